@@ -1,0 +1,304 @@
+//! Flags prepared for evaluation.
+
+use std::collections::BTreeMap;
+
+use uuid::Uuid;
+
+use crate::{
+    bucket::bucket,
+    condition::CompiledCondition,
+    context::{Attribute, EvaluationContext},
+    flag::Flag,
+    instant::Instant,
+    name::FlagName,
+    rule::TargetingRule,
+    schedule::ScheduledChange,
+    serve::{Serve, Weight},
+    value::{FlagType, PreparedValue},
+};
+
+/// A flag with its schedule, prepared so that resolving it neither allocates nor fails.
+///
+/// A definition that cannot be compiled is held as its failure: it serves overrides and nothing else.
+#[derive(Debug)]
+pub struct CompiledFlag {
+    name: FlagName,
+    flag_type: FlagType,
+    client_visible: bool,
+    archived: bool,
+    layers: Result<Layers, CompileFailure>,
+}
+
+/// Why a flag could not be compiled. Writes refuse such definitions; one can only come from elsewhere.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{pointer}: {detail}")]
+pub struct CompileFailure {
+    /// JSON pointer to the field.
+    pub pointer: String,
+    /// What is wrong with it.
+    pub detail: String,
+}
+
+/// A variant with its id and value as JSON text.
+#[derive(Debug)]
+pub struct CompiledVariant {
+    id: Box<str>,
+    id_json: Box<str>,
+    value: PreparedValue,
+}
+
+impl CompiledVariant {
+    /// The variant's id.
+    pub const fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// The id as JSON text, quotes included.
+    pub const fn id_json(&self) -> &str {
+        &self.id_json
+    }
+
+    /// The variant's value.
+    pub const fn value(&self) -> &PreparedValue {
+        &self.value
+    }
+}
+
+/// Everything below the override.
+#[derive(Debug)]
+pub(crate) struct Layers {
+    pub(crate) variants: Box<[CompiledVariant]>,
+    pub(crate) off_variant: usize,
+    pub(crate) rules: Box<[CompiledRule]>,
+    pub(crate) default: CompiledServe,
+    /// Due or pending changes of the default that a later setting by hand does not undo, by instant.
+    pub(crate) serve_steps: Box<[ServeStep]>,
+    pub(crate) enabled: bool,
+    /// The same for the switch.
+    pub(crate) switch_steps: Box<[(Instant, bool)]>,
+    salt: Box<str>,
+}
+
+#[derive(Debug)]
+pub(crate) struct CompiledRule {
+    pub(crate) id: Box<str>,
+    conditions: Box<[CompiledCondition]>,
+    pub(crate) serve: CompiledServe,
+}
+
+#[derive(Debug)]
+pub(crate) struct ServeStep {
+    pub(crate) at: Instant,
+    pub(crate) change_id: Uuid,
+    pub(crate) serve: CompiledServe,
+}
+
+#[derive(Debug)]
+pub(crate) enum CompiledServe {
+    Variant(usize),
+    Split {
+        bucket_by: Option<Box<str>>,
+        /// Upper bounds (exclusive) in the order of the flag's variants; variants without weight are left out.
+        ranges: Box<[(u32, usize)]>,
+    },
+}
+
+impl CompiledFlag {
+    /// Compiles a definition and the scheduled changes of that flag.
+    pub fn compile(flag: &Flag, schedule: &[ScheduledChange]) -> Self {
+        Self {
+            name: flag.name.clone(),
+            flag_type: flag.flag_type,
+            client_visible: flag.client_visible,
+            archived: flag.archived_at.is_some(),
+            layers: Layers::compile(flag, schedule),
+        }
+    }
+
+    /// The flag's name.
+    pub const fn name(&self) -> &FlagName {
+        &self.name
+    }
+
+    /// The flag's type.
+    pub const fn flag_type(&self) -> FlagType {
+        self.flag_type
+    }
+
+    /// Whether users themselves get it.
+    pub const fn client_visible(&self) -> bool {
+        self.client_visible
+    }
+
+    /// Whether it is archived: no result for anybody.
+    pub const fn is_archived(&self) -> bool {
+        self.archived
+    }
+
+    /// Why it could not be compiled, if so.
+    pub fn failure(&self) -> Option<&CompileFailure> {
+        self.layers.as_ref().err()
+    }
+
+    pub(crate) fn layers(&self) -> Option<&Layers> {
+        self.layers.as_ref().ok()
+    }
+
+    /// All instants at which time alone may change what this flag serves.
+    pub fn instants(&self) -> impl Iterator<Item = Instant> {
+        self.layers().into_iter().flat_map(|layers| {
+            let serves = layers.serve_steps.iter().map(|step| step.at);
+            serves.chain(layers.switch_steps.iter().map(|(at, _)| *at))
+        })
+    }
+}
+
+impl Layers {
+    fn compile(flag: &Flag, schedule: &[ScheduledChange]) -> Result<Self, CompileFailure> {
+        let variants = Variants(&flag.variants.iter().map(|variant| variant.id.as_str()).collect::<Vec<_>>());
+        let mut live: Vec<_> = schedule.iter().filter(|change| change.cancelled_at.is_none()).collect();
+        live.sort_by_key(|change| change.scheduled_at);
+        let serve_steps = live.iter().filter(|change| change.scheduled_at > flag.default_set_at).filter_map(|change| {
+            let serve = change.serve.as_ref()?;
+            let compiled = variants.serve(serve, "/scheduled_changes");
+            Some(compiled.map(|serve| ServeStep { at: change.scheduled_at, change_id: change.id, serve }))
+        });
+        let switch_steps = live
+            .iter()
+            .filter(|change| change.scheduled_at > flag.enabled_set_at)
+            .filter_map(|change| Some((change.scheduled_at, change.enabled?)));
+        let rules = flag.targeting_rules.iter().filter(|rule| rule.enabled);
+        Ok(Self {
+            variants: flag.variants.iter().map(CompiledVariant::new).collect(),
+            off_variant: variants.index(&flag.off_variant, "/off_variant")?,
+            rules: rules.map(|rule| CompiledRule::compile(rule, &variants)).collect::<Result<_, _>>()?,
+            default: variants.serve(&flag.default, "/default")?,
+            serve_steps: serve_steps.collect::<Result<_, _>>()?,
+            enabled: flag.enabled,
+            switch_steps: switch_steps.collect(),
+            salt: flag.salt.as_str().into(),
+        })
+    }
+
+    /// The variant that `serve` gives to `context`. One hash at most.
+    pub(crate) fn pick(&self, serve: &CompiledServe, context: &EvaluationContext) -> &CompiledVariant {
+        let index = match serve {
+            CompiledServe::Variant(index) => *index,
+            CompiledServe::Split { bucket_by, ranges } => {
+                let bucket = self.bucket(bucket_by.as_deref(), context);
+                let hit = bucket.and_then(|bucket| ranges.iter().find(|(upper, _)| bucket < *upper));
+                hit.or(ranges.first()).map_or(0, |(_, index)| *index)
+            }
+        };
+        &self.variants[index]
+    }
+
+    /// The bucket of `context`, or `None` if it has nothing to hash.
+    fn bucket(&self, bucket_by: Option<&str>, context: &EvaluationContext) -> Option<u32> {
+        let Some(name) = bucket_by else { return Some(bucket(&self.salt, context.targeting_key())) };
+        let attribute = context.attribute(name)?;
+        if let Some(text) = attribute.text() {
+            return Some(bucket(&self.salt, text));
+        }
+        self.bucket_of_integer(attribute)
+    }
+
+    fn bucket_of_integer(&self, attribute: Attribute<'_>) -> Option<u32> {
+        use std::fmt::Write as _;
+        let mut digits = StackText::default();
+        write!(digits, "{}", attribute.integer()?).ok()?;
+        Some(bucket(&self.salt, digits.as_str()))
+    }
+}
+
+/// Room for the decimal form of any 64-bit integer.
+#[derive(Default)]
+struct StackText {
+    bytes: smallvec::SmallVec<[u8; 24]>,
+}
+
+impl StackText {
+    fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.bytes).unwrap_or_default()
+    }
+}
+
+impl std::fmt::Write for StackText {
+    fn write_str(&mut self, text: &str) -> std::fmt::Result {
+        self.bytes.extend_from_slice(text.as_bytes());
+        Ok(())
+    }
+}
+
+impl CompiledVariant {
+    fn new(variant: &crate::flag::Variant) -> Self {
+        Self {
+            id: variant.id.as_str().into(),
+            id_json: serde_json::Value::from(variant.id.as_str()).to_string().into(),
+            value: PreparedValue::new(variant.value.clone()),
+        }
+    }
+}
+
+impl CompiledRule {
+    fn compile(rule: &TargetingRule, variants: &Variants<'_>) -> Result<Self, CompileFailure> {
+        let at = format!("/targeting_rules/{}", rule.id);
+        let compile = |condition| {
+            CompiledCondition::compile(condition).map_err(|violations| {
+                let detail = violations.first().map_or_else(String::new, |violation| violation.detail.clone());
+                CompileFailure { pointer: at.clone(), detail }
+            })
+        };
+        Ok(Self {
+            id: rule.id.as_str().into(),
+            conditions: rule.conditions.iter().map(compile).collect::<Result<_, _>>()?,
+            serve: variants.serve(&rule.serve, &at)?,
+        })
+    }
+
+    /// Whether all conditions hold.
+    pub(crate) fn matches(&self, context: &EvaluationContext) -> bool {
+        self.conditions.iter().all(|condition| condition.holds(context))
+    }
+}
+
+/// The ids of a flag's variants, in order.
+struct Variants<'f>(&'f [&'f str]);
+
+impl Variants<'_> {
+    fn index(&self, id: &str, pointer: &str) -> Result<usize, CompileFailure> {
+        self.0.iter().position(|variant| *variant == id).ok_or_else(|| CompileFailure {
+            pointer: pointer.to_owned(),
+            detail: format!("the flag has no variant {id:?}"),
+        })
+    }
+
+    fn serve(&self, serve: &Serve, pointer: &str) -> Result<CompiledServe, CompileFailure> {
+        match serve {
+            Serve::Variant(id) => self.index(id, pointer).map(CompiledServe::Variant),
+            Serve::Split { weights, bucket_by } => self.split(weights, bucket_by.as_deref(), pointer),
+        }
+    }
+
+    fn split(
+        &self,
+        weights: &BTreeMap<String, Weight>,
+        bucket_by: Option<&str>,
+        pointer: &str,
+    ) -> Result<CompiledServe, CompileFailure> {
+        for id in weights.keys() {
+            self.index(id, pointer)?;
+        }
+        let weight = |id: &str| weights.get(id).map_or(0, |weight| weight.thousandths());
+        let mut upper = 0_u32;
+        let mut ranges = Vec::new();
+        for (index, id) in self.0.iter().enumerate().filter(|(_, id)| weight(id) > 0) {
+            upper = upper.saturating_add(weight(id));
+            ranges.push((upper, index));
+        }
+        if ranges.is_empty() {
+            return Err(CompileFailure { pointer: pointer.to_owned(), detail: "all weights are 0".to_owned() });
+        }
+        Ok(CompiledServe::Split { bucket_by: bucket_by.map(Into::into), ranges: ranges.into() })
+    }
+}

@@ -1,0 +1,306 @@
+//! Conditions of targeting rules, compiled and evaluated.
+
+use regex::{RegexBuilder, RegexSet, RegexSetBuilder};
+use rustc_hash::FxHashSet;
+use semver::Version;
+use serde_json::Value;
+
+use crate::{
+    context::{Attribute, EvaluationContext},
+    instant::Instant,
+    rule::{Condition, Operator},
+    serve::MAX_ATTRIBUTE_LENGTH,
+    violation::{Violation, check_key},
+};
+
+/// Largest compiled form of one regular expression, in bytes.
+const REGEX_LIMIT: usize = 1 << 20;
+/// Largest compiled form of all regular expressions of one condition together, in bytes.
+const REGEX_SET_LIMIT: usize = 4 << 20;
+
+/// A condition prepared for evaluation: sets are hashed, versions and instants parsed, regexes compiled.
+#[derive(Debug)]
+pub(crate) struct CompiledCondition {
+    attribute: Box<str>,
+    test: Test,
+    negate: bool,
+}
+
+#[derive(Debug)]
+enum Test {
+    Equals {
+        texts: FxHashSet<Box<str>>,
+        numbers: Vec<f64>,
+        booleans: Vec<bool>,
+    },
+    Contains(Vec<Box<str>>),
+    StartsWith(Vec<Box<str>>),
+    EndsWith(Vec<Box<str>>),
+    Matches(RegexSet),
+    /// As any of the values may fit, the most generous one stands for all.
+    Number(fn(f64, f64) -> bool, f64),
+    Before(Instant),
+    After(Instant),
+    Version(fn(&Version, &Version) -> bool, Vec<Version>),
+    Exists,
+}
+
+impl CompiledCondition {
+    /// Prepares `condition`, or says all that is wrong with it, with pointers relative to it.
+    pub(crate) fn compile(condition: &Condition) -> Result<Self, Vec<Violation>> {
+        let mut found: Vec<_> =
+            check_key("/attribute", &condition.attribute, MAX_ATTRIBUTE_LENGTH).into_iter().collect();
+        match Test::compile(condition.operator, &condition.values) {
+            Ok(test) if found.is_empty() => {
+                Ok(Self { attribute: condition.attribute.as_str().into(), test, negate: condition.negate })
+            }
+            Ok(_) => Err(found),
+            Err(violations) => {
+                found.extend(violations);
+                Err(found)
+            }
+        }
+    }
+
+    /// Whether the condition holds in `context`.
+    pub(crate) fn holds(&self, context: &EvaluationContext) -> bool {
+        let attribute = context.attribute(&self.attribute);
+        if matches!(self.test, Test::Exists) {
+            return attribute.is_some() != self.negate;
+        }
+        attribute.and_then(|seen| self.test.fits(seen)).is_some_and(|fits| fits != self.negate)
+    }
+}
+
+impl Test {
+    fn compile(operator: Operator, values: &[Value]) -> Result<Self, Vec<Violation>> {
+        if operator == Operator::Exists {
+            return if values.is_empty() {
+                Ok(Self::Exists)
+            } else {
+                Err(vec![Violation::new("/values", "values_not_allowed", "the operator exists takes no values")])
+            };
+        }
+        if values.is_empty() {
+            let detail = format!("the operator {operator} needs at least one value");
+            return Err(vec![Violation::new("/values", "empty", detail)]);
+        }
+        match operator {
+            Operator::Equals => equals(values),
+            Operator::Contains => texts(values).map(Self::Contains),
+            Operator::StartsWith => texts(values).map(Self::StartsWith),
+            Operator::EndsWith => texts(values).map(Self::EndsWith),
+            Operator::Matches => regexes(values).map(Self::Matches),
+            Operator::Lt => numbers(values).map(|n| Self::Number(|a, b| a < b, largest(&n))),
+            Operator::Lte => numbers(values).map(|n| Self::Number(|a, b| a <= b, largest(&n))),
+            Operator::Gt => numbers(values).map(|n| Self::Number(|a, b| a > b, smallest(&n))),
+            Operator::Gte => numbers(values).map(|n| Self::Number(|a, b| a >= b, smallest(&n))),
+            Operator::Before => instants(values).map(|(_, last)| Self::Before(last)),
+            Operator::After => instants(values).map(|(first, _)| Self::After(first)),
+            Operator::SemverEq => versions(values).map(|v| Self::Version(|a, b| a.cmp_precedence(b).is_eq(), v)),
+            Operator::SemverLt => versions(values).map(|v| Self::Version(|a, b| a.cmp_precedence(b).is_lt(), v)),
+            Operator::SemverLte => versions(values).map(|v| Self::Version(|a, b| a.cmp_precedence(b).is_le(), v)),
+            Operator::SemverGt => versions(values).map(|v| Self::Version(|a, b| a.cmp_precedence(b).is_gt(), v)),
+            Operator::SemverGte => versions(values).map(|v| Self::Version(|a, b| a.cmp_precedence(b).is_ge(), v)),
+            Operator::Exists => Ok(Self::Exists),
+        }
+    }
+
+    /// Whether any value fits what was seen; `None` if nothing seen is of the operator's type.
+    fn fits(&self, seen: Attribute<'_>) -> Option<bool> {
+        let Attribute::Json(Value::Array(items)) = seen else { return self.fits_one(seen) };
+        let mut outcome = items.is_empty().then_some(false);
+        for item in items {
+            match self.fits_one(Attribute::from(item)) {
+                Some(true) => return Some(true),
+                Some(false) => outcome = Some(false),
+                None => {}
+            }
+        }
+        outcome
+    }
+
+    fn fits_one(&self, seen: Attribute<'_>) -> Option<bool> {
+        match self {
+            Self::Equals { texts, numbers, booleans } => {
+                if let Some(text) = seen.text() {
+                    return Some(texts.contains(text));
+                }
+                #[expect(clippy::float_cmp, reason = "equality of numbers is what the operator means")]
+                match seen {
+                    Attribute::Json(Value::Number(n)) => Some(n.as_f64().is_some_and(|n| numbers.contains(&n))),
+                    Attribute::Json(Value::Bool(b)) => Some(booleans.contains(b)),
+                    _ => None,
+                }
+            }
+            Self::Contains(parts) => seen.text().map(|text| parts.iter().any(|part| text.contains(&**part))),
+            Self::StartsWith(parts) => seen.text().map(|text| parts.iter().any(|part| text.starts_with(&**part))),
+            Self::EndsWith(parts) => seen.text().map(|text| parts.iter().any(|part| text.ends_with(&**part))),
+            Self::Matches(set) => seen.text().map(|text| set.is_match(text)),
+            Self::Number(compare, bound) => seen.number().map(|number| compare(number, *bound)),
+            Self::Before(bound) => seen.instant().map(|at| at < *bound),
+            Self::After(bound) => seen.instant().map(|at| at > *bound),
+            Self::Version(compare, bounds) => {
+                let version = seen.text().and_then(parse_version)?;
+                Some(bounds.iter().any(|bound| compare(&version, bound)))
+            }
+            Self::Exists => Some(true),
+        }
+    }
+}
+
+/// Reads every value by `read`; a value that cannot be read is a violation with `code` and `detail`.
+fn read_all<'v, T>(
+    values: &'v [Value],
+    code: &'static str,
+    detail: &str,
+    read: impl Fn(&'v Value) -> Option<T>,
+) -> Result<Vec<T>, Vec<Violation>> {
+    let bad = |index| Violation::new(format!("/values/{index}"), code, detail);
+    let found: Vec<_> =
+        values.iter().enumerate().filter(|(_, value)| read(value).is_none()).map(|(index, _)| bad(index)).collect();
+    if found.is_empty() { Ok(values.iter().filter_map(read).collect()) } else { Err(found) }
+}
+
+const OPERATOR_MISMATCH: &str = "value_operator_mismatch";
+
+fn equals(values: &[Value]) -> Result<Test, Vec<Violation>> {
+    let detail = "equals compares with texts, numbers and booleans only";
+    read_all(values, OPERATOR_MISMATCH, detail, |v| (v.is_string() || v.is_number() || v.is_boolean()).then_some(()))?;
+    Ok(Test::Equals {
+        texts: values.iter().filter_map(Value::as_str).map(Into::into).collect(),
+        numbers: values.iter().filter_map(Value::as_f64).collect(),
+        booleans: values.iter().filter_map(Value::as_bool).collect(),
+    })
+}
+
+fn texts(values: &[Value]) -> Result<Vec<Box<str>>, Vec<Violation>> {
+    read_all(values, OPERATOR_MISMATCH, "this operator compares with texts only", |v| v.as_str().map(Into::into))
+}
+
+fn numbers(values: &[Value]) -> Result<Vec<f64>, Vec<Violation>> {
+    read_all(values, OPERATOR_MISMATCH, "this operator compares with numbers only", Value::as_f64)
+}
+
+fn largest(numbers: &[f64]) -> f64 {
+    numbers.iter().copied().fold(f64::NEG_INFINITY, f64::max)
+}
+
+fn smallest(numbers: &[f64]) -> f64 {
+    numbers.iter().copied().fold(f64::INFINITY, f64::min)
+}
+
+/// The first and the last of the instants.
+fn instants(values: &[Value]) -> Result<(Instant, Instant), Vec<Violation>> {
+    let detail = "this operator compares with RFC 3339 instants only, such as 2030-01-31T12:00:00Z";
+    let read = read_all(values, OPERATOR_MISMATCH, detail, |v| v.as_str().and_then(|text| Instant::parse(text).ok()))?;
+    let bounds = read.iter().min().copied().zip(read.iter().max().copied());
+    bounds.ok_or_else(|| vec![Violation::new("/values", "empty", "needs at least one value")])
+}
+
+fn versions(values: &[Value]) -> Result<Vec<Version>, Vec<Violation>> {
+    let detail = "this operator compares with semantic versions only, such as 1.4.0";
+    read_all(values, OPERATOR_MISMATCH, detail, |v| v.as_str().and_then(parse_version))
+}
+
+/// Reads a semantic version; `1` and `1.2` stand for `1.0.0` and `1.2.0`.
+fn parse_version(text: &str) -> Option<Version> {
+    if let Ok(version) = Version::parse(text) {
+        return Some(version);
+    }
+    let core_end = text.find(['-', '+']).unwrap_or(text.len());
+    let (core, rest) = text.split_at(core_end);
+    let padding = match core.split('.').count() {
+        1 => ".0.0",
+        2 => ".0",
+        _ => return None,
+    };
+    Version::parse(&format!("{core}{padding}{rest}")).ok()
+}
+
+fn regexes(values: &[Value]) -> Result<RegexSet, Vec<Violation>> {
+    let patterns = texts(values)?;
+    let explain = |error: &regex::Error| match error {
+        regex::Error::CompiledTooBig(_) => "the regular expression is too large when compiled; simplify it".to_owned(),
+        other => format!("not a valid regular expression: {}", one_line(&other.to_string())),
+    };
+    let invalid = |(index, pattern): (usize, &Box<str>)| {
+        let error = RegexBuilder::new(pattern).size_limit(REGEX_LIMIT).build().err()?;
+        Some(Violation::new(format!("/values/{index}"), "invalid_regex", explain(&error)))
+    };
+    let found: Vec<_> = patterns.iter().enumerate().filter_map(invalid).collect();
+    if !found.is_empty() {
+        return Err(found);
+    }
+    RegexSetBuilder::new(&patterns).size_limit(REGEX_SET_LIMIT).build().map_err(|_| {
+        let detail = "the regular expressions of this condition are too large together; split the condition into rules";
+        vec![Violation::new("/values", "invalid_regex", detail)]
+    })
+}
+
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn condition(operator: Operator, values: Value, negate: bool) -> Condition {
+        let Value::Array(values) = values else { panic!("values must be an array") };
+        Condition { attribute: "a".into(), operator, values, negate }
+    }
+
+    fn codes(operator: Operator, values: Value) -> Vec<(String, &'static str)> {
+        let compiled = CompiledCondition::compile(&condition(operator, values, false));
+        compiled.err().unwrap_or_default().into_iter().map(|v| (v.pointer, v.code)).collect()
+    }
+
+    #[test]
+    fn values_must_fit_the_operator() {
+        let at = |index: usize| vec![(format!("/values/{index}"), OPERATOR_MISMATCH)];
+        assert_eq!(codes(Operator::Equals, json!(["a", 1, true])), []);
+        assert_eq!(codes(Operator::Equals, json!(["a", null])), at(1));
+        assert_eq!(codes(Operator::Contains, json!([1])), at(0));
+        assert_eq!(codes(Operator::Lt, json!(["1"])), at(0));
+        assert_eq!(codes(Operator::Before, json!(["2026-01-01"])), at(0));
+        assert_eq!(codes(Operator::SemverGt, json!(["1.0.0", "x"])), at(1));
+        assert_eq!(codes(Operator::Exists, json!([1])), [("/values".into(), "values_not_allowed")]);
+        assert_eq!(codes(Operator::Equals, json!([])), [("/values".into(), "empty")]);
+    }
+
+    #[test]
+    fn a_bad_regex_is_refused_with_its_reason() {
+        let compiled = CompiledCondition::compile(&condition(Operator::Matches, json!(["ok", "("]), false));
+        let found = compiled.err().unwrap();
+        assert_eq!((found[0].pointer.as_str(), found[0].code), ("/values/1", "invalid_regex"));
+        assert!(found[0].detail.contains("unclosed group"), "{}", found[0].detail);
+        assert_eq!(codes(Operator::Matches, json!([r"(\w{100}){100}"])), [("/values/0".into(), "invalid_regex")]);
+    }
+
+    #[test]
+    fn ten_thousand_values_are_one_set() {
+        let values: Vec<_> = (0..10_000).map(|n| json!(format!("user-{n}"))).collect();
+        let compiled = CompiledCondition::compile(&condition(Operator::Equals, Value::Array(values), false)).unwrap();
+        let context = |text: &str| {
+            let Value::Object(attributes) = json!({ "a": text }) else { panic!() };
+            EvaluationContext::anonymous("key", attributes)
+        };
+        assert!(compiled.holds(&context("user-9999")));
+        assert!(!compiled.holds(&context("user-10000")));
+    }
+
+    #[test]
+    fn short_versions_are_padded() {
+        let same = |a: &str, b: &str| parse_version(a).unwrap().cmp_precedence(&parse_version(b).unwrap()).is_eq();
+        assert!(same("1", "1.0.0"));
+        assert!(same("1.2", "1.2.0"));
+        assert!(same("1.2-rc.1", "1.2.0-rc.1"));
+        assert!(same("1.2.3+a", "1.2.3+b"));
+        for bad in ["", "x", "1.2.3.4", "1..2", "v1"] {
+            assert_eq!(parse_version(bad), None, "{bad}");
+        }
+    }
+}

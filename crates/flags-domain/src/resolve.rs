@@ -1,0 +1,141 @@
+//! The one function that decides what somebody gets of a flag.
+
+use uuid::Uuid;
+
+use crate::{
+    compiled::{CompiledFlag, CompiledVariant, Layers},
+    context::EvaluationContext,
+    instant::Instant,
+    user_override::{OverrideStatus, OverrideView},
+    value::{PreparedValue, same_value},
+};
+
+/// What somebody gets of a flag, and why.
+#[derive(Clone, Copy, Debug)]
+pub struct Resolution<'r> {
+    /// What they get.
+    pub value: &'r PreparedValue,
+    /// The variant that has this value; `None` for an override's value that no variant has.
+    pub variant: Option<&'r CompiledVariant>,
+    /// The layer that decided.
+    pub source: Source<'r>,
+    /// The next instant at which time alone may change this answer.
+    pub valid_until: Option<Instant>,
+    /// What became of the user's override, if there is one.
+    pub override_outcome: OverrideOutcome,
+}
+
+/// The layer that decided, highest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source<'r> {
+    /// An active override.
+    Override,
+    /// The flag is off.
+    Disabled,
+    /// A targeting rule.
+    TargetingRule {
+        /// The rule's id.
+        rule_id: &'r str,
+    },
+    /// A scheduled change of the default.
+    ScheduledChange {
+        /// The change's id.
+        id: Uuid,
+    },
+    /// The default, as set by hand.
+    Default,
+}
+
+impl Source<'_> {
+    /// The layer's name on the wire.
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Override => "override",
+            Self::Disabled => "disabled",
+            Self::TargetingRule { .. } => "targeting_rule",
+            Self::ScheduledChange { .. } => "scheduled_change",
+            Self::Default => "default",
+        }
+    }
+}
+
+/// What became of the user's override.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OverrideOutcome {
+    /// There is none.
+    Absent,
+    /// It decided.
+    Decided,
+    /// It is switched off.
+    Disabled,
+    /// Its end has passed.
+    Expired,
+    /// Its value is not of the flag's type, so it was passed over.
+    TypeMismatch,
+}
+
+/// What `context` gets of `flag` at `now`. `None`: the flag is archived, or could not be compiled and no override
+/// stands in.
+///
+/// The order: an active override, the switch, the first matching targeting rule, the last due scheduled change, the
+/// default. An override wins over a flag that is off.
+pub fn resolve<'r>(
+    flag: &'r CompiledFlag,
+    context: &EvaluationContext,
+    user_override: Option<OverrideView<'r>>,
+    now: Instant,
+) -> Option<Resolution<'r>> {
+    if flag.is_archived() {
+        return None;
+    }
+    let override_outcome = user_override.map_or(OverrideOutcome::Absent, |found| outcome(flag, found, now));
+    if let (OverrideOutcome::Decided, Some(found)) = (override_outcome, user_override) {
+        return Some(Resolution {
+            value: found.value,
+            variant: flag.layers().and_then(|layers| variant_with(layers, found.value)),
+            source: Source::Override,
+            valid_until: found.expires_at,
+            override_outcome,
+        });
+    }
+    let layers = flag.layers()?;
+    let (variant, source, valid_until) = resolve_layers(layers, context, now);
+    Some(Resolution { value: variant.value(), variant: Some(variant), source, valid_until, override_outcome })
+}
+
+fn outcome(flag: &CompiledFlag, found: OverrideView<'_>, now: Instant) -> OverrideOutcome {
+    match found.status(now) {
+        OverrideStatus::Expired => OverrideOutcome::Expired,
+        OverrideStatus::Disabled => OverrideOutcome::Disabled,
+        OverrideStatus::Active if flag.flag_type().accepts(found.value.value()) => OverrideOutcome::Decided,
+        OverrideStatus::Active => OverrideOutcome::TypeMismatch,
+    }
+}
+
+fn variant_with<'r>(layers: &'r Layers, value: &PreparedValue) -> Option<&'r CompiledVariant> {
+    layers.variants.iter().find(|variant| same_value(variant.value().value(), value.value()))
+}
+
+/// Everything below the override.
+fn resolve_layers<'r>(
+    layers: &'r Layers,
+    context: &EvaluationContext,
+    now: Instant,
+) -> (&'r CompiledVariant, Source<'r>, Option<Instant>) {
+    let due = layers.switch_steps.partition_point(|(at, _)| *at <= now);
+    let is_on = due.checked_sub(1).map_or(layers.enabled, |last| layers.switch_steps[last].1);
+    let next_switch = layers.switch_steps[due..].iter().find(|(_, on)| *on != is_on).map(|(at, _)| *at);
+    if !is_on {
+        return (&layers.variants[layers.off_variant], Source::Disabled, next_switch);
+    }
+    if let Some(rule) = layers.rules.iter().find(|rule| rule.matches(context)) {
+        return (layers.pick(&rule.serve, context), Source::TargetingRule { rule_id: &rule.id }, next_switch);
+    }
+    let due = layers.serve_steps.partition_point(|step| step.at <= now);
+    let next_serve = layers.serve_steps.get(due).map(|step| step.at);
+    let valid_until = [next_switch, next_serve].into_iter().flatten().min();
+    match due.checked_sub(1).map(|last| &layers.serve_steps[last]) {
+        Some(step) => (layers.pick(&step.serve, context), Source::ScheduledChange { id: step.change_id }, valid_until),
+        None => (layers.pick(&layers.default, context), Source::Default, valid_until),
+    }
+}
