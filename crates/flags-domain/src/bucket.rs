@@ -25,7 +25,6 @@ fn hash(mut text: &[u8]) -> u32 {
 }
 
 /// `(hash * 100000) >> 32`, which spreads all 2^32 hashes evenly.
-#[expect(clippy::cast_possible_truncation, reason = "the product shifted by 32 is below 100,000")]
 const fn scale(hash: u32) -> u32 {
     ((hash as u64 * BUCKETS as u64) >> 32) as u32
 }

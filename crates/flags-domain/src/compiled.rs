@@ -158,11 +158,17 @@ impl Layers {
         let variants = Variants(&flag.variants.iter().map(|variant| variant.id.as_str()).collect::<Vec<_>>());
         let mut live: Vec<_> = schedule.iter().filter(|change| change.cancelled_at.is_none()).collect();
         live.sort_by_key(|change| change.scheduled_at);
-        let serve_steps = live.iter().filter(|change| change.scheduled_at > flag.default_set_at).filter_map(|change| {
-            let serve = change.serve.as_ref()?;
-            let compiled = variants.serve(serve, "/scheduled_changes");
-            Some(compiled.map(|serve| ServeStep { at: change.scheduled_at, change_id: change.id, serve }))
-        });
+        let served = live.iter().filter(|change| change.serve.is_some() && change.scheduled_at > flag.default_set_at);
+        let mut served = served.filter_map(|change| Some((change, change.serve.as_ref()?))).peekable();
+        let mut serve_steps = Vec::new();
+        while let Some((change, serve)) = served.next() {
+            match variants.serve(serve, "/scheduled_changes") {
+                Ok(serve) => serve_steps.push(ServeStep { at: change.scheduled_at, change_id: change.id, serve }),
+                // Its variant was removed once a later change had taken its place; it will never act again.
+                Err(_) if served.peek().is_some() => {}
+                Err(failure) => return Err(failure),
+            }
+        }
         let switch_steps = live
             .iter()
             .filter(|change| change.scheduled_at > flag.enabled_set_at)
@@ -173,7 +179,7 @@ impl Layers {
             off_variant: variants.index(&flag.off_variant, "/off_variant")?,
             rules: rules.map(|rule| CompiledRule::compile(rule, &variants)).collect::<Result<_, _>>()?,
             default: variants.serve(&flag.default, "/default")?,
-            serve_steps: serve_steps.collect::<Result<_, _>>()?,
+            serve_steps: serve_steps.into(),
             enabled: flag.enabled,
             switch_steps: switch_steps.collect(),
             salt: flag.salt.as_str().into(),

@@ -126,7 +126,6 @@ impl Test {
                 if let Some(text) = seen.text() {
                     return Some(texts.contains(text));
                 }
-                #[expect(clippy::float_cmp, reason = "equality of numbers is what the operator means")]
                 match seen {
                     Attribute::Json(Value::Number(n)) => Some(n.as_f64().is_some_and(|n| numbers.contains(&n))),
                     Attribute::Json(Value::Bool(b)) => Some(booleans.contains(b)),
@@ -224,11 +223,11 @@ fn regexes(values: &[Value]) -> Result<RegexSet, Vec<Violation>> {
         regex::Error::CompiledTooBig(_) => "the regular expression is too large when compiled; simplify it".to_owned(),
         other => format!("not a valid regular expression: {}", one_line(&other.to_string())),
     };
-    let invalid = |(index, pattern): (usize, &Box<str>)| {
+    let invalid = |(index, pattern): (usize, &str)| {
         let error = RegexBuilder::new(pattern).size_limit(REGEX_LIMIT).build().err()?;
         Some(Violation::new(format!("/values/{index}"), "invalid_regex", explain(&error)))
     };
-    let found: Vec<_> = patterns.iter().enumerate().filter_map(invalid).collect();
+    let found: Vec<_> = patterns.iter().map(|pattern| &**pattern).enumerate().filter_map(invalid).collect();
     if !found.is_empty() {
         return Err(found);
     }

@@ -123,7 +123,6 @@ impl<'c> Attribute<'c> {
     }
 
     /// The integer, if it is a number without a fraction (1.0 is 1).
-    #[expect(clippy::cast_possible_truncation, reason = "checked to be whole and within ±2^53")]
     pub(crate) fn integer(self) -> Option<i64> {
         const LIMIT: f64 = (1_u64 << 53) as f64;
         match self {

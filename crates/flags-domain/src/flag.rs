@@ -117,8 +117,13 @@ impl Flag {
         if self.tags.len() > MAX_TAGS {
             found.push(Violation::new("/tags", "too_many", format!("a flag can have at most {MAX_TAGS} tags")));
         }
-        let tags = self.tags.iter().enumerate();
-        found.extend(tags.filter_map(|(index, tag)| check_key(&format!("/tags/{index}"), tag, 64)));
+        for (index, tag) in self.tags.iter().enumerate() {
+            let at = format!("/tags/{index}");
+            found.extend(check_key(&at, tag, 64));
+            if tag.chars().any(char::is_control) {
+                found.push(Violation::new(at, "control_character", "must not contain control characters"));
+            }
+        }
         found
     }
 
@@ -216,6 +221,7 @@ pub(crate) mod tests {
         check(|f| f.owner = Some("a\0".into()), &[("/owner", "nul_character")]);
         check(|f| f.salt = String::new(), &[("/salt", "empty")]);
         check(|f| f.tags = vec![String::new()], &[("/tags/0", "empty")]);
+        check(|f| f.tags = vec!["a\nb".into()], &[("/tags/0", "control_character")]);
         check(|f| f.tags = vec!["t".into(); 51], &[("/tags", "too_many")]);
         check(|f| f.targeting_rules = (0..1_001).map(numbered_rule).collect(), &[("/targeting_rules", "too_many")]);
     }

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
-use time::{OffsetDateTime, UtcOffset, format_description::well_known::Rfc3339};
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 /// A point in time: microseconds since 1970-01-01T00:00:00Z, within the years 0000 to 9999 that RFC 3339 can write.
 ///
@@ -67,10 +67,20 @@ impl From<Instant> for OffsetDateTime {
 }
 
 impl fmt::Display for Instant {
-    /// RFC 3339 in UTC with `Z`; microseconds only where there are any.
+    /// RFC 3339 in UTC with `Z`; a fraction only where there is one, without trailing zeros. Does not allocate.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let text = OffsetDateTime::from(*self).to_offset(UtcOffset::UTC).format(&Rfc3339).map_err(|_| fmt::Error)?;
-        f.write_str(&text)
+        let at = OffsetDateTime::from(*self);
+        let (date, time) = (at.date(), at.time());
+        write!(f, "{:04}-{:02}-{:02}T", date.year(), u8::from(date.month()), date.day())?;
+        write!(f, "{:02}:{:02}:{:02}", time.hour(), time.minute(), time.second())?;
+        let (mut fraction, mut digits) = (time.microsecond(), 6);
+        while fraction != 0 && fraction.is_multiple_of(10) {
+            (fraction, digits) = (fraction / 10, digits - 1);
+        }
+        if fraction != 0 {
+            write!(f, ".{fraction:0digits$}")?;
+        }
+        f.write_str("Z")
     }
 }
 
@@ -106,6 +116,9 @@ mod tests {
         check("2026-01-01T00:00:00Z", "2026-01-01T00:00:00Z");
         check("2026-01-01T01:00:00+01:00", "2026-01-01T00:00:00Z");
         check("2026-01-01T00:00:00.000001Z", "2026-01-01T00:00:00.000001Z");
+        check("2026-01-01T00:00:00.100Z", "2026-01-01T00:00:00.1Z");
+        check("2026-01-01T00:00:00.010200Z", "2026-01-01T00:00:00.0102Z");
+        check("1969-12-31T23:59:59.999999Z", "1969-12-31T23:59:59.999999Z");
         check("2026-01-01T00:00:00.1234569Z", "2026-01-01T00:00:00.123456Z");
         check("0000-01-01T00:00:00Z", "0000-01-01T00:00:00Z");
         check("9999-12-31T23:59:59.999999Z", "9999-12-31T23:59:59.999999Z");

@@ -45,7 +45,6 @@ impl Weight {
     }
 
     /// Reads a percentage.
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked to lie within 0 and 100,000")]
     pub fn from_percent(percent: f64) -> Result<Self, InvalidWeight> {
         let thousandths = (percent * 1_000.0).round();
         let exact = (percent * 1_000.0 - thousandths).abs() < 1e-6;

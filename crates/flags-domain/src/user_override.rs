@@ -12,7 +12,7 @@ pub const MAX_REASON_LENGTH: usize = 500;
 /// An override as it is stored. At most one exists per user and flag.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct UserOverride {
-    /// Identifies this creation; a replaced override gets a new one.
+    /// Identifies it; one that is made anew after its end gets a new id.
     pub id: Uuid,
     /// Whom it is for.
     pub user_id: Uuid,

@@ -1,4 +1,5 @@
 //! Properties of resolution, against a slow and obvious reference written apart from the evaluator.
+#![allow(clippy::unwrap_used, reason = "tests")]
 
 use flags_domain::{
     Condition, EvaluationContext, Flag, FlagName, FlagType, Instant, Operator, OverrideView, PreparedValue,

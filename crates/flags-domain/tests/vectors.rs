@@ -1,4 +1,5 @@
 //! Walks the language-neutral vectors in `tests/vectors` of the workspace.
+#![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::{collections::HashSet, fs, path::PathBuf};
 

@@ -1,1 +1,26 @@
-//! placeholder
+//! Use cases of the feature-flag service, the replica that evaluation reads, and maintenance.
+//!
+//! Knows no HTTP and no SQL. Errors are [`ServiceError`], told apart by what they mean to a caller; the edge turns them
+//! into answers.
+
+mod clock;
+mod core;
+pub mod credentials;
+mod error;
+pub mod evaluation;
+pub mod feed;
+pub mod flags;
+pub mod maintenance;
+pub mod metrics;
+pub mod overrides;
+mod precondition;
+pub mod replica;
+pub mod schedules;
+pub mod users;
+
+pub use crate::{
+    clock::{Clock, ManualClock, SystemClock},
+    core::{Command, Core, Done},
+    error::{Conflict, Result, ServiceError, Thing},
+    precondition::Precondition,
+};

@@ -1,1 +1,30 @@
-//! placeholder
+//! Repository of the feature-flag service on PostgreSQL and SQLite.
+//!
+//! The only crate that knows SQL; only its `backend` names a database, and every query is written once for both (see the
+//! `on!` macro in `store`). State changes only through [`Tx`], which appends to the log last (see `commit`).
+//!
+//! Errors are [`StoreError`], told apart by what a caller can do about them.
+
+mod backend;
+pub mod clock;
+mod commit;
+pub mod credentials;
+mod error;
+pub mod flags;
+pub mod log;
+mod migrate;
+pub mod overrides;
+mod page;
+pub mod schedules;
+mod schema;
+mod sql_types;
+mod store;
+mod url;
+pub mod users;
+
+pub use commit::{Author, Committed, LogEntry, Tx};
+pub use error::{Result, StoreError};
+pub use migrate::down as migrate_down;
+pub use page::{MAX_TOTAL, Page};
+pub use store::{Conn, Store};
+pub use url::{DatabaseUrl, InvalidDatabaseUrl};

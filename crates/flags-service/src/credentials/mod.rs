@@ -1,0 +1,3 @@
+//! How callers prove who they are.
+
+pub mod tokens;

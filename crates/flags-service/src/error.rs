@@ -1,0 +1,106 @@
+//! What a use case can answer besides success, without a word of HTTP.
+
+use flags_domain::Violation;
+use flags_store::StoreError;
+
+/// Why a use case did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum ServiceError {
+    /// What the request names is not there.
+    #[error("there is no such {0}")]
+    NotFound(Thing),
+    /// The state does not allow it; nothing is wrong with the request itself.
+    #[error("{0}")]
+    Conflict(Conflict),
+    /// The caller expected another state (`If-Match`, `If-None-Match`).
+    #[error("the resource is not in the expected state")]
+    PreconditionFailed,
+    /// The request can be understood but breaks rules; each violation points at a field of it.
+    #[error("the request is invalid")]
+    Invalid(Vec<Violation>),
+    /// What is known of the user is not at hand and the database cannot be asked: better no answer than a guess.
+    #[error("the user's attributes are not at hand")]
+    ContextUnavailable,
+    /// The database failed; some of its errors pass if the request is sent again.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Nothing that a caller could do anything about.
+    #[error("{0}")]
+    Internal(String),
+}
+
+/// Shorthand for results of use cases.
+pub type Result<T> = std::result::Result<T, ServiceError>;
+
+/// What can be missing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Thing {
+    /// A user.
+    User,
+    /// A flag, or one that is archived where that counts as missing.
+    Flag,
+    /// An override.
+    Override,
+    /// A scheduled change.
+    ScheduledChange,
+}
+
+impl std::fmt::Display for Thing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::User => "user",
+            Self::Flag => "flag",
+            Self::Override => "override",
+            Self::ScheduledChange => "scheduled change",
+        })
+    }
+}
+
+/// What can stand in the way.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Conflict {
+    /// The user has an override of this flag already.
+    #[error("the user has an override of this flag already; change it with PATCH or replace it with PUT")]
+    OverrideExists,
+    /// There is a flag of this name already.
+    #[error("there is a flag of this name already")]
+    FlagExists,
+    /// The flag is archived.
+    #[error("the flag is archived; restore it first")]
+    FlagArchived,
+    /// Only archived flags can be deleted.
+    #[error("only an archived flag can be deleted; archive it first")]
+    FlagNotArchived,
+    /// Something still serves a variant that is to go.
+    #[error("variants that are still served cannot be removed: {0}")]
+    VariantInUse(String),
+    /// Another scheduled change of the flag stands at the same instant.
+    #[error("another scheduled change of this flag stands at the same instant")]
+    ScheduledChangeExists,
+    /// Only pending scheduled changes can be edited or cancelled.
+    #[error("only a pending scheduled change can be edited or cancelled; this one is {0}")]
+    NotPending(&'static str),
+    /// The e-mail is taken.
+    #[error("another user has this e-mail already")]
+    EmailTaken,
+    /// Somebody must be left who can administer.
+    #[error("the last active admin cannot be removed, demoted or deactivated")]
+    LastAdmin,
+}
+
+impl From<Conflict> for ServiceError {
+    fn from(conflict: Conflict) -> Self {
+        Self::Conflict(conflict)
+    }
+}
+
+impl From<Violation> for ServiceError {
+    fn from(violation: Violation) -> Self {
+        Self::Invalid(vec![violation])
+    }
+}
+
+/// `Ok` if nothing is wrong.
+pub(crate) fn check(violations: Vec<Violation>) -> Result<()> {
+    if violations.is_empty() { Ok(()) } else { Err(ServiceError::Invalid(violations)) }
+}

@@ -1,0 +1,131 @@
+//! What users get: the replica, the user's context, and `resolve`.
+
+use std::sync::Arc;
+
+use flags_domain::{CompiledFlag, Instant, Resolution, resolve};
+use flags_store::users;
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::{
+    core::Core,
+    error::{Result, ServiceError, Thing},
+    replica::{KnownUser, OverrideRef, Replica, View},
+};
+
+/// What a user gets of one flag.
+#[derive(Clone, Copy, Debug)]
+pub struct Evaluated<'v> {
+    /// The flag.
+    pub flag: &'v CompiledFlag,
+    /// What they get, and why.
+    pub resolution: Resolution<'v>,
+    /// Their override, if it decided.
+    pub user_override: Option<OverrideRef<'v>>,
+    /// What they get once that override has ended, if it ends.
+    pub then: Option<Resolution<'v>>,
+}
+
+impl View<'_> {
+    /// What the user gets of every flag that is not archived, in order of the flags' names.
+    ///
+    /// Flags and the user's overrides are both in order of names, so they are walked side by side.
+    pub fn evaluate_all(&self, user: &KnownUser, now: Instant) -> impl Iterator<Item = Evaluated<'_>> {
+        let mut overrides = self.overrides_of(user.id).peekable();
+        self.flags().filter_map(move |state| {
+            let flag = state.compiled();
+            while overrides.next_if(|o| o.flag_name < flag.name()).is_some() {}
+            let found = overrides.next_if(|o| o.flag_name == flag.name());
+            evaluate(flag, user, found, now)
+        })
+    }
+
+    /// What the user gets of one flag; `None` if it is not there or gives no result.
+    pub fn evaluate(&self, flag_name: &str, user: &KnownUser, now: Instant) -> Option<Evaluated<'_>> {
+        let flag = self.flag(flag_name)?.compiled();
+        let found = self.overrides_of(user.id).find(|o| o.flag_name == flag.name());
+        evaluate(flag, user, found, now)
+    }
+}
+
+fn evaluate<'v>(
+    flag: &'v CompiledFlag,
+    user: &KnownUser,
+    found: Option<OverrideRef<'v>>,
+    now: Instant,
+) -> Option<Evaluated<'v>> {
+    let resolution = resolve(flag, &user.context, found.map(|o| o.view()), now)?;
+    let decided = resolution.source == flags_domain::Source::Override;
+    let user_override = found.filter(|_| decided);
+    let end = user_override.and_then(|o| o.expires_at);
+    let then = end.and_then(|end| resolve(flag, &user.context, None, end));
+    Some(Evaluated { flag, resolution, user_override, then })
+}
+
+/// Evaluates flags for users.
+#[derive(Clone)]
+pub struct Evaluation {
+    core: Core,
+    replica: Arc<Replica>,
+}
+
+impl Evaluation {
+    /// Evaluates by `replica`.
+    pub const fn new(core: Core, replica: Arc<Replica>) -> Self {
+        Self { core, replica }
+    }
+
+    /// The replica.
+    pub const fn replica(&self) -> &Arc<Replica> {
+        &self.replica
+    }
+
+    /// The present instant.
+    pub fn now(&self) -> Instant {
+        self.core.now()
+    }
+
+    /// What is known of a user, from memory if they were seen lately. While the database is down an unknown one is a
+    /// [`ServiceError::ContextUnavailable`], never a guess.
+    pub async fn user(&self, id: Uuid) -> Result<Option<Arc<KnownUser>>> {
+        let cache = self.replica.users();
+        if let Some(user) = cache.get(id) {
+            return Ok(Some(user));
+        }
+        let ticket = cache.ticket(id);
+        let found = self.core.read(async |conn| users::find(conn, id).await).await;
+        let found = found.map_err(|error| {
+            tracing::warn!(%error, "a user cannot be looked up");
+            ServiceError::ContextUnavailable
+        })?;
+        let user = found.map(|record| Arc::new(KnownUser::from(record)));
+        if let Some(user) = &user {
+            cache.fill(ticket, user);
+        }
+        Ok(user)
+    }
+
+    /// Brings the users that API tokens act as into memory, as far as they fit, so that their first request needs no
+    /// database.
+    pub async fn warm_up(&self) -> Result<()> {
+        let ids = self.replica.read().token_users();
+        for part in ids.chunks(1_000) {
+            let tickets: Vec<_> = part.iter().map(|id| (*id, self.replica.users().ticket(*id))).collect();
+            for record in self.core.read(async |conn| users::find_all(conn, part).await).await? {
+                let ticket = tickets.iter().find(|(id, _)| *id == record.id);
+                if let Some((_, ticket)) = ticket {
+                    self.replica.users().fill(*ticket, &Arc::new(KnownUser::from(record)));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The value that a user gets of a flag.
+    pub async fn value_for_user(&self, flag_name: &str, user_id: Uuid) -> Result<Value> {
+        let user = self.user(user_id).await?.ok_or(ServiceError::NotFound(Thing::User))?;
+        let view = self.replica.read();
+        let evaluated = view.evaluate(flag_name, &user, self.now());
+        evaluated.map(|e| e.resolution.value.value().clone()).ok_or(ServiceError::NotFound(Thing::Flag))
+    }
+}

@@ -1,0 +1,462 @@
+//! Flags: creating, changing, archiving and deleting them.
+
+use std::collections::HashMap;
+
+use flags_domain::{
+    Effective, Flag, FlagName, FlagType, Instant, ScheduleStatus, Serve, TargetingRule, Variant, Violation,
+};
+use flags_store::{
+    Author, Committed, Page, Tx,
+    flags::{self, FlagFilter, FlagOrder, FlagRecord},
+    log::Action,
+    overrides, schedules,
+    schedules::ScheduleRecord,
+};
+
+use crate::{
+    core::{Command, Core, Done},
+    error::{Conflict, Result, ServiceError, Thing, check},
+    maintenance::BATCH,
+    precondition::Precondition,
+};
+
+/// A new flag.
+#[derive(Clone, Debug)]
+pub struct FlagInput {
+    /// Its key.
+    pub name: FlagName,
+    /// Its type.
+    pub flag_type: FlagType,
+    /// For people.
+    pub description: Option<String>,
+    /// For people.
+    pub owner: Option<String>,
+    /// For people.
+    pub tags: Vec<String>,
+    /// The switch.
+    pub enabled: bool,
+    /// Left out, a boolean flag gets `on` and `off`.
+    pub variants: Option<Vec<Variant>>,
+    /// Left out, a boolean flag made without variants serves `off`.
+    pub default: Option<Serve>,
+    /// Left out, a boolean flag made without variants serves `off`.
+    pub off_variant: Option<String>,
+    /// Rules, first match first.
+    pub targeting_rules: Vec<TargetingRule>,
+    /// Bucketing salt; the name if left out.
+    pub salt: Option<String>,
+    /// Whether users themselves get it.
+    pub client_visible: bool,
+}
+
+/// What is to be different about a flag; `None` leaves a field as it is.
+#[derive(Clone, Debug, Default)]
+pub struct FlagPatch {
+    /// `Some(None)` clears it.
+    pub description: Option<Option<String>>,
+    /// `Some(None)` clears it.
+    pub owner: Option<Option<String>>,
+    /// All tags.
+    pub tags: Option<Vec<String>>,
+    /// The switch; named at all, it counts as set by hand now.
+    pub enabled: Option<bool>,
+    /// All variants.
+    pub variants: Option<Vec<Variant>>,
+    /// The default; named at all, it counts as set by hand now.
+    pub default: Option<Serve>,
+    /// What is served while the flag is off.
+    pub off_variant: Option<String>,
+    /// All rules.
+    pub targeting_rules: Option<Vec<TargetingRule>>,
+    /// Bucketing salt; changing it moves users between variants.
+    pub salt: Option<String>,
+    /// Whether users themselves get it.
+    pub client_visible: Option<bool>,
+}
+
+/// A flag with what its readers want to see beside it.
+#[derive(Clone, Debug)]
+pub struct FlagDetail {
+    /// The flag.
+    pub record: FlagRecord,
+    /// All its scheduled changes.
+    pub schedule: Vec<flags_domain::ScheduledChange>,
+    /// Its unexpired overrides; 0 while archived.
+    pub override_count: i64,
+    /// Its scheduled changes to come.
+    pub pending_change_count: i64,
+}
+
+impl FlagDetail {
+    /// Default and switch as they act at `now`.
+    pub fn effective(&self, now: Instant) -> Effective<'_> {
+        Effective::at(&self.record.flag, &self.schedule, now)
+    }
+}
+
+/// Reads and changes flags.
+#[derive(Clone)]
+pub struct FlagService {
+    core: Core,
+}
+
+impl FlagService {
+    /// On this core.
+    pub const fn new(core: Core) -> Self {
+        Self { core }
+    }
+
+    /// A page of flags.
+    pub async fn list(&self, filter: &FlagFilter, order: FlagOrder, limit: u32) -> Result<Page<FlagDetail>> {
+        let now = self.core.now();
+        self.core
+            .read(async |conn| {
+                let page = flags::list(conn, filter, order, limit).await?;
+                let names: Vec<_> = page.items.iter().map(|record| record.flag.name.clone()).collect();
+                let mut beside = Beside::read(conn, &names, now).await?;
+                Ok(page.map(|record| beside.detail(record)))
+            })
+            .await
+    }
+
+    /// The flag of this name.
+    pub async fn get(&self, name: &str) -> Result<FlagDetail> {
+        let now = self.core.now();
+        let found = self.core.read(async |conn| {
+            let Some(record) = flags::find(conn, name).await? else { return Ok(None) };
+            let mut beside = Beside::read(conn, std::slice::from_ref(&record.flag.name), now).await?;
+            Ok(Some(beside.detail(record)))
+        });
+        found.await?.ok_or(ServiceError::NotFound(Thing::Flag))
+    }
+
+    /// Creates a flag.
+    pub async fn create(&self, author: Author, input: FlagInput) -> Result<(FlagDetail, Committed)> {
+        let name = input.name.clone();
+        let done = self.core.execute(author, CreateFlag { input }).await?;
+        self.detail(&name, done).await
+    }
+
+    /// Changes the named fields of a flag.
+    pub async fn patch(
+        &self,
+        author: Author,
+        name: &str,
+        patch: FlagPatch,
+        precondition: Precondition,
+    ) -> Result<(FlagDetail, Committed)> {
+        let done = self.core.execute(author, PatchFlag { name: name.to_owned(), patch, precondition }).await?;
+        self.detail(name, done).await
+    }
+
+    /// Puts a flag out of use: no result for anybody. Its pending scheduled changes are cancelled.
+    pub async fn archive(
+        &self,
+        author: Author,
+        name: &str,
+        precondition: Precondition,
+    ) -> Result<(FlagDetail, Committed)> {
+        let done = self.core.execute(author, ArchiveFlag { name: name.to_owned(), precondition }).await?;
+        self.detail(name, done).await
+    }
+
+    /// Puts an archived flag back in use, with the overrides that have not expired.
+    pub async fn restore(
+        &self,
+        author: Author,
+        name: &str,
+        precondition: Precondition,
+    ) -> Result<(FlagDetail, Committed)> {
+        let done = self.core.execute(author, RestoreFlag { name: name.to_owned(), precondition }).await?;
+        self.detail(name, done).await
+    }
+
+    /// Deletes an archived flag with its overrides and scheduled changes, each recorded. Very many overrides go in
+    /// several revisions, the flag itself in the last.
+    pub async fn delete(&self, author: Author, name: &str, precondition: Precondition) -> Result<Committed> {
+        let mut command = DeleteFlag { name: name.to_owned(), precondition };
+        loop {
+            let done = self.core.execute(author.clone(), command.clone()).await?;
+            if done.output == Progress::Finished {
+                return Ok(done.committed);
+            }
+            command.precondition = Precondition::None;
+        }
+    }
+
+    async fn detail(&self, name: &str, done: Done<()>) -> Result<(FlagDetail, Committed)> {
+        Ok((self.get(name).await?, done.committed))
+    }
+}
+
+/// What the readers of some flags want to see beside them.
+struct Beside {
+    schedules: HashMap<FlagName, Vec<flags_domain::ScheduledChange>>,
+    overrides: HashMap<String, i64>,
+    pending: HashMap<String, i64>,
+}
+
+impl Beside {
+    async fn read(conn: &mut flags_store::Conn, names: &[FlagName], now: Instant) -> flags_store::Result<Self> {
+        let mut by_flag: HashMap<_, Vec<_>> = HashMap::new();
+        for record in schedules::of_flags(conn, names).await? {
+            by_flag.entry(record.flag_name).or_default().push(record.change);
+        }
+        Ok(Self {
+            schedules: by_flag,
+            overrides: overrides::count_by_flag(conn, names, now).await?,
+            pending: schedules::count_pending(conn, names, now).await?,
+        })
+    }
+
+    fn detail(&mut self, record: FlagRecord) -> FlagDetail {
+        let name = &record.flag.name;
+        let archived = record.flag.archived_at.is_some();
+        FlagDetail {
+            schedule: self.schedules.remove(name).unwrap_or_default(),
+            override_count: if archived { 0 } else { self.overrides.remove(name.as_str()).unwrap_or(0) },
+            pending_change_count: self.pending.remove(name.as_str()).unwrap_or(0),
+            record,
+        }
+    }
+}
+
+#[derive(Clone)]
+struct CreateFlag {
+    input: FlagInput,
+}
+
+impl CreateFlag {
+    fn flag(&self, now: Instant) -> std::result::Result<Flag, Vec<Violation>> {
+        let input = self.input.clone();
+        let required = |pointer, what| Violation::new(pointer, "required", format!("a flag of this type needs {what}"));
+        let simple = input.flag_type == FlagType::Boolean && input.variants.is_none();
+        let off = || simple.then(|| "off".to_owned());
+        let variants = input.variants.or_else(|| simple.then(flags_domain::boolean_variants));
+        let default = input.default.or_else(|| off().map(Serve::Variant));
+        let off_variant = input.off_variant.or_else(off);
+        let (Some(variants), Some(default), Some(off_variant)) =
+            (variants.clone(), default.clone(), off_variant.clone())
+        else {
+            let missing = [
+                variants.is_none().then(|| required("/variants", "variants")),
+                default.is_none().then(|| required("/default", "a default")),
+                off_variant.is_none().then(|| required("/off_variant", "an off_variant")),
+            ];
+            return Err(missing.into_iter().flatten().collect());
+        };
+        let flag = Flag {
+            salt: input.salt.unwrap_or_else(|| input.name.to_string()),
+            name: input.name,
+            flag_type: input.flag_type,
+            description: input.description,
+            owner: input.owner,
+            tags: input.tags,
+            enabled: input.enabled,
+            variants,
+            default,
+            off_variant,
+            targeting_rules: input.targeting_rules,
+            client_visible: input.client_visible,
+            archived_at: None,
+            default_set_at: now,
+            enabled_set_at: now,
+        };
+        let violations = flag.check();
+        if violations.is_empty() { Ok(flag) } else { Err(violations) }
+    }
+}
+
+impl Command for CreateFlag {
+    type Output = ();
+
+    async fn apply(&self, tx: &mut Tx, _: &Author) -> Result<()> {
+        let now = tx.now();
+        let flag = self.flag(now).map_err(ServiceError::Invalid)?;
+        let record = FlagRecord { flag, created_at: now, updated_at: now, deleting: false, revision: 0 };
+        if flags::insert(tx, &record).await? { Ok(()) } else { Err(Conflict::FlagExists.into()) }
+    }
+}
+
+#[derive(Clone)]
+struct PatchFlag {
+    name: String,
+    patch: FlagPatch,
+    precondition: Precondition,
+}
+
+impl PatchFlag {
+    /// The flag as it is to be. `default` and `enabled`, if named, are set by hand now, and are a change if either the
+    /// stored or the effective value differs.
+    fn apply_to(&self, before: &Flag, effective: &Effective<'_>, now: Instant) -> Flag {
+        let mut after = before.clone();
+        let patch = self.patch.clone();
+        patch.description.map(|value| after.description = value);
+        patch.owner.map(|value| after.owner = value);
+        patch.tags.map(|value| after.tags = value);
+        patch.variants.map(|value| after.variants = value);
+        patch.off_variant.map(|value| after.off_variant = value);
+        patch.targeting_rules.map(|value| after.targeting_rules = value);
+        patch.salt.map(|value| after.salt = value);
+        patch.client_visible.map(|value| after.client_visible = value);
+        if let Some(enabled) = patch.enabled
+            && (enabled != before.enabled || enabled != effective.enabled)
+        {
+            after.enabled = enabled;
+            after.enabled_set_at = now;
+        }
+        if let Some(default) = patch.default
+            && (default != before.default || default != *effective.default || effective.scheduled_change_id.is_some())
+        {
+            after.default = default;
+            after.default_set_at = now;
+        }
+        after
+    }
+}
+
+impl Command for PatchFlag {
+    type Output = ();
+
+    async fn apply(&self, tx: &mut Tx, _: &Author) -> Result<()> {
+        let (before, schedule) = claim(tx, &self.name, &self.precondition).await?;
+        let now = tx.now();
+        let changes: Vec<_> = schedule.iter().map(|record| record.change.clone()).collect();
+        let effective = Effective::at(&before.flag, &changes, now);
+        let after = self.apply_to(&before.flag, &effective, now);
+        if after == before.flag {
+            return Ok(());
+        }
+        check_variants_in_use(&before.flag, &after, &schedule, now)?;
+        check(after.check())?;
+        let after = FlagRecord { flag: after, updated_at: now, ..before.clone() };
+        Ok(flags::update(tx, Action::Updated, &before, &after).await?)
+    }
+}
+
+/// Refuses to remove variants that something still serves, naming what does.
+fn check_variants_in_use(before: &Flag, after: &Flag, schedule: &[ScheduleRecord], now: Instant) -> Result<()> {
+    let is_removed = |id: &str| before.has_variant(id) && !after.has_variant(id);
+    let removed_by = |serve: &Serve| serve.variants().any(is_removed);
+    let mut uses = Vec::new();
+    if removed_by(&after.default) {
+        uses.push("default".to_owned());
+    }
+    if is_removed(&after.off_variant) {
+        uses.push("off_variant".to_owned());
+    }
+    let rules = after.targeting_rules.iter().filter(|rule| removed_by(&rule.serve));
+    uses.extend(rules.map(|rule| format!("targeting rule {:?}", rule.id)));
+    let changes: Vec<_> = schedule.iter().map(|record| record.change.clone()).collect();
+    let last_due = Effective::at(after, &changes, now).scheduled_change_id;
+    let in_use = changes.iter().filter(|change| {
+        let pending = change.status(after, &changes, now) == ScheduleStatus::Pending;
+        (pending || last_due == Some(change.id)) && change.serve.as_ref().is_some_and(removed_by)
+    });
+    uses.extend(in_use.map(|change| format!("scheduled change {}", change.id)));
+    if uses.is_empty() { Ok(()) } else { Err(Conflict::VariantInUse(uses.join(", ")).into()) }
+}
+
+#[derive(Clone)]
+struct ArchiveFlag {
+    name: String,
+    precondition: Precondition,
+}
+
+impl Command for ArchiveFlag {
+    type Output = ();
+
+    async fn apply(&self, tx: &mut Tx, _: &Author) -> Result<()> {
+        let (before, schedule) = claim(tx, &self.name, &self.precondition).await?;
+        if before.flag.archived_at.is_some() {
+            return Ok(());
+        }
+        let now = tx.now();
+        let mut after = FlagRecord { updated_at: now, ..before.clone() };
+        after.flag.archived_at = Some(now);
+        flags::update(tx, Action::Archived, &before, &after).await?;
+        for pending in schedule.iter().filter(|r| r.change.cancelled_at.is_none() && r.change.scheduled_at > now) {
+            let mut cancelled = ScheduleRecord { updated_at: now, ..pending.clone() };
+            cancelled.change.cancelled_at = Some(now);
+            schedules::update(tx, Action::Cancelled, pending, &cancelled).await?;
+        }
+        Ok(())
+    }
+}
+
+#[derive(Clone)]
+struct RestoreFlag {
+    name: String,
+    precondition: Precondition,
+}
+
+impl Command for RestoreFlag {
+    type Output = ();
+
+    async fn apply(&self, tx: &mut Tx, _: &Author) -> Result<()> {
+        let (before, _) = claim(tx, &self.name, &self.precondition).await?;
+        if before.flag.archived_at.is_none() {
+            return Ok(());
+        }
+        let mut after = FlagRecord { updated_at: tx.now(), ..before.clone() };
+        after.flag.archived_at = None;
+        Ok(flags::update(tx, Action::Restored, &before, &after).await?)
+    }
+}
+
+/// Whether a deletion of many rows is through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Progress {
+    /// Rows are left for further revisions.
+    More,
+    /// Everything is gone.
+    Finished,
+}
+
+#[derive(Clone)]
+struct DeleteFlag {
+    name: String,
+    precondition: Precondition,
+}
+
+impl Command for DeleteFlag {
+    type Output = Progress;
+
+    async fn apply(&self, tx: &mut Tx, _: &Author) -> Result<Progress> {
+        tx.claim_flag(&self.name).await?;
+        let record = flags::find(tx.conn(), &self.name).await?;
+        self.precondition.check(tx, record.as_ref().map(|record| record.revision)).await?;
+        let record = record.ok_or(ServiceError::NotFound(Thing::Flag))?;
+        if record.flag.archived_at.is_none() {
+            return Err(Conflict::FlagNotArchived.into());
+        }
+        let batch = overrides::claim_some(tx, overrides::Of::Flag(&self.name), BATCH).await?;
+        for gone in &batch {
+            overrides::delete(tx, &gone.user_override).await?;
+        }
+        if i64::try_from(batch.len()).is_ok_and(|count| count == BATCH) {
+            flags::mark_deleting(tx, &self.name).await?;
+            return Ok(Progress::More);
+        }
+        for gone in schedules::of_flags(tx.conn(), std::slice::from_ref(&record.flag.name)).await? {
+            schedules::delete(tx, &gone).await?;
+        }
+        flags::delete(tx, &record).await?;
+        Ok(Progress::Finished)
+    }
+}
+
+/// The flag, held to the end of the transaction, with all its scheduled changes. One whose deletion is under way counts
+/// as gone.
+pub(crate) async fn claim(
+    tx: &mut Tx,
+    name: &str,
+    precondition: &Precondition,
+) -> Result<(FlagRecord, Vec<ScheduleRecord>)> {
+    tx.claim_flag(name).await?;
+    let record = flags::find(tx.conn(), name).await?.filter(|record| !record.deleting);
+    precondition.check(tx, record.as_ref().map(|record| record.revision)).await?;
+    let record = record.ok_or(ServiceError::NotFound(Thing::Flag))?;
+    let schedule = schedules::of_flags(tx.conn(), std::slice::from_ref(&record.flag.name)).await?;
+    Ok((record, schedule))
+}

@@ -1,0 +1,75 @@
+//! What this process counts, under the names of the specification.
+
+use std::collections::BTreeMap;
+
+use flags_domain::FlagName;
+use flags_store::{
+    LogEntry,
+    log::{Action, Entity},
+};
+use metrics::{counter, describe_counter, describe_gauge, gauge};
+
+const OVERRIDES_TOTAL: &str = "voiceassist_user_flag_overrides_total";
+const OVERRIDES_ACTIVE: &str = "voiceassist_user_flag_overrides_active";
+const OVERRIDES_EXPIRED: &str = "voiceassist_user_flag_overrides_expired_total";
+const REPLICA_REVISION: &str = "voiceassist_replica_revision";
+const REPLICA_AGE: &str = "voiceassist_replica_age_seconds";
+const WORKER_ROUNDS: &str = "voiceassist_worker_rounds_total";
+
+/// Tells the recorder what each metric means.
+pub fn describe() {
+    describe_counter!(OVERRIDES_TOTAL, "Changes of user overrides that this process committed");
+    describe_gauge!(OVERRIDES_ACTIVE, "User overrides that are active now; every server exports the same");
+    describe_counter!(OVERRIDES_EXPIRED, "User overrides that this process removed as expired (each also a deletion)");
+    describe_gauge!(REPLICA_REVISION, "Revision of the log that this server evaluates by");
+    describe_gauge!(REPLICA_AGE, "Seconds since the database was last read");
+    describe_counter!(WORKER_ROUNDS, "Rounds of maintenance, by outcome");
+}
+
+/// Counts what a commit did to overrides: every path that changes them ends here.
+pub(crate) fn count_changes(entries: &[LogEntry]) {
+    for entry in entries.iter().filter(|entry| entry.entity == Entity::Override) {
+        let flag_name = entry.flag_name.clone().unwrap_or_default();
+        let action = match entry.action {
+            Action::Created => "created",
+            Action::Deleted | Action::Expired => "deleted",
+            _ => "updated",
+        };
+        if entry.action == Action::Expired {
+            counter!(OVERRIDES_EXPIRED, "flag_name" => flag_name.clone()).increment(1);
+        }
+        counter!(OVERRIDES_TOTAL, "flag_name" => flag_name, "action" => action).increment(1);
+    }
+}
+
+/// The gauge of active overrides. A flag whose last one goes is set to 0 once and then left to the exporter, which drops
+/// what is not set anew.
+#[derive(Debug, Default)]
+pub(crate) struct ActiveGauge {
+    shown: BTreeMap<FlagName, u64>,
+}
+
+impl ActiveGauge {
+    #[expect(clippy::cast_precision_loss, reason = "counts stay far below 2^53")]
+    pub(crate) fn set(&mut self, mut counts: BTreeMap<FlagName, u64>) {
+        counts.retain(|name, count| *count > 0 || self.shown.get(name).is_some_and(|shown| *shown > 0));
+        for name in self.shown.keys().filter(|name| self.shown[*name] > 0 && !counts.contains_key(*name)) {
+            gauge!(OVERRIDES_ACTIVE, "flag_name" => name.to_string()).set(0.0);
+        }
+        for (name, count) in &counts {
+            gauge!(OVERRIDES_ACTIVE, "flag_name" => name.to_string()).set(*count as f64);
+        }
+        self.shown = counts;
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "revisions stay far below 2^53")]
+pub(crate) fn show_replica(revision: i64, age: std::time::Duration) {
+    gauge!(REPLICA_REVISION).set(revision as f64);
+    gauge!(REPLICA_AGE).set(age.as_secs_f64());
+}
+
+/// Counts a round of maintenance.
+pub fn count_round(succeeded: bool) {
+    counter!(WORKER_ROUNDS, "outcome" => if succeeded { "ok" } else { "failed" }).increment(1);
+}

@@ -1,0 +1,125 @@
+//! Users seen lately, so that evaluation need not ask the database who somebody is.
+
+use std::{hash::BuildHasher, sync::Arc};
+
+use flags_domain::EvaluationContext;
+use flags_store::users::{Role, UserRecord};
+use parking_lot::Mutex;
+use quick_cache::sync::Cache;
+use rustc_hash::FxBuildHasher;
+use uuid::Uuid;
+
+/// Most users held.
+const CAPACITY: usize = 1_000_000;
+/// Users share this many counters of changes.
+const SHARDS: usize = 64;
+
+/// What evaluation and permission need of a user.
+#[derive(Debug)]
+pub struct KnownUser {
+    /// Their id.
+    pub id: Uuid,
+    /// What they may do.
+    pub role: Role,
+    /// An inactive user is nobody.
+    pub active: bool,
+    /// Who flags are evaluated for.
+    pub context: EvaluationContext,
+}
+
+impl From<UserRecord> for KnownUser {
+    fn from(user: UserRecord) -> Self {
+        let context =
+            EvaluationContext::user(user.id, &user.email, user.role.as_str(), user.created_at, user.attributes);
+        Self { id: user.id, role: user.role, active: user.active, context }
+    }
+}
+
+/// A bounded cache of users, filled on demand and emptied by the log.
+///
+/// A fill reads the database and may be overtaken by a change: it takes a [`Ticket`] before it reads, and what it read is
+/// kept only if the log has named no user of the same shard since.
+#[derive(Debug)]
+pub struct UserCache {
+    users: Cache<Uuid, Arc<KnownUser>>,
+    changes: [Mutex<u64>; SHARDS],
+}
+
+/// The state of the log, as far as it concerns a user, when a fill began.
+#[derive(Clone, Copy, Debug)]
+pub struct Ticket(u64);
+
+impl Default for UserCache {
+    fn default() -> Self {
+        Self { users: Cache::new(CAPACITY), changes: std::array::from_fn(|_| Mutex::new(0)) }
+    }
+}
+
+impl UserCache {
+    /// The user, if they are at hand.
+    pub fn get(&self, id: Uuid) -> Option<Arc<KnownUser>> {
+        self.users.get(&id)
+    }
+
+    /// To be taken before the database is read.
+    pub fn ticket(&self, id: Uuid) -> Ticket {
+        Ticket(*self.shard(id).lock())
+    }
+
+    /// Keeps what was read, unless the log has overtaken it.
+    pub fn fill(&self, ticket: Ticket, user: &Arc<KnownUser>) {
+        let changes = self.shard(user.id).lock();
+        if *changes == ticket.0 {
+            self.users.insert(user.id, Arc::clone(user));
+        }
+    }
+
+    /// Drops a user whom the log names.
+    pub(super) fn forget(&self, id: Uuid) {
+        let mut changes = self.shard(id).lock();
+        *changes += 1;
+        self.users.remove(&id);
+    }
+
+    /// Drops everybody.
+    pub(super) fn forget_all(&self) {
+        for shard in &self.changes {
+            *shard.lock() += 1;
+        }
+        self.users.clear();
+    }
+
+    fn shard(&self, id: Uuid) -> &Mutex<u64> {
+        &self.changes[usize::try_from(FxBuildHasher.hash_one(id)).unwrap_or_default() % SHARDS]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use flags_domain::Instant;
+    use serde_json::Map;
+
+    use super::*;
+
+    fn user(id: u128) -> Arc<KnownUser> {
+        let id = Uuid::from_u128(id);
+        let context = EvaluationContext::user(id, "a@b.c", "user", Instant::from_micros(0), Map::new());
+        Arc::new(KnownUser { id, role: Role::User, active: true, context })
+    }
+
+    #[test]
+    fn a_fill_that_was_overtaken_is_thrown_away() {
+        let cache = UserCache::default();
+        let (one, two) = (user(1), user(2));
+        let ticket = cache.ticket(one.id);
+        cache.forget(one.id);
+        cache.fill(ticket, &one);
+        assert!(cache.get(one.id).is_none());
+        cache.fill(cache.ticket(two.id), &two);
+        assert!(cache.get(two.id).is_some());
+        let ticket = cache.ticket(one.id);
+        cache.forget_all();
+        cache.fill(ticket, &one);
+        assert!(cache.get(one.id).is_none() && cache.get(two.id).is_none());
+    }
+}

@@ -1,0 +1,287 @@
+//! Scheduled changes: planning, editing and cancelling them.
+
+use flags_domain::{Flag, FlagName, Instant, ScheduleStatus, ScheduledChange, Serve, Violation};
+use flags_store::{Author, Page, Tx, flags, log::Action, schedules, schedules::ScheduleRecord};
+use uuid::Uuid;
+
+use crate::{
+    core::{Command, Core, Done},
+    error::{Conflict, Result, ServiceError, Thing, check},
+    flags::claim,
+    precondition::Precondition,
+};
+
+/// A new scheduled change.
+#[derive(Clone, Debug)]
+pub struct ScheduleInput {
+    /// In force from here on; must lie in the future.
+    pub scheduled_at: Instant,
+    /// What the default becomes.
+    pub serve: Option<Serve>,
+    /// What the switch becomes.
+    pub enabled: Option<bool>,
+    /// For people.
+    pub description: Option<String>,
+}
+
+/// What is to be different about a pending change; `None` leaves a field as it is, `Some(None)` clears it.
+#[derive(Clone, Debug, Default)]
+pub struct SchedulePatch {
+    /// In the future.
+    pub scheduled_at: Option<Instant>,
+    /// What the default becomes.
+    pub serve: Option<Option<Serve>>,
+    /// What the switch becomes.
+    pub enabled: Option<Option<bool>>,
+    /// For people.
+    pub description: Option<Option<String>>,
+}
+
+/// A scheduled change and where it stands.
+#[derive(Clone, Debug)]
+pub struct ScheduleDetail {
+    /// The change.
+    pub record: ScheduleRecord,
+    /// Derived from the clock.
+    pub status: ScheduleStatus,
+}
+
+/// Reads and changes scheduled changes.
+#[derive(Clone)]
+pub struct ScheduleService {
+    core: Core,
+}
+
+impl ScheduleService {
+    /// On this core.
+    pub const fn new(core: Core) -> Self {
+        Self { core }
+    }
+
+    /// A page of the scheduled changes of one flag or of all, by instant.
+    pub async fn list(
+        &self,
+        flag_name: Option<&str>,
+        after: Option<(Instant, Uuid)>,
+        limit: u32,
+    ) -> Result<Page<ScheduleDetail>> {
+        let now = self.core.now();
+        let read = self.core.read(async |conn| {
+            if let Some(name) = flag_name
+                && flags::find(conn, name).await?.is_none()
+            {
+                return Ok(None);
+            }
+            let page = schedules::list(conn, flag_name, after, limit).await?;
+            let names: Vec<_> = page.items.iter().map(|record| record.flag_name.clone()).collect();
+            let context = Context::read(conn, names).await?;
+            Ok(Some(page.map(|record| context.detail(record, now))))
+        });
+        read.await?.ok_or(ServiceError::NotFound(Thing::Flag))
+    }
+
+    /// The scheduled change of this id, if it is one of this flag.
+    pub async fn get(&self, flag_name: &str, id: Uuid) -> Result<ScheduleDetail> {
+        let now = self.core.now();
+        let read = self.core.read(async |conn| {
+            if flags::find(conn, flag_name).await?.is_none() {
+                return Ok(Err(Thing::Flag));
+            }
+            let record = schedules::find(conn, id).await?.filter(|record| record.flag_name.as_str() == flag_name);
+            let Some(record) = record else { return Ok(Err(Thing::ScheduledChange)) };
+            let context = Context::read(conn, vec![record.flag_name.clone()]).await?;
+            Ok(Ok(context.detail(record, now)))
+        });
+        read.await?.map_err(ServiceError::NotFound)
+    }
+
+    /// Plans a change.
+    pub async fn create(&self, author: Author, flag_name: &str, input: ScheduleInput) -> Result<Done<ScheduleDetail>> {
+        let command = CreateSchedule { flag_name: flag_name.to_owned(), input };
+        self.core.execute(author, command).await.map(stamped)
+    }
+
+    /// Changes the named fields of a pending change.
+    pub async fn patch(
+        &self,
+        author: Author,
+        flag_name: &str,
+        id: Uuid,
+        patch: SchedulePatch,
+        precondition: Precondition,
+    ) -> Result<Done<ScheduleDetail>> {
+        let edit = Edit::Patch(patch);
+        let command = EditSchedule { flag_name: flag_name.to_owned(), id, edit, precondition };
+        self.core.execute(author, command).await.map(stamped)
+    }
+
+    /// Calls a pending change off.
+    pub async fn cancel(
+        &self,
+        author: Author,
+        flag_name: &str,
+        id: Uuid,
+        precondition: Precondition,
+    ) -> Result<Done<ScheduleDetail>> {
+        let command = EditSchedule { flag_name: flag_name.to_owned(), id, edit: Edit::Cancel, precondition };
+        self.core.execute(author, command).await.map(stamped)
+    }
+}
+
+fn stamped(mut done: Done<ScheduleDetail>) -> Done<ScheduleDetail> {
+    if !done.committed.entries().is_empty() {
+        done.output.record.revision = done.committed.revision().number;
+    }
+    done
+}
+
+/// What the status of scheduled changes is derived from.
+struct Context {
+    flags: Vec<Flag>,
+    schedules: Vec<ScheduleRecord>,
+}
+
+impl Context {
+    async fn read(conn: &mut flags_store::Conn, mut names: Vec<FlagName>) -> flags_store::Result<Self> {
+        names.sort();
+        names.dedup();
+        let mut flags = Vec::new();
+        for name in &names {
+            flags.extend(flags::find(conn, name).await?.map(|record| record.flag));
+        }
+        Ok(Self { flags, schedules: schedules::of_flags(conn, &names).await? })
+    }
+
+    fn detail(&self, record: ScheduleRecord, now: Instant) -> ScheduleDetail {
+        let siblings = self.schedules.iter().filter(|sibling| sibling.flag_name == record.flag_name);
+        let siblings: Vec<_> = siblings.map(|sibling| sibling.change.clone()).collect();
+        let flag = self.flags.iter().find(|flag| flag.name == record.flag_name);
+        let status = flag.map_or(ScheduleStatus::Superseded, |flag| record.change.status(flag, &siblings, now));
+        ScheduleDetail { record, status }
+    }
+}
+
+#[derive(Clone)]
+struct CreateSchedule {
+    flag_name: String,
+    input: ScheduleInput,
+}
+
+impl Command for CreateSchedule {
+    type Output = ScheduleDetail;
+
+    async fn apply(&self, tx: &mut Tx, author: &Author) -> Result<ScheduleDetail> {
+        let (flag, _) = claim(tx, &self.flag_name, &Precondition::None).await?;
+        if flag.flag.archived_at.is_some() {
+            return Err(Conflict::FlagArchived.into());
+        }
+        let now = tx.now();
+        let change = ScheduledChange {
+            id: Uuid::now_v7(),
+            scheduled_at: self.input.scheduled_at,
+            serve: self.input.serve.clone(),
+            enabled: self.input.enabled,
+            description: self.input.description.clone(),
+            cancelled_at: None,
+        };
+        check(violations(&change, &flag.flag, now))?;
+        let record = ScheduleRecord {
+            change,
+            flag_name: flag.flag.name,
+            created_by: author.actor.clone(),
+            created_at: now,
+            updated_at: now,
+            marked_at: None,
+            revision: 0,
+        };
+        if !schedules::insert(tx, &record).await? {
+            return Err(Conflict::ScheduledChangeExists.into());
+        }
+        Ok(ScheduleDetail { record, status: ScheduleStatus::Pending })
+    }
+}
+
+#[derive(Clone)]
+struct EditSchedule {
+    flag_name: String,
+    id: Uuid,
+    edit: Edit,
+    precondition: Precondition,
+}
+
+#[derive(Clone)]
+enum Edit {
+    Patch(SchedulePatch),
+    Cancel,
+}
+
+impl Command for EditSchedule {
+    type Output = ScheduleDetail;
+
+    async fn apply(&self, tx: &mut Tx, _: &Author) -> Result<ScheduleDetail> {
+        // Holding the flag holds its schedule: whatever changes one holds the flag first.
+        tx.claim_flag(&self.flag_name).await?;
+        let flag = flags::find(tx.conn(), &self.flag_name).await?;
+        let found = schedules::find(tx.conn(), self.id).await?;
+        let before = found.filter(|record| record.flag_name.as_str() == self.flag_name);
+        self.precondition.check(tx, before.as_ref().map(|record| record.revision)).await?;
+        let flag = flag.ok_or(ServiceError::NotFound(Thing::Flag))?.flag;
+        let before = before.ok_or(ServiceError::NotFound(Thing::ScheduledChange))?;
+        let siblings = schedules::of_flags(tx.conn(), std::slice::from_ref(&flag.name)).await?;
+        let changes: Vec<_> = siblings.iter().map(|record| record.change.clone()).collect();
+        let now = tx.now();
+        match before.change.status(&flag, &changes, now) {
+            ScheduleStatus::Pending => {}
+            ScheduleStatus::Cancelled => return Err(Conflict::NotPending("cancelled").into()),
+            ScheduleStatus::Superseded => return Err(Conflict::NotPending("superseded").into()),
+            ScheduleStatus::Applied => return Err(Conflict::NotPending("applied").into()),
+        }
+        let mut after = before.clone();
+        let action = match &self.edit {
+            Edit::Cancel => {
+                after.change.cancelled_at = Some(now);
+                Action::Cancelled
+            }
+            Edit::Patch(patch) => {
+                patch_change(&mut after.change, patch);
+                check(violations(&after.change, &flag, now))?;
+                Action::Updated
+            }
+        };
+        let taken = |other: &&ScheduledChange| {
+            other.id != self.id && other.cancelled_at.is_none() && other.scheduled_at == after.change.scheduled_at
+        };
+        if action == Action::Updated && changes.iter().any(|other| taken(&other)) {
+            return Err(Conflict::ScheduledChangeExists.into());
+        }
+        let status = if action == Action::Cancelled { ScheduleStatus::Cancelled } else { ScheduleStatus::Pending };
+        if after != before {
+            after.updated_at = now;
+            schedules::update(tx, action, &before, &after).await?;
+        }
+        Ok(ScheduleDetail { record: after, status })
+    }
+}
+
+fn patch_change(change: &mut ScheduledChange, patch: &SchedulePatch) {
+    if let Some(at) = patch.scheduled_at {
+        change.scheduled_at = at;
+    }
+    if let Some(serve) = &patch.serve {
+        change.serve.clone_from(serve);
+    }
+    if let Some(enabled) = patch.enabled {
+        change.enabled = enabled;
+    }
+    if let Some(description) = &patch.description {
+        change.description.clone_from(description);
+    }
+}
+
+fn violations(change: &ScheduledChange, flag: &Flag, now: Instant) -> Vec<Violation> {
+    let mut found = change.check(flag);
+    if change.scheduled_at <= now {
+        found.push(Violation::new("/scheduled_at", "not_in_future", "must lie in the future"));
+    }
+    found
+}

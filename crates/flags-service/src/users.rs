@@ -1,0 +1,305 @@
+//! Users: whom flags are evaluated for.
+
+use std::collections::HashMap;
+
+use flags_domain::{RESERVED_ATTRIBUTES, Violation, check_json, check_text};
+use flags_store::{
+    Author, Committed, Page, StoreError, Tx, credentials, overrides,
+    users::{self, Role, UserFilter, UserOrder, UserRecord},
+};
+use serde_json::{Map, Value};
+use uuid::Uuid;
+
+use crate::{
+    core::{Command, Core},
+    error::{Conflict, Result, ServiceError, Thing, check},
+    flags::Progress,
+    maintenance::BATCH,
+    precondition::Precondition,
+};
+
+/// Longest e-mail address, in characters (RFC 5321).
+const MAX_EMAIL_LENGTH: usize = 254;
+/// Largest attributes of one user, in bytes of JSON text.
+const MAX_ATTRIBUTES_BYTES: usize = 64 * 1024;
+/// Deepest nesting of attributes.
+const MAX_ATTRIBUTES_DEPTH: usize = 32;
+
+/// A new user.
+#[derive(Clone, Debug)]
+pub struct UserInput {
+    /// Unique without regard to case.
+    pub email: String,
+    /// For people.
+    pub display_name: Option<String>,
+    /// What they may do.
+    pub role: Role,
+    /// Their own attributes, for targeting.
+    pub attributes: Map<String, Value>,
+    /// An inactive user is nobody to the service.
+    pub active: bool,
+}
+
+/// What is to be different about a user; `None` leaves a field as it is.
+#[derive(Clone, Debug, Default)]
+pub struct UserPatch {
+    /// Unique without regard to case.
+    pub email: Option<String>,
+    /// `Some(None)` clears it.
+    pub display_name: Option<Option<String>>,
+    /// What they may do.
+    pub role: Option<Role>,
+    /// All attributes.
+    pub attributes: Option<Map<String, Value>>,
+    /// An inactive user is nobody to the service.
+    pub active: Option<bool>,
+}
+
+/// A user with what readers want to see beside them.
+#[derive(Clone, Debug)]
+pub struct UserDetail {
+    /// The user.
+    pub record: UserRecord,
+    /// Their unexpired overrides of unarchived flags.
+    pub override_count: i64,
+}
+
+/// The name of a user in the log.
+pub fn actor_of(id: Uuid) -> String {
+    format!("user:{id}")
+}
+
+/// Reads and changes users.
+#[derive(Clone)]
+pub struct UserService {
+    core: Core,
+}
+
+impl UserService {
+    /// On this core.
+    pub const fn new(core: Core) -> Self {
+        Self { core }
+    }
+
+    /// A page of users.
+    pub async fn list(&self, filter: &UserFilter, order: UserOrder, limit: u32) -> Result<Page<UserDetail>> {
+        let now = self.core.now();
+        self.core
+            .read(async |conn| {
+                let page = users::list(conn, filter, order, limit).await?;
+                let ids: Vec<_> = page.items.iter().map(|user| user.id).collect();
+                let counts = overrides::count_by_user(conn, &ids, now).await?;
+                Ok(page.map(|record| detail(record, &counts)))
+            })
+            .await
+    }
+
+    /// The user of this id.
+    pub async fn get(&self, id: Uuid) -> Result<UserDetail> {
+        let now = self.core.now();
+        let found = self.core.read(async |conn| {
+            let Some(record) = users::find(conn, id).await? else { return Ok(None) };
+            let counts = overrides::count_by_user(conn, &[id], now).await?;
+            Ok(Some(detail(record, &counts)))
+        });
+        found.await?.ok_or(ServiceError::NotFound(Thing::User))
+    }
+
+    /// The user of this e-mail, in whatever case.
+    pub async fn find_by_email(&self, email: &str) -> Result<Option<UserRecord>> {
+        self.core.read(async |conn| users::find_by_email(conn, email).await).await
+    }
+
+    /// Creates a user.
+    pub async fn create(&self, author: Author, input: UserInput) -> Result<(UserDetail, Committed)> {
+        let done = self.core.execute(author, CreateUser { id: Uuid::now_v7(), input }).await?;
+        Ok((self.get(done.output).await?, done.committed))
+    }
+
+    /// Changes the named fields of a user.
+    pub async fn patch(
+        &self,
+        author: Author,
+        id: Uuid,
+        patch: UserPatch,
+        precondition: Precondition,
+    ) -> Result<(UserDetail, Committed)> {
+        let done = self.core.execute(author, PatchUser { id, patch, precondition }).await?;
+        Ok((self.get(id).await?, done.committed))
+    }
+
+    /// Deletes a user with their overrides and tokens, each recorded. Very many overrides go in several revisions, while
+    /// the user is inactive already.
+    pub async fn delete(&self, author: Author, id: Uuid, precondition: Precondition) -> Result<Committed> {
+        let mut command = DeleteUser { id, precondition };
+        loop {
+            let done = self.core.execute(author.clone(), command.clone()).await?;
+            if done.output == Progress::Finished {
+                return Ok(done.committed);
+            }
+            command.precondition = Precondition::None;
+        }
+    }
+}
+
+fn detail(record: UserRecord, counts: &HashMap<Uuid, i64>) -> UserDetail {
+    let override_count = counts.get(&record.id).copied().unwrap_or(0);
+    UserDetail { record, override_count }
+}
+
+#[derive(Clone)]
+struct CreateUser {
+    id: Uuid,
+    input: UserInput,
+}
+
+impl Command for CreateUser {
+    type Output = Uuid;
+
+    async fn apply(&self, tx: &mut Tx, _: &Author) -> Result<Uuid> {
+        let now = tx.now();
+        let input = self.input.clone();
+        let user = UserRecord {
+            id: self.id,
+            email: input.email,
+            display_name: input.display_name,
+            role: input.role,
+            attributes: input.attributes,
+            active: input.active,
+            created_at: now,
+            updated_at: now,
+            revision: 0,
+        };
+        check(violations(&user))?;
+        if !users::insert(tx, &user).await? {
+            return Err(Conflict::EmailTaken.into());
+        }
+        credentials::set_label(tx, &actor_of(user.id), &user.email).await?;
+        Ok(self.id)
+    }
+}
+
+#[derive(Clone)]
+struct PatchUser {
+    id: Uuid,
+    patch: UserPatch,
+    precondition: Precondition,
+}
+
+impl Command for PatchUser {
+    type Output = ();
+
+    async fn apply(&self, tx: &mut Tx, _: &Author) -> Result<()> {
+        let before = claim(tx, self.id, &self.precondition).await?;
+        let patch = self.patch.clone();
+        let mut after = before.clone();
+        patch.email.map(|value| after.email = value);
+        patch.display_name.map(|value| after.display_name = value);
+        patch.role.map(|value| after.role = value);
+        patch.attributes.map(|value| after.attributes = value);
+        patch.active.map(|value| after.active = value);
+        if after == before {
+            return Ok(());
+        }
+        check(violations(&after))?;
+        if is_active_admin(&before) && !is_active_admin(&after) {
+            check_not_last_admin(tx, self.id).await?;
+        }
+        after.updated_at = tx.now();
+        users::update(tx, &before, &after).await.map_err(|error| match error {
+            StoreError::Duplicate(_) => Conflict::EmailTaken.into(),
+            other => ServiceError::Store(other),
+        })?;
+        Ok(credentials::set_label(tx, &actor_of(after.id), &after.email).await?)
+    }
+}
+
+#[derive(Clone)]
+struct DeleteUser {
+    id: Uuid,
+    precondition: Precondition,
+}
+
+impl Command for DeleteUser {
+    type Output = Progress;
+
+    async fn apply(&self, tx: &mut Tx, _: &Author) -> Result<Progress> {
+        let user = claim(tx, self.id, &self.precondition).await?;
+        if is_active_admin(&user) {
+            check_not_last_admin(tx, self.id).await?;
+        }
+        let batch = overrides::claim_some(tx, overrides::Of::User(self.id), BATCH).await?;
+        for gone in &batch {
+            overrides::delete(tx, &gone.user_override).await?;
+        }
+        if i64::try_from(batch.len()).is_ok_and(|count| count == BATCH) {
+            if user.active {
+                let inactive = UserRecord { active: false, updated_at: tx.now(), ..user.clone() };
+                users::update(tx, &user, &inactive).await?;
+            }
+            return Ok(Progress::More);
+        }
+        for token in credentials::of_user(tx.conn(), self.id).await? {
+            credentials::delete(tx, &token).await?;
+        }
+        users::delete(tx, &user).await?;
+        Ok(Progress::Finished)
+    }
+}
+
+/// The user, held to the end of the transaction.
+async fn claim(tx: &mut Tx, id: Uuid, precondition: &Precondition) -> Result<UserRecord> {
+    tx.claim_user(id).await?;
+    let user = users::find(tx.conn(), id).await?;
+    precondition.check(tx, user.as_ref().map(|user| user.revision)).await?;
+    user.ok_or(ServiceError::NotFound(Thing::User))
+}
+
+fn is_active_admin(user: &UserRecord) -> bool {
+    user.active && user.role == Role::Admin
+}
+
+/// Under the lock of the log's head, so that of two who demote each other one comes second and is refused.
+async fn check_not_last_admin(tx: &mut Tx, id: Uuid) -> Result<()> {
+    tx.claim_head().await?;
+    if users::another_active_admin(tx.conn(), id).await? { Ok(()) } else { Err(Conflict::LastAdmin.into()) }
+}
+
+fn violations(user: &UserRecord) -> Vec<Violation> {
+    let mut found = Vec::new();
+    found.extend(check_text("/email", &user.email, MAX_EMAIL_LENGTH));
+    if !is_email(&user.email) {
+        found.push(Violation::new("/email", "invalid_email", "must be an e-mail address such as ann@example.com"));
+    }
+    found.extend(user.display_name.as_ref().and_then(|name| check_text("/display_name", name, 255)));
+    let reserved = RESERVED_ATTRIBUTES.iter().filter(|name| user.attributes.contains_key(**name));
+    found.extend(reserved.map(|name| {
+        Violation::new(format!("/attributes/{name}"), "reserved_attribute", "this attribute is the service's own")
+    }));
+    let attributes = Value::Object(user.attributes.clone());
+    found.extend(check_json("/attributes", &attributes, MAX_ATTRIBUTES_BYTES, MAX_ATTRIBUTES_DEPTH).err());
+    found
+}
+
+/// Something on both sides of exactly one `@`, and no blanks: whether mail arrives there only sending tells.
+fn is_email(text: &str) -> bool {
+    let parts = text.split_once('@');
+    let blank = |c: char| c.is_whitespace() || c.is_control();
+    parts.is_some_and(|(local, domain)| !local.is_empty() && !domain.is_empty() && !domain.contains('@'))
+        && !text.contains(blank)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_email_has_two_sides_and_no_blanks() {
+        for good in ["a@b", "Ann.Lee+x@example.com", "ü@ö.de"] {
+            assert!(is_email(good), "{good}");
+        }
+        for bad in ["", "@", "a@", "@b", "a@b@c", "a b@c", "a@b\n"] {
+            assert!(!is_email(bad), "{bad:?}");
+        }
+    }
+}

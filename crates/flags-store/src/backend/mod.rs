@@ -1,0 +1,4 @@
+//! What only one of the databases knows.
+
+pub(crate) mod postgres;
+pub(crate) mod sqlite;

@@ -1,0 +1,175 @@
+//! PostgreSQL: connections, row locks and transactions.
+
+use diesel::{
+    ConnectionError, ConnectionResult, ExpressionMethods, OptionalExtension, QueryDsl, QueryResult, QueryableByName,
+    sql_query, sql_types::Text,
+};
+use diesel_async::{
+    AsyncConnection, AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection,
+    pooled_connection::{AsyncDieselConnectionManager, ManagerConfig, deadpool::Pool},
+};
+use futures_util::FutureExt as _;
+
+use crate::{
+    commit::LogRow,
+    error::{Result, StoreError},
+    schema::{change_log, feature_flags, log_head, user_flag_overrides, users},
+    sql_types::{At, Uid},
+    store::CONNECTION_TIMEOUT,
+};
+
+/// Connections of one process.
+const POOL_SIZE: usize = 16;
+
+/// Limits within the database, so that no statement waits for ever; a request's own deadline is longer than these.
+const SESSION: &str = "SET lock_timeout = '2s'; SET statement_timeout = '8s'; \
+     SET idle_in_transaction_session_timeout = '30s'; SET application_name = 'feature-flags';";
+
+pub(crate) fn pool(url: &str) -> Result<Pool<AsyncPgConnection>> {
+    let mut config = ManagerConfig::default();
+    config.custom_setup = Box::new(|url| {
+        let url = url.to_owned();
+        async move { connect(&url).await }.boxed()
+    });
+    let manager = AsyncDieselConnectionManager::new_with_config(url, config);
+    Pool::builder(manager)
+        .max_size(POOL_SIZE)
+        .runtime(deadpool::Runtime::Tokio1)
+        .wait_timeout(Some(CONNECTION_TIMEOUT))
+        .create_timeout(Some(CONNECTION_TIMEOUT))
+        .recycle_timeout(Some(CONNECTION_TIMEOUT))
+        .build()
+        .map_err(|e| StoreError::Unavailable(e.to_string()))
+}
+
+async fn connect(url: &str) -> ConnectionResult<AsyncPgConnection> {
+    let mut conn = AsyncPgConnection::establish(url).await?;
+    conn.batch_execute(SESSION).await.map_err(ConnectionError::CouldntSetupConfiguration)?;
+    Ok(conn)
+}
+
+#[derive(QueryableByName)]
+struct Setting {
+    #[diesel(sql_type = Text)]
+    name: String,
+    #[diesel(sql_type = Text)]
+    setting: String,
+}
+
+/// An acknowledged write survives a crash only if the server waits for its disk.
+pub(crate) async fn warn_if_not_durable(conn: &mut AsyncPgConnection) -> Result<()> {
+    let query =
+        "SELECT name, setting FROM pg_settings WHERE name IN ('fsync', 'synchronous_commit') AND setting = 'off'";
+    let off: Vec<Setting> = sql_query(query).load(conn).await?;
+    for Setting { name, setting } in off {
+        tracing::warn!("PostgreSQL runs with {name} = {setting}: acknowledged writes may be lost in a crash");
+    }
+    Ok(())
+}
+
+/// How a row is held until the end of the transaction.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum RowLock {
+    /// Nobody may change or remove it: for what refers to it.
+    Share,
+    /// Nobody may even refer to it: for what changes it.
+    Update,
+}
+
+pub(crate) async fn lock_user(conn: &mut AsyncPgConnection, id: Uid, lock: RowLock) -> QueryResult<()> {
+    let query = users::table.filter(users::id.eq(id)).select(users::id);
+    let _: Option<Uid> = match lock {
+        RowLock::Share => query.for_share().first(conn).await.optional()?,
+        RowLock::Update => query.for_update().first(conn).await.optional()?,
+    };
+    Ok(())
+}
+
+pub(crate) async fn lock_flag(conn: &mut AsyncPgConnection, name: &str, lock: RowLock) -> QueryResult<()> {
+    let query = feature_flags::table.filter(feature_flags::name.eq(name)).select(feature_flags::name);
+    let _: Option<String> = match lock {
+        RowLock::Share => query.for_share().first(conn).await.optional()?,
+        RowLock::Update => query.for_update().first(conn).await.optional()?,
+    };
+    Ok(())
+}
+
+pub(crate) async fn lock_head(conn: &mut AsyncPgConnection) -> QueryResult<()> {
+    let _: i64 = log_head::table.select(log_head::revision).for_update().first(conn).await?;
+    Ok(())
+}
+
+/// Appends all rows in one statement: round trips under the lock of `log_head` cost throughput.
+pub(crate) async fn append_log(conn: &mut AsyncPgConnection, rows: &[LogRow]) -> QueryResult<()> {
+    // Far below the limit of 65,535 parameters a statement.
+    for part in rows.chunks(1_000) {
+        diesel::insert_into(change_log::table).values(part).execute(conn).await?;
+    }
+    Ok(())
+}
+
+pub(crate) async fn begin_write(conn: &mut AsyncPgConnection) -> QueryResult<()> {
+    diesel_async::AnsiTransactionManager::begin_transaction_sql(conn, "BEGIN").await
+}
+
+pub(crate) async fn begin_snapshot(conn: &mut AsyncPgConnection) -> QueryResult<()> {
+    let sql = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+    diesel_async::AnsiTransactionManager::begin_transaction_sql(conn, sql).await
+}
+
+pub(crate) async fn lock_override(
+    conn: &mut AsyncPgConnection,
+    user_id: Uid,
+    flag_name: &str,
+    lock: RowLock,
+) -> QueryResult<()> {
+    let query = user_flag_overrides::table
+        .filter(user_flag_overrides::user_id.eq(user_id))
+        .filter(user_flag_overrides::flag_name.eq(flag_name))
+        .select(user_flag_overrides::id);
+    let _: Option<Uid> = match lock {
+        RowLock::Share => query.for_share().first(conn).await.optional()?,
+        RowLock::Update => query.for_update().first(conn).await.optional()?,
+    };
+    Ok(())
+}
+
+/// Holds these overrides and returns those that are still there.
+pub(crate) async fn lock_overrides(conn: &mut AsyncPgConnection, ids: &[Uid]) -> QueryResult<Vec<Uid>> {
+    user_flag_overrides::table
+        .filter(user_flag_overrides::id.eq_any(ids))
+        .order(user_flag_overrides::id)
+        .select(user_flag_overrides::id)
+        .for_update()
+        .load(conn)
+        .await
+}
+
+/// Holds overrides whose end has passed. The row is checked again once it is held, since an admin may have extended it.
+pub(crate) async fn claim_expired_overrides(
+    conn: &mut AsyncPgConnection,
+    now: At,
+    limit: i64,
+) -> QueryResult<Vec<Uid>> {
+    user_flag_overrides::table
+        .filter(user_flag_overrides::expires_at.le(now))
+        .order((user_flag_overrides::expires_at, user_flag_overrides::id))
+        .limit(limit)
+        .select(user_flag_overrides::id)
+        .for_update()
+        .skip_locked()
+        .load(conn)
+        .await
+}
+
+#[derive(QueryableByName)]
+struct Clock {
+    #[diesel(sql_type = crate::sql_types::Instant)]
+    now: At,
+}
+
+/// What the server's clock says.
+pub(crate) async fn clock(conn: &mut AsyncPgConnection) -> QueryResult<At> {
+    let clock: Clock = sql_query("SELECT clock_timestamp() AS now").get_result(conn).await?;
+    Ok(clock.now)
+}

@@ -1,0 +1,88 @@
+//! SQLite: connections and transactions.
+
+use std::path::Path;
+
+use diesel::{
+    ConnectionError, ConnectionResult, ExpressionMethods, QueryDsl, QueryResult,
+    connection::{AnsiTransactionManager, SimpleConnection as _},
+    sqlite::SqliteConnection,
+};
+use diesel_async::{
+    AsyncConnection, RunQueryDsl,
+    pooled_connection::{AsyncDieselConnectionManager, ManagerConfig, deadpool::Pool},
+};
+use futures_util::FutureExt as _;
+
+use crate::{
+    commit::LogRow,
+    error::{Result, StoreError},
+    schema::{change_log, user_flag_overrides},
+    sql_types::{At, Uid},
+    store::{AsyncSqliteConnection, CONNECTION_TIMEOUT},
+};
+
+/// Connections of one process: readers do not block each other or the writer.
+const POOL_SIZE: usize = 8;
+
+/// `synchronous = FULL`: a commit is on disk before it is acknowledged. The busy timeout (milliseconds) is for writers of
+/// other processes on the same file.
+const PRAGMAS: &str = "PRAGMA busy_timeout = 5000; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; \
+     PRAGMA foreign_keys = ON; PRAGMA temp_store = MEMORY;";
+
+pub(crate) fn pool(path: &Path) -> Result<Pool<AsyncSqliteConnection>> {
+    let mut config = ManagerConfig::default();
+    config.custom_setup = Box::new(|path| {
+        let path = path.to_owned();
+        async move { connect(&path).await }.boxed()
+    });
+    let path = path.to_str().ok_or_else(|| StoreError::Unavailable("the file's path is not UTF-8".to_owned()))?;
+    let manager = AsyncDieselConnectionManager::new_with_config(path, config);
+    Pool::builder(manager)
+        .max_size(POOL_SIZE)
+        .runtime(deadpool::Runtime::Tokio1)
+        .wait_timeout(Some(CONNECTION_TIMEOUT))
+        .create_timeout(Some(CONNECTION_TIMEOUT))
+        .recycle_timeout(Some(CONNECTION_TIMEOUT))
+        .build()
+        .map_err(|e| StoreError::Unavailable(e.to_string()))
+}
+
+pub(crate) async fn connect(path: &str) -> ConnectionResult<AsyncSqliteConnection> {
+    let mut conn = AsyncSqliteConnection::establish(path).await?;
+    conn.spawn_blocking(|conn: &mut SqliteConnection| conn.batch_execute(PRAGMAS))
+        .await
+        .map_err(ConnectionError::CouldntSetupConfiguration)?;
+    Ok(conn)
+}
+
+/// Row by row: diesel-async has no batch insert for SQLite, and there are no round trips to save.
+pub(crate) async fn append_log(conn: &mut AsyncSqliteConnection, rows: &[LogRow]) -> QueryResult<()> {
+    for row in rows {
+        diesel::insert_into(change_log::table).values(row).execute(conn).await?;
+    }
+    Ok(())
+}
+
+/// Takes the file's write lock at once: a transaction that began by reading could not take it later.
+pub(crate) async fn begin_write(conn: &mut AsyncSqliteConnection) -> QueryResult<()> {
+    begin(conn, "BEGIN IMMEDIATE").await
+}
+
+pub(crate) async fn begin_snapshot(conn: &mut AsyncSqliteConnection) -> QueryResult<()> {
+    begin(conn, "BEGIN").await
+}
+
+async fn begin(conn: &mut AsyncSqliteConnection, sql: &'static str) -> QueryResult<()> {
+    conn.spawn_blocking(move |conn| AnsiTransactionManager::begin_transaction_sql(conn, sql)).await
+}
+
+/// Overrides whose end has passed. The transaction holds the whole file, so nobody else can be at them.
+pub(crate) async fn expired_overrides(conn: &mut AsyncSqliteConnection, now: At, limit: i64) -> QueryResult<Vec<Uid>> {
+    user_flag_overrides::table
+        .filter(user_flag_overrides::expires_at.le(now))
+        .order((user_flag_overrides::expires_at, user_flag_overrides::id))
+        .limit(limit)
+        .select(user_flag_overrides::id)
+        .load(conn)
+        .await
+}

@@ -1,0 +1,204 @@
+//! API tokens and the readable labels of actors: one named function a query.
+
+use diesel::{ExpressionMethods, Insertable, QueryDsl, Queryable, Selectable, SelectableHelper};
+use diesel_async::RunQueryDsl;
+use flags_domain::Instant;
+use serde_json::json;
+use uuid::Uuid;
+
+use crate::{
+    commit::{LogEntry, Tx},
+    error::{Result, StoreError},
+    log::{Action, Entity},
+    schema::{actor_labels, api_tokens},
+    sql_types::{At, Uid},
+    store::{Conn, on},
+    users::Role,
+};
+
+/// What a token may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Grant {
+    /// What this role may; the lower of it and its user's role, if it has a user.
+    Role(Role),
+    /// Evaluate flags for any user, and nothing else.
+    Evaluate,
+}
+
+/// An API token as it stands in the database: its hash, never itself.
+#[derive(Clone, PartialEq, Eq)]
+pub struct TokenRecord {
+    /// Identifies it.
+    pub id: Uuid,
+    /// For people.
+    pub name: String,
+    /// SHA-256 of the token.
+    pub hash: [u8; 32],
+    /// The token's last four characters, to recognise it by.
+    pub last_four: String,
+    /// What it may do.
+    pub grant: Grant,
+    /// The user it acts as.
+    pub user_id: Option<Uuid>,
+    /// The actor who made it.
+    pub created_by: String,
+    /// When it was made.
+    pub created_at: Instant,
+    /// It is void from this instant on.
+    pub expires_at: Option<Instant>,
+    /// Set: it is void.
+    pub revoked_at: Option<Instant>,
+    /// The revision of its last change.
+    pub revision: i64,
+}
+
+impl std::fmt::Debug for TokenRecord {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TokenRecord").field("id", &self.id).field("grant", &self.grant).finish_non_exhaustive()
+    }
+}
+
+const EVALUATE: &str = "evaluate";
+
+#[derive(Queryable, Selectable, Insertable)]
+#[diesel(table_name = api_tokens)]
+struct Row {
+    id: Uid,
+    name: String,
+    token_hash: Vec<u8>,
+    last_four: String,
+    role: Option<String>,
+    scope: Option<String>,
+    user_id: Option<Uid>,
+    created_by: String,
+    created_at: At,
+    expires_at: Option<At>,
+    revoked_at: Option<At>,
+    revision: i64,
+}
+
+impl From<&TokenRecord> for Row {
+    fn from(token: &TokenRecord) -> Self {
+        let (role, scope) = match token.grant {
+            Grant::Role(role) => (Some(role.as_str().to_owned()), None),
+            Grant::Evaluate => (None, Some(EVALUATE.to_owned())),
+        };
+        Self {
+            id: Uid(token.id),
+            name: token.name.clone(),
+            token_hash: token.hash.to_vec(),
+            last_four: token.last_four.clone(),
+            role,
+            scope,
+            user_id: token.user_id.map(Uid),
+            created_by: token.created_by.clone(),
+            created_at: At(token.created_at),
+            expires_at: token.expires_at.map(At),
+            revoked_at: token.revoked_at.map(At),
+            revision: token.revision,
+        }
+    }
+}
+
+impl TryFrom<Row> for TokenRecord {
+    type Error = StoreError;
+
+    fn try_from(row: Row) -> Result<Self> {
+        let corrupt = |what: &str| StoreError::corrupt("api_tokens", what);
+        let grant = match (row.role.as_deref(), row.scope.as_deref()) {
+            (Some(role), None) => Grant::Role(Role::parse(role).ok_or_else(|| corrupt("unknown role"))?),
+            (None, Some(EVALUATE)) => Grant::Evaluate,
+            _ => return Err(corrupt("neither a known role nor a known scope")),
+        };
+        Ok(Self {
+            id: row.id.0,
+            name: row.name,
+            hash: row.token_hash.try_into().map_err(|_| corrupt("a hash of the wrong length"))?,
+            last_four: row.last_four,
+            grant,
+            user_id: row.user_id.map(|id| id.0),
+            created_by: row.created_by,
+            created_at: row.created_at.0,
+            expires_at: row.expires_at.map(|at| at.0),
+            revoked_at: row.revoked_at.map(|at| at.0),
+            revision: row.revision,
+        })
+    }
+}
+
+/// All tokens, for loading the replica.
+pub async fn load_all(conn: &mut Conn) -> Result<Vec<TokenRecord>> {
+    let rows: Vec<Row> = on!(conn, |c| api_tokens::table.order(api_tokens::id).select(Row::as_select()).load(c).await)?;
+    rows.into_iter().map(TryInto::try_into).collect()
+}
+
+/// The tokens of these ids that exist.
+pub async fn find_all(conn: &mut Conn, ids: &[Uuid]) -> Result<Vec<TokenRecord>> {
+    let ids: Vec<_> = ids.iter().copied().map(Uid).collect();
+    let rows: Vec<Row> = on!(conn, |c| {
+        api_tokens::table.filter(api_tokens::id.eq_any(&ids)).select(Row::as_select()).load(c).await
+    })?;
+    rows.into_iter().map(TryInto::try_into).collect()
+}
+
+/// The tokens that act as this user.
+pub async fn of_user(conn: &mut Conn, user_id: Uuid) -> Result<Vec<TokenRecord>> {
+    let rows: Vec<Row> = on!(conn, |c| {
+        let rows = api_tokens::table.filter(api_tokens::user_id.eq(Uid(user_id)));
+        rows.order(api_tokens::id).select(Row::as_select()).load(c).await
+    })?;
+    rows.into_iter().map(TryInto::try_into).collect()
+}
+
+/// Inserts a token.
+pub async fn insert(tx: &mut Tx, new: &TokenRecord) -> Result<()> {
+    let row = Row::from(new);
+    on!(tx.conn(), |c| diesel::insert_into(api_tokens::table).values(&row).execute(c).await)?;
+    tx.record(entry(Action::Created, None, Some(new)));
+    Ok(())
+}
+
+/// Removes a token, with the user it acts as.
+pub async fn delete(tx: &mut Tx, gone: &TokenRecord) -> Result<()> {
+    let id = Uid(gone.id);
+    on!(tx.conn(), |c| diesel::delete(api_tokens::table.find(id)).execute(c).await)?;
+    tx.record(entry(Action::Deleted, Some(gone), None));
+    Ok(())
+}
+
+/// Sets the readable label of an actor. Labels are book-keeping beside the log: they take no revision.
+pub async fn set_label(tx: &mut Tx, actor: &str, label: &str) -> Result<()> {
+    on!(tx.conn(), |c| {
+        diesel::insert_into(actor_labels::table)
+            .values((actor_labels::actor.eq(actor), actor_labels::label.eq(label)))
+            .on_conflict(actor_labels::actor)
+            .do_update()
+            .set(actor_labels::label.eq(label))
+            .execute(c)
+            .await
+    })?;
+    Ok(())
+}
+
+fn entry(action: Action, before: Option<&TokenRecord>, after: Option<&TokenRecord>) -> LogEntry {
+    let state = |token: &TokenRecord| {
+        let (role, scope) = match token.grant {
+            Grant::Role(role) => (Some(role.as_str()), None),
+            Grant::Evaluate => (None, Some(EVALUATE)),
+        };
+        json!({
+            "id": token.id, "name": token.name, "last_four": token.last_four, "role": role, "scope": scope,
+            "user_id": token.user_id, "expires_at": token.expires_at, "revoked_at": token.revoked_at,
+        })
+    };
+    LogEntry {
+        action,
+        entity: Entity::ApiToken,
+        entity_id: after.or(before).map(|token| token.id),
+        flag_name: None,
+        user_id: after.or(before).and_then(|token| token.user_id),
+        before: before.map(state),
+        after: after.map(state),
+        reason: None,
+    }
+}

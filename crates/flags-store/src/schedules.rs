@@ -1,0 +1,222 @@
+//! Scheduled changes: one named function a query.
+
+use std::collections::HashMap;
+
+use diesel::{
+    AsChangeset, BoolExpressionMethods, ExpressionMethods, Insertable, OptionalExtension, QueryDsl, Queryable,
+    Selectable, SelectableHelper, dsl::count_star,
+};
+use diesel_async::RunQueryDsl;
+use flags_domain::{FlagName, Instant, ScheduledChange};
+use uuid::Uuid;
+
+use crate::{
+    commit::{LogEntry, Tx},
+    error::{Result, StoreError},
+    log::{self, Action, Entity},
+    page::{CountUpTo, Page},
+    schema::scheduled_changes,
+    sql_types::{At, Json, Uid},
+    store::{Conn, on},
+};
+
+/// A scheduled change as it stands in the database.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ScheduleRecord {
+    /// The change.
+    pub change: ScheduledChange,
+    /// Its flag.
+    pub flag_name: FlagName,
+    /// The actor who made it.
+    pub created_by: String,
+    /// When it was made.
+    pub created_at: Instant,
+    /// When it was last changed.
+    pub updated_at: Instant,
+    /// When the worker recorded that it fell due.
+    pub marked_at: Option<Instant>,
+    /// The revision of its last change.
+    pub revision: i64,
+}
+
+#[derive(Queryable, Selectable, Insertable, AsChangeset)]
+#[diesel(table_name = scheduled_changes)]
+#[diesel(treat_none_as_null = true)]
+struct Row {
+    id: Uid,
+    flag_name: String,
+    scheduled_at: At,
+    serve: Option<Json>,
+    enabled: Option<bool>,
+    description: Option<String>,
+    created_by: String,
+    created_at: At,
+    updated_at: At,
+    cancelled_at: Option<At>,
+    marked_at: Option<At>,
+    revision: i64,
+}
+
+impl From<&ScheduleRecord> for Row {
+    fn from(record: &ScheduleRecord) -> Self {
+        let change = &record.change;
+        Self {
+            id: Uid(change.id),
+            flag_name: record.flag_name.to_string(),
+            scheduled_at: At(change.scheduled_at),
+            serve: change.serve.as_ref().map(|serve| Json(log::write(serve))),
+            enabled: change.enabled,
+            description: change.description.clone(),
+            created_by: record.created_by.clone(),
+            created_at: At(record.created_at),
+            updated_at: At(record.updated_at),
+            cancelled_at: change.cancelled_at.map(At),
+            marked_at: record.marked_at.map(At),
+            revision: record.revision,
+        }
+    }
+}
+
+impl TryFrom<Row> for ScheduleRecord {
+    type Error = StoreError;
+
+    fn try_from(row: Row) -> Result<Self> {
+        let change = ScheduledChange {
+            id: row.id.0,
+            scheduled_at: row.scheduled_at.0,
+            serve: row.serve.map(|serve| log::read("scheduled_changes", &serve.0)).transpose()?,
+            enabled: row.enabled,
+            description: row.description,
+            cancelled_at: row.cancelled_at.map(|at| at.0),
+        };
+        Ok(Self {
+            change,
+            flag_name: log::read_name(&row.flag_name)?,
+            created_by: row.created_by,
+            created_at: row.created_at.0,
+            updated_at: row.updated_at.0,
+            marked_at: row.marked_at.map(|at| at.0),
+            revision: row.revision,
+        })
+    }
+}
+
+fn records(rows: Vec<Row>) -> Result<Vec<ScheduleRecord>> {
+    rows.into_iter().map(TryInto::try_into).collect()
+}
+
+/// The scheduled change of this id.
+pub async fn find(conn: &mut Conn, id: Uuid) -> Result<Option<ScheduleRecord>> {
+    let row: Option<Row> =
+        on!(conn, |c| { scheduled_changes::table.find(Uid(id)).select(Row::as_select()).first(c).await.optional() })?;
+    row.map(TryInto::try_into).transpose()
+}
+
+/// All scheduled changes of these flags, cancelled ones included, by instant.
+pub async fn of_flags(conn: &mut Conn, names: &[FlagName]) -> Result<Vec<ScheduleRecord>> {
+    let names: Vec<&str> = names.iter().map(FlagName::as_str).collect();
+    let rows: Vec<Row> = on!(conn, |c| {
+        let rows = scheduled_changes::table.filter(scheduled_changes::flag_name.eq_any(&names));
+        let rows = rows.order((scheduled_changes::scheduled_at, scheduled_changes::id));
+        rows.select(Row::as_select()).load(c).await
+    })?;
+    records(rows)
+}
+
+/// All scheduled changes of all flags, for loading the replica.
+pub async fn load_all(conn: &mut Conn) -> Result<Vec<ScheduleRecord>> {
+    let rows: Vec<Row> = on!(conn, |c| {
+        scheduled_changes::table.order(scheduled_changes::id).select(Row::as_select()).load(c).await
+    })?;
+    records(rows)
+}
+
+/// Inserts a scheduled change; `false` if an uncancelled one stands at the same instant.
+pub async fn insert(tx: &mut Tx, new: &ScheduleRecord) -> Result<bool> {
+    let row = Row::from(new);
+    let inserted = on!(tx.conn(), |c| {
+        diesel::insert_into(scheduled_changes::table).values(&row).on_conflict_do_nothing().execute(c).await
+    })?;
+    if inserted == 1 {
+        tx.record(entry(Action::Created, None, Some(new)));
+    }
+    Ok(inserted == 1)
+}
+
+/// Writes a scheduled change whose flag the transaction has claimed; the log calls it `action`.
+pub async fn update(tx: &mut Tx, action: Action, before: &ScheduleRecord, after: &ScheduleRecord) -> Result<()> {
+    let row = Row::from(after);
+    on!(tx.conn(), |c| diesel::update(scheduled_changes::table.find(row.id)).set(&row).execute(c).await)?;
+    tx.record(entry(action, Some(before), Some(after)));
+    Ok(())
+}
+
+/// Removes a scheduled change whose flag the transaction has claimed.
+pub async fn delete(tx: &mut Tx, gone: &ScheduleRecord) -> Result<()> {
+    let id = Uid(gone.change.id);
+    on!(tx.conn(), |c| diesel::delete(scheduled_changes::table.find(id)).execute(c).await)?;
+    tx.record(entry(Action::Deleted, Some(gone), None));
+    Ok(())
+}
+
+/// How many changes of each of these flags are pending. Flags without any are left out.
+pub async fn count_pending(conn: &mut Conn, names: &[FlagName], now: Instant) -> Result<HashMap<String, i64>> {
+    use scheduled_changes::dsl;
+    let names: Vec<&str> = names.iter().map(FlagName::as_str).collect();
+    let counts: Vec<(String, i64)> = on!(conn, |c| {
+        dsl::scheduled_changes
+            .filter(dsl::flag_name.eq_any(&names))
+            .filter(dsl::cancelled_at.is_null())
+            .filter(dsl::scheduled_at.gt(At(now)))
+            .group_by(dsl::flag_name)
+            .select((dsl::flag_name, count_star()))
+            .load(c)
+            .await
+    })?;
+    Ok(counts.into_iter().collect())
+}
+
+/// A page of scheduled changes by instant, then id: of one flag or of all, after the given place.
+pub async fn list(
+    conn: &mut Conn,
+    flag_name: Option<&str>,
+    after: Option<(Instant, Uuid)>,
+    limit: u32,
+) -> Result<Page<ScheduleRecord>> {
+    use scheduled_changes::dsl;
+    let total: i64 = on!(conn, |c| {
+        let query = dsl::scheduled_changes.select(dsl::id).into_boxed::<Db>();
+        let query = match flag_name {
+            Some(name) => query.filter(dsl::flag_name.eq(name.to_owned())),
+            None => query,
+        };
+        CountUpTo(query).get_result(c).await
+    })?;
+    let bound = i64::from(limit) + 1;
+    let rows: Vec<Row> = on!(conn, |c| {
+        let mut query = dsl::scheduled_changes.select(Row::as_select()).into_boxed::<Db>();
+        if let Some(name) = flag_name {
+            query = query.filter(dsl::flag_name.eq(name.to_owned()));
+        }
+        if let Some((at, id)) = after {
+            let later = dsl::scheduled_at.gt(At(at));
+            query = query.filter(later.or(dsl::scheduled_at.eq(At(at)).and(dsl::id.gt(Uid(id)))));
+        }
+        query.order((dsl::scheduled_at.asc(), dsl::id.asc())).limit(bound).load(c).await
+    })?;
+    Ok(Page::cut(records(rows)?, limit, total))
+}
+
+fn entry(action: Action, before: Option<&ScheduleRecord>, after: Option<&ScheduleRecord>) -> LogEntry {
+    let subject = after.or(before);
+    LogEntry {
+        action,
+        entity: Entity::ScheduledChange,
+        entity_id: subject.map(|record| record.change.id),
+        flag_name: subject.map(|record| record.flag_name.to_string()),
+        user_id: None,
+        before: before.map(|record| log::write(&record.change)),
+        after: after.map(|record| log::write(&record.change)),
+        reason: None,
+    }
+}

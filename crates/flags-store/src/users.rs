@@ -1,0 +1,337 @@
+//! Users: one named function a query.
+//!
+//! The log holds no personal field: it says which fields of a user changed, and what role and activity became.
+
+use diesel::{
+    AsChangeset, BoolExpressionMethods, EscapeExpressionMethods, ExpressionMethods, Insertable, OptionalExtension,
+    QueryDsl, Queryable, Selectable, SelectableHelper, TextExpressionMethods, dsl::exists,
+};
+use diesel_async::RunQueryDsl;
+use flags_domain::Instant;
+use serde_json::{Map, Value, json};
+use uuid::Uuid;
+
+use crate::{
+    commit::{LogEntry, Tx},
+    error::{Result, StoreError},
+    log::{Action, Entity, names},
+    page::{CountUpTo, Page, containing, starting_with},
+    schema::{user_flag_overrides, users},
+    sql_types::{At, Json, Uid},
+    store::{Conn, on},
+};
+
+names! {
+    /// What somebody may do.
+    Role {
+        /// Reads and changes everything.
+        Admin = "admin",
+        /// Reads everything.
+        Viewer = "viewer",
+        /// Reads what concerns themselves.
+        User = "user",
+    }
+}
+
+impl Role {
+    /// How much a role may, to compare: the lower of two is what both allow.
+    const fn rank(self) -> u8 {
+        match self {
+            Self::User => 0,
+            Self::Viewer => 1,
+            Self::Admin => 2,
+        }
+    }
+
+    /// The role that allows no more than either.
+    #[must_use]
+    pub const fn lower(self, other: Self) -> Self {
+        if self.rank() <= other.rank() { self } else { other }
+    }
+}
+
+/// A user as they stand in the database.
+#[derive(Clone, Debug, PartialEq)]
+pub struct UserRecord {
+    /// Identifies them; the targeting key.
+    pub id: Uuid,
+    /// As written; unique without regard to case.
+    pub email: String,
+    /// For people.
+    pub display_name: Option<String>,
+    /// What they may do.
+    pub role: Role,
+    /// Their own attributes, for targeting.
+    pub attributes: Map<String, Value>,
+    /// An inactive user is nobody to the service.
+    pub active: bool,
+    /// When they were made known.
+    pub created_at: Instant,
+    /// When they were last changed.
+    pub updated_at: Instant,
+    /// The revision of their last change.
+    pub revision: i64,
+}
+
+#[derive(Queryable, Selectable, Insertable, AsChangeset)]
+#[diesel(table_name = users)]
+#[diesel(treat_none_as_null = true)]
+struct Row {
+    id: Uid,
+    email: String,
+    email_key: String,
+    display_name: Option<String>,
+    role: String,
+    attributes: Json,
+    active: bool,
+    search_text: String,
+    created_at: At,
+    updated_at: At,
+    revision: i64,
+}
+
+impl From<&UserRecord> for Row {
+    fn from(user: &UserRecord) -> Self {
+        let name = user.display_name.as_deref().unwrap_or_default();
+        Self {
+            id: Uid(user.id),
+            email: user.email.clone(),
+            email_key: user.email.to_lowercase(),
+            display_name: user.display_name.clone(),
+            role: user.role.as_str().to_owned(),
+            attributes: Json(Value::Object(user.attributes.clone())),
+            active: user.active,
+            search_text: format!("{}\n{name}", user.email).to_lowercase(),
+            created_at: At(user.created_at),
+            updated_at: At(user.updated_at),
+            revision: user.revision,
+        }
+    }
+}
+
+impl TryFrom<Row> for UserRecord {
+    type Error = StoreError;
+
+    fn try_from(row: Row) -> Result<Self> {
+        let Value::Object(attributes) = row.attributes.0 else {
+            return Err(StoreError::corrupt("users", "attributes are no object"));
+        };
+        Ok(Self {
+            id: row.id.0,
+            email: row.email,
+            display_name: row.display_name,
+            role: Role::parse(&row.role).ok_or_else(|| StoreError::corrupt("users", "unknown role"))?,
+            attributes,
+            active: row.active,
+            created_at: row.created_at.0,
+            updated_at: row.updated_at.0,
+            revision: row.revision,
+        })
+    }
+}
+
+/// The user of this id.
+pub async fn find(conn: &mut Conn, id: Uuid) -> Result<Option<UserRecord>> {
+    let row: Option<Row> =
+        on!(conn, |c| users::table.find(Uid(id)).select(Row::as_select()).first(c).await.optional())?;
+    row.map(TryInto::try_into).transpose()
+}
+
+/// The users of these ids that exist, in the order of their ids.
+pub async fn find_all(conn: &mut Conn, ids: &[Uuid]) -> Result<Vec<UserRecord>> {
+    let ids: Vec<_> = ids.iter().copied().map(Uid).collect();
+    let rows: Vec<Row> = on!(conn, |c| {
+        users::table.filter(users::id.eq_any(&ids)).order(users::id).select(Row::as_select()).load(c).await
+    })?;
+    rows.into_iter().map(TryInto::try_into).collect()
+}
+
+/// The user of this e-mail, in whatever case.
+pub async fn find_by_email(conn: &mut Conn, email: &str) -> Result<Option<UserRecord>> {
+    let key = email.to_lowercase();
+    let row: Option<Row> = on!(conn, |c| {
+        users::table.filter(users::email_key.eq(&key)).select(Row::as_select()).first(c).await.optional()
+    })?;
+    row.map(TryInto::try_into).transpose()
+}
+
+/// Whether anybody is there at all.
+pub async fn any(conn: &mut Conn) -> Result<bool> {
+    on!(conn, |c| diesel::select(exists(users::table.select(users::id))).get_result(c).await)
+}
+
+/// Whether there is an active admin other than this user.
+pub async fn another_active_admin(conn: &mut Conn, than: Uuid) -> Result<bool> {
+    on!(conn, |c| {
+        let admins = users::table
+            .filter(users::role.eq(Role::Admin.as_str()))
+            .filter(users::active.eq(true))
+            .filter(users::id.ne(Uid(than)));
+        diesel::select(exists(admins)).get_result(c).await
+    })
+}
+
+/// Inserts a user; `false` if the e-mail is taken.
+pub async fn insert(tx: &mut Tx, new: &UserRecord) -> Result<bool> {
+    let row = Row::from(new);
+    let inserted = on!(tx.conn(), |c| {
+        diesel::insert_into(users::table).values(&row).on_conflict_do_nothing().execute(c).await
+    })?;
+    if inserted == 1 {
+        tx.record(entry(Action::Created, None, Some(new)));
+    }
+    Ok(inserted == 1)
+}
+
+/// Writes a user that the transaction has claimed. A taken e-mail is a [`StoreError::Duplicate`].
+pub async fn update(tx: &mut Tx, before: &UserRecord, after: &UserRecord) -> Result<()> {
+    let row = Row::from(after);
+    on!(tx.conn(), |c| diesel::update(users::table.find(row.id)).set(&row).execute(c).await)?;
+    tx.record(entry(Action::Updated, Some(before), Some(after)));
+    Ok(())
+}
+
+/// Removes a user that the transaction has claimed. Their overrides and tokens must be gone.
+pub async fn delete(tx: &mut Tx, gone: &UserRecord) -> Result<()> {
+    let id = Uid(gone.id);
+    on!(tx.conn(), |c| diesel::delete(users::table.find(id)).execute(c).await)?;
+    tx.record(entry(Action::Deleted, Some(gone), None));
+    Ok(())
+}
+
+/// Which users a list is to hold; all that is `None` does not matter.
+#[derive(Clone, Debug, Default)]
+pub struct UserFilter {
+    /// Any part of e-mail or name, in lower case; below three characters their beginnings.
+    pub search: Option<String>,
+    /// Only those with an override of whatever status that has not expired at the given instant, or only those without.
+    pub has_overrides: Option<(bool, Instant)>,
+}
+
+/// In what order, and after what.
+#[derive(Clone, Debug)]
+pub enum UserOrder {
+    /// By e-mail.
+    Email(Option<(String, Uuid)>),
+    /// Newest first.
+    Newest(Option<(Instant, Uuid)>),
+}
+
+/// A page of users.
+pub async fn list(conn: &mut Conn, filter: &UserFilter, order: UserOrder, limit: u32) -> Result<Page<UserRecord>> {
+    use users::dsl;
+    macro_rules! filtered {
+        ($query:expr) => {{
+            let mut query = $query;
+            if let Some(part) = &filter.search {
+                if part.chars().count() < 3 {
+                    let of_email = dsl::search_text.like(starting_with(part)).escape('\\');
+                    let of_name = dsl::search_text.like(containing(&format!("\n{part}"))).escape('\\');
+                    query = query.filter(of_email.or(of_name));
+                } else {
+                    query = query.filter(dsl::search_text.like(containing(part)).escape('\\'));
+                }
+            }
+            if let Some((wanted, now)) = filter.has_overrides {
+                let theirs = user_flag_overrides::table.filter(user_flag_overrides::user_id.eq(dsl::id)).filter(
+                    user_flag_overrides::expires_at.is_null().or(diesel::NullableExpressionMethods::assume_not_null(
+                        user_flag_overrides::expires_at.gt(At(now)),
+                    )),
+                );
+                query =
+                    if wanted { query.filter(exists(theirs)) } else { query.filter(diesel::dsl::not(exists(theirs))) };
+            }
+            query
+        }};
+    }
+    let total: i64 =
+        on!(conn, |c| { CountUpTo(filtered!(dsl::users.select(dsl::id).into_boxed::<Db>())).get_result(c).await })?;
+    let bound = i64::from(limit) + 1;
+    let rows: Vec<Row> = on!(conn, |c| {
+        let query = filtered!(dsl::users.select(Row::as_select()).into_boxed::<Db>());
+        let query = match order {
+            UserOrder::Email(after) => {
+                let query = query.order((dsl::email.asc(), dsl::id.asc()));
+                match after {
+                    Some((email, id)) => {
+                        query.filter(dsl::email.gt(email.clone()).or(dsl::email.eq(email).and(dsl::id.gt(Uid(id)))))
+                    }
+                    None => query,
+                }
+            }
+            UserOrder::Newest(after) => {
+                let query = query.order((dsl::created_at.desc(), dsl::id.asc()));
+                match after {
+                    Some((at, id)) => {
+                        query.filter(dsl::created_at.lt(At(at)).or(dsl::created_at.eq(At(at)).and(dsl::id.gt(Uid(id)))))
+                    }
+                    None => query,
+                }
+            }
+        };
+        query.limit(bound).load(c).await
+    })?;
+    let rows = rows.into_iter().map(TryInto::try_into).collect::<Result<Vec<_>>>()?;
+    Ok(Page::cut(rows, limit, total))
+}
+
+fn entry(action: Action, before: Option<&UserRecord>, after: Option<&UserRecord>) -> LogEntry {
+    let state = |user: &UserRecord| json!({"id": user.id, "role": user.role.as_str(), "active": user.active});
+    let mut after_state = after.map(state);
+    if let (Some(before), Some(after), Some(Value::Object(fields))) = (before, after, after_state.as_mut()) {
+        fields.insert("changed".to_owned(), json!(changed_fields(before, after)));
+    }
+    LogEntry {
+        action,
+        entity: Entity::User,
+        entity_id: after.or(before).map(|user| user.id),
+        flag_name: None,
+        user_id: after.or(before).map(|user| user.id),
+        before: before.map(state),
+        after: after_state,
+        reason: None,
+    }
+}
+
+fn changed_fields(before: &UserRecord, after: &UserRecord) -> Vec<&'static str> {
+    let fields = [
+        ("email", before.email != after.email),
+        ("display_name", before.display_name != after.display_name),
+        ("role", before.role != after.role),
+        ("attributes", before.attributes != after.attributes),
+        ("active", before.active != after.active),
+    ];
+    fields.into_iter().filter(|(_, changed)| *changed).map(|(name, _)| name).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lower_of_two_roles_is_what_both_allow() {
+        assert_eq!(Role::Admin.lower(Role::Viewer), Role::Viewer);
+        assert_eq!(Role::User.lower(Role::Admin), Role::User);
+        assert_eq!(Role::Admin.lower(Role::Admin), Role::Admin);
+    }
+
+    #[test]
+    fn the_log_says_which_fields_changed_and_not_to_what() {
+        let before = UserRecord {
+            id: Uuid::nil(),
+            email: "old@example.com".into(),
+            display_name: None,
+            role: Role::User,
+            attributes: Map::new(),
+            active: true,
+            created_at: Instant::from_micros(0),
+            updated_at: Instant::from_micros(0),
+            revision: 1,
+        };
+        let after = UserRecord { email: "new@example.com".into(), role: Role::Admin, ..before.clone() };
+        let entry = entry(Action::Updated, Some(&before), Some(&after));
+        let text = format!("{entry:?}");
+        assert!(!text.contains("example.com"), "{text}");
+        assert_eq!(entry.after.unwrap()["changed"], json!(["email", "role"]));
+    }
+}
