@@ -1,2 +1,103 @@
-//! placeholder
-fn main() {}
+//! The maintenance worker: reads its command line, opens the database, and does its rounds.
+
+mod health;
+
+use std::{
+    io::{IsTerminal as _, Write as _},
+    net::SocketAddr,
+    process::ExitCode,
+    sync::Arc,
+    time::Duration,
+};
+
+use clap::Parser;
+use flags_service::{
+    Core, SystemClock,
+    maintenance::{Round, run_round},
+    metrics,
+};
+use flags_store::{DatabaseUrl, Store};
+use metrics_exporter_prometheus::PrometheusBuilder;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    time::{MissedTickBehavior, interval},
+};
+use tracing_subscriber::EnvFilter;
+
+/// Removes what has expired. Any number of workers may run beside any number of servers.
+#[derive(Debug, Parser)]
+#[command(name = "cleanup-worker", version)]
+struct Args {
+    /// postgres://…, or sqlite:// and a file. The server must have applied its migrations.
+    #[arg(long, env = "DATABASE_URL", hide_env_values = true, default_value = "sqlite://flags.db")]
+    database_url: DatabaseUrl,
+    /// Do one round, print what it did, and end (exit code 0 if it succeeded, 1 if not).
+    #[arg(long, env = "FLAGS_WORKER_ONCE")]
+    once: bool,
+    /// Time between rounds, such as 30s or 5m.
+    #[arg(long, env = "FLAGS_WORKER_INTERVAL", default_value = "30s", value_parser = humantime::parse_duration)]
+    interval: Duration,
+    /// Serve /healthz and /metrics here; port 0 picks a free one.
+    #[arg(long, env = "FLAGS_WORKER_BIND")]
+    bind: Option<SocketAddr>,
+}
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let filter = EnvFilter::try_from_env("FLAGS_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let ansi = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(ansi).with_writer(std::io::stderr).init();
+    match work(Args::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            // If standard error is gone there is nobody left to tell.
+            let _ = writeln!(std::io::stderr(), "cleanup-worker: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn work(args: Args) -> Result<(), Failure> {
+    let store = Store::open(&args.database_url).await?;
+    if !store.is_migrated().await? {
+        return Err("the database's schema is not this program's; run `server migrate`".into());
+    }
+    let core = Core::new(store, Arc::new(SystemClock::default()));
+    if args.once {
+        let Round { overrides_expired } = run_round(&core).await?;
+        writeln!(std::io::stdout(), "removed {overrides_expired} expired overrides")?;
+        return Ok(());
+    }
+    let recorder = PrometheusBuilder::new().install_recorder()?;
+    metrics::describe();
+    if let Some(address) = args.bind {
+        let address = health::serve(address, recorder).await?;
+        writeln!(std::io::stdout(), "listening on http://{address}")?;
+    }
+    run_until_stopped(&core, args.interval).await
+}
+
+/// Round after round until SIGTERM or SIGINT; a round under way is finished first.
+async fn run_until_stopped(core: &Core, period: Duration) -> Result<(), Failure> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut tick = interval(period.max(Duration::from_millis(10)));
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    tracing::info!(?period, "doing rounds");
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => return Ok(()),
+            _ = interrupt.recv() => return Ok(()),
+            _ = tick.tick() => {}
+        }
+        let outcome = run_round(core).await;
+        metrics::count_round(outcome.is_ok());
+        match outcome {
+            Ok(Round { overrides_expired: 0 }) => {}
+            Ok(round) => tracing::info!(overrides_expired = round.overrides_expired, "a round is done"),
+            Err(error) => tracing::error!(%error, "a round failed; the next one tries again"),
+        }
+    }
+}

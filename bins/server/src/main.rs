@@ -1,2 +1,47 @@
-//! placeholder
-fn main() {}
+//! The feature-flag server: reads its command line, builds, runs.
+
+mod args;
+mod commands;
+mod demo;
+mod failure;
+mod run;
+
+use std::{
+    io::{IsTerminal as _, Write as _},
+    process::ExitCode,
+};
+
+use clap::Parser as _;
+use tracing_subscriber::EnvFilter;
+
+use crate::{
+    args::{Cli, Command},
+    failure::Failure,
+};
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let filter = EnvFilter::try_from_env("FLAGS_LOG").unwrap_or_else(|_| EnvFilter::new("info,actix_server=warn"));
+    let ansi = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(ansi).with_writer(std::io::stderr).init();
+    match carry_out(Cli::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            // If standard error is gone there is nobody left to tell.
+            let _ = writeln!(std::io::stderr(), "server: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn carry_out(cli: Cli) -> Result<(), Failure> {
+    match cli.command {
+        None => run::run(cli.run).await,
+        Some(Command::Run(args)) => run::run(args).await,
+        Some(Command::Migrate(database)) => commands::migrate(&database.database_url).await,
+        Some(Command::Demo { database, bind }) => demo::demo(&database.database_url, bind).await,
+        Some(Command::Token(command)) => commands::token(command).await,
+        Some(Command::User(command)) => commands::user(command).await,
+        Some(Command::Openapi) => commands::openapi(),
+    }
+}

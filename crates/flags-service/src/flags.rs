@@ -17,6 +17,7 @@ use crate::{
     core::{Command, Core, Done},
     error::{Conflict, Result, ServiceError, Thing, check},
     maintenance::BATCH,
+    patch::assign,
     precondition::Precondition,
 };
 
@@ -291,14 +292,14 @@ impl PatchFlag {
     fn apply_to(&self, before: &Flag, effective: &Effective<'_>, now: Instant) -> Flag {
         let mut after = before.clone();
         let patch = self.patch.clone();
-        patch.description.map(|value| after.description = value);
-        patch.owner.map(|value| after.owner = value);
-        patch.tags.map(|value| after.tags = value);
-        patch.variants.map(|value| after.variants = value);
-        patch.off_variant.map(|value| after.off_variant = value);
-        patch.targeting_rules.map(|value| after.targeting_rules = value);
-        patch.salt.map(|value| after.salt = value);
-        patch.client_visible.map(|value| after.client_visible = value);
+        assign(&mut after.description, patch.description);
+        assign(&mut after.owner, patch.owner);
+        assign(&mut after.tags, patch.tags);
+        assign(&mut after.variants, patch.variants);
+        assign(&mut after.off_variant, patch.off_variant);
+        assign(&mut after.targeting_rules, patch.targeting_rules);
+        assign(&mut after.salt, patch.salt);
+        assign(&mut after.client_visible, patch.client_visible);
         if let Some(enabled) = patch.enabled
             && (enabled != before.enabled || enabled != effective.enabled)
         {

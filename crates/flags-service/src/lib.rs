@@ -13,6 +13,7 @@ pub mod flags;
 pub mod maintenance;
 pub mod metrics;
 pub mod overrides;
+mod patch;
 mod precondition;
 pub mod replica;
 pub mod schedules;

@@ -8,6 +8,7 @@ use crate::{
     core::{Command, Core, Done},
     error::{Conflict, Result, ServiceError, Thing, check},
     flags::claim,
+    patch::assign,
     precondition::Precondition,
 };
 
@@ -243,7 +244,7 @@ impl Command for EditSchedule {
                 Action::Cancelled
             }
             Edit::Patch(patch) => {
-                patch_change(&mut after.change, patch);
+                patch_change(&mut after.change, patch.clone());
                 check(violations(&after.change, &flag, now))?;
                 Action::Updated
             }
@@ -263,19 +264,11 @@ impl Command for EditSchedule {
     }
 }
 
-fn patch_change(change: &mut ScheduledChange, patch: &SchedulePatch) {
-    if let Some(at) = patch.scheduled_at {
-        change.scheduled_at = at;
-    }
-    if let Some(serve) = &patch.serve {
-        change.serve.clone_from(serve);
-    }
-    if let Some(enabled) = patch.enabled {
-        change.enabled = enabled;
-    }
-    if let Some(description) = &patch.description {
-        change.description.clone_from(description);
-    }
+fn patch_change(change: &mut ScheduledChange, patch: SchedulePatch) {
+    assign(&mut change.scheduled_at, patch.scheduled_at);
+    assign(&mut change.serve, patch.serve);
+    assign(&mut change.enabled, patch.enabled);
+    assign(&mut change.description, patch.description);
 }
 
 fn violations(change: &ScheduledChange, flag: &Flag, now: Instant) -> Vec<Violation> {

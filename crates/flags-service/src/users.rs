@@ -15,6 +15,7 @@ use crate::{
     error::{Conflict, Result, ServiceError, Thing, check},
     flags::Progress,
     maintenance::BATCH,
+    patch::assign,
     precondition::Precondition,
 };
 
@@ -193,11 +194,11 @@ impl Command for PatchUser {
         let before = claim(tx, self.id, &self.precondition).await?;
         let patch = self.patch.clone();
         let mut after = before.clone();
-        patch.email.map(|value| after.email = value);
-        patch.display_name.map(|value| after.display_name = value);
-        patch.role.map(|value| after.role = value);
-        patch.attributes.map(|value| after.attributes = value);
-        patch.active.map(|value| after.active = value);
+        assign(&mut after.email, patch.email);
+        assign(&mut after.display_name, patch.display_name);
+        assign(&mut after.role, patch.role);
+        assign(&mut after.attributes, patch.attributes);
+        assign(&mut after.active, patch.active);
         if after == before {
             return Ok(());
         }

@@ -176,6 +176,6 @@ mod tests {
     fn large_doubles_come_back_as_doubles() {
         let Json(value) =
             read_json(b"[100000000000000000, 9007199254740992, -3, {\"a\": 18000000000000000000}]").unwrap();
-        assert_eq!(value.to_string(), r#"[1e17,9007199254740992,-3,{"a":1.8e19}]"#);
+        assert_eq!(value.to_string(), r#"[1e+17,9007199254740992,-3,{"a":1.8e+19}]"#);
     }
 }

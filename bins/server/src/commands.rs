@@ -1,0 +1,70 @@
+//! The commands that do one thing and end.
+
+use std::{io::Write as _, sync::Arc};
+
+use flags_service::{
+    Core, SystemClock,
+    credentials::tokens::{TokenInput, TokenService},
+    users::{UserInput, UserService},
+};
+use flags_store::{Author, DatabaseUrl, Store, credentials::Grant};
+use serde_json::Map;
+
+use crate::{
+    args::{TokenCommand, UserCommand},
+    failure::Failure,
+};
+
+/// Who stands in the log for what was done on the command line.
+pub(crate) fn command_line() -> Author {
+    Author { actor: "system:command-line".to_owned(), request_id: None }
+}
+
+/// Opens the database and brings its schema up to date.
+pub(crate) async fn open(url: &DatabaseUrl) -> Result<Core, Failure> {
+    let store = Store::open(url).await?;
+    store.migrate().await?;
+    Ok(Core::new(store, Arc::new(SystemClock::default())))
+}
+
+pub(crate) async fn migrate(url: &DatabaseUrl) -> Result<(), Failure> {
+    let applied = Store::open(url).await?.migrate().await?;
+    let line = if applied.is_empty() { "nothing to do".to_owned() } else { format!("applied {}", applied.join(", ")) };
+    print_line(&line)
+}
+
+pub(crate) fn openapi() -> Result<(), Failure> {
+    let document = flags_api::openapi().to_pretty_json().map_err(|error| Failure::new(error.to_string()))?;
+    print_line(&document)
+}
+
+pub(crate) async fn token(command: TokenCommand) -> Result<(), Failure> {
+    let TokenCommand::Create { database, name, role, scope, user, expires_at } = command;
+    let core = open(&database.database_url).await?;
+    let user_id = match user {
+        None => None,
+        Some(email) => {
+            let found = UserService::new(core.clone()).find_by_email(&email).await?;
+            Some(found.ok_or_else(|| Failure::new(format!("there is no user with the e-mail {email}")))?.id)
+        }
+    };
+    let grant = match (role, scope) {
+        (Some(role), _) => Grant::Role(role.into()),
+        (None, _) => Grant::Evaluate,
+    };
+    let input = TokenInput { name, grant, user_id, expires_at };
+    let done = TokenService::new(core).create(command_line(), input).await?;
+    print_line(done.output.reveal())
+}
+
+pub(crate) async fn user(command: UserCommand) -> Result<(), Failure> {
+    let UserCommand::Create { database, email, role, display_name } = command;
+    let core = open(&database.database_url).await?;
+    let input = UserInput { email, display_name, role: role.into(), attributes: Map::new(), active: true };
+    let (user, _) = UserService::new(core).create(command_line(), input).await?;
+    print_line(&user.record.id.to_string())
+}
+
+fn print_line(line: &str) -> Result<(), Failure> {
+    Ok(writeln!(std::io::stdout(), "{line}")?)
+}

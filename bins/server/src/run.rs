@@ -1,0 +1,98 @@
+//! Serving, from the first state to the last answer.
+
+use std::{
+    io::Write as _,
+    net::{SocketAddr, TcpListener},
+    num::NonZeroUsize,
+    sync::Arc,
+    thread,
+};
+
+use flags_api::{App, Settings, install_metrics, serve, serve_metrics, stop};
+use flags_service::{
+    Clock, Core, SystemClock,
+    evaluation::Evaluation,
+    feed::{self, Feed},
+    replica::Replica,
+};
+use flags_store::Store;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::Notify,
+};
+
+use crate::{args::RunArgs, failure::Failure};
+
+/// Serves until SIGTERM or SIGINT.
+pub(crate) async fn run(args: RunArgs) -> Result<(), Failure> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let store = Store::open(&args.database.database_url).await?;
+    if args.no_migrate {
+        if !store.is_migrated().await? {
+            return Err(Failure::new("the database's schema is not this program's; run `server migrate`"));
+        }
+    } else {
+        store.migrate().await?;
+    }
+    let listener = listen(args.bind)?;
+    let metrics_listener = args.metrics_bind.map(listen).transpose()?;
+    let (app, feed) = build(store, &args).await?;
+    let address = listener.local_addr()?;
+    let server = serve(&app, listener)?;
+    let handle = server.handle();
+    let server = tokio::spawn(server);
+    let metrics_server = metrics_listener.map(|listener| serve_metrics(&app, listener)).transpose()?;
+    let metrics_handle = metrics_server.as_ref().map(|server| server.handle());
+    metrics_server.map(tokio::spawn);
+    announce(address)?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    app.begin_shutdown();
+    stop(&handle).await;
+    if let Some(handle) = metrics_handle {
+        stop(&handle).await;
+    }
+    feed.abort();
+    match server.await {
+        Ok(outcome) => Ok(outcome?),
+        Err(error) => Err(Failure::new(error.to_string())),
+    }
+}
+
+/// Loads the replica, starts following the log, and puts the application together.
+async fn build(store: Store, args: &RunArgs) -> Result<(App, tokio::task::JoinHandle<()>), Failure> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
+    let replica = Arc::new(Replica::new(feed::load(&store).await?));
+    let bell = Arc::new(Notify::new());
+    let core = Core::new(store.clone(), Arc::clone(&clock)).with_replica(Arc::clone(&replica), Arc::clone(&bell));
+    Evaluation::new(core.clone(), Arc::clone(&replica)).warm_up().await?;
+    let metrics = install_metrics().map_err(|error| Failure::new(error.to_string()))?;
+    let upkeep = metrics.clone();
+    let feed = Feed { store, replica: Arc::clone(&replica), bell, clock };
+    let feed = tokio::spawn(feed.run());
+    tokio::spawn(async move {
+        let mut tick = tokio::time::interval(std::time::Duration::from_secs(5));
+        loop {
+            tick.tick().await;
+            upkeep.run_upkeep();
+        }
+    });
+    let settings = Settings {
+        show_reasons_to_users: args.show_reasons_to_users,
+        metrics_with_api: args.metrics_bind.is_none(),
+        workers: args.workers.or_else(|| thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get),
+    };
+    Ok((App::new(&core, &replica, Some(metrics), settings), feed))
+}
+
+fn listen(address: SocketAddr) -> Result<TcpListener, Failure> {
+    TcpListener::bind(address).map_err(|error| Failure::new(format!("cannot listen on {address}: {error}")))
+}
+
+/// One line on standard output once requests are accepted, for people and for scripts.
+fn announce(address: SocketAddr) -> Result<(), Failure> {
+    Ok(writeln!(std::io::stdout(), "listening on http://{address}")?)
+}

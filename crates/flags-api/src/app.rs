@@ -1,0 +1,107 @@
+//! Puts everything together: services, middleware, routes.
+
+use std::{net::TcpListener, sync::Arc};
+
+use actix_web::{
+    HttpServer,
+    dev::{Server, ServerHandle},
+    middleware::from_fn,
+    web::{self, Data},
+};
+use flags_service::{
+    Core, credentials::tokens::TokenService, evaluation::Evaluation, flags::FlagService,
+    overrides::UserFlagOverrideService, replica::Replica, schedules::ScheduleService, users::UserService,
+};
+use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::sync::watch;
+
+use crate::{auth, edge::edge, openapi::openapi, routes};
+
+/// What an operator can choose.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Whether users see the reason of their own overrides.
+    pub show_reasons_to_users: bool,
+    /// Whether `/metrics` is served beside the API (otherwise on an address of its own).
+    pub metrics_with_api: bool,
+    /// Threads that serve requests.
+    pub workers: usize,
+}
+
+/// What handlers use.
+#[derive(Clone)]
+pub struct App {
+    pub(crate) evaluation: Evaluation,
+    pub(crate) overrides: UserFlagOverrideService,
+    pub(crate) flags: FlagService,
+    pub(crate) schedules: ScheduleService,
+    pub(crate) users: UserService,
+    /// For the command line and tests; its routes come with the management of credentials.
+    pub tokens: TokenService,
+    pub(crate) metrics: Option<PrometheusHandle>,
+    pub(crate) settings: Settings,
+    /// Turns false when shutdown begins.
+    ready: watch::Sender<bool>,
+}
+
+impl App {
+    /// On this core and replica. `metrics` is shown at `/metrics`.
+    pub fn new(core: &Core, replica: &Arc<Replica>, metrics: Option<PrometheusHandle>, settings: Settings) -> Self {
+        let evaluation = Evaluation::new(core.clone(), Arc::clone(replica));
+        Self {
+            overrides: UserFlagOverrideService::new(core.clone(), evaluation.clone()),
+            evaluation,
+            flags: FlagService::new(core.clone()),
+            schedules: ScheduleService::new(core.clone()),
+            users: UserService::new(core.clone()),
+            tokens: TokenService::new(core.clone()),
+            metrics,
+            settings,
+            ready: watch::Sender::new(true),
+        }
+    }
+
+    pub(crate) fn is_ready(&self) -> bool {
+        *self.ready.borrow()
+    }
+
+    /// Takes this server out of the balancer: `/readyz` answers 503 from now on.
+    pub fn begin_shutdown(&self) {
+        self.ready.send_replace(false);
+    }
+}
+
+/// Serves the API on `listener` until the server's handle stops it. Signals are the caller's business.
+pub fn serve(app: &App, listener: TcpListener) -> std::io::Result<Server> {
+    let workers = app.settings.workers;
+    let data = Data::new(app.clone());
+    let document = openapi();
+    let server = HttpServer::new(move || {
+        let metrics_with_api = data.settings.metrics_with_api;
+        actix_web::App::new()
+            .app_data(data.clone())
+            .wrap(from_fn(auth::authenticate))
+            .wrap(from_fn(edge))
+            .configure(|config| routes::configure(config, document.clone(), metrics_with_api))
+            .default_service(web::to(routes::system::unmatched))
+    });
+    Ok(server.workers(workers).shutdown_timeout(10).disable_signals().listen(listener)?.run())
+}
+
+/// Serves `/metrics` alone, on an address of its own.
+pub fn serve_metrics(app: &App, listener: TcpListener) -> std::io::Result<Server> {
+    let data = Data::new(app.clone());
+    let server = HttpServer::new(move || {
+        actix_web::App::new()
+            .app_data(data.clone())
+            .wrap(from_fn(edge))
+            .configure(routes::configure_metrics)
+            .default_service(web::to(routes::system::unmatched))
+    });
+    Ok(server.workers(1).disable_signals().listen(listener)?.run())
+}
+
+/// Stops a server: no new connections, requests under way are finished.
+pub async fn stop(handle: &ServerHandle) {
+    handle.stop(true).await;
+}

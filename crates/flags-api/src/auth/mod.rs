@@ -1,0 +1,12 @@
+//! Who calls, and what they may do. Middleware finds out who; extractors in the handlers' signatures decide.
+
+mod authenticate;
+mod principal;
+mod require;
+
+pub(crate) use authenticate::authenticate;
+pub(crate) use principal::Principal;
+pub(crate) use require::{
+    ManageFlags, ManageOverrides, ManageSchedules, ManageUsers, OwnFlags, ReadFlags, ReadOverrides, ReadSchedules,
+    ReadUsers, Require,
+};

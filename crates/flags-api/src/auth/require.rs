@@ -1,0 +1,102 @@
+//! What a caller may do, as a type in the handler's signature.
+
+use std::{future::Ready, future::ready, marker::PhantomData, sync::Arc};
+
+use actix_web::{FromRequest, HttpMessage as _, HttpRequest, dev::Payload};
+use flags_service::replica::KnownUser;
+use flags_store::{Author, users::Role};
+
+use super::{Principal, authenticate::Outcome};
+use crate::{edge::RequestId, problem::Problem};
+
+/// Lets only those through who have the permission `P`; holds what the permission gives.
+pub(crate) struct Require<P: Permission> {
+    pub(crate) granted: P::Granted,
+    permission: PhantomData<P>,
+}
+
+/// Something that a caller may do.
+pub(crate) trait Permission {
+    /// What a handler gets that asks for it.
+    type Granted: 'static;
+
+    /// Whether `principal` may, and for which request.
+    fn grant(principal: Principal, request: &HttpRequest) -> Result<Self::Granted, Problem>;
+}
+
+/// Reading, for admins and viewers.
+fn grant_read(principal: &Principal) -> Result<(), Problem> {
+    match principal.role {
+        Some(Role::Admin | Role::Viewer) => Ok(()),
+        Some(Role::User) | None => Err(Problem::forbidden("forbidden", "only admins and viewers may do this")),
+    }
+}
+
+/// Changing, for admins; gives who is to stand in the log.
+fn grant_change(principal: Principal, request: &HttpRequest) -> Result<Author, Problem> {
+    match principal.role {
+        Some(Role::Admin) => {
+            let request_id = request.extensions().get::<RequestId>().map(|id| id.0.clone());
+            Ok(Author { actor: principal.actor, request_id })
+        }
+        _ => Err(Problem::forbidden("forbidden", "only admins may do this")),
+    }
+}
+
+macro_rules! permissions {
+    ($($(#[$doc:meta])* $name:ident: $granted:ty = |$principal:ident, $request:ident| $grant:expr;)*) => {
+        $(
+            $(#[$doc])*
+            pub(crate) enum $name {}
+
+            impl Permission for $name {
+                type Granted = $granted;
+
+                fn grant($principal: Principal, $request: &HttpRequest) -> Result<Self::Granted, Problem> {
+                    $grant
+                }
+            }
+        )*
+    };
+}
+
+permissions! {
+    /// Read flags and their rules.
+    ReadFlags: () = |principal, _request| grant_read(&principal);
+    /// Change flags and their rules.
+    ManageFlags: Author = |principal, request| grant_change(principal, request);
+    /// Read scheduled changes.
+    ReadSchedules: () = |principal, _request| grant_read(&principal);
+    /// Plan, edit and cancel scheduled changes.
+    ManageSchedules: Author = |principal, request| grant_change(principal, request);
+    /// Read all users' overrides.
+    ReadOverrides: () = |principal, _request| grant_read(&principal);
+    /// Change users' overrides.
+    ManageOverrides: Author = |principal, request| grant_change(principal, request);
+    /// Read users.
+    ReadUsers: () = |principal, _request| grant_read(&principal);
+    /// Change users.
+    ManageUsers: Author = |principal, request| grant_change(principal, request);
+    /// Read one's own flag values and overrides.
+    OwnFlags: Arc<KnownUser> = |principal, _request| {
+        principal.role.and(principal.user).ok_or_else(|| {
+            Problem::forbidden("no_user", "this credential acts as no user, so it has no flag values of its own")
+        })
+    };
+}
+
+impl<P: Permission + 'static> FromRequest for Require<P> {
+    type Error = Problem;
+    type Future = Ready<Result<Self, Problem>>;
+
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        let outcome = request.extensions_mut().remove::<Outcome>();
+        ready(match outcome {
+            Some(Ok(principal)) => {
+                P::grant(principal, request).map(|granted| Self { granted, permission: PhantomData })
+            }
+            Some(Err(Some(problem))) => Err(problem),
+            Some(Err(None)) | None => Err(Problem::unauthorized()),
+        })
+    }
+}

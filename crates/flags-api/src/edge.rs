@@ -1,0 +1,106 @@
+//! What every request passes: its id, its line in the log, its place in the metrics, and the headers of every answer.
+
+use std::time::Instant;
+
+use actix_web::{
+    Error, HttpMessage as _,
+    body::{BoxBody, EitherBody, MessageBody},
+    dev::{ServiceRequest, ServiceResponse},
+    http::header::{self, HeaderMap, HeaderName, HeaderValue},
+    middleware::Next,
+};
+use metrics::{counter, histogram};
+use uuid::Uuid;
+
+use crate::{
+    metrics::{HTTP_DURATION, HTTP_REQUESTS},
+    problem::{MEDIA_TYPE, Problem},
+};
+
+/// The id of a request: the caller's `X-Request-Id` if it is sound, one of ours otherwise.
+#[derive(Clone, Debug)]
+pub(crate) struct RequestId(pub(crate) String);
+
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Template that stands for all paths that match no route.
+const UNMATCHED: &str = "unmatched";
+
+/// The outermost middleware.
+pub(crate) async fn edge<B: MessageBody + 'static>(
+    request: ServiceRequest,
+    next: Next<B>,
+) -> Result<ServiceResponse<EitherBody<B, BoxBody>>, Error> {
+    let begun = Instant::now();
+    let id = request_id(&request);
+    request.extensions_mut().insert(RequestId(id.clone()));
+    let method = request.method().clone();
+    let response = next.call(request).await?;
+    let route = response.request().match_pattern().unwrap_or_else(|| UNMATCHED.to_owned());
+    let status = response.status();
+    let elapsed = begun.elapsed();
+    let labels = [("method", method.as_str().to_owned()), ("route", route.clone())];
+    histogram!(HTTP_DURATION, &labels).record(elapsed.as_secs_f64());
+    counter!(HTTP_REQUESTS, "method" => method.to_string(), "route" => route.clone(), "status" => status.as_str().to_owned())
+        .increment(1);
+    let mut response = complete(response, &id);
+    set_headers(response.headers_mut(), &route, &id);
+    tracing::debug!(request_id = id, %method, route, status = status.as_u16(), elapsed_us = elapsed.as_micros(), "request");
+    Ok(response)
+}
+
+fn request_id(request: &ServiceRequest) -> String {
+    let sound = |id: &&str| {
+        (1..=64).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
+    };
+    let given = request.headers().get(X_REQUEST_ID).and_then(|value| value.to_str().ok()).filter(sound);
+    given.map_or_else(|| Uuid::now_v7().to_string(), ToOwned::to_owned)
+}
+
+/// Writes the body of an error answer, now that the request's id is at hand, and logs its cause.
+fn complete<B: MessageBody + 'static>(
+    response: ServiceResponse<B>,
+    id: &str,
+) -> ServiceResponse<EitherBody<B, BoxBody>> {
+    let Some(error) = response.response().error() else { return response.map_into_left_body() };
+    let other;
+    let problem = match error.as_error::<Problem>() {
+        Some(problem) => problem,
+        None => {
+            other = Problem::internal(error.to_string());
+            &other
+        }
+    };
+    if let Some(cause) = problem.cause() {
+        if response.status().as_u16() == 503 {
+            tracing::warn!(request_id = id, cause, "a request could not be served");
+        } else {
+            tracing::error!(request_id = id, cause, "a request failed");
+        }
+    }
+    let body = problem.body(id);
+    let mut response = response.map_body(|_, _| EitherBody::right(BoxBody::new(body)));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
+    response
+}
+
+fn set_headers(headers: &mut HeaderMap, route: &str, id: &str) {
+    let mut default = |name: HeaderName, value: &'static str| {
+        if !headers.contains_key(&name) {
+            headers.insert(name, HeaderValue::from_static(value));
+        }
+    };
+    default(header::X_CONTENT_TYPE_OPTIONS, "nosniff");
+    default(header::REFERRER_POLICY, "no-referrer");
+    default(header::CACHE_CONTROL, "no-store");
+    // Swagger UI styles its elements in place.
+    let csp = if route.starts_with("/docs") {
+        "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; frame-ancestors 'none'"
+    } else {
+        "default-src 'none'; frame-ancestors 'none'"
+    };
+    default(header::CONTENT_SECURITY_POLICY, csp);
+    if let Ok(value) = HeaderValue::from_str(id) {
+        headers.insert(X_REQUEST_ID, value);
+    }
+}

@@ -1,0 +1,233 @@
+//! Scheduled changes, for admins and viewers.
+
+use actix_web::{
+    HttpRequest,
+    web::{self, Data},
+};
+use flags_domain::Instant;
+use flags_service::schedules::{ScheduleDetail, ScheduleInput, SchedulePatch};
+use flags_store::log::Revision;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+use uuid::Uuid;
+
+use super::{
+    Routes,
+    answer::{self, Answer},
+    location_below,
+};
+use crate::{
+    app::App,
+    auth::{ManageSchedules, ReadSchedules, Require},
+    extract::{Body, Cursor, IfMatch, Json, Limit, PathFlag, Query, ScheduleId, present},
+    problem::ProblemResponse,
+    wire::{List, ScheduleStatus, Serve},
+};
+
+pub(super) fn routes(routes: &mut Routes) {
+    routes.add::<__path_list>(web::to(list));
+    routes.add::<__path_create>(web::to(create));
+    routes.add::<__path_get>(web::to(get));
+    routes.add::<__path_patch>(web::to(patch));
+    routes.add::<__path_cancel>(web::to(cancel));
+    routes.add::<__path_list_all>(web::to(list_all));
+}
+
+/// A change of a flag's default or switch that acts from an instant on.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct ScheduledChange {
+    id: Uuid,
+    flag_name: String,
+    /// In force at exactly this instant and after.
+    #[schema(value_type = String, format = DateTime)]
+    scheduled_at: Instant,
+    /// What the default becomes, if it changes.
+    serve: Option<Serve>,
+    /// What the switch becomes, if it changes.
+    enabled: Option<bool>,
+    description: Option<String>,
+    status: ScheduleStatus,
+    /// Who planned it: `user:<id>` or `token:<id>`.
+    created_by: String,
+    #[schema(value_type = String, format = DateTime)]
+    created_at: Instant,
+    #[schema(value_type = String, format = DateTime)]
+    updated_at: Instant,
+    #[schema(value_type = Option<String>, format = DateTime)]
+    cancelled_at: Option<Instant>,
+    /// The revision of its last change.
+    revision: i64,
+}
+
+impl ScheduledChange {
+    fn show(detail: ScheduleDetail) -> Self {
+        let record = detail.record;
+        Self {
+            id: record.change.id,
+            flag_name: record.flag_name.into(),
+            scheduled_at: record.change.scheduled_at,
+            serve: record.change.serve.as_ref().map(Into::into),
+            enabled: record.change.enabled,
+            description: record.change.description,
+            status: detail.status.into(),
+            created_by: record.created_by,
+            created_at: record.created_at,
+            updated_at: record.updated_at,
+            cancelled_at: record.change.cancelled_at,
+            revision: record.revision,
+        }
+    }
+}
+
+/// A new scheduled change: at least one of `serve` and `enabled`.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct CreateScheduledChange {
+    /// In the future.
+    #[schema(value_type = String, format = DateTime)]
+    scheduled_at: Instant,
+    serve: Option<Serve>,
+    enabled: Option<bool>,
+    #[schema(max_length = 2000)]
+    description: Option<String>,
+}
+
+/// The fields of a pending change that are to change; `null` takes one away.
+#[derive(Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct PatchScheduledChange {
+    /// In the future.
+    #[serde(deserialize_with = "present")]
+    #[schema(value_type = String, format = DateTime, required = false)]
+    scheduled_at: Option<Instant>,
+    #[serde(deserialize_with = "present")]
+    #[schema(value_type = Option<Serve>)]
+    serve: Option<Option<Serve>>,
+    #[serde(deserialize_with = "present")]
+    #[schema(value_type = Option<bool>)]
+    enabled: Option<Option<bool>>,
+    #[serde(deserialize_with = "present")]
+    #[schema(value_type = Option<String>, max_length = 2000)]
+    description: Option<Option<String>>,
+}
+
+impl Body for CreateScheduledChange {}
+impl Body for PatchScheduledChange {}
+
+/// Which part of a list.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct SchedulePage {
+    /// Most items, 1 to 200.
+    #[serde(default)]
+    #[param(value_type = Option<u32>, minimum = 1, maximum = 200, default = 50)]
+    limit: Limit,
+    /// `next_cursor` of the part before.
+    #[param(value_type = Option<String>)]
+    cursor: Option<Cursor<(Instant, Uuid)>>,
+}
+
+fn cursor_of(last: &ScheduleDetail) -> String {
+    Cursor((last.record.change.scheduled_at, last.record.change.id)).encode()
+}
+
+/// Scheduled changes of one flag, by instant
+#[utoipa::path(
+    get, path = "/api/admin/feature-flags/{flag_name}/scheduled-changes", tag = "scheduled changes",
+    operation_id = "list_flag_scheduled_changes", params(("flag_name" = String, Path), SchedulePage),
+    responses((status = 200, body = List<ScheduledChange>), (status = "default", response = ProblemResponse)),
+)]
+async fn list(_: Require<ReadSchedules>, app: Data<App>, flag: PathFlag, Query(page): Query<SchedulePage>) -> Answer {
+    let page = app.schedules.list(Some(&flag.0), page.cursor.map(|cursor| cursor.0), page.limit.0).await?;
+    answer::list(&List::new(page, cursor_of, ScheduledChange::show))
+}
+
+/// Scheduled changes of all flags, by instant
+#[utoipa::path(
+    get, path = "/api/admin/scheduled-changes", tag = "scheduled changes", operation_id = "list_scheduled_changes",
+    params(SchedulePage),
+    responses((status = 200, body = List<ScheduledChange>), (status = "default", response = ProblemResponse)),
+)]
+async fn list_all(_: Require<ReadSchedules>, app: Data<App>, Query(page): Query<SchedulePage>) -> Answer {
+    let page = app.schedules.list(None, page.cursor.map(|cursor| cursor.0), page.limit.0).await?;
+    answer::list(&List::new(page, cursor_of, ScheduledChange::show))
+}
+
+/// Plan a change
+#[utoipa::path(
+    post, path = "/api/admin/feature-flags/{flag_name}/scheduled-changes", tag = "scheduled changes",
+    operation_id = "create_scheduled_change", params(("flag_name" = String, Path)), request_body = CreateScheduledChange,
+    responses((status = 201, body = ScheduledChange), (status = "default", response = ProblemResponse)),
+)]
+async fn create(
+    author: Require<ManageSchedules>,
+    app: Data<App>,
+    flag: PathFlag,
+    Json(body): Json<CreateScheduledChange>,
+    request: HttpRequest,
+) -> Answer {
+    let input = ScheduleInput {
+        scheduled_at: body.scheduled_at,
+        serve: body.serve.map(|serve| serve.read("/serve")).transpose()?,
+        enabled: body.enabled,
+        description: body.description,
+    };
+    let done = app.schedules.create(author.granted, &flag.0, input).await?;
+    let location = location_below(&request, &done.output.record.change.id.to_string());
+    let number = done.output.record.revision;
+    answer::created(&done.committed, number, &location, &ScheduledChange::show(done.output))
+}
+
+/// One scheduled change
+#[utoipa::path(
+    get, path = "/api/admin/feature-flags/{flag_name}/scheduled-changes/{id}", tag = "scheduled changes",
+    operation_id = "get_scheduled_change", params(("flag_name" = String, Path), ("id" = Uuid, Path)),
+    responses((status = 200, body = ScheduledChange), (status = "default", response = ProblemResponse)),
+)]
+async fn get(_: Require<ReadSchedules>, app: Data<App>, flag: PathFlag, id: ScheduleId) -> Answer {
+    let detail = app.schedules.get(&flag.0, id.0).await?;
+    let revision = Revision { number: detail.record.revision, ..app.evaluation.replica().revision() };
+    answer::resource(revision, &ScheduledChange::show(detail))
+}
+
+/// Change fields of a pending change
+#[utoipa::path(
+    patch, path = "/api/admin/feature-flags/{flag_name}/scheduled-changes/{id}", tag = "scheduled changes",
+    operation_id = "patch_scheduled_change", params(("flag_name" = String, Path), ("id" = Uuid, Path)),
+    request_body = PatchScheduledChange,
+    responses((status = 200, body = ScheduledChange), (status = "default", response = ProblemResponse)),
+)]
+async fn patch(
+    author: Require<ManageSchedules>,
+    app: Data<App>,
+    (flag, id): (PathFlag, ScheduleId),
+    expected: IfMatch,
+    Json(body): Json<PatchScheduledChange>,
+) -> Answer {
+    let patch = SchedulePatch {
+        scheduled_at: body.scheduled_at,
+        serve: body.serve.map(|serve| serve.map(|serve| serve.read("/serve")).transpose()).transpose()?,
+        enabled: body.enabled,
+        description: body.description,
+    };
+    let done = app.schedules.patch(author.granted, &flag.0, id.0, patch, expected.0).await?;
+    answer::changed(&done.committed, done.output.record.revision, &ScheduledChange::show(done.output))
+}
+
+/// Call a pending change off
+#[utoipa::path(
+    post, path = "/api/admin/feature-flags/{flag_name}/scheduled-changes/{id}/cancel", tag = "scheduled changes",
+    operation_id = "cancel_scheduled_change", params(("flag_name" = String, Path), ("id" = Uuid, Path)),
+    responses((status = 200, body = ScheduledChange), (status = "default", response = ProblemResponse)),
+)]
+async fn cancel(
+    author: Require<ManageSchedules>,
+    app: Data<App>,
+    flag: PathFlag,
+    id: ScheduleId,
+    expected: IfMatch,
+) -> Answer {
+    let done = app.schedules.cancel(author.granted, &flag.0, id.0, expected.0).await?;
+    answer::changed(&done.committed, done.output.record.revision, &ScheduledChange::show(done.output))
+}
