@@ -30,7 +30,7 @@ use tracing_subscriber::EnvFilter;
 struct Args {
     /// postgres://…, or sqlite:// and a file. The server must have applied its migrations.
     #[arg(long, env = "DATABASE_URL", hide_env_values = true, default_value = "sqlite://flags.db")]
-    database_url: DatabaseUrl,
+    database_url: String,
     /// Do one round, print what it did, and end (exit code 0 if it succeeded, 1 if not).
     #[arg(long, env = "FLAGS_WORKER_ONCE")]
     once: bool,
@@ -60,7 +60,7 @@ async fn main() -> ExitCode {
 }
 
 async fn work(args: Args) -> Result<(), Failure> {
-    let store = Store::open(&args.database_url).await?;
+    let store = Store::open(&args.database_url.parse::<DatabaseUrl>()?).await?;
     if !store.is_migrated().await? {
         return Err("the database's schema is not this program's; run `server migrate`".into());
     }

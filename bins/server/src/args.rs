@@ -4,7 +4,9 @@ use std::net::SocketAddr;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use flags_domain::Instant;
-use flags_store::{DatabaseUrl, users::Role};
+use flags_store::{DatabaseUrl, InvalidDatabaseUrl, users::Role};
+
+use crate::failure::Failure;
 
 /// Feature flags with user overrides: the server and its commands.
 #[derive(Debug, Parser)]
@@ -44,7 +46,14 @@ pub(crate) enum Command {
 pub(crate) struct Database {
     /// postgres://…, or sqlite:// and a file.
     #[arg(long, env = "DATABASE_URL", hide_env_values = true, default_value = "sqlite://flags.db")]
-    pub(crate) database_url: DatabaseUrl,
+    database_url: String,
+}
+
+impl Database {
+    /// The URL, read. Not by the parser of arguments, whose errors take several lines.
+    pub(crate) fn url(&self) -> Result<DatabaseUrl, Failure> {
+        self.database_url.parse().map_err(|error: InvalidDatabaseUrl| Failure::new(error.to_string()))
+    }
 }
 
 #[derive(Debug, Args)]

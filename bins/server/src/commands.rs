@@ -40,7 +40,7 @@ pub(crate) fn openapi() -> Result<(), Failure> {
 
 pub(crate) async fn token(command: TokenCommand) -> Result<(), Failure> {
     let TokenCommand::Create { database, name, role, scope, user, expires_at } = command;
-    let core = open(&database.database_url).await?;
+    let core = open(&database.url()?).await?;
     let user_id = match user {
         None => None,
         Some(email) => {
@@ -59,7 +59,7 @@ pub(crate) async fn token(command: TokenCommand) -> Result<(), Failure> {
 
 pub(crate) async fn user(command: UserCommand) -> Result<(), Failure> {
     let UserCommand::Create { database, email, role, display_name } = command;
-    let core = open(&database.database_url).await?;
+    let core = open(&database.url()?).await?;
     let input = UserInput { email, display_name, role: role.into(), attributes: Map::new(), active: true };
     let (user, _) = UserService::new(core).create(command_line(), input).await?;
     print_line(&user.record.id.to_string())

@@ -38,8 +38,8 @@ async fn carry_out(cli: Cli) -> Result<(), Failure> {
     match cli.command {
         None => run::run(cli.run).await,
         Some(Command::Run(args)) => run::run(args).await,
-        Some(Command::Migrate(database)) => commands::migrate(&database.database_url).await,
-        Some(Command::Demo { database, bind }) => demo::demo(&database.database_url, bind).await,
+        Some(Command::Migrate(database)) => commands::migrate(&database.url()?).await,
+        Some(Command::Demo { database, bind }) => demo::demo(&database.url()?, bind).await,
         Some(Command::Token(command)) => commands::token(command).await,
         Some(Command::User(command)) => commands::user(command).await,
         Some(Command::Openapi) => commands::openapi(),

@@ -27,7 +27,7 @@ use crate::{args::RunArgs, failure::Failure};
 pub(crate) async fn run(args: RunArgs) -> Result<(), Failure> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let store = Store::open(&args.database.database_url).await?;
+    let store = Store::open(&args.database.url()?).await?;
     if args.no_migrate {
         if !store.is_migrated().await? {
             return Err(Failure::new("the database's schema is not this program's; run `server migrate`"));

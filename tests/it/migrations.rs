@@ -1,0 +1,98 @@
+//! Migrations: up, down, up again, on both; and the specification's table, column by column.
+
+use flags_store::migrate_down;
+
+use crate::support::{
+    database::{Database, Kind, query},
+    on_both_databases,
+};
+
+on_both_databases! {
+    migrations_go_up_and_down_and_up_again,
+    programs_that_start_together_migrate_one_after_the_other,
+}
+
+async fn migrations_go_up_and_down_and_up_again(kind: Kind) {
+    let database = Database::empty(kind).await;
+    let store = database.store().await;
+    assert!(!store.is_migrated().await.unwrap());
+    let applied = store.migrate().await.unwrap();
+    assert!(!applied.is_empty());
+    assert!(store.is_migrated().await.unwrap());
+    assert!(store.migrate().await.unwrap().is_empty(), "nothing is applied twice");
+    let reverted = migrate_down(&database.database_url()).await.unwrap();
+    assert_eq!(reverted.len(), applied.len());
+    assert!(!store.is_migrated().await.unwrap());
+    assert_eq!(store.migrate().await.unwrap(), applied);
+    let mut conn = store.conn().await.unwrap();
+    assert_eq!(flags_store::log::head(&mut conn).await.unwrap().number, 0);
+}
+
+async fn programs_that_start_together_migrate_one_after_the_other(kind: Kind) {
+    let database = Database::empty(kind).await;
+    let (one, two) = (database.store().await, database.store().await);
+    let one = tokio::spawn(async move { one.migrate().await });
+    let two = tokio::spawn(async move { two.migrate().await });
+    let (one, two) = (one.await.unwrap().unwrap(), two.await.unwrap().unwrap());
+    assert_ne!(one.is_empty(), two.is_empty(), "{one:?} {two:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn both_databases_have_the_same_migrations() {
+    let folder = |database: &str| {
+        let path = format!("{}/../migrations/{database}", env!("CARGO_MANIFEST_DIR"));
+        let mut names: Vec<_> = std::fs::read_dir(path).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        names
+    };
+    assert_eq!(folder("postgres"), folder("sqlite"));
+    assert!(!folder("postgres").is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn going_down_leaves_nothing_behind() {
+    let database = Database::empty(Kind::Postgres).await;
+    database.store().await.migrate().await.unwrap();
+    migrate_down(&database.database_url()).await.unwrap();
+    let left = "SELECT table_name FROM information_schema.tables WHERE table_schema = 'public'
+                UNION ALL SELECT routine_name FROM information_schema.routines WHERE routine_schema = 'public'";
+    let left: Vec<_> = query(&database.url, left).await.into_iter().flatten().collect();
+    assert_eq!(left, ["__diesel_schema_migrations"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_table_of_overrides_is_that_of_the_specification() {
+    let database = Database::migrated(Kind::Postgres).await;
+    let columns = "SELECT concat_ws(' ', column_name, data_type, character_maximum_length, is_nullable, column_default)
+                   FROM information_schema.columns WHERE table_name = 'user_flag_overrides' ORDER BY ordinal_position";
+    let columns: Vec<_> = query(&database.url, columns).await.into_iter().flatten().collect();
+    assert_eq!(
+        columns,
+        [
+            "id uuid NO gen_random_uuid()",
+            "user_id uuid NO",
+            "flag_name character varying 255 NO",
+            "override_value jsonb NO",
+            "enabled boolean YES true",
+            "reason character varying 500 YES",
+            "created_by character varying 255 NO",
+            "created_at timestamp with time zone YES now()",
+            "updated_at timestamp with time zone YES now()",
+            "expires_at timestamp with time zone YES",
+            "revision bigint NO 0",
+        ]
+    );
+    let indexes = "SELECT indexdef FROM pg_indexes WHERE tablename = 'user_flag_overrides'";
+    let indexes: Vec<_> = query(&database.url, indexes).await.into_iter().flatten().collect();
+    for expected in [
+        "CREATE UNIQUE INDEX user_flag_overrides_user_id_flag_name_key ON public.user_flag_overrides USING btree (user_id, flag_name)",
+        "CREATE INDEX idx_user_flag_overrides_user ON public.user_flag_overrides USING btree (user_id)",
+        "CREATE INDEX idx_user_flag_overrides_flag ON public.user_flag_overrides USING btree (flag_name)",
+        "CREATE INDEX idx_user_flag_overrides_expires ON public.user_flag_overrides USING btree (expires_at) WHERE (expires_at IS NOT NULL)",
+    ] {
+        assert!(indexes.iter().any(|index| index == expected), "{expected} is not among {indexes:?}");
+    }
+    let foreign = "SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE conrelid = 'user_flag_overrides'::regclass AND contype = 'f'";
+    let foreign: Vec<_> = query(&database.url, foreign).await.into_iter().flatten().collect();
+    assert_eq!(foreign, ["FOREIGN KEY (user_id) REFERENCES users(id) ON DELETE CASCADE"]);
+}

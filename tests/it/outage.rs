@@ -1,0 +1,93 @@
+//! PostgreSQL stopped and paused: evaluation goes on, writes say so, and all is well afterwards without a restart.
+
+use serde_json::json;
+
+use crate::support::{
+    app::override_at,
+    cluster::Cluster,
+    database::create,
+    eventually,
+    process::{Running, admin_token, output_of, signal},
+};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn evaluation_goes_on_while_postgres_is_paused_or_gone() {
+    let mut cluster = Cluster::start(&[]);
+    let url = create(&cluster, "template0").await;
+    output_of("server", &["migrate", "--database-url", &url]);
+    let id = output_of("server", &["user", "create", "--database-url", &url, "--email", "ann@example.com"]);
+    let words =
+        ["token", "create", "--database-url", &url, "--name", "n", "--role", "user", "--user", "ann@example.com"];
+    let ann_token = output_of("server", &words);
+    let server = Running::server(&url);
+    let (admin, ann) = (server.caller(&admin_token(&url)), server.caller(&ann_token));
+    eventually("the token is known", async || (admin.get("/api/admin/users").await.status == 200).then_some(())).await;
+    admin.post("/api/admin/feature-flags", &json!({"name": "f", "flag_type": "boolean"})).await.expect(201);
+    admin.put(&override_at(&id, "f"), &json!({"override_value": true})).await.expect(201);
+    let outage = async |what: &str| {
+        let mine = ann.get("/api/flags/me").await.expect(200).json();
+        assert_eq!(mine["flags"]["f"]["value"], true, "{what}");
+        let write = admin.put(&override_at(&id, "f"), &json!({"override_value": false})).await;
+        assert!(!write.header("retry-after").is_empty());
+        write.expect_problem(503, "database_unavailable");
+        admin.get("/api/admin/users").await.expect_problem(503, "database_unavailable");
+        eventually("answers say that they are stale", async || {
+            let mine = ann.get("/api/flags/me").await.expect(200).json();
+            (mine["stale"] == true).then_some(())
+        })
+        .await;
+        let ready = ann.get("/readyz").await.expect(200).json();
+        assert_eq!((&ready["status"], &ready["stale"]), (&json!("ready"), &json!(true)), "{what}");
+    };
+    let recovered = async |value: bool| {
+        eventually("writes succeed again", async || {
+            let answer = admin.put(&override_at(&id, "f"), &json!({"override_value": value})).await;
+            answer.status.is_success().then_some(())
+        })
+        .await;
+        eventually("answers are fresh again", async || {
+            let mine = ann.get("/api/flags/me").await.expect(200).json();
+            (mine["stale"] == false && mine["flags"]["f"]["value"] == value).then_some(())
+        })
+        .await;
+    };
+    let pids = cluster.pids();
+    pids.iter().for_each(|pid| signal("STOP", *pid));
+    outage("paused").await;
+    pids.iter().for_each(|pid| signal("CONT", *pid));
+    recovered(true).await;
+    cluster.shut_down();
+    outage("gone").await;
+    cluster.launch(&[]);
+    recovered(false).await;
+    assert_eq!(server.stop().code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_who_is_not_at_hand_is_not_guessed() {
+    let mut cluster = Cluster::start(&[]);
+    let url = create(&cluster, "template0").await;
+    output_of("server", &["migrate", "--database-url", &url]);
+    let server = Running::server(&url);
+    let admin = server.caller(&admin_token(&url));
+    eventually("the token is known", async || (admin.get("/api/admin/users").await.status == 200).then_some(())).await;
+    admin.post("/api/admin/users", &json!({"email": "ann@example.com"})).await.expect(201);
+    let words =
+        ["token", "create", "--database-url", &url, "--name", "n", "--role", "user", "--user", "ann@example.com"];
+    let token = output_of("server", &words);
+    // Creating the token makes it known to the server at its next tick; the user is looked up at the first request.
+    let revision = eventually("the token is known", async || {
+        let revision = admin.get("/readyz").await.json()["revision"].as_str().unwrap().to_owned();
+        (revision.split(':').nth(1) == Some("3")).then_some(revision)
+    });
+    revision.await;
+    cluster.shut_down();
+    let refused = server.caller(&token).get("/api/flags/me").await;
+    assert!(!refused.header("retry-after").is_empty());
+    refused.expect_problem(503, "context_unavailable");
+    cluster.launch(&[]);
+    eventually("the user can be looked up again", async || {
+        (server.caller(&token).get("/api/flags/me").await.status == 200).then_some(())
+    })
+    .await;
+}

@@ -1,0 +1,144 @@
+//! The application in this process, on a real database, with a clock that stands where the test puts it.
+
+use std::{net::TcpListener, sync::Arc};
+
+use flags_api::{App, Settings, serve};
+use flags_domain::Instant;
+use flags_service::{
+    Core, ManualClock,
+    credentials::tokens::{TokenInput, TokenService},
+    evaluation::Evaluation,
+    feed::{self, Feed},
+    overrides::UserFlagOverrideService,
+    replica::Replica,
+};
+use flags_store::{Author, credentials::Grant, users::Role};
+use serde_json::{Value, json};
+use tokio::sync::Notify;
+use uuid::Uuid;
+
+use super::{
+    caller::Caller,
+    database::{Database, Kind},
+};
+
+/// When the clock of every test begins.
+pub(crate) const BEGINNING: &str = "2030-01-01T00:00:00Z";
+
+/// A server in this process.
+pub(crate) struct TestApp {
+    pub(crate) admin: Caller,
+    pub(crate) nobody: Caller,
+    pub(crate) core: Core,
+    pub(crate) replica: Arc<Replica>,
+    pub(crate) clock: Arc<ManualClock>,
+    pub(crate) database: Database,
+    feed: tokio::task::JoinHandle<()>,
+    server: actix_web::dev::ServerHandle,
+    base: String,
+}
+
+impl Drop for TestApp {
+    fn drop(&mut self) {
+        self.feed.abort();
+        let server = self.server.clone();
+        tokio::spawn(async move { server.stop(false).await });
+    }
+}
+
+pub(crate) fn author() -> Author {
+    Author { actor: "system:test".to_owned(), request_id: None }
+}
+
+impl TestApp {
+    pub(crate) async fn start(kind: Kind) -> Self {
+        Self::start_with(kind, false).await
+    }
+
+    pub(crate) async fn start_with(kind: Kind, show_reasons_to_users: bool) -> Self {
+        let database = Database::migrated(kind).await;
+        let store = database.store().await;
+        let clock = Arc::new(ManualClock::new(Instant::parse(BEGINNING).expect("an instant")));
+        let replica = Arc::new(Replica::new(feed::load(&store).await.expect("the database is readable")));
+        let bell = Arc::new(Notify::new());
+        let core = Core::new(store.clone(), clock.clone()).with_replica(Arc::clone(&replica), Arc::clone(&bell));
+        let feed = Feed { store, replica: Arc::clone(&replica), bell, clock: clock.clone() };
+        let feed = tokio::spawn(feed.run());
+        let settings = Settings { show_reasons_to_users, metrics_with_api: true, workers: 1 };
+        let app = App::new(&core, &replica, None, settings);
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let base = format!("http://{}", listener.local_addr().expect("an address"));
+        let server = serve(&app, listener).expect("a server");
+        let handle = server.handle();
+        tokio::spawn(server);
+        let token = make_token(&core, Grant::Role(Role::Admin), None, None).await;
+        let (admin, nobody) = (Caller::new(&base, Some(&token)), Caller::new(&base, None));
+        Self { admin, nobody, core, replica, clock, database, feed, server: handle, base }
+    }
+
+    /// Puts the clock to an instant of the year 2030, such as `01-01T00:00:05Z`.
+    pub(crate) fn clock_to(&self, instant: &str) {
+        self.clock.set(Instant::parse(&format!("2030-{instant}")).expect("an instant"));
+    }
+
+    /// A caller with a token of its own.
+    pub(crate) async fn caller(&self, grant: Grant, user_id: Option<Uuid>, expires_at: Option<Instant>) -> Caller {
+        Caller::new(&self.base, Some(&make_token(&self.core, grant, user_id, expires_at).await))
+    }
+
+    /// A user with this name, attributes and role, as `(id, caller)`.
+    pub(crate) async fn user_with(&self, name: &str, role: &str, attributes: Value) -> (String, Caller) {
+        let body = json!({"email": format!("{name}@example.com"), "role": role, "attributes": attributes});
+        let id = self.admin.post("/api/admin/users", &body).await.expect(201).json()["id"]
+            .as_str()
+            .expect("an id")
+            .to_owned();
+        let role = Role::parse(role).expect("a role");
+        let caller = self.caller(Grant::Role(role), Some(id.parse().expect("a UUID")), None).await;
+        (id, caller)
+    }
+
+    /// A plain user with this name.
+    pub(crate) async fn user(&self, name: &str) -> (String, Caller) {
+        self.user_with(name, "user", json!({})).await
+    }
+
+    /// A flag from what it needs.
+    pub(crate) async fn flag(&self, definition: Value) -> Value {
+        self.admin.post("/api/admin/feature-flags", &definition).await.expect(201).json()
+    }
+
+    /// A boolean flag that serves `false`.
+    pub(crate) async fn boolean_flag(&self, name: &str) {
+        self.flag(json!({"name": name, "flag_type": "boolean"})).await;
+    }
+
+    /// The specification's service.
+    pub(crate) fn override_service(&self) -> UserFlagOverrideService {
+        let evaluation = Evaluation::new(self.core.clone(), Arc::clone(&self.replica));
+        UserFlagOverrideService::new(self.core.clone(), evaluation)
+    }
+
+    /// The log, as `(revision, action, entity)` in order.
+    pub(crate) async fn log(&self) -> Vec<(i64, String, String)> {
+        let mut conn = self.core.store().conn().await.expect("a connection");
+        let rows = flags_store::log::read_after(&mut conn, 0, 100_000).await.expect("a log");
+        rows.into_iter().map(|r| (r.revision, r.action.as_str().to_owned(), r.entity.as_str().to_owned())).collect()
+    }
+}
+
+async fn make_token(core: &Core, grant: Grant, user_id: Option<Uuid>, expires_at: Option<Instant>) -> String {
+    let input = TokenInput { name: "test".to_owned(), grant, user_id, expires_at };
+    let done = TokenService::new(core.clone()).create(author(), input).await.expect("a token");
+    done.output.reveal().to_owned()
+}
+
+/// The path of a user's overrides.
+pub(crate) fn overrides_of(user_id: &str) -> String {
+    format!("/api/admin/users/{user_id}/flag-overrides")
+}
+
+/// The path of one override.
+pub(crate) fn override_at(user_id: &str, flag: &str) -> String {
+    format!("/api/admin/users/{user_id}/flag-overrides/{flag}")
+}

@@ -1,0 +1,140 @@
+//! Who calls: a caller is an address and a token, and every test sends its requests the same way.
+
+use reqwest::{
+    Method, StatusCode,
+    header::{HeaderMap, HeaderName, HeaderValue},
+};
+use serde_json::Value;
+
+/// Sends requests to one server with one credential, or none.
+#[derive(Clone)]
+pub(crate) struct Caller {
+    base: String,
+    token: Option<String>,
+    client: reqwest::Client,
+}
+
+/// An answer, read to the end.
+#[derive(Debug)]
+pub(crate) struct Reply {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) text: String,
+}
+
+impl Reply {
+    /// The body as JSON; null if there is none.
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or_default()
+    }
+
+    pub(crate) fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().expect("text"))
+    }
+
+    /// Panics unless the status is this one.
+    #[track_caller]
+    pub(crate) fn expect(self, status: u16) -> Self {
+        assert_eq!(self.status.as_u16(), status, "{}", self.text);
+        self
+    }
+
+    /// Panics unless it is a problem with this status and code, shaped as the contract says.
+    #[track_caller]
+    pub(crate) fn expect_problem(self, status: u16, code: &str) -> Value {
+        let reply = self.expect(status);
+        let body = reply.json();
+        assert_eq!(body["code"], code, "{}", reply.text);
+        assert_eq!(reply.header("content-type"), "application/problem+json");
+        assert_eq!(body["status"], status);
+        assert_eq!(body["instance"], reply.header("x-request-id"));
+        assert_eq!(body["type"], format!("urn:feature-flags:problem:{code}"));
+        assert!(body["title"].is_string() && body["detail"].is_string(), "{}", reply.text);
+        body
+    }
+
+    /// Panics unless it is a 422 whose first violation points here with this code.
+    #[track_caller]
+    pub(crate) fn expect_violation(self, pointer: &str, code: &str) {
+        let body = self.expect(422).json();
+        assert_eq!(
+            (&body["errors"][0]["pointer"], &body["errors"][0]["code"]),
+            (&pointer.into(), &code.into()),
+            "{body}"
+        );
+    }
+}
+
+impl Caller {
+    pub(crate) fn new(base: &str, token: Option<&str>) -> Self {
+        let client = reqwest::Client::builder().timeout(std::time::Duration::from_secs(30)).build().expect("a client");
+        Self { base: base.to_owned(), token: token.map(ToOwned::to_owned), client }
+    }
+
+    /// The same caller at another server.
+    pub(crate) fn at(&self, base: &str) -> Self {
+        Self { base: base.to_owned(), ..self.clone() }
+    }
+
+    /// Sends a request; an error means that no answer came.
+    pub(crate) async fn try_send(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Option<Vec<u8>>,
+    ) -> reqwest::Result<Reply> {
+        let mut request = self.client.request(method, format!("{}{path}", self.base));
+        if let Some(token) = &self.token {
+            request = request.bearer_auth(token);
+        }
+        for (name, value) in headers {
+            let name = HeaderName::from_bytes(name.as_bytes()).expect("a header's name");
+            request = request.header(name, HeaderValue::from_str(value).expect("a header's value"));
+        }
+        if let Some(body) = body {
+            request = request.body(body);
+        }
+        let response = request.send().await?;
+        let (status, headers) = (response.status(), response.headers().clone());
+        Ok(Reply { status, headers, text: response.text().await? })
+    }
+
+    pub(crate) async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Option<Vec<u8>>,
+    ) -> Reply {
+        let sent = self.try_send(method.clone(), path, headers, body).await;
+        sent.unwrap_or_else(|e| panic!("{method} {path}: {e:?}"))
+    }
+
+    /// Sends JSON with further headers.
+    pub(crate) async fn json(&self, method: Method, path: &str, headers: &[(&str, &str)], body: &Value) -> Reply {
+        let mut all = vec![("content-type", "application/json")];
+        all.extend_from_slice(headers);
+        self.send(method, path, &all, Some(body.to_string().into_bytes())).await
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Reply {
+        self.send(Method::GET, path, &[], None).await
+    }
+
+    pub(crate) async fn post(&self, path: &str, body: &Value) -> Reply {
+        self.json(Method::POST, path, &[], body).await
+    }
+
+    pub(crate) async fn put(&self, path: &str, body: &Value) -> Reply {
+        self.json(Method::PUT, path, &[], body).await
+    }
+
+    pub(crate) async fn patch(&self, path: &str, body: &Value) -> Reply {
+        self.json(Method::PATCH, path, &[], body).await
+    }
+
+    pub(crate) async fn delete(&self, path: &str) -> Reply {
+        self.send(Method::DELETE, path, &[], None).await
+    }
+}

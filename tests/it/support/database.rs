@@ -1,0 +1,103 @@
+//! A database for one test, of either kind.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use flags_store::{DatabaseUrl, Store};
+use tempfile::TempDir;
+use tokio::sync::{Mutex, OnceCell};
+
+use super::cluster::{self, Cluster};
+
+/// Which database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Sqlite,
+    Postgres,
+}
+
+/// A database of one test's own, gone with it.
+pub(crate) struct Database {
+    pub(crate) url: String,
+    _folder: Option<TempDir>,
+}
+
+impl Database {
+    /// An empty one.
+    pub(crate) async fn empty(kind: Kind) -> Self {
+        match kind {
+            Kind::Sqlite => {
+                let folder = TempDir::with_prefix("flags-sqlite-").expect("a temporary folder");
+                let url = format!("sqlite://{}", folder.path().join("flags.db").display());
+                Self { url, _folder: Some(folder) }
+            }
+            Kind::Postgres => Self { url: create(cluster::shared(), "template0").await, _folder: None },
+        }
+    }
+
+    /// One with the present schema.
+    pub(crate) async fn migrated(kind: Kind) -> Self {
+        if kind == Kind::Postgres {
+            return Self { url: create(cluster::shared(), migrated_template().await).await, _folder: None };
+        }
+        let database = Self::empty(kind).await;
+        database.store().await.migrate().await.expect("migrations apply");
+        database
+    }
+
+    pub(crate) fn database_url(&self) -> DatabaseUrl {
+        self.url.parse().expect("a database URL")
+    }
+
+    pub(crate) async fn store(&self) -> Store {
+        Store::open(&self.database_url()).await.expect("the database opens")
+    }
+}
+
+/// Migrating takes longer than copying what was migrated once.
+async fn migrated_template() -> &'static str {
+    static TEMPLATE: OnceCell<()> = OnceCell::const_new();
+    TEMPLATE
+        .get_or_init(|| async {
+            let shared = cluster::shared();
+            execute(&shared.url("postgres"), "CREATE DATABASE migrated").await;
+            let url = shared.url("migrated").parse().expect("a database URL");
+            let store = Store::open(&url).await.expect("the database opens");
+            store.migrate().await.expect("migrations apply");
+        })
+        .await;
+    "migrated"
+}
+
+/// Creates a database in `cluster` and returns its URL.
+pub(crate) async fn create(cluster: &Cluster, template: &str) -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    // A template cannot be copied while another copy is under way.
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
+    let name = format!("test_{}", NEXT.fetch_add(1, Ordering::Relaxed));
+    let _guard = ONE_AT_A_TIME.lock().await;
+    execute(&cluster.url("postgres"), &format!("CREATE DATABASE {name} TEMPLATE {template}")).await;
+    cluster.url(&name)
+}
+
+/// Runs a statement over a connection of its own.
+pub(crate) async fn execute(url: &str, sql: &str) {
+    let client = connect(url).await;
+    client.batch_execute(sql).await.unwrap_or_else(|e| panic!("{sql}: {e}"));
+}
+
+/// The first column of what a query gives, as text.
+pub(crate) async fn query(url: &str, sql: &str) -> Vec<Option<String>> {
+    let client = connect(url).await;
+    let messages = client.simple_query(sql).await.unwrap_or_else(|e| panic!("{sql}: {e}"));
+    let rows = messages.into_iter().filter_map(|message| match message {
+        tokio_postgres::SimpleQueryMessage::Row(row) => Some(row.get(0).map(ToOwned::to_owned)),
+        _ => None,
+    });
+    rows.collect()
+}
+
+async fn connect(url: &str) -> tokio_postgres::Client {
+    let (client, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls).await.expect("the cluster answers");
+    tokio::spawn(connection);
+    client
+}

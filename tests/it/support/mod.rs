@@ -1,0 +1,43 @@
+//! What the tests share: databases that are thrown away, the application in this process, the real binaries, and callers.
+
+pub(crate) mod app;
+pub(crate) mod caller;
+pub(crate) mod cluster;
+pub(crate) mod database;
+pub(crate) mod process;
+
+use std::{future::Future, time::Duration};
+
+use tokio::time::{Instant, interval};
+
+/// Runs each case, an `async fn(Kind)`, on both databases.
+macro_rules! on_both_databases {
+    ($($case:ident),* $(,)?) => {
+        mod sqlite {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $case() {
+                super::$case($crate::support::database::Kind::Sqlite).await;
+            })*
+        }
+        mod postgres {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $case() {
+                super::$case($crate::support::database::Kind::Postgres).await;
+            })*
+        }
+    };
+}
+pub(crate) use on_both_databases;
+
+/// Waits until `condition` gives something; panics with `what` if it does not within half a minute.
+pub(crate) async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, mut condition: impl FnMut() -> F) -> T {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    let mut look_again = interval(Duration::from_millis(20));
+    while Instant::now() < deadline {
+        look_again.tick().await;
+        if let Some(outcome) = condition().await {
+            return outcome;
+        }
+    }
+    panic!("waited in vain: {what}");
+}

@@ -1,0 +1,122 @@
+//! The real binaries, started as processes and ended by signals.
+
+use std::{
+    io::{BufRead as _, BufReader, Read as _},
+    path::PathBuf,
+    process::{Child, Command, ExitStatus, Output, Stdio},
+};
+
+use super::caller::Caller;
+
+/// A binary of this workspace. The test command builds them before the tests, so none is stale.
+pub(crate) fn binary(name: &str) -> PathBuf {
+    let mut folder = std::env::current_exe().expect("this program has a path");
+    folder.pop();
+    if folder.ends_with("deps") {
+        folder.pop();
+    }
+    let path = folder.join(name);
+    assert!(path.exists(), "{} is not built; run `cargo build --bins` first", path.display());
+    path
+}
+
+/// Runs a binary to its end.
+pub(crate) fn run(name: &str, arguments: &[&str]) -> Output {
+    Command::new(binary(name)).args(arguments).output().expect("the binary runs")
+}
+
+/// What a run that must succeed printed, without the last line feed.
+pub(crate) fn output_of(name: &str, arguments: &[&str]) -> String {
+    let output = run(name, arguments);
+    assert!(output.status.success(), "{name} {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("UTF-8").trim_end().to_owned()
+}
+
+/// Asserts that a run fails with exit code 1 and one line that holds `part`.
+#[track_caller]
+pub(crate) fn fails_with(name: &str, arguments: &[&str], part: &str) {
+    let output = run(name, arguments);
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    let lines: Vec<_> = text.lines().filter(|line| !line.contains(" INFO ")).collect();
+    assert!(lines.len() == 1 && lines[0].contains(part), "expected one line with {part:?}, got {text}");
+}
+
+/// A process that listens on a port of its own.
+pub(crate) struct Running {
+    child: Child,
+    pub(crate) base: String,
+}
+
+impl Running {
+    /// Starts a binary that says where it listens.
+    pub(crate) fn start(name: &str, arguments: &[&str]) -> Self {
+        let mut child = Command::new(binary(name))
+            .args(arguments)
+            .args(["--bind", "127.0.0.1:0"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("the binary starts");
+        let mut line = String::new();
+        let stdout = child.stdout.as_mut().expect("its standard output");
+        BufReader::new(stdout).read_line(&mut line).expect("a line");
+        let base =
+            line.trim().strip_prefix("listening on ").unwrap_or_else(|| panic!("{name} said {line:?}")).to_owned();
+        Self { child, base }
+    }
+
+    /// A server on this database.
+    pub(crate) fn server(url: &str) -> Self {
+        Self::start("server", &["--database-url", url])
+    }
+
+    pub(crate) fn caller(&self, token: &str) -> Caller {
+        Caller::new(&self.base, Some(token))
+    }
+
+    pub(crate) fn pid(&self) -> i32 {
+        i32::try_from(self.child.id()).expect("a process id")
+    }
+
+    /// Asks it to stop, and waits until it has.
+    pub(crate) fn stop(mut self) -> ExitStatus {
+        signal("TERM", self.pid());
+        self.child.wait().expect("it ends")
+    }
+
+    /// Ends it at once, in whatever it is doing.
+    pub(crate) fn kill(mut self) {
+        signal("KILL", self.pid());
+        let _ = self.child.wait();
+    }
+
+    /// What is left on its standard output once it has ended.
+    pub(crate) fn rest_of_output(&mut self) -> String {
+        let mut rest = String::new();
+        let stdout = self.child.stdout.as_mut().expect("its standard output");
+        stdout.read_to_string(&mut rest).expect("UTF-8");
+        rest
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if matches!(self.child.try_wait(), Ok(None)) {
+            // By SIGTERM, so that a measured process still writes its coverage.
+            signal("TERM", self.pid());
+            let _ = self.child.wait();
+        }
+    }
+}
+
+/// Sends a signal to one process.
+pub(crate) fn signal(name: &str, pid: i32) {
+    let sent = Command::new("kill").args([format!("-{name}"), pid.to_string()]).status().expect("kill runs");
+    assert!(sent.success(), "cannot send {name} to {pid}");
+}
+
+/// Makes an admin's token on the command line.
+pub(crate) fn admin_token(url: &str) -> String {
+    output_of("server", &["token", "create", "--database-url", url, "--name", "test", "--role", "admin"])
+}

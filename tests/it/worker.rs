@@ -1,0 +1,146 @@
+//! The cleanup worker as a process: alone, beside others, once and for ever.
+
+use std::process::Command;
+
+use serde_json::json;
+
+use crate::support::{
+    app::override_at,
+    caller::Caller,
+    database::{Database, Kind},
+    eventually, on_both_databases,
+    process::{Running, admin_token, binary, fails_with, output_of, run},
+};
+
+on_both_databases! {
+    one_round_removes_what_has_expired_and_says_so,
+    several_workers_record_each_expiry_once,
+    the_loop_removes_counts_and_stops_cleanly,
+}
+
+/// A server with a flag and users; overrides are put with an end so near that it has passed at once.
+async fn scene(database: &Database, users: usize) -> (Running, Caller, Vec<String>) {
+    let server = Running::server(&database.url);
+    let admin = server.caller(&admin_token(&database.url));
+    eventually("the token is known", async || (admin.get("/api/admin/users").await.status == 200).then_some(())).await;
+    admin.post("/api/admin/feature-flags", &json!({"name": "f", "flag_type": "boolean"})).await.expect(201);
+    let mut ids = Vec::new();
+    for number in 0..users {
+        let body = json!({"email": format!("u{number}@example.com")});
+        ids.push(admin.post("/api/admin/users", &body).await.expect(201).json()["id"].as_str().unwrap().to_owned());
+    }
+    (server, admin, ids)
+}
+
+/// An instant this many milliseconds from now.
+fn soon(milliseconds: i64) -> String {
+    let now = flags_domain::Instant::from(time::OffsetDateTime::now_utc());
+    now.plus_micros(milliseconds * 1_000).to_string()
+}
+
+async fn put_expiring(admin: &Caller, users: &[String]) {
+    let end = soon(1_500);
+    for user in users {
+        admin.put(&override_at(user, "f"), &json!({"override_value": true, "expires_at": end})).await.expect(201);
+    }
+    eventually("they have expired", async || {
+        let list = admin.get("/api/admin/flag-overrides?status=active").await.json();
+        (list["total"] == 0).then_some(())
+    })
+    .await;
+}
+
+async fn expiries_in_the_log(database: &Database) -> Vec<uuid::Uuid> {
+    let store = database.store().await;
+    let mut conn = store.conn().await.unwrap();
+    let rows = flags_store::log::read_after(&mut conn, 0, 1_000_000).await.unwrap();
+    rows.into_iter().filter(|row| row.action.as_str() == "expired").filter_map(|row| row.entity_id).collect()
+}
+
+async fn one_round_removes_what_has_expired_and_says_so(kind: Kind) {
+    let database = Database::migrated(kind).await;
+    let (_server, admin, users) = scene(&database, 5).await;
+    let keep = json!({"override_value": true});
+    put_expiring(&admin, &users[1..]).await;
+    admin.put(&override_at(&users[0], "f"), &keep).await.expect(201);
+    let once = || output_of("cleanup-worker", &["--once", "--database-url", &database.url]);
+    assert_eq!(once(), "removed 4 expired overrides");
+    assert_eq!(once(), "removed 0 expired overrides");
+    assert_eq!(admin.get("/api/admin/flag-overrides").await.expect(200).json()["total"], 1);
+    assert_eq!(expiries_in_the_log(&database).await.len(), 4);
+}
+
+async fn several_workers_record_each_expiry_once(kind: Kind) {
+    let database = Database::migrated(kind).await;
+    let (_server, admin, users) = scene(&database, 120).await;
+    put_expiring(&admin, &users).await;
+    let workers: Vec<_> = (0..4)
+        .map(|_| {
+            let mut worker = Command::new(binary("cleanup-worker"));
+            worker
+                .args(["--once", "--database-url", &database.url])
+                .stdout(std::process::Stdio::piped())
+                .spawn()
+                .unwrap()
+        })
+        .collect();
+    let mut removed = 0;
+    for worker in workers {
+        let output = worker.wait_with_output().unwrap();
+        assert!(output.status.success());
+        let text = String::from_utf8(output.stdout).unwrap();
+        removed += text.split(' ').nth(1).unwrap().parse::<usize>().unwrap();
+    }
+    assert_eq!(removed, 120);
+    let mut recorded = expiries_in_the_log(&database).await;
+    assert_eq!(recorded.len(), 120);
+    recorded.sort();
+    recorded.dedup();
+    assert_eq!(recorded.len(), 120, "each once");
+}
+
+async fn the_loop_removes_counts_and_stops_cleanly(kind: Kind) {
+    let database = Database::migrated(kind).await;
+    let (server, admin, users) = scene(&database, 3).await;
+    let worker = Running::start("cleanup-worker", &["--interval", "100ms", "--database-url", &database.url]);
+    let beside = Caller::new(&worker.base, None);
+    beside.get("/healthz").await.expect(200);
+    beside.get("/nope").await.expect(404);
+    put_expiring(&admin, &users).await;
+    eventually("the worker has removed them", async || {
+        (admin.get("/api/admin/flag-overrides").await.json()["total"] == 0).then_some(())
+    })
+    .await;
+    eventually("the worker has counted them", async || {
+        let metrics = beside.get("/metrics").await.expect(200).text;
+        metrics.contains(r#"voiceassist_user_flag_overrides_total{flag_name="f",action="deleted"} 3"#).then_some(())
+    })
+    .await;
+    let metrics = beside.get("/metrics").await.text;
+    assert!(metrics.contains(r#"voiceassist_user_flag_overrides_expired_total{flag_name="f"} 3"#), "{metrics}");
+    assert!(metrics.contains(r#"voiceassist_worker_rounds_total{outcome="ok"}"#), "{metrics}");
+    let served = Caller::new(&server.base, None);
+    eventually("the gauge has fallen to 0", async || {
+        let metrics = served.get("/metrics").await.expect(200).text;
+        metrics.contains(r#"voiceassist_user_flag_overrides_active{flag_name="f"} 0"#).then_some(())
+    })
+    .await;
+    let metrics = served.get("/metrics").await.text;
+    assert!(
+        metrics.contains(r#"voiceassist_user_flag_overrides_total{flag_name="f",action="created"} 3"#),
+        "{metrics}"
+    );
+    assert_eq!(worker.stop().code(), Some(0));
+}
+
+#[test]
+fn a_worker_that_cannot_work_says_why_in_one_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let url = format!("sqlite://{}", folder.path().join("new.db").display());
+    fails_with("cleanup-worker", &["--once", "--database-url", &url], "run `server migrate`");
+    let nowhere = "postgres://nobody@127.0.0.1:1/none";
+    fails_with("cleanup-worker", &["--once", "--database-url", nowhere], "the database is not available");
+    let usage = run("cleanup-worker", &["--once", "--database-url", "mysql://x"]);
+    assert!(!usage.status.success());
+    assert!(String::from_utf8_lossy(&usage.stderr).contains("must start with postgres://"));
+}
