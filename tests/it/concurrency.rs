@@ -86,7 +86,8 @@ async fn concurrent_patches_of_different_fields_both_stay(kind: Kind) {
         let reason = json!({"reason": format!("round {round}")});
         let end = json!({"expires_at": format!("2030-02-01T00:00:{round:02}Z")});
         let (one, two) = tokio::join!(app.admin.patch(&path, &reason), app.admin.patch(&path, &end));
-        (one.expect(200), two.expect(200));
+        one.expect(200);
+        two.expect(200);
         let now = app.admin.get(&path).await.expect(200).json();
         assert_eq!((&now["reason"], &now["expires_at"]), (&reason["reason"], &end["expires_at"]));
     }
@@ -96,7 +97,8 @@ async fn concurrent_patches_of_different_fields_both_stay(kind: Kind) {
         let owner = json!({"owner": format!("owner {round}")});
         let tags = json!({"tags": [format!("tag {round}")]});
         let (one, two) = tokio::join!(app.admin.patch(flag, &owner), app.admin.patch(flag, &tags));
-        (one.expect(200), two.expect(200));
+        one.expect(200);
+        two.expect(200);
         let now = app.admin.get(flag).await.expect(200).json();
         assert_eq!((&now["owner"], &now["tags"]), (&owner["owner"], &tags["tags"]));
     }

@@ -108,16 +108,14 @@ async fn a_change_through_one_server_is_served_by_another(kind: Kind) {
     ];
     let ann = two.caller(&output_of("server", &words));
     let is = async |value: bool| {
-        let begun = std::time::Instant::now();
         eventually("the other server serves it", async || {
             (ann.get("/api/flags/me/f").await.json()["value"] == value).then_some(())
         })
         .await;
-        begun.elapsed()
     };
     is(false).await;
     admin.put(&override_at(id, "f"), &json!({"override_value": true})).await.expect(201);
-    println!("served by the other server after {:?}", is(true).await);
+    is(true).await;
     let set = admin.put(&override_at(id, "f"), &json!({"override_value": false})).await.expect(200);
     // Asked for that revision, the other server waits for it instead of answering from before.
     let revision = [("flags-min-revision", set.header("flags-revision"))];

@@ -35,6 +35,9 @@ pub(crate) async fn run(args: RunArgs) -> Result<(), Failure> {
     } else {
         store.migrate().await?;
     }
+    for gap in store.durability_gaps().await? {
+        tracing::warn!("the database runs with {gap}: acknowledged writes may be lost in a crash");
+    }
     let listener = listen(args.bind)?;
     let metrics_listener = args.metrics_bind.map(listen).transpose()?;
     let (app, feed) = build(store, &args).await?;

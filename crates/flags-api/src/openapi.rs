@@ -1,12 +1,19 @@
 //! The OpenAPI document, made of what stands at the handlers.
 
-use utoipa::openapi::{
-    Components, ComponentsBuilder, InfoBuilder, LicenseBuilder, OpenApi, OpenApiBuilder, PathsBuilder, RefOr, Schema,
-    security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme},
-    tag::TagBuilder,
+use utoipa::{
+    PartialSchema as _, ToResponse as _, ToSchema as _,
+    openapi::{
+        Components, ComponentsBuilder, InfoBuilder, LicenseBuilder, OpenApi, OpenApiBuilder, PathsBuilder, RefOr,
+        Schema,
+        security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme},
+        tag::TagBuilder,
+    },
 };
 
-use crate::routes;
+use crate::{
+    problem::{ProblemBody, ProblemResponse},
+    routes,
+};
 
 /// The whole document. The committed copy is `docs/openapi.json`; a test compares them.
 pub fn openapi() -> OpenApi {
@@ -35,13 +42,20 @@ pub fn openapi() -> OpenApi {
 
 const BEARER: &str = "bearer";
 
-fn components(schemas: Vec<(String, RefOr<Schema>)>) -> Components {
+fn components(mut schemas: Vec<(String, RefOr<Schema>)>) -> Components {
     let bearer = HttpBuilder::new()
         .scheme(HttpAuthScheme::Bearer)
         .bearer_format("flg_…")
         .description(Some("An API token"))
         .build();
-    ComponentsBuilder::new().schemas_from_iter(schemas).security_scheme(BEARER, SecurityScheme::Http(bearer)).build()
+    let (problem, response) = ProblemResponse::response();
+    ProblemBody::schemas(&mut schemas);
+    schemas.push((ProblemBody::name().into_owned(), ProblemBody::schema()));
+    ComponentsBuilder::new()
+        .schemas_from_iter(schemas)
+        .response(problem, response)
+        .security_scheme(BEARER, SecurityScheme::Http(bearer))
+        .build()
 }
 
 fn tags() -> Vec<utoipa::openapi::Tag> {

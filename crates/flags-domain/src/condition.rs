@@ -10,6 +10,7 @@ use crate::{
     instant::Instant,
     rule::{Condition, Operator},
     serve::MAX_ATTRIBUTE_LENGTH,
+    value::{MAX_VALUE_BYTES, MAX_VALUE_DEPTH, check_json},
     violation::{Violation, check_key},
 };
 
@@ -50,6 +51,10 @@ impl CompiledCondition {
     pub(crate) fn compile(condition: &Condition) -> Result<Self, Vec<Violation>> {
         let mut found: Vec<_> =
             check_key("/attribute", &condition.attribute, MAX_ATTRIBUTE_LENGTH).into_iter().collect();
+        let values = condition.values.iter().enumerate();
+        found.extend(values.filter_map(|(index, value)| {
+            check_json(&format!("/values/{index}"), value, MAX_VALUE_BYTES, MAX_VALUE_DEPTH).err()
+        }));
         match Test::compile(condition.operator, &condition.values) {
             Ok(test) if found.is_empty() => {
                 Ok(Self { attribute: condition.attribute.as_str().into(), test, negate: condition.negate })
@@ -263,6 +268,7 @@ mod tests {
         assert_eq!(codes(Operator::Equals, json!(["a", 1, true])), []);
         assert_eq!(codes(Operator::Equals, json!(["a", null])), at(1));
         assert_eq!(codes(Operator::Contains, json!([1])), at(0));
+        assert_eq!(codes(Operator::Contains, json!(["a\0"])), [("/values/0".into(), "nul_character")]);
         assert_eq!(codes(Operator::Lt, json!(["1"])), at(0));
         assert_eq!(codes(Operator::Before, json!(["2026-01-01"])), at(0));
         assert_eq!(codes(Operator::SemverGt, json!(["1.0.0", "x"])), at(1));

@@ -2,7 +2,7 @@
 
 use flags_domain::{Flag, FlagName, Instant, MAX_REASON_LENGTH, OverrideStatus, UserOverride, Violation, check_text};
 use flags_store::{
-    Author, Page, Tx, flags,
+    Author, Page, StoreError, Tx, flags,
     overrides::{self, ListedOverride, OverrideFilter, OverrideOrder, OverrideRecord},
     users,
 };
@@ -236,6 +236,7 @@ impl Command for CreateOverride {
             return Err(Conflict::OverrideExists.into());
         }
         let record = insert(tx, author, self.user_id, &self.flag_name, &self.input).await?;
+        let record = record.ok_or(Conflict::OverrideExists)?;
         Ok(ListedOverride { record, user_email })
     }
 }
@@ -258,6 +259,8 @@ impl Command for SetOverride {
         let Some(record) = present else {
             check_input(&self.input, &flag, tx.now())?;
             let record = insert(tx, author, self.user_id, &self.flag_name, &self.input).await?;
+            // Another transaction was faster: the next attempt finds what it created.
+            let record = record.ok_or_else(|| StoreError::Collision("an override was created meanwhile".to_owned()))?;
             return Ok((Placed::Created, ListedOverride { record, user_email }));
         };
         let patch = OverridePatch {
@@ -336,13 +339,14 @@ async fn claim_unexpired(tx: &mut Tx, user_id: Uuid, flag_name: &str) -> Result<
     Ok(None)
 }
 
+/// Creates the override; `None` if another transaction was faster.
 async fn insert(
     tx: &mut Tx,
     author: &Author,
     user_id: Uuid,
     flag_name: &FlagName,
     input: &OverrideInput,
-) -> Result<OverrideRecord> {
+) -> Result<Option<OverrideRecord>> {
     let now = tx.now();
     let user_override = UserOverride {
         id: Uuid::now_v7(),
@@ -356,10 +360,8 @@ async fn insert(
         updated_at: now,
         expires_at: input.expires_at,
     };
-    if !overrides::insert(tx, &user_override).await? {
-        return Err(Conflict::OverrideExists.into());
-    }
-    Ok(OverrideRecord { user_override, revision: 0 })
+    let inserted = overrides::insert(tx, &user_override).await?;
+    Ok(inserted.then_some(OverrideRecord { user_override, revision: 0 }))
 }
 
 /// Changes what `patch` names; nothing is written if nothing differs.

@@ -201,10 +201,10 @@ pub async fn read_after(conn: &mut Conn, after: i64, limit: usize) -> Result<Vec
         let newer = change_log::table.filter(change_log::revision.gt(after));
         newer.order((change_log::revision, change_log::ord)).limit(bound).select(Row::as_select()).load(c).await
     })?;
-    let [first, .., last] = rows.as_slice() else {
-        return rows.into_iter().map(LoggedChange::try_from).collect();
+    let ends = rows.as_slice().first().zip(rows.as_slice().last());
+    let Some((first, last)) = ends.map(|(first, last)| (first.revision, last.revision)) else {
+        return Ok(Vec::new());
     };
-    let (first, last) = (first.revision, last.revision);
     if rows.len() < limit {
         return rows.into_iter().map(LoggedChange::try_from).collect();
     }

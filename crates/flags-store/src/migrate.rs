@@ -1,6 +1,8 @@
 //! Migrations, compiled into the program, one folder a database with the same numbers and names.
 
-use diesel::migration::MigrationSource as _;
+use std::path::Path;
+
+use diesel::{backend::Backend, migration::MigrationSource, pg::Pg};
 use diesel_async::{AsyncConnection, AsyncMigrationHarness, AsyncPgConnection, SimpleAsyncConnection};
 use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
 
@@ -19,65 +21,77 @@ const LOCK: &str = "SELECT pg_advisory_lock(7224013390231)";
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 fn failed(error: impl Into<BoxError>) -> StoreError {
-    let error = error.into();
-    StoreError::Refused(format!("a migration failed: {error}"))
+    StoreError::Refused(format!("a migration failed: {}", error.into()))
 }
 
-/// Opens a connection of its own, as a migration may take longer than the limits of a pooled one.
-async fn postgres(url: &str) -> Result<AsyncPgConnection> {
-    AsyncPgConnection::establish(url).await.map_err(|e| StoreError::Unavailable(e.to_string()))
+/// What to do with a database's migrations.
+#[derive(Clone, Copy)]
+enum Task {
+    Up,
+    Down,
+    /// Change nothing, return the versions that are applied.
+    Look,
 }
 
-/// Runs `$body` with a migration harness and the migrations of the database at `$url`. Programs that start together
-/// migrate one after the other.
-macro_rules! with_harness {
-    ($url:expr, |$harness:ident, $source:ident| $body:expr) => {
-        match $url {
-            DatabaseUrl::Postgres(url) => {
-                let mut conn = postgres(url).await?;
-                conn.batch_execute(LOCK).await?;
-                let mut $harness = AsyncMigrationHarness::new(conn);
-                let $source = POSTGRES;
-                $body
-            }
-            DatabaseUrl::Sqlite(path) => {
-                let path = path.to_string_lossy();
-                let conn = backend::sqlite::connect(&path).await;
-                let conn = conn.map_err(|e| StoreError::Unavailable(e.to_string()))?;
-                let mut $harness = AsyncMigrationHarness::new(conn);
-                let $source = SQLITE;
-                $body
-            }
-        }
+impl Task {
+    fn carry_out<DB: Backend>(
+        self,
+        harness: &mut impl MigrationHarness<DB>,
+        source: impl MigrationSource<DB>,
+    ) -> std::result::Result<Vec<String>, BoxError> {
+        let versions = match self {
+            Self::Up => harness.run_pending_migrations(source)?,
+            Self::Down => harness.revert_all_migrations(source)?,
+            Self::Look => harness.applied_migrations()?,
+        };
+        Ok(versions.into_iter().map(|version| version.to_string()).collect())
+    }
+}
+
+/// Programs that start together migrate one after the other, under a lock. The connection is one of its own, as a
+/// migration may take longer than the limits of a pooled one.
+async fn postgres(url: &str, task: Task) -> Result<Vec<String>> {
+    let mut conn = AsyncPgConnection::establish(url).await.map_err(|e| StoreError::Unavailable(e.to_string()))?;
+    conn.batch_execute(LOCK).await?;
+    task.carry_out(&mut AsyncMigrationHarness::new(conn), POSTGRES).map_err(failed)
+}
+
+/// The same; here the lock is the transaction around all migrations.
+async fn sqlite(path: &Path, task: Task) -> Result<Vec<String>> {
+    let path = path.to_string_lossy().into_owned();
+    let work = move || {
+        let mut conn = backend::sqlite::establish(&path).map_err(|e| StoreError::Unavailable(e.to_string()))?;
+        conn.immediate_transaction(|conn| {
+            let outcome = task.carry_out(conn, SQLITE);
+            outcome.map_err(diesel::result::Error::QueryBuilderError)
+        })
+        .map_err(|error| match error {
+            diesel::result::Error::QueryBuilderError(error) => failed(error),
+            other => other.into(),
+        })
     };
+    tokio::task::spawn_blocking(work).await.map_err(|e| StoreError::Refused(e.to_string()))?
+}
+
+async fn carry_out(url: &DatabaseUrl, task: Task) -> Result<Vec<String>> {
+    match url {
+        DatabaseUrl::Postgres(url) => postgres(url, task).await,
+        DatabaseUrl::Sqlite(path) => sqlite(path, task).await,
+    }
 }
 
 /// Applies all that are missing and returns their versions.
 pub(crate) async fn up(url: &DatabaseUrl) -> Result<Vec<String>> {
-    with_harness!(url, |harness, source| {
-        let versions = harness.run_pending_migrations(source).map_err(failed)?;
-        Ok(versions.into_iter().map(|version| version.to_string()).collect())
-    })
+    carry_out(url, Task::Up).await
 }
 
 /// Takes all back, newest first, and returns their versions. Everything that is stored is lost.
 pub async fn down(url: &DatabaseUrl) -> Result<Vec<String>> {
-    with_harness!(url, |harness, source| {
-        let versions = harness.revert_all_migrations(source).map_err(failed)?;
-        Ok(versions.into_iter().map(|version| version.to_string()).collect())
-    })
+    carry_out(url, Task::Down).await
 }
 
 /// Whether all migrations of this program, and no later ones, are applied.
 pub(crate) async fn is_current(url: &DatabaseUrl) -> Result<bool> {
-    with_harness!(url, |harness, source| {
-        let applied = harness.applied_migrations().map_err(failed)?.len();
-        Ok(applied == count(&source)?)
-    })
-}
-
-fn count(source: &EmbeddedMigrations) -> Result<usize> {
-    let migrations = source.migrations();
-    let migrations: Vec<Box<dyn diesel::migration::Migration<diesel::pg::Pg>>> = migrations.map_err(failed)?;
-    Ok(migrations.len())
+    let known = MigrationSource::<Pg>::migrations(&POSTGRES).map_err(failed)?.len();
+    Ok(carry_out(url, Task::Look).await?.len() == known)
 }

@@ -84,11 +84,17 @@ impl Store {
             }
         };
         let store = Self { url: url.clone(), pools, runtime: Handle::current() };
-        let mut conn = store.conn().await?;
-        if let Backend::Postgres(object) = &mut conn.0 {
-            backend::postgres::warn_if_not_durable(object).await?;
-        }
+        store.conn().await?;
         Ok(store)
+    }
+
+    /// Settings under which the database may lose acknowledged writes in a crash, as `name = value`.
+    pub async fn durability_gaps(&self) -> Result<Vec<String>> {
+        match &mut self.conn().await?.0 {
+            Backend::Postgres(object) => Ok(backend::postgres::durability_gaps(object).await?),
+            // Every connection asks SQLite for `synchronous = FULL`.
+            Backend::Sqlite(_) => Ok(Vec::new()),
+        }
     }
 
     /// Where the state is kept.

@@ -32,7 +32,8 @@ pub(crate) struct TestApp {
     pub(crate) core: Core,
     pub(crate) replica: Arc<Replica>,
     pub(crate) clock: Arc<ManualClock>,
-    pub(crate) database: Database,
+    /// Gone with this.
+    _database: Database,
     feed: tokio::task::JoinHandle<()>,
     server: actix_web::dev::ServerHandle,
     base: String,
@@ -73,7 +74,7 @@ impl TestApp {
         tokio::spawn(server);
         let token = make_token(&core, Grant::Role(Role::Admin), None, None).await;
         let (admin, nobody) = (Caller::new(&base, Some(&token)), Caller::new(&base, None));
-        Self { admin, nobody, core, replica, clock, database, feed, server: handle, base }
+        Self { admin, nobody, core, replica, clock, _database: database, feed, server: handle, base }
     }
 
     /// Puts the clock to an instant of the year 2030, such as `01-01T00:00:05Z`.

@@ -1,7 +1,7 @@
 //! The real binaries, started as processes and ended by signals.
 
 use std::{
-    io::{BufRead as _, BufReader, Read as _},
+    io::{BufRead as _, BufReader},
     path::PathBuf,
     process::{Child, Command, ExitStatus, Output, Stdio},
 };
@@ -89,14 +89,6 @@ impl Running {
     pub(crate) fn kill(mut self) {
         signal("KILL", self.pid());
         let _ = self.child.wait();
-    }
-
-    /// What is left on its standard output once it has ended.
-    pub(crate) fn rest_of_output(&mut self) -> String {
-        let mut rest = String::new();
-        let stdout = self.child.stdout.as_mut().expect("its standard output");
-        stdout.read_to_string(&mut rest).expect("UTF-8");
-        rest
     }
 }
 

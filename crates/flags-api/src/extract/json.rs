@@ -10,7 +10,10 @@ use actix_web::{
 };
 use flags_domain::Violation;
 use futures_util::StreamExt as _;
-use serde::{Deserialize, Deserializer, de::DeserializeOwned};
+use serde::{
+    Deserialize, Deserializer,
+    de::{DeserializeOwned, IgnoredAny},
+};
 use serde_path_to_error::{Path, Segment};
 
 use crate::problem::Problem;
@@ -72,34 +75,26 @@ async fn read_body(request: &HttpRequest, mut payload: Payload, limit: usize) ->
     Ok(body.freeze())
 }
 
+/// 400 only for bytes that are no JSON; JSON of the wrong shape is 422.
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
-    let mut reader = serde_json::Deserializer::from_slice(bytes);
-    let value = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
+    let no_json =
+        |why: String| Problem::new(StatusCode::BAD_REQUEST, "invalid_json", format!("the body is no JSON: {why}"));
+    let text = std::str::from_utf8(bytes).map_err(|error| no_json(error.to_string()))?;
+    serde_json::from_str::<IgnoredAny>(text).map_err(|error| no_json(error.to_string()))?;
+    // Serde would take an array for a struct, field by field.
+    if !text.trim_start().starts_with('{') {
+        return Err(Violation::new("", "invalid_type", "the body must be a JSON object").into());
+    }
+    let mut reader = serde_json::Deserializer::from_str(text);
+    serde_path_to_error::deserialize(&mut reader).map_err(|error| {
         let pointer = pointer(error.path());
-        refuse(&pointer, &error.into_inner())
-    })?;
-    reader.end().map_err(|error| refuse("", &error))?;
-    Ok(value)
-}
-
-/// 400 only for bytes that are no JSON; JSON that cannot be taken is 422.
-fn refuse(pointer: &str, error: &serde_json::Error) -> Problem {
-    let text = error.to_string();
-    let message = text.split(" at line ").next().unwrap_or_default();
-    if error.is_data() {
-        return shape_violation(pointer, message).into();
-    }
-    if message.starts_with("recursion limit exceeded") {
-        return Violation::new(pointer, "too_deep", "is nested too deep").into();
-    }
-    if message.starts_with("number out of range") {
-        return Violation::new(pointer, "number_out_of_range", "numbers must be finite doubles").into();
-    }
-    Problem::new(StatusCode::BAD_REQUEST, "invalid_json", format!("the body is no JSON: {text}"))
+        shape_violation(&pointer, &error.into_inner().to_string()).into()
+    })
 }
 
 /// Serde says in words what is wrong; clients get it with a pointer and a code.
-fn shape_violation(pointer: &str, message: &str) -> Violation {
+fn shape_violation(pointer: &str, text: &str) -> Violation {
+    let message = text.split(" at line ").next().unwrap_or_default();
     let field = message.split('`').nth(1).unwrap_or_default();
     let at = |field: &str| {
         if pointer.ends_with(&format!("/{field}")) { pointer.to_owned() } else { format!("{pointer}/{field}") }
@@ -110,6 +105,10 @@ fn shape_violation(pointer: &str, message: &str) -> Violation {
         Violation::new(at(field), "unknown_field", message.to_owned())
     } else if message.starts_with("duplicate field") {
         Violation::new(at(field), "duplicate", "this field stands twice")
+    } else if message.starts_with("recursion limit exceeded") {
+        Violation::new(pointer, "too_deep", "is nested too deep")
+    } else if message.starts_with("number out of range") {
+        Violation::new(pointer, "number_out_of_range", "numbers must be finite doubles")
     } else {
         Violation::new(pointer, "invalid_type", message.to_owned())
     }
@@ -172,7 +171,11 @@ mod tests {
         check(r#"{"name":1}"#, 422, json!([["/name", "invalid_type"]]));
         check(r#"{"name":"a","items":[1,"x"]}"#, 422, json!([["/items/1", "invalid_type"]]));
         check(r#"{"name":1e999}"#, 422, json!([["/name", "number_out_of_range"]]));
-        check(&"[".repeat(500), 422, json!([["", "invalid_type"]]));
-        check(&format!(r#"{{"name":{}"#, "[".repeat(500)), 422, json!([["/name", "invalid_type"]]));
+        check("{} {}", 400, json!([]));
+        check(r#"{"name":null,}"#, 400, json!([]));
+        check(&"[".repeat(500), 400, json!([]));
+        let deep = format!("{}{}", "[".repeat(500), "]".repeat(500));
+        check(&deep, 422, json!([["", "invalid_type"]]));
+        check(&format!(r#"{{"name":"a","items":{deep}}}"#), 422, json!([["/items/0", "invalid_type"]]));
     }
 }

@@ -147,41 +147,41 @@ pub(crate) struct CreateFlag {
 }
 
 /// The fields of a flag that are to change. Each named field is replaced whole.
-#[derive(Default, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct PatchFlag {
     /// `null` clears it.
-    #[serde(deserialize_with = "present")]
+    #[serde(default, deserialize_with = "present")]
     #[schema(value_type = Option<String>, max_length = 2000)]
     description: Option<Option<String>>,
     /// `null` clears it.
-    #[serde(deserialize_with = "present")]
+    #[serde(default, deserialize_with = "present")]
     #[schema(value_type = Option<String>, max_length = 255)]
     owner: Option<Option<String>>,
-    #[serde(deserialize_with = "present")]
+    #[serde(default, deserialize_with = "present")]
     #[schema(nullable = false, max_items = 50)]
     tags: Option<Vec<String>>,
-    #[serde(deserialize_with = "present")]
+    #[serde(default, deserialize_with = "present")]
     #[schema(nullable = false)]
     enabled: Option<bool>,
     /// Reordering them moves users of splits between variants.
-    #[serde(deserialize_with = "present")]
+    #[serde(default, deserialize_with = "present")]
     #[schema(nullable = false)]
     variants: Option<Vec<Variant>>,
-    #[serde(deserialize_with = "present")]
+    #[serde(default, deserialize_with = "present")]
     #[schema(nullable = false)]
     default: Option<Serve>,
-    #[serde(deserialize_with = "present")]
+    #[serde(default, deserialize_with = "present")]
     #[schema(nullable = false)]
     off_variant: Option<String>,
-    #[serde(deserialize_with = "present")]
+    #[serde(default, deserialize_with = "present")]
     #[schema(nullable = false, max_items = 1000)]
     targeting_rules: Option<Vec<TargetingRule>>,
     /// Changing it moves users of splits between variants.
-    #[serde(deserialize_with = "present")]
+    #[serde(default, deserialize_with = "present")]
     #[schema(nullable = false)]
     salt: Option<String>,
-    #[serde(deserialize_with = "present")]
+    #[serde(default, deserialize_with = "present")]
     #[schema(nullable = false)]
     client_visible: Option<bool>,
 }

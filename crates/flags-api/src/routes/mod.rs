@@ -19,7 +19,7 @@ use actix_web::{
     web::{self, ServiceConfig},
 };
 use utoipa::{
-    __dev::SchemaReferences,
+    __dev::{SchemaReferences, Tags},
     openapi::{HttpMethod, OpenApi, PathItem, RefOr, Schema, path::PathItemBuilder},
 };
 use utoipa_swagger_ui::SwaggerUi;
@@ -43,12 +43,14 @@ pub(crate) struct Described {
 
 impl Routes {
     /// Adds the handler that `P` describes.
-    pub(crate) fn add<P: utoipa::Path + SchemaReferences>(&mut self, route: Route) {
+    pub(crate) fn add<P: utoipa::Path + SchemaReferences + Tags<'static>>(&mut self, route: Route) {
         let mut schemas = Vec::new();
         P::schemas(&mut schemas);
         let mut item = PathItemBuilder::new();
         for method in P::methods() {
-            item = item.operation(method, P::operation());
+            let mut operation = P::operation();
+            operation.tags = Some(P::tags().into_iter().map(ToOwned::to_owned).collect());
+            item = item.operation(method, operation);
         }
         self.described.push(Described { path: P::path(), item: item.build(), schemas });
         let Some(method) = P::methods().first().map(actix_method) else { return };

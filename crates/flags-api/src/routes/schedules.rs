@@ -93,20 +93,20 @@ pub(crate) struct CreateScheduledChange {
 }
 
 /// The fields of a pending change that are to change; `null` takes one away.
-#[derive(Default, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct PatchScheduledChange {
     /// In the future.
-    #[serde(deserialize_with = "present")]
+    #[serde(default, deserialize_with = "present")]
     #[schema(value_type = String, format = DateTime, required = false)]
     scheduled_at: Option<Instant>,
-    #[serde(deserialize_with = "present")]
+    #[serde(default, deserialize_with = "present")]
     #[schema(value_type = Option<Serve>)]
     serve: Option<Option<Serve>>,
-    #[serde(deserialize_with = "present")]
+    #[serde(default, deserialize_with = "present")]
     #[schema(value_type = Option<bool>)]
     enabled: Option<Option<bool>>,
-    #[serde(deserialize_with = "present")]
+    #[serde(default, deserialize_with = "present")]
     #[schema(value_type = Option<String>, max_length = 2000)]
     description: Option<Option<String>>,
 }

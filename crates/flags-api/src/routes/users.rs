@@ -104,23 +104,23 @@ const fn plain_user() -> Role {
 }
 
 /// The fields of a user that are to change. Each named field is replaced whole.
-#[derive(Default, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct PatchUser {
-    #[serde(deserialize_with = "present")]
+    #[serde(default, deserialize_with = "present")]
     #[schema(nullable = false, max_length = 254)]
     email: Option<String>,
     /// `null` clears it.
-    #[serde(deserialize_with = "present")]
+    #[serde(default, deserialize_with = "present")]
     #[schema(value_type = Option<String>, max_length = 255)]
     display_name: Option<Option<String>>,
-    #[serde(deserialize_with = "present")]
+    #[serde(default, deserialize_with = "present")]
     #[schema(nullable = false)]
     role: Option<Role>,
-    #[serde(deserialize_with = "present")]
+    #[serde(default, deserialize_with = "present")]
     #[schema(nullable = false)]
     attributes: Option<Map<String, Value>>,
-    #[serde(deserialize_with = "present")]
+    #[serde(default, deserialize_with = "present")]
     #[schema(nullable = false)]
     active: Option<bool>,
 }

@@ -57,14 +57,11 @@ struct Setting {
 }
 
 /// An acknowledged write survives a crash only if the server waits for its disk.
-pub(crate) async fn warn_if_not_durable(conn: &mut AsyncPgConnection) -> Result<()> {
+pub(crate) async fn durability_gaps(conn: &mut AsyncPgConnection) -> QueryResult<Vec<String>> {
     let query =
         "SELECT name, setting FROM pg_settings WHERE name IN ('fsync', 'synchronous_commit') AND setting = 'off'";
     let off: Vec<Setting> = sql_query(query).load(conn).await?;
-    for Setting { name, setting } in off {
-        tracing::warn!("PostgreSQL runs with {name} = {setting}: acknowledged writes may be lost in a crash");
-    }
-    Ok(())
+    Ok(off.into_iter().map(|Setting { name, setting }| format!("{name} = {setting}")).collect())
 }
 
 /// How a row is held until the end of the transaction.

@@ -4,11 +4,11 @@ use std::path::Path;
 
 use diesel::{
     ConnectionError, ConnectionResult, ExpressionMethods, QueryDsl, QueryResult,
-    connection::{AnsiTransactionManager, SimpleConnection as _},
+    connection::{AnsiTransactionManager, Connection as _, SimpleConnection as _},
     sqlite::SqliteConnection,
 };
 use diesel_async::{
-    AsyncConnection, RunQueryDsl,
+    RunQueryDsl,
     pooled_connection::{AsyncDieselConnectionManager, ManagerConfig, deadpool::Pool},
 };
 use futures_util::FutureExt as _;
@@ -33,7 +33,7 @@ pub(crate) fn pool(path: &Path) -> Result<Pool<AsyncSqliteConnection>> {
     let mut config = ManagerConfig::default();
     config.custom_setup = Box::new(|path| {
         let path = path.to_owned();
-        async move { connect(&path).await }.boxed()
+        connect(path).boxed()
     });
     let path = path.to_str().ok_or_else(|| StoreError::Unavailable("the file's path is not UTF-8".to_owned()))?;
     let manager = AsyncDieselConnectionManager::new_with_config(path, config);
@@ -47,12 +47,17 @@ pub(crate) fn pool(path: &Path) -> Result<Pool<AsyncSqliteConnection>> {
         .map_err(|e| StoreError::Unavailable(e.to_string()))
 }
 
-pub(crate) async fn connect(path: &str) -> ConnectionResult<AsyncSqliteConnection> {
-    let mut conn = AsyncSqliteConnection::establish(path).await?;
-    conn.spawn_blocking(|conn: &mut SqliteConnection| conn.batch_execute(PRAGMAS))
-        .await
-        .map_err(ConnectionError::CouldntSetupConfiguration)?;
+/// A connection as this program wants it.
+pub(crate) fn establish(path: &str) -> ConnectionResult<SqliteConnection> {
+    let mut conn = SqliteConnection::establish(path)?;
+    conn.batch_execute(PRAGMAS).map_err(ConnectionError::CouldntSetupConfiguration)?;
     Ok(conn)
+}
+
+async fn connect(path: String) -> ConnectionResult<AsyncSqliteConnection> {
+    let made = tokio::task::spawn_blocking(move || establish(&path)).await;
+    let conn = made.map_err(|error| ConnectionError::BadConnection(error.to_string()))??;
+    Ok(AsyncSqliteConnection::new(conn))
 }
 
 /// Row by row: diesel-async has no batch insert for SQLite, and there are no round trips to save.

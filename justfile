@@ -1,0 +1,49 @@
+# Feature flags with user overrides: the index of commands. `just` alone lists them.
+
+set shell := ["bash", "-euo", "pipefail", "-c"]
+
+# List the commands
+default:
+    @just --list --unsorted
+
+# Start server and worker with demo data on SQLite; Ctrl-C stops both
+run:
+    cargo build --bins
+    scripts/run-demo.sh
+
+# Run all tests on both databases (installs PostgreSQL by apt where it is missing)
+test: postgres
+    cargo build --workspace --bins
+    cargo test --workspace
+
+# Everything a change must pass: formatting, lints, documentation, tests
+ci: check test
+
+# Formatting, lints and documentation
+check:
+    cargo fmt --all --check
+    cargo clippy --workspace --all-targets -- -D warnings
+    RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items
+    scripts/check-layers.sh
+
+# Measure how much of the code the tests run (installs what it needs); fails below 85 % of lines
+coverage: postgres
+    scripts/coverage.sh
+
+# Measure evaluation in nanoseconds and the server in requests
+bench:
+    cargo bench -p flags-domain --bench resolve
+    cargo bench -p flags-api --bench me
+
+# Write the OpenAPI document after the API has changed
+openapi:
+    cargo run --quiet --bin server -- openapi > docs/openapi.json
+
+# Format everything
+fmt:
+    cargo fmt --all
+
+# Install PostgreSQL by apt if its server programs are missing
+[private]
+postgres:
+    scripts/ensure-postgres.sh

@@ -1,0 +1,19 @@
+#!/usr/bin/env bash
+# Line coverage of all crates by all tests, the processes that the tests start included.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+if ! command -v llvm-cov-22 >/dev/null; then
+    sudo=''
+    [ "$(id -u)" -eq 0 ] || sudo='sudo'
+    $sudo apt-get update -qq
+    DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq llvm-22
+fi
+cargo llvm-cov --version >/dev/null 2>&1 || cargo install cargo-llvm-cov --locked
+export LLVM_COV=/usr/bin/llvm-cov-22 LLVM_PROFDATA=/usr/bin/llvm-profdata-22
+
+eval "$(cargo llvm-cov show-env --sh 2>/dev/null || cargo llvm-cov show-env --export-prefix)"
+cargo llvm-cov clean --workspace
+cargo build --workspace --bins
+cargo test --workspace
+cargo llvm-cov report --ignore-filename-regex '(^|/)tests/' --fail-under-lines "${1:-85}"

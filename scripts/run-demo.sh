@@ -1,0 +1,45 @@
+#!/usr/bin/env bash
+# Server and worker on a fresh SQLite file with demo data, until Ctrl-C. Every start begins anew.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+bind="${FLAGS_BIND:-127.0.0.1:8080}"
+bin="${CARGO_TARGET_DIR:-target}/debug"
+folder="$(mktemp -d)"
+url="sqlite://$folder/flags.db"
+server='' worker=''
+
+stop() {
+    trap - INT TERM EXIT
+    for pid in $worker $server; do
+        kill -TERM "$pid" 2>/dev/null || true
+    done
+    wait
+    rm -rf "$folder"
+    echo 'stopped'
+}
+trap stop EXIT
+trap 'exit 0' INT TERM
+
+guide="$("$bin/server" demo --database-url "$url" --bind "$bind")"
+# In process groups of their own, so that Ctrl-C reaches this script alone, which then stops them in order.
+set -m
+"$bin/server" --database-url "$url" --bind "$bind" &
+server=$!
+"$bin/cleanup-worker" --database-url "$url" --interval 5s &
+worker=$!
+set +m
+ready=''
+for _ in $(seq 100); do
+    kill -0 "$server" 2>/dev/null || exit 1
+    if (exec 3<>"/dev/tcp/${bind%:*}/${bind##*:}") 2>/dev/null; then
+        ready=yes
+        break
+    fi
+    sleep 0.1
+done
+[ -n "$ready" ] || { echo "the server does not answer on $bind" >&2; exit 1; }
+printf '\n%s\n\nRunning on http://%s with a new database (%s). Ctrl-C stops server and worker.\n' "$guide" "$bind" "$url"
+wait -n "$server" "$worker"
+echo 'a process ended on its own' >&2
+exit 1
