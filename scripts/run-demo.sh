@@ -24,22 +24,18 @@ trap 'exit 0' INT TERM
 guide="$("$bin/server" demo --database-url "$url" --bind "$bind")"
 # In process groups of their own, so that Ctrl-C reaches this script alone, which then stops them in order.
 set -m
-"$bin/server" --database-url "$url" --bind "$bind" &
+"$bin/server" --database-url "$url" --bind "$bind" >"$folder/server.out" &
 server=$!
+set +m
+until grep -q '^listening on' "$folder/server.out"; do
+    kill -0 "$server" 2>/dev/null || exit 1
+    sleep 0.1
+done
+set -m
 "$bin/cleanup-worker" --database-url "$url" --interval 5s &
 worker=$!
 set +m
-ready=''
-for _ in $(seq 100); do
-    kill -0 "$server" 2>/dev/null || exit 1
-    if (exec 3<>"/dev/tcp/${bind%:*}/${bind##*:}") 2>/dev/null; then
-        ready=yes
-        break
-    fi
-    sleep 0.1
-done
-[ -n "$ready" ] || { echo "the server does not answer on $bind" >&2; exit 1; }
 printf '\n%s\n\nRunning on http://%s with a new database (%s). Ctrl-C stops server and worker.\n' "$guide" "$bind" "$url"
-wait -n "$server" "$worker"
+wait -n "$server" "$worker" || true
 echo 'a process ended on its own' >&2
 exit 1

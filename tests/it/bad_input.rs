@@ -320,6 +320,11 @@ async fn every_field_of_every_request_of_every_wrong_type(kind: Kind) {
         "variants": [{"id": "a", "name": "n", "value": "A", "description": "d"}, {"id": "b", "value": "B"}],
         "default": serve, "off_variant": "a", "targeting_rules": [rule], "salt": "s", "client_visible": true,
     });
+    let plan = json!({"scheduled_at": "2032-01-01T00:00:00Z", "enabled": false});
+    let plans = "/api/admin/feature-flags/f/scheduled-changes";
+    let planned = app.admin.post(plans, &plan).await.expect(201).header("location").to_owned();
+    let on = json!({"variant": "on"});
+    let switch = json!([{"id": "on", "value": true}, {"id": "off", "value": false}]);
     let requests = [
         (
             Method::POST,
@@ -361,6 +366,16 @@ async fn every_field_of_every_request_of_every_wrong_type(kind: Kind) {
             Method::PATCH,
             format!("/api/admin/users/{ann}"),
             json!({"email": "y@example.com", "display_name": "n", "role": "user", "attributes": {"a": 1}, "active": true}),
+        ),
+        (
+            Method::PATCH,
+            planned,
+            json!({"scheduled_at": "2033-01-01T00:00:00Z", "serve": on, "enabled": true, "description": "d"}),
+        ),
+        (
+            Method::PATCH,
+            "/api/admin/feature-flags/f".to_owned(),
+            json!({"variants": switch, "targeting_rules": [{"id": "r", "conditions": [condition], "serve": on}]}),
         ),
     ];
     let mut sent = 0;

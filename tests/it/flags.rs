@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::support::{
     app::{TestApp, override_at},
     database::Kind,
-    on_both_databases,
+    on_both_databases, seed,
 };
 
 on_both_databases! {
@@ -160,33 +160,8 @@ async fn deleting_a_flag_with_very_many_overrides_takes_several_revisions(kind: 
     app.boolean_flag("f").await;
     let mut tx = app.core.store().begin(app.core.now()).await.unwrap();
     for number in 0..2_500 {
-        let now = tx.now();
-        let id = uuid::Uuid::now_v7();
-        let user = flags_store::users::UserRecord {
-            id,
-            email: format!("u{number}@example.com"),
-            display_name: None,
-            role: flags_store::users::Role::User,
-            attributes: serde_json::Map::new(),
-            active: true,
-            created_at: now,
-            updated_at: now,
-            revision: 0,
-        };
-        assert!(flags_store::users::insert(&mut tx, &user).await.unwrap());
-        let user_override = flags_domain::UserOverride {
-            id: uuid::Uuid::now_v7(),
-            user_id: id,
-            flag_name: flags_domain::FlagName::new("f").unwrap(),
-            override_value: json!(true),
-            enabled: None,
-            reason: None,
-            created_by: "system:test".to_owned(),
-            created_at: now,
-            updated_at: now,
-            expires_at: None,
-        };
-        assert!(flags_store::overrides::insert(&mut tx, &user_override).await.unwrap());
+        let user_id = seed::insert_user(&mut tx, &format!("u{number}@example.com")).await;
+        seed::insert_override(&mut tx, user_id, "f", None).await;
     }
     let seeded = tx.commit(&crate::support::app::author()).await.unwrap().revision().number;
     let path = format!("{FLAGS}/f");

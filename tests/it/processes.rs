@@ -258,7 +258,8 @@ fn what_cannot_start_says_why_in_one_line() {
     fails_with("server", &["--database-url", &sound, "--bind", &taken], "cannot listen on");
     std::fs::write(folder.path().join("no.db"), "this is no database, and longer than the header of one".repeat(20))
         .unwrap();
-    fails_with("server", &["--database-url", &path("no.db")], "");
+    fails_with("server", &["--database-url", &path("no.db")], "not a database");
+    fails_with("server", &["--database-url", "sqlite:///proc/flags.db"], "the database is not available");
     for url in ["mysql://x", "flags.db", "sqlite://"] {
         let output = run("server", &["--database-url", url]);
         let text = String::from_utf8_lossy(&output.stderr);

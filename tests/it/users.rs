@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::support::{
     app::{TestApp, override_at},
     database::Kind,
-    on_both_databases,
+    on_both_databases, seed,
 };
 
 on_both_databases! {
@@ -97,6 +97,10 @@ async fn users_are_found_by_any_part_of_email_or_name(kind: Kind) {
         .expect(201);
     assert_eq!(found("has_overrides=true").await, ["annyx@test.org"]);
     assert_eq!(found("has_overrides=false").await.len(), 2);
+    app.admin.post("/api/admin/feature-flags/f/archive", &Value::Null).await.expect(200);
+    assert_eq!(found("has_overrides=true").await, [""; 0], "dormant ones do not count");
+    app.admin.post("/api/admin/feature-flags/f/restore", &Value::Null).await.expect(200);
+    assert_eq!(found("has_overrides=true").await.len(), 1);
     app.clock_to("01-01T00:00:01Z");
     assert_eq!(found("has_overrides=true").await, [""; 0]);
     for sort in ["email", "-created_at"] {
@@ -138,20 +142,7 @@ async fn deleting_a_user_with_very_many_overrides_takes_several_revisions(kind: 
     let (ann, _) = app.user("ann").await;
     let mut tx = app.core.store().begin(app.core.now()).await.unwrap();
     for number in 0..1_001 {
-        let now = tx.now();
-        let user_override = flags_domain::UserOverride {
-            id: uuid::Uuid::now_v7(),
-            user_id: ann.parse().unwrap(),
-            flag_name: flags_domain::FlagName::new(&format!("f{number}")).unwrap(),
-            override_value: json!(true),
-            enabled: None,
-            reason: None,
-            created_by: "system:test".to_owned(),
-            created_at: now,
-            updated_at: now,
-            expires_at: None,
-        };
-        assert!(flags_store::overrides::insert(&mut tx, &user_override).await.unwrap());
+        seed::insert_override(&mut tx, ann.parse().unwrap(), &format!("f{number}"), None).await;
     }
     tx.commit(&crate::support::app::author()).await.unwrap();
     let before = app.log().await;

@@ -10,6 +10,7 @@ use crate::support::{
     database::{Database, Kind},
     eventually, on_both_databases,
     process::{Running, admin_token, binary, fails_with, output_of, run},
+    seed,
 };
 
 on_both_databases! {
@@ -18,36 +19,18 @@ on_both_databases! {
     the_loop_removes_counts_and_stops_cleanly,
 }
 
-/// A server with a flag and users; overrides are put with an end so near that it has passed at once.
-async fn scene(database: &Database, users: usize) -> (Running, Caller, Vec<String>) {
+/// A server with the flag `f` and its admin.
+async fn scene(database: &Database) -> (Running, Caller) {
     let server = Running::server(&database.url);
     let admin = server.caller(&admin_token(&database.url));
     eventually("the token is known", async || (admin.get("/api/admin/users").await.status == 200).then_some(())).await;
     admin.post("/api/admin/feature-flags", &json!({"name": "f", "flag_type": "boolean"})).await.expect(201);
-    let mut ids = Vec::new();
-    for number in 0..users {
-        let body = json!({"email": format!("u{number}@example.com")});
-        ids.push(admin.post("/api/admin/users", &body).await.expect(201).json()["id"].as_str().unwrap().to_owned());
-    }
-    (server, admin, ids)
+    (server, admin)
 }
 
-/// An instant this many milliseconds from now.
-fn soon(milliseconds: i64) -> String {
-    let now = flags_domain::Instant::from(time::OffsetDateTime::now_utc());
-    now.plus_micros(milliseconds * 1_000).to_string()
-}
-
-async fn put_expiring(admin: &Caller, users: &[String]) {
-    let end = soon(1_500);
-    for user in users {
-        admin.put(&override_at(user, "f"), &json!({"override_value": true, "expires_at": end})).await.expect(201);
-    }
-    eventually("they have expired", async || {
-        let list = admin.get("/api/admin/flag-overrides?status=active").await.json();
-        (list["total"] == 0).then_some(())
-    })
-    .await;
+async fn user(admin: &Caller, name: &str) -> String {
+    let body = json!({"email": format!("{name}@example.com")});
+    admin.post("/api/admin/users", &body).await.expect(201).json()["id"].as_str().unwrap().to_owned()
 }
 
 async fn expiries_in_the_log(database: &Database) -> Vec<uuid::Uuid> {
@@ -59,21 +42,20 @@ async fn expiries_in_the_log(database: &Database) -> Vec<uuid::Uuid> {
 
 async fn one_round_removes_what_has_expired_and_says_so(kind: Kind) {
     let database = Database::migrated(kind).await;
-    let (_server, admin, users) = scene(&database, 5).await;
-    let keep = json!({"override_value": true});
-    put_expiring(&admin, &users[1..]).await;
-    admin.put(&override_at(&users[0], "f"), &keep).await.expect(201);
+    let (_server, admin) = scene(&database).await;
+    seed::expired_overrides(&database.store().await, 450).await;
+    let ann = user(&admin, "ann").await;
+    admin.put(&override_at(&ann, "f"), &json!({"override_value": true})).await.expect(201);
     let once = || output_of("cleanup-worker", &["--once", "--database-url", &database.url]);
-    assert_eq!(once(), "removed 4 expired overrides");
+    assert_eq!(once(), "removed 450 expired overrides", "in several batches");
     assert_eq!(once(), "removed 0 expired overrides");
     assert_eq!(admin.get("/api/admin/flag-overrides").await.expect(200).json()["total"], 1);
-    assert_eq!(expiries_in_the_log(&database).await.len(), 4);
+    assert_eq!(expiries_in_the_log(&database).await.len(), 450);
 }
 
 async fn several_workers_record_each_expiry_once(kind: Kind) {
     let database = Database::migrated(kind).await;
-    let (_server, admin, users) = scene(&database, 120).await;
-    put_expiring(&admin, &users).await;
+    seed::expired_overrides(&database.store().await, 900).await;
     let workers: Vec<_> = (0..4)
         .map(|_| {
             let mut worker = Command::new(binary("cleanup-worker"));
@@ -91,22 +73,38 @@ async fn several_workers_record_each_expiry_once(kind: Kind) {
         let text = String::from_utf8(output.stdout).unwrap();
         removed += text.split(' ').nth(1).unwrap().parse::<usize>().unwrap();
     }
-    assert_eq!(removed, 120);
+    assert_eq!(removed, 900);
     let mut recorded = expiries_in_the_log(&database).await;
-    assert_eq!(recorded.len(), 120);
+    assert_eq!(recorded.len(), 900);
     recorded.sort();
     recorded.dedup();
-    assert_eq!(recorded.len(), 120, "each once");
+    assert_eq!(recorded.len(), 900, "each once");
 }
 
 async fn the_loop_removes_counts_and_stops_cleanly(kind: Kind) {
     let database = Database::migrated(kind).await;
-    let (server, admin, users) = scene(&database, 3).await;
+    let (server, admin) = scene(&database).await;
     let worker = Running::start("cleanup-worker", &["--interval", "100ms", "--database-url", &database.url]);
     let beside = Caller::new(&worker.base, None);
     beside.get("/healthz").await.expect(200);
     beside.get("/nope").await.expect(404);
-    put_expiring(&admin, &users).await;
+    let served = Caller::new(&server.base, None);
+    let mut paths = Vec::new();
+    for name in ["ann", "ben", "cleo"] {
+        paths.push(override_at(&user(&admin, name).await, "f"));
+    }
+    for path in &paths {
+        admin.put(path, &json!({"override_value": true})).await.expect(201);
+    }
+    eventually("the gauge has risen", async || {
+        let metrics = served.get("/metrics").await.expect(200).text;
+        metrics.contains(r#"voiceassist_user_flag_overrides_active{flag_name="f"} 3"#).then_some(())
+    })
+    .await;
+    for path in &paths {
+        let end = flags_domain::Instant::from(time::OffsetDateTime::now_utc()).plus_micros(1_000_000);
+        admin.patch(path, &json!({"expires_at": end})).await.expect(200);
+    }
     eventually("the worker has removed them", async || {
         (admin.get("/api/admin/flag-overrides").await.json()["total"] == 0).then_some(())
     })
@@ -119,7 +117,6 @@ async fn the_loop_removes_counts_and_stops_cleanly(kind: Kind) {
     let metrics = beside.get("/metrics").await.text;
     assert!(metrics.contains(r#"voiceassist_user_flag_overrides_expired_total{flag_name="f"} 3"#), "{metrics}");
     assert!(metrics.contains(r#"voiceassist_worker_rounds_total{outcome="ok"}"#), "{metrics}");
-    let served = Caller::new(&server.base, None);
     eventually("the gauge has fallen to 0", async || {
         let metrics = served.get("/metrics").await.expect(200).text;
         metrics.contains(r#"voiceassist_user_flag_overrides_active{flag_name="f"} 0"#).then_some(())

@@ -1,6 +1,6 @@
 //! `/healthz` and `/metrics` of the worker.
 
-use std::{convert::Infallible, io, net::SocketAddr};
+use std::{convert::Infallible, io, net::SocketAddr, time::Duration};
 
 use http_body_util::Full;
 use hyper::{
@@ -21,7 +21,11 @@ pub(crate) async fn serve(address: SocketAddr, metrics: PrometheusHandle) -> io:
     let address = listener.local_addr()?;
     tokio::spawn(async move {
         loop {
-            let Ok((stream, _)) = listener.accept().await else { continue };
+            let Ok((stream, _)) = listener.accept().await else {
+                // Out of file descriptors, most likely: trying again at once would only burn a core.
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            };
             let metrics = metrics.clone();
             tokio::spawn(async move {
                 let service = service_fn(move |request| {

@@ -53,7 +53,11 @@ async fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             // If standard error is gone there is nobody left to tell.
-            let _ = writeln!(std::io::stderr(), "cleanup-worker: {failure}");
+            let _ = writeln!(
+                std::io::stderr(),
+                "cleanup-worker: {}",
+                failure.to_string().split_whitespace().collect::<Vec<_>>().join(" ")
+            );
             ExitCode::FAILURE
         }
     }

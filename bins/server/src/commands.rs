@@ -61,8 +61,8 @@ pub(crate) async fn user(command: UserCommand) -> Result<(), Failure> {
     let UserCommand::Create { database, email, role, display_name } = command;
     let core = open(&database.url()?).await?;
     let input = UserInput { email, display_name, role: role.into(), attributes: Map::new(), active: true };
-    let (user, _) = UserService::new(core).create(command_line(), input).await?;
-    print_line(&user.record.id.to_string())
+    let done = UserService::new(core).create(command_line(), input).await?;
+    print_line(&done.output.record.id.to_string())
 }
 
 fn print_line(line: &str) -> Result<(), Failure> {

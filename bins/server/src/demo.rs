@@ -70,8 +70,8 @@ impl Demo {
             attributes,
             active: true,
         };
-        let (user, _) = UserService::new(self.core.clone()).create(self.author.clone(), input).await?;
-        Ok(user.record.id)
+        let done = UserService::new(self.core.clone()).create(self.author.clone(), input).await?;
+        Ok(done.output.record.id)
     }
 
     async fn users(&self) -> Result<Users, Failure> {

@@ -54,10 +54,11 @@ pub(crate) async fn run(args: RunArgs) -> Result<(), Failure> {
         _ = interrupt.recv() => {}
     }
     app.begin_shutdown();
-    stop(&handle).await;
-    if let Some(handle) = metrics_handle {
-        stop(&handle).await;
-    }
+    tokio::join!(stop(&handle), async {
+        if let Some(handle) = &metrics_handle {
+            stop(handle).await;
+        }
+    });
     feed.abort();
     match server.await {
         Ok(outcome) => Ok(outcome?),

@@ -68,7 +68,7 @@ async fn service(path: &str) -> (SocketAddr, String) {
         attributes: [("plan".to_owned(), json!("pro"))].into_iter().collect(),
         active: true,
     };
-    let id = UserService::new(core.clone()).create(author.clone(), user).await.unwrap().0.record.id;
+    let id = UserService::new(core.clone()).create(author.clone(), user).await.unwrap().output.record.id;
     let empty = Arc::new(Replica::new(feed::load(&store).await.unwrap()));
     let overrides = UserFlagOverrideService::new(core.clone(), Evaluation::new(core.clone(), empty));
     for number in 0..10 {
@@ -107,7 +107,7 @@ fn flag(number: usize) -> FlagInput {
         tags: Vec::new(),
         enabled: true,
         variants: Some(vec![variant("a", "classic"), variant("b", "one-page")]),
-        default: Some(if number % 3 == 0 { split } else { Serve::Variant("a".to_owned()) }),
+        default: Some(if number.is_multiple_of(3) { split } else { Serve::Variant("a".to_owned()) }),
         off_variant: Some("a".to_owned()),
         targeting_rules: if number % 3 == 1 { vec![serde_json::from_value(rule).unwrap()] } else { Vec::new() },
         salt: None,

@@ -9,13 +9,16 @@ use actix_web::{
     web::{self, Data},
 };
 use flags_service::{
-    Core, credentials::tokens::TokenService, evaluation::Evaluation, flags::FlagService,
-    overrides::UserFlagOverrideService, replica::Replica, schedules::ScheduleService, users::UserService,
+    Core, evaluation::Evaluation, flags::FlagService, overrides::UserFlagOverrideService, replica::Replica,
+    schedules::ScheduleService, users::UserService,
 };
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::watch;
 
 use crate::{auth, edge::edge, openapi::openapi, routes};
+
+/// Longest that requests under way may take once shutdown has begun.
+const SHUTDOWN_SECONDS: u64 = 10;
 
 /// What an operator can choose.
 #[derive(Clone, Debug)]
@@ -36,8 +39,6 @@ pub struct App {
     pub(crate) flags: FlagService,
     pub(crate) schedules: ScheduleService,
     pub(crate) users: UserService,
-    /// For the command line and tests; its routes come with the management of credentials.
-    pub tokens: TokenService,
     pub(crate) metrics: Option<PrometheusHandle>,
     pub(crate) settings: Settings,
     /// Turns false when shutdown begins.
@@ -54,7 +55,6 @@ impl App {
             flags: FlagService::new(core.clone()),
             schedules: ScheduleService::new(core.clone()),
             users: UserService::new(core.clone()),
-            tokens: TokenService::new(core.clone()),
             metrics,
             settings,
             ready: watch::Sender::new(true),
@@ -85,7 +85,7 @@ pub fn serve(app: &App, listener: TcpListener) -> std::io::Result<Server> {
             .configure(|config| routes::configure(config, document.clone(), metrics_with_api))
             .default_service(web::to(routes::system::unmatched))
     });
-    Ok(server.workers(workers).shutdown_timeout(10).disable_signals().listen(listener)?.run())
+    Ok(server.workers(workers).shutdown_timeout(SHUTDOWN_SECONDS).disable_signals().listen(listener)?.run())
 }
 
 /// Serves `/metrics` alone, on an address of its own.
@@ -98,7 +98,7 @@ pub fn serve_metrics(app: &App, listener: TcpListener) -> std::io::Result<Server
             .configure(routes::configure_metrics)
             .default_service(web::to(routes::system::unmatched))
     });
-    Ok(server.workers(1).disable_signals().listen(listener)?.run())
+    Ok(server.workers(1).shutdown_timeout(SHUTDOWN_SECONDS).disable_signals().listen(listener)?.run())
 }
 
 /// Stops a server: no new connections, requests under way are finished.

@@ -1,8 +1,8 @@
 //! HTTP interface of the feature-flag service: the only crate that knows HTTP and the JSON of the wire.
 //!
-//! Handlers say in their signatures who may call them ([`auth`]), read requests by extractors that refuse with a pointer to
-//! what is wrong ([`extract`]), call one use case, and show what came of it. Errors become RFC 9457 problems in one place
-//! ([`problem`]).
+//! Handlers say in their signatures who may call them (`auth`), read requests by extractors that refuse with a pointer to
+//! what is wrong (`extract`), call one use case, and show what came of it. Errors become RFC 9457 problems in one place
+//! (`problem`).
 
 mod app;
 mod auth;

@@ -143,14 +143,6 @@ impl CompiledFlag {
     pub(crate) fn layers(&self) -> Option<&Layers> {
         self.layers.as_ref().ok()
     }
-
-    /// All instants at which time alone may change what this flag serves.
-    pub fn instants(&self) -> impl Iterator<Item = Instant> {
-        self.layers().into_iter().flat_map(|layers| {
-            let serves = layers.serve_steps.iter().map(|step| step.at);
-            serves.chain(layers.switch_steps.iter().map(|(at, _)| *at))
-        })
-    }
 }
 
 impl Layers {

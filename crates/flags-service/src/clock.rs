@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use flags_domain::Instant;
 use time::OffsetDateTime;
 
-/// Tells the time. One instant is taken per request and handed down.
+/// Tells the time. Each evaluation and each change takes one instant and hands it down.
 pub trait Clock: Send + Sync + 'static {
     /// The present instant; never earlier than one told before.
     fn now(&self) -> Instant;

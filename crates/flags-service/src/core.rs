@@ -46,6 +46,15 @@ pub trait Command: Clone + Send + Sync + 'static {
     fn apply(&self, tx: &mut Tx, author: &Author) -> impl Future<Output = Result<Self::Output>> + Send;
 }
 
+/// Whether a change that takes several revisions is through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Progress {
+    /// The command must be carried out again.
+    More,
+    /// Everything is done.
+    Finished,
+}
+
 /// A change that is durable, and what came out of it.
 #[derive(Clone, Debug)]
 pub struct Done<T> {
@@ -53,6 +62,16 @@ pub struct Done<T> {
     pub output: T,
     /// The proof.
     pub committed: Committed,
+}
+
+impl<T> Done<T> {
+    /// Writes the revision into what was changed; where nothing was, the old one stays.
+    pub(crate) fn stamped(mut self, revision: impl FnOnce(&mut T) -> &mut i64) -> Self {
+        if !self.committed.entries().is_empty() {
+            *revision(&mut self.output) = self.committed.revision().number;
+        }
+        self
+    }
 }
 
 impl Core {
@@ -81,8 +100,33 @@ impl Core {
     /// and this process evaluates by it.
     pub async fn execute<C: Command>(&self, author: Author, command: C) -> Result<Done<C::Output>> {
         let this = self.clone();
-        let task = self.runtime.spawn(async move { this.write(&author, &command).await });
-        task.await.map_err(|error| ServiceError::Internal(error.to_string()))?
+        self.spawn(async move { this.write(&author, &command).await }).await
+    }
+
+    /// Carries out a command again and again until it is through, in as many revisions as it takes; `next` prepares it for
+    /// the next time.
+    pub(crate) async fn execute_until_finished<C: Command<Output = Progress>>(
+        &self,
+        author: Author,
+        mut command: C,
+        next: fn(&mut C),
+    ) -> Result<Committed> {
+        let this = self.clone();
+        let steps = async move {
+            loop {
+                let done = this.write(&author, &command).await?;
+                if done.output == Progress::Finished {
+                    return Ok(done.committed);
+                }
+                next(&mut command);
+            }
+        };
+        self.spawn(steps).await
+    }
+
+    async fn spawn<T: Send + 'static>(&self, work: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
+        let outcome = self.runtime.spawn(work).await;
+        outcome.unwrap_or_else(|error| Err(ServiceError::Internal(error.to_string())))
     }
 
     async fn write<C: Command>(&self, author: &Author, command: &C) -> Result<Done<C::Output>> {

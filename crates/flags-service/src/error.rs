@@ -60,7 +60,7 @@ impl std::fmt::Display for Thing {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Conflict {
     /// The user has an override of this flag already.
-    #[error("the user has an override of this flag already; change it with PATCH or replace it with PUT")]
+    #[error("the user has an override of this flag already; change or replace that one instead")]
     OverrideExists,
     /// There is a flag of this name already.
     #[error("there is a flag of this name already")]

@@ -14,7 +14,7 @@ use flags_store::{
 };
 
 use crate::{
-    core::{Command, Core, Done},
+    core::{Command, Core, Done, Progress},
     error::{Conflict, Result, ServiceError, Thing, check},
     maintenance::BATCH,
     patch::assign,
@@ -132,10 +132,8 @@ impl FlagService {
     }
 
     /// Creates a flag.
-    pub async fn create(&self, author: Author, input: FlagInput) -> Result<(FlagDetail, Committed)> {
-        let name = input.name.clone();
-        let done = self.core.execute(author, CreateFlag { input }).await?;
-        self.detail(&name, done).await
+    pub async fn create(&self, author: Author, input: FlagInput) -> Result<Done<FlagDetail>> {
+        self.execute(author, CreateFlag { input }).await
     }
 
     /// Changes the named fields of a flag.
@@ -145,48 +143,30 @@ impl FlagService {
         name: &str,
         patch: FlagPatch,
         precondition: Precondition,
-    ) -> Result<(FlagDetail, Committed)> {
-        let done = self.core.execute(author, PatchFlag { name: name.to_owned(), patch, precondition }).await?;
-        self.detail(name, done).await
+    ) -> Result<Done<FlagDetail>> {
+        self.execute(author, PatchFlag { name: name.to_owned(), patch, precondition }).await
     }
 
     /// Puts a flag out of use: no result for anybody. Its pending scheduled changes are cancelled.
-    pub async fn archive(
-        &self,
-        author: Author,
-        name: &str,
-        precondition: Precondition,
-    ) -> Result<(FlagDetail, Committed)> {
-        let done = self.core.execute(author, ArchiveFlag { name: name.to_owned(), precondition }).await?;
-        self.detail(name, done).await
+    pub async fn archive(&self, author: Author, name: &str, precondition: Precondition) -> Result<Done<FlagDetail>> {
+        self.execute(author, ArchiveFlag { name: name.to_owned(), precondition }).await
     }
 
     /// Puts an archived flag back in use, with the overrides that have not expired.
-    pub async fn restore(
-        &self,
-        author: Author,
-        name: &str,
-        precondition: Precondition,
-    ) -> Result<(FlagDetail, Committed)> {
-        let done = self.core.execute(author, RestoreFlag { name: name.to_owned(), precondition }).await?;
-        self.detail(name, done).await
+    pub async fn restore(&self, author: Author, name: &str, precondition: Precondition) -> Result<Done<FlagDetail>> {
+        self.execute(author, RestoreFlag { name: name.to_owned(), precondition }).await
     }
 
     /// Deletes an archived flag with its overrides and scheduled changes, each recorded. Very many overrides go in
     /// several revisions, the flag itself in the last.
     pub async fn delete(&self, author: Author, name: &str, precondition: Precondition) -> Result<Committed> {
-        let mut command = DeleteFlag { name: name.to_owned(), precondition };
-        loop {
-            let done = self.core.execute(author.clone(), command.clone()).await?;
-            if done.output == Progress::Finished {
-                return Ok(done.committed);
-            }
-            command.precondition = Precondition::None;
-        }
+        let command = DeleteFlag { name: name.to_owned(), precondition };
+        let next = |command: &mut DeleteFlag| command.precondition = Precondition::None;
+        self.core.execute_until_finished(author, command, next).await
     }
 
-    async fn detail(&self, name: &str, done: Done<()>) -> Result<(FlagDetail, Committed)> {
-        Ok((self.get(name).await?, done.committed))
+    async fn execute(&self, author: Author, command: impl Command<Output = FlagDetail>) -> Result<Done<FlagDetail>> {
+        Ok(self.core.execute(author, command).await?.stamped(|detail| &mut detail.record.revision))
     }
 }
 
@@ -208,6 +188,13 @@ impl Beside {
             overrides: overrides::count_by_flag(conn, names, now).await?,
             pending: schedules::count_pending(conn, names, now).await?,
         })
+    }
+
+    /// The detail of a flag as the transaction leaves it.
+    async fn within(tx: &mut Tx, record: FlagRecord) -> Result<FlagDetail> {
+        let now = tx.now();
+        let mut beside = Self::read(tx.conn(), std::slice::from_ref(&record.flag.name), now).await?;
+        Ok(beside.detail(record))
     }
 
     fn detail(&mut self, record: FlagRecord) -> FlagDetail {
@@ -269,13 +256,16 @@ impl CreateFlag {
 }
 
 impl Command for CreateFlag {
-    type Output = ();
+    type Output = FlagDetail;
 
-    async fn apply(&self, tx: &mut Tx, _: &Author) -> Result<()> {
+    async fn apply(&self, tx: &mut Tx, _: &Author) -> Result<FlagDetail> {
         let now = tx.now();
         let flag = self.flag(now).map_err(ServiceError::Invalid)?;
         let record = FlagRecord { flag, created_at: now, updated_at: now, deleting: false, revision: 0 };
-        if flags::insert(tx, &record).await? { Ok(()) } else { Err(Conflict::FlagExists.into()) }
+        if !flags::insert(tx, &record).await? {
+            return Err(Conflict::FlagExists.into());
+        }
+        Beside::within(tx, record).await
     }
 }
 
@@ -317,21 +307,22 @@ impl PatchFlag {
 }
 
 impl Command for PatchFlag {
-    type Output = ();
+    type Output = FlagDetail;
 
-    async fn apply(&self, tx: &mut Tx, _: &Author) -> Result<()> {
+    async fn apply(&self, tx: &mut Tx, _: &Author) -> Result<FlagDetail> {
         let (before, schedule) = claim(tx, &self.name, &self.precondition).await?;
         let now = tx.now();
         let changes: Vec<_> = schedule.iter().map(|record| record.change.clone()).collect();
         let effective = Effective::at(&before.flag, &changes, now);
         let after = self.apply_to(&before.flag, &effective, now);
         if after == before.flag {
-            return Ok(());
+            return Beside::within(tx, before).await;
         }
         check_variants_in_use(&before.flag, &after, &schedule, now)?;
         check(after.check())?;
         let after = FlagRecord { flag: after, updated_at: now, ..before.clone() };
-        Ok(flags::update(tx, Action::Updated, &before, &after).await?)
+        flags::update(tx, Action::Updated, &before, &after).await?;
+        Beside::within(tx, after).await
     }
 }
 
@@ -365,12 +356,12 @@ struct ArchiveFlag {
 }
 
 impl Command for ArchiveFlag {
-    type Output = ();
+    type Output = FlagDetail;
 
-    async fn apply(&self, tx: &mut Tx, _: &Author) -> Result<()> {
+    async fn apply(&self, tx: &mut Tx, _: &Author) -> Result<FlagDetail> {
         let (before, schedule) = claim(tx, &self.name, &self.precondition).await?;
         if before.flag.archived_at.is_some() {
-            return Ok(());
+            return Beside::within(tx, before).await;
         }
         let now = tx.now();
         let mut after = FlagRecord { updated_at: now, ..before.clone() };
@@ -381,7 +372,7 @@ impl Command for ArchiveFlag {
             cancelled.change.cancelled_at = Some(now);
             schedules::update(tx, Action::Cancelled, pending, &cancelled).await?;
         }
-        Ok(())
+        Beside::within(tx, after).await
     }
 }
 
@@ -392,26 +383,18 @@ struct RestoreFlag {
 }
 
 impl Command for RestoreFlag {
-    type Output = ();
+    type Output = FlagDetail;
 
-    async fn apply(&self, tx: &mut Tx, _: &Author) -> Result<()> {
+    async fn apply(&self, tx: &mut Tx, _: &Author) -> Result<FlagDetail> {
         let (before, _) = claim(tx, &self.name, &self.precondition).await?;
         if before.flag.archived_at.is_none() {
-            return Ok(());
+            return Beside::within(tx, before).await;
         }
         let mut after = FlagRecord { updated_at: tx.now(), ..before.clone() };
         after.flag.archived_at = None;
-        Ok(flags::update(tx, Action::Restored, &before, &after).await?)
+        flags::update(tx, Action::Restored, &before, &after).await?;
+        Beside::within(tx, after).await
     }
-}
-
-/// Whether a deletion of many rows is through.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Progress {
-    /// Rows are left for further revisions.
-    More,
-    /// Everything is gone.
-    Finished,
 }
 
 #[derive(Clone)]

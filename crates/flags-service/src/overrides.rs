@@ -43,7 +43,7 @@ pub struct OverridePatch {
     pub expires_at: Option<Option<Instant>>,
 }
 
-/// What became of a PUT.
+/// Whether setting an override made one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Placed {
     /// There was none before.
@@ -71,7 +71,7 @@ impl UserFlagOverrideService {
         let mut found = Vec::new();
         let mut after = None;
         loop {
-            let page = self.list_of_user(user_id, after.take(), flags_page_limit()).await?;
+            let page = self.list_of_user(user_id, after.take(), PAGE).await?;
             after = page.items.last().map(|item| item.record.user_override.flag_name.to_string());
             let unexpired = |record: &OverrideRecord| record.user_override.status(now) != OverrideStatus::Expired;
             found.extend(page.items.into_iter().map(|item| item.record).filter(unexpired));
@@ -91,7 +91,7 @@ impl UserFlagOverrideService {
         precondition: Precondition,
     ) -> Result<Done<(Placed, ListedOverride)>> {
         let command = SetOverride { user_id, flag_name: read_name(flag_name)?, input, precondition };
-        self.core.execute(author, command).await.map(|done| stamped(done, |(_, listed)| listed))
+        self.core.execute(author, command).await.map(|done| done.stamped(|(_, listed)| &mut listed.record.revision))
     }
 
     /// Removes the override of a user and flag; `false` if there was none.
@@ -173,7 +173,7 @@ impl UserFlagOverrideService {
         input: OverrideInput,
     ) -> Result<Done<ListedOverride>> {
         let command = CreateOverride { user_id, flag_name: read_name(flag_name)?, input };
-        self.core.execute(author, command).await.map(|done| stamped(done, |listed| listed))
+        self.core.execute(author, command).await.map(|done| done.stamped(|listed| &mut listed.record.revision))
     }
 
     /// Changes the named fields of an override that has not expired.
@@ -186,7 +186,7 @@ impl UserFlagOverrideService {
         precondition: Precondition,
     ) -> Result<Done<ListedOverride>> {
         let command = PatchOverride { user_id, flag_name: read_name(flag_name)?, patch, precondition };
-        self.core.execute(author, command).await.map(|done| stamped(done, |listed| listed))
+        self.core.execute(author, command).await.map(|done| done.stamped(|listed| &mut listed.record.revision))
     }
 
     /// Removes an override.
@@ -202,20 +202,11 @@ impl UserFlagOverrideService {
     }
 }
 
-const fn flags_page_limit() -> u32 {
-    200
-}
+/// Overrides read at once.
+const PAGE: u32 = 200;
 
 fn read_name(text: &str) -> Result<FlagName> {
     FlagName::new(text).map_err(|_| ServiceError::NotFound(Thing::Flag))
-}
-
-/// Gives the override the revision it was committed under, if it was changed.
-fn stamped<T>(mut done: Done<T>, listed: impl Fn(&mut T) -> &mut ListedOverride) -> Done<T> {
-    if !done.committed.entries().is_empty() {
-        listed(&mut done.output).record.revision = done.committed.revision().number;
-    }
-    done
 }
 
 #[derive(Clone)]

@@ -99,7 +99,7 @@ impl ScheduleService {
     /// Plans a change.
     pub async fn create(&self, author: Author, flag_name: &str, input: ScheduleInput) -> Result<Done<ScheduleDetail>> {
         let command = CreateSchedule { flag_name: flag_name.to_owned(), input };
-        self.core.execute(author, command).await.map(stamped)
+        self.core.execute(author, command).await.map(|done| done.stamped(|detail| &mut detail.record.revision))
     }
 
     /// Changes the named fields of a pending change.
@@ -113,7 +113,7 @@ impl ScheduleService {
     ) -> Result<Done<ScheduleDetail>> {
         let edit = Edit::Patch(patch);
         let command = EditSchedule { flag_name: flag_name.to_owned(), id, edit, precondition };
-        self.core.execute(author, command).await.map(stamped)
+        self.core.execute(author, command).await.map(|done| done.stamped(|detail| &mut detail.record.revision))
     }
 
     /// Calls a pending change off.
@@ -125,15 +125,8 @@ impl ScheduleService {
         precondition: Precondition,
     ) -> Result<Done<ScheduleDetail>> {
         let command = EditSchedule { flag_name: flag_name.to_owned(), id, edit: Edit::Cancel, precondition };
-        self.core.execute(author, command).await.map(stamped)
+        self.core.execute(author, command).await.map(|done| done.stamped(|detail| &mut detail.record.revision))
     }
-}
-
-fn stamped(mut done: Done<ScheduleDetail>) -> Done<ScheduleDetail> {
-    if !done.committed.entries().is_empty() {
-        done.output.record.revision = done.committed.revision().number;
-    }
-    done
 }
 
 /// What the status of scheduled changes is derived from.
@@ -221,15 +214,11 @@ impl Command for EditSchedule {
 
     async fn apply(&self, tx: &mut Tx, _: &Author) -> Result<ScheduleDetail> {
         // Holding the flag holds its schedule: whatever changes one holds the flag first.
-        tx.claim_flag(&self.flag_name).await?;
-        let flag = flags::find(tx.conn(), &self.flag_name).await?;
-        let found = schedules::find(tx.conn(), self.id).await?;
-        let before = found.filter(|record| record.flag_name.as_str() == self.flag_name);
+        let (flag, siblings) = claim(tx, &self.flag_name, &Precondition::None).await?;
+        let before = siblings.iter().find(|record| record.change.id == self.id).cloned();
         self.precondition.check(tx, before.as_ref().map(|record| record.revision)).await?;
-        let flag = flag.ok_or(ServiceError::NotFound(Thing::Flag))?.flag;
         let before = before.ok_or(ServiceError::NotFound(Thing::ScheduledChange))?;
-        let siblings = schedules::of_flags(tx.conn(), std::slice::from_ref(&flag.name)).await?;
-        let changes: Vec<_> = siblings.iter().map(|record| record.change.clone()).collect();
+        let (flag, changes) = (flag.flag, siblings.into_iter().map(|record| record.change).collect::<Vec<_>>());
         let now = tx.now();
         match before.change.status(&flag, &changes, now) {
             ScheduleStatus::Pending => {}

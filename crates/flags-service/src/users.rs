@@ -11,9 +11,8 @@ use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use crate::{
-    core::{Command, Core},
+    core::{Command, Core, Done, Progress},
     error::{Conflict, Result, ServiceError, Thing, check},
-    flags::Progress,
     maintenance::BATCH,
     patch::assign,
     precondition::Precondition,
@@ -112,9 +111,8 @@ impl UserService {
     }
 
     /// Creates a user.
-    pub async fn create(&self, author: Author, input: UserInput) -> Result<(UserDetail, Committed)> {
-        let done = self.core.execute(author, CreateUser { id: Uuid::now_v7(), input }).await?;
-        Ok((self.get(done.output).await?, done.committed))
+    pub async fn create(&self, author: Author, input: UserInput) -> Result<Done<UserDetail>> {
+        self.execute(author, CreateUser { id: Uuid::now_v7(), input }).await
     }
 
     /// Changes the named fields of a user.
@@ -124,22 +122,19 @@ impl UserService {
         id: Uuid,
         patch: UserPatch,
         precondition: Precondition,
-    ) -> Result<(UserDetail, Committed)> {
-        let done = self.core.execute(author, PatchUser { id, patch, precondition }).await?;
-        Ok((self.get(id).await?, done.committed))
+    ) -> Result<Done<UserDetail>> {
+        self.execute(author, PatchUser { id, patch, precondition }).await
     }
 
     /// Deletes a user with their overrides and tokens, each recorded. Very many overrides go in several revisions, while
     /// the user is inactive already.
     pub async fn delete(&self, author: Author, id: Uuid, precondition: Precondition) -> Result<Committed> {
-        let mut command = DeleteUser { id, precondition };
-        loop {
-            let done = self.core.execute(author.clone(), command.clone()).await?;
-            if done.output == Progress::Finished {
-                return Ok(done.committed);
-            }
-            command.precondition = Precondition::None;
-        }
+        let next = |command: &mut DeleteUser| command.precondition = Precondition::None;
+        self.core.execute_until_finished(author, DeleteUser { id, precondition }, next).await
+    }
+
+    async fn execute(&self, author: Author, command: impl Command<Output = UserDetail>) -> Result<Done<UserDetail>> {
+        Ok(self.core.execute(author, command).await?.stamped(|detail| &mut detail.record.revision))
     }
 }
 
@@ -155,9 +150,9 @@ struct CreateUser {
 }
 
 impl Command for CreateUser {
-    type Output = Uuid;
+    type Output = UserDetail;
 
-    async fn apply(&self, tx: &mut Tx, _: &Author) -> Result<Uuid> {
+    async fn apply(&self, tx: &mut Tx, _: &Author) -> Result<UserDetail> {
         let now = tx.now();
         let input = self.input.clone();
         let user = UserRecord {
@@ -176,7 +171,7 @@ impl Command for CreateUser {
             return Err(Conflict::EmailTaken.into());
         }
         credentials::set_label(tx, &actor_of(user.id), &user.email).await?;
-        Ok(self.id)
+        Ok(UserDetail { record: user, override_count: 0 })
     }
 }
 
@@ -188,9 +183,9 @@ struct PatchUser {
 }
 
 impl Command for PatchUser {
-    type Output = ();
+    type Output = UserDetail;
 
-    async fn apply(&self, tx: &mut Tx, _: &Author) -> Result<()> {
+    async fn apply(&self, tx: &mut Tx, _: &Author) -> Result<UserDetail> {
         let before = claim(tx, self.id, &self.precondition).await?;
         let patch = self.patch.clone();
         let mut after = before.clone();
@@ -199,8 +194,10 @@ impl Command for PatchUser {
         assign(&mut after.role, patch.role);
         assign(&mut after.attributes, patch.attributes);
         assign(&mut after.active, patch.active);
+        let now = tx.now();
+        let counts = overrides::count_by_user(tx.conn(), &[self.id], now).await?;
         if after == before {
-            return Ok(());
+            return Ok(detail(before, &counts));
         }
         check(violations(&after))?;
         if is_active_admin(&before) && !is_active_admin(&after) {
@@ -211,7 +208,8 @@ impl Command for PatchUser {
             StoreError::Duplicate(_) => Conflict::EmailTaken.into(),
             other => ServiceError::Store(other),
         })?;
-        Ok(credentials::set_label(tx, &actor_of(after.id), &after.email).await?)
+        credentials::set_label(tx, &actor_of(after.id), &after.email).await?;
+        Ok(detail(after, &counts))
     }
 }
 

@@ -5,8 +5,8 @@
 //! As the counter is updated last and held to the end, revisions are dense and in commit order: a reader that has seen
 //! revision n has missed nothing below it. (A sequence gives no such thing: its numbers become visible out of order.)
 
-use diesel::{ExpressionMethods, Insertable, QueryDsl};
-use diesel_async::{RunQueryDsl, TransactionManager};
+use diesel::{ExpressionMethods, Insertable, QueryDsl, QueryResult};
+use diesel_async::{AsyncConnection, RunQueryDsl, TransactionManager};
 use flags_domain::Instant;
 use serde_json::Value;
 use tokio::sync::OwnedMutexGuard;
@@ -213,13 +213,13 @@ impl Tx {
         let entries = std::mem::take(&mut self.entries);
         self.stamp(revision.number, &entries).await?;
         self.append(revision.number, author, &entries).await?;
-        on!(self.conn, |c| AnsiOf::commit(c).await)?;
+        on!(self.conn, |c| commit(c).await)?;
         Ok(Committed { revision, entries })
     }
 
     /// Takes everything back.
     pub async fn rollback(mut self) -> Result<()> {
-        on!(self.conn, |c| AnsiOf::rollback(c).await)
+        on!(self.conn, |c| rollback(c).await)
     }
 
     async fn append(&mut self, revision: i64, author: &Author, entries: &[LogEntry]) -> Result<()> {
@@ -274,15 +274,10 @@ async fn next_revision(conn: &mut Conn) -> Result<Revision> {
     Ok(Revision { epoch: epoch.0, number })
 }
 
-/// Ends a transaction on either kind of connection.
-struct AnsiOf;
+async fn commit<C: AsyncConnection>(conn: &mut C) -> QueryResult<()> {
+    C::TransactionManager::commit_transaction(conn).await
+}
 
-impl AnsiOf {
-    async fn commit<C: diesel_async::AsyncConnection>(conn: &mut C) -> diesel::QueryResult<()> {
-        <C::TransactionManager as TransactionManager<C>>::commit_transaction(conn).await
-    }
-
-    async fn rollback<C: diesel_async::AsyncConnection>(conn: &mut C) -> diesel::QueryResult<()> {
-        <C::TransactionManager as TransactionManager<C>>::rollback_transaction(conn).await
-    }
+async fn rollback<C: AsyncConnection>(conn: &mut C) -> QueryResult<()> {
+    C::TransactionManager::rollback_transaction(conn).await
 }

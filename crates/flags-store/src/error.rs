@@ -58,7 +58,7 @@ impl From<DieselError> for StoreError {
 }
 
 impl StoreError {
-    /// Diesel passes on no SQLSTATE, so these few are told by their (untranslated: the connection asks for it) text.
+    /// Diesel passes on no SQLSTATE, so these few are told by their text, which the server must not translate.
     fn by_message(message: String) -> Self {
         const COLLISIONS: [&str; 4] =
             ["deadlock detected", "due to lock timeout", "database is locked", "database table is locked"];

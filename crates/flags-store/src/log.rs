@@ -4,14 +4,14 @@ use std::fmt;
 
 use diesel::{ExpressionMethods, QueryDsl, Queryable, Selectable, SelectableHelper};
 use diesel_async::RunQueryDsl;
-use flags_domain::{Change, FlagName, Instant};
+use flags_domain::{Change, FlagName};
 use serde_json::Value;
 use uuid::Uuid;
 
 use crate::{
     error::{Result, StoreError},
     schema::{change_log, log_head},
-    sql_types::{At, Json, Uid},
+    sql_types::{Json, Uid},
     store::{Conn, on},
 };
 
@@ -99,8 +99,6 @@ pub struct LoggedChange {
     pub revision: i64,
     /// Its place within the revision, from 0.
     pub ord: i32,
-    /// When it was made.
-    pub at: Instant,
     /// What was done.
     pub action: Action,
     /// To what kind of thing.
@@ -120,7 +118,6 @@ pub struct LoggedChange {
 struct Row {
     revision: i64,
     ord: i32,
-    at: At,
     action: String,
     entity: String,
     entity_id: Option<Uid>,
@@ -137,7 +134,6 @@ impl TryFrom<Row> for LoggedChange {
         Ok(Self {
             revision: row.revision,
             ord: row.ord,
-            at: row.at.0,
             action: Action::parse(&row.action).ok_or_else(|| unknown(&row.action))?,
             entity: Entity::parse(&row.entity).ok_or_else(|| unknown(&row.entity))?,
             entity_id: row.entity_id.map(|id| id.0),

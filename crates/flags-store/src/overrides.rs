@@ -12,7 +12,6 @@ use flags_domain::{FlagName, Instant, OverrideStatus, UserOverride};
 use uuid::Uuid;
 
 use crate::{
-    backend::postgres::RowLock,
     commit::{LogEntry, Tx},
     error::Result,
     log::{self, Action, Entity},
@@ -117,7 +116,7 @@ pub async fn find(conn: &mut Conn, user_id: Uuid, flag_name: &str) -> Result<Opt
 /// The same, held to the end of the transaction.
 pub async fn claim(tx: &mut Tx, user_id: Uuid, flag_name: &str) -> Result<Option<OverrideRecord>> {
     if let Backend::Postgres(object) = &mut tx.conn().0 {
-        crate::backend::postgres::lock_override(object, Uid(user_id), flag_name, RowLock::Update).await?;
+        crate::backend::postgres::lock_override(object, Uid(user_id), flag_name).await?;
     }
     find(tx.conn(), user_id, flag_name).await
 }

@@ -3,8 +3,8 @@
 //! The log holds no personal field: it says which fields of a user changed, and what role and activity became.
 
 use diesel::{
-    AsChangeset, BoolExpressionMethods, EscapeExpressionMethods, ExpressionMethods, Insertable, OptionalExtension,
-    QueryDsl, Queryable, Selectable, SelectableHelper, TextExpressionMethods, dsl::exists,
+    AsChangeset, BoolExpressionMethods, EscapeExpressionMethods, ExpressionMethods, Insertable, JoinOnDsl,
+    OptionalExtension, QueryDsl, Queryable, Selectable, SelectableHelper, TextExpressionMethods, dsl::exists,
 };
 use diesel_async::RunQueryDsl;
 use flags_domain::Instant;
@@ -16,7 +16,7 @@ use crate::{
     error::{Result, StoreError},
     log::{Action, Entity, names},
     page::{CountUpTo, Page, containing, starting_with},
-    schema::{user_flag_overrides, users},
+    schema::{feature_flags, user_flag_overrides, users},
     sql_types::{At, Json, Uid},
     store::{Conn, on},
 };
@@ -204,7 +204,7 @@ pub async fn delete(tx: &mut Tx, gone: &UserRecord) -> Result<()> {
 pub struct UserFilter {
     /// Any part of e-mail or name, in lower case; below three characters their beginnings.
     pub search: Option<String>,
-    /// Only those with an override of whatever status that has not expired at the given instant, or only those without.
+    /// Only those with an override of an unarchived flag that has not expired at the given instant, or only those without.
     pub has_overrides: Option<(bool, Instant)>,
 }
 
@@ -233,7 +233,10 @@ pub async fn list(conn: &mut Conn, filter: &UserFilter, order: UserOrder, limit:
                 }
             }
             if let Some((wanted, now)) = filter.has_overrides {
-                let theirs = user_flag_overrides::table.filter(user_flag_overrides::user_id.eq(dsl::id)).filter(
+                let live = user_flag_overrides::table
+                    .inner_join(feature_flags::table.on(feature_flags::name.eq(user_flag_overrides::flag_name)));
+                let live = live.filter(feature_flags::archived_at.is_null());
+                let theirs = live.filter(user_flag_overrides::user_id.eq(dsl::id)).filter(
                     user_flag_overrides::expires_at.is_null().or(diesel::NullableExpressionMethods::assume_not_null(
                         user_flag_overrides::expires_at.gt(At(now)),
                     )),

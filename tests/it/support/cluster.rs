@@ -52,7 +52,7 @@ impl Cluster {
         let _ = self.shell.wait();
         let data = self.folder.path().join("data");
         let server = format!(
-            "'{}' -D '{}' -k '{}' -c listen_addresses= -c max_connections=400 {} >'{}' 2>&1",
+            "'{}' -D '{}' -k '{}' -c listen_addresses= -c autovacuum=off -c max_connections=400 {} >'{}' 2>&1",
             bin("postgres").display(),
             data.display(),
             self.folder.path().display(),

@@ -5,6 +5,7 @@ pub(crate) mod caller;
 pub(crate) mod cluster;
 pub(crate) mod database;
 pub(crate) mod process;
+pub(crate) mod seed;
 
 use std::{future::Future, time::Duration};
 

@@ -9,7 +9,10 @@ use flags_service::{
     replica::KnownUser,
     users,
 };
-use flags_store::{credentials::Grant, users::Role};
+use flags_store::{
+    credentials::{Grant, TokenRecord},
+    users::Role,
+};
 
 use crate::problem::Problem;
 
@@ -31,23 +34,24 @@ impl Principal {
             return Err(Problem::unauthorized());
         }
         let hash = tokens::hash(text);
-        let token = evaluation.replica().read().token(&hash).cloned().ok_or_else(Problem::unauthorized)?;
-        let ended = token.expires_at.is_some_and(|end| end <= now);
-        if ended || token.revoked_at.is_some() {
-            return Err(Problem::unauthorized());
-        }
-        let user = match token.user_id {
+        let live = |token: &TokenRecord| token.revoked_at.is_none() && token.expires_at.is_none_or(|end| end > now);
+        let bearer = {
+            let view = evaluation.replica().read();
+            view.token(&hash).filter(|token| live(token)).map(|token| (token.id, token.grant, token.user_id))
+        };
+        let (id, grant, user_id) = bearer.ok_or_else(Problem::unauthorized)?;
+        let user = match user_id {
             None => None,
             Some(id) => {
                 let user = evaluation.user(id).await?.filter(|user| user.active);
                 Some(user.ok_or_else(Problem::unauthorized)?)
             }
         };
-        let role = match token.grant {
+        let role = match grant {
             Grant::Evaluate => None,
             Grant::Role(role) => Some(user.as_ref().map_or(role, |user| role.lower(user.role))),
         };
-        let actor = user.as_ref().map_or_else(|| tokens::actor_of(token.id), |user| users::actor_of(user.id));
+        let actor = user.as_ref().map_or_else(|| tokens::actor_of(id), |user| users::actor_of(user.id));
         Ok(Self { actor, role, user })
     }
 }

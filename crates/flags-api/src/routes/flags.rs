@@ -340,9 +340,9 @@ async fn create(
     request: HttpRequest,
 ) -> Answer {
     let now = app.evaluation.now();
-    let (detail, committed) = app.flags.create(author.granted, body.try_into()?).await?;
-    let location = location_below(&request, &detail.record.flag.name);
-    answer::created(&committed, detail.record.revision, &location, &FeatureFlag::show(&detail, now))
+    let done = app.flags.create(author.granted, body.try_into()?).await?;
+    let location = location_below(&request, &done.output.record.flag.name);
+    answer::created(&done.committed, done.output.record.revision, &location, &FeatureFlag::show(&done.output, now))
 }
 
 /// One flag
@@ -372,8 +372,8 @@ async fn patch(
     Json(body): Json<PatchFlag>,
 ) -> Answer {
     let now = app.evaluation.now();
-    let (detail, committed) = app.flags.patch(author.granted, &flag.0, body.try_into()?, expected.0).await?;
-    answer::changed(&committed, detail.record.revision, &FeatureFlag::show(&detail, now))
+    let done = app.flags.patch(author.granted, &flag.0, body.try_into()?, expected.0).await?;
+    answer::changed(&done.committed, done.output.record.revision, &FeatureFlag::show(&done.output, now))
 }
 
 /// Replace the targeting rules of a flag
@@ -391,8 +391,8 @@ async fn put_rules(
 ) -> Answer {
     let now = app.evaluation.now();
     let patch = FlagPatch { targeting_rules: Some(read_rules(body.targeting_rules)?), ..FlagPatch::default() };
-    let (detail, committed) = app.flags.patch(author.granted, &flag.0, patch, expected.0).await?;
-    answer::changed(&committed, detail.record.revision, &FeatureFlag::show(&detail, now))
+    let done = app.flags.patch(author.granted, &flag.0, patch, expected.0).await?;
+    answer::changed(&done.committed, done.output.record.revision, &FeatureFlag::show(&done.output, now))
 }
 
 /// Put a flag out of use
@@ -405,8 +405,8 @@ async fn put_rules(
 )]
 async fn archive(author: Require<ManageFlags>, app: Data<App>, flag: PathFlag, expected: IfMatch) -> Answer {
     let now = app.evaluation.now();
-    let (detail, committed) = app.flags.archive(author.granted, &flag.0, expected.0).await?;
-    answer::changed(&committed, detail.record.revision, &FeatureFlag::show(&detail, now))
+    let done = app.flags.archive(author.granted, &flag.0, expected.0).await?;
+    answer::changed(&done.committed, done.output.record.revision, &FeatureFlag::show(&done.output, now))
 }
 
 /// Put an archived flag back in use
@@ -417,8 +417,8 @@ async fn archive(author: Require<ManageFlags>, app: Data<App>, flag: PathFlag, e
 )]
 async fn restore(author: Require<ManageFlags>, app: Data<App>, flag: PathFlag, expected: IfMatch) -> Answer {
     let now = app.evaluation.now();
-    let (detail, committed) = app.flags.restore(author.granted, &flag.0, expected.0).await?;
-    answer::changed(&committed, detail.record.revision, &FeatureFlag::show(&detail, now))
+    let done = app.flags.restore(author.granted, &flag.0, expected.0).await?;
+    answer::changed(&done.committed, done.output.record.revision, &FeatureFlag::show(&done.output, now))
 }
 
 /// Delete an archived flag with its overrides and scheduled changes

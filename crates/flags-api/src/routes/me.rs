@@ -12,6 +12,7 @@ use flags_service::{
     evaluation::Evaluated,
     replica::{KnownUser, OverrideRef, View},
 };
+use flags_store::log::Revision;
 use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
@@ -35,10 +36,7 @@ pub(super) fn routes(routes: &mut Routes) {
 
 /// The caller's flag values.
 #[derive(ToSchema)]
-#[expect(
-    dead_code,
-    reason = "written by hand, for speed; stands in the OpenAPI document, and tests read answers by it"
-)]
+#[expect(dead_code, reason = "written by hand, for speed; stands in the OpenAPI document")]
 pub(crate) struct MyFlags {
     user_id: Uuid,
     /// `<epoch>:<number>`: the revision of the log that was evaluated.
@@ -137,17 +135,16 @@ async fn my_flags(caller: Require<OwnFlags>, _: MinRevision, app: Data<App>, kno
     let user = caller.granted;
     let stale = app.evaluation.replica().is_stale();
     let view = app.evaluation.replica().read();
-    let (flags, valid_until) = write_flags(&view, &user, now, app.settings.show_reasons_to_users);
-    let revision = view.revision();
-    drop(view);
-    let mut body = String::with_capacity(flags.len() + 320);
-    write_head(&mut body, user.id, &revision.to_string(), now);
+    let mut body = String::with_capacity(128 * view.flag_count() + 512);
+    write_head(&mut body, user.id, view.revision(), now);
     let answer = body.len();
-    write_end(&mut body, valid_until, stale);
     body.push_str(",\"flags\":");
-    body.push_str(&flags);
+    let valid_until = write_flags(&mut body, &view, &user, now, app.settings.show_reasons_to_users);
+    write_end(&mut body, valid_until, stale);
     body.push('}');
-    respond(&known, etag(user.id, revision.epoch, &body.as_bytes()[answer..]), body)
+    let etag = etag(user.id, view.revision().epoch, &body.as_bytes()[answer..]);
+    drop(view);
+    respond(&known, etag, body)
 }
 
 /// One of my flag values
@@ -170,7 +167,7 @@ async fn my_flag(
     let found = view.evaluate(&flag.0, &user, now).filter(|evaluated| evaluated.flag.client_visible());
     let evaluated = found.ok_or_else(|| Problem::not_found("flag_not_found", "there is no such flag"))?;
     let mut body = String::with_capacity(512);
-    write_head(&mut body, user.id, &view.revision().to_string(), now);
+    write_head(&mut body, user.id, view.revision(), now);
     let answer = body.len();
     write_end(&mut body, evaluated.resolution.valid_until, stale);
     let _ = write!(body, ",\"name\":\"{}\",", flag.0);
@@ -179,25 +176,25 @@ async fn my_flag(
     respond(&known, etag(user.id, view.revision().epoch, &body.as_bytes()[answer..]), body)
 }
 
-/// An object of all visible flags, and the earliest of their `valid_until`.
-fn write_flags(view: &View<'_>, user: &KnownUser, now: Instant, reasons: bool) -> (String, Option<Instant>) {
-    let mut out = String::with_capacity(128 * view.flag_count() + 2);
+/// An object of all visible flags; returns the earliest of their `valid_until`.
+fn write_flags(out: &mut String, view: &View<'_>, user: &KnownUser, now: Instant, reasons: bool) -> Option<Instant> {
     let mut valid_until: Option<Instant> = None;
     out.push('{');
+    let empty = out.len();
     for evaluated in view.evaluate_all(user, now).filter(|evaluated| evaluated.flag.client_visible()) {
-        if out.len() > 1 {
+        if out.len() > empty {
             out.push(',');
         }
         // A flag's name needs no escaping.
         out.push('"');
         out.push_str(evaluated.flag.name());
         out.push_str("\":{");
-        write_result(&mut out, &evaluated, reasons);
+        write_result(out, &evaluated, reasons);
         out.push('}');
         valid_until = [valid_until, evaluated.resolution.valid_until].into_iter().flatten().min();
     }
     out.push('}');
-    (out, valid_until)
+    valid_until
 }
 
 /// The members of one result.
@@ -251,7 +248,7 @@ fn write_instant(out: &mut String, at: Option<Instant>) {
     }
 }
 
-fn write_head(body: &mut String, user_id: Uuid, revision: &str, now: Instant) {
+fn write_head(body: &mut String, user_id: Uuid, revision: Revision, now: Instant) {
     let _ = write!(body, "{{\"user_id\":\"{user_id}\",\"revision\":\"{revision}\",\"evaluated_at\":\"{now}\"");
 }
 

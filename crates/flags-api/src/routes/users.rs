@@ -223,9 +223,9 @@ async fn create(
         attributes: body.attributes,
         active: body.active,
     };
-    let (detail, committed) = app.users.create(author.granted, input).await?;
-    let location = location_below(&request, &detail.record.id.to_string());
-    answer::created(&committed, detail.record.revision, &location, &User::show(detail))
+    let done = app.users.create(author.granted, input).await?;
+    let location = location_below(&request, &done.output.record.id.to_string());
+    answer::created(&done.committed, done.output.record.revision, &location, &User::show(done.output))
 }
 
 /// One user
@@ -259,8 +259,8 @@ async fn patch(
         attributes: body.attributes,
         active: body.active,
     };
-    let (detail, committed) = app.users.patch(author.granted, user_id.0, patch, expected.0).await?;
-    answer::changed(&committed, detail.record.revision, &User::show(detail))
+    let done = app.users.patch(author.granted, user_id.0, patch, expected.0).await?;
+    answer::changed(&done.committed, done.output.record.revision, &User::show(done.output))
 }
 
 /// Delete a user with their overrides and tokens

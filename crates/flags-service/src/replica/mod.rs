@@ -21,7 +21,7 @@ use uuid::Uuid;
 
 use self::override_index::OverrideIndex;
 pub use self::override_index::OverrideRef;
-pub use self::user_cache::{KnownUser, UserCache};
+pub use self::user_cache::{KnownUser, Ticket, UserCache};
 
 /// Answers are called stale once the database has not been read for so long.
 pub const STALE_AFTER: Duration = Duration::from_secs(5);

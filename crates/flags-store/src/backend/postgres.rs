@@ -114,20 +114,15 @@ pub(crate) async fn begin_snapshot(conn: &mut AsyncPgConnection) -> QueryResult<
     diesel_async::AnsiTransactionManager::begin_transaction_sql(conn, sql).await
 }
 
-pub(crate) async fn lock_override(
-    conn: &mut AsyncPgConnection,
-    user_id: Uid,
-    flag_name: &str,
-    lock: RowLock,
-) -> QueryResult<()> {
-    let query = user_flag_overrides::table
+pub(crate) async fn lock_override(conn: &mut AsyncPgConnection, user_id: Uid, flag_name: &str) -> QueryResult<()> {
+    let _: Option<Uid> = user_flag_overrides::table
         .filter(user_flag_overrides::user_id.eq(user_id))
         .filter(user_flag_overrides::flag_name.eq(flag_name))
-        .select(user_flag_overrides::id);
-    let _: Option<Uid> = match lock {
-        RowLock::Share => query.for_share().first(conn).await.optional()?,
-        RowLock::Update => query.for_update().first(conn).await.optional()?,
-    };
+        .select(user_flag_overrides::id)
+        .for_update()
+        .first(conn)
+        .await
+        .optional()?;
     Ok(())
 }
 

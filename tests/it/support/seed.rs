@@ -1,0 +1,58 @@
+//! Rows put straight into a database, through the same transaction as everything else.
+
+use flags_domain::{FlagName, Instant, UserOverride};
+use flags_store::{Store, Tx, overrides, users};
+use serde_json::{Map, json};
+use uuid::Uuid;
+
+use super::app::author;
+
+/// A plain user of this e-mail.
+pub(crate) fn user(email: &str, now: Instant) -> users::UserRecord {
+    users::UserRecord {
+        id: Uuid::now_v7(),
+        email: email.to_owned(),
+        display_name: None,
+        role: users::Role::User,
+        attributes: Map::new(),
+        active: true,
+        created_at: now,
+        updated_at: now,
+        revision: 0,
+    }
+}
+
+/// Inserts a user and returns their id.
+pub(crate) async fn insert_user(tx: &mut Tx, email: &str) -> Uuid {
+    let user = user(email, tx.now());
+    assert!(users::insert(tx, &user).await.unwrap());
+    user.id
+}
+
+/// Inserts an override with the value `true`.
+pub(crate) async fn insert_override(tx: &mut Tx, user_id: Uuid, flag: &str, expires_at: Option<Instant>) {
+    let new = UserOverride {
+        id: Uuid::now_v7(),
+        user_id,
+        flag_name: FlagName::new(flag).unwrap(),
+        override_value: json!(true),
+        enabled: None,
+        reason: None,
+        created_by: "system:test".to_owned(),
+        created_at: tx.now(),
+        updated_at: tx.now(),
+        expires_at,
+    };
+    assert!(overrides::insert(tx, &new).await.unwrap());
+}
+
+/// Puts in `count` users with an override each of the flag `f` whose end lies in the past.
+pub(crate) async fn expired_overrides(store: &Store, count: usize) {
+    let past = Instant::parse("2020-01-01T00:00:00Z").unwrap();
+    let mut tx = store.begin(past).await.unwrap();
+    for number in 0..count {
+        let user_id = insert_user(&mut tx, &format!("expired{number}@example.com")).await;
+        insert_override(&mut tx, user_id, "f", Some(past.plus_micros(1))).await;
+    }
+    tx.commit(&author()).await.unwrap();
+}
