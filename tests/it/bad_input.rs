@@ -266,7 +266,13 @@ async fn paths_and_methods_that_are_not_there(kind: Kind) {
         app.admin.delete(&format!("/api/admin/users/{user}")).await.expect_problem(404, "user_not_found");
     }
     let refused = app.admin.send(Method::DELETE, "/api/admin/users", &[], None).await;
-    assert_eq!(refused.header("allow"), "GET, POST");
+    assert_eq!(refused.header("allow"), "GET, HEAD, POST");
+    let erase = app.admin.delete(&format!("/api/admin/users/{ann}?erase=true")).await;
+    erase.expect_violation("/erase", "unknown_parameter");
+    app.admin.get(&format!("/api/admin/users/{ann}?x")).await.expect_violation("/x", "unknown_parameter");
+    app.nobody.get("/api/flags/me?x=1").await.expect_problem(401, "unauthorized");
+    let head = app.admin.send(Method::HEAD, "/api/admin/users", &[], None).await.expect(200);
+    assert!(head.text.is_empty());
     refused.expect_problem(405, "method_not_allowed");
     app.admin.send(Method::POST, "/healthz", &[], None).await.expect_problem(405, "method_not_allowed");
 }
@@ -304,7 +310,11 @@ async fn bad_query_parameters(kind: Kind) {
         app.admin.get(&format!("/api/admin/{query}")).await.expect_problem(422, "validation_failed");
     }
     app.admin.get("/api/admin/users?search=%ff%fe").await.expect(200);
-    app.admin.get(&format!("/api/admin/users?search={}", "x".repeat(5_000))).await.expect(200);
+    for list in ["users", "feature-flags", "flag-overrides"] {
+        app.admin.get(&format!("/api/admin/{list}?search={}", "x".repeat(255))).await.expect(200);
+        let long = app.admin.get(&format!("/api/admin/{list}?search={}", "x".repeat(60_000))).await;
+        long.expect_violation("/search", "invalid_parameter");
+    }
 }
 
 /// Replaces each leaf and each branch of a sound body by each of a set of wrong values.

@@ -20,6 +20,7 @@ on_both_databases! {
     variants_in_use_cannot_be_removed,
     flags_are_listed_filtered_and_paged,
     ten_thousand_values_in_a_rule_work,
+    a_setting_by_hand_that_had_to_wait_counts_from_when_it_was_made,
 }
 
 const FLAGS: &str = "/api/admin/feature-flags";
@@ -228,6 +229,7 @@ async fn flags_are_listed_filtered_and_paged(kind: Kind) {
     assert_eq!(names("archived=false").await, ["a.z", "b_x", "bax"]);
     assert_eq!(names("tag=red").await, ["a.z", "b_x"]);
     assert_eq!(names("tag=re").await, ["bax"], "a tag is whole");
+    assert_eq!(names("tag=RED").await, [""; 0], "and minds case");
     assert_eq!(names("search=B_").await, ["b_x"]);
     assert_eq!(names("search=%C3%A9clair").await, ["a.z"]);
     for sort in ["name", "-updated_at"] {
@@ -237,6 +239,28 @@ async fn flags_are_listed_filtered_and_paged(kind: Kind) {
         let cursor = first["next_cursor"].as_str().unwrap();
         assert_eq!(names(&format!("sort={sort}&limit=3&cursor={cursor}")).await, whole[3..]);
     }
+}
+
+async fn a_setting_by_hand_that_had_to_wait_counts_from_when_it_was_made(kind: Kind) {
+    let app = TestApp::start(kind).await;
+    app.boolean_flag("f").await;
+    let path = format!("{FLAGS}/f");
+    let change = json!({"scheduled_at": "2030-01-01T00:00:05Z", "serve": {"variant": "on"}});
+    app.admin.post(&format!("{path}/scheduled-changes"), &change).await.expect(201);
+    let mut holder = app.core.store().begin(app.core.now()).await.unwrap();
+    holder.claim_flag("f").await.unwrap();
+    let (admin, target) = (app.admin.clone(), path.clone());
+    let patch = tokio::spawn(async move { admin.patch(&target, &json!({"default": {"variant": "off"}})).await });
+    // The scheduled change falls due while the hand waits (or before it comes at all: the same must come of it).
+    app.clock_to("01-01T00:00:06Z");
+    holder.rollback().await.unwrap();
+    let answer = patch.await.unwrap().expect(200).json();
+    assert_eq!(answer["default_set_at"], "2030-01-01T00:00:06Z");
+    assert_eq!(
+        answer["effective"],
+        json!({"enabled": true, "default": {"variant": "off"}, "scheduled_change_id": null})
+    );
+    assert_eq!(app.admin.get(&path).await.json()["effective"], answer["effective"]);
 }
 
 async fn ten_thousand_values_in_a_rule_work(kind: Kind) {

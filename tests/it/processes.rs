@@ -17,6 +17,26 @@ on_both_databases! {
     acknowledged_writes_survive_kill_nine,
     a_server_that_is_told_to_stop_ends_cleanly,
     changes_are_counted_as_the_specification_says,
+    a_new_epoch_is_noticed_by_a_running_server,
+}
+
+async fn a_new_epoch_is_noticed_by_a_running_server(kind: Kind) {
+    let database = Database::migrated(kind).await;
+    let server = Running::server(&database.url);
+    let admin = server.caller(&admin_token(&database.url));
+    known(&admin).await;
+    let old = admin.post("/api/admin/users", &json!({"email": "ann@example.com"})).await.expect(201);
+    let path = old.header("location").to_owned();
+    let revision = output_of("server", &["new-epoch", "--database-url", &database.url]);
+    eventually("the server evaluates by the new epoch", async || {
+        (admin.get("/readyz").await.json()["revision"] == revision.as_str()).then_some(())
+    })
+    .await;
+    let body = json!({"display_name": "Ann"});
+    let stale = admin.json(reqwest::Method::PATCH, &path, &[("if-match", old.header("etag"))], &body).await;
+    stale.expect_problem(412, "precondition_failed");
+    let fresh = admin.get(&path).await.expect(200);
+    admin.json(reqwest::Method::PATCH, &path, &[("if-match", fresh.header("etag"))], &body).await.expect(200);
 }
 
 async fn known(caller: &Caller) {
@@ -121,6 +141,18 @@ async fn a_change_through_one_server_is_served_by_another(kind: Kind) {
     let revision = [("flags-min-revision", set.header("flags-revision"))];
     let answer = ann.send(reqwest::Method::GET, "/api/flags/me/f", &revision, None).await.expect(200);
     assert_eq!(answer.json()["value"], false);
+    // The same holds for what is known of the caller.
+    let rules = json!({"targeting_rules": [{"id": "r", "serve": {"variant": "on"},
+        "conditions": [{"attribute": "plan", "operator": "equals", "values": ["pro"]}]}]});
+    admin.post("/api/admin/feature-flags", &json!({"name": "g", "flag_type": "boolean"})).await.expect(201);
+    admin.put("/api/admin/feature-flags/g/targeting-rules", &rules).await.expect(200);
+    for plan in ["pro", "free", "pro"] {
+        let body = json!({"attributes": {"plan": plan}});
+        let set = admin.patch(&format!("/api/admin/users/{id}"), &body).await.expect(200);
+        let revision = [("flags-min-revision", set.header("flags-revision"))];
+        let answer = ann.send(reqwest::Method::GET, "/api/flags/me/g", &revision, None).await.expect(200);
+        assert_eq!(answer.json()["value"], plan == "pro");
+    }
     admin.put(&override_at(id, "f"), &json!({"override_value": true})).await.expect(200);
     one.kill();
     is(true).await;
@@ -236,7 +268,10 @@ async fn changes_are_counted_as_the_specification_says(kind: Kind) {
     admin.delete(&format!("/api/admin/users/{}", users[1])).await.expect(204);
     shows(r#"voiceassist_user_flag_overrides_total{flag_name="f",action="deleted"} 2"#).await;
     shows(r#"voiceassist_user_flag_overrides_active{flag_name="f"} 0"#).await;
+    let odd = reqwest::Method::from_bytes(b"ODDITY").unwrap();
+    nobody.send(odd, "/healthz", &[], None).await.expect_problem(405, "method_not_allowed");
     let metrics = nobody.get("/metrics").await.text;
+    assert!(metrics.contains(r#"method="other""#) && !metrics.contains("ODDITY"), "{metrics}");
     let route = "/api/admin/users/{user_id}/flag-overrides/{flag_name}";
     assert!(
         metrics.contains(&format!(r#"voiceassist_http_requests_total{{method="PUT",route="{route}",status="201"}} 2"#)),

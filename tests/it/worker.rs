@@ -55,6 +55,7 @@ async fn one_round_removes_what_has_expired_and_says_so(kind: Kind) {
 
 async fn several_workers_record_each_expiry_once(kind: Kind) {
     let database = Database::migrated(kind).await;
+    let (_server, _) = scene(&database).await;
     seed::expired_overrides(&database.store().await, 900).await;
     let workers: Vec<_> = (0..4)
         .map(|_| {

@@ -83,19 +83,24 @@ async fn work(args: Args) -> Result<(), Failure> {
     run_until_stopped(&core, args.interval).await
 }
 
-/// Round after round until SIGTERM or SIGINT; a round under way is finished first.
+/// Round after round until SIGTERM or SIGINT. A transaction under way is finished or rolled back as a whole, so nothing is
+/// left half done.
 async fn run_until_stopped(core: &Core, period: Duration) -> Result<(), Failure> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    tracing::info!(?period, "doing rounds");
+    tokio::select! {
+        _ = terminate.recv() => Ok(()),
+        _ = interrupt.recv() => Ok(()),
+        () = run_rounds(core, period) => Ok(()),
+    }
+}
+
+async fn run_rounds(core: &Core, period: Duration) {
     let mut tick = interval(period.max(Duration::from_millis(10)));
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    tracing::info!(?period, "doing rounds");
     loop {
-        tokio::select! {
-            _ = terminate.recv() => return Ok(()),
-            _ = interrupt.recv() => return Ok(()),
-            _ = tick.tick() => {}
-        }
+        tick.tick().await;
         let outcome = run_round(core).await;
         metrics::count_round(outcome.is_ok());
         match outcome {

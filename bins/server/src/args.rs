@@ -32,6 +32,8 @@ pub(crate) enum Command {
         #[arg(long, env = "FLAGS_BIND", default_value = "127.0.0.1:8080")]
         bind: SocketAddr,
     },
+    /// Begin a new epoch, after a backup was restored: revisions of before no longer count.
+    NewEpoch(Database),
     /// API tokens.
     #[command(subcommand)]
     Token(TokenCommand),

@@ -33,6 +33,14 @@ pub(crate) async fn migrate(url: &DatabaseUrl) -> Result<(), Failure> {
     print_line(&line)
 }
 
+pub(crate) async fn new_epoch(url: &DatabaseUrl) -> Result<(), Failure> {
+    let store = Store::open(url).await?;
+    if !store.is_migrated().await? {
+        return Err(Failure::new("the database's schema is not this program's; run `server migrate`"));
+    }
+    print_line(&store.new_epoch().await?.to_string())
+}
+
 pub(crate) fn openapi() -> Result<(), Failure> {
     let document = flags_api::openapi().to_pretty_json().map_err(|error| Failure::new(error.to_string()))?;
     print_line(&document)

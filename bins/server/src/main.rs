@@ -40,6 +40,7 @@ async fn carry_out(cli: Cli) -> Result<(), Failure> {
         Some(Command::Run(args)) => run::run(args).await,
         Some(Command::Migrate(database)) => commands::migrate(&database.url()?).await,
         Some(Command::Demo { database, bind }) => demo::demo(&database.url()?, bind).await,
+        Some(Command::NewEpoch(database)) => commands::new_epoch(&database.url()?).await,
         Some(Command::Token(command)) => commands::token(command).await,
         Some(Command::User(command)) => commands::user(command).await,
         Some(Command::Openapi) => commands::openapi(),

@@ -3,8 +3,9 @@
 use utoipa::{
     PartialSchema as _, ToResponse as _, ToSchema as _,
     openapi::{
-        Components, ComponentsBuilder, InfoBuilder, LicenseBuilder, OpenApi, OpenApiBuilder, PathsBuilder, RefOr,
-        Schema,
+        Components, ComponentsBuilder, Header, HeaderBuilder, HttpMethod, InfoBuilder, LicenseBuilder, Object, OpenApi,
+        OpenApiBuilder, PathItem, PathsBuilder, RefOr, Schema, Type,
+        path::{Parameter, ParameterBuilder, ParameterIn},
         security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme},
         tag::TagBuilder,
     },
@@ -12,16 +13,20 @@ use utoipa::{
 
 use crate::{
     problem::{ProblemBody, ProblemResponse},
-    routes,
+    routes::{self, Described},
 };
 
 /// The whole document. The committed copy is `docs/openapi.json`; a test compares them.
 pub fn openapi() -> OpenApi {
     let mut paths = PathsBuilder::new();
     let mut schemas: Vec<(String, RefOr<Schema>)> = Vec::new();
-    for described in routes::all().described() {
-        paths = paths.path(described.path.clone(), described.item.clone());
-        schemas.extend(described.schemas.iter().cloned());
+    let mut routes = routes::all();
+    routes::system::metrics_route(&mut routes);
+    for mut described in routes.into_described() {
+        describe_common(&mut described);
+        let item = PathItem::new(described.method, described.operation);
+        paths = paths.path(described.path, item);
+        schemas.extend(described.schemas);
     }
     let info = InfoBuilder::new()
         .title("Feature flags with user overrides")
@@ -37,6 +42,56 @@ pub fn openapi() -> OpenApi {
         .components(Some(components(schemas)))
         .security(Some([SecurityRequirement::new::<_, [&str; 0], &str>(BEARER, [])]))
         .tags(Some(tags()))
+        .build()
+}
+
+/// What holds for whole kinds of operations: preconditions, tags, revisions, and the second media type of PATCH.
+fn describe_common(described: &mut Described) {
+    let Described { path, method, operation, .. } = described;
+    if !path.starts_with("/api/admin/") {
+        return;
+    }
+    let acts_on_one = ["/archive", "/restore", "/cancel"].iter().any(|end| path.ends_with(end));
+    let changes_one = matches!(method, HttpMethod::Put | HttpMethod::Patch | HttpMethod::Delete) || acts_on_one;
+    if changes_one {
+        let text = "Change only what was last changed at this revision; `*`: only what is there";
+        operation.parameters.get_or_insert_default().push(header_parameter("If-Match", text).into());
+    }
+    if *method == HttpMethod::Put && path.ends_with("/flag-overrides/{flag_name}") {
+        let text = "`*`: create only";
+        operation.parameters.get_or_insert_default().push(header_parameter("If-None-Match", text).into());
+    }
+    for (status, response) in &mut operation.responses.responses {
+        let RefOr::T(response) = response else { continue };
+        if *method != HttpMethod::Get {
+            response.headers.insert("Flags-Revision".to_owned(), header("`<epoch>:<number>`"));
+        }
+        if status != "204" && (*method != HttpMethod::Get || path.ends_with('}')) {
+            response.headers.insert("ETag".to_owned(), header("`\"<epoch>:<revision>\"`, for `If-Match`"));
+        }
+        if status == "201" {
+            response.headers.insert("Location".to_owned(), header("Where it stands"));
+        }
+    }
+    if *method == HttpMethod::Patch
+        && let Some(RefOr::T(body)) = &mut operation.request_body
+        && let Some(content) = body.content.get("application/json").cloned()
+    {
+        body.content.insert("application/merge-patch+json".to_owned(), content);
+    }
+}
+
+fn header(text: &str) -> RefOr<Header> {
+    let header = HeaderBuilder::new().schema(Some(Object::with_type(Type::String))).description(Some(text));
+    RefOr::T(header.build())
+}
+
+fn header_parameter(name: &str, text: &str) -> Parameter {
+    ParameterBuilder::new()
+        .name(name)
+        .parameter_in(ParameterIn::Header)
+        .description(Some(text))
+        .schema(Some(Object::with_type(Type::String)))
         .build()
 }
 

@@ -19,6 +19,7 @@ pub(crate) struct List<T> {
     /// Whether `total` was counted to the end.
     total_is_exact: bool,
     /// Give it as `cursor` to get the next part; `null` at the end.
+    #[schema(required)]
     next_cursor: Option<String>,
 }
 

@@ -15,9 +15,12 @@ use crate::{
 };
 
 /// Largest compiled form of one regular expression, in bytes.
-const REGEX_LIMIT: usize = 1 << 20;
+const REGEX_LIMIT: usize = 1 << 18;
 /// Largest compiled form of all regular expressions of one condition together, in bytes.
-const REGEX_SET_LIMIT: usize = 4 << 20;
+const REGEX_SET_LIMIT: usize = 1 << 20;
+
+/// Most regular expressions of one condition.
+const MAX_PATTERNS: usize = 50;
 
 /// A condition prepared for evaluation: sets are hashed, versions and instants parsed, regexes compiled.
 #[derive(Debug)]
@@ -224,21 +227,24 @@ fn parse_version(text: &str) -> Option<Version> {
 
 fn regexes(values: &[Value]) -> Result<RegexSet, Vec<Violation>> {
     let patterns = texts(values)?;
+    if patterns.len() > MAX_PATTERNS {
+        let detail = format!("a condition can have at most {MAX_PATTERNS} regular expressions; join them by `|`");
+        return Err(vec![Violation::new("/values", "too_many", detail)]);
+    }
     let explain = |error: &regex::Error| match error {
         regex::Error::CompiledTooBig(_) => "the regular expression is too large when compiled; simplify it".to_owned(),
         other => format!("not a valid regular expression: {}", one_line(&other.to_string())),
     };
-    let invalid = |(index, pattern): (usize, &str)| {
-        let error = RegexBuilder::new(pattern).size_limit(REGEX_LIMIT).build().err()?;
-        Some(Violation::new(format!("/values/{index}"), "invalid_regex", explain(&error)))
-    };
-    let found: Vec<_> = patterns.iter().map(|pattern| &**pattern).enumerate().filter_map(invalid).collect();
-    if !found.is_empty() {
-        return Err(found);
-    }
-    RegexSetBuilder::new(&patterns).size_limit(REGEX_SET_LIMIT).build().map_err(|_| {
-        let detail = "the regular expressions of this condition are too large together; split the condition into rules";
-        vec![Violation::new("/values", "invalid_regex", detail)]
+    // Compiling is costly; each is compiled alone only to find out which is at fault.
+    let whole = RegexSetBuilder::new(&patterns).size_limit(REGEX_SET_LIMIT).build();
+    whole.map_err(|_| {
+        let invalid = |(index, pattern): (usize, &str)| {
+            let error = RegexBuilder::new(pattern).size_limit(REGEX_LIMIT).build().err()?;
+            Some(Violation::new(format!("/values/{index}"), "invalid_regex", explain(&error)))
+        };
+        let found: Vec<_> = patterns.iter().map(|pattern| &**pattern).enumerate().filter_map(invalid).collect();
+        let detail = "the regular expressions of this condition are too large together; simplify them";
+        if found.is_empty() { vec![Violation::new("/values", "invalid_regex", detail)] } else { found }
     })
 }
 

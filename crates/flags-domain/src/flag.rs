@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::{
     instant::Instant,
     name::FlagName,
-    rule::TargetingRule,
+    rule::{Operator, TargetingRule},
     serve::Serve,
     value::FlagType,
     violation::{Violation, check_key, check_text},
@@ -19,6 +19,8 @@ pub const MAX_VARIANT_ID_LENGTH: usize = 128;
 pub const MAX_VARIANTS: usize = 256;
 /// Most targeting rules of one flag.
 pub const MAX_RULES: usize = 1_000;
+/// Most conditions of one flag that compile regular expressions, which takes time and memory.
+pub const MAX_PATTERN_CONDITIONS: usize = 50;
 /// Longest description, in characters.
 pub const MAX_DESCRIPTION_LENGTH: usize = 2_000;
 /// Most tags of one flag.
@@ -160,6 +162,13 @@ impl Flag {
             let detail = format!("a flag can have at most {MAX_RULES} targeting rules");
             found.push(Violation::new("/targeting_rules", "too_many", detail));
         }
+        let patterns =
+            |rule: &TargetingRule| rule.conditions.iter().filter(|c| c.operator == Operator::Matches).count();
+        if self.targeting_rules.iter().map(patterns).sum::<usize>() > MAX_PATTERN_CONDITIONS {
+            let detail = format!("a flag can have at most {MAX_PATTERN_CONDITIONS} conditions with `matches`");
+            found.push(Violation::new("/targeting_rules", "too_many", detail));
+            return found;
+        }
         let mut seen = FxHashSet::default();
         for (index, rule) in self.targeting_rules.iter().enumerate() {
             let at = format!("/targeting_rules/{index}");
@@ -258,6 +267,12 @@ pub(crate) mod tests {
                 ("/targeting_rules/0/serve/variant", "unknown_variant"),
             ],
         );
+        let pattern = |n: usize| {
+            rule(json!({"id": n.to_string(), "serve": {"variant": "on"},
+                "conditions": [{"attribute": "x", "operator": "matches", "values": ["a"]}]}))
+        };
+        check(|f| f.targeting_rules = (0..50).map(pattern).collect(), &[]);
+        check(|f| f.targeting_rules = (0..51).map(pattern).collect(), &[("/targeting_rules", "too_many")]);
         check(
             |f| f.targeting_rules = vec![numbered_rule(1), numbered_rule(1)],
             &[("/targeting_rules/1/id", "duplicate")],

@@ -2,9 +2,12 @@
 
 use std::{sync::Arc, time::Duration};
 
-use flags_domain::Instant;
 use flags_store::{Author, Committed, Conn, Store, StoreError, Tx};
-use tokio::{runtime::Handle, sync::Notify, time::timeout};
+use tokio::{
+    runtime::Handle,
+    sync::Notify,
+    time::{Instant, timeout, timeout_at},
+};
 
 use crate::{
     clock::Clock,
@@ -13,7 +16,7 @@ use crate::{
     replica::Replica,
 };
 
-/// Longest that one attempt at a write or a read of the database may take.
+/// Longest that a write with all its attempts, or a read of the database, may take.
 const DEADLINE: Duration = Duration::from_secs(10);
 /// Longest that an acknowledged write waits for the own replica.
 const APPLY_DEADLINE: Duration = Duration::from_secs(2);
@@ -87,7 +90,7 @@ impl Core {
     }
 
     /// The present instant.
-    pub fn now(&self) -> Instant {
+    pub fn now(&self) -> flags_domain::Instant {
         self.clock.now()
     }
 
@@ -130,19 +133,16 @@ impl Core {
     }
 
     async fn write<C: Command>(&self, author: &Author, command: &C) -> Result<Done<C::Output>> {
-        let now = self.now();
+        let deadline = Instant::now() + DEADLINE;
         let mut attempt = 1;
         let done = loop {
-            let outcome = timeout(DEADLINE, self.attempt(author, command, now)).await;
-            let outcome = outcome.unwrap_or_else(|_| Err(Failure::Store(timed_out())));
-            match outcome {
-                Ok(done) => break done,
-                Err(Failure::Store(StoreError::Collision(_))) if attempt < ATTEMPTS => {
+            let outcome = timeout_at(deadline, self.attempt(author, command)).await;
+            match outcome.unwrap_or_else(|_| Err(ServiceError::Store(timed_out()))) {
+                Err(ServiceError::Store(StoreError::Collision(_))) if attempt < ATTEMPTS => {
                     tokio::time::sleep(Duration::from_millis(5) * attempt).await;
                     attempt += 1;
                 }
-                Err(Failure::Store(error)) => return Err(error.into()),
-                Err(Failure::Service(error)) => return Err(error),
+                outcome => break outcome?,
             }
         };
         metrics::count_changes(done.committed.entries());
@@ -155,19 +155,15 @@ impl Core {
         Ok(done)
     }
 
-    async fn attempt<C: Command>(
-        &self,
-        author: &Author,
-        command: &C,
-        now: Instant,
-    ) -> std::result::Result<Done<C::Output>, Failure> {
-        let mut tx = self.store.begin(now).await?;
+    async fn attempt<C: Command>(&self, author: &Author, command: &C) -> Result<Done<C::Output>> {
+        let clock = Arc::clone(&self.clock);
+        let mut tx = self.store.begin_by(Arc::new(move || clock.now())).await?;
         match command.apply(&mut tx, author).await {
             Ok(output) => Ok(Done { output, committed: tx.commit(author).await? }),
             Err(error) => {
                 // If this fails as well, the connection is broken and the database rolls back by itself.
                 let _ = tx.rollback().await;
-                Err(error.into())
+                Err(error)
             }
         }
     }
@@ -184,25 +180,4 @@ impl Core {
 
 fn timed_out() -> StoreError {
     StoreError::Unavailable("the database did not answer in time".to_owned())
-}
-
-/// Keeps apart what may be tried again from what the use case decided.
-enum Failure {
-    Store(StoreError),
-    Service(ServiceError),
-}
-
-impl From<StoreError> for Failure {
-    fn from(error: StoreError) -> Self {
-        Self::Store(error)
-    }
-}
-
-impl From<ServiceError> for Failure {
-    fn from(error: ServiceError) -> Self {
-        match error {
-            ServiceError::Store(error) => Self::Store(error),
-            other => Self::Service(other),
-        }
-    }
 }

@@ -18,7 +18,7 @@ use crate::{
 
 /// The log is read at least so often, whether or not anything rings.
 const TICK: Duration = Duration::from_secs(1);
-/// Longest that one reading may take.
+/// Longest that following the log, or one query of a load, may take.
 const DEADLINE: Duration = Duration::from_secs(10);
 /// Rows of the log read at once.
 const BATCH: usize = 5_000;
@@ -37,15 +37,21 @@ pub struct Feed {
     pub clock: Arc<dyn Clock>,
 }
 
-/// Reads everything at one revision.
+/// Ends what the database does not answer in time.
+async fn bounded<T>(work: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+    let outcome = timeout(DEADLINE, work).await;
+    outcome.unwrap_or_else(|_| Err(StoreError::Unavailable("no answer in time".to_owned())))
+}
+
+/// Reads everything at one revision. Each query is bounded in time, not the whole: very many overrides take a while.
 pub async fn load(store: &Store) -> Result<Loaded, StoreError> {
-    let mut conn = store.snapshot().await?;
-    let revision = log::head(&mut conn).await?;
+    let mut conn = bounded(store.snapshot()).await?;
+    let revision = bounded(log::head(&mut conn)).await?;
     let mut schedules_by_flag: FxHashMap<_, Vec<_>> = FxHashMap::default();
-    for record in schedules::load_all(&mut conn).await? {
+    for record in bounded(schedules::load_all(&mut conn)).await? {
         schedules_by_flag.entry(record.flag_name).or_default().push(record.change);
     }
-    let flags = flags::load_all(&mut conn).await?.into_iter().map(|record| {
+    let flags = bounded(flags::load_all(&mut conn)).await?.into_iter().map(|record| {
         let schedule = schedules_by_flag.remove(&record.flag.name).unwrap_or_default();
         (record.flag, schedule)
     });
@@ -55,14 +61,21 @@ pub async fn load(store: &Store) -> Result<Loaded, StoreError> {
             tracing::error!(flag = %flag.flag().name, %failure, "a flag cannot be compiled; it serves overrides only");
         }
     }
-    let tokens = credentials::load_all(&mut conn).await?;
+    let tokens = bounded(credentials::load_all(&mut conn)).await?;
     let mut loaded = Loaded::new(revision, snapshot, tokens);
     let mut after = None;
     loop {
-        let batch = overrides::load_after(&mut conn, after, LOAD_BATCH).await?;
-        let Some(last) = batch.last() else { return Ok(loaded) };
-        after = Some(last.user_override.id);
-        batch.iter().for_each(|record| loaded.add(&record.user_override));
+        let (batch, last) = bounded(overrides::load_after(&mut conn, after, LOAD_BATCH)).await?;
+        if last.is_none() {
+            return Ok(loaded);
+        }
+        after = last;
+        for record in batch {
+            match record {
+                Ok(record) => loaded.add(&record.user_override),
+                Err(error) => tracing::error!(%error, "an override cannot be read and has no effect"),
+            }
+        }
     }
 }
 
@@ -79,8 +92,7 @@ impl Feed {
                 _ = tick.tick() => true,
                 () = self.bell.notified() => false,
             };
-            let outcome = timeout(DEADLINE, self.catch_up()).await;
-            let outcome = outcome.unwrap_or_else(|_| Err(StoreError::Unavailable("no answer in time".to_owned())));
+            let outcome = self.catch_up().await;
             match &outcome {
                 Ok(()) if failing => tracing::info!("the log can be read again"),
                 Err(error) if !failing => tracing::error!(%error, "the log cannot be read; serving the last state"),
@@ -94,21 +106,39 @@ impl Feed {
         }
     }
 
-    /// Brings the replica up to the log's head.
+    /// Brings the replica up to the log's head, or loads everything anew if what is there does not follow on what was
+    /// applied.
     pub async fn catch_up(&self) -> Result<(), StoreError> {
-        let mut conn = self.store.conn().await?;
+        let why = match bounded(self.follow()).await {
+            Ok(None) => return Ok(()),
+            Ok(Some(why)) => why,
+            Err(StoreError::Corrupt(what)) => {
+                tracing::error!(what, "the log holds what this program cannot read");
+                "the log cannot be followed"
+            }
+            Err(error) => return Err(error),
+        };
+        tracing::warn!("{why}: loading everything anew");
+        self.replica.replace(load(&self.store).await?);
+        self.replica.mark_read();
+        Ok(())
+    }
+
+    /// Applies what is new; gives the reason if that cannot be done.
+    async fn follow(&self) -> Result<Option<&'static str>, StoreError> {
+        let mut conn = self.store.feed_conn().await?;
         loop {
             let at = self.replica.revision();
             let head = log::head(&mut conn).await?;
             if head.epoch != at.epoch || head.number < at.number {
-                return self.reload("the database was restored").await;
+                return Ok(Some("the database was restored"));
             }
             if head.number == at.number {
                 self.replica.mark_read();
-                return Ok(());
+                return Ok(None);
             }
             if !self.apply_next(&mut conn, at).await? {
-                return self.reload("the log has a hole").await;
+                return Ok(Some("the log has a hole"));
             }
         }
     }
@@ -132,12 +162,5 @@ impl Feed {
             self.replica.apply(Commit { revision: log::Revision { number: next, ..at }, changes, tokens });
         }
         Ok(true)
-    }
-
-    async fn reload(&self, why: &str) -> Result<(), StoreError> {
-        tracing::warn!("{why}: loading everything anew");
-        self.replica.replace(load(&self.store).await?);
-        self.replica.mark_read();
-        Ok(())
     }
 }

@@ -294,13 +294,13 @@ impl PatchFlag {
             && (enabled != before.enabled || enabled != effective.enabled)
         {
             after.enabled = enabled;
-            after.enabled_set_at = now;
+            after.enabled_set_at = now.max(before.enabled_set_at);
         }
         if let Some(default) = patch.default
             && (default != before.default || default != *effective.default || effective.scheduled_change_id.is_some())
         {
             after.default = default;
-            after.default_set_at = now;
+            after.default_set_at = now.max(before.default_set_at);
         }
         after
     }

@@ -220,7 +220,8 @@ impl Command for CreateOverride {
     type Output = ListedOverride;
 
     async fn apply(&self, tx: &mut Tx, author: &Author) -> Result<Self::Output> {
-        let (user_email, flag) = claim_parents(tx, self.user_id, &self.flag_name).await?;
+        share_parents(tx, self.user_id, &self.flag_name).await?;
+        let (user_email, flag) = find_parents(tx, self.user_id, &self.flag_name).await?;
         let present = claim_unexpired(tx, self.user_id, &self.flag_name).await?;
         check_input(&self.input, &flag, tx.now())?;
         if present.is_some() {
@@ -244,9 +245,10 @@ impl Command for SetOverride {
     type Output = (Placed, ListedOverride);
 
     async fn apply(&self, tx: &mut Tx, author: &Author) -> Result<Self::Output> {
-        let (user_email, flag) = claim_parents(tx, self.user_id, &self.flag_name).await?;
+        share_parents(tx, self.user_id, &self.flag_name).await?;
         let present = claim_unexpired(tx, self.user_id, &self.flag_name).await?;
         self.precondition.check(tx, present.as_ref().map(|record| record.revision)).await?;
+        let (user_email, flag) = find_parents(tx, self.user_id, &self.flag_name).await?;
         let Some(record) = present else {
             check_input(&self.input, &flag, tx.now())?;
             let record = insert(tx, author, self.user_id, &self.flag_name, &self.input).await?;
@@ -277,8 +279,7 @@ impl Command for PatchOverride {
     type Output = ListedOverride;
 
     async fn apply(&self, tx: &mut Tx, _: &Author) -> Result<Self::Output> {
-        tx.share_user(self.user_id).await?;
-        tx.share_flag(&self.flag_name).await?;
+        share_parents(tx, self.user_id, &self.flag_name).await?;
         let record = overrides::claim(tx, self.user_id, &self.flag_name).await?;
         let record = record.filter(|record| record.user_override.status(tx.now()) != OverrideStatus::Expired);
         self.precondition.check(tx, record.as_ref().map(|record| record.revision)).await?;
@@ -311,10 +312,14 @@ impl Command for DeleteOverride {
     }
 }
 
-/// Holds user and flag, so that neither goes while an override is born, and returns e-mail and definition.
-async fn claim_parents(tx: &mut Tx, user_id: Uuid, flag_name: &str) -> Result<(String, Flag)> {
+/// Holds user and flag, so that neither goes while an override is born.
+async fn share_parents(tx: &mut Tx, user_id: Uuid, flag_name: &str) -> Result<()> {
     tx.share_user(user_id).await?;
-    tx.share_flag(flag_name).await?;
+    Ok(tx.share_flag(flag_name).await?)
+}
+
+/// The user's e-mail and the flag, which must not be archived.
+async fn find_parents(tx: &mut Tx, user_id: Uuid, flag_name: &str) -> Result<(String, Flag)> {
     let user = users::find(tx.conn(), user_id).await?.ok_or(ServiceError::NotFound(Thing::User))?;
     let flag = flags::find(tx.conn(), flag_name).await?.filter(|record| record.flag.archived_at.is_none());
     Ok((user.email, flag.ok_or(ServiceError::NotFound(Thing::Flag))?.flag))

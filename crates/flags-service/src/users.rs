@@ -200,15 +200,15 @@ impl Command for PatchUser {
             return Ok(detail(before, &counts));
         }
         check(violations(&after))?;
-        if is_active_admin(&before) && !is_active_admin(&after) {
-            check_not_last_admin(tx, self.id).await?;
-        }
         after.updated_at = tx.now();
         users::update(tx, &before, &after).await.map_err(|error| match error {
             StoreError::Duplicate(_) => Conflict::EmailTaken.into(),
             other => ServiceError::Store(other),
         })?;
         credentials::set_label(tx, &actor_of(after.id), &after.email).await?;
+        if is_active_admin(&before) && !is_active_admin(&after) {
+            check_not_last_admin(tx, self.id).await?;
+        }
         Ok(detail(after, &counts))
     }
 }
@@ -224,12 +224,13 @@ impl Command for DeleteUser {
 
     async fn apply(&self, tx: &mut Tx, _: &Author) -> Result<Progress> {
         let user = claim(tx, self.id, &self.precondition).await?;
-        if is_active_admin(&user) {
-            check_not_last_admin(tx, self.id).await?;
-        }
         let batch = overrides::claim_some(tx, overrides::Of::User(self.id), BATCH).await?;
         for gone in &batch {
             overrides::delete(tx, &gone.user_override).await?;
+        }
+        let tokens = credentials::of_user(tx.conn(), self.id).await?;
+        if is_active_admin(&user) {
+            check_not_last_admin(tx, self.id).await?;
         }
         if i64::try_from(batch.len()).is_ok_and(|count| count == BATCH) {
             if user.active {
@@ -238,7 +239,7 @@ impl Command for DeleteUser {
             }
             return Ok(Progress::More);
         }
-        for token in credentials::of_user(tx.conn(), self.id).await? {
+        for token in tokens {
             credentials::delete(tx, &token).await?;
         }
         users::delete(tx, &user).await?;
@@ -258,7 +259,8 @@ fn is_active_admin(user: &UserRecord) -> bool {
     user.active && user.role == Role::Admin
 }
 
-/// Under the lock of the log's head, so that of two who demote each other one comes second and is refused.
+/// Under the lock of the log's head, so that of two who demote each other one comes second and is refused. The last lock
+/// to take: whoever holds it keeps all other changes waiting.
 async fn check_not_last_admin(tx: &mut Tx, id: Uuid) -> Result<()> {
     tx.claim_head().await?;
     if users::another_active_admin(tx.conn(), id).await? { Ok(()) } else { Err(Conflict::LastAdmin.into()) }

@@ -5,11 +5,13 @@
 //! As the counter is updated last and held to the end, revisions are dense and in commit order: a reader that has seen
 //! revision n has missed nothing below it. (A sequence gives no such thing: its numbers become visible out of order.)
 
+use std::sync::Arc;
+
 use diesel::{ExpressionMethods, Insertable, QueryDsl, QueryResult};
 use diesel_async::{AsyncConnection, RunQueryDsl, TransactionManager};
 use flags_domain::Instant;
 use serde_json::Value;
-use tokio::sync::OwnedMutexGuard;
+use tokio::sync::OwnedSemaphorePermit;
 use uuid::Uuid;
 
 use crate::{
@@ -24,9 +26,10 @@ use crate::{
 /// A write transaction. Dropped without [`commit`](Tx::commit) it leaves nothing behind.
 pub struct Tx {
     conn: Conn,
+    clock: Arc<dyn Fn() -> Instant + Send + Sync>,
     now: Instant,
     entries: Vec<LogEntry>,
-    _writer: Option<OwnedMutexGuard<()>>,
+    _writer: OwnedSemaphorePermit,
 }
 
 /// Who changes something, and for which request.
@@ -120,20 +123,38 @@ impl LogRow {
 }
 
 impl Store {
-    /// Begins a transaction that may change state, at the instant `now`.
+    /// Begins a transaction that may change state, all at the instant `now`.
     pub async fn begin(&self, now: Instant) -> Result<Tx> {
+        self.begin_by(Arc::new(move || now)).await
+    }
+
+    /// Begins a transaction that may change state. Its instant is taken from `clock` anew whenever it has waited for a
+    /// lock: what was committed meanwhile, or fell due, came before.
+    pub async fn begin_by(&self, clock: Arc<dyn Fn() -> Instant + Send + Sync>) -> Result<Tx> {
         let writer = self.writer().await?;
         let mut conn = self.conn().await?;
         match &mut conn.0 {
             Backend::Postgres(object) => backend::postgres::begin_write(object).await?,
             Backend::Sqlite(object) => backend::sqlite::begin_write(object).await?,
         }
-        Ok(Tx { conn, now, entries: Vec::new(), _writer: writer })
+        let now = clock();
+        Ok(Tx { conn, clock, now, entries: Vec::new(), _writer: writer })
+    }
+
+    /// Begins a new epoch, as the numbers after a restored backup are used again. Running servers load everything anew.
+    pub async fn new_epoch(&self) -> Result<Revision> {
+        let _writer = self.writer().await?;
+        let epoch = Uid(Uuid::now_v7());
+        let number: i64 = on!(self.conn().await?, |c| {
+            let head = diesel::update(log_head::table).set(log_head::epoch.eq(epoch));
+            head.returning(log_head::revision).get_result(c).await
+        })?;
+        Ok(Revision { epoch: epoch.0, number })
     }
 
     /// A connection that sees the database as it is at its first read, and no later change. Ends when dropped.
     pub async fn snapshot(&self) -> Result<Conn> {
-        let mut conn = self.conn().await?;
+        let mut conn = self.feed_conn().await?;
         match &mut conn.0 {
             Backend::Postgres(object) => backend::postgres::begin_snapshot(object).await?,
             Backend::Sqlite(object) => backend::sqlite::begin_snapshot(object).await?,
@@ -146,6 +167,11 @@ impl Tx {
     /// The instant of the change.
     pub const fn now(&self) -> Instant {
         self.now
+    }
+
+    /// To be called after every wait for a lock.
+    pub(crate) fn refresh_now(&mut self) {
+        self.now = (self.clock)();
     }
 
     /// The connection, to read within the transaction.
@@ -189,16 +215,20 @@ impl Tx {
     /// SQLite has locked everything already.
     async fn lock_user(&mut self, id: Uuid, lock: RowLock) -> Result<()> {
         match &mut self.conn.0 {
-            Backend::Postgres(object) => Ok(backend::postgres::lock_user(object, Uid(id), lock).await?),
-            Backend::Sqlite(_) => Ok(()),
+            Backend::Postgres(object) => backend::postgres::lock_user(object, Uid(id), lock).await?,
+            Backend::Sqlite(_) => {}
         }
+        self.refresh_now();
+        Ok(())
     }
 
     async fn lock_flag(&mut self, name: &str, lock: RowLock) -> Result<()> {
         match &mut self.conn.0 {
-            Backend::Postgres(object) => Ok(backend::postgres::lock_flag(object, name, lock).await?),
-            Backend::Sqlite(_) => Ok(()),
+            Backend::Postgres(object) => backend::postgres::lock_flag(object, name, lock).await?,
+            Backend::Sqlite(_) => {}
         }
+        self.refresh_now();
+        Ok(())
     }
 
     /// Appends what was recorded to the log under one revision and commits. A transaction in which nothing was recorded
@@ -209,6 +239,17 @@ impl Tx {
             self.rollback().await?;
             return Ok(Committed { revision, entries: Vec::new() });
         }
+        match self.finish(author).await {
+            Ok(committed) => Ok(committed),
+            Err(error) => {
+                // If this fails as well, the connection is broken and the database rolls back by itself.
+                let _ = self.rollback().await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn finish(&mut self, author: &Author) -> Result<Committed> {
         let revision = next_revision(&mut self.conn).await?;
         let entries = std::mem::take(&mut self.entries);
         self.stamp(revision.number, &entries).await?;

@@ -31,6 +31,22 @@ impl fmt::Display for Revision {
     }
 }
 
+/// The text is no position in the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("must be <epoch>:<number>")]
+pub struct InvalidRevision;
+
+impl std::str::FromStr for Revision {
+    type Err = InvalidRevision;
+
+    fn from_str(text: &str) -> std::result::Result<Self, InvalidRevision> {
+        let (epoch, number) = text.split_once(':').ok_or(InvalidRevision)?;
+        let epoch = Uuid::try_parse(epoch).map_err(|_| InvalidRevision)?;
+        let number = number.parse().ok().filter(|number| *number >= 0).ok_or(InvalidRevision)?;
+        Ok(Self { epoch, number })
+    }
+}
+
 macro_rules! names {
     ($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $variant:ident = $text:literal,)* }) => {
         $(#[$meta])*

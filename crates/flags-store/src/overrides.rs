@@ -118,6 +118,7 @@ pub async fn claim(tx: &mut Tx, user_id: Uuid, flag_name: &str) -> Result<Option
     if let Backend::Postgres(object) = &mut tx.conn().0 {
         crate::backend::postgres::lock_override(object, Uid(user_id), flag_name).await?;
     }
+    tx.refresh_now();
     find(tx.conn(), user_id, flag_name).await
 }
 
@@ -210,8 +211,13 @@ pub async fn claim_some(tx: &mut Tx, of: Of<'_>, limit: i64) -> Result<Vec<Overr
     rows.into_iter().map(TryInto::try_into).collect()
 }
 
-/// All overrides in the order of their ids, `limit` at a time, after the id `after`: for loading the replica.
-pub async fn load_after(conn: &mut Conn, after: Option<Uuid>, limit: i64) -> Result<Vec<OverrideRecord>> {
+/// All overrides in the order of their ids, `limit` at a time, after the id `after`, with the last id: for loading the
+/// replica. The specification's table lets others put in what cannot be read; such a row takes no other down.
+pub async fn load_after(
+    conn: &mut Conn,
+    after: Option<Uuid>,
+    limit: i64,
+) -> Result<(Vec<Result<OverrideRecord>>, Option<Uuid>)> {
     let after = Uid(after.unwrap_or(Uuid::nil()));
     let rows: Vec<Row> = on!(conn, |c| {
         user_flag_overrides::table
@@ -222,7 +228,8 @@ pub async fn load_after(conn: &mut Conn, after: Option<Uuid>, limit: i64) -> Res
             .load(c)
             .await
     })?;
-    rows.into_iter().map(TryInto::try_into).collect()
+    let last = rows.as_slice().last().map(|row| row.id.0);
+    Ok((rows.into_iter().map(TryInto::try_into).collect(), last))
 }
 
 /// Which overrides a list is to hold; all that is `None` does not matter.
@@ -295,7 +302,11 @@ pub async fn list(
         }};
     }
     let total: i64 = on!(conn, |c| {
-        let all = dsl::user_flag_overrides.inner_join(users::table).select(dsl::id).into_boxed::<Db>();
+        let all = dsl::user_flag_overrides
+            .inner_join(users::table)
+            .inner_join(feature_flags::table.on(feature_flags::name.eq(dsl::flag_name)))
+            .select(dsl::id)
+            .into_boxed::<Db>();
         CountUpTo(filtered!(all)).get_result(c).await
     })?;
     let bound = i64::from(limit) + 1;

@@ -8,7 +8,12 @@ use diesel_async::{
     pooled_connection::deadpool::{Object, Pool},
     sync_connection_wrapper::SyncConnectionWrapper,
 };
-use tokio::{runtime::Handle, sync::Mutex, sync::OwnedMutexGuard, time::timeout};
+use flags_domain::Instant;
+use tokio::{
+    runtime::Handle,
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::timeout,
+};
 
 use crate::{
     backend,
@@ -28,6 +33,11 @@ pub(crate) const CONNECTION_TIMEOUT: Duration = Duration::from_secs(5);
 pub struct Store {
     url: DatabaseUrl,
     pools: Pools,
+    /// For the feed alone: writers that wait must not make the replica stale.
+    feed: Pools,
+    /// Who may write at once. SQLite has one writer, and waiting in line here is fair, waiting for the file's lock is not;
+    /// on PostgreSQL some connections must be left for readers.
+    writers: Arc<Semaphore>,
     /// Connections live on this runtime, whoever asks for them: a request's own may be gone before its connection.
     runtime: Handle,
 }
@@ -35,11 +45,24 @@ pub struct Store {
 #[derive(Clone)]
 enum Pools {
     Postgres(Pool<AsyncPgConnection>),
-    Sqlite {
-        pool: Pool<AsyncSqliteConnection>,
-        /// SQLite has one writer; waiting in line here is fair, waiting for the file's lock is not.
-        writer: Arc<Mutex<()>>,
-    },
+    Sqlite(Pool<AsyncSqliteConnection>),
+}
+
+impl Pools {
+    fn open(url: &DatabaseUrl, size: usize) -> Result<Self> {
+        match url {
+            DatabaseUrl::Postgres(url) => backend::postgres::pool(url, size).map(Self::Postgres),
+            DatabaseUrl::Sqlite(path) => backend::sqlite::pool(path, size).map(Self::Sqlite),
+        }
+    }
+
+    async fn get(self) -> Result<Conn> {
+        let backend = match self {
+            Self::Postgres(pool) => pool.get().await.map(Backend::Postgres),
+            Self::Sqlite(pool) => pool.get().await.map(Backend::Sqlite),
+        };
+        Ok(Conn(backend?))
+    }
 }
 
 /// A connection out of the pool.
@@ -77,14 +100,23 @@ pub(crate) use on;
 impl Store {
     /// Opens the database and sees whether it answers. Must be called on the runtime that is to carry the connections.
     pub async fn open(url: &DatabaseUrl) -> Result<Self> {
-        let pools = match url {
-            DatabaseUrl::Postgres(url) => Pools::Postgres(backend::postgres::pool(url)?),
-            DatabaseUrl::Sqlite(path) => {
-                Pools::Sqlite { pool: backend::sqlite::pool(path)?, writer: Arc::new(Mutex::new(())) }
-            }
+        let (connections, writers) = match url {
+            DatabaseUrl::Postgres(_) => (16, 12),
+            DatabaseUrl::Sqlite(_) => (8, 1),
         };
-        let store = Self { url: url.clone(), pools, runtime: Handle::current() };
+        let store = Self {
+            url: url.clone(),
+            pools: Pools::open(url, connections)?,
+            feed: Pools::open(url, 2)?,
+            writers: Arc::new(Semaphore::new(writers)),
+            runtime: Handle::current(),
+        };
         store.conn().await?;
+        if let DatabaseUrl::Sqlite(_) = url {
+            // Takes the file's write lock and gives it back: a file that cannot be written is told now, not at the first
+            // change.
+            store.begin(Instant::from_micros(0)).await?.rollback().await?;
+        }
         Ok(store)
     }
 
@@ -114,21 +146,23 @@ impl Store {
 
     /// A connection to read with.
     pub async fn conn(&self) -> Result<Conn> {
-        let pools = self.pools.clone();
-        let get = async move {
-            match pools {
-                Pools::Postgres(pool) => pool.get().await.map(Backend::Postgres),
-                Pools::Sqlite { pool, .. } => pool.get().await.map(Backend::Sqlite),
-            }
-        };
-        let backend = self.runtime.spawn(get).await.map_err(|e| StoreError::Unavailable(e.to_string()))??;
-        Ok(Conn(backend))
+        self.take(&self.pools).await
     }
 
-    /// The right to write on a database that has one writer.
-    pub(crate) async fn writer(&self) -> Result<Option<OwnedMutexGuard<()>>> {
-        let Pools::Sqlite { writer, .. } = &self.pools else { return Ok(None) };
-        let guard = timeout(CONNECTION_TIMEOUT, Arc::clone(writer).lock_owned()).await;
-        guard.map(Some).map_err(|_| StoreError::Unavailable("too many writes are waiting".to_owned()))
+    /// A connection to follow the log with.
+    pub async fn feed_conn(&self) -> Result<Conn> {
+        self.take(&self.feed).await
+    }
+
+    async fn take(&self, pools: &Pools) -> Result<Conn> {
+        let taken = self.runtime.spawn(pools.clone().get()).await;
+        taken.unwrap_or_else(|error| Err(StoreError::Unavailable(error.to_string())))
+    }
+
+    /// The right to write, in turn.
+    pub(crate) async fn writer(&self) -> Result<OwnedSemaphorePermit> {
+        let turn = timeout(CONNECTION_TIMEOUT, Arc::clone(&self.writers).acquire_owned()).await;
+        let turn = turn.ok().and_then(std::result::Result::ok);
+        turn.ok_or_else(|| StoreError::Unavailable("too many writes are waiting".to_owned()))
     }
 }

@@ -10,7 +10,7 @@ use actix_web::{
 };
 
 use super::Principal;
-use crate::{app::App, problem::Problem};
+use crate::{app::App, extract::wait_for_min_revision, problem::Problem};
 
 /// Who calls, or why that cannot be said: in the request's extensions, for the extractors.
 pub(super) type Outcome = Result<Principal, Option<Problem>>;
@@ -23,11 +23,26 @@ pub(crate) async fn authenticate(
     if let Some(app) = request.app_data::<Data<App>>().cloned() {
         let outcome: Outcome = match bearer(&request) {
             None => Err(None),
-            Some(token) => Principal::of_token(&app.evaluation, token, app.evaluation.now()).await.map_err(Some),
+            Some(token) => identify(&app, &request, token).await.map_err(Some),
         };
         request.extensions_mut().insert(outcome);
     }
     next.call(request).await
+}
+
+/// The caller, as of the revision that the request wants to be answered from.
+async fn identify(app: &App, request: &ServiceRequest, token: &str) -> Result<Principal, Problem> {
+    let principal = Principal::of_token(&app.evaluation, token, app.evaluation.now()).await?;
+    if !wait_for_min_revision(request.headers(), app.evaluation.replica()).await? {
+        return Ok(principal);
+    }
+    // What was waited for may concern the caller.
+    Principal::of_token(&app.evaluation, token, app.evaluation.now()).await
+}
+
+/// Whether the caller's credential is valid.
+pub(crate) fn is_known_caller(request: &ServiceRequest) -> bool {
+    request.extensions().get::<Outcome>().is_some_and(Result::is_ok)
 }
 
 fn bearer(request: &ServiceRequest) -> Option<&str> {

@@ -4,7 +4,7 @@ mod authenticate;
 mod principal;
 mod require;
 
-pub(crate) use authenticate::authenticate;
+pub(crate) use authenticate::{authenticate, is_known_caller};
 pub(crate) use principal::Principal;
 pub(crate) use require::{
     ManageFlags, ManageOverrides, ManageSchedules, ManageUsers, OwnFlags, ReadFlags, ReadOverrides, ReadSchedules,

@@ -1,6 +1,6 @@
 //! JSON bodies: media type, size, syntax and shape, each with its own answer.
 
-use std::{future::Future, pin::Pin};
+use std::{future::Future, pin::Pin, time::Duration};
 
 use actix_web::{
     FromRequest, HttpRequest,
@@ -15,8 +15,12 @@ use serde::{
     de::{DeserializeOwned, IgnoredAny},
 };
 use serde_path_to_error::{Path, Segment};
+use tokio::time::timeout;
 
 use crate::problem::Problem;
+
+/// Longest that a body may take to arrive.
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What a request's body can be read as.
 pub(crate) trait Body: DeserializeOwned {
@@ -36,7 +40,9 @@ impl<T: Body + 'static> FromRequest for Json<T> {
         let payload = payload.take();
         Box::pin(async move {
             check_media_type(&request)?;
-            let bytes = read_body(&request, payload, T::LIMIT).await?;
+            let bytes = timeout(BODY_TIMEOUT, read_body(&request, payload, T::LIMIT)).await.map_err(|_| {
+                Problem::new(StatusCode::REQUEST_TIMEOUT, "request_timeout", "the body did not arrive in time")
+            })??;
             parse(&bytes).map(Self)
         })
     }

@@ -7,8 +7,8 @@ mod revision;
 
 pub(crate) use json::{Body, Json, present};
 pub(crate) use preconditions::{IfMatch, IfNoneMatch, entity_tag};
-pub(crate) use query::{Cursor, Limit, Query};
-pub(crate) use revision::MinRevision;
+pub(crate) use query::{Cursor, Limit, Query, short_text};
+pub(crate) use revision::wait_for_min_revision;
 
 use actix_web::{FromRequest, HttpRequest, dev::Payload};
 use flags_domain::FlagName;

@@ -10,7 +10,6 @@ use actix_web::{
 use flags_domain::Violation;
 use flags_service::Precondition;
 use flags_store::log::Revision;
-use uuid::Uuid;
 
 use crate::problem::Problem;
 
@@ -32,35 +31,29 @@ impl FromRequest for IfMatch {
 }
 
 fn read(request: &HttpRequest) -> Result<Precondition, Problem> {
-    let if_match = texts(request, header::IF_MATCH);
-    let if_none_match = texts(request, header::IF_NONE_MATCH);
-    match (if_match.as_slice(), if_none_match.as_slice()) {
-        ([], []) => Ok(Precondition::None),
-        ([], [any]) if any == "*" => Ok(Precondition::Absent),
-        ([], _) => {
-            let detail = "on a change If-None-Match can only be *";
-            Err(Violation::new("/If-None-Match", "invalid_header", detail).into())
-        }
-        ([any], []) if any == "*" => Ok(Precondition::Exists),
-        // A tag that none of ours can equal matches nothing.
-        (tags, []) => Ok(Precondition::AnyOf(tags.iter().filter_map(|tag| read_tag(tag)).collect())),
-        _ => {
-            let detail = "send either If-Match or If-None-Match";
-            Err(Violation::new("/If-Match", "invalid_header", detail).into())
-        }
+    let invalid = |header: &str, detail: &str| Violation::new(format!("/{header}"), "invalid_header", detail).into();
+    match (texts(request, header::IF_MATCH), texts(request, header::IF_NONE_MATCH)) {
+        (None, None) => Ok(Precondition::None),
+        (Some(tags), None) if tags == ["*"] => Ok(Precondition::Exists),
+        // A tag that none of ours can equal matches nothing; nor does a header without any.
+        (Some(tags), None) => Ok(Precondition::AnyOf(tags.iter().filter_map(|tag| read_tag(tag)).collect())),
+        (None, Some(tags)) if tags == ["*"] => Ok(Precondition::Absent),
+        (None, Some(_)) => Err(invalid("If-None-Match", "on a change If-None-Match can only be *")),
+        (Some(_), Some(_)) => Err(invalid("If-Match", "send either If-Match or If-None-Match")),
     }
 }
 
-fn texts(request: &HttpRequest, name: HeaderName) -> Vec<String> {
-    let values = request.headers().get_all(name).filter_map(|value| value.to_str().ok());
-    values.flat_map(|value| value.split(',')).map(|tag| tag.trim().to_owned()).filter(|tag| !tag.is_empty()).collect()
+/// What stands between the commas of a header; `None` if the header is not there at all.
+fn texts(request: &HttpRequest, name: HeaderName) -> Option<Vec<String>> {
+    let mut values = request.headers().get_all(name).peekable();
+    values.peek()?;
+    let texts = values.filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
+    Some(texts.map(|tag| tag.trim().to_owned()).filter(|tag| !tag.is_empty()).collect())
 }
 
 /// Strong tags only: a weak one never matches a precondition.
 fn read_tag(tag: &str) -> Option<Revision> {
-    let inner = tag.strip_prefix('"')?.strip_suffix('"')?;
-    let (epoch, number) = inner.split_once(':')?;
-    Some(Revision { epoch: Uuid::try_parse(epoch).ok()?, number: number.parse().ok()? })
+    tag.strip_prefix('"')?.strip_suffix('"')?.parse().ok()
 }
 
 /// The entity tags a reader has already (`If-None-Match` on a GET).
@@ -78,13 +71,15 @@ impl FromRequest for IfNoneMatch {
     type Future = Ready<Result<Self, Problem>>;
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
-        ready(Ok(Self(texts(request, header::IF_NONE_MATCH))))
+        ready(Ok(Self(texts(request, header::IF_NONE_MATCH).unwrap_or_default())))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use actix_web::test::TestRequest;
+
+    use uuid::Uuid;
 
     use super::*;
 
@@ -106,7 +101,11 @@ mod tests {
         assert_eq!(precondition(&[("If-Match", &format!("{}, {}", tag(1), tag(2)))]).unwrap(), any_of(&[1, 2]));
         assert_eq!(precondition(&[("If-Match", &format!("W/{}", tag(1)))]).unwrap(), any_of(&[]));
         assert_eq!(precondition(&[("If-Match", "\"rubbish\"")]).unwrap(), any_of(&[]));
+        for empty in ["", ",", " , "] {
+            assert_eq!(precondition(&[("If-Match", empty)]).unwrap(), any_of(&[]), "never without a condition");
+        }
         assert!(precondition(&[("If-None-Match", &tag(1))]).is_err());
+        assert!(precondition(&[("If-None-Match", "")]).is_err());
         assert!(precondition(&[("If-Match", "*"), ("If-None-Match", "*")]).is_err());
     }
 }

@@ -30,10 +30,21 @@ fn parse<T: DeserializeOwned>(query: &str) -> Result<T, Problem> {
     serde_path_to_error::deserialize(reader).map_err(|error| {
         let path = error.path().to_string();
         let message = error.into_inner().to_string();
-        let field = message.split('`').nth(1).unwrap_or(&path).to_owned();
-        let code = if message.starts_with("unknown field") { "unknown_parameter" } else { "invalid_parameter" };
+        let unknown = message.starts_with("unknown field");
+        let names_field = unknown || message.starts_with("duplicate field");
+        let field = message.split('`').nth(1).filter(|_| names_field).unwrap_or(&path).to_owned();
+        let code = if unknown { "unknown_parameter" } else { "invalid_parameter" };
         Violation::new(format!("/{field}"), code, message).into()
     })
+}
+
+/// For texts to search by: at most 255 characters.
+pub(crate) fn short_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    if text.chars().count() > 255 {
+        return Err(D::Error::custom("must have at most 255 characters"));
+    }
+    Ok(Some(text))
 }
 
 /// Size of a page, 1 to 200.
@@ -83,6 +94,8 @@ mod tests {
         #[serde(default)]
         limit: Limit,
         cursor: Option<Cursor<(String, i64)>>,
+        #[expect(dead_code)]
+        flag: Option<bool>,
     }
 
     fn refused(query: &str) -> String {
@@ -105,6 +118,7 @@ mod tests {
         assert_eq!(refused("limit=0"), "/limit invalid_parameter");
         assert_eq!(refused("limit=201"), "/limit invalid_parameter");
         assert_eq!(refused("limit=x"), "/limit invalid_parameter");
+        assert_eq!(refused("flag=maybe"), "/flag invalid_parameter");
         assert_eq!(refused("nope=1"), "/nope unknown_parameter");
         assert_eq!(refused("limit=1&limit=2"), "/limit invalid_parameter");
         assert_eq!(refused("cursor=rubbish"), "/cursor invalid_parameter");

@@ -23,7 +23,7 @@ use super::{
 use crate::{
     app::App,
     auth::{ManageFlags, ReadFlags, Require},
-    extract::{Body, Cursor, IfMatch, Json, Limit, PathFlag, Query, present},
+    extract::{Body, Cursor, IfMatch, Json, Limit, PathFlag, Query, present, short_text},
     problem::{Problem, ProblemResponse},
     wire::{FlagType, List, Serve, TargetingRule, Variant, read_rules, yes},
 };
@@ -44,7 +44,9 @@ pub(super) fn routes(routes: &mut Routes) {
 pub(crate) struct FeatureFlag {
     name: String,
     flag_type: FlagType,
+    #[schema(required)]
     description: Option<String>,
+    #[schema(required)]
     owner: Option<String>,
     tags: Vec<String>,
     /// The switch, as last set by hand.
@@ -56,7 +58,7 @@ pub(crate) struct FeatureFlag {
     targeting_rules: Vec<TargetingRule>,
     salt: String,
     client_visible: bool,
-    #[schema(value_type = Option<String>, format = DateTime)]
+    #[schema(required, value_type = Option<String>, format = DateTime)]
     archived_at: Option<Instant>,
     #[schema(value_type = String, format = DateTime)]
     default_set_at: Instant,
@@ -81,6 +83,7 @@ pub(crate) struct Effective {
     enabled: bool,
     default: Serve,
     /// The scheduled change that `default` comes from.
+    #[schema(required)]
     scheduled_change_id: Option<Uuid>,
 }
 
@@ -212,6 +215,10 @@ impl TryFrom<CreateFlag> for FlagInput {
 
     fn try_from(body: CreateFlag) -> Result<Self, Violation> {
         let name = FlagName::new(&body.name).map_err(|e| Violation::new("/name", "invalid_name", e.to_string()))?;
+        if name.as_str() == "overrides" {
+            let detail = "this name is taken by /api/flags/me/overrides";
+            return Err(Violation::new("/name", "reserved_name", detail));
+        }
         Ok(Self {
             name,
             flag_type: body.flag_type.into(),
@@ -270,7 +277,11 @@ pub(crate) enum FlagSort {
 #[into_params(parameter_in = Query)]
 pub(crate) struct FlagQuery {
     /// Any part of name or description, case ignored.
+    #[serde(default, deserialize_with = "short_text")]
+    #[param(max_length = 255)]
     search: Option<String>,
+    #[serde(default, deserialize_with = "short_text")]
+    #[param(max_length = 255)]
     tag: Option<String>,
     /// Archived ones only, or unarchived ones only.
     archived: Option<bool>,
@@ -339,8 +350,8 @@ async fn create(
     Json(body): Json<CreateFlag>,
     request: HttpRequest,
 ) -> Answer {
-    let now = app.evaluation.now();
     let done = app.flags.create(author.granted, body.try_into()?).await?;
+    let now = app.evaluation.now();
     let location = location_below(&request, &done.output.record.flag.name);
     answer::created(&done.committed, done.output.record.revision, &location, &FeatureFlag::show(&done.output, now))
 }
@@ -371,8 +382,8 @@ async fn patch(
     expected: IfMatch,
     Json(body): Json<PatchFlag>,
 ) -> Answer {
-    let now = app.evaluation.now();
     let done = app.flags.patch(author.granted, &flag.0, body.try_into()?, expected.0).await?;
+    let now = app.evaluation.now();
     answer::changed(&done.committed, done.output.record.revision, &FeatureFlag::show(&done.output, now))
 }
 
@@ -389,9 +400,9 @@ async fn put_rules(
     expected: IfMatch,
     Json(body): Json<PutTargetingRules>,
 ) -> Answer {
-    let now = app.evaluation.now();
     let patch = FlagPatch { targeting_rules: Some(read_rules(body.targeting_rules)?), ..FlagPatch::default() };
     let done = app.flags.patch(author.granted, &flag.0, patch, expected.0).await?;
+    let now = app.evaluation.now();
     answer::changed(&done.committed, done.output.record.revision, &FeatureFlag::show(&done.output, now))
 }
 
@@ -404,8 +415,8 @@ async fn put_rules(
     responses((status = 200, body = FeatureFlag), (status = "default", response = ProblemResponse)),
 )]
 async fn archive(author: Require<ManageFlags>, app: Data<App>, flag: PathFlag, expected: IfMatch) -> Answer {
-    let now = app.evaluation.now();
     let done = app.flags.archive(author.granted, &flag.0, expected.0).await?;
+    let now = app.evaluation.now();
     answer::changed(&done.committed, done.output.record.revision, &FeatureFlag::show(&done.output, now))
 }
 
@@ -416,8 +427,8 @@ async fn archive(author: Require<ManageFlags>, app: Data<App>, flag: PathFlag, e
     responses((status = 200, body = FeatureFlag), (status = "default", response = ProblemResponse)),
 )]
 async fn restore(author: Require<ManageFlags>, app: Data<App>, flag: PathFlag, expected: IfMatch) -> Answer {
-    let now = app.evaluation.now();
     let done = app.flags.restore(author.granted, &flag.0, expected.0).await?;
+    let now = app.evaluation.now();
     answer::changed(&done.committed, done.output.record.revision, &FeatureFlag::show(&done.output, now))
 }
 

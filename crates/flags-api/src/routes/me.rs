@@ -23,7 +23,7 @@ use super::{Routes, answer::Answer};
 use crate::{
     app::App,
     auth::{OwnFlags, Require},
-    extract::{IfNoneMatch, MinRevision, PathFlag},
+    extract::{IfNoneMatch, PathFlag},
     problem::{Problem, ProblemResponse},
     wire::{FlagType, OverrideStatus},
 };
@@ -44,7 +44,7 @@ pub(crate) struct MyFlags {
     #[schema(value_type = String, format = DateTime)]
     evaluated_at: Instant,
     /// The next instant at which time alone may change an answer.
-    #[schema(value_type = Option<String>, format = DateTime)]
+    #[schema(required, value_type = Option<String>, format = DateTime)]
     valid_until: Option<Instant>,
     /// Whether the server has not been able to read its database for 5 s.
     stale: bool,
@@ -58,6 +58,7 @@ pub(crate) struct MyFlag {
     value: Value,
     flag_type: FlagType,
     /// The variant with this value; `null` if an override gives a value that no variant has.
+    #[schema(required)]
     variant: Option<String>,
     source: Source,
     #[schema(required = false, nullable = false)]
@@ -75,7 +76,7 @@ pub(crate) struct MyFlagOverride {
     created_at: Instant,
     #[schema(value_type = String, format = DateTime)]
     updated_at: Instant,
-    #[schema(value_type = Option<String>, format = DateTime)]
+    #[schema(required, value_type = Option<String>, format = DateTime)]
     expires_at: Option<Instant>,
     /// Only if the server was told to show reasons to users.
     #[schema(required = false)]
@@ -87,6 +88,7 @@ pub(crate) struct MyFlagOverride {
 #[expect(dead_code, reason = "as above")]
 pub(crate) struct Then {
     value: Value,
+    #[schema(required)]
     variant: Option<String>,
     source: Source,
 }
@@ -101,7 +103,7 @@ pub(crate) struct MyOneFlag {
     revision: String,
     #[schema(value_type = String, format = DateTime)]
     evaluated_at: Instant,
-    #[schema(value_type = Option<String>, format = DateTime)]
+    #[schema(required, value_type = Option<String>, format = DateTime)]
     valid_until: Option<Instant>,
     stale: bool,
     #[schema(inline)]
@@ -130,7 +132,7 @@ pub(crate) enum Source {
     params(("Flags-Min-Revision" = Option<String>, Header)),
     responses((status = 200, body = MyFlags), (status = 304, description = "The reader has it already"), (status = "default", response = ProblemResponse)),
 )]
-async fn my_flags(caller: Require<OwnFlags>, _: MinRevision, app: Data<App>, known: IfNoneMatch) -> Answer {
+async fn my_flags(caller: Require<OwnFlags>, app: Data<App>, known: IfNoneMatch) -> Answer {
     let now = app.evaluation.now();
     let user = caller.granted;
     let stale = app.evaluation.replica().is_stale();
@@ -153,13 +155,7 @@ async fn my_flags(caller: Require<OwnFlags>, _: MinRevision, app: Data<App>, kno
     params(("flag_name" = String, Path), ("Flags-Min-Revision" = Option<String>, Header)),
     responses((status = 200, body = MyOneFlag), (status = 304, description = "The reader has it already"), (status = "default", response = ProblemResponse)),
 )]
-async fn my_flag(
-    caller: Require<OwnFlags>,
-    _: MinRevision,
-    app: Data<App>,
-    flag: PathFlag,
-    known: IfNoneMatch,
-) -> Answer {
+async fn my_flag(caller: Require<OwnFlags>, app: Data<App>, flag: PathFlag, known: IfNoneMatch) -> Answer {
     let now = app.evaluation.now();
     let user = caller.granted;
     let stale = app.evaluation.replica().is_stale();
@@ -333,7 +329,7 @@ pub(crate) struct MyOverrides<'o> {
     params(("Flags-Min-Revision" = Option<String>, Header)),
     responses((status = 200, body = MyOverrides), (status = "default", response = ProblemResponse)),
 )]
-async fn my_overrides(caller: Require<OwnFlags>, _: MinRevision, app: Data<App>) -> Answer {
+async fn my_overrides(caller: Require<OwnFlags>, app: Data<App>) -> Answer {
     let now = app.evaluation.now();
     let user_id = caller.granted.id;
     let stale = app.evaluation.replica().is_stale();

@@ -11,71 +11,115 @@ mod users;
 use std::collections::BTreeMap;
 
 use actix_web::{
-    HttpRequest, HttpResponse, Route,
+    Error, HttpRequest, HttpResponse, Route,
+    body::{BoxBody, EitherBody},
+    dev::{ServiceRequest, ServiceResponse},
+    guard,
     http::{
         Method, StatusCode,
         header::{self, HeaderValue},
     },
+    middleware::{Next, from_fn},
     web::{self, ServiceConfig},
 };
+use flags_domain::Violation;
 use utoipa::{
     __dev::{SchemaReferences, Tags},
-    openapi::{HttpMethod, OpenApi, PathItem, RefOr, Schema, path::PathItemBuilder},
+    openapi::{
+        HttpMethod, OpenApi, RefOr, Schema,
+        path::{Operation, ParameterIn},
+    },
 };
-use utoipa_swagger_ui::SwaggerUi;
+use utoipa_swagger_ui::{Config, SwaggerUi};
 
-use crate::problem::Problem;
+use crate::{auth::is_known_caller, problem::Problem};
 
 /// Handlers with their paths, methods and descriptions, all of which come from `#[utoipa::path]`: what is served and what
 /// is described cannot differ.
 #[derive(Default)]
 pub(crate) struct Routes {
-    resources: BTreeMap<String, Vec<(Method, Route)>>,
+    resources: BTreeMap<String, Vec<Handler>>,
     described: Vec<Described>,
+}
+
+struct Handler {
+    method: Method,
+    route: Route,
+    takes_query: bool,
 }
 
 /// What the OpenAPI document says of one operation.
 pub(crate) struct Described {
     pub(crate) path: String,
-    pub(crate) item: PathItem,
+    pub(crate) method: HttpMethod,
+    pub(crate) operation: Operation,
     pub(crate) schemas: Vec<(String, RefOr<Schema>)>,
 }
 
 impl Routes {
     /// Adds the handler that `P` describes.
     pub(crate) fn add<P: utoipa::Path + SchemaReferences + Tags<'static>>(&mut self, route: Route) {
+        let Some(http_method) = P::methods().into_iter().next() else { return };
+        let mut operation = P::operation();
+        operation.tags = Some(P::tags().into_iter().map(ToOwned::to_owned).collect());
+        let mut parameters = operation.parameters.iter().flatten();
+        let takes_query = parameters.any(|p| matches!(p, RefOr::T(p) if p.parameter_in == ParameterIn::Query));
+        let method = actix_method(&http_method);
+        self.resources.entry(P::path()).or_default().push(Handler { method, route, takes_query });
         let mut schemas = Vec::new();
         P::schemas(&mut schemas);
-        let mut item = PathItemBuilder::new();
-        for method in P::methods() {
-            let mut operation = P::operation();
-            operation.tags = Some(P::tags().into_iter().map(ToOwned::to_owned).collect());
-            item = item.operation(method, operation);
-        }
-        self.described.push(Described { path: P::path(), item: item.build(), schemas });
-        let Some(method) = P::methods().first().map(actix_method) else { return };
-        self.resources.entry(P::path()).or_default().push((method.clone(), route.method(method)));
+        self.described.push(Described { path: P::path(), method: http_method, operation, schemas });
     }
 
-    pub(crate) fn described(&self) -> &[Described] {
-        &self.described
+    pub(crate) fn into_described(self) -> Vec<Described> {
+        self.described
     }
 
-    /// Serves them. A method that a path does not have gets 405 with `Allow`.
+    /// Serves them. GET answers HEAD as well; a method that a path does not have gets 405 with `Allow`; query parameters
+    /// where there are none to give are refused, as they would be in a list.
     fn configure(self, config: &mut ServiceConfig) {
-        for (path, routes) in self.resources {
-            let methods: Vec<_> = routes.iter().map(|(method, _)| method.to_string()).collect();
-            let allow = HeaderValue::from_str(&methods.join(", ")).unwrap_or(HeaderValue::from_static(""));
-            let mut resource = web::resource(&path);
-            for (_, route) in routes {
-                resource = resource.route(route);
+        for (path, handlers) in self.resources {
+            let mut methods: Vec<_> = handlers.iter().map(|handler| handler.method.to_string()).collect();
+            if methods.iter().any(|method| method == "GET") {
+                methods.push("HEAD".to_owned());
             }
-            config.service(resource.default_service(web::to(move || {
+            methods.sort();
+            let allow = HeaderValue::from_str(&methods.join(", ")).unwrap_or(HeaderValue::from_static(""));
+            let with_query: Vec<_> =
+                handlers.iter().filter(|handler| handler.takes_query).map(|handler| handler.method.clone()).collect();
+            let mut resource = web::resource(&path);
+            for Handler { method, route, .. } in handlers {
+                resource = resource.route(match method {
+                    Method::GET => route.guard(guard::Any(guard::Get()).or(guard::Head())),
+                    other => route.method(other),
+                });
+            }
+            let resource = resource.default_service(web::to(move || {
                 let allow = allow.clone();
                 async move { Err::<HttpResponse, _>(method_not_allowed(allow)) }
+            }));
+            config.service(resource.wrap(from_fn(move |request: ServiceRequest, next: Next<BoxBody>| {
+                let refusal = refuse_query(&request, &with_query);
+                async move {
+                    let answer: Result<ServiceResponse<EitherBody<BoxBody>>, Error> = match refusal {
+                        Some(problem) => Ok(request.error_response(problem).map_into_right_body()),
+                        None => next.call(request).await.map(ServiceResponse::map_into_left_body),
+                    };
+                    answer
+                }
             })));
         }
     }
+}
+
+/// Whoever is nobody is told so by the handler, whatever the query.
+fn refuse_query(request: &ServiceRequest, with_query: &[Method]) -> Option<Problem> {
+    if request.query_string().is_empty() || with_query.contains(request.method()) || !is_known_caller(request) {
+        return None;
+    }
+    let name = request.query_string().split(['=', '&']).next().unwrap_or_default();
+    let detail = "this operation takes no query parameters";
+    Some(Violation::new(format!("/{name}"), "unknown_parameter", detail).into())
 }
 
 fn method_not_allowed(allow: HeaderValue) -> Problem {
@@ -111,7 +155,9 @@ pub(crate) fn configure(config: &mut ServiceConfig, document: OpenApi, metrics: 
         configure_metrics(config);
     }
     config.service(web::redirect("/docs", "/docs/"));
-    config.service(SwaggerUi::new("/docs/{_:.*}").url("/openapi.json", document));
+    config.service(
+        SwaggerUi::new("/docs/{_:.*}").config(Config::default().validator_url("none")).url("/openapi.json", document),
+    );
 }
 
 pub(crate) fn configure_metrics(config: &mut ServiceConfig) {

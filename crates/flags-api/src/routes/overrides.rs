@@ -23,7 +23,7 @@ use super::{
 use crate::{
     app::App,
     auth::{ManageOverrides, ReadOverrides, Require},
-    extract::{Body, Cursor, IfMatch, Json, Limit, PathFlag, Query, UserId, present},
+    extract::{Body, Cursor, IfMatch, Json, Limit, PathFlag, Query, UserId, present, short_text},
     problem::{Problem, ProblemResponse},
     wire::{List, OverrideStatus, yes},
 };
@@ -50,15 +50,16 @@ pub(crate) struct UserOverride {
     override_value: Value,
     /// Switched off it has no effect.
     enabled: bool,
+    #[schema(required)]
     reason: Option<String>,
-    /// Who made it: `user:<id>` or `token:<id>`.
+    /// Who made it: `user:<id>`, `token:<id>` or `system:<name>`.
     created_by: String,
     #[schema(value_type = String, format = DateTime)]
     created_at: Instant,
     #[schema(value_type = String, format = DateTime)]
     updated_at: Instant,
     /// It is gone at exactly this instant.
-    #[schema(value_type = Option<String>, format = DateTime)]
+    #[schema(required, value_type = Option<String>, format = DateTime)]
     expires_at: Option<Instant>,
     status: OverrideStatus,
     /// The revision of its last change.
@@ -187,7 +188,6 @@ async fn create(
     Json(body): Json<CreateOverride>,
     request: HttpRequest,
 ) -> Answer {
-    let now = app.evaluation.now();
     let input = OverrideInput {
         override_value: body.override_value,
         enabled: body.enabled,
@@ -195,6 +195,7 @@ async fn create(
         expires_at: body.expires_at,
     };
     let done = app.overrides.create(author.granted, user_id.0, &body.flag_name, input).await?;
+    let now = app.evaluation.now();
     let location = location_below(&request, &body.flag_name);
     let number = done.output.record.revision;
     answer::created(&done.committed, number, &location, &UserOverride::show(done.output, now))
@@ -231,7 +232,6 @@ async fn put(
     Json(body): Json<PutOverride>,
     request: HttpRequest,
 ) -> Answer {
-    let now = app.evaluation.now();
     let input = OverrideInput {
         override_value: body.override_value,
         enabled: body.enabled,
@@ -239,6 +239,7 @@ async fn put(
         expires_at: body.expires_at,
     };
     let done = app.overrides.set_override(author.granted, user_id.0, &flag.0, input, expected.0).await?;
+    let now = app.evaluation.now();
     let (placed, listed) = done.output;
     let number = listed.record.revision;
     let body = UserOverride::show(listed, now);
@@ -262,7 +263,6 @@ async fn patch(
     expected: IfMatch,
     Json(body): Json<PatchOverride>,
 ) -> Answer {
-    let now = app.evaluation.now();
     let patch = OverridePatch {
         override_value: body.override_value,
         enabled: body.enabled,
@@ -270,6 +270,7 @@ async fn patch(
         expires_at: body.expires_at,
     };
     let done = app.overrides.patch(author.granted, user_id.0, &flag.0, patch, expected.0).await?;
+    let now = app.evaluation.now();
     let number = done.output.record.revision;
     answer::changed(&done.committed, number, &UserOverride::show(done.output, now))
 }
@@ -341,7 +342,11 @@ pub(crate) enum OverrideSort {
 #[into_params(parameter_in = Query)]
 pub(crate) struct OverrideQuery {
     /// Any part of the e-mail or the flag's name, case ignored.
+    #[serde(default, deserialize_with = "short_text")]
+    #[param(max_length = 255)]
     search: Option<String>,
+    #[serde(default, deserialize_with = "short_text")]
+    #[param(max_length = 255)]
     flag_name: Option<String>,
     user_id: Option<Uuid>,
     #[param(inline)]

@@ -42,18 +42,21 @@ pub(crate) struct ScheduledChange {
     #[schema(value_type = String, format = DateTime)]
     scheduled_at: Instant,
     /// What the default becomes, if it changes.
+    #[schema(required)]
     serve: Option<Serve>,
     /// What the switch becomes, if it changes.
+    #[schema(required)]
     enabled: Option<bool>,
+    #[schema(required)]
     description: Option<String>,
     status: ScheduleStatus,
-    /// Who planned it: `user:<id>` or `token:<id>`.
+    /// Who planned it: `user:<id>`, `token:<id>` or `system:<name>`.
     created_by: String,
     #[schema(value_type = String, format = DateTime)]
     created_at: Instant,
     #[schema(value_type = String, format = DateTime)]
     updated_at: Instant,
-    #[schema(value_type = Option<String>, format = DateTime)]
+    #[schema(required, value_type = Option<String>, format = DateTime)]
     cancelled_at: Option<Instant>,
     /// The revision of its last change.
     revision: i64,

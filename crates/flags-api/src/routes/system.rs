@@ -19,7 +19,7 @@ pub(super) fn routes(routes: &mut Routes) {
     routes.add::<__path_readyz>(web::to(readyz));
 }
 
-pub(super) fn metrics_route(routes: &mut Routes) {
+pub(crate) fn metrics_route(routes: &mut Routes) {
     routes.add::<__path_metrics>(web::to(metrics));
 }
 
@@ -89,7 +89,7 @@ const WELCOME: &str = include_str!("welcome.html");
 pub(crate) async fn unmatched(request: HttpRequest) -> Answer {
     let below = |root: &str| request.path() == root || request.path().starts_with(&format!("{root}/"));
     let ours = ["/api", "/ofrep", "/healthz", "/readyz", "/metrics", "/openapi.json", "/docs"].into_iter().any(below);
-    if ours || request.method() != Method::GET {
+    if ours || ![Method::GET, Method::HEAD].contains(request.method()) {
         return Err(Problem::not_found("not_found", "there is nothing at this path; /docs says what there is"));
     }
     Ok(HttpResponse::Ok().content_type("text/html; charset=utf-8").body(WELCOME))

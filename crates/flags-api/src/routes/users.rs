@@ -24,7 +24,7 @@ use super::{
 use crate::{
     app::App,
     auth::{ManageUsers, ReadUsers, Require},
-    extract::{Body, Cursor, IfMatch, Json, Limit, Query, UserId, present},
+    extract::{Body, Cursor, IfMatch, Json, Limit, Query, UserId, present, short_text},
     problem::{Problem, ProblemResponse},
     wire::{List, mirror, yes},
 };
@@ -47,6 +47,7 @@ mirror! {
 pub(crate) struct User {
     id: Uuid,
     email: String,
+    #[schema(required)]
     display_name: Option<String>,
     role: Role,
     /// Their own attributes, for targeting.
@@ -146,6 +147,8 @@ pub(crate) enum UserSort {
 #[into_params(parameter_in = Query)]
 pub(crate) struct UserQuery {
     /// Any part of e-mail or name, case ignored; with fewer than three characters their beginnings.
+    #[serde(default, deserialize_with = "short_text")]
+    #[param(max_length = 255)]
     search: Option<String>,
     /// Only those with an unexpired override, or only those without.
     has_overrides: Option<bool>,

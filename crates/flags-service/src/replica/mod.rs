@@ -140,7 +140,10 @@ impl Replica {
     pub(crate) fn replace(&self, loaded: Loaded) {
         let revision = loaded.revision;
         self.users.forget_all();
-        *self.state.write() = loaded.into();
+        let new = State::from(loaded);
+        // The old state is dropped after the lock: there may be millions of overrides in it.
+        let old = std::mem::replace(&mut *self.state.write(), new);
+        drop(old);
         self.position.send_replace(revision);
     }
 

@@ -18,14 +18,11 @@ use crate::{
     store::CONNECTION_TIMEOUT,
 };
 
-/// Connections of one process.
-const POOL_SIZE: usize = 16;
-
 /// Limits within the database, so that no statement waits for ever; a request's own deadline is longer than these.
 const SESSION: &str = "SET lock_timeout = '2s'; SET statement_timeout = '8s'; \
      SET idle_in_transaction_session_timeout = '30s'; SET application_name = 'feature-flags';";
 
-pub(crate) fn pool(url: &str) -> Result<Pool<AsyncPgConnection>> {
+pub(crate) fn pool(url: &str, size: usize) -> Result<Pool<AsyncPgConnection>> {
     let mut config = ManagerConfig::default();
     config.custom_setup = Box::new(|url| {
         let url = url.to_owned();
@@ -33,7 +30,7 @@ pub(crate) fn pool(url: &str) -> Result<Pool<AsyncPgConnection>> {
     });
     let manager = AsyncDieselConnectionManager::new_with_config(url, config);
     Pool::builder(manager)
-        .max_size(POOL_SIZE)
+        .max_size(size)
         .runtime(deadpool::Runtime::Tokio1)
         .wait_timeout(Some(CONNECTION_TIMEOUT))
         .create_timeout(Some(CONNECTION_TIMEOUT))
@@ -145,6 +142,8 @@ pub(crate) async fn claim_expired_overrides(
 ) -> QueryResult<Vec<Uid>> {
     user_flag_overrides::table
         .filter(user_flag_overrides::expires_at.le(now))
+        // Others may have put in rows of flags that never were; the log could not name them.
+        .filter(user_flag_overrides::flag_name.eq_any(feature_flags::table.select(feature_flags::name)))
         .order((user_flag_overrides::expires_at, user_flag_overrides::id))
         .limit(limit)
         .select(user_flag_overrides::id)

@@ -16,20 +16,17 @@ use futures_util::FutureExt as _;
 use crate::{
     commit::LogRow,
     error::{Result, StoreError},
-    schema::{change_log, user_flag_overrides},
+    schema::{change_log, feature_flags, user_flag_overrides},
     sql_types::{At, Uid},
     store::{AsyncSqliteConnection, CONNECTION_TIMEOUT},
 };
 
-/// Connections of one process: readers do not block each other or the writer.
-const POOL_SIZE: usize = 8;
-
 /// `synchronous = FULL`: a commit is on disk before it is acknowledged. The busy timeout (milliseconds) is for writers of
-/// other processes on the same file.
+/// other processes on the same file. LIKE minds case, as in PostgreSQL.
 const PRAGMAS: &str = "PRAGMA busy_timeout = 5000; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; \
-     PRAGMA foreign_keys = ON; PRAGMA temp_store = MEMORY;";
+     PRAGMA foreign_keys = ON; PRAGMA temp_store = MEMORY; PRAGMA case_sensitive_like = ON;";
 
-pub(crate) fn pool(path: &Path) -> Result<Pool<AsyncSqliteConnection>> {
+pub(crate) fn pool(path: &Path, size: usize) -> Result<Pool<AsyncSqliteConnection>> {
     let mut config = ManagerConfig::default();
     config.custom_setup = Box::new(|path| {
         let path = path.to_owned();
@@ -38,7 +35,7 @@ pub(crate) fn pool(path: &Path) -> Result<Pool<AsyncSqliteConnection>> {
     let path = path.to_str().ok_or_else(|| StoreError::Unavailable("the file's path is not UTF-8".to_owned()))?;
     let manager = AsyncDieselConnectionManager::new_with_config(path, config);
     Pool::builder(manager)
-        .max_size(POOL_SIZE)
+        .max_size(size)
         .runtime(deadpool::Runtime::Tokio1)
         .wait_timeout(Some(CONNECTION_TIMEOUT))
         .create_timeout(Some(CONNECTION_TIMEOUT))
@@ -85,6 +82,8 @@ async fn begin(conn: &mut AsyncSqliteConnection, sql: &'static str) -> QueryResu
 pub(crate) async fn expired_overrides(conn: &mut AsyncSqliteConnection, now: At, limit: i64) -> QueryResult<Vec<Uid>> {
     user_flag_overrides::table
         .filter(user_flag_overrides::expires_at.le(now))
+        // Others may have put in rows of flags that never were; the log could not name them.
+        .filter(user_flag_overrides::flag_name.eq_any(feature_flags::table.select(feature_flags::name)))
         .order((user_flag_overrides::expires_at, user_flag_overrides::id))
         .limit(limit)
         .select(user_flag_overrides::id)
