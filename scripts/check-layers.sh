@@ -10,7 +10,7 @@ refuse() {
         exit 1
     fi
 }
-refuse flags-domain 'tokio|diesel.*|actix.*|flags-(store|service|api)|metrics|rand'
+refuse flags-domain 'tokio|diesel.*|actix.*|flags-(store|service|api)|metrics|rand|getrandom'
 refuse flags-store 'actix.*|flags-(service|api)'
 refuse flags-service 'actix.*|flags-api'
 refuse cleanup-worker 'actix.*|flags-api'

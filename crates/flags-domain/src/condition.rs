@@ -19,8 +19,8 @@ const REGEX_LIMIT: usize = 1 << 18;
 /// Largest compiled form of all regular expressions of one condition together, in bytes.
 const REGEX_SET_LIMIT: usize = 1 << 20;
 
-/// Most regular expressions of one condition.
-const MAX_PATTERNS: usize = 50;
+/// Most regular expressions of one flag: compiling them takes time and memory.
+pub(crate) const MAX_PATTERNS: usize = 50;
 
 /// A condition prepared for evaluation: sets are hashed, versions and instants parsed, regexes compiled.
 #[derive(Debug)]

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::{
+    condition::MAX_PATTERNS,
     instant::Instant,
     name::FlagName,
     rule::{Operator, TargetingRule},
@@ -19,8 +20,6 @@ pub const MAX_VARIANT_ID_LENGTH: usize = 128;
 pub const MAX_VARIANTS: usize = 256;
 /// Most targeting rules of one flag.
 pub const MAX_RULES: usize = 1_000;
-/// Most conditions of one flag that compile regular expressions, which takes time and memory.
-pub const MAX_PATTERN_CONDITIONS: usize = 50;
 /// Longest description, in characters.
 pub const MAX_DESCRIPTION_LENGTH: usize = 2_000;
 /// Most tags of one flag.
@@ -162,11 +161,12 @@ impl Flag {
             let detail = format!("a flag can have at most {MAX_RULES} targeting rules");
             found.push(Violation::new("/targeting_rules", "too_many", detail));
         }
-        let patterns =
-            |rule: &TargetingRule| rule.conditions.iter().filter(|c| c.operator == Operator::Matches).count();
-        if self.targeting_rules.iter().map(patterns).sum::<usize>() > MAX_PATTERN_CONDITIONS {
-            let detail = format!("a flag can have at most {MAX_PATTERN_CONDITIONS} conditions with `matches`");
+        let conditions = self.targeting_rules.iter().flat_map(|rule| &rule.conditions);
+        let patterns = conditions.filter(|c| c.operator == Operator::Matches).map(|c| c.values.len());
+        if patterns.sum::<usize>() > MAX_PATTERNS {
+            let detail = format!("a flag can have at most {MAX_PATTERNS} regular expressions; join them by `|`");
             found.push(Violation::new("/targeting_rules", "too_many", detail));
+            // They are not even compiled to see what else is wrong.
             return found;
         }
         let mut seen = FxHashSet::default();

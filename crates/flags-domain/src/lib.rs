@@ -61,8 +61,7 @@ pub use change::Change;
 pub use compiled::{CompileFailure, CompiledFlag, CompiledVariant};
 pub use context::{EvaluationContext, RESERVED_ATTRIBUTES};
 pub use flag::{
-    Flag, MAX_DESCRIPTION_LENGTH, MAX_PATTERN_CONDITIONS, MAX_RULES, MAX_TAGS, MAX_VARIANT_ID_LENGTH, MAX_VARIANTS,
-    Variant, boolean_variants,
+    Flag, MAX_DESCRIPTION_LENGTH, MAX_RULES, MAX_TAGS, MAX_VARIANT_ID_LENGTH, MAX_VARIANTS, Variant, boolean_variants,
 };
 pub use instant::{Instant, InvalidInstant};
 pub use name::{FlagName, InvalidFlagName};
