@@ -14,7 +14,10 @@ run:
 # Run all tests on both databases (installs PostgreSQL by apt where it is missing)
 test: postgres
     cargo build --workspace --bins
-    cargo test --workspace
+    cargo test --workspace --doc
+    cargo test --workspace --lib --bins
+    cargo test -p flags-domain --test '*'
+    cargo test -p flags-tests --test it
 
 # Everything a change must pass: formatting, lints, documentation, tests
 ci: check test
