@@ -1,9 +1,9 @@
 //! What every request passes: its id, its line in the log, its place in the metrics, and the headers of every answer.
 
-use std::time::Instant;
+use std::{sync::Arc, time::Instant};
 
 use actix_web::{
-    Error, HttpMessage as _,
+    Error, HttpMessage as _, HttpRequest,
     body::{BoxBody, EitherBody, MessageBody},
     dev::{ServiceRequest, ServiceResponse},
     http::{
@@ -26,6 +26,10 @@ pub(crate) struct RequestId(pub(crate) String);
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
+/// The path of the route that answers, with the names of its parts: left in the request by the route itself.
+#[derive(Clone, Debug)]
+pub(crate) struct RouteTemplate(pub(crate) Arc<str>);
+
 /// Template that stands for all paths that match no route.
 const UNMATCHED: &str = "unmatched";
 
@@ -39,7 +43,7 @@ pub(crate) async fn edge<B: MessageBody + 'static>(
     request.extensions_mut().insert(RequestId(id.clone()));
     let method = request.method().clone();
     let response = next.call(request).await?;
-    let route = response.request().match_pattern().unwrap_or_else(|| UNMATCHED.to_owned());
+    let route = route_label(response.request());
     let status = response.status();
     let elapsed = begun.elapsed();
     let label = method_label(&method);
@@ -48,9 +52,19 @@ pub(crate) async fn edge<B: MessageBody + 'static>(
     counter!(HTTP_REQUESTS, "method" => label, "route" => route.clone(), "status" => status.as_str().to_owned())
         .increment(1);
     let mut response = complete(response, &id);
-    set_headers(response.headers_mut(), &route, &id);
+    let is_docs = response.request().path().starts_with("/docs");
+    set_headers(response.headers_mut(), is_docs, &id);
     tracing::debug!(request_id = id, %method, route, status = status.as_u16(), elapsed_us = elapsed.as_micros(), "request");
     Ok(response)
+}
+
+/// The template of the route that answered. (actix can be asked for it, but walks the whole table again.)
+fn route_label(request: &HttpRequest) -> String {
+    if let Some(RouteTemplate(template)) = request.extensions().get::<RouteTemplate>() {
+        return template.to_string();
+    }
+    let pages = ["/docs/", "/openapi.json"];
+    pages.into_iter().find(|page| request.path().starts_with(page)).unwrap_or(UNMATCHED).to_owned()
 }
 
 /// Callers may send any word as a method; labels must stay few.
@@ -94,7 +108,7 @@ fn complete<B: MessageBody + 'static>(
     response
 }
 
-fn set_headers(headers: &mut HeaderMap, route: &str, id: &str) {
+fn set_headers(headers: &mut HeaderMap, is_docs: bool, id: &str) {
     let mut default = |name: HeaderName, value: &'static str| {
         if !headers.contains_key(&name) {
             headers.insert(name, HeaderValue::from_static(value));
@@ -104,7 +118,7 @@ fn set_headers(headers: &mut HeaderMap, route: &str, id: &str) {
     default(header::REFERRER_POLICY, "no-referrer");
     default(header::CACHE_CONTROL, "no-store");
     // Swagger UI styles its elements in place.
-    let csp = if route.starts_with("/docs") {
+    let csp = if is_docs {
         "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; frame-ancestors 'none'"
     } else {
         "default-src 'none'; frame-ancestors 'none'"

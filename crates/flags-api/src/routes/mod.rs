@@ -8,10 +8,8 @@ mod schedules;
 pub(crate) mod system;
 mod users;
 
-use std::collections::BTreeMap;
-
 use actix_web::{
-    Error, HttpRequest, HttpResponse, Route,
+    Error, HttpMessage as _, HttpRequest, HttpResponse, Route,
     body::{BoxBody, EitherBody},
     dev::{ServiceRequest, ServiceResponse},
     guard,
@@ -32,13 +30,14 @@ use utoipa::{
 };
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
-use crate::{auth::is_known_caller, problem::Problem};
+use crate::{auth::is_known_caller, edge::RouteTemplate, problem::Problem};
 
 /// Handlers with their paths, methods and descriptions, all of which come from `#[utoipa::path]`: what is served and what
 /// is described cannot differ.
 #[derive(Default)]
 pub(crate) struct Routes {
-    resources: BTreeMap<String, Vec<Handler>>,
+    /// In the order of their registration, which is the order in which the router tries them: the hot ones first.
+    resources: Vec<(String, Vec<Handler>)>,
     described: Vec<Described>,
 }
 
@@ -65,7 +64,11 @@ impl Routes {
         let mut parameters = operation.parameters.iter().flatten();
         let takes_query = parameters.any(|p| matches!(p, RefOr::T(p) if p.parameter_in == ParameterIn::Query));
         let method = actix_method(&http_method);
-        self.resources.entry(P::path()).or_default().push(Handler { method, route, takes_query });
+        let handler = Handler { method, route, takes_query };
+        match self.resources.iter_mut().find(|(path, _)| *path == P::path()) {
+            Some((_, handlers)) => handlers.push(handler),
+            None => self.resources.push((P::path(), vec![handler])),
+        }
         let mut schemas = Vec::new();
         P::schemas(&mut schemas);
         self.described.push(Described { path: P::path(), method: http_method, operation, schemas });
@@ -87,6 +90,7 @@ impl Routes {
             let allow = HeaderValue::from_str(&methods.join(", ")).unwrap_or(HeaderValue::from_static(""));
             let with_query: Vec<_> =
                 handlers.iter().filter(|handler| handler.takes_query).map(|handler| handler.method.clone()).collect();
+            let template = RouteTemplate(path.as_str().into());
             let mut resource = web::resource(&path);
             for Handler { method, route, .. } in handlers {
                 resource = resource.route(match method {
@@ -99,6 +103,7 @@ impl Routes {
                 async move { Err::<HttpResponse, _>(method_not_allowed(allow)) }
             }));
             config.service(resource.wrap(from_fn(move |request: ServiceRequest, next: Next<BoxBody>| {
+                request.extensions_mut().insert(template.clone());
                 let refusal = refuse_query(&request, &with_query);
                 async move {
                     let answer: Result<ServiceResponse<EitherBody<BoxBody>>, Error> = match refusal {
