@@ -5,7 +5,7 @@ use std::sync::Arc;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::support::{
+use flags_tests::{
     app::{TestApp, override_at, overrides_of},
     database::Kind,
     on_both_databases,

@@ -3,7 +3,7 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::support::{
+use flags_tests::{
     app::{TestApp, override_at},
     database::Kind,
     on_both_databases, seed,
@@ -164,7 +164,7 @@ async fn deleting_a_flag_with_very_many_overrides_takes_several_revisions(kind: 
         let user_id = seed::insert_user(&mut tx, &format!("u{number}@example.com")).await;
         seed::insert_override(&mut tx, user_id, "f", None).await;
     }
-    let seeded = tx.commit(&crate::support::app::author()).await.unwrap().revision().number;
+    let seeded = tx.commit(&flags_tests::app::author()).await.unwrap().revision().number;
     let path = format!("{FLAGS}/f");
     assert_eq!(app.admin.get(&path).await.json()["override_count"], 2_500);
     app.admin.post(&format!("{path}/archive"), &Value::Null).await.expect(200);

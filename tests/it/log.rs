@@ -3,7 +3,7 @@
 use flags_store::{Author, DatabaseUrl, StoreError, log, users};
 use serde_json::json;
 
-use crate::support::{
+use flags_tests::{
     app::{TestApp, author, override_at},
     database::{Database, Kind, query},
     on_both_databases, seed,
@@ -64,12 +64,12 @@ async fn reading_on_never_cuts_a_revision_in_two(kind: Kind) {
         let mut at = 0;
         let mut seen = Vec::new();
         loop {
-            let rows = log::read_after(&mut conn, at, limit).await.unwrap();
+            let (_, rows) = log::read_on(&mut conn, at, limit).await.unwrap();
             let Some(last) = rows.last() else { break };
-            at = last.revision;
-            for rows in rows.chunk_by(|a, b| a.revision == b.revision) {
+            at = last.summary.revision;
+            for rows in rows.chunk_by(|a, b| a.summary.revision == b.summary.revision) {
                 seen.push(rows.len());
-                assert!(rows.iter().enumerate().all(|(place, row)| row.ord as usize == place));
+                assert!(rows.iter().enumerate().all(|(place, row)| row.summary.ord as usize == place));
             }
         }
         assert_eq!(seen, sizes, "limit {limit}");
@@ -88,7 +88,7 @@ async fn the_log_holds_no_email_and_no_name(kind: Kind) {
     app.admin.put(&override_at(&id, "f"), &json!({"override_value": true})).await.expect(201);
     app.admin.delete(&path).await.expect(204);
     let mut conn = app.core.store().conn().await.unwrap();
-    let rows = log::read_after(&mut conn, 0, 1_000).await.unwrap();
+    let (_, rows) = log::read_on(&mut conn, 0, 1_000).await.unwrap();
     let mut text = format!("{rows:?}").to_lowercase();
     if let DatabaseUrl::Postgres(url) = app.core.store().url() {
         let whole = query(url, "SELECT change_log::text FROM change_log").await;
@@ -96,8 +96,10 @@ async fn the_log_holds_no_email_and_no_name(kind: Kind) {
         text += &format!("{whole:?}").to_lowercase();
     }
     assert!(!text.contains("canary"), "{text}");
-    let changed =
-        rows.iter().find(|row| row.entity == log::Entity::User && row.action == log::Action::Updated).unwrap();
+    let changed = rows
+        .iter()
+        .find(|row| row.summary.entity == log::Entity::User && row.summary.action == log::Action::Updated)
+        .unwrap();
     assert_eq!(changed.after.as_ref().unwrap()["changed"], json!(["email", "display_name", "attributes"]));
 }
 

@@ -1,12 +1,13 @@
 //! Integration tests: the real application on both databases, and the real binaries as processes.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
-mod support;
-
 mod access;
 mod bad_input;
+mod bulk;
 mod concurrency;
 mod flags;
+mod idempotency;
+mod listener;
 mod log;
 mod me;
 mod migrations;
@@ -15,5 +16,6 @@ mod outage;
 mod overrides;
 mod processes;
 mod schedules;
+mod streams;
 mod users;
 mod worker;

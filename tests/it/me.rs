@@ -3,7 +3,7 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::support::{
+use flags_tests::{
     app::{TestApp, override_at},
     database::Kind,
     on_both_databases,

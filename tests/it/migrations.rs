@@ -2,7 +2,7 @@
 
 use flags_store::migrate_down;
 
-use crate::support::{
+use flags_tests::{
     database::{Database, Kind, query},
     on_both_databases,
 };

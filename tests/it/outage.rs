@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::support::{
+use flags_tests::{
     app::override_at,
     cluster::Cluster,
     database::create,

@@ -3,7 +3,7 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::support::{
+use flags_tests::{
     app::{TestApp, author, override_at, overrides_of},
     database::Kind,
     on_both_databases,
@@ -27,7 +27,7 @@ on_both_databases! {
     replacing_an_expired_override_is_one_revision,
 }
 
-async fn value_of(caller: &crate::support::caller::Caller, flag: &str) -> Value {
+async fn value_of(caller: &flags_tests::caller::Caller, flag: &str) -> Value {
     caller.get(&format!("/api/flags/me/{flag}")).await.expect(200).json()["value"].clone()
 }
 

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{
+use flags_tests::{
     app::override_at,
     caller::Caller,
     database::{Database, Kind},
@@ -224,8 +224,13 @@ async fn acknowledged_writes_survive_kill_nine(kind: Kind) {
     }
     let store = database.store().await;
     let mut conn = store.conn().await.unwrap();
-    let mut revisions: Vec<_> =
-        flags_store::log::read_after(&mut conn, 0, 1_000_000).await.unwrap().iter().map(|row| row.revision).collect();
+    let mut revisions: Vec<_> = flags_store::log::read_on(&mut conn, 0, 1_000_000)
+        .await
+        .unwrap()
+        .1
+        .iter()
+        .map(|row| row.summary.revision)
+        .collect();
     revisions.dedup();
     assert!(revisions.len() > 150);
     assert_eq!(revisions, (1..=revisions.len() as i64).collect::<Vec<_>>(), "dense");

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{app::TestApp, database::Kind, on_both_databases};
+use flags_tests::{app::TestApp, database::Kind, on_both_databases};
 
 on_both_databases! {
     a_scheduled_change_acts_at_its_instant,

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{
+use flags_tests::{
     app::{TestApp, override_at},
     database::Kind,
     on_both_databases, seed,
@@ -144,7 +144,7 @@ async fn deleting_a_user_with_very_many_overrides_takes_several_revisions(kind: 
     for number in 0..1_001 {
         seed::insert_override(&mut tx, ann.parse().unwrap(), &format!("f{number}"), None).await;
     }
-    tx.commit(&crate::support::app::author()).await.unwrap();
+    tx.commit(&flags_tests::app::author()).await.unwrap();
     let before = app.log().await;
     app.admin.delete(&format!("{USERS}/{ann}")).await.expect(204);
     let log = app.log().await.split_off(before.len());

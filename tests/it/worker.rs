@@ -4,7 +4,7 @@ use std::process::Command;
 
 use serde_json::json;
 
-use crate::support::{
+use flags_tests::{
     app::override_at,
     caller::Caller,
     database::{Database, Kind},
@@ -36,8 +36,11 @@ async fn user(admin: &Caller, name: &str) -> String {
 async fn expiries_in_the_log(database: &Database) -> Vec<uuid::Uuid> {
     let store = database.store().await;
     let mut conn = store.conn().await.unwrap();
-    let rows = flags_store::log::read_after(&mut conn, 0, 1_000_000).await.unwrap();
-    rows.into_iter().filter(|row| row.action.as_str() == "expired").filter_map(|row| row.entity_id).collect()
+    let (_, rows) = flags_store::log::read_on(&mut conn, 0, 1_000_000).await.unwrap();
+    rows.into_iter()
+        .filter(|row| row.summary.action.as_str() == "expired")
+        .filter_map(|row| row.summary.entity_id)
+        .collect()
 }
 
 async fn one_round_removes_what_has_expired_and_says_so(kind: Kind) {
@@ -47,8 +50,15 @@ async fn one_round_removes_what_has_expired_and_says_so(kind: Kind) {
     let ann = user(&admin, "ann").await;
     admin.put(&override_at(&ann, "f"), &json!({"override_value": true})).await.expect(201);
     let once = || output_of("cleanup-worker", &["--once", "--database-url", &database.url]);
-    assert_eq!(once(), "removed 450 expired overrides", "in several batches");
-    assert_eq!(once(), "removed 0 expired overrides");
+    assert_eq!(
+        once(),
+        "removed 450 expired overrides, marked 0 scheduled changes, purged 0 idempotency keys and 0 log revisions",
+        "in several batches"
+    );
+    assert_eq!(
+        once(),
+        "removed 0 expired overrides, marked 0 scheduled changes, purged 0 idempotency keys and 0 log revisions"
+    );
     assert_eq!(admin.get("/api/admin/flag-overrides").await.expect(200).json()["total"], 1);
     assert_eq!(expiries_in_the_log(&database).await.len(), 450);
 }

@@ -13,7 +13,7 @@ use std::{
 use clap::Parser;
 use flags_service::{
     Core, SystemClock,
-    maintenance::{Round, run_round},
+    maintenance::{Policy, Round, run_round},
     metrics,
 };
 use flags_store::{DatabaseUrl, Store};
@@ -24,7 +24,7 @@ use tokio::{
 };
 use tracing_subscriber::EnvFilter;
 
-/// Removes what has expired. Any number of workers may run beside any number of servers.
+/// Removes what has expired and marks what has fallen due. Any number of workers may run beside any number of servers.
 #[derive(Debug, Parser)]
 #[command(name = "cleanup-worker", version)]
 struct Args {
@@ -37,9 +37,17 @@ struct Args {
     /// Time between rounds, such as 30s or 5m.
     #[arg(long, env = "FLAGS_WORKER_INTERVAL", default_value = "30s", value_parser = humantime::parse_duration)]
     interval: Duration,
+    /// Remove rows of the log that are older than this, such as 90d; at least a day. They are kept for ever if left out.
+    #[arg(long, env = "FLAGS_WORKER_KEEP_LOG", value_parser = at_least_a_day)]
+    keep_log: Option<Duration>,
     /// Serve /healthz and /metrics here; port 0 picks a free one.
     #[arg(long, env = "FLAGS_WORKER_BIND")]
     bind: Option<SocketAddr>,
+}
+
+fn at_least_a_day(text: &str) -> Result<Duration, String> {
+    let keep = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    if keep < Duration::from_secs(24 * 60 * 60) { Err("must be at least 1d".to_owned()) } else { Ok(keep) }
 }
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
@@ -69,9 +77,9 @@ async fn work(args: Args) -> Result<(), Failure> {
         return Err("the database's schema is not this program's; run `server migrate`".into());
     }
     let core = Core::new(store, Arc::new(SystemClock::default()));
+    let policy = Policy { keep_log: args.keep_log };
     if args.once {
-        let Round { overrides_expired } = run_round(&core).await?;
-        writeln!(std::io::stdout(), "removed {overrides_expired} expired overrides")?;
+        writeln!(std::io::stdout(), "{}", run_round(&core, policy).await?)?;
         return Ok(());
     }
     let recorder = PrometheusBuilder::new().install_recorder()?;
@@ -80,32 +88,32 @@ async fn work(args: Args) -> Result<(), Failure> {
         let address = health::serve(address, recorder).await?;
         writeln!(std::io::stdout(), "listening on http://{address}")?;
     }
-    run_until_stopped(&core, args.interval).await
+    run_until_stopped(&core, policy, args.interval).await
 }
 
 /// Round after round until SIGTERM or SIGINT. A transaction under way is finished or rolled back as a whole, so nothing is
 /// left half done.
-async fn run_until_stopped(core: &Core, period: Duration) -> Result<(), Failure> {
+async fn run_until_stopped(core: &Core, policy: Policy, period: Duration) -> Result<(), Failure> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     tracing::info!(?period, "doing rounds");
     tokio::select! {
         _ = terminate.recv() => Ok(()),
         _ = interrupt.recv() => Ok(()),
-        () = run_rounds(core, period) => Ok(()),
+        () = run_rounds(core, policy, period) => Ok(()),
     }
 }
 
-async fn run_rounds(core: &Core, period: Duration) {
+async fn run_rounds(core: &Core, policy: Policy, period: Duration) {
     let mut tick = interval(period.max(Duration::from_millis(10)));
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tick.tick().await;
-        let outcome = run_round(core).await;
+        let outcome = run_round(core, policy).await;
         metrics::count_round(outcome.is_ok());
         match outcome {
-            Ok(Round { overrides_expired: 0 }) => {}
-            Ok(round) => tracing::info!(overrides_expired = round.overrides_expired, "a round is done"),
+            Ok(round) if round == Round::default() => {}
+            Ok(round) => tracing::info!("{round}"),
             Err(error) => tracing::error!(%error, "a round failed; the next one tries again"),
         }
     }

@@ -77,6 +77,9 @@ pub(crate) struct RunArgs {
     /// Threads that serve requests; as many as there are cores if left out.
     #[arg(long, env = "FLAGS_WORKERS")]
     pub(crate) workers: Option<std::num::NonZeroUsize>,
+    /// Most streams at once; further ones get 503.
+    #[arg(long, env = "FLAGS_MAX_STREAMS", default_value_t = 20_000)]
+    pub(crate) max_streams: usize,
 }
 
 #[derive(Debug, Subcommand)]

@@ -6,9 +6,10 @@ use std::{
     num::NonZeroUsize,
     sync::Arc,
     thread,
+    time::Duration,
 };
 
-use flags_api::{App, Settings, install_metrics, serve, serve_metrics, stop};
+use flags_api::{App, Settings, StreamLimits, install_metrics, serve, serve_metrics, stop};
 use flags_service::{
     Clock, Core, SystemClock,
     evaluation::Evaluation,
@@ -23,10 +24,14 @@ use tokio::{
 
 use crate::{args::RunArgs, failure::Failure};
 
+/// How often gauges are set anew that only time changes.
+const GAUGES_EVERY: Duration = Duration::from_secs(5);
+
 /// Serves until SIGTERM or SIGINT.
 pub(crate) async fn run(args: RunArgs) -> Result<(), Failure> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    raise_file_limit();
     let store = Store::open(&args.database.url()?).await?;
     if args.no_migrate {
         if !store.is_migrated().await? {
@@ -74,22 +79,32 @@ async fn build(store: Store, args: &RunArgs) -> Result<(App, tokio::task::JoinHa
     let core = Core::new(store.clone(), Arc::clone(&clock)).with_replica(Arc::clone(&replica), Arc::clone(&bell));
     Evaluation::new(core.clone(), Arc::clone(&replica)).warm_up().await?;
     let metrics = install_metrics().map_err(|error| Failure::new(error.to_string()))?;
-    let upkeep = metrics.clone();
     let feed = Feed { store, replica: Arc::clone(&replica), bell, clock };
     let feed = tokio::spawn(feed.run());
-    tokio::spawn(async move {
-        let mut tick = tokio::time::interval(std::time::Duration::from_secs(5));
-        loop {
-            tick.tick().await;
-            upkeep.run_upkeep();
-        }
-    });
     let settings = Settings {
         show_reasons_to_users: args.show_reasons_to_users,
         metrics_with_api: args.metrics_bind.is_none(),
+        streams: StreamLimits { most: args.max_streams, ..StreamLimits::default() },
         workers: args.workers.or_else(|| thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get),
     };
-    Ok((App::new(&core, &replica, Some(metrics), settings), feed))
+    let app = App::new(&core, &replica, Some(metrics.clone()), settings);
+    let shown = app.clone();
+    tokio::spawn(async move {
+        let mut tick = tokio::time::interval(GAUGES_EVERY);
+        loop {
+            tick.tick().await;
+            shown.show_gauges();
+            metrics.run_upkeep();
+        }
+    });
+    Ok((app, feed))
+}
+
+/// Every stream is an open file; most systems let a process have more of them than they give it at first.
+fn raise_file_limit() {
+    if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
+        tracing::warn!(%error, "cannot raise the limit of open files");
+    }
 }
 
 fn listen(address: SocketAddr) -> Result<TcpListener, Failure> {

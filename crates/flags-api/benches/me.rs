@@ -11,7 +11,7 @@ use std::{
 };
 
 use actix_web::{HttpServer, web};
-use flags_api::{App, Settings, serve};
+use flags_api::{App, Settings, StreamLimits, serve};
 use flags_domain::{FlagName, FlagType, Serve, Weight};
 use flags_service::{
     Core, Precondition, SystemClock,
@@ -80,7 +80,8 @@ async fn service(path: &str) -> (SocketAddr, String) {
         TokenInput { name: "bench".to_owned(), grant: Grant::Role(Role::User), user_id: Some(id), expires_at: None };
     let token = TokenService::new(core.clone()).create(author, input).await.unwrap().output.reveal().to_owned();
     let replica = Arc::new(Replica::new(feed::load(&store).await.unwrap()));
-    let settings = Settings { show_reasons_to_users: false, metrics_with_api: true, workers: 1 };
+    let settings =
+        Settings { show_reasons_to_users: false, metrics_with_api: true, workers: 1, streams: StreamLimits::default() };
     let app = App::new(&core, &replica, None, settings);
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();

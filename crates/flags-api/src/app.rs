@@ -15,10 +15,17 @@ use flags_service::{
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::watch;
 
-use crate::{auth, edge::edge, openapi::openapi, routes};
+use crate::{
+    auth,
+    edge::edge,
+    metrics,
+    openapi::openapi,
+    routes,
+    streams::{OpenStreams, StreamLimits, limit_sockets},
+};
 
-/// Longest that requests under way may take once shutdown has begun.
-const SHUTDOWN_SECONDS: u64 = 10;
+/// Longest that requests under way may take once shutdown has begun: with all else it is to be over within 10 s.
+const SHUTDOWN_SECONDS: u64 = 8;
 
 /// What an operator can choose.
 #[derive(Clone, Debug)]
@@ -29,6 +36,8 @@ pub struct Settings {
     pub metrics_with_api: bool,
     /// Threads that serve requests.
     pub workers: usize,
+    /// How streams are bounded.
+    pub streams: StreamLimits,
 }
 
 /// What handlers use.
@@ -41,6 +50,8 @@ pub struct App {
     pub(crate) users: UserService,
     pub(crate) metrics: Option<PrometheusHandle>,
     pub(crate) settings: Settings,
+    pub(crate) streams: OpenStreams,
+    core: Core,
     /// Turns false when shutdown begins.
     ready: watch::Sender<bool>,
 }
@@ -57,6 +68,8 @@ impl App {
             users: UserService::new(core.clone()),
             metrics,
             settings,
+            streams: OpenStreams::default(),
+            core: core.clone(),
             ready: watch::Sender::new(true),
         }
     }
@@ -65,7 +78,18 @@ impl App {
         *self.ready.borrow()
     }
 
-    /// Takes this server out of the balancer: `/readyz` answers 503 from now on.
+    /// Turns false when shutdown begins.
+    pub(crate) fn readiness(&self) -> watch::Receiver<bool> {
+        self.ready.subscribe()
+    }
+
+    /// Sets the gauges that only time changes, as the exporter drops what is not set anew. To be called every few seconds.
+    pub fn show_gauges(&self) {
+        self.streams.show();
+        metrics::show_pools(self.core.store());
+    }
+
+    /// Takes this server out of the balancer: `/readyz` answers 503 from now on, and streams end.
     pub fn begin_shutdown(&self) {
         self.ready.send_replace(false);
     }
@@ -73,6 +97,7 @@ impl App {
 
 /// Serves the API on `listener` until the server's handle stops it. Signals are the caller's business.
 pub fn serve(app: &App, listener: TcpListener) -> std::io::Result<Server> {
+    limit_sockets(&listener)?;
     let workers = app.settings.workers;
     let data = Data::new(app.clone());
     let document = openapi();

@@ -11,9 +11,12 @@ mod extract;
 mod metrics;
 mod openapi;
 mod problem;
+mod results;
 mod routes;
+mod streams;
 mod wire;
 
 pub use app::{App, Settings, serve, serve_metrics, stop};
 pub use metrics::install as install_metrics;
 pub use openapi::openapi;
+pub use streams::StreamLimits;

@@ -48,7 +48,7 @@ pub fn openapi() -> OpenApi {
 /// What holds for whole kinds of operations: preconditions, tags, revisions, and the second media type of PATCH.
 fn describe_common(described: &mut Described) {
     let Described { path, method, operation, .. } = described;
-    if !path.starts_with("/api/admin/") {
+    if !path.starts_with("/api/admin/") || path.ends_with("/stream") {
         return;
     }
     let acts_on_one = ["/archive", "/restore", "/cancel"].iter().any(|end| path.ends_with(end));
@@ -61,12 +61,17 @@ fn describe_common(described: &mut Described) {
         let text = "`*`: create only";
         operation.parameters.get_or_insert_default().push(header_parameter("If-None-Match", text).into());
     }
+    if *method == HttpMethod::Post {
+        let text =
+            "1 to 255 visible characters: the request is carried out once, however often it is sent within 24 hours";
+        operation.parameters.get_or_insert_default().push(header_parameter("Idempotency-Key", text).into());
+    }
     for (status, response) in &mut operation.responses.responses {
         let RefOr::T(response) = response else { continue };
         if *method != HttpMethod::Get {
             response.headers.insert("Flags-Revision".to_owned(), header("`<epoch>:<number>`"));
         }
-        if status != "204" && (*method != HttpMethod::Get || path.ends_with('}')) {
+        if status != "204" && !path.ends_with("/bulk") && (*method != HttpMethod::Get || path.ends_with('}')) {
             response.headers.insert("ETag".to_owned(), header("`\"<epoch>:<revision>\"`, for `If-Match`"));
         }
         if status == "201" {

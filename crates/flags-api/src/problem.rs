@@ -115,6 +115,11 @@ impl Problem {
         self
     }
 
+    /// Whether nothing is wrong with the request but that it cannot be answered now.
+    pub(crate) fn is_outage(&self) -> bool {
+        self.status == StatusCode::SERVICE_UNAVAILABLE
+    }
+
     /// What went wrong inside, for the log.
     pub(crate) fn cause(&self) -> Option<&str> {
         self.cause.as_deref()
@@ -178,6 +183,12 @@ impl From<ServiceError> for Problem {
                 let detail = "what is known of the user cannot be looked up at the moment";
                 Self::unavailable("context_unavailable", detail, "2")
             }
+            ServiceError::KeyTaken => {
+                let detail = "this Idempotency-Key was used for another request; take a new key for each request";
+                Self::new(StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused", detail)
+            }
+            // Handlers that pass a key on give the kept answer themselves.
+            ServiceError::Answered(_) => Self::internal("a kept answer was not given".to_owned()),
             ServiceError::Store(error) => Self::from(error),
             ServiceError::Internal(cause) => Self::internal(cause),
         }

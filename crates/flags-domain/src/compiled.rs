@@ -135,6 +135,14 @@ impl CompiledFlag {
         self.archived
     }
 
+    /// The instants at which its schedule may change what it gives, past ones included.
+    pub fn instants(&self) -> impl Iterator<Item = Instant> {
+        self.layers().into_iter().flat_map(|layers| {
+            let served = layers.serve_steps.iter().map(|step| step.at);
+            served.chain(layers.switch_steps.iter().map(|(at, _)| *at))
+        })
+    }
+
     /// Why it could not be compiled, if so.
     pub fn failure(&self) -> Option<&CompileFailure> {
         self.layers.as_ref().err()

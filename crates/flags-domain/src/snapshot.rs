@@ -43,6 +43,21 @@ impl FlagState {
     pub const fn compiled(&self) -> &CompiledFlag {
         &self.compiled
     }
+
+    /// Whether the two give everybody the same at every instant: they differ in what is for people only.
+    pub fn evaluates_like(&self, other: &Self) -> bool {
+        self.essence() == other.essence()
+    }
+
+    /// Flag and schedule without what is for people only.
+    fn essence(&self) -> (Flag, Vec<ScheduledChange>) {
+        let flag = self.flag.clone();
+        let flag = Flag { description: None, owner: None, tags: Vec::new(), ..flag };
+        let mut schedule: Vec<_> =
+            self.schedule.iter().map(|change| ScheduledChange { description: None, ..change.clone() }).collect();
+        schedule.sort_by_key(|change| change.id);
+        (flag, schedule)
+    }
 }
 
 /// The flags that some changes touch, compiled but not yet in force: `None` where a flag goes.
@@ -50,6 +65,13 @@ impl FlagState {
 /// Compiling takes time, putting in force does not; whoever guards a snapshot by a lock compiles outside of it.
 #[derive(Debug)]
 pub struct Edit(Vec<(FlagName, Option<Arc<FlagState>>)>);
+
+impl Edit {
+    /// The flags it names, with their state from then on.
+    pub fn flags(&self) -> impl Iterator<Item = (&FlagName, Option<&Arc<FlagState>>)> {
+        self.0.iter().map(|(name, state)| (name, state.as_ref()))
+    }
+}
 
 impl Snapshot {
     /// A snapshot of these flags with their scheduled changes.
@@ -93,6 +115,16 @@ impl Snapshot {
             (name, state.map(|(flag, schedule)| Arc::new(FlagState::new(flag, schedule))))
         };
         Edit(touched.into_iter().map(compile).collect())
+    }
+
+    /// The flags that an edit prepared from this state takes away, brings, or makes give something else.
+    pub fn flags_changed_by(&self, edit: &Edit) -> Vec<FlagName> {
+        let changed = |(name, state): &&(FlagName, Option<Arc<FlagState>>)| match (self.get(name), state) {
+            (Some(before), Some(after)) => !before.evaluates_like(after),
+            (None, None) => false,
+            _ => true,
+        };
+        edit.0.iter().filter(changed).map(|(name, _)| name.clone()).collect()
     }
 
     /// Puts a prepared edit in force. The edit must have been prepared from this very state.
@@ -193,6 +225,27 @@ mod tests {
         ]);
         assert_eq!(edit.0.len(), 1);
         assert_eq!(edit.0[0].1.as_ref().unwrap().schedule().len(), 1);
+    }
+
+    #[test]
+    fn what_is_for_people_only_changes_no_flag() {
+        let snapshot = Snapshot::new([(named("a"), vec![scheduled(1), scheduled(2)])]);
+        let changed = |change: Change| snapshot.flags_changed_by(&snapshot.prepare([&change]));
+        let name = FlagName::new("a").unwrap();
+        let described = Flag { description: Some("new".to_owned()), owner: Some("me".to_owned()), ..named("a") };
+        assert_eq!(changed(Change::FlagSet(Box::new(described))), []);
+        let renoted = ScheduledChange { description: Some("new".to_owned()), ..scheduled(1) };
+        assert_eq!(changed(Change::ScheduledChangeSet(name.clone(), Box::new(renoted))), []);
+        assert_eq!(
+            changed(Change::FlagSet(Box::new(Flag { enabled: false, ..named("a") }))),
+            std::slice::from_ref(&name)
+        );
+        assert_eq!(
+            changed(Change::ScheduledChangeRemoved(name.clone(), Uuid::from_u128(1))),
+            std::slice::from_ref(&name)
+        );
+        assert_eq!(changed(Change::FlagRemoved(name.clone())), [name]);
+        assert_eq!(changed(Change::FlagSet(Box::new(named("b")))).len(), 1);
     }
 
     #[test]

@@ -1,15 +1,26 @@
 //! Where the instant of a request comes from.
 
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::{
+    pin::Pin,
+    sync::atomic::{AtomicI64, Ordering},
+    time::Duration,
+};
 
 use flags_domain::Instant;
 use time::OffsetDateTime;
+use tokio::{sync::watch, time::sleep};
 
 /// Tells the time. Each evaluation and each change takes one instant and hands it down.
 pub trait Clock: Send + Sync + 'static {
     /// The present instant; never earlier than one told before.
     fn now(&self) -> Instant;
+
+    /// Waits until this clock says `at` or later.
+    fn wait_until(&self, at: Instant) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
 }
+
+/// Longest sleep of the host's clock, after which it is looked at again: it may have been set.
+const LOOK_AGAIN: Duration = Duration::from_secs(10);
 
 /// The host's clock, which this process never sees going back.
 #[derive(Debug, Default)]
@@ -22,29 +33,44 @@ impl Clock for SystemClock {
         let micros = Instant::from(OffsetDateTime::now_utc()).as_micros();
         Instant::from_micros(self.latest.fetch_max(micros, Ordering::Relaxed).max(micros))
     }
+
+    fn wait_until(&self, at: Instant) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(async move {
+            while let left @ 1.. = at.as_micros().saturating_sub(self.now().as_micros()) {
+                sleep(Duration::from_micros(left.unsigned_abs()).min(LOOK_AGAIN)).await;
+            }
+        })
+    }
 }
 
 /// A clock that stands where it is put: for tests of what happens at an instant.
 #[derive(Debug)]
 pub struct ManualClock {
-    micros: AtomicI64,
+    now: watch::Sender<Instant>,
 }
 
 impl ManualClock {
     /// A clock that stands at `now`.
-    pub const fn new(now: Instant) -> Self {
-        Self { micros: AtomicI64::new(now.as_micros()) }
+    pub fn new(now: Instant) -> Self {
+        Self { now: watch::Sender::new(now) }
     }
 
     /// Puts the clock to `now`.
     pub fn set(&self, now: Instant) {
-        self.micros.store(now.as_micros(), Ordering::Relaxed);
+        self.now.send_replace(now);
     }
 }
 
 impl Clock for ManualClock {
     fn now(&self) -> Instant {
-        Instant::from_micros(self.micros.load(Ordering::Relaxed))
+        *self.now.borrow()
+    }
+
+    fn wait_until(&self, at: Instant) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(async move {
+            // The sender is this clock.
+            let _ = self.now.subscribe().wait_for(|now| *now >= at).await;
+        })
     }
 }
 

@@ -2,7 +2,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use flags_store::{Author, Committed, Conn, Store, StoreError, Tx};
+use flags_store::{
+    Author, Committed, Conn, Store, StoreError, Tx,
+    idempotency::{self, Claim, IdempotencyKey, KeptAnswer},
+    log::Revision,
+};
 use tokio::{
     runtime::Handle,
     sync::Notify,
@@ -47,6 +51,42 @@ pub trait Command: Clone + Send + Sync + 'static {
 
     /// Checks and changes the state within `tx`. `author` is who asks for it.
     fn apply(&self, tx: &mut Tx, author: &Author) -> impl Future<Output = Result<Self::Output>> + Send;
+
+    /// Writes the revision into what the caller gets, where it shows one. Not called if nothing changed.
+    fn stamp(_output: &mut Self::Output, _revision: i64) {}
+}
+
+/// What a caller asks for: in whose name and, if they gave it a key, once only.
+pub struct Intent<T> {
+    author: Author,
+    once: Option<Once<T>>,
+}
+
+/// Makes the answer to a change of what came out of it.
+type Render<T> = Arc<dyn Fn(&T, &Committed) -> Vec<u8> + Send + Sync>;
+
+struct Once<T> {
+    key: IdempotencyKey,
+    render: Render<T>,
+}
+
+impl<T> From<Author> for Intent<T> {
+    fn from(author: Author) -> Self {
+        Self { author, once: None }
+    }
+}
+
+impl<T> Intent<T> {
+    /// To be carried out once, however often it is asked for under this key. The answer is made by `render`, kept with the
+    /// change in one transaction, and given to whoever asks again ([`ServiceError::Answered`]).
+    pub fn once(author: Author, key: IdempotencyKey, render: Render<T>) -> Self {
+        Self { author, once: Some(Once { key, render }) }
+    }
+
+    /// In whose name.
+    pub const fn author(&self) -> &Author {
+        &self.author
+    }
 }
 
 /// Whether a change that takes several revisions is through.
@@ -67,16 +107,6 @@ pub struct Done<T> {
     pub committed: Committed,
 }
 
-impl<T> Done<T> {
-    /// Writes the revision into what was changed; where nothing was, the old one stays.
-    pub(crate) fn stamped(mut self, revision: impl FnOnce(&mut T) -> &mut i64) -> Self {
-        if !self.committed.entries().is_empty() {
-            *revision(&mut self.output) = self.committed.revision().number;
-        }
-        self
-    }
-}
-
 impl Core {
     /// For a process without a replica: the worker and commands. Must be called on the runtime that is to carry writes.
     pub fn new(store: Store, clock: Arc<dyn Clock>) -> Self {
@@ -94,6 +124,11 @@ impl Core {
         self.clock.now()
     }
 
+    /// Waits until the clock says `at` or later.
+    pub async fn wait_until(&self, at: flags_domain::Instant) {
+        self.clock.wait_until(at).await;
+    }
+
     /// The store.
     pub const fn store(&self) -> &Store {
         &self.store
@@ -101,9 +136,13 @@ impl Core {
 
     /// Carries out a command: state, log and revision commit together or not at all. Returns once the change is durable
     /// and this process evaluates by it.
-    pub async fn execute<C: Command>(&self, author: Author, command: C) -> Result<Done<C::Output>> {
-        let this = self.clone();
-        self.spawn(async move { this.write(&author, &command).await }).await
+    pub async fn execute<C: Command>(
+        &self,
+        intent: impl Into<Intent<C::Output>>,
+        command: C,
+    ) -> Result<Done<C::Output>> {
+        let (this, intent) = (self.clone(), intent.into());
+        self.detached(async move { this.write(&intent, &command).await }).await
     }
 
     /// Carries out a command again and again until it is through, in as many revisions as it takes; `next` prepares it for
@@ -114,58 +153,122 @@ impl Core {
         mut command: C,
         next: fn(&mut C),
     ) -> Result<Committed> {
-        let this = self.clone();
+        let (this, intent) = (self.clone(), author.into());
         let steps = async move {
             loop {
-                let done = this.write(&author, &command).await?;
+                let done = this.write(&intent, &command).await?;
                 if done.output == Progress::Finished {
                     return Ok(done.committed);
                 }
                 next(&mut command);
             }
         };
-        self.spawn(steps).await
+        self.detached(steps).await
     }
 
-    async fn spawn<T: Send + 'static>(&self, work: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
+    /// Does something to its end, even if nobody waits for it any more.
+    pub(crate) async fn detached<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T>> + Send + 'static,
+    ) -> Result<T> {
         let outcome = self.runtime.spawn(work).await;
         outcome.unwrap_or_else(|error| Err(ServiceError::Internal(error.to_string())))
     }
 
-    async fn write<C: Command>(&self, author: &Author, command: &C) -> Result<Done<C::Output>> {
+    /// Fails with the kept answer if the intent has been carried out already.
+    pub(crate) async fn refuse_if_done<T>(&self, intent: &Intent<T>) -> Result<()> {
+        let Some(once) = &intent.once else { return Ok(()) };
+        let mut tx = self.begin().await?;
+        let claimed = claim(&mut tx, &once.key).await;
+        tx.rollback().await?;
+        claimed
+    }
+
+    async fn write<C: Command>(&self, intent: &Intent<C::Output>, command: &C) -> Result<Done<C::Output>> {
         let deadline = Instant::now() + DEADLINE;
         let mut attempt = 1;
-        let done = loop {
-            let outcome = timeout_at(deadline, self.attempt(author, command)).await;
+        let outcome = loop {
+            let outcome = timeout_at(deadline, self.attempt(intent, command)).await;
             match outcome.unwrap_or_else(|_| Err(ServiceError::Store(timed_out()))) {
                 Err(ServiceError::Store(StoreError::Collision(_))) if attempt < ATTEMPTS => {
                     tokio::time::sleep(Duration::from_millis(5) * attempt).await;
                     attempt += 1;
                 }
-                outcome => break outcome?,
+                outcome => break outcome,
             }
         };
-        metrics::count_changes(done.committed.entries());
-        if let Some(follower) = &self.follower {
-            follower.bell.notify_one();
-            if !follower.replica.wait_for(done.committed.revision(), APPLY_DEADLINE).await {
-                tracing::warn!(revision = %done.committed.revision(), "the replica lags behind a write of this process");
+        match &outcome {
+            Ok(done) => {
+                metrics::count_changes(done.committed.entries());
+                self.reach(done.committed.revision()).await;
             }
+            // Whoever asks again is to find the change as well.
+            Err(ServiceError::Answered(KeptAnswer { revision, .. })) => self.reach_number(*revision).await,
+            Err(_) => {}
         }
-        Ok(done)
+        outcome
     }
 
-    async fn attempt<C: Command>(&self, author: &Author, command: &C) -> Result<Done<C::Output>> {
+    /// Waits, for some time, until this process evaluates by a revision.
+    async fn reach(&self, revision: Revision) {
+        let Some(follower) = &self.follower else { return };
+        follower.bell.notify_one();
+        if !follower.replica.wait_for(revision, APPLY_DEADLINE).await {
+            tracing::warn!(%revision, "the replica lags behind a write of this process");
+        }
+    }
+
+    async fn reach_number(&self, number: i64) {
+        if let Some(follower) = &self.follower {
+            self.reach(Revision { number, ..follower.replica.revision() }).await;
+        }
+    }
+
+    async fn begin(&self) -> Result<Tx> {
         let clock = Arc::clone(&self.clock);
-        let mut tx = self.store.begin_by(Arc::new(move || clock.now())).await?;
-        match command.apply(&mut tx, author).await {
-            Ok(output) => Ok(Done { output, committed: tx.commit(author).await? }),
+        Ok(self.store.begin_by(Arc::new(move || clock.now())).await?)
+    }
+
+    async fn attempt<C: Command>(&self, intent: &Intent<C::Output>, command: &C) -> Result<Done<C::Output>> {
+        let mut tx = self.begin().await?;
+        match Self::apply(&mut tx, intent, command).await {
+            Ok(output) => Self::commit::<C>(tx, intent, output).await,
             Err(error) => {
                 // If this fails as well, the connection is broken and the database rolls back by itself.
                 let _ = tx.rollback().await;
                 Err(error)
             }
         }
+    }
+
+    async fn apply<C: Command>(tx: &mut Tx, intent: &Intent<C::Output>, command: &C) -> Result<C::Output> {
+        if let Some(once) = &intent.once {
+            claim(tx, &once.key).await?;
+        }
+        command.apply(tx, &intent.author).await
+    }
+
+    async fn commit<C: Command>(tx: Tx, intent: &Intent<C::Output>, mut output: C::Output) -> Result<Done<C::Output>> {
+        let stamp = |output: &mut C::Output, committed: &Committed| {
+            if !committed.entries().is_empty() {
+                C::stamp(output, committed.revision().number);
+            }
+        };
+        let committed = match &intent.once {
+            None => {
+                let committed = tx.commit(&intent.author).await?;
+                stamp(&mut output, &committed);
+                committed
+            }
+            Some(once) => {
+                let answer = |committed: &Committed| {
+                    stamp(&mut output, committed);
+                    (once.render)(&output, committed)
+                };
+                tx.commit_keeping(&intent.author, &once.key, answer).await?
+            }
+        };
+        Ok(Done { output, committed })
     }
 
     /// Reads from the database.
@@ -180,4 +283,13 @@ impl Core {
 
 fn timed_out() -> StoreError {
     StoreError::Unavailable("the database did not answer in time".to_owned())
+}
+
+/// Claims a key for the transaction; fails if it was used.
+async fn claim(tx: &mut Tx, key: &IdempotencyKey) -> Result<()> {
+    match idempotency::claim(tx, key).await? {
+        Claim::Free => Ok(()),
+        Claim::Answered(kept) => Err(ServiceError::Answered(kept)),
+        Claim::Taken => Err(ServiceError::KeyTaken),
+    }
 }

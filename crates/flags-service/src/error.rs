@@ -1,7 +1,7 @@
 //! What a use case can answer besides success, without a word of HTTP.
 
 use flags_domain::Violation;
-use flags_store::StoreError;
+use flags_store::{StoreError, idempotency::KeptAnswer};
 
 /// Why a use case did not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -21,6 +21,12 @@ pub enum ServiceError {
     /// What is known of the user is not at hand and the database cannot be asked: better no answer than a guess.
     #[error("the user's attributes are not at hand")]
     ContextUnavailable,
+    /// Nothing was done, since it was done before under the same idempotency key: this is the answer of then.
+    #[error("this was carried out before, under the same idempotency key")]
+    Answered(KeptAnswer),
+    /// The idempotency key stands for another request.
+    #[error("the idempotency key was used for another request")]
+    KeyTaken,
     /// The database failed; some of its errors pass if the request is sent again.
     #[error(transparent)]
     Store(#[from] StoreError),

@@ -85,6 +85,11 @@ impl Evaluation {
         self.core.now()
     }
 
+    /// Waits until `at` has come.
+    pub async fn wait_until(&self, at: Instant) {
+        self.core.wait_until(at).await;
+    }
+
     /// What is known of a user, from memory if they were seen lately. While the database is down an unknown one is a
     /// [`ServiceError::ContextUnavailable`], never a guess.
     pub async fn user(&self, id: Uuid) -> Result<Option<Arc<KnownUser>>> {

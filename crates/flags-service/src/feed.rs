@@ -1,13 +1,19 @@
-//! Follows the log and feeds the replica: one task a process.
+//! Follows the log and feeds the replica: one task a process, and one that listens for news.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use flags_domain::{Change, Snapshot};
 use flags_store::{Conn, Store, StoreError, credentials, flags, log, overrides, schedules};
 use rustc_hash::FxHashMap;
 use tokio::{
     sync::Notify,
-    time::{MissedTickBehavior, interval, timeout},
+    time::{Instant, MissedTickBehavior, interval, sleep, timeout},
 };
 
 use crate::{
@@ -22,8 +28,10 @@ const TICK: Duration = Duration::from_secs(1);
 const DEADLINE: Duration = Duration::from_secs(10);
 /// Rows of the log read at once.
 const BATCH: usize = 5_000;
-/// Overrides loaded at once.
-const LOAD_BATCH: i64 = 10_000;
+/// Changes remembered from before this process began, so that streams can be resumed.
+const RECENT: i64 = 20_000;
+/// Shortest and longest wait before listening is tried again.
+const LISTEN_AGAIN: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
 /// What the feed needs.
 pub struct Feed {
@@ -45,6 +53,10 @@ async fn bounded<T>(work: impl Future<Output = Result<T, StoreError>>) -> Result
 
 /// Reads everything at one revision. Each query is bounded in time, not the whole: very many overrides take a while.
 pub async fn load(store: &Store) -> Result<Loaded, StoreError> {
+    if bounded(store.adopt_lineage()).await? {
+        tracing::warn!("the log was written by another database: a new epoch has begun");
+    }
+    let begun = Instant::now();
     let mut conn = bounded(store.snapshot()).await?;
     let revision = bounded(log::head(&mut conn)).await?;
     let mut schedules_by_flag: FxHashMap<_, Vec<_>> = FxHashMap::default();
@@ -62,37 +74,77 @@ pub async fn load(store: &Store) -> Result<Loaded, StoreError> {
         }
     }
     let tokens = bounded(credentials::load_all(&mut conn)).await?;
-    let mut loaded = Loaded::new(revision, snapshot, tokens);
-    let mut after = None;
-    loop {
-        let (batch, last) = bounded(overrides::load_after(&mut conn, after, LOAD_BATCH)).await?;
-        if last.is_none() {
-            return Ok(loaded);
+    let recent = match bounded(log::recent(&mut conn, RECENT)).await {
+        // Without it, streams begin anew.
+        Err(StoreError::Corrupt(_)) => Vec::new(),
+        read => read?,
+    };
+    let dense = recent.last().is_none_or(|last| last.revision == revision.number)
+        && recent.windows(2).all(|pair| pair[1].revision - pair[0].revision <= 1);
+    let mut loaded = Loaded::new(revision, snapshot, tokens, if dense { &recent } else { &[] });
+    let mut count = 0_u64;
+    overrides::load_each(&mut conn, DEADLINE, |found| match found {
+        Ok(found) => {
+            loaded.add(&found);
+            count += 1;
         }
-        after = last;
-        for record in batch {
-            match record {
-                Ok(record) => loaded.add(&record.user_override),
-                Err(error) => tracing::error!(%error, "an override cannot be read and has no effect"),
-            }
-        }
-    }
+        Err(error) => tracing::error!(%error, "an override cannot be read and has no effect"),
+    })
+    .await?;
+    tracing::info!(%revision, overrides = count, seconds = begun.elapsed().as_secs_f64(), "everything is loaded");
+    metrics::show_load(begun.elapsed());
+    Ok(loaded)
 }
 
 impl Feed {
     /// Follows the log until the task is dropped. A database that cannot be read is tried again at every tick; meanwhile
     /// the replica serves what it has.
     pub async fn run(self) {
+        let listening = AtomicBool::new(false);
+        tokio::join!(self.listen(&listening), self.follow(&listening));
+    }
+
+    /// Rings the bell whenever the listener hears something, and once whenever a listener begins, as news may have come
+    /// while nobody listened. Deafness costs time, at most a tick, and no change.
+    async fn listen(&self, listening: &AtomicBool) {
+        let mut pause = LISTEN_AGAIN.0;
+        loop {
+            match self.store.listen().await {
+                Ok(mut listener) => {
+                    pause = LISTEN_AGAIN.0;
+                    listening.store(true, Ordering::Relaxed);
+                    self.bell.notify_one();
+                    let error = loop {
+                        match listener.heard().await {
+                            Ok(()) => self.bell.notify_one(),
+                            Err(error) => break error,
+                        }
+                    };
+                    tracing::warn!(%error, "news of other processes are read at the tick only; listening again");
+                }
+                Err(error) => tracing::debug!(%error, "cannot listen"),
+            }
+            listening.store(false, Ordering::Relaxed);
+            sleep(pause).await;
+            pause = (pause * 2).min(LISTEN_AGAIN.1);
+        }
+    }
+
+    async fn follow(&self, listening: &AtomicBool) {
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut gauge = ActiveGauge::default();
-        let mut failing = false;
+        let (mut failing, mut stale) = (false, false);
         loop {
             let ticked = tokio::select! {
                 _ = tick.tick() => true,
                 () = self.bell.notified() => false,
             };
-            let outcome = self.catch_up().await;
+            let outcome = if ticked { self.check_lineage().await } else { Ok(()) };
+            let outcome = match outcome {
+                Ok(()) => self.catch_up().await,
+                failed => failed,
+            };
             match &outcome {
                 Ok(()) if failing => tracing::info!("the log can be read again"),
                 Err(error) if !failing => tracing::error!(%error, "the log cannot be read; serving the last state"),
@@ -102,65 +154,108 @@ impl Feed {
             if ticked {
                 gauge.set(self.replica.count_active(self.clock.now()));
             }
+            if std::mem::replace(&mut stale, self.replica.is_stale()) != stale {
+                self.replica.hub().wake_all();
+            }
+            metrics::show_listener(listening.load(Ordering::Relaxed));
             metrics::show_replica(self.replica.revision().number, self.replica.age());
         }
+    }
+
+    async fn check_lineage(&self) -> Result<(), StoreError> {
+        if bounded(self.store.adopt_lineage()).await? {
+            tracing::warn!("the log is in another database than before: a new epoch has begun");
+        }
+        Ok(())
     }
 
     /// Brings the replica up to the log's head, or loads everything anew if what is there does not follow on what was
     /// applied.
     pub async fn catch_up(&self) -> Result<(), StoreError> {
-        let why = match bounded(self.follow()).await {
+        let why = match bounded(self.read_on()).await {
             Ok(None) => return Ok(()),
             Ok(Some(why)) => why,
             Err(StoreError::Corrupt(what)) => {
                 tracing::error!(what, "the log holds what this program cannot read");
-                "the log cannot be followed"
+                Gap::Unreadable
             }
             Err(error) => return Err(error),
         };
-        tracing::warn!("{why}: loading everything anew");
+        if why == Gap::HeadFell && bounded(self.store.end_epoch(self.replica.revision().epoch)).await? {
+            tracing::warn!("the log went back: a backup was restored, and a new epoch has begun");
+        }
+        tracing::warn!("{}: loading everything anew", why.as_str());
+        metrics::count_reload(why.as_str());
         self.replica.replace(load(&self.store).await?);
         self.replica.mark_read();
         Ok(())
     }
 
     /// Applies what is new; gives the reason if that cannot be done.
-    async fn follow(&self) -> Result<Option<&'static str>, StoreError> {
+    async fn read_on(&self) -> Result<Option<Gap>, StoreError> {
         let mut conn = self.store.feed_conn().await?;
         loop {
             let at = self.replica.revision();
-            let head = log::head(&mut conn).await?;
-            if head.epoch != at.epoch || head.number < at.number {
-                return Ok(Some("the database was restored"));
+            let (head, rows) = log::read_on(&mut conn, at.number, BATCH).await?;
+            metrics::show_log_head(head.number);
+            if head.epoch != at.epoch {
+                return Ok(Some(Gap::OtherEpoch));
+            }
+            if head.number < at.number {
+                return Ok(Some(Gap::HeadFell));
             }
             if head.number == at.number {
                 self.replica.mark_read();
                 return Ok(None);
             }
-            if !self.apply_next(&mut conn, at).await? {
-                return Ok(Some("the log has a hole"));
+            if !self.apply(&mut conn, at, rows).await? {
+                return Ok(Some(Gap::Hole));
             }
         }
     }
 
-    /// Applies the next part of the log; `false` if what is there does not follow on what was applied.
-    async fn apply_next(&self, conn: &mut Conn, at: log::Revision) -> Result<bool, StoreError> {
-        let rows = log::read_after(conn, at.number, BATCH).await?;
-        if rows.is_empty() {
-            return Ok(false);
-        }
+    /// Applies the next part of the log; `false` if it does not follow on what was applied.
+    async fn apply(
+        &self,
+        conn: &mut Conn,
+        at: log::Revision,
+        rows: Vec<log::LoggedChange>,
+    ) -> Result<bool, StoreError> {
         let mut next = at.number;
-        for rows in rows.chunk_by(|a, b| a.revision == b.revision) {
+        for rows in rows.chunk_by(|a, b| a.summary.revision == b.summary.revision) {
             next += 1;
-            if rows[0].revision != next {
+            if rows[0].summary.revision != next {
                 return Ok(false);
             }
-            let changes = rows.iter().map(log::LoggedChange::change).collect::<Result<Vec<_>, _>>()?;
+            let read = |row: &log::LoggedChange| Ok((row.summary.clone(), row.change()?));
+            let changes = rows.iter().map(read).collect::<Result<Vec<_>, StoreError>>()?;
             let touched = |change: &Change| if let Change::TokenTouched(id) = change { Some(*id) } else { None };
-            let ids: Vec<_> = changes.iter().filter_map(touched).collect();
+            let ids: Vec<_> = changes.iter().filter_map(|(_, change)| touched(change)).collect();
             let tokens = if ids.is_empty() { Vec::new() } else { credentials::find_all(conn, &ids).await? };
-            self.replica.apply(Commit { revision: log::Revision { number: next, ..at }, changes, tokens });
+            let now = self.clock.now();
+            metrics::record_propagation(rows[0].summary.at, now);
+            self.replica.apply(Commit { revision: log::Revision { number: next, ..at }, changes, tokens }, now);
         }
-        Ok(true)
+        Ok(next > at.number)
+    }
+}
+
+/// Why the log cannot be followed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Gap {
+    OtherEpoch,
+    HeadFell,
+    Hole,
+    Unreadable,
+}
+
+impl Gap {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::OtherEpoch => "another epoch",
+            Self::HeadFell => "the log went back",
+            Self::Hole => "the log has a hole",
+            Self::Unreadable => "the log cannot be read",
+        }
     }
 }

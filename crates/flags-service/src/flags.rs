@@ -14,7 +14,7 @@ use flags_store::{
 };
 
 use crate::{
-    core::{Command, Core, Done, Progress},
+    core::{Command, Core, Done, Intent, Progress},
     error::{Conflict, Result, ServiceError, Thing, check},
     maintenance::BATCH,
     patch::assign,
@@ -132,8 +132,8 @@ impl FlagService {
     }
 
     /// Creates a flag.
-    pub async fn create(&self, author: Author, input: FlagInput) -> Result<Done<FlagDetail>> {
-        self.execute(author, CreateFlag { input }).await
+    pub async fn create(&self, intent: impl Into<Intent<FlagDetail>>, input: FlagInput) -> Result<Done<FlagDetail>> {
+        self.core.execute(intent, CreateFlag { input }).await
     }
 
     /// Changes the named fields of a flag.
@@ -144,17 +144,27 @@ impl FlagService {
         patch: FlagPatch,
         precondition: Precondition,
     ) -> Result<Done<FlagDetail>> {
-        self.execute(author, PatchFlag { name: name.to_owned(), patch, precondition }).await
+        self.core.execute(author, PatchFlag { name: name.to_owned(), patch, precondition }).await
     }
 
     /// Puts a flag out of use: no result for anybody. Its pending scheduled changes are cancelled.
-    pub async fn archive(&self, author: Author, name: &str, precondition: Precondition) -> Result<Done<FlagDetail>> {
-        self.execute(author, ArchiveFlag { name: name.to_owned(), precondition }).await
+    pub async fn archive(
+        &self,
+        intent: impl Into<Intent<FlagDetail>>,
+        name: &str,
+        precondition: Precondition,
+    ) -> Result<Done<FlagDetail>> {
+        self.core.execute(intent, ArchiveFlag { name: name.to_owned(), precondition }).await
     }
 
     /// Puts an archived flag back in use, with the overrides that have not expired.
-    pub async fn restore(&self, author: Author, name: &str, precondition: Precondition) -> Result<Done<FlagDetail>> {
-        self.execute(author, RestoreFlag { name: name.to_owned(), precondition }).await
+    pub async fn restore(
+        &self,
+        intent: impl Into<Intent<FlagDetail>>,
+        name: &str,
+        precondition: Precondition,
+    ) -> Result<Done<FlagDetail>> {
+        self.core.execute(intent, RestoreFlag { name: name.to_owned(), precondition }).await
     }
 
     /// Deletes an archived flag with its overrides and scheduled changes, each recorded. Very many overrides go in
@@ -163,10 +173,6 @@ impl FlagService {
         let command = DeleteFlag { name: name.to_owned(), precondition };
         let next = |command: &mut DeleteFlag| command.precondition = Precondition::None;
         self.core.execute_until_finished(author, command, next).await
-    }
-
-    async fn execute(&self, author: Author, command: impl Command<Output = FlagDetail>) -> Result<Done<FlagDetail>> {
-        Ok(self.core.execute(author, command).await?.stamped(|detail| &mut detail.record.revision))
     }
 }
 
@@ -267,6 +273,10 @@ impl Command for CreateFlag {
         }
         Beside::within(tx, record).await
     }
+
+    fn stamp(output: &mut Self::Output, revision: i64) {
+        output.record.revision = revision;
+    }
 }
 
 #[derive(Clone)]
@@ -324,6 +334,10 @@ impl Command for PatchFlag {
         flags::update(tx, Action::Updated, &before, &after).await?;
         Beside::within(tx, after).await
     }
+
+    fn stamp(output: &mut Self::Output, revision: i64) {
+        output.record.revision = revision;
+    }
 }
 
 /// Refuses to remove variants that something still serves, naming what does.
@@ -374,6 +388,10 @@ impl Command for ArchiveFlag {
         }
         Beside::within(tx, after).await
     }
+
+    fn stamp(output: &mut Self::Output, revision: i64) {
+        output.record.revision = revision;
+    }
 }
 
 #[derive(Clone)]
@@ -394,6 +412,10 @@ impl Command for RestoreFlag {
         after.flag.archived_at = None;
         flags::update(tx, Action::Restored, &before, &after).await?;
         Beside::within(tx, after).await
+    }
+
+    fn stamp(output: &mut Self::Output, revision: i64) {
+        output.record.revision = revision;
     }
 }
 

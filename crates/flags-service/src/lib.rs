@@ -3,13 +3,16 @@
 //! Knows no HTTP and no SQL. Errors are [`ServiceError`], told apart by what they mean to a caller; the edge turns them
 //! into answers.
 
+pub mod bulk;
 mod clock;
 mod core;
 pub mod credentials;
+pub mod cursor;
 mod error;
 pub mod evaluation;
 pub mod feed;
 pub mod flags;
+pub mod hub;
 pub mod maintenance;
 pub mod metrics;
 pub mod overrides;
@@ -21,7 +24,7 @@ pub mod users;
 
 pub use crate::{
     clock::{Clock, ManualClock, SystemClock},
-    core::{Command, Core, Done},
+    core::{Command, Core, Done, Intent},
     error::{Conflict, Result, ServiceError, Thing},
     precondition::Precondition,
 };

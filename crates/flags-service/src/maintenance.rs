@@ -2,12 +2,22 @@
 //!
 //! Nothing here changes what anybody sees: an override is gone at its end because evaluation compares instants.
 
+use std::time::Duration;
+
 use flags_domain::Instant;
-use flags_store::{Author, Tx, clock::database_time, overrides};
+use flags_store::{
+    Author, Tx,
+    clock::database_time,
+    idempotency,
+    log::{self, Action},
+    overrides,
+    schedules::{self, ScheduleRecord},
+};
 
 use crate::{
     core::{Command, Core},
     error::Result,
+    metrics,
 };
 
 /// Most rows that one transaction removes: others should not wait long for it.
@@ -16,30 +26,116 @@ pub const BATCH: i64 = 1_000;
 /// Most expired overrides that one transaction removes.
 const EXPIRY_BATCH: i64 = 200;
 
+/// Most flags whose due changes one transaction marks.
+const FLAGS_AT_ONCE: i64 = 50;
+
+/// What an operator can choose.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Policy {
+    /// How long rows of the log are kept; for ever if `None`.
+    pub keep_log: Option<Duration>,
+}
+
 /// What one round did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Round {
     /// Expired overrides removed.
     pub overrides_expired: u64,
+    /// Due scheduled changes marked as applied.
+    pub changes_marked: u64,
+    /// Idempotency keys removed.
+    pub keys_purged: u64,
+    /// Revisions of the log removed.
+    pub revisions_purged: u64,
 }
 
-/// One round of every duty.
-pub async fn run_round(core: &Core) -> Result<Round> {
-    Ok(Round { overrides_expired: remove_expired_overrides(core).await? })
+impl std::fmt::Display for Round {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "removed {} expired overrides, marked {} scheduled changes, purged {} idempotency keys and {} log revisions",
+            self.overrides_expired, self.changes_marked, self.keys_purged, self.revisions_purged
+        )
+    }
+}
+
+/// One round of every duty. A duty that fails does not keep the others from being done; the first failure is told.
+pub async fn run_round(core: &Core, policy: Policy) -> Result<Round> {
+    let measured = show_backlog(core).await;
+    let overrides_expired = counted("expired_overrides", remove_expired_overrides(core).await);
+    let changes_marked = counted("scheduled_changes", mark_due_changes(core).await);
+    let keys_purged = counted("idempotency_keys", purge_idempotency_keys(core).await);
+    let revisions_purged = match policy.keep_log {
+        Some(keep) => counted("log_revisions", purge_log(core, keep).await),
+        None => Ok(0),
+    };
+    measured?;
+    Ok(Round {
+        overrides_expired: overrides_expired?,
+        changes_marked: changes_marked?,
+        keys_purged: keys_purged?,
+        revisions_purged: revisions_purged?,
+    })
+}
+
+fn counted(duty: &'static str, outcome: Result<u64>) -> Result<u64> {
+    metrics::count_done(duty, *outcome.as_ref().unwrap_or(&0));
+    outcome
+}
+
+async fn show_backlog(core: &Core) -> Result<()> {
+    let now = core.now();
+    let due = core
+        .read(async |conn| Ok((overrides::count_expired(conn, now).await?, schedules::count_due(conn, now).await?)));
+    let (expired, due) = due.await?;
+    metrics::show_backlog("expired_overrides", expired);
+    metrics::show_backlog("scheduled_changes", due);
+    Ok(())
+}
+
+fn author() -> Author {
+    Author { actor: "system:cleanup-worker".to_owned(), request_id: None }
 }
 
 /// Removes all overrides whose end has passed by this process's clock and by the database's, and returns how many went.
 /// Several workers at once share the work: each passes over what another holds.
 pub async fn remove_expired_overrides(core: &Core) -> Result<u64> {
-    let author = Author { actor: "system:cleanup-worker".to_owned(), request_id: None };
-    let mut removed = 0;
+    until_none_is_left(async || Ok(core.execute(author(), RemoveExpired).await?.output)).await
+}
+
+/// Marks all scheduled changes that have fallen due, by both clocks, and returns how many. The mark is for the log and for
+/// people: evaluation compares instants. Several workers at once share the work, flag by flag.
+pub async fn mark_due_changes(core: &Core) -> Result<u64> {
+    until_none_is_left(async || Ok(core.execute(author(), MarkDue).await?.output)).await
+}
+
+/// Removes idempotency keys that are no longer kept, and returns how many went.
+pub async fn purge_idempotency_keys(core: &Core) -> Result<u64> {
+    let until = core.now().plus_micros(-idempotency::KEPT_FOR);
+    until_none_is_left(async || Ok(idempotency::purge(core.store(), until, BATCH).await?)).await
+}
+
+/// Removes the revisions of the log that are older than `keep`, and returns how many went. What is left is still dense;
+/// a reader that was further behind loads everything anew.
+pub async fn purge_log(core: &Core, keep: Duration) -> Result<u64> {
+    let keep = i64::try_from(keep.as_micros()).unwrap_or(i64::MAX);
+    let before = core.now().plus_micros(-keep);
+    until_none_is_left(async || Ok(log::purge(core.store(), before, BATCH).await?)).await
+}
+
+async fn until_none_is_left(batch: impl AsyncFn() -> Result<u64>) -> Result<u64> {
+    let mut done = 0;
     loop {
-        let batch = core.execute(author.clone(), RemoveExpired).await?.output;
-        removed += batch;
-        if batch == 0 {
-            return Ok(removed);
+        match batch().await? {
+            0 => return Ok(done),
+            some => done += some,
         }
     }
+}
+
+/// The present instant, as far as database and process agree that it has come.
+async fn agreed_now(tx: &mut Tx) -> Result<Instant> {
+    Ok(database_time(tx.conn()).await?.map_or(tx.now(), |theirs: Instant| theirs.min(tx.now())))
 }
 
 #[derive(Clone)]
@@ -49,10 +145,27 @@ impl Command for RemoveExpired {
     type Output = u64;
 
     async fn apply(&self, tx: &mut Tx, _: &Author) -> Result<u64> {
-        let due = database_time(tx.conn()).await?.map_or(tx.now(), |theirs: Instant| theirs.min(tx.now()));
+        let due = agreed_now(tx).await?;
         let batch = overrides::claim_expired(tx, due, EXPIRY_BATCH).await?;
         for gone in &batch {
             overrides::delete(tx, &gone.user_override).await?;
+        }
+        Ok(batch.len() as u64)
+    }
+}
+
+#[derive(Clone)]
+struct MarkDue;
+
+impl Command for MarkDue {
+    type Output = u64;
+
+    async fn apply(&self, tx: &mut Tx, _: &Author) -> Result<u64> {
+        let due = agreed_now(tx).await?;
+        let batch = schedules::claim_due(tx, due, FLAGS_AT_ONCE).await?;
+        for before in &batch {
+            let after = ScheduleRecord { marked_at: Some(tx.now()), ..before.clone() };
+            schedules::update(tx, Action::Applied, before, &after).await?;
         }
         Ok(batch.len() as u64)
     }

@@ -10,7 +10,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::{
-    core::{Command, Core, Done},
+    core::{Command, Core, Done, Intent},
     error::{Conflict, Result, ServiceError, Thing, check},
     evaluation::Evaluation,
     maintenance,
@@ -55,7 +55,7 @@ pub enum Placed {
 /// Reads and changes overrides.
 #[derive(Clone)]
 pub struct UserFlagOverrideService {
-    core: Core,
+    pub(crate) core: Core,
     evaluation: Evaluation,
 }
 
@@ -91,7 +91,7 @@ impl UserFlagOverrideService {
         precondition: Precondition,
     ) -> Result<Done<(Placed, ListedOverride)>> {
         let command = SetOverride { user_id, flag_name: read_name(flag_name)?, input, precondition };
-        self.core.execute(author, command).await.map(|done| done.stamped(|(_, listed)| &mut listed.record.revision))
+        self.core.execute(author, command).await
     }
 
     /// Removes the override of a user and flag; `false` if there was none.
@@ -167,13 +167,13 @@ impl UserFlagOverrideService {
     /// Creates an override; one that has not expired stands in the way.
     pub async fn create(
         &self,
-        author: Author,
+        intent: impl Into<Intent<ListedOverride>>,
         user_id: Uuid,
         flag_name: &str,
         input: OverrideInput,
     ) -> Result<Done<ListedOverride>> {
         let command = CreateOverride { user_id, flag_name: read_name(flag_name)?, input };
-        self.core.execute(author, command).await.map(|done| done.stamped(|listed| &mut listed.record.revision))
+        self.core.execute(intent, command).await
     }
 
     /// Changes the named fields of an override that has not expired.
@@ -186,7 +186,7 @@ impl UserFlagOverrideService {
         precondition: Precondition,
     ) -> Result<Done<ListedOverride>> {
         let command = PatchOverride { user_id, flag_name: read_name(flag_name)?, patch, precondition };
-        self.core.execute(author, command).await.map(|done| done.stamped(|listed| &mut listed.record.revision))
+        self.core.execute(author, command).await
     }
 
     /// Removes an override.
@@ -231,6 +231,10 @@ impl Command for CreateOverride {
         let record = record.ok_or(Conflict::OverrideExists)?;
         Ok(ListedOverride { record, user_email })
     }
+
+    fn stamp(output: &mut Self::Output, revision: i64) {
+        output.record.revision = revision;
+    }
 }
 
 #[derive(Clone)]
@@ -265,6 +269,10 @@ impl Command for SetOverride {
         let record = change(tx, &flag, record, &patch).await?;
         Ok((Placed::Replaced, ListedOverride { record, user_email }))
     }
+
+    fn stamp(output: &mut Self::Output, revision: i64) {
+        output.1.record.revision = revision;
+    }
 }
 
 #[derive(Clone)]
@@ -288,6 +296,10 @@ impl Command for PatchOverride {
         let flag = flags::find(tx.conn(), &self.flag_name).await?.ok_or(ServiceError::NotFound(Thing::Flag))?;
         let record = change(tx, &flag.flag, record, &self.patch).await?;
         Ok(ListedOverride { record, user_email: user.email })
+    }
+
+    fn stamp(output: &mut Self::Output, revision: i64) {
+        output.record.revision = revision;
     }
 }
 

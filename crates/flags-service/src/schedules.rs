@@ -5,7 +5,7 @@ use flags_store::{Author, Page, Tx, flags, log::Action, schedules, schedules::Sc
 use uuid::Uuid;
 
 use crate::{
-    core::{Command, Core, Done},
+    core::{Command, Core, Done, Intent},
     error::{Conflict, Result, ServiceError, Thing, check},
     flags::claim,
     patch::assign,
@@ -97,9 +97,14 @@ impl ScheduleService {
     }
 
     /// Plans a change.
-    pub async fn create(&self, author: Author, flag_name: &str, input: ScheduleInput) -> Result<Done<ScheduleDetail>> {
+    pub async fn create(
+        &self,
+        intent: impl Into<Intent<ScheduleDetail>>,
+        flag_name: &str,
+        input: ScheduleInput,
+    ) -> Result<Done<ScheduleDetail>> {
         let command = CreateSchedule { flag_name: flag_name.to_owned(), input };
-        self.core.execute(author, command).await.map(|done| done.stamped(|detail| &mut detail.record.revision))
+        self.core.execute(intent, command).await
     }
 
     /// Changes the named fields of a pending change.
@@ -113,19 +118,19 @@ impl ScheduleService {
     ) -> Result<Done<ScheduleDetail>> {
         let edit = Edit::Patch(patch);
         let command = EditSchedule { flag_name: flag_name.to_owned(), id, edit, precondition };
-        self.core.execute(author, command).await.map(|done| done.stamped(|detail| &mut detail.record.revision))
+        self.core.execute(author, command).await
     }
 
     /// Calls a pending change off.
     pub async fn cancel(
         &self,
-        author: Author,
+        intent: impl Into<Intent<ScheduleDetail>>,
         flag_name: &str,
         id: Uuid,
         precondition: Precondition,
     ) -> Result<Done<ScheduleDetail>> {
         let command = EditSchedule { flag_name: flag_name.to_owned(), id, edit: Edit::Cancel, precondition };
-        self.core.execute(author, command).await.map(|done| done.stamped(|detail| &mut detail.record.revision))
+        self.core.execute(intent, command).await
     }
 }
 
@@ -193,6 +198,10 @@ impl Command for CreateSchedule {
         }
         Ok(ScheduleDetail { record, status: ScheduleStatus::Pending })
     }
+
+    fn stamp(output: &mut Self::Output, revision: i64) {
+        output.record.revision = revision;
+    }
 }
 
 #[derive(Clone)]
@@ -250,6 +259,10 @@ impl Command for EditSchedule {
             schedules::update(tx, action, &before, &after).await?;
         }
         Ok(ScheduleDetail { record: after, status })
+    }
+
+    fn stamp(output: &mut Self::Output, revision: i64) {
+        output.record.revision = revision;
     }
 }
 

@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use crate::{
-    core::{Command, Core, Done, Progress},
+    core::{Command, Core, Done, Intent, Progress},
     error::{Conflict, Result, ServiceError, Thing, check},
     maintenance::BATCH,
     patch::assign,
@@ -111,8 +111,8 @@ impl UserService {
     }
 
     /// Creates a user.
-    pub async fn create(&self, author: Author, input: UserInput) -> Result<Done<UserDetail>> {
-        self.execute(author, CreateUser { id: Uuid::now_v7(), input }).await
+    pub async fn create(&self, intent: impl Into<Intent<UserDetail>>, input: UserInput) -> Result<Done<UserDetail>> {
+        self.core.execute(intent, CreateUser { id: Uuid::now_v7(), input }).await
     }
 
     /// Changes the named fields of a user.
@@ -123,7 +123,7 @@ impl UserService {
         patch: UserPatch,
         precondition: Precondition,
     ) -> Result<Done<UserDetail>> {
-        self.execute(author, PatchUser { id, patch, precondition }).await
+        self.core.execute(author, PatchUser { id, patch, precondition }).await
     }
 
     /// Deletes a user with their overrides and tokens, each recorded. Very many overrides go in several revisions, while
@@ -131,10 +131,6 @@ impl UserService {
     pub async fn delete(&self, author: Author, id: Uuid, precondition: Precondition) -> Result<Committed> {
         let next = |command: &mut DeleteUser| command.precondition = Precondition::None;
         self.core.execute_until_finished(author, DeleteUser { id, precondition }, next).await
-    }
-
-    async fn execute(&self, author: Author, command: impl Command<Output = UserDetail>) -> Result<Done<UserDetail>> {
-        Ok(self.core.execute(author, command).await?.stamped(|detail| &mut detail.record.revision))
     }
 }
 
@@ -173,6 +169,10 @@ impl Command for CreateUser {
         credentials::set_label(tx, &actor_of(user.id), &user.email).await?;
         Ok(UserDetail { record: user, override_count: 0 })
     }
+
+    fn stamp(output: &mut Self::Output, revision: i64) {
+        output.record.revision = revision;
+    }
 }
 
 #[derive(Clone)]
@@ -210,6 +210,10 @@ impl Command for PatchUser {
             check_not_last_admin(tx, self.id).await?;
         }
         Ok(detail(after, &counts))
+    }
+
+    fn stamp(output: &mut Self::Output, revision: i64) {
+        output.record.revision = revision;
     }
 }
 

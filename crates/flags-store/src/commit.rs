@@ -17,6 +17,7 @@ use uuid::Uuid;
 use crate::{
     backend::{self, postgres::RowLock},
     error::Result,
+    idempotency::{self, IdempotencyKey, KeptAnswer},
     log::{Action, Entity, Revision},
     schema::{api_tokens, change_log, feature_flags, log_head, scheduled_changes, user_flag_overrides, users},
     sql_types::{At, Json, Uid},
@@ -141,17 +142,6 @@ impl Store {
         Ok(Tx { conn, clock, now, entries: Vec::new(), _writer: writer })
     }
 
-    /// Begins a new epoch, as the numbers after a restored backup are used again. Running servers load everything anew.
-    pub async fn new_epoch(&self) -> Result<Revision> {
-        let _writer = self.writer().await?;
-        let epoch = Uid(Uuid::now_v7());
-        let number: i64 = on!(self.conn().await?, |c| {
-            let head = diesel::update(log_head::table).set(log_head::epoch.eq(epoch));
-            head.returning(log_head::revision).get_result(c).await
-        })?;
-        Ok(Revision { epoch: epoch.0, number })
-    }
-
     /// A connection that sees the database as it is at its first read, and no later change. Ends when dropped.
     pub async fn snapshot(&self) -> Result<Conn> {
         let mut conn = self.feed_conn().await?;
@@ -239,7 +229,26 @@ impl Tx {
             self.rollback().await?;
             return Ok(Committed { revision, entries: Vec::new() });
         }
-        match self.finish(author).await {
+        self.commit_with(author, |_| None).await
+    }
+
+    /// The same, and keeps an answer with the idempotency key that the transaction has claimed: `answer` makes it of what is
+    /// about to be committed, and must not let anything of it out.
+    pub async fn commit_keeping(
+        self,
+        author: &Author,
+        key: &IdempotencyKey,
+        answer: impl FnOnce(&Committed) -> Vec<u8>,
+    ) -> Result<Committed> {
+        self.commit_with(author, |committed| Some((key, answer(committed)))).await
+    }
+
+    async fn commit_with<'k>(
+        mut self,
+        author: &Author,
+        answer: impl FnOnce(&Committed) -> Option<(&'k IdempotencyKey, Vec<u8>)>,
+    ) -> Result<Committed> {
+        match self.finish(author, answer).await {
             Ok(committed) => Ok(committed),
             Err(error) => {
                 // If this fails as well, the connection is broken and the database rolls back by itself.
@@ -249,13 +258,26 @@ impl Tx {
         }
     }
 
-    async fn finish(&mut self, author: &Author) -> Result<Committed> {
-        let revision = next_revision(&mut self.conn).await?;
+    async fn finish<'k>(
+        &mut self,
+        author: &Author,
+        answer: impl FnOnce(&Committed) -> Option<(&'k IdempotencyKey, Vec<u8>)>,
+    ) -> Result<Committed> {
         let entries = std::mem::take(&mut self.entries);
-        self.stamp(revision.number, &entries).await?;
-        self.append(revision.number, author, &entries).await?;
+        let revision = if entries.is_empty() {
+            crate::log::head(&mut self.conn).await?
+        } else {
+            let revision = next_revision(&mut self.conn).await?;
+            self.stamp(revision.number, &entries).await?;
+            self.append(revision.number, author, &entries).await?;
+            revision
+        };
+        let committed = Committed { revision, entries };
+        if let Some((key, answer)) = answer(&committed) {
+            idempotency::keep(self, key, &KeptAnswer { answer, revision: revision.number }).await?;
+        }
         on!(self.conn, |c| commit(c).await)?;
-        Ok(Committed { revision, entries })
+        Ok(committed)
     }
 
     /// Takes everything back.

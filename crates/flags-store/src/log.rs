@@ -2,17 +2,17 @@
 
 use std::fmt;
 
-use diesel::{ExpressionMethods, QueryDsl, Queryable, Selectable, SelectableHelper};
+use diesel::{ExpressionMethods, JoinOnDsl as _, QueryDsl, Queryable, Selectable, SelectableHelper};
 use diesel_async::RunQueryDsl;
-use flags_domain::{Change, FlagName};
+use flags_domain::{Change, FlagName, Instant};
 use serde_json::Value;
 use uuid::Uuid;
 
 use crate::{
     error::{Result, StoreError},
     schema::{change_log, log_head},
-    sql_types::{Json, Uid},
-    store::{Conn, on},
+    sql_types::{At, Json, Uid},
+    store::{Conn, Store, on},
 };
 
 /// A position in the log. Numbers are comparable within one epoch only.
@@ -108,13 +108,17 @@ names! {
     }
 }
 
-/// One row of the log.
+/// What a row of the log says besides the state before and after.
 #[derive(Clone, Debug, PartialEq)]
-pub struct LoggedChange {
+pub struct ChangeSummary {
     /// The revision it belongs to.
     pub revision: i64,
     /// Its place within the revision, from 0.
     pub ord: i32,
+    /// When it was done, by the clock of whoever did it.
+    pub at: Instant,
+    /// Who did it.
+    pub actor: String,
     /// What was done.
     pub action: Action,
     /// To what kind of thing.
@@ -125,50 +129,76 @@ pub struct LoggedChange {
     pub flag_name: Option<FlagName>,
     /// The user it concerns.
     pub user_id: Option<Uuid>,
+}
+
+/// One row of the log.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LoggedChange {
+    /// What was done, to what, when and by whom.
+    pub summary: ChangeSummary,
     /// The state after; `None` if the thing is gone.
     pub after: Option<Value>,
 }
 
 #[derive(Queryable, Selectable)]
 #[diesel(table_name = change_log)]
-struct Row {
+struct SummaryRow {
     revision: i64,
     ord: i32,
+    at: At,
+    actor: String,
     action: String,
     entity: String,
     entity_id: Option<Uid>,
     flag_name: Option<String>,
     user_id: Option<Uid>,
+}
+
+#[derive(Queryable, Selectable)]
+#[diesel(table_name = change_log)]
+struct Row {
+    #[diesel(embed)]
+    summary: SummaryRow,
     after: Option<Json>,
+}
+
+impl TryFrom<SummaryRow> for ChangeSummary {
+    type Error = StoreError;
+
+    fn try_from(row: SummaryRow) -> Result<Self> {
+        let unknown = |what: &str| StoreError::corrupt("change_log", format!("unknown name {what:?}"));
+        Ok(Self {
+            revision: row.revision,
+            ord: row.ord,
+            at: row.at.0,
+            actor: row.actor,
+            action: Action::parse(&row.action).ok_or_else(|| unknown(&row.action))?,
+            entity: Entity::parse(&row.entity).ok_or_else(|| unknown(&row.entity))?,
+            entity_id: row.entity_id.map(|id| id.0),
+            flag_name: row.flag_name.map(|name| read_name(&name)).transpose()?,
+            user_id: row.user_id.map(|id| id.0),
+        })
+    }
 }
 
 impl TryFrom<Row> for LoggedChange {
     type Error = StoreError;
 
     fn try_from(row: Row) -> Result<Self> {
-        let unknown = |what: &str| StoreError::corrupt("change_log", format!("unknown name {what:?}"));
-        Ok(Self {
-            revision: row.revision,
-            ord: row.ord,
-            action: Action::parse(&row.action).ok_or_else(|| unknown(&row.action))?,
-            entity: Entity::parse(&row.entity).ok_or_else(|| unknown(&row.entity))?,
-            entity_id: row.entity_id.map(|id| id.0),
-            flag_name: row.flag_name.map(|name| read_name(&name)).transpose()?,
-            user_id: row.user_id.map(|id| id.0),
-            after: row.after.map(|doc| doc.0),
-        })
+        Ok(Self { summary: row.summary.try_into()?, after: row.after.map(|doc| doc.0) })
     }
 }
 
 impl LoggedChange {
     /// What it does to the state that evaluation reads.
     pub fn change(&self) -> Result<Change> {
+        let summary = &self.summary;
         let missing =
-            |what: &str| StoreError::corrupt("change_log", format!("revision {} lacks {what}", self.revision));
-        let flag_name = || self.flag_name.clone().ok_or_else(|| missing("a flag's name"));
-        let user_id = || self.user_id.ok_or_else(|| missing("a user's id"));
-        let entity_id = || self.entity_id.ok_or_else(|| missing("an id"));
-        Ok(match (self.entity, &self.after) {
+            |what: &str| StoreError::corrupt("change_log", format!("revision {} lacks {what}", summary.revision));
+        let flag_name = || summary.flag_name.clone().ok_or_else(|| missing("a flag's name"));
+        let user_id = || summary.user_id.ok_or_else(|| missing("a user's id"));
+        let entity_id = || summary.entity_id.ok_or_else(|| missing("an id"));
+        Ok(match (summary.entity, &self.after) {
             (Entity::Flag, Some(after)) => Change::FlagSet(Box::new(read("change_log", after)?)),
             (Entity::Flag, None) => Change::FlagRemoved(flag_name()?),
             (Entity::ScheduledChange, Some(after)) => {
@@ -206,25 +236,33 @@ pub async fn head(conn: &mut Conn) -> Result<Revision> {
     Ok(Revision { epoch: epoch.0, number })
 }
 
-/// The rows after revision `after`, in order, at most `limit` of them (but always whole revisions, and at least one).
-pub async fn read_after(conn: &mut Conn, after: i64, limit: usize) -> Result<Vec<LoggedChange>> {
+/// Where the log stands, and what it holds after revision `after`: at most `limit` rows, but always whole revisions, and at
+/// least one. One statement, so that both are of the same moment.
+pub async fn read_on(conn: &mut Conn, after: i64, limit: usize) -> Result<(Revision, Vec<LoggedChange>)> {
     let bound = i64::try_from(limit).unwrap_or(i64::MAX);
-    let rows: Vec<Row> = on!(conn, |c| {
-        let newer = change_log::table.filter(change_log::revision.gt(after));
-        newer.order((change_log::revision, change_log::ord)).limit(bound).select(Row::as_select()).load(c).await
+    let rows: Vec<(Uid, i64, Option<Row>)> = on!(conn, |c| {
+        log_head::table
+            .left_join(change_log::table.on(change_log::revision.gt(after)))
+            .order((change_log::revision, change_log::ord))
+            .limit(bound)
+            .select((log_head::epoch, log_head::revision, Option::<Row>::as_select()))
+            .load(c)
+            .await
     })?;
+    let head = rows.as_slice().first().map(|(epoch, number, _)| Revision { epoch: epoch.0, number: *number });
+    let head = head.ok_or_else(|| StoreError::corrupt("log_head", "it has no row"))?;
+    let mut rows: Vec<_> = rows.into_iter().filter_map(|(_, _, row)| row).collect();
     let ends = rows.as_slice().first().zip(rows.as_slice().last());
-    let Some((first, last)) = ends.map(|(first, last)| (first.revision, last.revision)) else {
-        return Ok(Vec::new());
-    };
-    if rows.len() < limit {
-        return rows.into_iter().map(LoggedChange::try_from).collect();
+    if let Some((first, last)) = ends.map(|(first, last)| (first.summary.revision, last.summary.revision))
+        && rows.len() >= limit
+    {
+        if first == last {
+            return Ok((head, read_revision(conn, first).await?));
+        }
+        // The last revision may have been cut in two; it comes with the next call.
+        rows.retain(|row| row.summary.revision != last);
     }
-    if first == last {
-        return read_revision(conn, first).await;
-    }
-    // The last revision may have been cut in two; it comes with the next call.
-    rows.into_iter().filter(|row| row.revision != last).map(LoggedChange::try_from).collect()
+    Ok((head, rows.into_iter().map(LoggedChange::try_from).collect::<Result<_>>()?))
 }
 
 /// All rows of one revision.
@@ -234,4 +272,39 @@ async fn read_revision(conn: &mut Conn, revision: i64) -> Result<Vec<LoggedChang
         rows.order(change_log::ord).select(Row::as_select()).load(c).await
     })?;
     rows.into_iter().map(LoggedChange::try_from).collect()
+}
+
+/// The newest rows of the log, at most `limit` of them and only of whole revisions, in order.
+pub async fn recent(conn: &mut Conn, limit: i64) -> Result<Vec<ChangeSummary>> {
+    let mut rows: Vec<SummaryRow> = on!(conn, |c| {
+        let newest = change_log::table.order((change_log::revision.desc(), change_log::ord.desc())).limit(limit);
+        newest.select(SummaryRow::as_select()).load(c).await
+    })?;
+    rows.reverse();
+    if let Some(cut) = rows.as_slice().first().filter(|row| row.ord != 0).map(|row| row.revision) {
+        rows.retain(|row| row.revision != cut);
+    }
+    rows.into_iter().map(TryInto::try_into).collect()
+}
+
+/// Removes up to `limit` of the oldest revisions, of those that were written before `before`, and returns how many went.
+/// The log is then said to begin after them. No change of state: it takes no revision itself.
+pub async fn purge(store: &Store, before: Instant, limit: i64) -> Result<u64> {
+    let _writer = store.writer().await?;
+    let mut conn = store.conn().await?;
+    let oldest: Vec<(i64, At)> = on!(conn, |c| {
+        let first_rows = change_log::table.filter(change_log::ord.eq(0));
+        first_rows.order(change_log::revision).limit(limit).select((change_log::revision, change_log::at)).load(c).await
+    })?;
+    // From the oldest on without a gap, as the clocks of those who wrote them may differ.
+    let Some(last) = oldest.iter().take_while(|(_, at)| at.0 < before).map(|(revision, _)| *revision).last() else {
+        return Ok(0);
+    };
+    // Rather a log that says it begins later than it does than one that lacks what it says it has.
+    on!(conn, |c| {
+        let head = diesel::update(log_head::table.filter(log_head::lowest_revision.le(last)));
+        head.set(log_head::lowest_revision.eq(last + 1)).execute(c).await
+    })?;
+    on!(conn, |c| { diesel::delete(change_log::table.filter(change_log::revision.le(last))).execute(c).await })?;
+    Ok(oldest.iter().filter(|(revision, _)| *revision <= last).count() as u64)
 }

@@ -1,6 +1,6 @@
 //! User overrides: one named function a query.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
 use diesel::{
     BoolExpressionMethods, EscapeExpressionMethods, ExpressionMethods, Insertable, JoinOnDsl,
@@ -9,11 +9,14 @@ use diesel::{
 };
 use diesel_async::RunQueryDsl;
 use flags_domain::{FlagName, Instant, OverrideStatus, UserOverride};
+use futures_util::TryStreamExt as _;
+use tokio::time::timeout;
 use uuid::Uuid;
 
 use crate::{
+    backend,
     commit::{LogEntry, Tx},
-    error::Result,
+    error::{Result, StoreError},
     log::{self, Action, Entity},
     page::{CountUpTo, Page, containing},
     schema::{feature_flags, user_flag_overrides, users},
@@ -74,7 +77,7 @@ impl From<&UserOverride> for Row {
 }
 
 impl TryFrom<Row> for OverrideRecord {
-    type Error = crate::StoreError;
+    type Error = StoreError;
 
     fn try_from(row: Row) -> Result<Self> {
         // Rows that others inserted may lack the instants, which the specification's table allows.
@@ -116,7 +119,7 @@ pub async fn find(conn: &mut Conn, user_id: Uuid, flag_name: &str) -> Result<Opt
 /// The same, held to the end of the transaction.
 pub async fn claim(tx: &mut Tx, user_id: Uuid, flag_name: &str) -> Result<Option<OverrideRecord>> {
     if let Backend::Postgres(object) = &mut tx.conn().0 {
-        crate::backend::postgres::lock_override(object, Uid(user_id), flag_name).await?;
+        backend::postgres::lock_override(object, Uid(user_id), flag_name).await?;
     }
     tx.refresh_now();
     find(tx.conn(), user_id, flag_name).await
@@ -168,18 +171,10 @@ pub async fn delete(tx: &mut Tx, gone: &UserOverride) -> Result<()> {
 pub async fn claim_expired(tx: &mut Tx, due: Instant, limit: i64) -> Result<Vec<OverrideRecord>> {
     let now = At(due);
     let ids = match &mut tx.conn().0 {
-        Backend::Postgres(object) => crate::backend::postgres::claim_expired_overrides(object, now, limit).await?,
-        Backend::Sqlite(object) => crate::backend::sqlite::expired_overrides(object, now, limit).await?,
+        Backend::Postgres(object) => backend::postgres::claim_expired_overrides(object, now, limit).await?,
+        Backend::Sqlite(object) => backend::sqlite::expired_overrides(object, now, limit).await?,
     };
-    let rows: Vec<Row> = on!(tx.conn(), |c| {
-        user_flag_overrides::table
-            .filter(user_flag_overrides::id.eq_any(&ids))
-            .order(user_flag_overrides::id)
-            .select(Row::as_select())
-            .load(c)
-            .await
-    })?;
-    rows.into_iter().map(TryInto::try_into).collect()
+    records(tx.conn(), &ids).await
 }
 
 /// Whose overrides are meant.
@@ -202,34 +197,85 @@ pub async fn claim_some(tx: &mut Tx, of: Of<'_>, limit: i64) -> Result<Vec<Overr
         query.order(user_flag_overrides::id).limit(limit).load(c).await
     })?;
     if let Backend::Postgres(object) = &mut tx.conn().0 {
-        ids = crate::backend::postgres::lock_overrides(object, &ids).await?;
+        ids = backend::postgres::lock_overrides(object, &ids).await?;
     }
-    let rows: Vec<Row> = on!(tx.conn(), |c| {
-        let rows = user_flag_overrides::table.filter(user_flag_overrides::id.eq_any(&ids));
+    records(tx.conn(), &ids).await
+}
+
+/// Reads all overrides for loading the replica and hands them on one by one; never holds them all. The specification's table
+/// lets others put in what cannot be read; such a row takes no other down.
+///
+/// `conn` must be a [snapshot](crate::Store::snapshot). Any wait for the database is bounded by `patience`.
+pub async fn load_each(conn: &mut Conn, patience: Duration, mut each: impl FnMut(Result<UserOverride>)) -> Result<()> {
+    match &mut conn.0 {
+        Backend::Postgres(object) => {
+            bounded(patience, async { Ok(backend::postgres::lift_statement_timeout(object).await?) }).await?;
+            let query = user_flag_overrides::table.select(Row::as_select());
+            let mut rows = bounded(patience, async { Ok(query.load_stream::<Row>(object).await?) }).await?;
+            while let Some(row) = bounded(patience, async { Ok(rows.try_next().await?) }).await? {
+                each(OverrideRecord::try_from(row).map(|record| record.user_override));
+            }
+        }
+        // SQLite's rows are read on another thread, some at a time.
+        Backend::Sqlite(_) => {
+            let mut after = Uuid::nil();
+            loop {
+                let rows = bounded(patience, load_after(conn, after)).await?;
+                let Some(last) = rows.as_slice().last() else { return Ok(()) };
+                after = last.id.0;
+                for row in rows {
+                    each(OverrideRecord::try_from(row).map(|record| record.user_override));
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Overrides loaded at once where they are not streamed.
+const LOAD_BATCH: i64 = 10_000;
+
+async fn load_after(conn: &mut Conn, after: Uuid) -> Result<Vec<Row>> {
+    on!(conn, |c| {
+        user_flag_overrides::table
+            .filter(user_flag_overrides::id.gt(Uid(after)))
+            .order(user_flag_overrides::id)
+            .limit(LOAD_BATCH)
+            .select(Row::as_select())
+            .load(c)
+            .await
+    })
+}
+
+async fn bounded<T>(patience: Duration, work: impl Future<Output = Result<T>>) -> Result<T> {
+    let outcome = timeout(patience, work).await;
+    outcome.unwrap_or_else(|_| Err(StoreError::Unavailable("no answer in time".to_owned())))
+}
+
+/// Those of these overrides that are there, in the order of their ids, held to the end of the transaction.
+pub async fn claim_all(tx: &mut Tx, ids: &[Uuid]) -> Result<Vec<OverrideRecord>> {
+    let mut ids: Vec<Uid> = ids.iter().copied().map(Uid).collect();
+    if let Backend::Postgres(object) = &mut tx.conn().0 {
+        ids = backend::postgres::lock_overrides(object, &ids).await?;
+    }
+    tx.refresh_now();
+    records(tx.conn(), &ids).await
+}
+
+async fn records(conn: &mut Conn, ids: &[Uid]) -> Result<Vec<OverrideRecord>> {
+    let rows: Vec<Row> = on!(conn, |c| {
+        let rows = user_flag_overrides::table.filter(user_flag_overrides::id.eq_any(ids));
         rows.order(user_flag_overrides::id).select(Row::as_select()).load(c).await
     })?;
     rows.into_iter().map(TryInto::try_into).collect()
 }
 
-/// All overrides in the order of their ids, `limit` at a time, after the id `after`, with the last id: for loading the
-/// replica. The specification's table lets others put in what cannot be read; such a row takes no other down.
-pub async fn load_after(
-    conn: &mut Conn,
-    after: Option<Uuid>,
-    limit: i64,
-) -> Result<(Vec<Result<OverrideRecord>>, Option<Uuid>)> {
-    let after = Uid(after.unwrap_or(Uuid::nil()));
-    let rows: Vec<Row> = on!(conn, |c| {
-        user_flag_overrides::table
-            .filter(user_flag_overrides::id.gt(after))
-            .order(user_flag_overrides::id)
-            .limit(limit)
-            .select(Row::as_select())
-            .load(c)
-            .await
-    })?;
-    let last = rows.as_slice().last().map(|row| row.id.0);
-    Ok((rows.into_iter().map(TryInto::try_into).collect(), last))
+/// How many overrides have passed their end at `now` and are still there.
+pub async fn count_expired(conn: &mut Conn, now: Instant) -> Result<i64> {
+    on!(conn, |c| {
+        let expired = user_flag_overrides::table.filter(user_flag_overrides::expires_at.le(At(now)));
+        expired.count().get_result(c).await
+    })
 }
 
 /// Which overrides a list is to hold; all that is `None` does not matter.
@@ -260,6 +306,42 @@ pub enum OverrideOrder {
     SoonestEnd(Option<(Option<Instant>, Uuid)>),
 }
 
+/// The query with the conditions of a filter. It must join the users.
+macro_rules! filtered {
+    ($query:expr, $filter:expr) => {{
+        use user_flag_overrides::dsl;
+        let filter: &OverrideFilter = $filter;
+        let mut query = $query;
+        if let Some(part) = &filter.search {
+            let pattern = containing(part);
+            let in_email = users::email_key.like(pattern.clone()).escape('\\');
+            query = query.filter(in_email.or(dsl::flag_name.like(pattern).escape('\\')));
+        }
+        if let Some(name) = &filter.flag_name {
+            query = query.filter(dsl::flag_name.eq(name.clone()));
+        }
+        if let Some(id) = filter.user_id {
+            query = query.filter(dsl::user_id.eq(Uid(id)));
+        }
+        let now_or = |at: Instant| dsl::expires_at.is_null().or(dsl::expires_at.gt(At(at)).assume_not_null());
+        match filter.status {
+            Some((OverrideStatus::Expired, at)) => query = query.filter(dsl::expires_at.le(At(at))),
+            Some((OverrideStatus::Active, at)) => {
+                query =
+                    query.filter(now_or(at)).filter(dsl::enabled.is_null().or(dsl::enabled.eq(true).assume_not_null()));
+            }
+            Some((OverrideStatus::Disabled, at)) => {
+                query = query.filter(now_or(at)).filter(dsl::enabled.eq(false));
+            }
+            None => {}
+        }
+        if let Some(at) = filter.expires_before {
+            query = query.filter(dsl::expires_at.lt(At(at)));
+        }
+        query
+    }};
+}
+
 /// A page of overrides.
 pub async fn list(
     conn: &mut Conn,
@@ -268,46 +350,13 @@ pub async fn list(
     limit: u32,
 ) -> Result<Page<ListedOverride>> {
     use user_flag_overrides::dsl;
-    macro_rules! filtered {
-        ($query:expr) => {{
-            let mut query = $query;
-            if let Some(part) = &filter.search {
-                let pattern = containing(part);
-                let in_email = users::email_key.like(pattern.clone()).escape('\\');
-                query = query.filter(in_email.or(dsl::flag_name.like(pattern).escape('\\')));
-            }
-            if let Some(name) = &filter.flag_name {
-                query = query.filter(dsl::flag_name.eq(name.clone()));
-            }
-            if let Some(id) = filter.user_id {
-                query = query.filter(dsl::user_id.eq(Uid(id)));
-            }
-            let now_or = |at: Instant| dsl::expires_at.is_null().or(dsl::expires_at.gt(At(at)).assume_not_null());
-            match filter.status {
-                Some((OverrideStatus::Expired, at)) => query = query.filter(dsl::expires_at.le(At(at))),
-                Some((OverrideStatus::Active, at)) => {
-                    query = query
-                        .filter(now_or(at))
-                        .filter(dsl::enabled.is_null().or(dsl::enabled.eq(true).assume_not_null()));
-                }
-                Some((OverrideStatus::Disabled, at)) => {
-                    query = query.filter(now_or(at)).filter(dsl::enabled.eq(false));
-                }
-                None => {}
-            }
-            if let Some(at) = filter.expires_before {
-                query = query.filter(dsl::expires_at.lt(At(at)));
-            }
-            query
-        }};
-    }
     let total: i64 = on!(conn, |c| {
         let all = dsl::user_flag_overrides
             .inner_join(users::table)
             .inner_join(feature_flags::table.on(feature_flags::name.eq(dsl::flag_name)))
             .select(dsl::id)
             .into_boxed::<Db>();
-        CountUpTo(filtered!(all)).get_result(c).await
+        CountUpTo(filtered!(all, filter)).get_result(c).await
     })?;
     let bound = i64::from(limit) + 1;
     let rows: Vec<(Row, String)> = on!(conn, |c| {
@@ -317,7 +366,7 @@ pub async fn list(
             .inner_join(feature_flags::table.on(feature_flags::name.eq(dsl::flag_name)))
             .select((Row::as_select(), users::email))
             .into_boxed::<Db>();
-        let query = filtered!(all);
+        let query = filtered!(all, filter);
         let query =
             match order {
                 OverrideOrder::FlagName(after) => {
@@ -362,6 +411,30 @@ pub async fn list(
     })?;
     let rows = rows.into_iter().map(listed).collect::<Result<Vec<_>>>()?;
     Ok(Page::cut(rows, limit, total))
+}
+
+/// The ids of the overrides that `filter` lets through, of those in `among` if given, in order, at most `limit`.
+pub async fn matching(
+    conn: &mut Conn,
+    filter: &OverrideFilter,
+    among: Option<&[Uuid]>,
+    limit: usize,
+) -> Result<Vec<Uuid>> {
+    use user_flag_overrides::dsl;
+    let bound = i64::try_from(limit).unwrap_or(i64::MAX);
+    let among: Option<Vec<Uid>> = among.map(|ids| ids.iter().copied().map(Uid).collect());
+    let ids: Vec<Uid> = on!(conn, |c| {
+        let mut query = dsl::user_flag_overrides
+            .inner_join(users::table)
+            .inner_join(feature_flags::table.on(feature_flags::name.eq(dsl::flag_name)))
+            .select(dsl::id)
+            .into_boxed::<Db>();
+        if let Some(ids) = among {
+            query = query.filter(dsl::id.eq_any(ids));
+        }
+        filtered!(query, filter).order(dsl::id.asc()).limit(bound).load(c).await
+    })?;
+    Ok(ids.into_iter().map(|id| id.0).collect())
 }
 
 /// How many unexpired overrides each of these flags has. Flags without any are left out.

@@ -11,13 +11,14 @@ use flags_domain::{FlagName, Instant, ScheduledChange};
 use uuid::Uuid;
 
 use crate::{
+    backend,
     commit::{LogEntry, Tx},
     error::{Result, StoreError},
     log::{self, Action, Entity},
     page::{CountUpTo, Page},
     schema::scheduled_changes,
     sql_types::{At, Json, Uid},
-    store::{Conn, on},
+    store::{Backend, Conn, on},
 };
 
 /// A scheduled change as it stands in the database.
@@ -157,6 +158,48 @@ pub async fn delete(tx: &mut Tx, gone: &ScheduleRecord) -> Result<()> {
     on!(tx.conn(), |c| diesel::delete(scheduled_changes::table.find(id)).execute(c).await)?;
     tx.record(entry(Action::Deleted, Some(gone), None));
     Ok(())
+}
+
+/// Up to `flags` flags with all their changes that are due at `now` and that nobody has marked, the flags held to the end of
+/// the transaction; flags that another transaction holds are passed over.
+pub async fn claim_due(tx: &mut Tx, now: Instant, flags: i64) -> Result<Vec<ScheduleRecord>> {
+    let names = match &mut tx.conn().0 {
+        Backend::Postgres(object) => {
+            let names = backend::postgres::claim_flags_with_due_changes(object, At(now), flags).await?;
+            Some(names)
+        }
+        // The transaction holds the whole file.
+        Backend::Sqlite(_) => None,
+    };
+    let rows: Vec<Row> = on!(tx.conn(), |c| {
+        let mut query = scheduled_changes::table
+            .filter(scheduled_changes::marked_at.is_null())
+            .filter(scheduled_changes::cancelled_at.is_null())
+            .filter(scheduled_changes::scheduled_at.le(At(now)))
+            .select(Row::as_select())
+            .into_boxed::<Db>();
+        if let Some(names) = names {
+            query = query.filter(scheduled_changes::flag_name.eq_any(names));
+        }
+        query.order((scheduled_changes::scheduled_at, scheduled_changes::id)).limit(DUE_AT_ONCE).load(c).await
+    })?;
+    records(rows)
+}
+
+/// Most due changes that one transaction marks.
+const DUE_AT_ONCE: i64 = 500;
+
+/// How many changes are due at `now` and not marked.
+pub async fn count_due(conn: &mut Conn, now: Instant) -> Result<i64> {
+    on!(conn, |c| {
+        scheduled_changes::table
+            .filter(scheduled_changes::marked_at.is_null())
+            .filter(scheduled_changes::cancelled_at.is_null())
+            .filter(scheduled_changes::scheduled_at.le(At(now)))
+            .count()
+            .get_result(c)
+            .await
+    })
 }
 
 /// How many changes of each of these flags are pending. Flags without any are left out.

@@ -125,6 +125,7 @@ diesel::table! {
         epoch -> Id,
         revision -> BigInt,
         lowest_revision -> BigInt,
+        lineage -> Nullable<Text>,
     }
 }
 
@@ -150,6 +151,21 @@ diesel::table! {
     }
 }
 
+diesel::table! {
+    use diesel::sql_types::*;
+    use crate::sql_types::Instant;
+
+    idempotency_keys (caller, key) {
+        caller -> Text,
+        key -> Text,
+        fingerprint -> Binary,
+        answer -> Binary,
+        revision -> BigInt,
+        created_at -> Instant,
+    }
+}
+
 diesel::joinable!(user_flag_overrides -> users (user_id));
 diesel::joinable!(scheduled_changes -> feature_flags (flag_name));
 diesel::allow_tables_to_appear_in_same_query!(users, user_flag_overrides, feature_flags, scheduled_changes, api_tokens);
+diesel::allow_tables_to_appear_in_same_query!(log_head, change_log);

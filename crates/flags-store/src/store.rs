@@ -56,6 +56,15 @@ impl Pools {
         }
     }
 
+    fn usage(&self, pool: &'static str) -> PoolUse {
+        let status = match self {
+            Self::Postgres(pool) => pool.status(),
+            Self::Sqlite(pool) => pool.status(),
+        };
+        let idle = status.available.min(status.size);
+        PoolUse { pool, idle, busy: status.size - idle }
+    }
+
     async fn get(self) -> Result<Conn> {
         let backend = match self {
             Self::Postgres(pool) => pool.get().await.map(Backend::Postgres),
@@ -63,6 +72,17 @@ impl Pools {
         };
         Ok(Conn(backend?))
     }
+}
+
+/// How much of a pool is in use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PoolUse {
+    /// The pool's name.
+    pub pool: &'static str,
+    /// Open connections that nobody has.
+    pub idle: usize,
+    /// Open connections that somebody has.
+    pub busy: usize,
 }
 
 /// A connection out of the pool.
@@ -127,6 +147,11 @@ impl Store {
             // Every connection asks SQLite for `synchronous = FULL`.
             Backend::Sqlite(_) => Ok(Vec::new()),
         }
+    }
+
+    /// How much of the pools is in use.
+    pub fn pool_use(&self) -> [PoolUse; 2] {
+        [self.pools.usage("requests"), self.feed.usage("feed")]
     }
 
     /// Where the state is kept.

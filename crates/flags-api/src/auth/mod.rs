@@ -5,8 +5,8 @@ mod principal;
 mod require;
 
 pub(crate) use authenticate::{authenticate, is_known_caller};
-pub(crate) use principal::Principal;
+pub(crate) use principal::{Credential, Principal};
 pub(crate) use require::{
-    ManageFlags, ManageOverrides, ManageSchedules, ManageUsers, OwnFlags, ReadFlags, ReadOverrides, ReadSchedules,
-    ReadUsers, Require,
+    FollowChanges, FollowOwnFlags, Follows, ManageFlags, ManageOverrides, ManageSchedules, ManageUsers, OwnFlags,
+    ReadFlags, ReadOverrides, ReadSchedules, ReadUsers, Require,
 };

@@ -6,7 +6,7 @@ use flags_domain::Instant;
 use flags_service::{
     credentials::tokens::{self, Token},
     evaluation::Evaluation,
-    replica::KnownUser,
+    replica::{KnownUser, View},
     users,
 };
 use flags_store::{
@@ -25,6 +25,31 @@ pub(crate) struct Principal {
     pub(crate) role: Option<Role>,
     /// The user the credential acts as.
     pub(crate) user: Option<Arc<KnownUser>>,
+    /// What they showed.
+    pub(crate) credential: Credential,
+}
+
+/// What a caller showed, in a form that is no secret: for looking again whether it is still valid.
+#[derive(Clone, Copy)]
+pub(crate) struct Credential {
+    token_hash: [u8; 32],
+}
+
+impl std::fmt::Debug for Credential {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Credential(…)")
+    }
+}
+
+impl Credential {
+    /// Whether it is valid in this view, as far as that can be told without a look at its user.
+    pub(crate) fn is_live(&self, view: &View<'_>, now: Instant) -> bool {
+        view.token(&self.token_hash).is_some_and(|token| is_live(token, now))
+    }
+}
+
+fn is_live(token: &TokenRecord, now: Instant) -> bool {
+    token.revoked_at.is_none() && token.expires_at.is_none_or(|end| end > now)
 }
 
 impl Principal {
@@ -33,11 +58,15 @@ impl Principal {
         if !Token::is_well_formed(text) {
             return Err(Problem::unauthorized());
         }
-        let hash = tokens::hash(text);
-        let live = |token: &TokenRecord| token.revoked_at.is_none() && token.expires_at.is_none_or(|end| end > now);
+        Self::of(evaluation, Credential { token_hash: tokens::hash(text) }, now).await
+    }
+
+    /// The caller who showed this credential, looked up live.
+    pub(crate) async fn of(evaluation: &Evaluation, credential: Credential, now: Instant) -> Result<Self, Problem> {
         let bearer = {
             let view = evaluation.replica().read();
-            view.token(&hash).filter(|token| live(token)).map(|token| (token.id, token.grant, token.user_id))
+            let token = view.token(&credential.token_hash).filter(|token| is_live(token, now));
+            token.map(|token| (token.id, token.grant, token.user_id))
         };
         let (id, grant, user_id) = bearer.ok_or_else(Problem::unauthorized)?;
         let user = match user_id {
@@ -52,6 +81,6 @@ impl Principal {
             Grant::Role(role) => Some(user.as_ref().map_or(role, |user| role.lower(user.role))),
         };
         let actor = user.as_ref().map_or_else(|| tokens::actor_of(id), |user| users::actor_of(user.id));
-        Ok(Self { actor, role, user })
+        Ok(Self { actor, role, user, credential })
     }
 }

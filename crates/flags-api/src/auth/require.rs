@@ -3,10 +3,10 @@
 use std::{future::Ready, future::ready, marker::PhantomData, sync::Arc};
 
 use actix_web::{FromRequest, HttpMessage as _, HttpRequest, dev::Payload};
-use flags_service::replica::KnownUser;
+use flags_service::{evaluation::Evaluation, replica::KnownUser};
 use flags_store::{Author, users::Role};
 
-use super::{Principal, authenticate::Outcome};
+use super::{Credential, Principal, authenticate::Outcome};
 use crate::{edge::RequestId, problem::Problem};
 
 /// Lets only those through who have the permission `P`; holds what the permission gives.
@@ -78,11 +78,41 @@ permissions! {
     /// Change users.
     ManageUsers: Author = |principal, request| grant_change(principal, request);
     /// Read one's own flag values and overrides.
-    OwnFlags: Arc<KnownUser> = |principal, _request| {
-        principal.role.and(principal.user).ok_or_else(|| {
-            Problem::forbidden("no_user", "this credential acts as no user, so it has no flag values of its own")
-        })
+    OwnFlags: Arc<KnownUser> = |principal, _request| own_flags(principal);
+    /// Follow one's own flag values.
+    FollowOwnFlags: (Credential, Arc<KnownUser>) = |principal, _request| {
+        Ok((principal.credential, own_flags(principal)?))
     };
+    /// Follow all changes.
+    FollowChanges: Credential = |principal, _request| grant_read(&principal).map(|()| principal.credential);
+}
+
+fn own_flags(principal: Principal) -> Result<Arc<KnownUser>, Problem> {
+    principal.role.and(principal.user).ok_or_else(|| {
+        Problem::forbidden("no_user", "this credential acts as no user, so it has no flag values of its own")
+    })
+}
+
+/// What a stream's client needs from one look at its credential to the next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Follows {
+    /// Their own flag values.
+    OwnFlags,
+    /// All changes.
+    Changes,
+}
+
+impl Credential {
+    /// Whether its bearer may still follow. While that cannot be looked up, what was so is taken to be so.
+    pub(crate) async fn still_allows(self, follows: Follows, evaluation: &Evaluation) -> bool {
+        match Principal::of(evaluation, self, evaluation.now()).await {
+            Ok(principal) => match follows {
+                Follows::OwnFlags => own_flags(principal).is_ok(),
+                Follows::Changes => grant_read(&principal).is_ok(),
+            },
+            Err(problem) => problem.is_outage(),
+        }
+    }
 }
 
 impl<P: Permission + 'static> FromRequest for Require<P> {

@@ -17,6 +17,7 @@ use serde::{
 use serde_path_to_error::{Path, Segment};
 use tokio::time::timeout;
 
+use super::idempotency::remember_body;
 use crate::problem::Problem;
 
 /// Longest that a body may take to arrive.
@@ -43,6 +44,7 @@ impl<T: Body + 'static> FromRequest for Json<T> {
             let bytes = timeout(BODY_TIMEOUT, read_body(&request, payload, T::LIMIT)).await.map_err(|_| {
                 Problem::new(StatusCode::REQUEST_TIMEOUT, "request_timeout", "the body did not arrive in time")
             })??;
+            remember_body(&request, &bytes);
             parse(&bytes).map(Self)
         })
     }

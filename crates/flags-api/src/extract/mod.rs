@@ -1,10 +1,12 @@
 //! Parts of requests, read and checked before a handler runs; whatever is wrong is a problem with a pointer to it.
 
+mod idempotency;
 mod json;
 mod preconditions;
 mod query;
 mod revision;
 
+pub(crate) use idempotency::idempotency_key;
 pub(crate) use json::{Body, Json, present};
 pub(crate) use preconditions::{IfMatch, IfNoneMatch, entity_tag};
 pub(crate) use query::{Cursor, Limit, Query, short_text};

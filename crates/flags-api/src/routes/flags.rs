@@ -7,6 +7,7 @@ use actix_web::{
 use flags_domain::{self as domain, FlagName, Instant, Violation};
 use flags_service::flags::{FlagDetail, FlagInput, FlagPatch};
 use flags_store::{
+    Committed,
     flags::{FlagFilter, FlagOrder},
     log::Revision,
 };
@@ -16,7 +17,7 @@ use uuid::Uuid;
 
 use super::{
     Routes,
-    answer::{self, Answer},
+    answer::{self, Answer, Reply},
     location_below,
     overrides::foreign_cursor,
 };
@@ -350,10 +351,12 @@ async fn create(
     Json(body): Json<CreateFlag>,
     request: HttpRequest,
 ) -> Answer {
-    let done = app.flags.create(author.granted, body.try_into()?).await?;
-    let now = app.evaluation.now();
-    let location = location_below(&request, &done.output.record.flag.name);
-    answer::created(&done.committed, done.output.record.revision, &location, &FeatureFlag::show(&done.output, now))
+    let input: FlagInput = body.try_into()?;
+    let (now, location) = (app.evaluation.now(), location_below(request.path(), &input.name));
+    let reply = move |flag: &FlagDetail, committed: &Committed| {
+        answer::created(committed, flag.record.revision, location.clone(), &FeatureFlag::show(flag, now))
+    };
+    answer::once(&request, author.granted, reply, async |intent| app.flags.create(intent, input).await).await
 }
 
 /// One flag
@@ -383,8 +386,7 @@ async fn patch(
     Json(body): Json<PatchFlag>,
 ) -> Answer {
     let done = app.flags.patch(author.granted, &flag.0, body.try_into()?, expected.0).await?;
-    let now = app.evaluation.now();
-    answer::changed(&done.committed, done.output.record.revision, &FeatureFlag::show(&done.output, now))
+    Ok(show_changed(app.evaluation.now())(&done.output, &done.committed).into())
 }
 
 /// Replace the targeting rules of a flag
@@ -402,8 +404,7 @@ async fn put_rules(
 ) -> Answer {
     let patch = FlagPatch { targeting_rules: Some(read_rules(body.targeting_rules)?), ..FlagPatch::default() };
     let done = app.flags.patch(author.granted, &flag.0, patch, expected.0).await?;
-    let now = app.evaluation.now();
-    answer::changed(&done.committed, done.output.record.revision, &FeatureFlag::show(&done.output, now))
+    Ok(show_changed(app.evaluation.now())(&done.output, &done.committed).into())
 }
 
 /// Put a flag out of use
@@ -414,10 +415,20 @@ async fn put_rules(
     params(("flag_name" = String, Path)),
     responses((status = 200, body = FeatureFlag), (status = "default", response = ProblemResponse)),
 )]
-async fn archive(author: Require<ManageFlags>, app: Data<App>, flag: PathFlag, expected: IfMatch) -> Answer {
-    let done = app.flags.archive(author.granted, &flag.0, expected.0).await?;
-    let now = app.evaluation.now();
-    answer::changed(&done.committed, done.output.record.revision, &FeatureFlag::show(&done.output, now))
+async fn archive(
+    author: Require<ManageFlags>,
+    app: Data<App>,
+    flag: PathFlag,
+    expected: IfMatch,
+    request: HttpRequest,
+) -> Answer {
+    let carry_out = async |intent| app.flags.archive(intent, &flag.0, expected.0).await;
+    answer::once(&request, author.granted, show_changed(app.evaluation.now()), carry_out).await
+}
+
+/// The answer to a change of a flag.
+fn show_changed(now: Instant) -> impl Fn(&FlagDetail, &Committed) -> Reply {
+    move |flag, committed| answer::changed(committed, flag.record.revision, &FeatureFlag::show(flag, now))
 }
 
 /// Put an archived flag back in use
@@ -426,10 +437,15 @@ async fn archive(author: Require<ManageFlags>, app: Data<App>, flag: PathFlag, e
     params(("flag_name" = String, Path)),
     responses((status = 200, body = FeatureFlag), (status = "default", response = ProblemResponse)),
 )]
-async fn restore(author: Require<ManageFlags>, app: Data<App>, flag: PathFlag, expected: IfMatch) -> Answer {
-    let done = app.flags.restore(author.granted, &flag.0, expected.0).await?;
-    let now = app.evaluation.now();
-    answer::changed(&done.committed, done.output.record.revision, &FeatureFlag::show(&done.output, now))
+async fn restore(
+    author: Require<ManageFlags>,
+    app: Data<App>,
+    flag: PathFlag,
+    expected: IfMatch,
+    request: HttpRequest,
+) -> Answer {
+    let carry_out = async |intent| app.flags.restore(intent, &flag.0, expected.0).await;
+    answer::once(&request, author.granted, show_changed(app.evaluation.now()), carry_out).await
 }
 
 /// Delete an archived flag with its overrides and scheduled changes

@@ -7,12 +7,8 @@ use actix_web::{
     http::header,
     web::{self, Data},
 };
-use flags_domain::{Instant, Resolution};
-use flags_service::{
-    evaluation::Evaluated,
-    replica::{KnownUser, OverrideRef, View},
-};
-use flags_store::log::Revision;
+use flags_domain::Instant;
+use flags_service::replica::OverrideRef;
 use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
@@ -25,6 +21,7 @@ use crate::{
     auth::{OwnFlags, Require},
     extract::{IfNoneMatch, PathFlag},
     problem::{Problem, ProblemResponse},
+    results::{all_flags, write_end, write_head, write_result},
     wire::{FlagType, OverrideStatus},
 };
 
@@ -137,16 +134,10 @@ async fn my_flags(caller: Require<OwnFlags>, app: Data<App>, known: IfNoneMatch)
     let user = caller.granted;
     let stale = app.evaluation.replica().is_stale();
     let view = app.evaluation.replica().read();
-    let mut body = String::with_capacity(128 * view.flag_count() + 512);
-    write_head(&mut body, user.id, view.revision(), now);
-    let answer = body.len();
-    body.push_str(",\"flags\":");
-    let valid_until = write_flags(&mut body, &view, &user, now, app.settings.show_reasons_to_users);
-    write_end(&mut body, valid_until, stale);
-    body.push('}');
-    let etag = etag(user.id, view.revision().epoch, &body.as_bytes()[answer..]);
+    let written = all_flags(&view, &user, now, stale, app.settings.show_reasons_to_users);
+    let etag = etag(user.id, view.revision().epoch, &written.body.as_bytes()[written.answer_at..]);
     drop(view);
-    respond(&known, etag, body)
+    respond(&known, etag, written.body)
 }
 
 /// One of my flag values
@@ -170,88 +161,6 @@ async fn my_flag(caller: Require<OwnFlags>, app: Data<App>, flag: PathFlag, know
     write_result(&mut body, &evaluated, app.settings.show_reasons_to_users);
     body.push('}');
     respond(&known, etag(user.id, view.revision().epoch, &body.as_bytes()[answer..]), body)
-}
-
-/// An object of all visible flags; returns the earliest of their `valid_until`.
-fn write_flags(out: &mut String, view: &View<'_>, user: &KnownUser, now: Instant, reasons: bool) -> Option<Instant> {
-    let mut valid_until: Option<Instant> = None;
-    out.push('{');
-    let empty = out.len();
-    for evaluated in view.evaluate_all(user, now).filter(|evaluated| evaluated.flag.client_visible()) {
-        if out.len() > empty {
-            out.push(',');
-        }
-        // A flag's name needs no escaping.
-        out.push('"');
-        out.push_str(evaluated.flag.name());
-        out.push_str("\":{");
-        write_result(out, &evaluated, reasons);
-        out.push('}');
-        valid_until = [valid_until, evaluated.resolution.valid_until].into_iter().flatten().min();
-    }
-    out.push('}');
-    valid_until
-}
-
-/// The members of one result.
-fn write_result(out: &mut String, evaluated: &Evaluated<'_>, reasons: bool) {
-    write_value(out, &evaluated.resolution);
-    out.push_str(",\"flag_type\":\"");
-    out.push_str(evaluated.flag.flag_type().as_str());
-    out.push('"');
-    if let Some(user_override) = &evaluated.user_override {
-        out.push_str(",\"override\":");
-        write_override(out, user_override, reasons);
-    }
-    if let Some(then) = &evaluated.then {
-        out.push_str(",\"then\":{");
-        write_value(out, then);
-        out.push('}');
-    }
-}
-
-fn write_value(out: &mut String, resolution: &Resolution<'_>) {
-    out.push_str("\"value\":");
-    out.push_str(resolution.value.json());
-    out.push_str(",\"variant\":");
-    out.push_str(resolution.variant.map_or("null", |variant| variant.id_json()));
-    out.push_str(",\"source\":\"");
-    out.push_str(resolution.source.as_str());
-    out.push('"');
-}
-
-fn write_override(out: &mut String, user_override: &OverrideRef<'_>, reasons: bool) {
-    // Writing to a string cannot fail.
-    let _ = write!(
-        out,
-        "{{\"created_at\":\"{}\",\"updated_at\":\"{}\",\"expires_at\":",
-        user_override.created_at, user_override.updated_at
-    );
-    write_instant(out, user_override.expires_at);
-    if reasons {
-        out.push_str(",\"reason\":");
-        out.push_str(&Value::from(user_override.reason).to_string());
-    }
-    out.push('}');
-}
-
-fn write_instant(out: &mut String, at: Option<Instant>) {
-    match at {
-        Some(at) => {
-            let _ = write!(out, "\"{at}\"");
-        }
-        None => out.push_str("null"),
-    }
-}
-
-fn write_head(body: &mut String, user_id: Uuid, revision: Revision, now: Instant) {
-    let _ = write!(body, "{{\"user_id\":\"{user_id}\",\"revision\":\"{revision}\",\"evaluated_at\":\"{now}\"");
-}
-
-fn write_end(body: &mut String, valid_until: Option<Instant>, stale: bool) {
-    body.push_str(",\"valid_until\":");
-    write_instant(body, valid_until);
-    let _ = write!(body, ",\"stale\":{stale}");
 }
 
 /// A tag over everything but the revision and the instant of evaluation.

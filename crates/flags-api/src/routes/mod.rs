@@ -1,15 +1,17 @@
 //! The routes: one file a resource, its request and response types first, then its handlers.
 
 mod answer;
+mod bulk;
 mod flags;
 mod me;
 mod overrides;
 mod schedules;
+mod stream;
 pub(crate) mod system;
 mod users;
 
 use actix_web::{
-    Error, HttpMessage as _, HttpRequest, HttpResponse, Route,
+    Error, HttpMessage as _, HttpResponse, Route,
     body::{BoxBody, EitherBody},
     dev::{ServiceRequest, ServiceResponse},
     guard,
@@ -146,7 +148,9 @@ fn actix_method(method: &HttpMethod) -> Method {
 pub(crate) fn all() -> Routes {
     let mut routes = Routes::default();
     me::routes(&mut routes);
+    stream::routes(&mut routes);
     overrides::routes(&mut routes);
+    bulk::routes(&mut routes);
     flags::routes(&mut routes);
     schedules::routes(&mut routes);
     users::routes(&mut routes);
@@ -172,6 +176,6 @@ pub(crate) fn configure_metrics(config: &mut ServiceConfig) {
 }
 
 /// The path as the caller wrote it, for `Location`.
-fn location_below(request: &HttpRequest, child: &str) -> String {
-    format!("{}/{child}", request.path().trim_end_matches('/'))
+fn location_below(path: &str, child: &str) -> String {
+    format!("{}/{child}", path.trim_end_matches('/'))
 }

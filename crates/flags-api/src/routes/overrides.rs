@@ -7,6 +7,7 @@ use actix_web::{
 use flags_domain::{Instant, Violation};
 use flags_service::overrides::{OverrideInput, OverridePatch, Placed};
 use flags_store::{
+    Committed,
     log::Revision,
     overrides::{ListedOverride, OverrideFilter, OverrideOrder},
 };
@@ -194,11 +195,13 @@ async fn create(
         reason: body.reason,
         expires_at: body.expires_at,
     };
-    let done = app.overrides.create(author.granted, user_id.0, &body.flag_name, input).await?;
-    let now = app.evaluation.now();
-    let location = location_below(&request, &body.flag_name);
-    let number = done.output.record.revision;
-    answer::created(&done.committed, number, &location, &UserOverride::show(done.output, now))
+    let (now, location) = (app.evaluation.now(), location_below(request.path(), &body.flag_name));
+    let reply = move |listed: &ListedOverride, committed: &Committed| {
+        let shown = UserOverride::show(listed.clone(), now);
+        answer::created(committed, listed.record.revision, location.clone(), &shown)
+    };
+    let carry_out = async |intent| app.overrides.create(intent, user_id.0, &body.flag_name, input).await;
+    answer::once(&request, author.granted, reply, carry_out).await
 }
 
 /// One override
@@ -243,10 +246,11 @@ async fn put(
     let (placed, listed) = done.output;
     let number = listed.record.revision;
     let body = UserOverride::show(listed, now);
-    match placed {
-        Placed::Created => answer::created(&done.committed, number, request.path(), &body),
+    Ok(match placed {
+        Placed::Created => answer::created(&done.committed, number, request.path().to_owned(), &body),
         Placed::Replaced => answer::changed(&done.committed, number, &body),
     }
+    .into())
 }
 
 /// Change fields of an override
@@ -272,7 +276,7 @@ async fn patch(
     let done = app.overrides.patch(author.granted, user_id.0, &flag.0, patch, expected.0).await?;
     let now = app.evaluation.now();
     let number = done.output.record.revision;
-    answer::changed(&done.committed, number, &UserOverride::show(done.output, now))
+    Ok(answer::changed(&done.committed, number, &UserOverride::show(done.output, now)).into())
 }
 
 /// Remove an override

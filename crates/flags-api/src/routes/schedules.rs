@@ -6,14 +6,14 @@ use actix_web::{
 };
 use flags_domain::Instant;
 use flags_service::schedules::{ScheduleDetail, ScheduleInput, SchedulePatch};
-use flags_store::log::Revision;
+use flags_store::{Committed, log::Revision};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use super::{
     Routes,
-    answer::{self, Answer},
+    answer::{self, Answer, Reply},
     location_below,
 };
 use crate::{
@@ -176,10 +176,13 @@ async fn create(
         enabled: body.enabled,
         description: body.description,
     };
-    let done = app.schedules.create(author.granted, &flag.0, input).await?;
-    let location = location_below(&request, &done.output.record.change.id.to_string());
-    let number = done.output.record.revision;
-    answer::created(&done.committed, number, &location, &ScheduledChange::show(done.output))
+    let here = request.path().to_owned();
+    let reply = move |detail: &ScheduleDetail, committed: &Committed| {
+        let location = location_below(&here, &detail.record.change.id.to_string());
+        answer::created(committed, detail.record.revision, location, &ScheduledChange::show(detail.clone()))
+    };
+    let carry_out = async |intent| app.schedules.create(intent, &flag.0, input).await;
+    answer::once(&request, author.granted, reply, carry_out).await
 }
 
 /// One scheduled change
@@ -215,7 +218,7 @@ async fn patch(
         description: body.description,
     };
     let done = app.schedules.patch(author.granted, &flag.0, id.0, patch, expected.0).await?;
-    answer::changed(&done.committed, done.output.record.revision, &ScheduledChange::show(done.output))
+    Ok(show_changed(&done.output, &done.committed).into())
 }
 
 /// Call a pending change off
@@ -230,7 +233,13 @@ async fn cancel(
     flag: PathFlag,
     id: ScheduleId,
     expected: IfMatch,
+    request: HttpRequest,
 ) -> Answer {
-    let done = app.schedules.cancel(author.granted, &flag.0, id.0, expected.0).await?;
-    answer::changed(&done.committed, done.output.record.revision, &ScheduledChange::show(done.output))
+    let carry_out = async |intent| app.schedules.cancel(intent, &flag.0, id.0, expected.0).await;
+    answer::once(&request, author.granted, show_changed, carry_out).await
+}
+
+/// The answer to a change of a scheduled change.
+fn show_changed(detail: &ScheduleDetail, committed: &Committed) -> Reply {
+    answer::changed(committed, detail.record.revision, &ScheduledChange::show(detail.clone()))
 }

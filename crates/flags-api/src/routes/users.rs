@@ -7,6 +7,7 @@ use actix_web::{
 use flags_domain::Instant;
 use flags_service::users::{UserDetail, UserInput, UserPatch};
 use flags_store::{
+    Committed,
     log::Revision,
     users::{self as store, UserFilter, UserOrder},
 };
@@ -226,9 +227,12 @@ async fn create(
         attributes: body.attributes,
         active: body.active,
     };
-    let done = app.users.create(author.granted, input).await?;
-    let location = location_below(&request, &done.output.record.id.to_string());
-    answer::created(&done.committed, done.output.record.revision, &location, &User::show(done.output))
+    let here = request.path().to_owned();
+    let reply = move |detail: &UserDetail, committed: &Committed| {
+        let location = location_below(&here, &detail.record.id.to_string());
+        answer::created(committed, detail.record.revision, location, &User::show(detail.clone()))
+    };
+    answer::once(&request, author.granted, reply, async |intent| app.users.create(intent, input).await).await
 }
 
 /// One user
@@ -263,7 +267,7 @@ async fn patch(
         active: body.active,
     };
     let done = app.users.patch(author.granted, user_id.0, patch, expected.0).await?;
-    answer::changed(&done.committed, done.output.record.revision, &User::show(done.output))
+    Ok(answer::changed(&done.committed, done.output.record.revision, &User::show(done.output)).into())
 }
 
 /// Delete a user with their overrides and tokens

@@ -5,26 +5,41 @@
 
 mod interner;
 mod override_index;
+mod ring;
+mod since;
 mod user_cache;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
+    ops::Bound,
+    sync::Arc,
     time::{Duration, Instant as Moment},
 };
 
-use flags_domain::{Change, FlagName, FlagState, Instant, Snapshot, UserOverride};
-use flags_store::{credentials::TokenRecord, log::Revision};
+use flags_domain::{Change, Edit, FlagName, FlagState, Instant, Snapshot, UserOverride};
+use flags_store::{
+    credentials::TokenRecord,
+    log::{Action, ChangeSummary, Entity as LogEntity, Revision},
+};
 use parking_lot::{RwLock, RwLockReadGuard};
 use rustc_hash::FxHashMap;
 use tokio::{sync::watch, time::timeout};
 use uuid::Uuid;
 
-use self::override_index::OverrideIndex;
-pub use self::override_index::OverrideRef;
-pub use self::user_cache::{KnownUser, Ticket, UserCache};
+use self::{override_index::OverrideIndex, ring::Ring};
+pub use self::{
+    override_index::OverrideRef,
+    ring::{Effect, RecentChange, RecentCommit},
+    since::Touched,
+    user_cache::{KnownUser, Ticket, UserCache},
+};
+use crate::hub::{Concerned, Hub};
 
 /// Answers are called stale once the database has not been read for so long.
 pub const STALE_AFTER: Duration = Duration::from_secs(5);
+
+/// Most overrides counted out under one lock.
+const COUNTED_AT_ONCE: usize = 10_000;
 
 /// The replica of one process.
 #[derive(Debug)]
@@ -34,14 +49,20 @@ pub struct Replica {
     position: watch::Sender<Revision>,
     last_read: RwLock<Moment>,
     users: UserCache,
+    hub: Arc<Hub>,
 }
 
 #[derive(Debug)]
 struct State {
     revision: Revision,
+    /// How often everything was loaded anew: who followed before must begin anew as well.
+    generation: u64,
     flags: Snapshot,
+    /// The instants at which flags' schedules may change what they give, past and to come.
+    instants: BTreeMap<Instant, BTreeSet<FlagName>>,
     overrides: OverrideIndex,
     tokens: FxHashMap<[u8; 32], TokenRecord>,
+    recent: Ring,
 }
 
 /// Everything the replica holds, as read from the database at one revision.
@@ -51,12 +72,19 @@ pub struct Loaded {
     flags: Snapshot,
     overrides: OverrideIndex,
     tokens: Vec<TokenRecord>,
+    recent: Ring,
 }
 
 impl Loaded {
-    /// Flags and tokens at `revision`, and no overrides yet.
-    pub fn new(revision: Revision, flags: Snapshot, tokens: Vec<TokenRecord>) -> Self {
-        Self { revision, flags, overrides: OverrideIndex::default(), tokens }
+    /// Flags and tokens at `revision`, and no overrides yet. `recent` are the last changes up to there, in order, without a
+    /// gap, so that streams can be resumed that were cut before this process began.
+    pub fn new(revision: Revision, flags: Snapshot, tokens: Vec<TokenRecord>, recent: &[ChangeSummary]) -> Self {
+        let floor = recent.first().map_or(revision.number, |oldest| oldest.revision - 1);
+        let mut ring = Ring::new(floor);
+        for commit in recent.chunk_by(|a, b| a.revision == b.revision) {
+            ring.push(RecentCommit::new(commit[0].revision, commit, |change| possible_effect(change, &flags)));
+        }
+        Self { revision, flags, overrides: OverrideIndex::default(), tokens, recent: ring }
     }
 
     /// Adds an override.
@@ -65,10 +93,46 @@ impl Loaded {
     }
 }
 
+/// Whom a change may have given other values, as far as it can be told without the state before it. Users must not learn
+/// the names of flags that they never saw.
+fn possible_effect(change: &ChangeSummary, flags: &Snapshot) -> Effect {
+    match (change.entity, change.action) {
+        (LogEntity::ScheduledChange, Action::Applied) | (LogEntity::ApiToken, _) => Effect::None,
+        (LogEntity::Flag | LogEntity::ScheduledChange, _) => {
+            let flag = change.flag_name.as_ref().and_then(|name| flags.get(name));
+            if flag.is_some_and(|flag| is_shown(flag)) { Effect::Flag } else { Effect::Unknown }
+        }
+        (LogEntity::Override, _) => Effect::Override { until: None },
+        (LogEntity::User, _) => Effect::User,
+    }
+}
+
+/// Whether users see this flag.
+fn is_shown(flag: &FlagState) -> bool {
+    flag.compiled().client_visible() && !flag.compiled().is_archived()
+}
+
 impl From<Loaded> for State {
     fn from(loaded: Loaded) -> Self {
-        let tokens = loaded.tokens.into_iter().map(|token| (token.hash, token)).collect();
-        Self { revision: loaded.revision, flags: loaded.flags, overrides: loaded.overrides, tokens }
+        let mut state = Self {
+            revision: loaded.revision,
+            generation: 0,
+            instants: BTreeMap::new(),
+            flags: loaded.flags,
+            overrides: loaded.overrides,
+            tokens: loaded.tokens.into_iter().map(|token| (token.hash, token)).collect(),
+            recent: loaded.recent,
+        };
+        for flag in state.flags.iter() {
+            note_instants(&mut state.instants, flag);
+        }
+        state
+    }
+}
+
+fn note_instants(instants: &mut BTreeMap<Instant, BTreeSet<FlagName>>, flag: &FlagState) {
+    for at in flag.compiled().instants() {
+        instants.entry(at).or_default().insert(flag.flag().name.clone());
     }
 }
 
@@ -77,8 +141,8 @@ impl From<Loaded> for State {
 pub struct Commit {
     /// The revision they bring the replica to.
     pub revision: Revision,
-    /// The changes, in order.
-    pub changes: Vec<Change>,
+    /// The changes, in order, each with what the log says of it.
+    pub changes: Vec<(ChangeSummary, Change)>,
     /// The tokens that `changes` name, as far as they are still there.
     pub tokens: Vec<TokenRecord>,
 }
@@ -87,8 +151,18 @@ impl Replica {
     /// A replica of what was loaded.
     pub fn new(loaded: Loaded) -> Self {
         let (position, _) = watch::channel(loaded.revision);
-        let last_read = RwLock::new(Moment::now());
-        Self { state: RwLock::new(loaded.into()), position, last_read, users: UserCache::default() }
+        Self {
+            state: RwLock::new(loaded.into()),
+            position,
+            last_read: RwLock::new(Moment::now()),
+            users: UserCache::default(),
+            hub: Arc::default(),
+        }
+    }
+
+    /// What wakes streams.
+    pub const fn hub(&self) -> &Arc<Hub> {
+        &self.hub
     }
 
     /// The users seen lately.
@@ -125,8 +199,10 @@ impl Replica {
 
     /// How many overrides of each unarchived flag are active at `now`.
     pub fn count_active(&self, now: Instant) -> BTreeMap<FlagName, u64> {
-        let mut state = self.state.write();
-        let mut counts = state.overrides.count_active(now);
+        // Very many may end at once, and readers should not wait for all of them.
+        while !self.state.write().overrides.count_out(now, COUNTED_AT_ONCE) {}
+        let state = self.state.read();
+        let mut counts = state.overrides.active();
         counts.retain(|name, _| state.flags.get(name).is_some_and(|flag| !flag.compiled().is_archived()));
         counts
     }
@@ -136,43 +212,126 @@ impl Replica {
         *self.last_read.write() = Moment::now();
     }
 
-    /// Puts everything in place of what was there.
+    /// Puts everything in place of what was there. Every stream begins anew.
     pub(crate) fn replace(&self, loaded: Loaded) {
         let revision = loaded.revision;
         self.users.forget_all();
-        let new = State::from(loaded);
+        let mut new = State::from(loaded);
         // The old state is dropped after the lock: there may be millions of overrides in it.
-        let old = std::mem::replace(&mut *self.state.write(), new);
+        let old = {
+            let mut state = self.state.write();
+            new.generation = state.generation + 1;
+            std::mem::replace(&mut *state, new)
+        };
         drop(old);
         self.position.send_replace(revision);
+        self.hub.wake_all();
     }
 
-    /// Applies one commit. Only the feed calls it, and only for the next revision.
-    pub(crate) fn apply(&self, commit: Commit) {
-        for change in &commit.changes {
+    /// Applies one commit at `now`. Only the feed calls it, and only for the next revision.
+    pub(crate) fn apply(&self, commit: Commit, now: Instant) {
+        for (_, change) in &commit.changes {
             if let Change::UserTouched(id) = change {
                 self.users.forget(*id);
             }
         }
-        let edit = self.state.read().flags.prepare(&commit.changes);
+        let edit = {
+            let state = self.state.read();
+            state.flags.prepare(commit.changes.iter().map(|(_, change)| change))
+        };
+        let changed = {
+            let state = self.state.read();
+            let shown = |name: &FlagName| {
+                let after = edit.flags().find(|(edited, _)| *edited == name).and_then(|(_, after)| after);
+                [state.flags.get(name), after].into_iter().flatten().any(|flag| is_shown(flag))
+            };
+            let mut changed = state.flags.flags_changed_by(&edit);
+            changed.retain(shown);
+            changed
+        };
+        let mut concerned = Concerned { everybody: !changed.is_empty(), ..Concerned::default() };
         let mut state = self.state.write();
-        state.flags.commit(edit);
-        for change in &commit.changes {
-            match change {
-                Change::OverrideSet(new) => state.overrides.set(new),
-                Change::OverrideRemoved { user_id, flag_name } => state.overrides.remove(*user_id, flag_name),
-                Change::TokenTouched(id) => state.tokens.retain(|_, token| token.id != *id),
-                Change::FlagSet(_)
-                | Change::FlagRemoved(_)
-                | Change::ScheduledChangeSet(..)
-                | Change::ScheduledChangeRemoved(..)
-                | Change::UserTouched(_) => {}
-            }
-        }
+        state.put_in_force(edit);
+        let mut effects = commit.changes.iter().map(|(_, change)| state.take_in(change, &changed)).collect::<Vec<_>>();
         state.tokens.extend(commit.tokens.into_iter().map(|token| (token.hash, token)));
         state.revision = commit.revision;
+        for ((summary, change), effect) in commit.changes.iter().zip(&mut effects) {
+            match (change, *effect) {
+                // Streams are to see that a credential is void.
+                (Change::TokenTouched(_), _) => concerned.everybody = true,
+                // Whoever was to see that it ended has seen it, or will by the clock.
+                (_, Effect::Override { until: Some(until) }) if until <= now => {}
+                (_, Effect::Override { .. } | Effect::User) => concerned.users.extend(summary.user_id),
+                (_, Effect::Flag | Effect::None | Effect::Unknown) => {}
+            }
+        }
+        let mut effects = effects.into_iter();
+        let summaries: Vec<_> = commit.changes.into_iter().map(|(summary, _)| summary).collect();
+        let number = commit.revision.number;
+        state.recent.push(RecentCommit::new(number, &summaries, |_| effects.next().unwrap_or(Effect::None)));
+        self.hub.note(&concerned, number);
         drop(state);
         self.position.send_replace(commit.revision);
+        self.hub.wake(&concerned, number);
+    }
+}
+
+impl State {
+    fn put_in_force(&mut self, edit: Edit) {
+        for (name, after) in edit.flags() {
+            if let Some(before) = self.flags.get(name) {
+                for at in before.compiled().instants() {
+                    if let Entry::Occupied(mut flags) = self.instants.entry(at) {
+                        flags.get_mut().remove(name);
+                        if flags.get().is_empty() {
+                            flags.remove();
+                        }
+                    }
+                }
+            }
+            if let Some(after) = after {
+                note_instants(&mut self.instants, after);
+            }
+        }
+        self.flags.commit(edit);
+    }
+
+    /// The flags with an instant later than `after`, by instant.
+    fn instants_after(&self, after: Instant) -> impl Iterator<Item = (&Instant, &FlagName)> {
+        let later = self.instants.range((Bound::Excluded(after), Bound::Unbounded));
+        later.flat_map(|(at, flags)| flags.iter().map(move |name| (at, name)))
+    }
+
+    /// Takes in what is no change of flags, and tells whom the change may give other values; `changed` are the flags that
+    /// users see and that give something else from now on.
+    fn take_in(&mut self, change: &Change, changed: &[FlagName]) -> Effect {
+        match change {
+            Change::OverrideSet(new) => {
+                self.overrides.set(new);
+                Effect::Override { until: None }
+            }
+            Change::OverrideRemoved { user_id, flag_name } => match self.overrides.remove(*user_id, flag_name) {
+                Some(removed) => Effect::Override { until: removed.expires_at },
+                None => Effect::None,
+            },
+            Change::TokenTouched(id) => {
+                self.tokens.retain(|_, token| token.id != *id);
+                Effect::None
+            }
+            Change::UserTouched(_) => Effect::User,
+            Change::FlagSet(flag) if changed.contains(&flag.name) => Effect::Flag,
+            Change::FlagRemoved(name)
+            | Change::ScheduledChangeSet(name, _)
+            | Change::ScheduledChangeRemoved(name, _)
+                if changed.contains(name) =>
+            {
+                Effect::Flag
+            }
+            Change::FlagSet(_)
+            | Change::FlagRemoved(_)
+            | Change::ScheduledChangeSet(..)
+            | Change::ScheduledChangeRemoved(..) => Effect::None,
+        }
     }
 }
 
@@ -183,6 +342,16 @@ impl View<'_> {
     /// The revision.
     pub fn revision(&self) -> Revision {
         self.0.revision
+    }
+
+    /// How often everything was loaded anew.
+    pub fn generation(&self) -> u64 {
+        self.0.generation
+    }
+
+    /// All commits after `revision`, if they are still held.
+    pub fn commits_after(&self, revision: i64) -> Option<impl Iterator<Item = &RecentCommit>> {
+        (revision <= self.0.revision.number).then(|| self.0.recent.after(revision))?
     }
 
     /// The flag of this name.

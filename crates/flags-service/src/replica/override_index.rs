@@ -3,20 +3,28 @@
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, BinaryHeap},
-    hash::{Hash, Hasher},
+    hash::{BuildHasher as _, Hash, Hasher},
 };
 
 use flags_domain::{FlagName, Instant, OverrideStatus, OverrideView, PreparedValue, UserOverride};
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxBuildHasher, FxHashMap};
 use uuid::Uuid;
 
 use super::interner::Interner;
 
-/// All overrides, compactly: values, reasons and names are kept once however many overrides share them.
-#[derive(Debug, Default)]
+/// Users are spread over so many maps, so that one that grows is a small one: a commit must not make readers wait until
+/// millions of users have been moved.
+const SHARDS: usize = 1024;
+
+/// All overrides, compactly: values, reasons and names are kept once however many overrides share them. Fifty-six bytes an
+/// override, some thirty a user, sixteen for an end.
+#[derive(Debug)]
 pub(super) struct OverrideIndex {
-    /// Each user's overrides in order of the flags' names.
-    users: FxHashMap<Uuid, Box<[Entry]>>,
+    /// Each user's first entry; the others hang on it in order of the flags' names.
+    users: Box<[FxHashMap<Uuid, u32>]>,
+    entries: Vec<Entry>,
+    /// The first of the entries that are free.
+    free: u32,
     values: Interner<InternedValue>,
     reasons: Interner<Box<str>>,
     flags: Vec<FlagName>,
@@ -24,24 +32,54 @@ pub(super) struct OverrideIndex {
     counts: Counts,
 }
 
+impl Default for OverrideIndex {
+    fn default() -> Self {
+        Self {
+            users: std::iter::repeat_with(FxHashMap::default).take(SHARDS).collect(),
+            entries: Vec::new(),
+            free: Entry::NONE,
+            values: Interner::default(),
+            reasons: Interner::default(),
+            flags: Vec::new(),
+            flag_keys: FxHashMap::default(),
+            counts: Counts::default(),
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug)]
 struct Entry {
     id: Uuid,
     created_at: Instant,
     updated_at: Instant,
-    /// Microseconds since 1970, [`Entry::NEVER`] if it has no end: half the size of an `Option`.
+    /// Microseconds since 1970, [`Entry::NEVER`] if it has no end, [`Entry::FREE`] if there is no override here.
     ends_at: i64,
-    flag: u32,
+    /// Key of the flag, and two marks in the highest bits.
+    flag_and_marks: u32,
     value: u32,
-    /// [`Entry::NO_REASON`] if it has none.
+    /// [`Entry::NONE`] if it has none.
     reason: u32,
-    enabled: bool,
+    /// The user's next entry, or [`Entry::NONE`].
+    next: u32,
 }
 
 impl Entry {
-    const NO_REASON: u32 = u32::MAX;
+    const NONE: u32 = u32::MAX;
     /// Later than any instant that can be written.
     const NEVER: i64 = i64::MAX;
+    /// Earlier than any.
+    const FREE: i64 = i64::MIN;
+    const ENABLED: u32 = 1 << 31;
+    /// It is among those counted as active.
+    const COUNTED: u32 = 1 << 30;
+
+    const fn flag(&self) -> u32 {
+        self.flag_and_marks & !(Self::ENABLED | Self::COUNTED)
+    }
+
+    const fn is(&self, mark: u32) -> bool {
+        self.flag_and_marks & mark != 0
+    }
 
     fn expires_at(&self) -> Option<Instant> {
         (self.ends_at != Self::NEVER).then_some(Instant::from_micros(self.ends_at))
@@ -99,19 +137,35 @@ impl<'r> OverrideRef<'r> {
     }
 }
 
+/// Which of the maps of users.
+fn shard(user_id: Uuid) -> usize {
+    // The lowest and the highest bits decide the place within a map.
+    usize::try_from(FxBuildHasher.hash_one(user_id) >> 24).unwrap_or_default() % SHARDS
+}
+
 impl OverrideIndex {
     /// The user's overrides in order of the flags' names, whatever their status.
     pub(super) fn of_user(&self, user_id: Uuid) -> impl Iterator<Item = OverrideRef<'_>> {
-        let entries = self.users.get(&user_id).map_or(&[][..], |entries| entries);
-        entries.iter().filter_map(|entry| self.read(entry))
+        self.chain(user_id).filter_map(|(_, entry)| self.read(entry))
+    }
+
+    /// The user's entries with their keys.
+    fn chain(&self, user_id: Uuid) -> impl Iterator<Item = (u32, &Entry)> {
+        let mut next = self.users[shard(user_id)].get(&user_id).copied().unwrap_or(Entry::NONE);
+        std::iter::from_fn(move || {
+            let key = next;
+            let entry = self.entries.get(key as usize)?;
+            next = entry.next;
+            Some((key, entry))
+        })
     }
 
     fn read(&self, entry: &Entry) -> Option<OverrideRef<'_>> {
         Some(OverrideRef {
             id: entry.id,
-            flag_name: self.flags.get(entry.flag as usize)?,
+            flag_name: self.flags.get(entry.flag() as usize)?,
             value: &self.values.get(entry.value)?.0,
-            enabled: entry.enabled,
+            enabled: entry.is(Entry::ENABLED),
             reason: self.reasons.get(entry.reason).map(|reason| &**reason),
             created_at: entry.created_at,
             updated_at: entry.updated_at,
@@ -121,41 +175,77 @@ impl OverrideIndex {
 
     /// Puts an override in, in place of the one of the same user and flag.
     pub(super) fn set(&mut self, new: &UserOverride) {
-        self.remove(new.user_id, &new.flag_name);
+        let flag = self.flag_key(&new.flag_name);
         let entry = Entry {
             id: new.id,
             created_at: new.created_at,
             updated_at: new.updated_at,
             ends_at: new.expires_at.map_or(Entry::NEVER, Instant::as_micros),
-            flag: self.flag_key(&new.flag_name),
+            flag_and_marks: flag | if new.is_enabled() { Entry::ENABLED } else { 0 },
             value: self.values.hold(InternedValue(PreparedValue::new(new.override_value.clone()))),
-            reason: new.reason.as_deref().map_or(Entry::NO_REASON, |reason| self.reasons.hold(reason.into())),
-            enabled: new.is_enabled(),
+            reason: new.reason.as_deref().map_or(Entry::NONE, |reason| self.reasons.hold(reason.into())),
+            next: Entry::NONE,
         };
-        self.counts.add(new.user_id, &entry);
         let flags = &self.flags;
-        let entries = self.users.remove(&new.user_id).unwrap_or_default();
-        let place = entries.partition_point(|present| flags[present.flag as usize] < new.flag_name);
-        let (before, after) = entries.split_at(place);
-        self.users.insert(new.user_id, [before, &[entry], after].concat().into());
+        let before = self.chain(new.user_id).take_while(|(_, present)| flags[present.flag() as usize] < new.flag_name);
+        let before = before.map(|(key, _)| key).last();
+        let after = match before {
+            Some(key) => self.entries[key as usize].next,
+            None => self.users[shard(new.user_id)].get(&new.user_id).copied().unwrap_or(Entry::NONE),
+        };
+        match self.entries.get(after as usize).copied() {
+            Some(old) if old.flag() == flag => {
+                self.counts.uncount(&old);
+                self.values.release(old.value);
+                self.reasons.release(old.reason);
+                self.entries[after as usize] = Entry { next: old.next, ..entry };
+                self.counts.count(&mut self.entries, after, old.ends_at);
+            }
+            _ => {
+                let key = self.occupy(Entry { next: after, ..entry });
+                match before {
+                    Some(before) => self.entries[before as usize].next = key,
+                    None => _ = self.users[shard(new.user_id)].insert(new.user_id, key),
+                }
+                self.counts.count(&mut self.entries, key, Entry::FREE);
+            }
+        }
     }
 
-    /// Takes the override of this user and flag out, if there is one.
-    pub(super) fn remove(&mut self, user_id: Uuid, flag_name: &FlagName) {
-        let Some(&flag) = self.flag_keys.get(flag_name) else { return };
-        let Some(entries) = self.users.get_mut(&user_id) else { return };
-        let Some(place) = entries.iter().position(|entry| entry.flag == flag) else { return };
-        let gone = entries[place];
-        if entries.len() == 1 {
-            self.users.remove(&user_id);
-        } else {
-            let mut rest = std::mem::take(entries).into_vec();
-            rest.remove(place);
-            *entries = rest.into();
+    /// Takes the override of this user and flag out, if there is one, and returns its end.
+    pub(super) fn remove(&mut self, user_id: Uuid, flag_name: &FlagName) -> Option<Removed> {
+        let flag = *self.flag_keys.get(flag_name)?;
+        let mut before = None;
+        let (key, gone) = self.chain(user_id).map(|(key, entry)| (key, *entry)).find(|(key, entry)| {
+            let found = entry.flag() == flag;
+            if !found {
+                before = Some(*key);
+            }
+            found
+        })?;
+        match before {
+            Some(before) => self.entries[before as usize].next = gone.next,
+            None if gone.next == Entry::NONE => _ = self.users[shard(user_id)].remove(&user_id),
+            None => _ = self.users[shard(user_id)].insert(user_id, gone.next),
         }
-        self.counts.subtract(&gone);
+        self.counts.uncount(&gone);
         self.values.release(gone.value);
         self.reasons.release(gone.reason);
+        self.entries[key as usize] = Entry { ends_at: Entry::FREE, next: self.free, ..gone };
+        self.free = key;
+        Some(Removed { expires_at: gone.expires_at() })
+    }
+
+    /// The key of a free place, filled.
+    fn occupy(&mut self, entry: Entry) -> u32 {
+        let key = self.free;
+        if let Some(place) = self.entries.get_mut(key as usize) {
+            self.free = place.next;
+            *place = entry;
+            return key;
+        }
+        self.entries.push(entry);
+        u32::try_from(self.entries.len() - 1).unwrap_or(Entry::NONE)
     }
 
     fn flag_key(&mut self, name: &FlagName) -> u32 {
@@ -168,71 +258,84 @@ impl OverrideIndex {
         key
     }
 
-    /// How many overrides of each flag are active at `now`, which must not go back. Flags that never had any are left
-    /// out.
-    pub(super) fn count_active(&mut self, now: Instant) -> BTreeMap<FlagName, u64> {
-        let users = &self.users;
-        self.counts.advance(now.as_micros(), |user_id, flag| {
-            users.get(&user_id)?.iter().find(|entry| entry.flag == flag).copied()
-        });
+    /// Counts out up to `most` overrides that have ended at `now`, which must not go back; whether none is left.
+    pub(super) fn count_out(&mut self, now: Instant, most: usize) -> bool {
+        self.counts.advance(&mut self.entries, now.as_micros(), most)
+    }
+
+    /// How many overrides of each flag are counted as active. Flags that never had any are left out.
+    pub(super) fn active(&self) -> BTreeMap<FlagName, u64> {
         let count = |(key, name): (usize, &FlagName)| (name.clone(), self.counts.active.get(key).copied().unwrap_or(0));
         self.flags.iter().enumerate().map(count).collect()
     }
+}
+
+/// What was taken out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Removed {
+    /// Its end.
+    pub(super) expires_at: Option<Instant>,
 }
 
 /// How many overrides of each flag are active, kept up with changes and with time.
 #[derive(Debug, Default)]
 struct Counts {
     active: Vec<u64>,
-    /// Ends to come; some may be out of date, as overrides change.
-    ends: BinaryHeap<Reverse<(i64, Uuid, u32)>>,
-    /// Everything that ends up to here is not counted any more.
+    /// Ends to come, each with the key of an entry; some may be out of date, as overrides change.
+    ends: BinaryHeap<Reverse<(i64, u32)>>,
+    /// The latest instant that was asked for: what ends up to here is not counted any more.
     horizon: Option<i64>,
 }
 
 impl Counts {
-    fn is_counted(&self, entry: &Entry) -> bool {
-        entry.enabled && self.horizon.is_none_or(|horizon| entry.ends_at > horizon)
+    /// Counts a new or changed entry, which ended at `end_before` until now.
+    fn count(&mut self, entries: &mut [Entry], key: u32, end_before: i64) {
+        let entry = &mut entries[key as usize];
+        let flag = entry.flag() as usize;
+        if self.active.len() <= flag {
+            self.active.resize(flag + 1, 0);
+        }
+        if entry.is(Entry::ENABLED) && self.horizon.is_none_or(|horizon| entry.ends_at > horizon) {
+            self.active[flag] += 1;
+            entry.flag_and_marks |= Entry::COUNTED;
+        }
+        if entry.ends_at != Entry::NEVER && entry.ends_at != end_before {
+            let end = entry.ends_at;
+            self.ends.push(Reverse((end, key)));
+            self.tidy(entries);
+        }
     }
 
-    fn add(&mut self, user_id: Uuid, entry: &Entry) {
-        let key = entry.flag as usize;
-        if self.active.len() <= key {
-            self.active.resize(key + 1, 0);
-        }
-        if self.is_counted(entry) {
-            self.active[key] += 1;
-            if entry.ends_at != Entry::NEVER {
-                self.ends.push(Reverse((entry.ends_at, user_id, entry.flag)));
-            }
-        }
-    }
-
-    fn subtract(&mut self, entry: &Entry) {
-        if self.is_counted(entry)
-            && let Some(count) = self.active.get_mut(entry.flag as usize)
+    fn uncount(&mut self, entry: &Entry) {
+        if entry.is(Entry::COUNTED)
+            && let Some(count) = self.active.get_mut(entry.flag() as usize)
         {
             *count = count.saturating_sub(1);
         }
     }
 
-    /// Counts out what has ended since the last call; `find` gives the present override of a user and flag.
-    fn advance(&mut self, now: i64, find: impl Fn(Uuid, u32) -> Option<Entry>) {
-        let mut last = None;
-        while let Some(&Reverse(end)) = self.ends.peek()
-            && end.0 <= now
-        {
-            self.ends.pop();
-            // An override that was changed but for its end stands in the heap twice.
-            if last.replace(end) == Some(end) {
-                continue;
+    /// Counts out up to `most` that have ended; whether none is left.
+    fn advance(&mut self, entries: &mut [Entry], now: i64, most: usize) -> bool {
+        self.horizon = self.horizon.max(Some(now));
+        for _ in 0..most {
+            let Some(&Reverse((end, key))) = self.ends.peek() else { return true };
+            if end > now {
+                return true;
             }
-            let (ends_at, user_id, flag) = end;
-            if let Some(entry) = find(user_id, flag).filter(|entry| entry.ends_at == ends_at) {
-                self.subtract(&entry);
+            self.ends.pop();
+            if let Some(entry) = entries.get_mut(key as usize).filter(|entry| entry.ends_at == end) {
+                self.uncount(entry);
+                entry.flag_and_marks &= !Entry::COUNTED;
             }
         }
-        self.horizon = self.horizon.max(Some(now));
+        false
+    }
+
+    /// Drops what is out of date once it is the greater part by far.
+    fn tidy(&mut self, entries: &[Entry]) {
+        if self.ends.len() > 2 * entries.len() + 100_000 {
+            self.ends.retain(|Reverse((end, key))| entries.get(*key as usize).is_some_and(|e| e.ends_at == *end));
+        }
     }
 }
 
@@ -296,7 +399,10 @@ mod tests {
     #[test]
     fn counts_follow_changes_and_time() {
         let mut index = OverrideIndex::default();
-        let counts = |index: &mut OverrideIndex, now| index.count_active(at(now)).into_values().collect::<Vec<_>>();
+        let counts = |index: &mut OverrideIndex, now| {
+            while !index.count_out(at(now), 1) {}
+            index.active().into_values().collect::<Vec<_>>()
+        };
         index.set(&user_override(1, "a", json!(1), Some(100)));
         index.set(&user_override(2, "a", json!(1), None));
         index.set(&user_override(3, "b", json!(1), Some(200)));
@@ -313,5 +419,30 @@ mod tests {
         index.set(&UserOverride { enabled: Some(false), ..user_override(2, "a", json!(1), None) });
         assert_eq!(counts(&mut index, 250), [1, 0]);
         assert_eq!(counts(&mut index, 300), [0, 0]);
+    }
+
+    #[test]
+    fn places_are_used_again_and_their_old_ends_forgotten() {
+        let mut index = OverrideIndex::default();
+        for round in 0..100 {
+            for user in 0..10 {
+                index.set(&user_override(user, "a", json!(round), Some(1_000 + i64::from(round))));
+            }
+            for user in 0..10 {
+                let removed = index.remove(Uuid::from_u128(user), &name("a")).unwrap();
+                assert_eq!(removed.expires_at, Some(at(1_000 + i64::from(round))));
+            }
+        }
+        assert_eq!(index.entries.len(), 10);
+        assert_eq!(index.users.iter().map(FxHashMap::len).sum::<usize>(), 0);
+        assert_eq!(index.remove(Uuid::from_u128(1), &name("a")), None);
+        index.set(&user_override(3, "b", json!(1), None));
+        while !index.count_out(at(2_000), 7) {}
+        assert_eq!(index.active().into_values().collect::<Vec<_>>(), [0, 1]);
+    }
+
+    #[test]
+    fn an_override_takes_few_bytes() {
+        assert_eq!(size_of::<Entry>(), 56);
     }
 }

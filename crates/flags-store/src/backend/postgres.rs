@@ -13,7 +13,7 @@ use futures_util::FutureExt as _;
 use crate::{
     commit::LogRow,
     error::{Result, StoreError},
-    schema::{change_log, feature_flags, log_head, user_flag_overrides, users},
+    schema::{change_log, feature_flags, log_head, scheduled_changes, user_flag_overrides, users},
     sql_types::{At, Uid},
     store::CONNECTION_TIMEOUT,
 };
@@ -163,4 +163,66 @@ struct Clock {
 pub(crate) async fn clock(conn: &mut AsyncPgConnection) -> QueryResult<At> {
     let clock: Clock = sql_query("SELECT clock_timestamp() AS now").get_result(conn).await?;
     Ok(clock.now)
+}
+
+/// A connection of its own that hears these channels.
+pub(crate) async fn listen(url: &str, channels: &[&str]) -> Result<AsyncPgConnection> {
+    let unavailable = |error: ConnectionError| StoreError::Unavailable(error.to_string());
+    let mut conn = connect(url).await.map_err(unavailable)?;
+    for channel in channels {
+        conn.batch_execute(&format!("LISTEN {channel}")).await?;
+    }
+    Ok(conn)
+}
+
+/// Rings a channel.
+pub(crate) async fn notify(conn: &mut AsyncPgConnection, channel: &str) -> QueryResult<()> {
+    conn.batch_execute(&format!("NOTIFY {channel}")).await
+}
+
+#[derive(QueryableByName)]
+struct Lineage {
+    #[diesel(sql_type = Text)]
+    lineage: String,
+}
+
+/// Which cluster and timeline this is. `None` where the server does not say (some hosted ones do not).
+pub(crate) async fn lineage(conn: &mut AsyncPgConnection) -> Result<Option<String>> {
+    let query = "SELECT system_identifier || '/' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) AS lineage \
+                 FROM pg_control_system()";
+    match sql_query(query).get_result::<Lineage>(conn).await.map_err(StoreError::from) {
+        Ok(found) => Ok(Some(found.lineage)),
+        Err(StoreError::Refused(why)) => {
+            tracing::debug!(why, "the server does not say which cluster and timeline it is");
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Lets the queries of this transaction take as long as they need.
+pub(crate) async fn lift_statement_timeout(conn: &mut AsyncPgConnection) -> QueryResult<()> {
+    conn.batch_execute("SET LOCAL statement_timeout = 0").await
+}
+
+/// Holds flags that have scheduled changes due at `now` which nobody has marked, and returns their names; those that another
+/// transaction holds are passed over.
+pub(crate) async fn claim_flags_with_due_changes(
+    conn: &mut AsyncPgConnection,
+    now: At,
+    limit: i64,
+) -> QueryResult<Vec<String>> {
+    let due = scheduled_changes::table
+        .filter(scheduled_changes::marked_at.is_null())
+        .filter(scheduled_changes::cancelled_at.is_null())
+        .filter(scheduled_changes::scheduled_at.le(now));
+    feature_flags::table
+        .filter(feature_flags::name.eq_any(due.select(scheduled_changes::flag_name)))
+        .order(feature_flags::name)
+        .limit(limit)
+        .select(feature_flags::name)
+        .for_update()
+        .skip_locked()
+        .load(conn)
+        .await
 }

@@ -3,8 +3,10 @@
 use std::path::Path;
 
 use diesel::{
-    ConnectionError, ConnectionResult, ExpressionMethods, QueryDsl, QueryResult,
+    ConnectionError, ConnectionResult, ExpressionMethods, QueryDsl, QueryResult, QueryableByName,
     connection::{AnsiTransactionManager, Connection as _, SimpleConnection as _},
+    sql_query,
+    sql_types::BigInt,
     sqlite::SqliteConnection,
 };
 use diesel_async::{
@@ -89,4 +91,22 @@ pub(crate) async fn expired_overrides(conn: &mut AsyncSqliteConnection, now: At,
         .select(user_flag_overrides::id)
         .load(conn)
         .await
+}
+
+#[derive(QueryableByName)]
+struct DataVersion {
+    #[diesel(sql_type = BigInt)]
+    data_version: i64,
+}
+
+/// A connection of its own.
+pub(crate) async fn open(path: &Path) -> Result<AsyncSqliteConnection> {
+    let unavailable = |error: ConnectionError| StoreError::Unavailable(error.to_string());
+    connect(path.to_string_lossy().into_owned()).await.map_err(unavailable)
+}
+
+/// A number that differs from the last one seen by this connection if another connection has written since.
+pub(crate) async fn data_version(conn: &mut AsyncSqliteConnection) -> QueryResult<i64> {
+    let version: DataVersion = sql_query("PRAGMA data_version").get_result(conn).await?;
+    Ok(version.data_version)
 }

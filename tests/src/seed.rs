@@ -5,10 +5,10 @@ use flags_store::{Store, Tx, overrides, users};
 use serde_json::{Map, json};
 use uuid::Uuid;
 
-use super::app::author;
+use crate::app::author;
 
 /// A plain user of this e-mail.
-pub(crate) fn user(email: &str, now: Instant) -> users::UserRecord {
+pub fn user(email: &str, now: Instant) -> users::UserRecord {
     users::UserRecord {
         id: Uuid::now_v7(),
         email: email.to_owned(),
@@ -23,14 +23,14 @@ pub(crate) fn user(email: &str, now: Instant) -> users::UserRecord {
 }
 
 /// Inserts a user and returns their id.
-pub(crate) async fn insert_user(tx: &mut Tx, email: &str) -> Uuid {
+pub async fn insert_user(tx: &mut Tx, email: &str) -> Uuid {
     let user = user(email, tx.now());
     assert!(users::insert(tx, &user).await.unwrap());
     user.id
 }
 
 /// Inserts an override with the value `true`.
-pub(crate) async fn insert_override(tx: &mut Tx, user_id: Uuid, flag: &str, expires_at: Option<Instant>) {
+pub async fn insert_override(tx: &mut Tx, user_id: Uuid, flag: &str, expires_at: Option<Instant>) {
     let new = UserOverride {
         id: Uuid::now_v7(),
         user_id,
@@ -47,7 +47,7 @@ pub(crate) async fn insert_override(tx: &mut Tx, user_id: Uuid, flag: &str, expi
 }
 
 /// Puts in `count` users with an override each of the flag `f` whose end lies in the past.
-pub(crate) async fn expired_overrides(store: &Store, count: usize) {
+pub async fn expired_overrides(store: &Store, count: usize) {
     let past = Instant::parse("2020-01-01T00:00:00Z").unwrap();
     let mut tx = store.begin(past).await.unwrap();
     for number in 0..count {

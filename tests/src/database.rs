@@ -2,28 +2,29 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use diesel::{Connection as _, SqliteConnection, connection::SimpleConnection as _};
 use flags_store::{DatabaseUrl, Store};
 use tempfile::TempDir;
 use tokio::sync::{Mutex, OnceCell};
 
-use super::cluster::{self, Cluster};
+use crate::cluster::{self, Cluster};
 
 /// Which database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub enum Kind {
     Sqlite,
     Postgres,
 }
 
 /// A database of one test's own, gone with it.
-pub(crate) struct Database {
-    pub(crate) url: String,
+pub struct Database {
+    pub url: String,
     _folder: Option<TempDir>,
 }
 
 impl Database {
     /// An empty one.
-    pub(crate) async fn empty(kind: Kind) -> Self {
+    pub async fn empty(kind: Kind) -> Self {
         match kind {
             Kind::Sqlite => {
                 let folder = TempDir::with_prefix("flags-sqlite-").expect("a temporary folder");
@@ -35,7 +36,7 @@ impl Database {
     }
 
     /// One with the present schema.
-    pub(crate) async fn migrated(kind: Kind) -> Self {
+    pub async fn migrated(kind: Kind) -> Self {
         if kind == Kind::Postgres {
             return Self { url: create(cluster::shared(), migrated_template().await).await, _folder: None };
         }
@@ -44,11 +45,11 @@ impl Database {
         database
     }
 
-    pub(crate) fn database_url(&self) -> DatabaseUrl {
+    pub fn database_url(&self) -> DatabaseUrl {
         self.url.parse().expect("a database URL")
     }
 
-    pub(crate) async fn store(&self) -> Store {
+    pub async fn store(&self) -> Store {
         Store::open(&self.database_url()).await.expect("the database opens")
     }
 }
@@ -69,7 +70,7 @@ async fn migrated_template() -> &'static str {
 }
 
 /// Creates a database in `cluster` and returns its URL.
-pub(crate) async fn create(cluster: &Cluster, template: &str) -> String {
+pub async fn create(cluster: &Cluster, template: &str) -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     // A template cannot be copied while another copy is under way.
     static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
@@ -80,13 +81,24 @@ pub(crate) async fn create(cluster: &Cluster, template: &str) -> String {
 }
 
 /// Runs a statement over a connection of its own.
-pub(crate) async fn execute(url: &str, sql: &str) {
+pub async fn execute(url: &str, sql: &str) {
     let client = connect(url).await;
     client.batch_execute(sql).await.unwrap_or_else(|e| panic!("{sql}: {e}"));
 }
 
+/// Runs a statement past the application, on either database.
+pub async fn tamper(url: &str, sql: &str) {
+    match url.strip_prefix("sqlite://") {
+        None => execute(url, sql).await,
+        Some(path) => {
+            let mut conn = SqliteConnection::establish(path).expect("the file opens");
+            conn.batch_execute(&format!("PRAGMA busy_timeout = 5000; {sql}")).unwrap_or_else(|e| panic!("{sql}: {e}"));
+        }
+    }
+}
+
 /// The first column of what a query gives, as text.
-pub(crate) async fn query(url: &str, sql: &str) -> Vec<Option<String>> {
+pub async fn query(url: &str, sql: &str) -> Vec<Option<String>> {
     let client = connect(url).await;
     let messages = client.simple_query(sql).await.unwrap_or_else(|e| panic!("{sql}: {e}"));
     let rows = messages.into_iter().filter_map(|message| match message {

@@ -2,7 +2,7 @@
 
 use std::{net::TcpListener, sync::Arc};
 
-use flags_api::{App, Settings, serve};
+use flags_api::{App, Settings, StreamLimits, serve};
 use flags_domain::Instant;
 use flags_service::{
     Core, ManualClock,
@@ -17,46 +17,53 @@ use serde_json::{Value, json};
 use tokio::sync::Notify;
 use uuid::Uuid;
 
-use super::{
+use crate::{
     caller::Caller,
     database::{Database, Kind},
 };
 
 /// When the clock of every test begins.
-pub(crate) const BEGINNING: &str = "2030-01-01T00:00:00Z";
+pub const BEGINNING: &str = "2030-01-01T00:00:00Z";
 
 /// A server in this process.
-pub(crate) struct TestApp {
-    pub(crate) admin: Caller,
-    pub(crate) nobody: Caller,
-    pub(crate) core: Core,
-    pub(crate) replica: Arc<Replica>,
-    pub(crate) clock: Arc<ManualClock>,
+pub struct TestApp {
+    pub admin: Caller,
+    pub nobody: Caller,
+    pub core: Core,
+    pub replica: Arc<Replica>,
+    pub clock: Arc<ManualClock>,
     /// Gone with this.
-    _database: Database,
+    pub database: Database,
     feed: tokio::task::JoinHandle<()>,
     server: actix_web::dev::ServerHandle,
     base: String,
+    pub app: App,
 }
 
 impl Drop for TestApp {
     fn drop(&mut self) {
         self.feed.abort();
+        // Streams would keep the server from ending.
+        self.app.begin_shutdown();
         let server = self.server.clone();
         tokio::spawn(async move { server.stop(false).await });
     }
 }
 
-pub(crate) fn author() -> Author {
+pub fn author() -> Author {
     Author { actor: "system:test".to_owned(), request_id: None }
 }
 
 impl TestApp {
-    pub(crate) async fn start(kind: Kind) -> Self {
+    pub async fn start(kind: Kind) -> Self {
         Self::start_with(kind, false).await
     }
 
-    pub(crate) async fn start_with(kind: Kind, show_reasons_to_users: bool) -> Self {
+    pub async fn start_with(kind: Kind, show_reasons_to_users: bool) -> Self {
+        Self::start_limited(kind, show_reasons_to_users, StreamLimits::default()).await
+    }
+
+    pub async fn start_limited(kind: Kind, show_reasons_to_users: bool, streams: StreamLimits) -> Self {
         let database = Database::migrated(kind).await;
         let store = database.store().await;
         let clock = Arc::new(ManualClock::new(Instant::parse(BEGINNING).expect("an instant")));
@@ -65,8 +72,9 @@ impl TestApp {
         let core = Core::new(store.clone(), clock.clone()).with_replica(Arc::clone(&replica), Arc::clone(&bell));
         let feed = Feed { store, replica: Arc::clone(&replica), bell, clock: clock.clone() };
         let feed = tokio::spawn(feed.run());
-        let settings = Settings { show_reasons_to_users, metrics_with_api: true, workers: 1 };
+        let settings = Settings { show_reasons_to_users, metrics_with_api: true, workers: 1, streams };
         let app = App::new(&core, &replica, None, settings);
+        let shown = app.clone();
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let base = format!("http://{}", listener.local_addr().expect("an address"));
         let server = serve(&app, listener).expect("a server");
@@ -74,21 +82,21 @@ impl TestApp {
         tokio::spawn(server);
         let token = make_token(&core, Grant::Role(Role::Admin), None, None).await;
         let (admin, nobody) = (Caller::new(&base, Some(&token)), Caller::new(&base, None));
-        Self { admin, nobody, core, replica, clock, _database: database, feed, server: handle, base }
+        Self { admin, nobody, core, replica, clock, database, feed, server: handle, base, app: shown }
     }
 
     /// Puts the clock to an instant of the year 2030, such as `01-01T00:00:05Z`.
-    pub(crate) fn clock_to(&self, instant: &str) {
+    pub fn clock_to(&self, instant: &str) {
         self.clock.set(Instant::parse(&format!("2030-{instant}")).expect("an instant"));
     }
 
     /// A caller with a token of its own.
-    pub(crate) async fn caller(&self, grant: Grant, user_id: Option<Uuid>, expires_at: Option<Instant>) -> Caller {
+    pub async fn caller(&self, grant: Grant, user_id: Option<Uuid>, expires_at: Option<Instant>) -> Caller {
         Caller::new(&self.base, Some(&make_token(&self.core, grant, user_id, expires_at).await))
     }
 
     /// A user with this name, attributes and role, as `(id, caller)`.
-    pub(crate) async fn user_with(&self, name: &str, role: &str, attributes: Value) -> (String, Caller) {
+    pub async fn user_with(&self, name: &str, role: &str, attributes: Value) -> (String, Caller) {
         let body = json!({"email": format!("{name}@example.com"), "role": role, "attributes": attributes});
         let id = self.admin.post("/api/admin/users", &body).await.expect(201).json()["id"]
             .as_str()
@@ -100,31 +108,33 @@ impl TestApp {
     }
 
     /// A plain user with this name.
-    pub(crate) async fn user(&self, name: &str) -> (String, Caller) {
+    pub async fn user(&self, name: &str) -> (String, Caller) {
         self.user_with(name, "user", json!({})).await
     }
 
     /// A flag from what it needs.
-    pub(crate) async fn flag(&self, definition: Value) -> Value {
+    pub async fn flag(&self, definition: Value) -> Value {
         self.admin.post("/api/admin/feature-flags", &definition).await.expect(201).json()
     }
 
     /// A boolean flag that serves `false`.
-    pub(crate) async fn boolean_flag(&self, name: &str) {
+    pub async fn boolean_flag(&self, name: &str) {
         self.flag(json!({"name": name, "flag_type": "boolean"})).await;
     }
 
     /// The specification's service.
-    pub(crate) fn override_service(&self) -> UserFlagOverrideService {
+    pub fn override_service(&self) -> UserFlagOverrideService {
         let evaluation = Evaluation::new(self.core.clone(), Arc::clone(&self.replica));
         UserFlagOverrideService::new(self.core.clone(), evaluation)
     }
 
     /// The log, as `(revision, action, entity)` in order.
-    pub(crate) async fn log(&self) -> Vec<(i64, String, String)> {
+    pub async fn log(&self) -> Vec<(i64, String, String)> {
         let mut conn = self.core.store().conn().await.expect("a connection");
-        let rows = flags_store::log::read_after(&mut conn, 0, 100_000).await.expect("a log");
-        rows.into_iter().map(|r| (r.revision, r.action.as_str().to_owned(), r.entity.as_str().to_owned())).collect()
+        let (_, rows) = flags_store::log::read_on(&mut conn, 0, 100_000).await.expect("a log");
+        rows.into_iter()
+            .map(|r| (r.summary.revision, r.summary.action.as_str().to_owned(), r.summary.entity.as_str().to_owned()))
+            .collect()
     }
 }
 
@@ -135,11 +145,11 @@ async fn make_token(core: &Core, grant: Grant, user_id: Option<Uuid>, expires_at
 }
 
 /// The path of a user's overrides.
-pub(crate) fn overrides_of(user_id: &str) -> String {
+pub fn overrides_of(user_id: &str) -> String {
     format!("/api/admin/users/{user_id}/flag-overrides")
 }
 
 /// The path of one override.
-pub(crate) fn override_at(user_id: &str, flag: &str) -> String {
+pub fn override_at(user_id: &str, flag: &str) -> String {
     format!("/api/admin/users/{user_id}/flag-overrides/{flag}")
 }

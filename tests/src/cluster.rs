@@ -15,7 +15,7 @@ use std::{
 use tempfile::TempDir;
 
 /// A running cluster.
-pub(crate) struct Cluster {
+pub struct Cluster {
     folder: TempDir,
     shell: Child,
     /// The shell ends the cluster when this is dropped.
@@ -23,7 +23,7 @@ pub(crate) struct Cluster {
 }
 
 /// The cluster that most tests share, each with a database of its own. It ends with this process.
-pub(crate) fn shared() -> &'static Cluster {
+pub fn shared() -> &'static Cluster {
     static SHARED: OnceLock<Cluster> = OnceLock::new();
     SHARED.get_or_init(|| {
         Cluster::start(&["-c", "fsync=off", "-c", "synchronous_commit=off", "-c", "full_page_writes=off"])
@@ -32,7 +32,7 @@ pub(crate) fn shared() -> &'static Cluster {
 
 impl Cluster {
     /// Makes and starts a cluster with these further options.
-    pub(crate) fn start(options: &[&str]) -> Self {
+    pub fn start(options: &[&str]) -> Self {
         let folder = tempfile::Builder::new().prefix("flags-pg-").tempdir().expect("a temporary folder");
         hand_over(folder.path());
         let data = folder.path().join("data");
@@ -48,7 +48,7 @@ impl Cluster {
     }
 
     /// Starts the server on the data that is there, and waits until it answers.
-    pub(crate) fn launch(&mut self, options: &[&str]) {
+    pub fn launch(&mut self, options: &[&str]) {
         let _ = self.shell.wait();
         let data = self.folder.path().join("data");
         let server = format!(
@@ -81,19 +81,19 @@ impl Cluster {
     }
 
     /// The URL of a database in this cluster.
-    pub(crate) fn url(&self, database: &str) -> String {
+    pub fn url(&self, database: &str) -> String {
         let socket = self.folder.path().display().to_string().replace('/', "%2F");
         format!("postgres://postgres@{socket}/{database}")
     }
 
     /// The process id of the server that all its other processes descend from.
-    pub(crate) fn pid(&self) -> i32 {
+    pub fn pid(&self) -> i32 {
         let file = fs::read_to_string(self.folder.path().join("data/postmaster.pid")).expect("the server runs");
         file.lines().next().and_then(|line| line.parse().ok()).expect("a process id")
     }
 
     /// All processes of the server.
-    pub(crate) fn pids(&self) -> Vec<i32> {
+    pub fn pids(&self) -> Vec<i32> {
         let parent = self.pid();
         let children =
             Command::new("ps").args(["-o", "pid=", "--ppid", &parent.to_string()]).output().expect("ps runs");
@@ -102,7 +102,7 @@ impl Cluster {
     }
 
     /// Stops the server, ending the connections it has, and waits until it is gone.
-    pub(crate) fn shut_down(&mut self) {
+    pub fn shut_down(&mut self) {
         self._lifeline = None;
         let _ = self.shell.wait();
     }

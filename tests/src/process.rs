@@ -6,10 +6,10 @@ use std::{
     process::{Child, Command, ExitStatus, Output, Stdio},
 };
 
-use super::caller::Caller;
+use crate::caller::Caller;
 
 /// A binary of this workspace. The test command builds them before the tests, so none is stale.
-pub(crate) fn binary(name: &str) -> PathBuf {
+pub fn binary(name: &str) -> PathBuf {
     let mut folder = std::env::current_exe().expect("this program has a path");
     folder.pop();
     if folder.ends_with("deps") {
@@ -21,12 +21,12 @@ pub(crate) fn binary(name: &str) -> PathBuf {
 }
 
 /// Runs a binary to its end.
-pub(crate) fn run(name: &str, arguments: &[&str]) -> Output {
+pub fn run(name: &str, arguments: &[&str]) -> Output {
     Command::new(binary(name)).args(arguments).output().expect("the binary runs")
 }
 
 /// What a run that must succeed printed, without the last line feed.
-pub(crate) fn output_of(name: &str, arguments: &[&str]) -> String {
+pub fn output_of(name: &str, arguments: &[&str]) -> String {
     let output = run(name, arguments);
     assert!(output.status.success(), "{name} {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).expect("UTF-8").trim_end().to_owned()
@@ -34,7 +34,7 @@ pub(crate) fn output_of(name: &str, arguments: &[&str]) -> String {
 
 /// Asserts that a run fails with exit code 1 and one line that holds `part`.
 #[track_caller]
-pub(crate) fn fails_with(name: &str, arguments: &[&str], part: &str) {
+pub fn fails_with(name: &str, arguments: &[&str], part: &str) {
     let output = run(name, arguments);
     let text = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{text}");
@@ -43,14 +43,14 @@ pub(crate) fn fails_with(name: &str, arguments: &[&str], part: &str) {
 }
 
 /// A process that listens on a port of its own.
-pub(crate) struct Running {
+pub struct Running {
     child: Child,
-    pub(crate) base: String,
+    pub base: String,
 }
 
 impl Running {
     /// Starts a binary that says where it listens.
-    pub(crate) fn start(name: &str, arguments: &[&str]) -> Self {
+    pub fn start(name: &str, arguments: &[&str]) -> Self {
         let mut child = Command::new(binary(name))
             .args(arguments)
             .args(["--bind", "127.0.0.1:0"])
@@ -67,26 +67,26 @@ impl Running {
     }
 
     /// A server on this database.
-    pub(crate) fn server(url: &str) -> Self {
+    pub fn server(url: &str) -> Self {
         Self::start("server", &["--database-url", url])
     }
 
-    pub(crate) fn caller(&self, token: &str) -> Caller {
+    pub fn caller(&self, token: &str) -> Caller {
         Caller::new(&self.base, Some(token))
     }
 
-    pub(crate) fn pid(&self) -> i32 {
+    pub fn pid(&self) -> i32 {
         i32::try_from(self.child.id()).expect("a process id")
     }
 
     /// Asks it to stop, and waits until it has.
-    pub(crate) fn stop(mut self) -> ExitStatus {
+    pub fn stop(mut self) -> ExitStatus {
         signal("TERM", self.pid());
         self.child.wait().expect("it ends")
     }
 
     /// Ends it at once, in whatever it is doing.
-    pub(crate) fn kill(mut self) {
+    pub fn kill(mut self) {
         signal("KILL", self.pid());
         let _ = self.child.wait();
     }
@@ -103,12 +103,12 @@ impl Drop for Running {
 }
 
 /// Sends a signal to one process.
-pub(crate) fn signal(name: &str, pid: i32) {
+pub fn signal(name: &str, pid: i32) {
     let sent = Command::new("kill").args([format!("-{name}"), pid.to_string()]).status().expect("kill runs");
     assert!(sent.success(), "cannot send {name} to {pid}");
 }
 
 /// Makes an admin's token on the command line.
-pub(crate) fn admin_token(url: &str) -> String {
+pub fn admin_token(url: &str) -> String {
     output_of("server", &["token", "create", "--database-url", url, "--name", "test", "--role", "admin"])
 }

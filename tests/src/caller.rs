@@ -6,42 +6,46 @@ use reqwest::{
 };
 use serde_json::Value;
 
+use crate::events::Events;
+
 /// Sends requests to one server with one credential, or none.
 #[derive(Clone)]
-pub(crate) struct Caller {
+pub struct Caller {
     base: String,
     token: Option<String>,
     client: reqwest::Client,
+    /// Without a limit on how long an answer may take to its end.
+    streaming: reqwest::Client,
 }
 
 /// An answer, read to the end.
 #[derive(Debug)]
-pub(crate) struct Reply {
-    pub(crate) status: StatusCode,
-    pub(crate) headers: HeaderMap,
-    pub(crate) text: String,
+pub struct Reply {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub text: String,
 }
 
 impl Reply {
     /// The body as JSON; null if there is none.
-    pub(crate) fn json(&self) -> Value {
+    pub fn json(&self) -> Value {
         serde_json::from_str(&self.text).unwrap_or_default()
     }
 
-    pub(crate) fn header(&self, name: &str) -> &str {
+    pub fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", |value| value.to_str().expect("text"))
     }
 
     /// Panics unless the status is this one.
     #[track_caller]
-    pub(crate) fn expect(self, status: u16) -> Self {
+    pub fn expect(self, status: u16) -> Self {
         assert_eq!(self.status.as_u16(), status, "{}", self.text);
         self
     }
 
     /// Panics unless it is a problem with this status and code, shaped as the contract says.
     #[track_caller]
-    pub(crate) fn expect_problem(self, status: u16, code: &str) -> Value {
+    pub fn expect_problem(self, status: u16, code: &str) -> Value {
         let reply = self.expect(status);
         let body = reply.json();
         assert_eq!(body["code"], code, "{}", reply.text);
@@ -55,7 +59,7 @@ impl Reply {
 
     /// Panics unless it is a 422 whose first violation points here with this code.
     #[track_caller]
-    pub(crate) fn expect_violation(self, pointer: &str, code: &str) {
+    pub fn expect_violation(self, pointer: &str, code: &str) {
         let body = self.expect(422).json();
         assert_eq!(
             (&body["errors"][0]["pointer"], &body["errors"][0]["code"]),
@@ -66,18 +70,19 @@ impl Reply {
 }
 
 impl Caller {
-    pub(crate) fn new(base: &str, token: Option<&str>) -> Self {
+    pub fn new(base: &str, token: Option<&str>) -> Self {
         let client = reqwest::Client::builder().timeout(std::time::Duration::from_secs(30)).build().expect("a client");
-        Self { base: base.to_owned(), token: token.map(ToOwned::to_owned), client }
+        let streaming = reqwest::Client::builder().build().expect("a client");
+        Self { base: base.to_owned(), token: token.map(ToOwned::to_owned), client, streaming }
     }
 
     /// The same caller at another server.
-    pub(crate) fn at(&self, base: &str) -> Self {
+    pub fn at(&self, base: &str) -> Self {
         Self { base: base.to_owned(), ..self.clone() }
     }
 
     /// Sends a request; an error means that no answer came.
-    pub(crate) async fn try_send(
+    pub async fn try_send(
         &self,
         method: Method,
         path: &str,
@@ -100,41 +105,52 @@ impl Caller {
         Ok(Reply { status, headers, text: response.text().await? })
     }
 
-    pub(crate) async fn send(
-        &self,
-        method: Method,
-        path: &str,
-        headers: &[(&str, &str)],
-        body: Option<Vec<u8>>,
-    ) -> Reply {
+    pub async fn send(&self, method: Method, path: &str, headers: &[(&str, &str)], body: Option<Vec<u8>>) -> Reply {
         let sent = self.try_send(method.clone(), path, headers, body).await;
         sent.unwrap_or_else(|e| panic!("{method} {path}: {e:?}"))
     }
 
     /// Sends JSON with further headers.
-    pub(crate) async fn json(&self, method: Method, path: &str, headers: &[(&str, &str)], body: &Value) -> Reply {
+    pub async fn json(&self, method: Method, path: &str, headers: &[(&str, &str)], body: &Value) -> Reply {
         let mut all = vec![("content-type", "application/json")];
         all.extend_from_slice(headers);
         self.send(method, path, &all, Some(body.to_string().into_bytes())).await
     }
 
-    pub(crate) async fn get(&self, path: &str) -> Reply {
+    /// Opens a stream of events; panics unless the answer is one.
+    pub async fn stream(&self, path: &str, headers: &[(&str, &str)]) -> Events {
+        self.try_stream(path, headers).await.unwrap_or_else(|e| panic!("{path}: {e:?}"))
+    }
+
+    /// Opens a stream of events; an error means that no answer came.
+    pub async fn try_stream(&self, path: &str, headers: &[(&str, &str)]) -> reqwest::Result<Events> {
+        let mut request = self.streaming.get(format!("{}{path}", self.base));
+        if let Some(token) = &self.token {
+            request = request.bearer_auth(token);
+        }
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        Ok(Events::new(request.send().await?.error_for_status()?))
+    }
+
+    pub async fn get(&self, path: &str) -> Reply {
         self.send(Method::GET, path, &[], None).await
     }
 
-    pub(crate) async fn post(&self, path: &str, body: &Value) -> Reply {
+    pub async fn post(&self, path: &str, body: &Value) -> Reply {
         self.json(Method::POST, path, &[], body).await
     }
 
-    pub(crate) async fn put(&self, path: &str, body: &Value) -> Reply {
+    pub async fn put(&self, path: &str, body: &Value) -> Reply {
         self.json(Method::PUT, path, &[], body).await
     }
 
-    pub(crate) async fn patch(&self, path: &str, body: &Value) -> Reply {
+    pub async fn patch(&self, path: &str, body: &Value) -> Reply {
         self.json(Method::PATCH, path, &[], body).await
     }
 
-    pub(crate) async fn delete(&self, path: &str) -> Reply {
+    pub async fn delete(&self, path: &str) -> Reply {
         self.send(Method::DELETE, path, &[], None).await
     }
 }

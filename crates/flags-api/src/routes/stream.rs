@@ -1,0 +1,103 @@
+//! Server-sent events: a user's own flag values, and all changes.
+
+use std::future::{Ready, ready};
+
+use actix_web::{
+    FromRequest, HttpRequest,
+    dev::Payload,
+    http::Method,
+    web::{self, Data},
+};
+use flags_domain::Violation;
+use flags_service::cursor::Cursor;
+
+use super::{Routes, answer::Answer};
+use crate::{
+    app::App,
+    auth::{FollowChanges, FollowOwnFlags, Require},
+    problem::{Problem, ProblemResponse},
+    streams::{ChangeEvent, ChangeStream, EventStream as _, OwnFlagStream, head_only, read_cursor},
+};
+
+pub(super) fn routes(routes: &mut Routes) {
+    routes.add::<__path_my_flag_stream>(web::to(my_flag_stream));
+    routes.add::<__path_change_stream>(web::to(change_stream));
+}
+
+/// Where the client stands: `Last-Event-ID`, which browsers send by themselves, or else `?cursor=`.
+struct Position(Option<Cursor>);
+
+impl FromRequest for Position {
+    type Error = Problem;
+    type Future = Ready<Result<Self, Problem>>;
+
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        ready(position(request).map(Self))
+    }
+}
+
+fn position(request: &HttpRequest) -> Result<Option<Cursor>, Problem> {
+    let mut cursor = None;
+    for (name, value) in form_urlencoded::parse(request.query_string().as_bytes()) {
+        if name != "cursor" {
+            let detail = "this operation takes the parameter cursor only";
+            return Err(Violation::new(format!("/{name}"), "unknown_parameter", detail).into());
+        }
+        cursor = read_cursor(Some(&value));
+    }
+    let Some(last) = request.headers().get("Last-Event-ID") else { return Ok(cursor) };
+    Ok(read_cursor(last.to_str().ok()))
+}
+
+/// My flag values, as they change
+///
+/// Events `snapshot` (all values, in place of what the client has), `change` (the values that changed, whole), `heartbeat`
+/// every 15 s, `bye`. Their `id` is the position to go on from by `Last-Event-ID` or `?cursor=`.
+#[utoipa::path(
+    get, path = "/api/flags/stream", tag = "my flags", operation_id = "stream_my_flags",
+    params(
+        ("cursor" = Option<String>, Query, description = "`id` of the last event seen"),
+        ("Last-Event-ID" = Option<String>, Header, description = "The same; goes before `cursor`"),
+        ("Flags-Min-Revision" = Option<String>, Header),
+    ),
+    responses((status = 200, body = String, content_type = "text/event-stream"), (status = "default", response = ProblemResponse)),
+)]
+async fn my_flag_stream(
+    caller: Require<FollowOwnFlags>,
+    app: Data<App>,
+    position: Position,
+    request: HttpRequest,
+) -> Answer {
+    if request.method() == Method::HEAD {
+        return Ok(head_only());
+    }
+    // What is known of the user may have been looked up before the latest change of theirs.
+    let as_of = app.evaluation.replica().revision().number;
+    let (credential, user) = caller.granted;
+    let user = app.evaluation.user(user.id).await?.ok_or_else(Problem::unauthorized)?;
+    Ok(OwnFlagStream::open(&app, (credential, user), as_of, position.0)?.into_response())
+}
+
+/// All changes, as they happen
+///
+/// For admin screens: what was changed, not to what. Events `snapshot` (read everything anew), `change`, `heartbeat`, `bye`.
+#[utoipa::path(
+    get, path = "/api/admin/stream", tag = "system", operation_id = "stream_changes",
+    params(
+        ("cursor" = Option<String>, Query, description = "`id` of the last event seen"),
+        ("Last-Event-ID" = Option<String>, Header, description = "The same; goes before `cursor`"),
+        ("Flags-Min-Revision" = Option<String>, Header),
+    ),
+    responses((status = 200, body = ChangeEvent, content_type = "text/event-stream"), (status = "default", response = ProblemResponse)),
+)]
+async fn change_stream(
+    caller: Require<FollowChanges>,
+    app: Data<App>,
+    position: Position,
+    request: HttpRequest,
+) -> Answer {
+    if request.method() == Method::HEAD {
+        return Ok(head_only());
+    }
+    Ok(ChangeStream::open(&app, caller.granted, position.0)?.into_response())
+}

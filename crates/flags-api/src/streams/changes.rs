@@ -1,0 +1,159 @@
+//! The stream of all changes, for admins: what was changed, not to what.
+
+use actix_web::web::{Bytes, Data};
+use flags_service::{
+    cursor::Cursor,
+    replica::{RecentChange, RecentCommit, View},
+};
+use flags_store::log::Revision;
+use serde::Serialize;
+use tokio::sync::watch;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use super::{
+    EventStream,
+    connection::{Connection, Due},
+};
+use crate::{
+    app::App,
+    auth::{Credential, Follows},
+    problem::Problem,
+};
+
+/// Bytes that are written at once; the rest comes when the client has read them.
+const PORTION: usize = 64 * 1024;
+
+/// All changes of one revision.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct ChangeEvent<'c> {
+    /// `<epoch>:<number>`
+    revision: String,
+    changes: Vec<ChangedThing<'c>>,
+}
+
+/// One thing that was changed.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct ChangedThing<'c> {
+    /// `user`, `flag`, `scheduled_change`, `override` or `api_token`.
+    entity: &'c str,
+    /// `created`, `updated`, `deleted`, `expired`, `archived`, `restored`, `cancelled`, `applied` or `revoked`.
+    action: &'c str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    flag_name: Option<&'c str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user_id: Option<Uuid>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<Uuid>,
+    /// Who did it: `user:<id>`, `token:<id>` or `system:<name>`.
+    actor: &'c str,
+}
+
+impl<'c> From<&'c RecentChange> for ChangedThing<'c> {
+    fn from(change: &'c RecentChange) -> Self {
+        Self {
+            entity: change.entity.as_str(),
+            action: change.action.as_str(),
+            flag_name: change.flag_name.as_deref(),
+            user_id: change.user_id,
+            id: change.id,
+            actor: &change.actor,
+        }
+    }
+}
+
+/// All changes, event by event.
+pub(crate) struct ChangeStream {
+    connection: Connection,
+    signal: watch::Receiver<i64>,
+    cursor: Option<Cursor>,
+    generation: Option<u64>,
+}
+
+/// Whether the client is told everything.
+enum Pulled {
+    UpToDate,
+    /// There is more, once it has read this.
+    More,
+    Revoked,
+}
+
+impl ChangeStream {
+    /// A stream that goes on from `cursor` if it can.
+    pub(crate) fn open(app: &Data<App>, credential: Credential, cursor: Option<Cursor>) -> Result<Self, Problem> {
+        let connection = Connection::open(app, Follows::Changes, credential)?;
+        let signal = app.evaluation.replica().hub().subscribe_to_all();
+        Ok(Self { connection, signal, cursor, generation: None })
+    }
+
+    fn pull(&mut self, out: &mut String) -> Pulled {
+        let app = self.connection.app.clone();
+        let view = app.evaluation.replica().read();
+        let now = app.evaluation.now();
+        if !self.connection.credential().is_live(&view, now) {
+            return Pulled::Revoked;
+        }
+        let same = self.generation.replace(view.generation()).is_none_or(|before| before == view.generation());
+        let known = self.cursor.filter(|cursor| same && cursor.revision.epoch == view.revision().epoch);
+        let at = |number| Cursor { revision: Revision { number, ..view.revision() }, evaluated_at: now };
+        let Some(commits) = known.and_then(|cursor| view.commits_after(cursor.revision.number)) else {
+            self.write_snapshot(out, &view, &at(view.revision().number));
+            return Pulled::UpToDate;
+        };
+        for commit in commits {
+            if out.len() >= PORTION {
+                return Pulled::More;
+            }
+            let here = at(commit.revision);
+            self.connection.write(out, "change", Some(&here), &show(commit, &here));
+            self.cursor = Some(here);
+        }
+        self.cursor = Some(at(view.revision().number));
+        Pulled::UpToDate
+    }
+
+    /// Says that everything must be read anew: from here on changes are told.
+    fn write_snapshot(&mut self, out: &mut String, view: &View<'_>, here: &Cursor) {
+        let stale = self.connection.app.evaluation.replica().is_stale();
+        self.connection.told(stale);
+        let data = format!("{{\"revision\":\"{}\",\"stale\":{stale}}}", view.revision());
+        self.connection.write(out, "snapshot", Some(here), &data);
+        self.cursor = Some(*here);
+    }
+}
+
+fn show(commit: &RecentCommit, here: &Cursor) -> String {
+    let changes = commit.changes.iter().map(ChangedThing::from).collect();
+    // A struct of texts, ids and lists can always be written.
+    serde_json::to_string(&ChangeEvent { revision: here.revision.to_string(), changes }).unwrap_or_default()
+}
+
+impl EventStream for ChangeStream {
+    async fn next(&mut self) -> Option<Bytes> {
+        loop {
+            let due = match self.connection.due().await {
+                Due::Ended => return None,
+                Due::End(bye) => return Some(bye.into()),
+                due => due,
+            };
+            self.signal.mark_unchanged();
+            let mut out = String::new();
+            let pulled = self.pull(&mut out);
+            if matches!(pulled, Pulled::Revoked)
+                && let Due::End(bye) = self.connection.end("revoked")
+            {
+                return Some(bye.into());
+            }
+            if let (Pulled::UpToDate, Due::Heartbeat, Some(cursor)) = (pulled, due, self.cursor) {
+                self.connection.write_heartbeat(&mut out, &cursor);
+            }
+            if !out.is_empty() {
+                return Some(out.into());
+            }
+            let signal = &mut self.signal;
+            // The sender is the hub's, which lives as long as the application.
+            let woken = async { _ = signal.changed().await };
+            self.connection.wait(woken, None).await;
+        }
+    }
+}

@@ -1,0 +1,245 @@
+//! What every stream has: a place among the open ones, a heartbeat, a credential that must stay valid, and an end.
+
+use std::{
+    net::TcpListener,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use actix_web::web::Data;
+use flags_domain::Instant;
+use metrics::{counter, gauge};
+use rand::RngExt as _;
+use socket2::SockRef;
+use tokio::{
+    sync::watch,
+    time::{Instant as Moment, sleep_until},
+};
+
+use super::event::{write_event, write_retry};
+use crate::{
+    app::App,
+    auth::{Credential, Follows},
+    metrics::{STREAM_EVENTS, STREAMS_OPEN},
+    problem::Problem,
+};
+
+/// Bytes that the kernel holds for a client that does not read, before it ends the connection. (It doubles them.)
+const SEND_BUFFER: usize = 64 * 1024;
+/// Longest that sent bytes may stay unacknowledged, or a client's window closed.
+const UNREAD_FOR: Duration = Duration::from_secs(30);
+
+/// Sets what ends connections whose clients do not read. Those that are accepted have it from the listener.
+pub(crate) fn limit_sockets(listener: &TcpListener) -> std::io::Result<()> {
+    let socket = SockRef::from(listener);
+    socket.set_send_buffer_size(SEND_BUFFER)?;
+    socket.set_tcp_user_timeout(Some(UNREAD_FOR))
+}
+
+/// How streams are bounded.
+#[derive(Clone, Debug)]
+pub struct StreamLimits {
+    /// Most streams at once.
+    pub most: usize,
+    /// Time between heartbeats.
+    pub heartbeat: Duration,
+    /// Ages between which streams end; clients connect again and spread over the servers.
+    pub age: (Duration, Duration),
+    /// Between which waits before they connect again clients are told to choose, in milliseconds.
+    pub retry: (u64, u64),
+}
+
+impl Default for StreamLimits {
+    fn default() -> Self {
+        Self {
+            most: 20_000,
+            heartbeat: Duration::from_secs(15),
+            age: (Duration::from_secs(30 * 60), Duration::from_secs(60 * 60)),
+            retry: (500, 3_000),
+        }
+    }
+}
+
+/// The streams of this process.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct OpenStreams {
+    own_flags: Arc<AtomicUsize>,
+    changes: Arc<AtomicUsize>,
+}
+
+impl OpenStreams {
+    fn of(&self, follows: Follows) -> &Arc<AtomicUsize> {
+        match follows {
+            Follows::OwnFlags => &self.own_flags,
+            Follows::Changes => &self.changes,
+        }
+    }
+
+    fn all(&self) -> usize {
+        self.own_flags.load(Ordering::Relaxed) + self.changes.load(Ordering::Relaxed)
+    }
+
+    /// Sets the gauge anew, as the exporter drops what is not.
+    #[expect(clippy::cast_precision_loss, reason = "counts stay far below 2^53")]
+    pub(crate) fn show(&self) {
+        for follows in [Follows::OwnFlags, Follows::Changes] {
+            gauge!(STREAMS_OPEN, "kind" => kind(follows)).set(self.of(follows).load(Ordering::Relaxed) as f64);
+        }
+    }
+}
+
+const fn kind(follows: Follows) -> &'static str {
+    match follows {
+        Follows::OwnFlags => "user",
+        Follows::Changes => "admin",
+    }
+}
+
+/// One client's connection.
+pub(super) struct Connection {
+    pub(super) app: Data<App>,
+    follows: Follows,
+    credential: Credential,
+    ready: watch::Receiver<bool>,
+    heartbeat_at: Moment,
+    ends_at: Moment,
+    /// Whether the client was last told that answers are stale.
+    told_stale: bool,
+    begun: bool,
+    ended: bool,
+    open: Arc<AtomicUsize>,
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// What a connection wants before anything else.
+pub(super) enum Due {
+    /// Nothing.
+    Nothing,
+    /// A heartbeat, after what is new.
+    Heartbeat,
+    /// The end; holds the last event.
+    End(String),
+    /// Nothing ever again.
+    Ended,
+}
+
+impl Connection {
+    /// Takes a place among the open streams, if there is one.
+    pub(super) fn open(app: &Data<App>, follows: Follows, credential: Credential) -> Result<Self, Problem> {
+        let limits = &app.settings.streams;
+        let open = Arc::clone(app.streams.of(follows));
+        open.fetch_add(1, Ordering::Relaxed);
+        let age = rand::rng().random_range(limits.age.0..=limits.age.1);
+        let now = Moment::now();
+        let this = Self {
+            app: app.clone(),
+            follows,
+            credential,
+            ready: app.readiness(),
+            heartbeat_at: now + limits.heartbeat,
+            ends_at: now + age,
+            told_stale: false,
+            begun: false,
+            ended: false,
+            open,
+        };
+        if app.streams.all() > limits.most {
+            return Err(Problem::unavailable("too_many_streams", "this server has all the streams it can have", "5"));
+        }
+        if !*this.ready.borrow() {
+            return Err(Problem::unavailable("shutting_down", "this server is stopping; another one answers", "1"));
+        }
+        Ok(this)
+    }
+
+    /// The credential, for a look at every pull.
+    pub(super) const fn credential(&self) -> &Credential {
+        &self.credential
+    }
+
+    /// What is due. The credential is looked at in full at every heartbeat.
+    pub(super) async fn due(&mut self) -> Due {
+        if self.ended {
+            return Due::Ended;
+        }
+        if !*self.ready.borrow() {
+            return self.end("shutdown");
+        }
+        let now = Moment::now();
+        if now >= self.ends_at {
+            return self.end("max_age");
+        }
+        if now >= self.heartbeat_at {
+            self.heartbeat_at = now + self.app.settings.streams.heartbeat;
+            if !self.credential.still_allows(self.follows, &self.app.evaluation).await {
+                return self.end("revoked");
+            }
+            return Due::Heartbeat;
+        }
+        // Whoever holds old values should know at once.
+        if self.app.evaluation.replica().is_stale() != self.told_stale { Due::Heartbeat } else { Due::Nothing }
+    }
+
+    /// The last event, for this reason.
+    pub(super) fn end(&mut self, reason: &'static str) -> Due {
+        self.ended = true;
+        let mut out = String::new();
+        self.write(&mut out, "bye", None, &format!("{{\"reason\":\"{reason}\"}}"));
+        Due::End(out)
+    }
+
+    /// Appends an event and counts it.
+    pub(super) fn write(
+        &mut self,
+        out: &mut String,
+        event: &'static str,
+        id: Option<&flags_service::cursor::Cursor>,
+        data: &str,
+    ) {
+        if !std::mem::replace(&mut self.begun, true) {
+            let (least, most) = self.app.settings.streams.retry;
+            write_retry(out, rand::rng().random_range(least..=most));
+        }
+        write_event(out, event, id, data);
+        counter!(STREAM_EVENTS, "kind" => kind(self.follows), "event" => event).increment(1);
+    }
+
+    /// Appends a heartbeat.
+    pub(super) fn write_heartbeat(&mut self, out: &mut String, at: &flags_service::cursor::Cursor) {
+        let stale = self.app.evaluation.replica().is_stale();
+        self.told_stale = stale;
+        let data = format!("{{\"revision\":\"{}\",\"stale\":{stale}}}", at.revision);
+        self.write(out, "heartbeat", Some(at), &data);
+    }
+
+    /// Notes what a snapshot said of staleness.
+    pub(super) const fn told(&mut self, stale: bool) {
+        self.told_stale = stale;
+    }
+
+    /// Waits until something is due, `woken` is over or the instant `until` has come.
+    pub(super) async fn wait(&mut self, woken: impl Future<Output = ()>, until: Option<Instant>) {
+        let evaluation = &self.app.evaluation;
+        let moved = async {
+            match until {
+                Some(until) => evaluation.wait_until(until).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = woken => {}
+            () = moved => {}
+            () = sleep_until(self.heartbeat_at.min(self.ends_at)) => {}
+            // The sender is the application's.
+            _ = self.ready.wait_for(|ready| !ready) => {}
+        }
+    }
+}

@@ -1,0 +1,42 @@
+//! The form of events (WHATWG HTML, section 9.2, server-sent events).
+
+use std::fmt::Write as _;
+
+use flags_service::cursor::Cursor;
+
+/// Appends an event. `data` must have no line feed, as JSON text has none.
+pub(super) fn write_event(out: &mut String, event: &str, id: Option<&Cursor>, data: &str) {
+    // Writing to a string cannot fail.
+    let _ = writeln!(out, "event: {event}");
+    if let Some(id) = id {
+        let _ = writeln!(out, "id: {id}");
+    }
+    let _ = write!(out, "data: {data}\n\n");
+}
+
+/// Appends how long the client is to wait before it connects again, in milliseconds.
+pub(super) fn write_retry(out: &mut String, millis: u64) {
+    let _ = write!(out, "retry: {millis}\n\n");
+}
+
+#[cfg(test)]
+mod tests {
+    use flags_domain::Instant;
+    use flags_store::log::Revision;
+    use uuid::Uuid;
+
+    use super::*;
+
+    #[test]
+    fn events_have_the_form_of_the_standard() {
+        let revision = Revision { epoch: Uuid::from_u128(1), number: 2 };
+        let cursor = Cursor { revision, evaluated_at: Instant::from_micros(3) };
+        let mut out = String::new();
+        write_retry(&mut out, 1500);
+        write_event(&mut out, "change", Some(&cursor), "{}");
+        write_event(&mut out, "bye", None, "{\"reason\":\"shutdown\"}");
+        let expected = "retry: 1500\n\nevent: change\nid: 00000000000000000000000000000001:2:3\ndata: {}\n\n\
+                        event: bye\ndata: {\"reason\":\"shutdown\"}\n\n";
+        assert_eq!(out, expected);
+    }
+}

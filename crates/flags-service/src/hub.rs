@@ -1,0 +1,165 @@
+//! Wakes streams: a signal for each user whose streams are open, one for all users, one for whoever wants every commit.
+//!
+//! A signal carries no news but the revision that last touched its hearers; they pull what is new from the replica. So a
+//! slow reader costs a position and never a queue, and a quiet one nothing.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use rustc_hash::{FxHashMap, FxHashSet};
+use tokio::sync::watch;
+use uuid::Uuid;
+
+/// All signals of a process.
+#[derive(Debug)]
+pub struct Hub {
+    everybody: watch::Sender<i64>,
+    every_commit: watch::Sender<i64>,
+    users: Mutex<FxHashMap<Uuid, watch::Sender<i64>>>,
+}
+
+/// Whom a commit concerns.
+#[derive(Debug, Default)]
+pub(crate) struct Concerned {
+    pub(crate) everybody: bool,
+    pub(crate) users: FxHashSet<Uuid>,
+}
+
+impl Default for Hub {
+    fn default() -> Self {
+        Self { everybody: watch::Sender::new(0), every_commit: watch::Sender::new(0), users: Mutex::default() }
+    }
+}
+
+impl Hub {
+    /// The signals of a user's stream. What came before this call must be looked for in the replica, after it.
+    pub fn subscribe(self: &Arc<Self>, user_id: Uuid) -> Subscription {
+        let mut users = self.users.lock();
+        let own = users.entry(user_id).or_insert_with(|| watch::Sender::new(0)).subscribe();
+        drop(users);
+        Subscription { hub: Arc::clone(self), user_id, everybody: self.everybody.subscribe(), own }
+    }
+
+    /// The signal of every commit.
+    pub fn subscribe_to_all(&self) -> watch::Receiver<i64> {
+        self.every_commit.subscribe()
+    }
+
+    /// Writes down whom a commit concerns, before anybody can see it, and wakes nobody yet.
+    pub(crate) fn note(&self, concerned: &Concerned, revision: i64) {
+        let note = |signal: &watch::Sender<i64>| {
+            signal.send_if_modified(|at| {
+                *at = revision;
+                false
+            });
+        };
+        if concerned.everybody {
+            note(&self.everybody);
+        }
+        if !concerned.users.is_empty() {
+            let users = self.users.lock();
+            concerned.users.iter().filter_map(|id| users.get(id)).for_each(note);
+        }
+    }
+
+    /// Wakes whom a commit concerns.
+    pub(crate) fn wake(&self, concerned: &Concerned, revision: i64) {
+        if concerned.everybody {
+            self.everybody.send_modify(|_| {});
+        } else if !concerned.users.is_empty() {
+            let users = self.users.lock();
+            for signal in concerned.users.iter().filter_map(|id| users.get(id)) {
+                signal.send_modify(|_| {});
+            }
+        }
+        self.every_commit.send_replace(revision);
+    }
+
+    /// Wakes every stream, though nothing was committed.
+    pub(crate) fn wake_all(&self) {
+        self.everybody.send_modify(|_| {});
+        self.every_commit.send_modify(|_| {});
+    }
+}
+
+/// What a user's stream listens to.
+#[derive(Debug)]
+pub struct Subscription {
+    hub: Arc<Hub>,
+    user_id: Uuid,
+    everybody: watch::Receiver<i64>,
+    own: watch::Receiver<i64>,
+}
+
+impl Subscription {
+    /// The revision that last touched this user, since the subscription.
+    pub fn touched_at(&self) -> i64 {
+        (*self.everybody.borrow()).max(*self.own.borrow())
+    }
+
+    /// Marks all signals as heard: [`woken`](Self::woken) waits for the next.
+    pub fn hear(&mut self) {
+        self.everybody.mark_unchanged();
+        self.own.mark_unchanged();
+    }
+
+    /// Waits for a signal.
+    pub async fn woken(&mut self) {
+        // The senders live as long as the hub, which this holds.
+        tokio::select! {
+            _ = self.everybody.changed() => {}
+            _ = self.own.changed() => {}
+        }
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        let mut users = self.hub.users.lock();
+        // This receiver still counts.
+        if users.get(&self.user_id).is_some_and(|signal| signal.receiver_count() <= 1) {
+            users.remove(&self.user_id);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn user(id: u128) -> Concerned {
+        Concerned { everybody: false, users: [Uuid::from_u128(id)].into_iter().collect() }
+    }
+
+    fn is_woken(subscription: &Subscription) -> bool {
+        subscription.everybody.has_changed().unwrap() || subscription.own.has_changed().unwrap()
+    }
+
+    #[test]
+    fn a_signal_reaches_those_concerned_and_nobody_else() {
+        let hub = Arc::new(Hub::default());
+        let (mut one, two) = (hub.subscribe(Uuid::from_u128(1)), hub.subscribe(Uuid::from_u128(2)));
+        hub.note(&user(1), 7);
+        assert_eq!((one.touched_at(), two.touched_at()), (7, 0));
+        assert!(!is_woken(&one), "noted, not yet woken");
+        hub.wake(&user(1), 7);
+        assert!(is_woken(&one) && !is_woken(&two));
+        one.hear();
+        assert!(!is_woken(&one));
+        let all = Concerned { everybody: true, ..Concerned::default() };
+        hub.note(&all, 8);
+        hub.wake(&all, 8);
+        assert!(is_woken(&one) && is_woken(&two));
+        assert_eq!(*hub.subscribe_to_all().borrow(), 8);
+    }
+
+    #[test]
+    fn a_user_without_streams_costs_nothing() {
+        let hub = Arc::new(Hub::default());
+        let (one, two) = (hub.subscribe(Uuid::from_u128(1)), hub.subscribe(Uuid::from_u128(1)));
+        drop(one);
+        assert_eq!(hub.users.lock().len(), 1);
+        drop(two);
+        assert!(hub.users.lock().is_empty());
+    }
+}

@@ -1,0 +1,67 @@
+//! What a client of a stream must see again.
+
+use std::collections::BTreeSet;
+
+use flags_domain::{FlagName, Instant};
+use uuid::Uuid;
+
+use super::{Effect, KnownUser, View};
+use crate::cursor::Cursor;
+
+/// What may have changed for a user since a cursor.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Touched {
+    /// The user themselves, last at this revision, in which case every flag may have.
+    pub user: Option<i64>,
+    /// These flags, for everybody. Users saw each of them before or see it now.
+    pub flags: BTreeSet<FlagName>,
+    /// These flags, for this user alone, who may never have seen them and may not now.
+    pub own: BTreeSet<FlagName>,
+}
+
+impl View<'_> {
+    /// What may have changed for the user since `cursor` up to this view at `now`: what the commits after it touched, and
+    /// what moved by time alone. `None` if that cannot be told any more, or the cursor never was a position of this log.
+    pub fn touched_since(&self, cursor: &Cursor, user_id: Uuid, now: Instant) -> Option<Touched> {
+        let seen_at = cursor.evaluated_at;
+        if cursor.revision.epoch != self.revision().epoch || seen_at > now {
+            return None;
+        }
+        let mut touched = Touched::default();
+        for commit in self.commits_after(cursor.revision.number)? {
+            for change in &commit.changes {
+                let of_user = change.user_id == Some(user_id);
+                match change.effect {
+                    Effect::Unknown => return None,
+                    Effect::Flag => touched.flags.extend(change.flag_name.clone()),
+                    Effect::Override { until } if of_user && until.is_none_or(|until| until > seen_at) => {
+                        touched.own.extend(change.flag_name.clone());
+                    }
+                    Effect::User if of_user => touched.user = Some(commit.revision),
+                    Effect::None | Effect::Override { .. } | Effect::User => {}
+                }
+            }
+        }
+        touched.own.extend(self.moved_by_time(user_id, seen_at, now));
+        Some(touched)
+    }
+
+    /// The flags whose schedule, or the user's override of which, has an instant after `from` and up to `until`.
+    pub fn moved_by_time(&self, user_id: Uuid, from: Instant, until: Instant) -> impl Iterator<Item = FlagName> {
+        let passed = move |at: Instant| at > from && at <= until;
+        let scheduled = self.0.instants_after(from).take_while(move |(at, _)| passed(**at));
+        let ended = self.overrides_of(user_id).filter(move |o| o.expires_at.is_some_and(passed));
+        scheduled.map(|(_, name)| name.clone()).chain(ended.map(|o| o.flag_name.clone()))
+    }
+
+    /// The next instant after `now` at which time alone may change what the user gets of the flags they
+    /// see: the earliest `valid_until` of them all. Looks only at those flags that time can change.
+    pub fn valid_until(&self, user: &KnownUser, now: Instant) -> Option<Instant> {
+        let mut names: BTreeSet<&FlagName> = self.0.instants_after(now).map(|(_, name)| name).collect();
+        names.extend(
+            self.overrides_of(user.id).filter(|o| o.expires_at.is_some_and(|end| end > now)).map(|o| o.flag_name),
+        );
+        let evaluated = names.into_iter().filter_map(|name| self.evaluate(name, user, now));
+        evaluated.filter(|e| e.flag.client_visible()).filter_map(|e| e.resolution.valid_until).min()
+    }
+}

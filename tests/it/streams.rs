@@ -1,0 +1,491 @@
+//! Streams: what a client sees of the changes that concern it, when time passes, after a cut, and when it must go.
+
+use std::time::Duration;
+
+use flags_api::StreamLimits;
+use flags_domain::Instant;
+use flags_store::{credentials::Grant, users::Role};
+use flags_tests::{
+    app::{TestApp, override_at},
+    database::Kind,
+    events::{Event, Events},
+    on_both_databases,
+};
+use serde_json::{Value, json};
+
+on_both_databases! {
+    a_stream_begins_with_what_the_request_would_answer,
+    changes_arrive_whole_and_name_only_what_changed,
+    what_changes_no_value_sends_nothing,
+    time_is_pushed_at_its_instant,
+    flags_that_a_user_never_saw_are_not_named,
+    a_user_whose_attributes_change_gets_everything_anew,
+    every_kind_of_cursor_gets_the_right_beginning,
+    an_own_expiry_that_passed_while_away_is_told,
+    a_cut_between_expiry_and_removal_loses_nothing,
+    heartbeats_carry_the_position,
+    streams_end_when_the_credential_does,
+    streams_end_by_age_and_at_shutdown_and_are_counted,
+    admins_see_what_was_changed_by_whom,
+    admins_resume_where_they_were,
+    a_new_epoch_begins_every_stream_anew,
+    a_server_that_restarts_can_still_resume,
+}
+
+const MINE: &str = "/api/flags/stream";
+const ALL: &str = "/api/admin/stream";
+
+/// Fast enough that tests see heartbeats.
+fn lively() -> StreamLimits {
+    StreamLimits { heartbeat: Duration::from_millis(50), ..StreamLimits::default() }
+}
+
+/// Asserts that nothing but heartbeats comes before the change of `marker` that the test makes last.
+async fn next_is_marker(events: &mut Events, marker: &str) {
+    let change = events.expect("change").await;
+    assert_eq!(names(&change), [marker], "{change:?}");
+}
+
+fn names(change: &Event) -> Vec<&str> {
+    change.data["set"].as_object().unwrap().keys().map(String::as_str).collect()
+}
+
+fn body_without_position(mut body: Value) -> Value {
+    let map = body.as_object_mut().unwrap();
+    map.remove("evaluated_at");
+    body
+}
+
+async fn a_stream_begins_with_what_the_request_would_answer(kind: Kind) {
+    let app = TestApp::start(kind).await;
+    app.boolean_flag("a").await;
+    app.flag(json!({"name": "hidden", "flag_type": "boolean", "client_visible": false})).await;
+    let (id, ann) = app.user("ann").await;
+    app.admin.put(&override_at(&id, "a"), &json!({"override_value": true, "expires_at": "2030-01-02T00:00:00Z"})).await;
+    let mut events = ann.stream(MINE, &[]).await;
+    assert_eq!(events.headers["content-type"], "text/event-stream");
+    assert_eq!(events.headers["cache-control"], "no-cache");
+    assert_eq!(events.headers["x-accel-buffering"], "no");
+    let snapshot = events.next().await;
+    assert_eq!(snapshot.event, "snapshot");
+    assert!(events.parser.retry.is_some_and(|millis| (500..=3_000).contains(&millis)));
+    let mine = ann.get("/api/flags/me").await.expect(200).json();
+    assert_eq!(body_without_position(snapshot.data.clone()), body_without_position(mine));
+    let micros = Instant::parse(snapshot.data["evaluated_at"].as_str().unwrap()).unwrap().as_micros();
+    let id = format!("{}:{micros}", snapshot.data["revision"].as_str().unwrap());
+    assert_eq!(snapshot.id.as_deref(), Some(&*id));
+    let head = ann.send(reqwest::Method::HEAD, MINE, &[], None).await.expect(200);
+    assert_eq!((head.header("content-type"), &*head.text), ("text/event-stream", ""));
+    ann.get("/api/flags/stream?nope=1").await.expect_violation("/nope", "unknown_parameter");
+}
+
+async fn changes_arrive_whole_and_name_only_what_changed(kind: Kind) {
+    let app = TestApp::start(kind).await;
+    app.boolean_flag("a").await;
+    app.boolean_flag("b").await;
+    let (id, ann) = app.user("ann").await;
+    let mut events = ann.stream(MINE, &[]).await;
+    let snapshot = events.expect("snapshot").await;
+    let put = app.admin.put(&override_at(&id, "a"), &json!({"override_value": true})).await.expect(201);
+    let change = events.expect("change").await;
+    assert_eq!(change.data["set"]["a"]["value"], true);
+    assert_eq!(change.data["set"]["a"]["source"], "override");
+    assert_eq!((names(&change), &change.data["unset"]), (vec!["a"], &json!([])));
+    assert_eq!(change.data["revision"], put.header("flags-revision"));
+    assert!(change.revision() > snapshot.revision());
+    app.admin.post("/api/admin/feature-flags/b/archive", &json!({})).await.expect(200);
+    let change = events.expect("change").await;
+    assert_eq!((&change.data["set"], &change.data["unset"]), (&json!({}), &json!(["b"])));
+    app.admin.post("/api/admin/feature-flags/b/restore", &json!({})).await.expect(200);
+    let change = events.expect("change").await;
+    assert_eq!((names(&change), &change.data["set"]["b"]["value"]), (vec!["b"], &json!(false)));
+    app.admin.delete(&override_at(&id, "a")).await.expect(204);
+    let change = events.expect("change").await;
+    assert_eq!(
+        change.data["set"]["a"],
+        json!({"value": false, "variant": "off", "flag_type": "boolean", "source": "default"})
+    );
+}
+
+async fn what_changes_no_value_sends_nothing(kind: Kind) {
+    let app = TestApp::start_limited(kind, false, lively()).await;
+    app.boolean_flag("a").await;
+    app.boolean_flag("marker").await;
+    let (id, ann) = app.user("ann").await;
+    let (other, _) = app.user("other").await;
+    app.admin.put(&override_at(&id, "a"), &json!({"override_value": true, "expires_at": "2030-01-01T00:00:05Z"})).await;
+    let change = json!({"scheduled_at": "2030-01-01T00:00:06Z", "serve": {"variant": "on"}});
+    app.admin.post("/api/admin/feature-flags/a/scheduled-changes", &change).await.expect(201);
+    app.clock_to("01-01T00:00:07Z");
+    let mut events = ann.stream(MINE, &[]).await;
+    let snapshot = events.expect("snapshot").await;
+    assert_eq!(snapshot.data["flags"]["a"]["source"], "scheduled_change");
+    // The worker's work, what is for people only, what concerns somebody else, and what changes nothing at all.
+    flags_service::maintenance::run_round(&app.core, Default::default()).await.unwrap();
+    app.admin.patch("/api/admin/feature-flags/a", &json!({"description": "new", "tags": ["x"]})).await.expect(200);
+    app.admin.put(&override_at(&other, "a"), &json!({"override_value": true})).await.expect(201);
+    app.admin.patch(&format!("/api/admin/users/{id}"), &json!({"display_name": "Ann"})).await.expect(200);
+    app.admin.patch("/api/admin/feature-flags/a", &json!({"enabled": true})).await.expect(200);
+    let head = app.replica.revision().number;
+    loop {
+        let heartbeat = events.next().await;
+        assert_eq!(heartbeat.event, "heartbeat", "{heartbeat:?}");
+        if heartbeat.revision() >= head {
+            break;
+        }
+    }
+    app.admin.put(&override_at(&id, "marker"), &json!({"override_value": true})).await.expect(201);
+    next_is_marker(&mut events, "marker").await;
+}
+
+async fn time_is_pushed_at_its_instant(kind: Kind) {
+    let app = TestApp::start(kind).await;
+    app.boolean_flag("a").await;
+    app.boolean_flag("b").await;
+    let (id, ann) = app.user("ann").await;
+    let mut events = ann.stream(MINE, &[]).await;
+    assert_eq!(events.expect("snapshot").await.data["valid_until"], json!(null));
+    let ends = json!({"override_value": true, "expires_at": "2030-01-01T00:00:05Z"});
+    app.admin.put(&override_at(&id, "a"), &ends).await.expect(201);
+    let change = events.expect("change").await;
+    assert_eq!(change.data["valid_until"], "2030-01-01T00:00:05Z");
+    assert_eq!(change.data["set"]["a"]["then"]["value"], false);
+    let change = json!({"scheduled_at": "2030-01-01T00:00:03Z", "serve": {"variant": "on"}});
+    app.admin.post("/api/admin/feature-flags/b/scheduled-changes", &change).await.expect(201);
+    let change = events.expect("change").await;
+    assert_eq!((names(&change), &change.data["valid_until"]), (vec!["b"], &json!("2030-01-01T00:00:03Z")));
+    let revision = change.revision();
+    app.clock_to("01-01T00:00:03Z");
+    let change = events.expect("change").await;
+    assert_eq!((names(&change), &change.data["set"]["b"]["value"]), (vec!["b"], &json!(true)));
+    assert_eq!((change.revision(), &change.data["valid_until"]), (revision, &json!("2030-01-01T00:00:05Z")));
+    app.clock_to("01-01T00:00:05Z");
+    let change = events.expect("change").await;
+    assert_eq!((names(&change), &change.data["set"]["a"]["value"]), (vec!["a"], &json!(false)));
+    assert_eq!((change.revision(), &change.data["valid_until"]), (revision, &json!(null)));
+}
+
+async fn flags_that_a_user_never_saw_are_not_named(kind: Kind) {
+    let app = TestApp::start(kind).await;
+    app.boolean_flag("marker").await;
+    let hidden = json!({"name": "hidden", "flag_type": "boolean", "client_visible": false});
+    app.flag(hidden).await;
+    let (id, ann) = app.user("ann").await;
+    let mut events = ann.stream(MINE, &[]).await;
+    events.expect("snapshot").await;
+    app.admin.patch("/api/admin/feature-flags/hidden", &json!({"enabled": false})).await.expect(200);
+    let ends = json!({"override_value": true, "expires_at": "2030-01-01T00:00:05Z"});
+    app.admin.put(&override_at(&id, "hidden"), &ends).await.expect(201);
+    app.clock_to("01-01T00:00:06Z");
+    app.admin.delete(&override_at(&id, "hidden")).await.expect(204);
+    app.flag(json!({"name": "second", "flag_type": "boolean", "client_visible": false})).await;
+    app.admin.post("/api/admin/feature-flags/hidden/archive", &json!({})).await.expect(200);
+    app.admin.put(&override_at(&id, "marker"), &json!({"override_value": true})).await.expect(201);
+    let change = events.expect("change").await;
+    assert_eq!((names(&change), &change.data["unset"]), (vec!["marker"], &json!([])));
+    // One that becomes visible is set; one that is hidden is unset, once.
+    app.admin.patch("/api/admin/feature-flags/second", &json!({"client_visible": true})).await.expect(200);
+    assert_eq!(names(&events.expect("change").await), ["second"]);
+    app.admin.patch("/api/admin/feature-flags/second", &json!({"client_visible": false})).await.expect(200);
+    assert_eq!(events.expect("change").await.data["unset"], json!(["second"]));
+    app.admin.patch("/api/admin/feature-flags/second", &json!({"enabled": false})).await.expect(200);
+    app.admin.delete(&override_at(&id, "marker")).await.expect(204);
+    let change = events.expect("change").await;
+    assert_eq!((names(&change), &change.data["unset"]), (vec!["marker"], &json!([])));
+}
+
+async fn a_user_whose_attributes_change_gets_everything_anew(kind: Kind) {
+    let app = TestApp::start(kind).await;
+    app.flag(
+        json!({"name": "a", "flag_type": "boolean", "targeting_rules": [{"id": "pro", "name": "Pro", "enabled": true,
+        "conditions": [{"attribute": "plan", "operator": "equals", "values": ["pro"]}], "serve": {"variant": "on"}}]}),
+    )
+    .await;
+    let (id, ann) = app.user("ann").await;
+    let mut events = ann.stream(MINE, &[]).await;
+    assert_eq!(events.expect("snapshot").await.data["flags"]["a"]["value"], false);
+    app.admin.patch(&format!("/api/admin/users/{id}"), &json!({"attributes": {"plan": "pro"}})).await.expect(200);
+    let snapshot = events.expect("snapshot").await;
+    assert_eq!(snapshot.data["flags"]["a"]["value"], true);
+    // Also one who was away when it happened.
+    app.admin.patch(&format!("/api/admin/users/{id}"), &json!({"attributes": {}})).await.expect(200);
+    let mut resumed = ann.stream(MINE, &[("Last-Event-ID", snapshot.id.as_deref().unwrap())]).await;
+    assert_eq!(resumed.expect("snapshot").await.data["flags"]["a"]["value"], false);
+}
+
+/// The position of a stream's first event, moved.
+fn moved(id: &str, revisions: i64, micros: i64) -> String {
+    let parts: Vec<_> = id.split(':').collect();
+    let number: i64 = parts[1].parse().unwrap();
+    let at: i64 = parts[2].parse().unwrap();
+    format!("{}:{}:{}", parts[0], number + revisions, at + micros)
+}
+
+async fn every_kind_of_cursor_gets_the_right_beginning(kind: Kind) {
+    let app = TestApp::start_limited(kind, false, lively()).await;
+    app.boolean_flag("a").await;
+    let (id, ann) = app.user("ann").await;
+    let start = ann.stream(MINE, &[]).await.expect("snapshot").await;
+    for value in [true, false, true] {
+        app.admin.put(&override_at(&id, "a"), &json!({"override_value": value})).await;
+    }
+    let here = ann.stream(MINE, &[]).await.expect("snapshot").await.id.unwrap();
+    let other_epoch = format!("{}:1:1", "0".repeat(32));
+    let long = "9".repeat(60_000);
+    let snapshots = [
+        ("none", None),
+        ("empty", Some(String::new())),
+        ("0", Some("0".to_owned())),
+        ("before everything", Some(moved(&here, -1_000, 0))),
+        ("head + 1", Some(moved(&here, 1, 0))),
+        ("an hour ahead", Some(moved(&here, 0, 3_600_000_000))),
+        ("other epoch", Some(other_epoch)),
+        ("rubbish", Some("a:b:c:d".to_owned())),
+        ("huge numbers", Some(format!("{}:{}:{}", &here[..32], i64::MAX, i64::MAX))),
+        ("negative", Some(format!("{}:-1:0", &here[..32]))),
+        ("NUL", Some("%00".to_owned())),
+        ("very long", Some(long)),
+    ];
+    for (what, cursor) in snapshots {
+        let path = cursor.map_or(MINE.to_owned(), |cursor| format!("{MINE}?cursor={cursor}"));
+        let first = ann.stream(&path, &[]).await.next().await;
+        assert_eq!((&*first.event, &first.data["flags"]["a"]["value"]), ("snapshot", &json!(true)), "{what}");
+    }
+    // Between the first and the last revision held: what was touched since, as it is now.
+    for cursor in [start.id.clone().unwrap(), moved(&here, -2, 0), moved(&here, -1, 0)] {
+        for (path, headers) in [
+            (format!("{MINE}?cursor={cursor}"), vec![]),
+            (MINE.to_owned(), vec![("Last-Event-ID", &*cursor)]),
+            (format!("{MINE}?cursor=rubbish"), vec![("Last-Event-ID", &*cursor)]),
+        ] {
+            let first = ann.stream(&path, &headers).await.next().await;
+            assert_eq!((&*first.event, names(&first)), ("change", vec!["a"]), "{cursor}");
+            assert_eq!(first.data["set"]["a"]["value"], true);
+        }
+    }
+    // At the head: nothing to say; a heartbeat is the first event.
+    let first = ann.stream(&format!("{MINE}?cursor={here}"), &[]).await.next().await;
+    assert_eq!(first.event, "heartbeat");
+    // From a server whose clock is a little ahead: time does not go back.
+    let ahead = moved(&here, 0, 2_000_000);
+    let first = ann.stream(&format!("{MINE}?cursor={ahead}"), &[]).await.next().await;
+    assert_eq!((&*first.event, first.id.unwrap()), ("heartbeat", ahead));
+}
+
+async fn an_own_expiry_that_passed_while_away_is_told(kind: Kind) {
+    let app = TestApp::start(kind).await;
+    app.boolean_flag("a").await;
+    app.boolean_flag("b").await;
+    let (id, ann) = app.user("ann").await;
+    let (other, _) = app.user("other").await;
+    let ends = json!({"override_value": true, "expires_at": "2030-01-01T00:00:05Z"});
+    app.admin.put(&override_at(&id, "a"), &ends).await.expect(201);
+    app.admin.put(&override_at(&other, "b"), &ends).await.expect(201);
+    let seen = ann.stream(MINE, &[]).await.expect("snapshot").await;
+    assert_eq!(seen.data["flags"]["a"]["value"], true);
+    app.clock_to("01-01T00:00:06Z");
+    let first = ann.stream(MINE, &[("Last-Event-ID", seen.id.as_deref().unwrap())]).await.next().await;
+    assert_eq!((&*first.event, names(&first)), ("change", vec!["a"]));
+    assert_eq!((&first.data["set"]["a"]["value"], first.revision()), (&json!(false), seen.revision()));
+}
+
+async fn a_cut_between_expiry_and_removal_loses_nothing(kind: Kind) {
+    let app = TestApp::start(kind).await;
+    app.boolean_flag("a").await;
+    let (id, ann) = app.user("ann").await;
+    let ends = json!({"override_value": true, "expires_at": "2030-01-01T00:00:05Z"});
+    app.admin.put(&override_at(&id, "a"), &ends).await.expect(201);
+    let before = ann.stream(MINE, &[]).await.expect("snapshot").await;
+    app.clock_to("01-01T00:00:06Z");
+    let between = ann.stream(MINE, &[]).await.expect("snapshot").await;
+    flags_service::maintenance::run_round(&app.core, Default::default()).await.unwrap();
+    let first = ann.stream(MINE, &[("Last-Event-ID", before.id.as_deref().unwrap())]).await.next().await;
+    assert_eq!((&*first.event, &first.data["set"]["a"]["value"]), ("change", &json!(false)));
+    // Whoever saw it ended already is told nothing: the marker comes first.
+    let mut events = ann.stream(MINE, &[("Last-Event-ID", between.id.as_deref().unwrap())]).await;
+    app.boolean_flag("marker").await;
+    next_is_marker(&mut events, "marker").await;
+}
+
+async fn heartbeats_carry_the_position(kind: Kind) {
+    let app = TestApp::start_limited(kind, false, lively()).await;
+    app.boolean_flag("a").await;
+    let (_, ann) = app.user("ann").await;
+    let mut events = ann.stream(MINE, &[]).await;
+    let snapshot = events.expect("snapshot").await;
+    let first = events.expect("heartbeat").await;
+    assert_eq!(first.data, json!({"revision": snapshot.data["revision"], "stale": false}));
+    // What concerns others moves the position.
+    app.user("other").await;
+    let head = app.replica.revision();
+    let moved = loop {
+        let heartbeat = events.expect("heartbeat").await;
+        if heartbeat.revision() > first.revision() {
+            break heartbeat;
+        }
+    };
+    assert!(moved.revision() <= head.number);
+    assert!(moved.data["revision"].as_str().unwrap().starts_with(&head.epoch.simple().to_string()));
+}
+
+async fn streams_end_when_the_credential_does(kind: Kind) {
+    let app = TestApp::start_limited(kind, false, lively()).await;
+    let (id, ann) = app.user("ann").await;
+    let (ben_id, ben) = app.user("ben").await;
+    let (vera_id, vera) = app.user_with("vera", "viewer", json!({})).await;
+    let end = Instant::parse("2030-01-01T00:00:10Z").unwrap();
+    let expiring = app.caller(Grant::Role(Role::User), Some(id.parse().unwrap()), Some(end)).await;
+    let mut deactivated = ann.stream(MINE, &[]).await;
+    let mut deleted = ben.stream(MINE, &[]).await;
+    let mut expired = expiring.stream(MINE, &[]).await;
+    let mut demoted = vera.stream(ALL, &[]).await;
+    for events in [&mut deactivated, &mut deleted, &mut expired, &mut demoted] {
+        events.expect("snapshot").await;
+    }
+    app.clock_to("01-01T00:00:10Z");
+    assert_eq!(expired.expect("bye").await.data, json!({"reason": "revoked"}));
+    expired.expect_end().await;
+    app.admin.patch(&format!("/api/admin/users/{id}"), &json!({"active": false})).await.expect(200);
+    assert_eq!(deactivated.expect("bye").await.data, json!({"reason": "revoked"}));
+    app.admin.delete(&format!("/api/admin/users/{ben_id}")).await.expect(204);
+    assert_eq!(deleted.expect("bye").await.data, json!({"reason": "revoked"}));
+    app.admin.patch(&format!("/api/admin/users/{vera_id}"), &json!({"role": "user"})).await.expect(200);
+    let bye = loop {
+        let event = demoted.next().await;
+        if event.event == "bye" {
+            break event;
+        }
+    };
+    assert_eq!(bye.data, json!({"reason": "revoked"}));
+}
+
+async fn streams_end_by_age_and_at_shutdown_and_are_counted(kind: Kind) {
+    let age = (Duration::from_millis(300), Duration::from_millis(400));
+    let app = TestApp::start_limited(kind, false, StreamLimits { age, most: 1, ..StreamLimits::default() }).await;
+    let (_, ann) = app.user("ann").await;
+    let mut events = ann.stream(MINE, &[]).await;
+    events.expect("snapshot").await;
+    let refused = ann.get(MINE).await;
+    assert_eq!(refused.header("retry-after"), "5");
+    refused.expect_problem(503, "too_many_streams");
+    assert_eq!(events.expect("bye").await.data, json!({"reason": "max_age"}));
+    events.expect_end().await;
+    drop(events);
+    let app = TestApp::start(kind).await;
+    let (_, ann) = app.user("ann").await;
+    let (mut mine, mut all) = (ann.stream(MINE, &[]).await, app.admin.stream(ALL, &[]).await);
+    mine.expect("snapshot").await;
+    all.expect("snapshot").await;
+    app.app.begin_shutdown();
+    for events in [&mut mine, &mut all] {
+        assert_eq!(events.expect("bye").await.data, json!({"reason": "shutdown"}));
+        events.expect_end().await;
+    }
+    ann.get(MINE).await.expect_problem(503, "shutting_down");
+}
+
+async fn admins_see_what_was_changed_by_whom(kind: Kind) {
+    let app = TestApp::start(kind).await;
+    let (id, ann) = app.user("ann").await;
+    let (ada_id, ada) = app.user_with("ada", "admin", json!({})).await;
+    let mut events = app.admin.stream(ALL, &[]).await;
+    let snapshot = events.expect("snapshot").await;
+    assert_eq!(snapshot.data, json!({"revision": app.replica.revision().to_string(), "stale": false}));
+    ada.post("/api/admin/feature-flags", &json!({"name": "a", "flag_type": "boolean"})).await.expect(201);
+    let change = events.expect("change").await;
+    let actor = format!("user:{ada_id}");
+    assert_eq!(change.data["revision"], app.replica.revision().to_string());
+    assert_eq!(
+        change.data["changes"],
+        json!([{"entity": "flag", "action": "created", "flag_name": "a", "actor": actor}])
+    );
+    let made = ada.put(&override_at(&id, "a"), &json!({"override_value": true, "reason": "secret"})).await.expect(201);
+    let change = events.expect("change").await;
+    assert_eq!(
+        change.data["changes"],
+        json!([{"entity": "override", "action": "created", "flag_name": "a", "user_id": id, "id": made.json()["id"], "actor": actor}])
+    );
+    assert!(!change.data.to_string().contains("secret"));
+    ann.get(ALL).await.expect_problem(403, "forbidden");
+}
+
+async fn admins_resume_where_they_were(kind: Kind) {
+    let app = TestApp::start(kind).await;
+    let mut events = app.admin.stream(ALL, &[]).await;
+    let start = events.expect("snapshot").await;
+    for name in ["a", "b", "c"] {
+        app.boolean_flag(name).await;
+    }
+    let mut seen = Vec::new();
+    let mut resumed = app.admin.stream(ALL, &[("Last-Event-ID", start.id.as_deref().unwrap())]).await;
+    for _ in 0..3 {
+        let change = resumed.expect("change").await;
+        assert_eq!(change, events.expect("change").await);
+        seen.push((change.revision() - start.revision(), change.data["changes"][0]["flag_name"].clone()));
+    }
+    assert_eq!(seen, [(1, json!("a")), (2, json!("b")), (3, json!("c"))]);
+    for cursor in ["rubbish", &moved(start.id.as_deref().unwrap(), 4, 0), &moved(start.id.as_deref().unwrap(), -100, 0)]
+    {
+        let mut again = app.admin.stream(&format!("{ALL}?cursor={cursor}"), &[]).await;
+        assert_eq!(again.next().await.event, "snapshot", "{cursor}");
+    }
+}
+
+async fn a_new_epoch_begins_every_stream_anew(kind: Kind) {
+    let app = TestApp::start(kind).await;
+    app.boolean_flag("a").await;
+    let (_, ann) = app.user("ann").await;
+    let (mut mine, mut all) = (ann.stream(MINE, &[]).await, app.admin.stream(ALL, &[]).await);
+    let before = mine.expect("snapshot").await;
+    all.expect("snapshot").await;
+    let epoch = app.core.store().new_epoch().await.unwrap().epoch.simple().to_string();
+    for events in [&mut mine, &mut all] {
+        let snapshot = events.expect("snapshot").await;
+        assert!(snapshot.data["revision"].as_str().unwrap().starts_with(&epoch));
+    }
+    let mut resumed = ann.stream(MINE, &[("Last-Event-ID", before.id.as_deref().unwrap())]).await;
+    assert_eq!(resumed.next().await.event, "snapshot");
+}
+
+async fn a_server_that_restarts_can_still_resume(kind: Kind) {
+    use flags_tests::{
+        database::Database,
+        process::{Running, admin_token, output_of},
+    };
+    let database = Database::migrated(kind).await;
+    let token = admin_token(&database.url);
+    let id = output_of("server", &["user", "create", "--database-url", &database.url, "--email", "ann@example.com"]);
+    let words = [
+        "token",
+        "create",
+        "--database-url",
+        &database.url,
+        "--name",
+        "n",
+        "--role",
+        "user",
+        "--user",
+        "ann@example.com",
+    ];
+    let ann_token = output_of("server", &words);
+    let server = Running::server(&database.url);
+    let admin = server.caller(&token);
+    admin.post("/api/admin/feature-flags", &json!({"name": "a", "flag_type": "boolean"})).await.expect(201);
+    let hidden = json!({"name": "hidden", "flag_type": "boolean", "client_visible": false});
+    admin.post("/api/admin/feature-flags", &hidden).await.expect(201);
+    let seen = server.caller(&ann_token).stream(MINE, &[]).await.expect("snapshot").await;
+    let cursor = seen.id.clone().unwrap();
+    admin.put(&override_at(&id, "a"), &json!({"override_value": true})).await.expect(201);
+    assert_eq!(server.stop().code(), Some(0));
+    let server = Running::server(&database.url);
+    let first = server.caller(&ann_token).stream(MINE, &[("Last-Event-ID", &cursor)]).await.next().await;
+    assert_eq!((&*first.event, names(&first)), ("change", vec!["a"]));
+    // What a hidden flag was before cannot be told: everything anew rather than its name.
+    let admin = server.caller(&token);
+    admin.patch("/api/admin/feature-flags/hidden", &json!({"enabled": false})).await.expect(200);
+    assert_eq!(server.stop().code(), Some(0));
+    let server = Running::server(&database.url);
+    let first = server.caller(&ann_token).stream(MINE, &[("Last-Event-ID", &cursor)]).await.next().await;
+    assert_eq!(first.event, "snapshot");
+    assert!(!first.data.to_string().contains("hidden"));
+}
