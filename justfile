@@ -17,6 +17,7 @@ test: postgres
     cargo test --workspace --doc
     cargo test --workspace --lib --bins
     cargo test -p flags-domain --test '*'
+    cargo test -p flags-tests --test chaos -- --selection
     cargo test -p flags-tests --test it
 
 # Everything a change must pass: formatting, lints, documentation, tests
@@ -26,6 +27,7 @@ ci: check test
 check:
     cargo fmt --all --check
     cargo clippy --workspace --all-targets -- -D warnings
+    cargo clippy -p flags-tests --test chaos -- -D warnings
     RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items
     scripts/check-layers.sh
 
@@ -41,6 +43,11 @@ bench:
 # Write the OpenAPI document after the API has changed
 openapi:
     cargo run --quiet --bin server -- openapi > docs/openapi.json
+
+# Break things on purpose and check every promise: all cases, or `just chaos writers --seed 7`
+chaos *args: postgres
+    cargo build --release --bins
+    cargo test --release -q -p flags-tests --test chaos -- {{ args }}
 
 # Format everything
 fmt:

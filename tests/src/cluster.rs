@@ -92,6 +92,20 @@ impl Cluster {
         file.lines().next().and_then(|line| line.parse().ok()).expect("a process id")
     }
 
+    /// The path of the server's socket.
+    pub fn socket(&self) -> PathBuf {
+        self.folder.path().join(".s.PGSQL.5432")
+    }
+
+    /// Ends all processes of the server at once, in whatever they are doing, and waits until they are gone.
+    pub fn kill(&mut self) {
+        for pid in self.pids() {
+            // One that has ended meanwhile is as good as killed.
+            let _ = Command::new("kill").args(["-KILL", &pid.to_string()]).stderr(Stdio::null()).status();
+        }
+        let _ = self.shell.wait();
+    }
+
     /// All processes of the server.
     pub fn pids(&self) -> Vec<i32> {
         let parent = self.pid();

@@ -8,6 +8,7 @@ pub mod cluster;
 pub mod database;
 pub mod events;
 pub mod process;
+pub mod proxy;
 pub mod seed;
 
 use std::{future::Future, time::Duration};

@@ -51,9 +51,14 @@ pub struct Running {
 impl Running {
     /// Starts a binary that says where it listens.
     pub fn start(name: &str, arguments: &[&str]) -> Self {
+        Self::start_at(name, arguments, "127.0.0.1:0")
+    }
+
+    /// The same, at an address of choice.
+    pub fn start_at(name: &str, arguments: &[&str], bind: &str) -> Self {
         let mut child = Command::new(binary(name))
             .args(arguments)
-            .args(["--bind", "127.0.0.1:0"])
+            .args(["--bind", bind])
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
@@ -77,6 +82,13 @@ impl Running {
 
     pub fn pid(&self) -> i32 {
         i32::try_from(self.child.id()).expect("a process id")
+    }
+
+    /// Memory that is resident, in KiB.
+    pub fn resident_kib(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a line");
+        line.trim().trim_end_matches(" kB").parse().expect("a number")
     }
 
     /// Asks it to stop, and waits until it has.

@@ -1,0 +1,49 @@
+//! The listening connection cut again and again, then deaf: changes of other servers come later, never not.
+
+use std::time::Duration;
+
+use flags_tests::{
+    database::Kind,
+    proxy::{Fault, Proxy, Target},
+};
+
+use crate::{
+    Scale,
+    scene::{Scene, Style},
+    verdict::Verdict,
+};
+
+pub(crate) async fn run(case: &str, kind: Kind, scale: Scale, verdict: &mut Verdict) {
+    let mut scene = Scene::new(case, kind, 10, 6, scale.seed).await;
+    scene.serve_directly(1).await;
+    let socket = scene.cluster.as_ref().expect("PostgreSQL").socket();
+    let proxy = Proxy::start(Target::Unix(socket)).await;
+    let database = scene.url.rsplit('/').next().expect("a database").to_owned();
+    scene.serve(&format!("postgres://postgres@{}/{database}", proxy.address), 1).await;
+    let mut followers = Vec::new();
+    for user in 0..scene.users.len() {
+        followers.push(scene.follow(user, &scene.servers[1].base).await);
+    }
+    // All writes go to the other server.
+    let behind = scene.servers.pop().expect("two servers");
+    let style = Style { writers: 4, time: scale.time / 2, pause: Duration::from_millis(20) };
+    let rounds = scale.many(50);
+    let mut cut = 0;
+    let cuts = async {
+        for _ in 0..rounds {
+            tokio::time::sleep(scale.time / 2 / u32::try_from(rounds).expect("few")).await;
+            cut += proxy.cut_listeners();
+        }
+    };
+    let (mut writes, ()) = tokio::join!(scene.write(style), cuts);
+    verdict.some("times the listening connection was cut", cut);
+    scene.check(verdict, &writes, &followers);
+    proxy.set(Fault::SwallowNotifications);
+    let swallowed = scene.write(style).await;
+    proxy.set(Fault::Pass);
+    scene.converge(verdict, &followers, 0).await;
+    verdict.tell("with all notifications swallowed", "");
+    scene.check(verdict, &swallowed, &followers);
+    writes.extend(swallowed);
+    scene.servers.push(behind);
+}
