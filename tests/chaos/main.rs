@@ -28,6 +28,9 @@ struct Args {
     /// How long a case makes trouble, in seconds.
     #[arg(long, default_value_t = 30)]
     seconds: u64,
+    /// Overrides of the case `scale`.
+    #[arg(long, default_value_t = 1_000_000)]
+    overrides: usize,
     /// A short selection, for CI.
     #[arg(long)]
     selection: bool,
@@ -38,6 +41,8 @@ struct Args {
 pub(crate) struct Scale {
     pub(crate) seed: u64,
     pub(crate) time: Duration,
+    /// How many overrides the case `scale` has.
+    pub(crate) overrides: usize,
     /// In the short selection, a tenth of everything.
     pub(crate) short: bool,
 }
@@ -85,6 +90,7 @@ cases! {
     shutdown on Postgres | Sqlite, selected;
     isolation on Postgres | Sqlite, selected;
     network on Postgres, selected;
+    scale on Postgres;
 }
 
 fn main() -> ExitCode {
@@ -94,7 +100,7 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     let time = Duration::from_secs(if args.selection { args.seconds.min(5) } else { args.seconds });
-    let scale = Scale { seed: args.seed, time, short: args.selection };
+    let scale = Scale { seed: args.seed, time, overrides: args.overrides, short: args.selection };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
     let wanted = |name: &str| args.cases.is_empty() || args.cases.iter().any(|case| case == name);
     let outcomes = runtime.block_on(run(scale, wanted));

@@ -47,6 +47,7 @@ pub(crate) struct Scene {
     pub(crate) admin_token: String,
     pub(crate) users: Vec<User>,
     pub(crate) flags: Vec<String>,
+    has_flags: bool,
     pub(crate) journal: Arc<Journal>,
     pub(crate) seed: u64,
     /// Every written value is another one, so that every write changes something.
@@ -103,6 +104,7 @@ impl Scene {
             admin_token: String::new(),
             users: Vec::new(),
             flags: (0..flags).map(|number| format!("flag{number}")).collect(),
+            has_flags: false,
             journal: Arc::new(Journal::new(case)),
             seed,
             values: AtomicI64::new(1),
@@ -131,9 +133,8 @@ impl Scene {
 
     /// Starts servers on this URL of the database.
     pub(crate) async fn serve(&mut self, url: &str, count: usize) {
-        let fresh = self.servers.is_empty();
         self.servers.extend((0..count).map(|_| Running::server(url)));
-        if fresh {
+        if !std::mem::replace(&mut self.has_flags, true) {
             for flag in self.flags.iter().map(String::as_str).chain([MARKER]) {
                 let body = json!({"name": flag, "flag_type": "number", "variants": [{"id": "v", "value": 0}],
                     "default": {"variant": "v"}, "off_variant": "v"});

@@ -1,11 +1,12 @@
 //! The cleanup worker as a process: alone, beside others, once and for ever.
 
-use std::process::Command;
+use std::{process::Command, time::Duration};
 
 use serde_json::json;
 
+use flags_service::{maintenance, replica::Replica};
 use flags_tests::{
-    app::override_at,
+    app::{TestApp, override_at},
     caller::Caller,
     database::{Database, Kind},
     eventually, on_both_databases,
@@ -17,6 +18,8 @@ on_both_databases! {
     one_round_removes_what_has_expired_and_says_so,
     several_workers_record_each_expiry_once,
     the_loop_removes_counts_and_stops_cleanly,
+    due_scheduled_changes_are_marked_once,
+    old_rows_of_the_log_go_and_the_rest_stays_dense,
 }
 
 /// A server with the flag `f` and its admin.
@@ -151,4 +154,63 @@ fn a_worker_that_cannot_work_says_why_in_one_line() {
     let usage = run("cleanup-worker", &["--once", "--database-url", "mysql://x"]);
     assert!(!usage.status.success());
     assert!(String::from_utf8_lossy(&usage.stderr).contains("must start with postgres://"));
+}
+
+async fn due_scheduled_changes_are_marked_once(kind: Kind) {
+    let app = TestApp::start(kind).await;
+    app.boolean_flag("a").await;
+    let path = "/api/admin/feature-flags/a/scheduled-changes";
+    let mut ids = Vec::new();
+    for second in 1..=3 {
+        let body = json!({"scheduled_at": format!("2030-01-01T00:00:0{second}Z"), "enabled": second % 2 == 0});
+        ids.push(app.admin.post(path, &body).await.expect(201).json()["id"].as_str().unwrap().to_owned());
+    }
+    app.admin.post(&format!("{path}/{}/cancel", ids[1]), &json!({})).await.expect(200);
+    let due = || maintenance::mark_due_changes(&app.core);
+    assert_eq!(due().await.unwrap(), 0, "nothing is due");
+    app.clock_to("01-01T00:00:03Z");
+    if kind == Kind::Postgres {
+        // The database's clock does not agree that the year 2030 has come.
+        assert_eq!(due().await.unwrap(), 0);
+        return;
+    }
+    let before = app.admin.get("/api/admin/feature-flags/a").await.json();
+    assert_eq!(due().await.unwrap(), 2);
+    assert_eq!(due().await.unwrap(), 0, "once");
+    let log = app.log().await;
+    let marks: Vec<_> = log.iter().filter(|(_, action, _)| action == "applied").collect();
+    assert_eq!(marks.len(), 2);
+    assert!(marks.iter().all(|(.., entity)| entity == "scheduled_change"));
+    let after = app.admin.get("/api/admin/feature-flags/a").await.json();
+    assert_eq!(after, before, "the flag's row is never written");
+    assert_eq!(app.admin.get(&format!("{path}/{}", ids[0])).await.json()["status"], "superseded");
+    assert_eq!(app.admin.get(&format!("{path}/{}", ids[2])).await.json()["status"], "applied");
+}
+
+async fn old_rows_of_the_log_go_and_the_rest_stays_dense(kind: Kind) {
+    let app = TestApp::start(kind).await;
+    for name in ["a", "b", "c"] {
+        app.boolean_flag(name).await;
+    }
+    let day = Duration::from_secs(24 * 60 * 60);
+    let purge = || maintenance::purge_log(&app.core, day);
+    assert_eq!(purge().await.unwrap(), 0);
+    let old = app.replica.revision().number;
+    app.clock_to("01-02T00:00:01Z");
+    app.boolean_flag("d").await;
+    assert_eq!(purge().await.unwrap(), u64::try_from(old).unwrap());
+    assert_eq!(purge().await.unwrap(), 0);
+    assert_eq!(app.log().await.iter().map(|(revision, ..)| *revision).collect::<Vec<_>>(), [old + 1]);
+    // Another server that begins now, and this one, go on as if nothing had happened.
+    let loaded = Replica::new(flags_service::feed::load(app.core.store()).await.unwrap());
+    assert_eq!(loaded.revision(), app.replica.revision());
+    app.boolean_flag("e").await;
+    assert_eq!(app.replica.read().flag_count(), 5);
+}
+
+#[test]
+fn a_log_is_kept_for_a_day_at_least() {
+    let output = run("cleanup-worker", &["--once", "--keep-log", "23h"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("must be at least 1d"));
 }

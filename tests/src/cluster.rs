@@ -103,6 +103,8 @@ impl Cluster {
             // One that has ended meanwhile is as good as killed.
             let _ = Command::new("kill").args(["-KILL", &pid.to_string()]).stderr(Stdio::null()).status();
         }
+        // The shell waits for this end, whatever became of the server.
+        self._lifeline = None;
         let _ = self.shell.wait();
     }
 

@@ -24,16 +24,17 @@ pub(crate) async fn run(case: &str, kind: Kind, scale: Scale, verdict: &mut Verd
     let mut scene = Scene::new(case, kind, 1, 50, scale.seed).await;
     scene.serve_directly(1).await;
     let (overrides, changes) = (scale.many(1_500), scale.many(500));
-    let past = flags_domain::Instant::parse("2020-01-01T00:00:00Z").expect("an instant");
-    let mut tx = scene.core.store().begin(past).await.expect("a transaction");
+    // They fall due while the workers work, or each would find everything done.
+    let (begins, step) = (scene.core.now(), scale.time.as_micros() as i64 / (overrides + changes) as i64);
+    let mut tx = scene.core.store().begin(begins).await.expect("a transaction");
     for number in 0..overrides {
         let user = seed::insert_user(&mut tx, &format!("due{number}@example.com")).await;
-        seed::insert_override(&mut tx, user, "flag0", Some(past.plus_micros(1))).await;
+        seed::insert_override(&mut tx, user, "flag0", Some(begins.plus_micros(step * number as i64))).await;
     }
     for number in 0..changes {
         let change = ScheduledChange {
             id: Uuid::now_v7(),
-            scheduled_at: past.plus_micros(1 + number as i64),
+            scheduled_at: begins.plus_micros(scale.time.as_micros() as i64 * number as i64 / changes as i64),
             serve: None,
             enabled: Some(true),
             description: None,
@@ -43,8 +44,8 @@ pub(crate) async fn run(case: &str, kind: Kind, scale: Scale, verdict: &mut Verd
             change,
             flag_name: FlagName::new(&scene.flags[number % scene.flags.len()]).expect("a name"),
             created_by: "system:chaos".to_owned(),
-            created_at: past,
-            updated_at: past,
+            created_at: begins,
+            updated_at: begins,
             marked_at: None,
             revision: 0,
         };
@@ -62,7 +63,8 @@ pub(crate) async fn run(case: &str, kind: Kind, scale: Scale, verdict: &mut Verd
     let mut killed = 0;
     loop {
         tokio::time::sleep(Duration::from_millis(300)).await;
-        let now = scene.core.now();
+        // All that will ever be due.
+        let now = begins.plus_micros(3_600_000_000);
         let left = scene.core.read(async |conn| {
             Ok(flags_store::overrides::count_expired(conn, now).await? + schedules::count_due(conn, now).await?)
         });
@@ -86,7 +88,7 @@ pub(crate) async fn run(case: &str, kind: Kind, scale: Scale, verdict: &mut Verd
         *done.entry((row.summary.entity.as_str(), row.summary.entity_id.expect("an id"))).or_default() += 1;
     }
     verdict.tell("due rows", overrides + changes);
-    verdict.tell("workers killed", killed);
+    verdict.some("workers killed", killed);
     verdict.tell("seconds", format!("{:.1}", begun.elapsed().as_secs_f64()));
     verdict.must_be("done", &(overrides + changes), &done.len());
     verdict.never("done twice", done.values().filter(|count| **count > 1).count());
