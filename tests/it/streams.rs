@@ -23,6 +23,8 @@ on_both_databases! {
     every_kind_of_cursor_gets_the_right_beginning,
     an_own_expiry_that_passed_while_away_is_told,
     a_cut_between_expiry_and_removal_loses_nothing,
+    a_removal_is_noted_for_streams_that_have_not_seen_the_end,
+    many_changes_reach_an_admin_in_portions,
     heartbeats_carry_the_position,
     streams_end_when_the_credential_does,
     streams_end_by_age_and_at_shutdown_and_are_counted,
@@ -488,4 +490,36 @@ async fn a_server_that_restarts_can_still_resume(kind: Kind) {
     let first = server.caller(&ann_token).stream(MINE, &[("Last-Event-ID", &cursor)]).await.next().await;
     assert_eq!(first.event, "snapshot");
     assert!(!first.data.to_string().contains("hidden"));
+}
+
+async fn a_removal_is_noted_for_streams_that_have_not_seen_the_end(kind: Kind) {
+    let app = TestApp::start(kind).await;
+    app.boolean_flag("a").await;
+    let (id, _) = app.user("ann").await;
+    let ends = json!({"override_value": true, "expires_at": "2030-01-01T00:00:05Z"});
+    app.admin.put(&override_at(&id, "a"), &ends).await.expect(201);
+    // A stream whose client does not read: nobody pulls while the end passes and the row is removed.
+    let signals = app.replica.hub().subscribe(id.parse().unwrap());
+    let before = app.replica.revision().number;
+    app.clock_to("01-01T00:00:06Z");
+    app.admin.delete(&override_at(&id, "a")).await.expect(204);
+    assert_eq!(signals.touched_at(), before + 1, "or the stream would take itself for up to date");
+}
+
+async fn many_changes_reach_an_admin_in_portions(kind: Kind) {
+    let app = TestApp::start(kind).await;
+    let start = app.admin.stream(ALL, &[]).await.expect("snapshot").await;
+    for number in 0..3 {
+        let mut tx = app.core.store().begin(Instant::from_micros(1)).await.unwrap();
+        for user in 0..400 {
+            flags_tests::seed::insert_user(&mut tx, &format!("u{number}-{user}@example.com")).await;
+        }
+        tx.commit(&flags_tests::app::author()).await.unwrap();
+    }
+    let mut resumed = app.admin.stream(ALL, &[("Last-Event-ID", start.id.as_deref().unwrap())]).await;
+    for number in 1..=3 {
+        let change = resumed.next().await;
+        assert_eq!((&*change.event, change.revision()), ("change", start.revision() + number));
+        assert_eq!(change.data["changes"].as_array().unwrap().len(), 400);
+    }
 }

@@ -232,9 +232,8 @@ impl Feed {
             let touched = |change: &Change| if let Change::TokenTouched(id) = change { Some(*id) } else { None };
             let ids: Vec<_> = changes.iter().filter_map(|(_, change)| touched(change)).collect();
             let tokens = if ids.is_empty() { Vec::new() } else { credentials::find_all(conn, &ids).await? };
-            let now = self.clock.now();
-            metrics::record_propagation(rows[0].summary.at, now);
-            self.replica.apply(Commit { revision: log::Revision { number: next, ..at }, changes, tokens }, now);
+            metrics::record_propagation(rows[0].summary.at, self.clock.now());
+            self.replica.apply(Commit { revision: log::Revision { number: next, ..at }, changes, tokens });
         }
         Ok(next > at.number)
     }

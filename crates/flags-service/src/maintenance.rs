@@ -29,6 +29,9 @@ const EXPIRY_BATCH: i64 = 200;
 /// Most flags whose due changes one transaction marks.
 const FLAGS_AT_ONCE: i64 = 50;
 
+/// Most revisions of the log that one statement removes; each may have a thousand rows.
+const REVISIONS_AT_ONCE: i64 = 100;
+
 /// What an operator can choose.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Policy {
@@ -120,7 +123,7 @@ pub async fn purge_idempotency_keys(core: &Core) -> Result<u64> {
 pub async fn purge_log(core: &Core, keep: Duration) -> Result<u64> {
     let keep = i64::try_from(keep.as_micros()).unwrap_or(i64::MAX);
     let before = core.now().plus_micros(-keep);
-    until_none_is_left(async || Ok(log::purge(core.store(), before, BATCH).await?)).await
+    until_none_is_left(async || Ok(log::purge(core.store(), before, REVISIONS_AT_ONCE).await?)).await
 }
 
 async fn until_none_is_left(batch: impl AsyncFn() -> Result<u64>) -> Result<u64> {

@@ -1,9 +1,11 @@
 //! The stream of all changes, for admins: what was changed, not to what.
 
+use std::sync::Arc;
+
 use actix_web::web::{Bytes, Data};
 use flags_service::{
     cursor::Cursor,
-    replica::{RecentChange, RecentCommit, View},
+    replica::{RecentChange, RecentCommit},
 };
 use flags_store::log::Revision;
 use serde::Serialize;
@@ -21,8 +23,9 @@ use crate::{
     problem::Problem,
 };
 
-/// Bytes that are written at once; the rest comes when the client has read them.
-const PORTION: usize = 64 * 1024;
+/// Most commits, and most changes unless a single commit has more, that are written at once; the rest comes when the client
+/// has read them.
+const PORTION: usize = 500;
 
 /// All changes of one revision.
 #[derive(Serialize, ToSchema)]
@@ -88,38 +91,53 @@ impl ChangeStream {
 
     fn pull(&mut self, out: &mut String) -> Pulled {
         let app = self.connection.app.clone();
-        let view = app.evaluation.replica().read();
         let now = app.evaluation.now();
-        if !self.connection.credential().is_live(&view, now) {
-            return Pulled::Revoked;
-        }
-        let same = self.generation.replace(view.generation()).is_none_or(|before| before == view.generation());
-        let known = self.cursor.filter(|cursor| same && cursor.revision.epoch == view.revision().epoch);
-        let at = |number| Cursor { revision: Revision { number, ..view.revision() }, evaluated_at: now };
-        let Some(commits) = known.and_then(|cursor| view.commits_after(cursor.revision.number)) else {
-            self.write_snapshot(out, &view, &at(view.revision().number));
+        let (commits, head) = {
+            let view = app.evaluation.replica().read();
+            if !self.connection.credential().is_live(&view, now) {
+                return Pulled::Revoked;
+            }
+            let same = self.generation.replace(view.generation()).is_none_or(|before| before == view.generation());
+            let known = self.cursor.filter(|cursor| same && cursor.revision.epoch == view.revision().epoch);
+            let commits = known.and_then(|cursor| view.commits_after(cursor.revision.number)).map(portion);
+            (commits, view.revision())
+        };
+        let at = |number| Cursor { revision: Revision { number, ..head }, evaluated_at: now };
+        let Some(commits) = commits else {
+            self.write_snapshot(out, &at(head.number));
             return Pulled::UpToDate;
         };
-        for commit in commits {
-            if out.len() >= PORTION {
-                return Pulled::More;
-            }
+        for commit in &commits {
             let here = at(commit.revision);
             self.connection.write(out, "change", Some(&here), &show(commit, &here));
             self.cursor = Some(here);
         }
-        self.cursor = Some(at(view.revision().number));
+        if commits.last().is_some_and(|last| last.revision < head.number) {
+            return Pulled::More;
+        }
+        self.cursor = Some(at(head.number));
         Pulled::UpToDate
     }
 
     /// Says that everything must be read anew: from here on changes are told.
-    fn write_snapshot(&mut self, out: &mut String, view: &View<'_>, here: &Cursor) {
+    fn write_snapshot(&mut self, out: &mut String, here: &Cursor) {
         let stale = self.connection.app.evaluation.replica().is_stale();
         self.connection.told(stale);
-        let data = format!("{{\"revision\":\"{}\",\"stale\":{stale}}}", view.revision());
+        let data = format!("{{\"revision\":\"{}\",\"stale\":{stale}}}", here.revision);
         self.connection.write(out, "snapshot", Some(here), &data);
         self.cursor = Some(*here);
     }
+}
+
+/// The first of these commits, as many as are written at once.
+fn portion<'c>(commits: impl Iterator<Item = &'c Arc<RecentCommit>>) -> Vec<Arc<RecentCommit>> {
+    let mut left = PORTION;
+    let fits = |commit: &&Arc<RecentCommit>| {
+        let begun = left;
+        left = left.saturating_sub(commit.changes.len().max(1));
+        begun > 0
+    };
+    commits.take_while(fits).cloned().collect()
 }
 
 fn show(commit: &RecentCommit, here: &Cursor) -> String {

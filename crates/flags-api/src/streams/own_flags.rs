@@ -42,6 +42,8 @@ enum Pulled {
     UpToDate,
     /// What is known of the user is too old; it must be looked up as of this revision.
     UserTouched(i64),
+    /// What is known of the user is too old, and the database cannot be asked: later.
+    Unavailable,
     /// The credential is void.
     Revoked,
 }
@@ -86,7 +88,12 @@ impl OwnFlagStream {
             }
             // Of a client that comes from elsewhere nobody knows what was known of its user then.
             Some(touched) if touched.user.is_none() || !first => self.write_change(out, &view, &here, &touched, first),
-            Some(_) | None => self.write_snapshot(out, &view, &here),
+            Some(_) | None => {
+                if view.user_touched_after(self.user_as_of, self.user.id) {
+                    return Pulled::UserTouched(view.revision().number);
+                }
+                self.write_snapshot(out, &view, &here);
+            }
         }
         self.cursor = Some(here);
         self.generation = Some(view.generation());
@@ -166,7 +173,7 @@ impl OwnFlagStream {
             match self.look_up(as_of).await {
                 LookedUp::Known => {}
                 LookedUp::Nobody => return Pulled::Revoked,
-                LookedUp::Unavailable => return Pulled::UpToDate,
+                LookedUp::Unavailable => return Pulled::Unavailable,
             }
         }
     }
@@ -191,7 +198,8 @@ impl EventStream for OwnFlagStream {
             };
             self.signals.hear();
             let mut out = String::new();
-            if matches!(self.catch_up(&mut out).await, Pulled::Revoked)
+            let pulled = self.catch_up(&mut out).await;
+            if matches!(pulled, Pulled::Revoked)
                 && let Due::End(bye) = self.connection.end("revoked")
             {
                 return Some(bye.into());
@@ -202,7 +210,9 @@ impl EventStream for OwnFlagStream {
             if !out.is_empty() {
                 return Some(out.into());
             }
-            self.connection.wait(self.signals.woken(), self.valid_until).await;
+            // An instant that has passed would not let it wait for the database.
+            let until = self.valid_until.filter(|_| !matches!(pulled, Pulled::Unavailable));
+            self.connection.wait(self.signals.woken(), until).await;
         }
     }
 }

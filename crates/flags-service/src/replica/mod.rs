@@ -228,8 +228,8 @@ impl Replica {
         self.hub.wake_all();
     }
 
-    /// Applies one commit at `now`. Only the feed calls it, and only for the next revision.
-    pub(crate) fn apply(&self, commit: Commit, now: Instant) {
+    /// Applies one commit. Only the feed calls it, and only for the next revision.
+    pub(crate) fn apply(&self, commit: Commit) {
         for (_, change) in &commit.changes {
             if let Change::UserTouched(id) = change {
                 self.users.forget(*id);
@@ -259,8 +259,6 @@ impl Replica {
             match (change, *effect) {
                 // Streams are to see that a credential is void.
                 (Change::TokenTouched(_), _) => concerned.everybody = true,
-                // Whoever was to see that it ended has seen it, or will by the clock.
-                (_, Effect::Override { until: Some(until) }) if until <= now => {}
                 (_, Effect::Override { .. } | Effect::User) => concerned.users.extend(summary.user_id),
                 (_, Effect::Flag | Effect::None | Effect::Unknown) => {}
             }
@@ -350,7 +348,7 @@ impl View<'_> {
     }
 
     /// All commits after `revision`, if they are still held.
-    pub fn commits_after(&self, revision: i64) -> Option<impl Iterator<Item = &RecentCommit>> {
+    pub fn commits_after(&self, revision: i64) -> Option<impl Iterator<Item = &Arc<RecentCommit>>> {
         (revision <= self.0.revision.number).then(|| self.0.recent.after(revision))?
     }
 

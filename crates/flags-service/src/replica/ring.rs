@@ -16,7 +16,7 @@ const MOST_BYTES: usize = 64 * 1024 * 1024;
 pub(super) struct Ring {
     /// Everything after this revision is held.
     floor: i64,
-    commits: VecDeque<RecentCommit>,
+    commits: VecDeque<Arc<RecentCommit>>,
     bytes: usize,
     most_bytes: usize,
 }
@@ -108,7 +108,7 @@ impl Ring {
     /// Appends the next commit; the oldest go if it becomes too much.
     pub(super) fn push(&mut self, commit: RecentCommit) {
         self.bytes += commit.bytes();
-        self.commits.push_back(commit);
+        self.commits.push_back(Arc::new(commit));
         while self.commits.len() > MOST_COMMITS || self.bytes > self.most_bytes {
             let Some(oldest) = self.commits.pop_front() else { return };
             self.bytes -= oldest.bytes();
@@ -117,7 +117,7 @@ impl Ring {
     }
 
     /// All commits after `revision`; `None` if some of them are gone.
-    pub(super) fn after(&self, revision: i64) -> Option<impl Iterator<Item = &RecentCommit>> {
+    pub(super) fn after(&self, revision: i64) -> Option<impl Iterator<Item = &Arc<RecentCommit>>> {
         let skip = usize::try_from(revision.checked_sub(self.floor)?).ok()?;
         Some(self.commits.range(skip.min(self.commits.len())..))
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use flags_domain::{FlagName, Instant};
 use uuid::Uuid;
 
-use super::{Effect, KnownUser, View};
+use super::{Effect, KnownUser, RecentChange, View};
 use crate::cursor::Cursor;
 
 /// What may have changed for a user since a cursor.
@@ -44,6 +44,13 @@ impl View<'_> {
         }
         touched.own.extend(self.moved_by_time(user_id, seen_at, now));
         Some(touched)
+    }
+
+    /// Whether the user themselves may have changed after `revision`.
+    pub fn user_touched_after(&self, revision: i64, user_id: Uuid) -> bool {
+        let touches = |change: &RecentChange| change.effect == Effect::User && change.user_id == Some(user_id);
+        // What is not known may be so.
+        self.commits_after(revision).is_none_or(|mut commits| commits.any(|commit| commit.changes.iter().any(touches)))
     }
 
     /// The flags whose schedule, or the user's override of which, has an instant after `from` and up to `until`.
