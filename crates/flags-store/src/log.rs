@@ -2,7 +2,9 @@
 
 use std::fmt;
 
-use diesel::{ExpressionMethods, JoinOnDsl as _, QueryDsl, Queryable, Selectable, SelectableHelper};
+use diesel::{
+    BoolExpressionMethods as _, ExpressionMethods, JoinOnDsl as _, QueryDsl, Queryable, Selectable, SelectableHelper,
+};
 use diesel_async::RunQueryDsl;
 use flags_domain::{Change, FlagName, Instant};
 use serde_json::Value;
@@ -242,7 +244,11 @@ pub async fn read_on(conn: &mut Conn, after: i64, limit: usize) -> Result<(Revis
     let bound = i64::try_from(limit).unwrap_or(i64::MAX);
     let rows: Vec<(Uid, i64, Option<Row>)> = on!(conn, |c| {
         log_head::table
-            .left_join(change_log::table.on(change_log::revision.gt(after)))
+            // Bounded above as well, or a reader far behind would sort all that it has not read for every batch.
+            .left_join(
+                change_log::table
+                    .on(change_log::revision.gt(after).and(change_log::revision.le(after.saturating_add(bound)))),
+            )
             .order((change_log::revision, change_log::ord))
             .limit(bound)
             .select((log_head::epoch, log_head::revision, Option::<Row>::as_select()))
