@@ -57,8 +57,8 @@ async fn of_several_servers_one_ends_an_epoch(kind: Kind) {
     let database = Database::migrated(kind).await;
     let store = database.store().await;
     let seen = flags_store::log::head(&mut store.conn().await.unwrap()).await.unwrap().epoch;
-    assert!(store.end_epoch(seen).await.unwrap());
-    assert!(!store.end_epoch(seen).await.unwrap(), "it has ended already");
+    assert!(store.begin_epoch_after(seen).await.unwrap());
+    assert!(!store.begin_epoch_after(seen).await.unwrap(), "it has ended already");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -74,6 +74,7 @@ pub(crate) async fn run(args: RunArgs) -> Result<(), Failure> {
 /// Loads the replica, starts following the log, and puts the application together.
 async fn build(store: Store, args: &RunArgs) -> Result<(App, tokio::task::JoinHandle<()>), Failure> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
+    feed::check_lineage(&store).await?;
     let replica = Arc::new(Replica::new(feed::load(&store).await?));
     let bell = Arc::new(Notify::new());
     let core = Core::new(store.clone(), Arc::clone(&clock)).with_replica(Arc::clone(&replica), Arc::clone(&bell));

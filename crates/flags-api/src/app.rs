@@ -1,6 +1,6 @@
 //! Puts everything together: services, middleware, routes.
 
-use std::{net::TcpListener, sync::Arc};
+use std::{net::TcpListener, sync::Arc, time::Duration};
 
 use actix_web::{
     HttpServer,
@@ -13,6 +13,7 @@ use flags_service::{
     schedules::ScheduleService, users::UserService,
 };
 use metrics_exporter_prometheus::PrometheusHandle;
+use socket2::SockRef;
 use tokio::sync::watch;
 
 use crate::{
@@ -21,11 +22,23 @@ use crate::{
     metrics,
     openapi::openapi,
     routes,
-    streams::{OpenStreams, StreamLimits, limit_sockets},
+    streams::{OpenStreams, StreamLimits},
 };
 
 /// Longest that requests under way may take once shutdown has begun: with all else it is to be over within 10 s.
 const SHUTDOWN_SECONDS: u64 = 8;
+
+/// Bytes that the kernel holds for a client that does not read, before it ends the connection. (It doubles them.)
+const SEND_BUFFER: usize = 64 * 1024;
+/// Longest that sent bytes may stay unacknowledged, or a client's window closed.
+const UNREAD_FOR: Duration = Duration::from_secs(30);
+
+/// Sets what ends connections whose clients do not read. Those that are accepted have it from the listener.
+fn limit_sockets(listener: &TcpListener) -> std::io::Result<()> {
+    let socket = SockRef::from(listener);
+    socket.set_send_buffer_size(SEND_BUFFER)?;
+    socket.set_tcp_user_timeout(Some(UNREAD_FOR))
+}
 
 /// What an operator can choose.
 #[derive(Clone, Debug)]

@@ -14,7 +14,7 @@ pub(crate) const STREAMS_OPEN: &str = "voiceassist_streams_open";
 pub(crate) const STREAM_EVENTS: &str = "voiceassist_stream_events_total";
 const POOL_CONNECTIONS: &str = "voiceassist_database_connections";
 
-/// A gauge goes once it has not been set for so long; those that live are set every second.
+/// A gauge goes once it has not been set for so long; those that live are set every few seconds.
 const GAUGE_IDLE: Duration = Duration::from_secs(60);
 
 /// Upper bounds of the buckets of durations, in seconds.

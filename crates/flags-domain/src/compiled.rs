@@ -130,6 +130,11 @@ impl CompiledFlag {
         self.client_visible
     }
 
+    /// Whether users see that there is such a flag: it is visible to clients and not archived.
+    pub const fn is_shown(&self) -> bool {
+        self.client_visible && !self.archived
+    }
+
     /// Whether it is archived: no result for anybody.
     pub const fn is_archived(&self) -> bool {
         self.archived

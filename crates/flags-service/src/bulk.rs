@@ -133,7 +133,9 @@ impl Command for Bulk {
         }
         let mut result = self.so_far.clone();
         for id in ids {
-            let found = records.iter().find(|record| record.user_override.id == id);
+            // They come in the order of their ids.
+            let found = records.binary_search_by_key(&id, |record| record.user_override.id).ok();
+            let found = found.map(|place| &records[place]);
             result.results.push((id, self.change(tx, found).await?));
         }
         Ok(result)

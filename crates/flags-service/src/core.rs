@@ -135,7 +135,7 @@ impl Core {
     }
 
     /// Carries out a command: state, log and revision commit together or not at all. Returns once the change is durable
-    /// and this process evaluates by it.
+    /// and this process evaluates by it (or cannot follow its log for two seconds, which it says in its own).
     pub async fn execute<C: Command>(
         &self,
         intent: impl Into<Intent<C::Output>>,
@@ -178,10 +178,17 @@ impl Core {
     /// Fails with the kept answer if the intent has been carried out already.
     pub(crate) async fn refuse_if_done<T>(&self, intent: &Intent<T>) -> Result<()> {
         let Some(once) = &intent.once else { return Ok(()) };
-        let mut tx = self.begin().await?;
-        let claimed = claim(&mut tx, &once.key).await;
-        tx.rollback().await?;
-        claimed
+        let look = async {
+            let mut tx = self.begin().await?;
+            let claimed = claim(&mut tx, &once.key).await;
+            tx.rollback().await?;
+            claimed
+        };
+        let outcome = timeout(DEADLINE, look).await.unwrap_or_else(|_| Err(timed_out().into()));
+        if let Err(ServiceError::Answered(KeptAnswer { revision, .. })) = &outcome {
+            self.reach_number(*revision).await;
+        }
+        outcome
     }
 
     async fn write<C: Command>(&self, intent: &Intent<C::Output>, command: &C) -> Result<Done<C::Output>> {

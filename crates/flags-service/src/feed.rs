@@ -9,11 +9,11 @@ use std::{
 };
 
 use flags_domain::{Change, Snapshot};
-use flags_store::{Conn, Store, StoreError, credentials, flags, log, overrides, schedules};
+use flags_store::{Conn, Store, StoreError, credentials, flags, log, overrides, schedules, within};
 use rustc_hash::FxHashMap;
 use tokio::{
     sync::Notify,
-    time::{Instant, MissedTickBehavior, interval, sleep, timeout},
+    time::{Instant, MissedTickBehavior, interval, sleep},
 };
 
 use crate::{
@@ -26,6 +26,8 @@ use crate::{
 const TICK: Duration = Duration::from_secs(1);
 /// Longest that following the log, or one query of a load, may take.
 const DEADLINE: Duration = Duration::from_secs(10);
+/// How often it is looked whether answers have become stale.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Rows of the log read at once.
 const BATCH: usize = 5_000;
 /// Changes remembered from before this process began, so that streams can be resumed.
@@ -41,21 +43,26 @@ pub struct Feed {
     pub replica: Arc<Replica>,
     /// Rung after every commit of this process.
     pub bell: Arc<Notify>,
-    /// For the gauges.
+    /// Tells how late changes arrive, and which overrides are active.
     pub clock: Arc<dyn Clock>,
 }
 
 /// Ends what the database does not answer in time.
 async fn bounded<T>(work: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
-    let outcome = timeout(DEADLINE, work).await;
-    outcome.unwrap_or_else(|_| Err(StoreError::Unavailable("no answer in time".to_owned())))
+    within(DEADLINE, work).await
+}
+
+/// Begins a new epoch if the log was written by another database than it stands in now. To be called before a server's first
+/// [`load`].
+pub async fn check_lineage(store: &Store) -> Result<(), StoreError> {
+    if bounded(store.adopt_lineage()).await? {
+        tracing::warn!("the log was written by another database, or on another timeline: a new epoch has begun");
+    }
+    Ok(())
 }
 
 /// Reads everything at one revision. Each query is bounded in time, not the whole: very many overrides take a while.
 pub async fn load(store: &Store) -> Result<Loaded, StoreError> {
-    if bounded(store.adopt_lineage()).await? {
-        tracing::warn!("the log was written by another database: a new epoch has begun");
-    }
     let begun = Instant::now();
     let mut conn = bounded(store.snapshot()).await?;
     let revision = bounded(log::head(&mut conn)).await?;
@@ -101,7 +108,7 @@ impl Feed {
     /// the replica serves what it has.
     pub async fn run(self) {
         let listening = AtomicBool::new(false);
-        tokio::join!(self.listen(&listening), self.follow(&listening));
+        tokio::join!(self.listen(&listening), self.follow(), self.watch(&listening));
     }
 
     /// Rings the bell whenever the listener hears something, and once whenever a listener begins, as news may have come
@@ -130,17 +137,17 @@ impl Feed {
         }
     }
 
-    async fn follow(&self, listening: &AtomicBool) {
+    async fn follow(&self) {
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut gauge = ActiveGauge::default();
-        let (mut failing, mut stale) = (false, false);
+        let mut failing = false;
         loop {
             let ticked = tokio::select! {
                 _ = tick.tick() => true,
                 () = self.bell.notified() => false,
             };
-            let outcome = if ticked { self.check_lineage().await } else { Ok(()) };
+            let outcome = if ticked { check_lineage(&self.store).await } else { Ok(()) };
             let outcome = match outcome {
                 Ok(()) => self.catch_up().await,
                 failed => failed,
@@ -154,19 +161,23 @@ impl Feed {
             if ticked {
                 gauge.set(self.replica.count_active(self.clock.now()));
             }
+        }
+    }
+
+    /// Tells streams and metrics when answers become stale and when they are no longer, also while the database keeps
+    /// whoever follows it waiting.
+    async fn watch(&self, listening: &AtomicBool) {
+        let mut look = interval(LOOK_EVERY);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut stale = false;
+        loop {
+            look.tick().await;
             if std::mem::replace(&mut stale, self.replica.is_stale()) != stale {
                 self.replica.hub().wake_all();
             }
             metrics::show_listener(listening.load(Ordering::Relaxed));
             metrics::show_replica(self.replica.revision().number, self.replica.age());
         }
-    }
-
-    async fn check_lineage(&self) -> Result<(), StoreError> {
-        if bounded(self.store.adopt_lineage()).await? {
-            tracing::warn!("the log is in another database than before: a new epoch has begun");
-        }
-        Ok(())
     }
 
     /// Brings the replica up to the log's head, or loads everything anew if what is there does not follow on what was
@@ -181,7 +192,7 @@ impl Feed {
             }
             Err(error) => return Err(error),
         };
-        if why == Gap::HeadFell && bounded(self.store.end_epoch(self.replica.revision().epoch)).await? {
+        if why == Gap::HeadFell && bounded(self.store.begin_epoch_after(self.replica.revision().epoch)).await? {
             tracing::warn!("the log went back: a backup was restored, and a new epoch has begun");
         }
         tracing::warn!("{}: loading everything anew", why.as_str());

@@ -20,7 +20,7 @@ use crate::{
     metrics,
 };
 
-/// Most rows that one transaction removes: others should not wait long for it.
+/// Most rows that one step removes: others should not wait long for it.
 pub const BATCH: i64 = 1_000;
 
 /// Most expired overrides that one transaction removes.

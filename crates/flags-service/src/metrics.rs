@@ -18,7 +18,6 @@ const REPLICA_RELOADS: &str = "voiceassist_replica_reloads_total";
 const REPLICA_LOAD: &str = "voiceassist_replica_load_seconds";
 const LOG_HEAD: &str = "voiceassist_log_head_revision";
 const LISTENER: &str = "voiceassist_listener_healthy";
-/// Buckets of this one are shared with durations of HTTP.
 const PROPAGATION: &str = "voiceassist_propagation_delay_seconds";
 const WORKER_BACKLOG: &str = "voiceassist_worker_backlog";
 const WORKER_DONE: &str = "voiceassist_worker_rows_total";

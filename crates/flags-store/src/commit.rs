@@ -197,9 +197,11 @@ impl Tx {
     /// Holds the log's head to the end, so that no other change commits meanwhile. The last lock to take.
     pub async fn claim_head(&mut self) -> Result<()> {
         match &mut self.conn.0 {
-            Backend::Postgres(object) => Ok(backend::postgres::lock_head(object).await?),
-            Backend::Sqlite(_) => Ok(()),
+            Backend::Postgres(object) => backend::postgres::lock_head(object).await?,
+            Backend::Sqlite(_) => {}
         }
+        self.refresh_now();
+        Ok(())
     }
 
     /// SQLite has locked everything already.

@@ -25,9 +25,9 @@ impl Store {
         Ok(Revision { epoch: epoch.0, number })
     }
 
-    /// Begins a new epoch unless another server has done so since `seen`: of several that notice a restored backup one
+    /// Begins a new epoch unless another server has ended `seen` already: of several that notice a restored backup one
     /// acts. Returns whether this one did.
-    pub async fn end_epoch(&self, seen: Uuid) -> Result<bool> {
+    pub async fn begin_epoch_after(&self, seen: Uuid) -> Result<bool> {
         let begun = on!(self.feed_conn().await?, |c| {
             let head = diesel::update(log_head::table.filter(log_head::epoch.eq(Uid(seen))));
             head.set(log_head::epoch.eq(Uid(Uuid::now_v7()))).execute(c).await

@@ -30,5 +30,5 @@ pub use error::{Result, StoreError};
 pub use listener::Listener;
 pub use migrate::down as migrate_down;
 pub use page::{MAX_TOTAL, Page};
-pub use store::{Conn, PoolUse, Store};
+pub use store::{Conn, PoolUse, Store, within};
 pub use url::{DatabaseUrl, InvalidDatabaseUrl};

@@ -294,7 +294,7 @@ pub async fn recent(conn: &mut Conn, limit: i64) -> Result<Vec<ChangeSummary>> {
 }
 
 /// Removes up to `limit` of the oldest revisions, of those that were written before `before`, and returns how many went.
-/// The log is then said to begin after them. No change of state: it takes no revision itself.
+/// `log_head` then says that the log begins after them. No change of state: it takes no revision itself.
 pub async fn purge(store: &Store, before: Instant, limit: i64) -> Result<u64> {
     let _writer = store.writer().await?;
     let mut conn = store.conn().await?;

@@ -10,7 +10,6 @@ use diesel::{
 use diesel_async::RunQueryDsl;
 use flags_domain::{FlagName, Instant, OverrideStatus, UserOverride};
 use futures_util::TryStreamExt as _;
-use tokio::time::timeout;
 use uuid::Uuid;
 
 use crate::{
@@ -21,7 +20,7 @@ use crate::{
     page::{CountUpTo, Page, containing},
     schema::{feature_flags, user_flag_overrides, users},
     sql_types::{At, Json, Uid},
-    store::{Backend, Conn, on},
+    store::{Backend, Conn, on, within},
 };
 
 /// An override as it stands in the database.
@@ -199,6 +198,7 @@ pub async fn claim_some(tx: &mut Tx, of: Of<'_>, limit: i64) -> Result<Vec<Overr
     if let Backend::Postgres(object) = &mut tx.conn().0 {
         ids = backend::postgres::lock_overrides(object, &ids).await?;
     }
+    tx.refresh_now();
     records(tx.conn(), &ids).await
 }
 
@@ -209,10 +209,10 @@ pub async fn claim_some(tx: &mut Tx, of: Of<'_>, limit: i64) -> Result<Vec<Overr
 pub async fn load_each(conn: &mut Conn, patience: Duration, mut each: impl FnMut(Result<UserOverride>)) -> Result<()> {
     match &mut conn.0 {
         Backend::Postgres(object) => {
-            bounded(patience, async { Ok(backend::postgres::lift_statement_timeout(object).await?) }).await?;
+            within(patience, async { Ok(backend::postgres::lift_statement_timeout(object).await?) }).await?;
             let query = user_flag_overrides::table.select(Row::as_select());
-            let mut rows = bounded(patience, async { Ok(query.load_stream::<Row>(object).await?) }).await?;
-            while let Some(row) = bounded(patience, async { Ok(rows.try_next().await?) }).await? {
+            let mut rows = within(patience, async { Ok(query.load_stream::<Row>(object).await?) }).await?;
+            while let Some(row) = within(patience, async { Ok(rows.try_next().await?) }).await? {
                 each(OverrideRecord::try_from(row).map(|record| record.user_override));
             }
         }
@@ -220,7 +220,7 @@ pub async fn load_each(conn: &mut Conn, patience: Duration, mut each: impl FnMut
         Backend::Sqlite(_) => {
             let mut after = Uuid::nil();
             loop {
-                let rows = bounded(patience, load_after(conn, after)).await?;
+                let rows = within(patience, load_after(conn, after)).await?;
                 let Some(last) = rows.as_slice().last() else { return Ok(()) };
                 after = last.id.0;
                 for row in rows {
@@ -245,11 +245,6 @@ async fn load_after(conn: &mut Conn, after: Uuid) -> Result<Vec<Row>> {
             .load(c)
             .await
     })
-}
-
-async fn bounded<T>(patience: Duration, work: impl Future<Output = Result<T>>) -> Result<T> {
-    let outcome = timeout(patience, work).await;
-    outcome.unwrap_or_else(|_| Err(StoreError::Unavailable("no answer in time".to_owned())))
 }
 
 /// Those of these overrides that are there, in the order of their ids, held to the end of the transaction.

@@ -28,6 +28,12 @@ pub(crate) type AsyncSqliteConnection = SyncConnectionWrapper<SqliteConnection>;
 /// Longest wait for a connection: for a free place, for a new one, and for a sign of life of an old one, each.
 pub(crate) const CONNECTION_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Ends what the database does not answer in time: [`StoreError::Unavailable`].
+pub async fn within<T>(limit: Duration, work: impl Future<Output = Result<T>>) -> Result<T> {
+    let outcome = timeout(limit, work).await;
+    outcome.unwrap_or_else(|_| Err(StoreError::Unavailable("the database did not answer in time".to_owned())))
+}
+
 /// The database. Cheap to clone.
 #[derive(Clone)]
 pub struct Store {

@@ -9,6 +9,8 @@ use actix_web::{
     web::Data,
 };
 
+use flags_service::credentials::tokens::Token;
+
 use super::Principal;
 use crate::{app::App, extract::wait_for_min_revision, problem::Problem};
 
@@ -30,13 +32,12 @@ pub(crate) async fn authenticate(
     next.call(request).await
 }
 
-/// The caller, as of the revision that the request wants to be answered from.
+/// The caller, as of the revision that the request wants to be answered from: what was waited for may concern the caller.
 async fn identify(app: &App, request: &ServiceRequest, token: &str) -> Result<Principal, Problem> {
-    let principal = Principal::of_token(&app.evaluation, token, app.evaluation.now()).await?;
-    if !wait_for_min_revision(request.headers(), app.evaluation.replica()).await? {
-        return Ok(principal);
+    if !Token::is_well_formed(token) {
+        return Err(Problem::unauthorized());
     }
-    // What was waited for may concern the caller.
+    wait_for_min_revision(request.headers(), app.evaluation.replica()).await?;
     Principal::of_token(&app.evaluation, token, app.evaluation.now()).await
 }
 

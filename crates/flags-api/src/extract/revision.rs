@@ -12,9 +12,9 @@ use crate::problem::Problem;
 /// Longest wait for the replica to get there.
 const LIMIT: Duration = Duration::from_secs(2);
 
-/// Waits until the replica has reached the revision that a request names; `false` if it names none.
-pub(crate) async fn wait_for_min_revision(headers: &HeaderMap, replica: &Replica) -> Result<bool, Problem> {
-    let Some(value) = headers.get("Flags-Min-Revision") else { return Ok(false) };
+/// Waits until the replica has reached the revision that a request names, if it names one.
+pub(crate) async fn wait_for_min_revision(headers: &HeaderMap, replica: &Replica) -> Result<(), Problem> {
+    let Some(value) = headers.get("Flags-Min-Revision") else { return Ok(()) };
     let invalid = |detail: &str| Problem::from(Violation::new("/Flags-Min-Revision", "invalid_header", detail));
     let wanted = value.to_str().ok().and_then(|text| text.parse::<Revision>().ok());
     let wanted = wanted.ok_or_else(|| invalid("must be <epoch>:<number>, as in Flags-Revision"))?;
@@ -22,7 +22,7 @@ pub(crate) async fn wait_for_min_revision(headers: &HeaderMap, replica: &Replica
         return Err(invalid("is of another epoch: the database was restored since"));
     }
     if replica.wait_for(wanted, LIMIT).await {
-        return Ok(true);
+        return Ok(());
     }
     Err(Problem::unavailable("revision_not_reached", "this server has not seen that revision yet; try again", "1"))
 }

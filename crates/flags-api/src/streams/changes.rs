@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use actix_web::web::{Bytes, Data};
+use actix_web::web::Data;
 use flags_service::{
     cursor::Cursor,
     replica::{RecentChange, RecentCommit},
@@ -13,10 +13,7 @@ use tokio::sync::watch;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::{
-    EventStream,
-    connection::{Connection, Due},
-};
+use super::{EventStream, Pulled, connection::Connection};
 use crate::{
     app::App,
     auth::{Credential, Follows},
@@ -73,14 +70,6 @@ pub(crate) struct ChangeStream {
     generation: Option<u64>,
 }
 
-/// Whether the client is told everything.
-enum Pulled {
-    UpToDate,
-    /// There is more, once it has read this.
-    More,
-    Revoked,
-}
-
 impl ChangeStream {
     /// A stream that goes on from `cursor` if it can.
     pub(crate) fn open(app: &Data<App>, credential: Credential, cursor: Option<Cursor>) -> Result<Self, Problem> {
@@ -89,7 +78,8 @@ impl ChangeStream {
         Ok(Self { connection, signal, cursor, generation: None })
     }
 
-    fn pull(&mut self, out: &mut String) -> Pulled {
+    /// Appends the next commits.
+    fn look(&mut self, out: &mut String) -> Pulled {
         let app = self.connection.app.clone();
         let now = app.evaluation.now();
         let (commits, head) = {
@@ -147,31 +137,26 @@ fn show(commit: &RecentCommit, here: &Cursor) -> String {
 }
 
 impl EventStream for ChangeStream {
-    async fn next(&mut self) -> Option<Bytes> {
-        loop {
-            let due = match self.connection.due().await {
-                Due::Ended => return None,
-                Due::End(bye) => return Some(bye.into()),
-                due => due,
-            };
-            self.signal.mark_unchanged();
-            let mut out = String::new();
-            let pulled = self.pull(&mut out);
-            if matches!(pulled, Pulled::Revoked)
-                && let Due::End(bye) = self.connection.end("revoked")
-            {
-                return Some(bye.into());
-            }
-            if let (Pulled::UpToDate, Due::Heartbeat, Some(cursor)) = (pulled, due, self.cursor) {
-                self.connection.write_heartbeat(&mut out, &cursor);
-            }
-            if !out.is_empty() {
-                return Some(out.into());
-            }
-            let signal = &mut self.signal;
-            // The sender is the hub's, which lives as long as the application.
-            let woken = async { _ = signal.changed().await };
-            self.connection.wait(woken, None).await;
-        }
+    fn connection(&mut self) -> &mut Connection {
+        &mut self.connection
+    }
+
+    fn hear(&mut self) {
+        self.signal.mark_unchanged();
+    }
+
+    async fn pull(&mut self, out: &mut String) -> Pulled {
+        self.look(out)
+    }
+
+    fn position(&self) -> Option<Cursor> {
+        self.cursor
+    }
+
+    async fn wait(&mut self, _: bool) {
+        let signal = &mut self.signal;
+        // The sender is the hub's, which lives as long as the application.
+        let woken = async { _ = signal.changed().await };
+        self.connection.wait(woken, None).await;
     }
 }

@@ -1,7 +1,6 @@
 //! What every stream has: a place among the open ones, a heartbeat, a credential that must stay valid, and an end.
 
 use std::{
-    net::TcpListener,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -13,7 +12,6 @@ use actix_web::web::Data;
 use flags_domain::Instant;
 use metrics::{counter, gauge};
 use rand::RngExt as _;
-use socket2::SockRef;
 use tokio::{
     sync::watch,
     time::{Instant as Moment, sleep_until},
@@ -26,18 +24,6 @@ use crate::{
     metrics::{STREAM_EVENTS, STREAMS_OPEN},
     problem::Problem,
 };
-
-/// Bytes that the kernel holds for a client that does not read, before it ends the connection. (It doubles them.)
-const SEND_BUFFER: usize = 64 * 1024;
-/// Longest that sent bytes may stay unacknowledged, or a client's window closed.
-const UNREAD_FOR: Duration = Duration::from_secs(30);
-
-/// Sets what ends connections whose clients do not read. Those that are accepted have it from the listener.
-pub(crate) fn limit_sockets(listener: &TcpListener) -> std::io::Result<()> {
-    let socket = SockRef::from(listener);
-    socket.set_send_buffer_size(SEND_BUFFER)?;
-    socket.set_tcp_user_timeout(Some(UNREAD_FOR))
-}
 
 /// How streams are bounded.
 #[derive(Clone, Debug)]
@@ -99,7 +85,7 @@ const fn kind(follows: Follows) -> &'static str {
 }
 
 /// One client's connection.
-pub(super) struct Connection {
+pub(crate) struct Connection {
     pub(super) app: Data<App>,
     follows: Follows,
     credential: Credential,
@@ -171,16 +157,16 @@ impl Connection {
             return Due::Ended;
         }
         if !*self.ready.borrow() {
-            return self.end("shutdown");
+            return Due::End(self.end("shutdown"));
         }
         let now = Moment::now();
         if now >= self.ends_at {
-            return self.end("max_age");
+            return Due::End(self.end("max_age"));
         }
         if now >= self.heartbeat_at {
             self.heartbeat_at = now + self.app.settings.streams.heartbeat;
             if !self.credential.still_allows(self.follows, &self.app.evaluation).await {
-                return self.end("revoked");
+                return Due::End(self.end("revoked"));
             }
             return Due::Heartbeat;
         }
@@ -189,11 +175,11 @@ impl Connection {
     }
 
     /// The last event, for this reason.
-    pub(super) fn end(&mut self, reason: &'static str) -> Due {
+    pub(super) fn end(&mut self, reason: &'static str) -> String {
         self.ended = true;
         let mut out = String::new();
         self.write(&mut out, "bye", None, &format!("{{\"reason\":\"{reason}\"}}"));
-        Due::End(out)
+        out
     }
 
     /// Appends an event and counts it.

@@ -11,7 +11,7 @@ mod own_flags;
 pub use self::connection::StreamLimits;
 pub(crate) use self::{
     changes::{ChangeEvent, ChangeStream},
-    connection::{OpenStreams, limit_sockets},
+    connection::OpenStreams,
     own_flags::OwnFlagStream,
 };
 
@@ -19,18 +19,70 @@ use actix_web::{HttpResponse, http::header, web::Bytes};
 use flags_service::cursor::Cursor;
 use futures_util::stream;
 
-/// Something that writes events until it ends.
+use self::connection::{Connection, Due};
+
+/// Something that pulls events for one client.
 pub(crate) trait EventStream: Sized + 'static {
-    /// The next events, as soon as there are any; `None` at the end.
-    fn next(&mut self) -> impl Future<Output = Option<Bytes>>;
+    /// What it has in common with all streams.
+    fn connection(&mut self) -> &mut Connection;
+
+    /// Marks all signals as heard: from here on the next ones count.
+    fn hear(&mut self);
+
+    /// Appends what is new for the client.
+    fn pull(&mut self, out: &mut String) -> impl Future<Output = Pulled>;
+
+    /// Where the client stands, once it has something.
+    fn position(&self) -> Option<Cursor>;
+
+    /// Waits for a signal, an instant, or whatever the connection waits for. `blocked` says that the last pull could not be
+    /// done.
+    fn wait(&mut self, blocked: bool) -> impl Future<Output = ()>;
 
     /// The answer that carries this stream.
     fn into_response(self) -> HttpResponse {
         let events = stream::unfold(self, |mut this| async move {
-            let events = this.next().await?;
+            let events = next(&mut this).await?;
             Some((Ok::<_, std::convert::Infallible>(events), this))
         });
         head().streaming(events)
+    }
+}
+
+/// What a pull came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pulled {
+    /// The client is told everything.
+    UpToDate,
+    /// There is more, once it has read this.
+    More,
+    /// It cannot be told for now what the client should have.
+    Blocked,
+    /// The credential is void.
+    Revoked,
+}
+
+/// The next events, as soon as there are any; `None` at the end.
+async fn next(stream: &mut impl EventStream) -> Option<Bytes> {
+    loop {
+        let due = match stream.connection().due().await {
+            Due::Ended => return None,
+            Due::End(bye) => return Some(bye.into()),
+            due => due,
+        };
+        stream.hear();
+        let mut out = String::new();
+        let pulled = stream.pull(&mut out).await;
+        if pulled == Pulled::Revoked {
+            return Some(stream.connection().end("revoked").into());
+        }
+        if let (Due::Heartbeat, Pulled::UpToDate, Some(at)) = (due, pulled, stream.position()) {
+            stream.connection().write_heartbeat(&mut out, &at);
+        }
+        if !out.is_empty() {
+            return Some(out.into());
+        }
+        stream.wait(pulled == Pulled::Blocked).await;
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use actix_web::web::{Bytes, Data};
+use actix_web::web::Data;
 use flags_domain::{FlagName, Instant};
 use flags_service::{
     cursor::Cursor,
@@ -10,10 +10,7 @@ use flags_service::{
     replica::{KnownUser, Touched, View},
 };
 
-use super::{
-    EventStream,
-    connection::{Connection, Due},
-};
+use super::{EventStream, Pulled, connection::Connection};
 use crate::{
     app::App,
     auth::{Credential, Follows},
@@ -36,14 +33,12 @@ pub(crate) struct OwnFlagStream {
     valid_until: Option<Instant>,
 }
 
-/// What a pull came to.
-enum Pulled {
+/// What one look at the replica came to.
+enum Looked {
     /// The client is told everything.
     UpToDate,
     /// What is known of the user is too old; it must be looked up as of this revision.
     UserTouched(i64),
-    /// What is known of the user is too old, and the database cannot be asked: later.
-    Unavailable,
     /// The credential is void.
     Revoked,
 }
@@ -63,13 +58,13 @@ impl OwnFlagStream {
     }
 
     /// Appends what is new for the client.
-    fn pull(&mut self, out: &mut String) -> Pulled {
+    fn look(&mut self, out: &mut String) -> Looked {
         let app = self.connection.app.clone();
         let view = app.evaluation.replica().read();
         let clock = app.evaluation.now();
         let now = self.cursor.map_or(clock, |cursor| cursor.next_instant(clock));
         if !self.connection.credential().is_live(&view, clock) {
-            return Pulled::Revoked;
+            return Looked::Revoked;
         }
         let here = Cursor { revision: view.revision(), evaluated_at: now };
         let first = self.generation.is_none();
@@ -84,20 +79,20 @@ impl OwnFlagStream {
         });
         match touched {
             Some(Touched { user: Some(revision), .. }) if revision > self.user_as_of => {
-                return Pulled::UserTouched(view.revision().number);
+                return Looked::UserTouched(view.revision().number);
             }
             // Of a client that comes from elsewhere nobody knows what was known of its user then.
             Some(touched) if touched.user.is_none() || !first => self.write_change(out, &view, &here, &touched, first),
             Some(_) | None => {
                 if view.user_touched_after(self.user_as_of, self.user.id) {
-                    return Pulled::UserTouched(view.revision().number);
+                    return Looked::UserTouched(view.revision().number);
                 }
                 self.write_snapshot(out, &view, &here);
             }
         }
         self.cursor = Some(here);
         self.generation = Some(view.generation());
-        Pulled::UpToDate
+        Looked::UpToDate
     }
 
     fn write_snapshot(&mut self, out: &mut String, view: &View<'_>, here: &Cursor) {
@@ -123,9 +118,7 @@ impl OwnFlagStream {
         let (mut data, mut unset) = (String::with_capacity(256), Vec::new());
         write_head_of_change(&mut data, here);
         let empty = data.len();
-        let is_shown = |name: &FlagName| {
-            view.flag(name).is_some_and(|flag| flag.compiled().client_visible() && !flag.compiled().is_archived())
-        };
+        let is_shown = |name: &FlagName| view.flag(name).is_some_and(|flag| flag.compiled().is_shown());
         for name in touched.flags.union(&touched.own) {
             match view.evaluate(name, &self.user, now).filter(|evaluated| evaluated.flag.client_visible()) {
                 Some(evaluated) => {
@@ -162,21 +155,6 @@ impl OwnFlagStream {
             Err(_) => LookedUp::Unavailable,
         }
     }
-
-    /// Appends what is new for the client; what is known of the user is looked up as often as it takes.
-    async fn catch_up(&mut self, out: &mut String) -> Pulled {
-        loop {
-            let as_of = match self.pull(out) {
-                Pulled::UserTouched(as_of) => as_of,
-                pulled => return pulled,
-            };
-            match self.look_up(as_of).await {
-                LookedUp::Known => {}
-                LookedUp::Nobody => return Pulled::Revoked,
-                LookedUp::Unavailable => return Pulled::Unavailable,
-            }
-        }
-    }
 }
 
 /// What came of looking a user up.
@@ -189,30 +167,37 @@ enum LookedUp {
 }
 
 impl EventStream for OwnFlagStream {
-    async fn next(&mut self) -> Option<Bytes> {
+    fn connection(&mut self) -> &mut Connection {
+        &mut self.connection
+    }
+
+    fn hear(&mut self) {
+        self.signals.hear();
+    }
+
+    /// What is known of the user is looked up as often as it takes.
+    async fn pull(&mut self, out: &mut String) -> Pulled {
         loop {
-            let due = match self.connection.due().await {
-                Due::Ended => return None,
-                Due::End(bye) => return Some(bye.into()),
-                due => due,
+            let as_of = match self.look(out) {
+                Looked::UpToDate => return Pulled::UpToDate,
+                Looked::Revoked => return Pulled::Revoked,
+                Looked::UserTouched(as_of) => as_of,
             };
-            self.signals.hear();
-            let mut out = String::new();
-            let pulled = self.catch_up(&mut out).await;
-            if matches!(pulled, Pulled::Revoked)
-                && let Due::End(bye) = self.connection.end("revoked")
-            {
-                return Some(bye.into());
+            match self.look_up(as_of).await {
+                LookedUp::Known => {}
+                LookedUp::Nobody => return Pulled::Revoked,
+                LookedUp::Unavailable => return Pulled::Blocked,
             }
-            if let (Due::Heartbeat, Some(cursor)) = (due, self.cursor) {
-                self.connection.write_heartbeat(&mut out, &cursor);
-            }
-            if !out.is_empty() {
-                return Some(out.into());
-            }
-            // An instant that has passed would not let it wait for the database.
-            let until = self.valid_until.filter(|_| !matches!(pulled, Pulled::Unavailable));
-            self.connection.wait(self.signals.woken(), until).await;
         }
+    }
+
+    fn position(&self) -> Option<Cursor> {
+        self.cursor
+    }
+
+    async fn wait(&mut self, blocked: bool) {
+        // An instant that has passed would not let it wait for the database.
+        let until = self.valid_until.filter(|_| !blocked);
+        self.connection.wait(self.signals.woken(), until).await;
     }
 }

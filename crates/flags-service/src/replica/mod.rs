@@ -100,16 +100,11 @@ fn possible_effect(change: &ChangeSummary, flags: &Snapshot) -> Effect {
         (LogEntity::ScheduledChange, Action::Applied) | (LogEntity::ApiToken, _) => Effect::None,
         (LogEntity::Flag | LogEntity::ScheduledChange, _) => {
             let flag = change.flag_name.as_ref().and_then(|name| flags.get(name));
-            if flag.is_some_and(|flag| is_shown(flag)) { Effect::Flag } else { Effect::Unknown }
+            if flag.is_some_and(|flag| flag.compiled().is_shown()) { Effect::Flag } else { Effect::Unknown }
         }
         (LogEntity::Override, _) => Effect::Override { until: None },
         (LogEntity::User, _) => Effect::User,
     }
-}
-
-/// Whether users see this flag.
-fn is_shown(flag: &FlagState) -> bool {
-    flag.compiled().client_visible() && !flag.compiled().is_archived()
 }
 
 impl From<Loaded> for State {
@@ -243,7 +238,7 @@ impl Replica {
             let state = self.state.read();
             let shown = |name: &FlagName| {
                 let after = edit.flags().find(|(edited, _)| *edited == name).and_then(|(_, after)| after);
-                [state.flags.get(name), after].into_iter().flatten().any(|flag| is_shown(flag))
+                [state.flags.get(name), after].into_iter().flatten().any(|flag| flag.compiled().is_shown())
             };
             let mut changed = state.flags.flags_changed_by(&edit);
             changed.retain(shown);
