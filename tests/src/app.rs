@@ -70,7 +70,7 @@ impl TestApp {
         let replica = Arc::new(Replica::new(feed::load(&store).await.expect("the database is readable")));
         let bell = Arc::new(Notify::new());
         let core = Core::new(store.clone(), clock.clone()).with_replica(Arc::clone(&replica), Arc::clone(&bell));
-        let feed = Feed { store, replica: Arc::clone(&replica), bell, clock: clock.clone() };
+        let feed = Feed::new(store, Arc::clone(&replica), bell, clock.clone());
         let feed = tokio::spawn(feed.run());
         let settings = Settings { show_reasons_to_users, metrics_with_api: true, workers: 1, streams };
         let app = App::new(&core, &replica, None, settings);

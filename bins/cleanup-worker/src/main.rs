@@ -34,8 +34,8 @@ struct Args {
     /// Do one round, print what it did, and end (exit code 0 if it succeeded, 1 if not).
     #[arg(long, env = "FLAGS_WORKER_ONCE")]
     once: bool,
-    /// Time between rounds, such as 30s or 5m.
-    #[arg(long, env = "FLAGS_WORKER_INTERVAL", default_value = "30s", value_parser = humantime::parse_duration)]
+    /// Time between rounds, such as 30s or 5m; at least 10ms.
+    #[arg(long, env = "FLAGS_WORKER_INTERVAL", default_value = "30s", value_parser = at_least_ten_milliseconds)]
     interval: Duration,
     /// Remove rows of the log that are older than this, such as 90d; at least a day. They are kept for ever if left out.
     #[arg(long, env = "FLAGS_WORKER_KEEP_LOG", value_parser = at_least_a_day)]
@@ -45,19 +45,32 @@ struct Args {
     bind: Option<SocketAddr>,
 }
 
+fn at_least_ten_milliseconds(text: &str) -> Result<Duration, String> {
+    let interval = humantime::parse_duration(text).map_err(|error| format!("{error}; write 30s or 5m"))?;
+    if interval < Duration::from_millis(10) { Err("must be at least 10ms".to_owned()) } else { Ok(interval) }
+}
+
 fn at_least_a_day(text: &str) -> Result<Duration, String> {
-    let keep = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    let keep = humantime::parse_duration(text).map_err(|error| format!("{error}; write 90d"))?;
     if keep < Duration::from_secs(24 * 60 * 60) { Err("must be at least 1d".to_owned()) } else { Ok(keep) }
 }
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-#[tokio::main]
-async fn main() -> ExitCode {
+/// Longest that what still runs on threads for blocking work may hold up the end: a lock of SQLite's file, say.
+const LAST_WAIT: Duration = Duration::from_secs(1);
+
+fn main() -> ExitCode {
     let filter = EnvFilter::try_from_env("FLAGS_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
     let ansi = std::io::stderr().is_terminal();
     tracing_subscriber::fmt().with_env_filter(filter).with_ansi(ansi).with_writer(std::io::stderr).init();
-    match work(Args::parse()).await {
+    let args = Args::parse();
+    let outcome = tokio::runtime::Runtime::new().map_err(Failure::from).and_then(|runtime| {
+        let outcome = runtime.block_on(work(args));
+        runtime.shutdown_timeout(LAST_WAIT);
+        outcome
+    });
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             // If standard error is gone there is nobody left to tell.
@@ -72,7 +85,14 @@ async fn main() -> ExitCode {
 }
 
 async fn work(args: Args) -> Result<(), Failure> {
-    let store = Store::open(&args.database_url.parse::<DatabaseUrl>()?).await?;
+    let url = args.database_url.parse::<DatabaseUrl>()?;
+    if let DatabaseUrl::Sqlite(path) = &url
+        && !path.exists()
+    {
+        let advice = "is not there; check the path, or run `server migrate` to make it";
+        return Err(format!("the database file {} {advice}", path.display()).into());
+    }
+    let store = Store::open(&url).await?;
     if !store.is_migrated().await? {
         return Err("the database's schema is not this program's; run `server migrate`".into());
     }
@@ -105,7 +125,7 @@ async fn run_until_stopped(core: &Core, policy: Policy, period: Duration) -> Res
 }
 
 async fn run_rounds(core: &Core, policy: Policy, period: Duration) {
-    let mut tick = interval(period.max(Duration::from_millis(10)));
+    let mut tick = interval(period);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tick.tick().await;

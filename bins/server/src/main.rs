@@ -9,6 +9,7 @@ mod run;
 use std::{
     io::{IsTerminal as _, Write as _},
     process::ExitCode,
+    time::Duration,
 };
 
 use clap::Parser as _;
@@ -19,19 +20,30 @@ use crate::{
     failure::Failure,
 };
 
-#[tokio::main]
-async fn main() -> ExitCode {
+/// Longest that what still runs on threads for blocking work may hold up the end: a lock of SQLite's file, say.
+const LAST_WAIT: Duration = Duration::from_secs(1);
+
+fn main() -> ExitCode {
     let filter = EnvFilter::try_from_env("FLAGS_LOG").unwrap_or_else(|_| EnvFilter::new("info,actix_server=warn"));
     let ansi = std::io::stderr().is_terminal();
     tracing_subscriber::fmt().with_env_filter(filter).with_ansi(ansi).with_writer(std::io::stderr).init();
-    match carry_out(Cli::parse()).await {
+    let cli = Cli::parse();
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => return report(&error.into()),
+    };
+    let outcome = runtime.block_on(carry_out(cli));
+    runtime.shutdown_timeout(LAST_WAIT);
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            // If standard error is gone there is nobody left to tell.
-            let _ = writeln!(std::io::stderr(), "server: {failure}");
-            ExitCode::FAILURE
-        }
+        Err(failure) => report(&failure),
     }
+}
+
+fn report(failure: &Failure) -> ExitCode {
+    // If standard error is gone there is nobody left to tell.
+    let _ = writeln!(std::io::stderr(), "server: {failure}");
+    ExitCode::FAILURE
 }
 
 async fn carry_out(cli: Cli) -> Result<(), Failure> {

@@ -20,6 +20,7 @@ use flags_store::Store;
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::Notify,
+    task::JoinHandle,
 };
 
 use crate::{args::RunArgs, failure::Failure};
@@ -31,21 +32,19 @@ const GAUGES_EVERY: Duration = Duration::from_secs(5);
 pub(crate) async fn run(args: RunArgs) -> Result<(), Failure> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    raise_file_limit();
-    let store = Store::open(&args.database.url()?).await?;
-    if args.no_migrate {
-        if !store.is_migrated().await? {
-            return Err(Failure::new("the database's schema is not this program's; run `server migrate`"));
+    let mut stopped = async || {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
         }
-    } else {
-        store.migrate().await?;
-    }
-    for gap in store.durability_gaps().await? {
-        tracing::warn!("the database runs with {gap}: acknowledged writes may be lost in a crash");
-    }
-    let listener = listen(args.bind)?;
-    let metrics_listener = args.metrics_bind.map(listen).transpose()?;
-    let (app, feed) = build(store, &args).await?;
+    };
+    raise_file_limit();
+    // Loading may take a while, and nothing is lost if it is broken off.
+    let prepared = tokio::select! {
+        prepared = prepare(&args) => prepared?,
+        () = stopped() => return Ok(()),
+    };
+    let Prepared { app, feed, listener, metrics_listener } = prepared;
     let address = listener.local_addr()?;
     let server = serve(&app, listener)?;
     let handle = server.handle();
@@ -54,10 +53,7 @@ pub(crate) async fn run(args: RunArgs) -> Result<(), Failure> {
     let metrics_handle = metrics_server.as_ref().map(|server| server.handle());
     metrics_server.map(tokio::spawn);
     announce(address)?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
+    stopped().await;
     app.begin_shutdown();
     tokio::join!(stop(&handle), async {
         if let Some(handle) = &metrics_handle {
@@ -71,16 +67,42 @@ pub(crate) async fn run(args: RunArgs) -> Result<(), Failure> {
     }
 }
 
+/// Everything before the first request.
+struct Prepared {
+    app: App,
+    feed: JoinHandle<()>,
+    listener: TcpListener,
+    metrics_listener: Option<TcpListener>,
+}
+
+async fn prepare(args: &RunArgs) -> Result<Prepared, Failure> {
+    let store = Store::open(&args.database.url()?).await?;
+    if args.no_migrate {
+        if !store.is_migrated().await? {
+            return Err(Failure::new("the database's schema is not this program's; run `server migrate`"));
+        }
+    } else {
+        store.migrate().await?;
+    }
+    for gap in store.durability_gaps().await? {
+        tracing::warn!("the database runs with {gap}: acknowledged writes may be lost in a crash");
+    }
+    let listener = listen(args.bind)?;
+    let metrics_listener = args.metrics_bind.map(listen).transpose()?;
+    let (app, feed) = build(store, args).await?;
+    Ok(Prepared { app, feed, listener, metrics_listener })
+}
+
 /// Loads the replica, starts following the log, and puts the application together.
-async fn build(store: Store, args: &RunArgs) -> Result<(App, tokio::task::JoinHandle<()>), Failure> {
+async fn build(store: Store, args: &RunArgs) -> Result<(App, JoinHandle<()>), Failure> {
+    let metrics = install_metrics().map_err(|error| Failure::new(error.to_string()))?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
     feed::check_lineage(&store).await?;
     let replica = Arc::new(Replica::new(feed::load(&store).await?));
     let bell = Arc::new(Notify::new());
     let core = Core::new(store.clone(), Arc::clone(&clock)).with_replica(Arc::clone(&replica), Arc::clone(&bell));
     Evaluation::new(core.clone(), Arc::clone(&replica)).warm_up().await?;
-    let metrics = install_metrics().map_err(|error| Failure::new(error.to_string()))?;
-    let feed = Feed { store, replica: Arc::clone(&replica), bell, clock };
+    let feed = Feed::new(store, Arc::clone(&replica), bell, clock);
     let feed = tokio::spawn(feed.run());
     let settings = Settings {
         show_reasons_to_users: args.show_reasons_to_users,

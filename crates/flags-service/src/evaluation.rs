@@ -1,6 +1,9 @@
 //! What users get: the replica, the user's context, and `resolve`.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicI64, Ordering},
+};
 
 use flags_domain::{CompiledFlag, Instant, Resolution, resolve};
 use flags_store::users;
@@ -67,12 +70,14 @@ fn evaluate<'v>(
 pub struct Evaluation {
     core: Core,
     replica: Arc<Replica>,
+    /// The second in which it was last said that users cannot be looked up.
+    warned_at: Arc<AtomicI64>,
 }
 
 impl Evaluation {
     /// Evaluates by `replica`.
-    pub const fn new(core: Core, replica: Arc<Replica>) -> Self {
-        Self { core, replica }
+    pub fn new(core: Core, replica: Arc<Replica>) -> Self {
+        Self { core, replica, warned_at: Arc::default() }
     }
 
     /// The replica.
@@ -100,7 +105,11 @@ impl Evaluation {
         let ticket = cache.ticket(id);
         let found = self.core.read(async |conn| users::find(conn, id).await).await;
         let found = found.map_err(|error| {
-            tracing::warn!(%error, "a user cannot be looked up");
+            // At most one line a second: every stream and request may come here at once.
+            let second = self.core.now().as_micros() / 1_000_000;
+            if self.warned_at.swap(second, Ordering::Relaxed) != second {
+                tracing::warn!(%error, "users cannot be looked up");
+            }
             ServiceError::ContextUnavailable
         })?;
         let user = found.map(|record| Arc::new(KnownUser::from(record)));

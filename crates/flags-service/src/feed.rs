@@ -10,11 +10,13 @@ use std::{
 
 use flags_domain::{Change, Snapshot};
 use flags_store::{Conn, Store, StoreError, credentials, flags, log, overrides, schedules, within};
-use rustc_hash::FxHashMap;
+use parking_lot::Mutex;
+use rustc_hash::{FxHashMap, FxHashSet};
 use tokio::{
     sync::Notify,
     time::{Instant, MissedTickBehavior, interval, sleep},
 };
+use uuid::Uuid;
 
 use crate::{
     clock::Clock,
@@ -35,16 +37,18 @@ const RECENT: i64 = 20_000;
 /// Shortest and longest wait before listening is tried again.
 const LISTEN_AGAIN: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
-/// What the feed needs.
+/// Follows the log for one replica.
 pub struct Feed {
     /// Where the log is.
-    pub store: Store,
+    store: Store,
     /// What is fed.
-    pub replica: Arc<Replica>,
+    replica: Arc<Replica>,
     /// Rung after every commit of this process.
-    pub bell: Arc<Notify>,
+    bell: Arc<Notify>,
     /// Tells how late changes arrive, and which overrides are active.
-    pub clock: Arc<dyn Clock>,
+    clock: Arc<dyn Clock>,
+    /// The epochs that this process has left: one that comes back means that a backup was restored.
+    left: Mutex<FxHashSet<Uuid>>,
 }
 
 /// Ends what the database does not answer in time.
@@ -104,6 +108,11 @@ pub async fn load(store: &Store) -> Result<Loaded, StoreError> {
 }
 
 impl Feed {
+    /// A feed of this replica; `bell` is rung after every commit of this process.
+    pub fn new(store: Store, replica: Arc<Replica>, bell: Arc<Notify>, clock: Arc<dyn Clock>) -> Self {
+        Self { store, replica, bell, clock, left: Mutex::default() }
+    }
+
     /// Follows the log until the task is dropped. A database that cannot be read is tried again at every tick; meanwhile
     /// the replica serves what it has.
     pub async fn run(self) {
@@ -192,10 +201,13 @@ impl Feed {
             }
             Err(error) => return Err(error),
         };
-        if why == Gap::HeadFell && bounded(self.store.begin_epoch_after(self.replica.revision().epoch)).await? {
+        if let Gap::Restored(epoch) = why
+            && bounded(self.store.begin_epoch_after(epoch)).await?
+        {
             tracing::warn!("the log went back: a backup was restored, and a new epoch has begun");
         }
-        tracing::warn!("{}: loading everything anew", why.as_str());
+        self.left.lock().insert(self.replica.revision().epoch);
+        tracing::warn!(reason = why.as_str(), "the log cannot be followed: loading everything anew");
         metrics::count_reload(why.as_str());
         self.replica.replace(load(&self.store).await?);
         self.replica.mark_read();
@@ -210,10 +222,11 @@ impl Feed {
             let (head, rows) = log::read_on(&mut conn, at.number, BATCH).await?;
             metrics::show_log_head(head.number);
             if head.epoch != at.epoch {
-                return Ok(Some(Gap::OtherEpoch));
+                let known = self.left.lock().contains(&head.epoch);
+                return Ok(Some(if known { Gap::Restored(head.epoch) } else { Gap::OtherEpoch }));
             }
             if head.number < at.number {
-                return Ok(Some(Gap::HeadFell));
+                return Ok(Some(Gap::Restored(head.epoch)));
             }
             if head.number == at.number {
                 self.replica.mark_read();
@@ -254,7 +267,8 @@ impl Feed {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Gap {
     OtherEpoch,
-    HeadFell,
+    /// The log went back, within this epoch.
+    Restored(Uuid),
     Hole,
     Unreadable,
 }
@@ -262,10 +276,10 @@ enum Gap {
 impl Gap {
     const fn as_str(self) -> &'static str {
         match self {
-            Self::OtherEpoch => "another epoch",
-            Self::HeadFell => "the log went back",
-            Self::Hole => "the log has a hole",
-            Self::Unreadable => "the log cannot be read",
+            Self::OtherEpoch => "other_epoch",
+            Self::Restored(_) => "restored",
+            Self::Hole => "hole",
+            Self::Unreadable => "unreadable",
         }
     }
 }

@@ -33,6 +33,10 @@ pub fn describe() {
     describe_gauge!(LOG_HEAD, "Revision of the log's head when it was last read");
     describe_counter!(REPLICA_RELOADS, "How often the log could not be followed and everything was loaded anew");
     describe_histogram!(REPLICA_LOAD, Unit::Seconds, "How long loading everything took");
+    // A counter that is not there cannot be seen to rise.
+    for reason in ["other_epoch", "restored", "hole", "unreadable"] {
+        counter!(REPLICA_RELOADS, "reason" => reason).absolute(0);
+    }
     describe_gauge!(LISTENER, "1 while this server hears of commits at once, 0 while it waits for the tick");
     describe_histogram!(PROPAGATION, Unit::Seconds, "From a change's instant to its effect on this server");
     describe_gauge!(WORKER_BACKLOG, "Rows that were due when the last round began, by duty");

@@ -2,13 +2,16 @@
 
 use std::path::Path;
 
-use diesel::{backend::Backend, migration::MigrationSource, pg::Pg};
-use diesel_async::{AsyncConnection, AsyncMigrationHarness, AsyncPgConnection, SimpleAsyncConnection};
+use diesel::{QueryableByName, backend::Backend, migration::MigrationSource, pg::Pg, sql_query, sql_types::Text};
+use diesel_async::{
+    AsyncConnection, AsyncMigrationHarness, AsyncPgConnection, RunQueryDsl as _, SimpleAsyncConnection,
+};
 use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
 
 use crate::{
     backend,
     error::{Result, StoreError},
+    store::{Store, on},
     url::DatabaseUrl,
 };
 
@@ -29,8 +32,6 @@ fn failed(error: impl Into<BoxError>) -> StoreError {
 enum Task {
     Up,
     Down,
-    /// Apply nothing, return the versions that are applied. (Diesel makes its table of versions where it is missing.)
-    Look,
 }
 
 impl Task {
@@ -42,7 +43,6 @@ impl Task {
         let versions = match self {
             Self::Up => harness.run_pending_migrations(source)?,
             Self::Down => harness.revert_all_migrations(source)?,
-            Self::Look => harness.applied_migrations()?,
         };
         Ok(versions.into_iter().map(|version| version.to_string()).collect())
     }
@@ -90,12 +90,25 @@ pub async fn down(url: &DatabaseUrl) -> Result<Vec<String>> {
     carry_out(url, Task::Down).await
 }
 
-/// Whether all migrations of this program, and no later ones, are applied.
-pub(crate) async fn is_current(url: &DatabaseUrl) -> Result<bool> {
+/// Whether all migrations of this program, and no later ones, are applied. Only looks: needs no right to change anything.
+pub(crate) async fn is_current(store: &Store) -> Result<bool> {
     let known = MigrationSource::<Pg>::migrations(&POSTGRES).map_err(failed)?;
     let mut known: Vec<_> = known.iter().map(|migration| migration.name().version().to_string()).collect();
-    let mut applied = carry_out(url, Task::Look).await?;
+    let query = "SELECT version FROM __diesel_schema_migrations";
+    let applied = on!(store.conn().await?, |c| sql_query(query).load::<Applied>(c).await);
+    let mut applied: Vec<_> = match applied {
+        Ok(rows) => rows.into_iter().map(|row| row.version).collect(),
+        // There is no such table yet.
+        Err(StoreError::Refused(_)) => Vec::new(),
+        Err(error) => return Err(error),
+    };
     known.sort();
     applied.sort();
     Ok(applied == known)
+}
+
+#[derive(QueryableByName)]
+struct Applied {
+    #[diesel(sql_type = Text)]
+    version: String,
 }

@@ -19,7 +19,7 @@ use crate::{
     log::{self, Action, Entity},
     page::{CountUpTo, Page, containing},
     schema::{feature_flags, user_flag_overrides, users},
-    sql_types::{At, Json, Uid},
+    sql_types::{AnyJson, At, Json, Uid},
     store::{Backend, Conn, on, within},
 };
 
@@ -41,13 +41,28 @@ pub struct ListedOverride {
     pub user_email: String,
 }
 
-#[derive(Queryable, Selectable, Insertable)]
+#[derive(Insertable)]
+#[diesel(table_name = user_flag_overrides)]
+struct NewRow {
+    id: Uid,
+    user_id: Uid,
+    flag_name: String,
+    override_value: Json,
+    enabled: Option<bool>,
+    reason: Option<String>,
+    created_by: String,
+    created_at: At,
+    updated_at: At,
+    expires_at: Option<At>,
+}
+
+#[derive(Queryable, Selectable)]
 #[diesel(table_name = user_flag_overrides)]
 struct Row {
     id: Uid,
     user_id: Uid,
     flag_name: String,
-    override_value: Json,
+    override_value: AnyJson,
     enabled: Option<bool>,
     reason: Option<String>,
     created_by: String,
@@ -57,7 +72,7 @@ struct Row {
     revision: i64,
 }
 
-impl From<&UserOverride> for Row {
+impl From<&UserOverride> for NewRow {
     fn from(o: &UserOverride) -> Self {
         Self {
             id: Uid(o.id),
@@ -67,10 +82,9 @@ impl From<&UserOverride> for Row {
             enabled: o.enabled,
             reason: o.reason.clone(),
             created_by: o.created_by.clone(),
-            created_at: Some(At(o.created_at)),
-            updated_at: Some(At(o.updated_at)),
+            created_at: At(o.created_at),
+            updated_at: At(o.updated_at),
             expires_at: o.expires_at.map(At),
-            revision: 0,
         }
     }
 }
@@ -85,7 +99,7 @@ impl TryFrom<Row> for OverrideRecord {
             id: row.id.0,
             user_id: row.user_id.0,
             flag_name: log::read_name(&row.flag_name)?,
-            override_value: row.override_value.0,
+            override_value: row.override_value.0.map_err(|error| StoreError::corrupt("override_value", error))?,
             enabled: row.enabled,
             reason: row.reason,
             created_by: row.created_by,
@@ -126,7 +140,7 @@ pub async fn claim(tx: &mut Tx, user_id: Uuid, flag_name: &str) -> Result<Option
 
 /// Inserts an override; `false` if another transaction was faster.
 pub async fn insert(tx: &mut Tx, new: &UserOverride) -> Result<bool> {
-    let row = Row::from(new);
+    let row = NewRow::from(new);
     let inserted = on!(tx.conn(), |c| {
         diesel::insert_into(user_flag_overrides::table).values(&row).on_conflict_do_nothing().execute(c).await
     })?;
@@ -173,7 +187,13 @@ pub async fn claim_expired(tx: &mut Tx, due: Instant, limit: i64) -> Result<Vec<
         Backend::Postgres(object) => backend::postgres::claim_expired_overrides(object, now, limit).await?,
         Backend::Sqlite(object) => backend::sqlite::expired_overrides(object, now, limit).await?,
     };
-    records(tx.conn(), &ids).await
+    let rows: Vec<Row> = rows_of(tx.conn(), &ids).await?;
+    let readable = |row: Row| {
+        let id = row.id.0;
+        let record = OverrideRecord::try_from(row);
+        record.inspect_err(|error| tracing::error!(%id, %error, "an expired override cannot be read and stays")).ok()
+    };
+    Ok(rows.into_iter().filter_map(readable).collect())
 }
 
 /// Whose overrides are meant.
@@ -247,22 +267,32 @@ async fn load_after(conn: &mut Conn, after: Uuid) -> Result<Vec<Row>> {
     })
 }
 
-/// Those of these overrides that are there, in the order of their ids, held to the end of the transaction.
+/// Those of these overrides that are there, in the order of their ids, held to the end of the transaction. What belongs to a
+/// flag that is being deleted is left to the deletion.
 pub async fn claim_all(tx: &mut Tx, ids: &[Uuid]) -> Result<Vec<OverrideRecord>> {
     let mut ids: Vec<Uid> = ids.iter().copied().map(Uid).collect();
     if let Backend::Postgres(object) = &mut tx.conn().0 {
         ids = backend::postgres::lock_overrides(object, &ids).await?;
     }
     tx.refresh_now();
+    ids = on!(tx.conn(), |c| {
+        let going = feature_flags::table.filter(feature_flags::deleting.eq(true)).select(feature_flags::name);
+        let rows = user_flag_overrides::table.filter(user_flag_overrides::id.eq_any(&ids));
+        let rows = rows.filter(user_flag_overrides::flag_name.ne_all(going));
+        rows.select(user_flag_overrides::id).load(c).await
+    })?;
     records(tx.conn(), &ids).await
 }
 
 async fn records(conn: &mut Conn, ids: &[Uid]) -> Result<Vec<OverrideRecord>> {
-    let rows: Vec<Row> = on!(conn, |c| {
+    rows_of(conn, ids).await?.into_iter().map(TryInto::try_into).collect()
+}
+
+async fn rows_of(conn: &mut Conn, ids: &[Uid]) -> Result<Vec<Row>> {
+    on!(conn, |c| {
         let rows = user_flag_overrides::table.filter(user_flag_overrides::id.eq_any(ids));
         rows.order(user_flag_overrides::id).select(Row::as_select()).load(c).await
-    })?;
-    rows.into_iter().map(TryInto::try_into).collect()
+    })
 }
 
 /// How many overrides have passed their end at `now` and are still there.

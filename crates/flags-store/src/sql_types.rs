@@ -152,6 +152,20 @@ fn read_json(text: &[u8]) -> deserialize::Result<Json> {
     Ok(Json(value))
 }
 
+/// A document that others may have written: if it cannot be read, that is told with its row and takes no other down.
+#[derive(Clone, Debug, PartialEq, FromSqlRow, AsExpression)]
+#[diesel(sql_type = Doc)]
+pub(crate) struct AnyJson(pub(crate) std::result::Result<Value, String>);
+
+impl<DB: diesel::backend::Backend> FromSql<Doc, DB> for AnyJson
+where
+    Json: FromSql<Doc, DB>,
+{
+    fn from_sql(value: DB::RawValue<'_>) -> deserialize::Result<Self> {
+        Ok(Self(Json::from_sql(value).map(|json| json.0).map_err(|error| error.to_string())))
+    }
+}
+
 /// `jsonb` writes the double 1e17 as an integer. Integers beyond ±2^53 are refused at the door, so one that comes out of
 /// the database was a double.
 fn restore_floats(value: &mut Value) {

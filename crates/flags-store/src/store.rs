@@ -172,7 +172,7 @@ impl Store {
 
     /// Whether the schema is the one this program was built for.
     pub async fn is_migrated(&self) -> Result<bool> {
-        migrate::is_current(&self.url).await
+        migrate::is_current(self).await
     }
 
     /// A connection to read with.

@@ -25,6 +25,9 @@ use crate::{
     problem::Problem,
 };
 
+/// Between which waits a stream tries again to look its user up.
+const TRY_AGAIN: (Duration, Duration) = (Duration::from_millis(500), Duration::from_millis(1_500));
+
 /// How streams are bounded.
 #[derive(Clone, Debug)]
 pub struct StreamLimits {
@@ -117,6 +120,12 @@ pub(super) enum Due {
     Ended,
 }
 
+impl Due {
+    pub(super) const fn is_heartbeat(&self) -> bool {
+        matches!(self, Self::Heartbeat)
+    }
+}
+
 impl Connection {
     /// Takes a place among the open streams, if there is one.
     pub(super) fn open(app: &Data<App>, follows: Follows, credential: Credential) -> Result<Self, Problem> {
@@ -198,6 +207,11 @@ impl Connection {
         counter!(STREAM_EVENTS, "kind" => kind(self.follows), "event" => event).increment(1);
     }
 
+    /// Whether the client has been sent anything.
+    pub(super) const fn has_begun(&self) -> bool {
+        self.begun
+    }
+
     /// Appends a heartbeat.
     pub(super) fn write_heartbeat(&mut self, out: &mut String, at: &flags_service::cursor::Cursor) {
         let stale = self.app.evaluation.replica().is_stale();
@@ -209,6 +223,12 @@ impl Connection {
     /// Notes what a snapshot said of staleness.
     pub(super) const fn told(&mut self, stale: bool) {
         self.told_stale = stale;
+    }
+
+    /// Waits for a moment before something is tried again that could not be done, or until something is due.
+    pub(super) async fn wait_to_try_again(&mut self) {
+        let again = rand::rng().random_range(TRY_AGAIN.0..=TRY_AGAIN.1);
+        self.wait(tokio::time::sleep(again), None).await;
     }
 
     /// Waits until something is due, `woken` is over or the instant `until` has come.

@@ -76,7 +76,9 @@ async fn next(stream: &mut impl EventStream) -> Option<Bytes> {
         if pulled == Pulled::Revoked {
             return Some(stream.connection().end("revoked").into());
         }
-        if let (Due::Heartbeat, Pulled::UpToDate, Some(at)) = (due, pulled, stream.position()) {
+        // A client that goes on where nothing has happened is told so at once.
+        let silent = out.is_empty() && !stream.connection().has_begun();
+        if let (true, Pulled::UpToDate, Some(at)) = (silent || due.is_heartbeat(), pulled, stream.position()) {
             stream.connection().write_heartbeat(&mut out, &at);
         }
         if !out.is_empty() {

@@ -196,8 +196,10 @@ impl EventStream for OwnFlagStream {
     }
 
     async fn wait(&mut self, blocked: bool) {
-        // An instant that has passed would not let it wait for the database.
-        let until = self.valid_until.filter(|_| !blocked);
-        self.connection.wait(self.signals.woken(), until).await;
+        if blocked {
+            // Neither a signal nor an instant that has passed may make it ask the database without a pause.
+            return self.connection.wait_to_try_again().await;
+        }
+        self.connection.wait(self.signals.woken(), self.valid_until).await;
     }
 }

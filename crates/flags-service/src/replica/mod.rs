@@ -100,7 +100,11 @@ fn possible_effect(change: &ChangeSummary, flags: &Snapshot) -> Effect {
         (LogEntity::ScheduledChange, Action::Applied) | (LogEntity::ApiToken, _) => Effect::None,
         (LogEntity::Flag | LogEntity::ScheduledChange, _) => {
             let flag = change.flag_name.as_ref().and_then(|name| flags.get(name));
-            if flag.is_some_and(|flag| flag.compiled().is_shown()) { Effect::Flag } else { Effect::Unknown }
+            if flag.is_some_and(|flag| flag.compiled().is_shown()) {
+                Effect::Flag { shown_before: true }
+            } else {
+                Effect::Unknown
+            }
         }
         (LogEntity::Override, _) => Effect::Override { until: None },
         (LogEntity::User, _) => Effect::User,
@@ -240,9 +244,12 @@ impl Replica {
                 let after = edit.flags().find(|(edited, _)| *edited == name).and_then(|(_, after)| after);
                 [state.flags.get(name), after].into_iter().flatten().any(|flag| flag.compiled().is_shown())
             };
-            let mut changed = state.flags.flags_changed_by(&edit);
-            changed.retain(shown);
+            let was_shown = |name: &FlagName| state.flags.get(name).is_some_and(|flag| flag.compiled().is_shown());
+            let changed = state.flags.flags_changed_by(&edit).into_iter().filter(shown);
             changed
+                .map(|name| (was_shown(&name), name))
+                .map(|(shown_before, name)| (name, shown_before))
+                .collect::<FxHashMap<_, _>>()
         };
         let mut concerned = Concerned { everybody: !changed.is_empty(), ..Concerned::default() };
         let mut state = self.state.write();
@@ -255,7 +262,7 @@ impl Replica {
                 // Streams are to see that a credential is void.
                 (Change::TokenTouched(_), _) => concerned.everybody = true,
                 (_, Effect::Override { .. } | Effect::User) => concerned.users.extend(summary.user_id),
-                (_, Effect::Flag | Effect::None | Effect::Unknown) => {}
+                (_, Effect::Flag { .. } | Effect::None | Effect::Unknown) => {}
             }
         }
         let mut effects = effects.into_iter();
@@ -267,6 +274,10 @@ impl Replica {
         self.position.send_replace(commit.revision);
         self.hub.wake(&concerned, number);
     }
+}
+
+fn of_flag(name: &FlagName, changed: &FxHashMap<FlagName, bool>) -> Effect {
+    changed.get(name).map_or(Effect::None, |shown_before| Effect::Flag { shown_before: *shown_before })
 }
 
 impl State {
@@ -296,8 +307,8 @@ impl State {
     }
 
     /// Takes in what is no change of flags, and tells whom the change may give other values; `changed` are the flags that
-    /// users see and that give something else from now on.
-    fn take_in(&mut self, change: &Change, changed: &[FlagName]) -> Effect {
+    /// users see and that give something else from now on, each with whether they saw it before.
+    fn take_in(&mut self, change: &Change, changed: &FxHashMap<FlagName, bool>) -> Effect {
         match change {
             Change::OverrideSet(new) => {
                 self.overrides.set(new);
@@ -312,18 +323,10 @@ impl State {
                 Effect::None
             }
             Change::UserTouched(_) => Effect::User,
-            Change::FlagSet(flag) if changed.contains(&flag.name) => Effect::Flag,
+            Change::FlagSet(flag) => of_flag(&flag.name, changed),
             Change::FlagRemoved(name)
             | Change::ScheduledChangeSet(name, _)
-            | Change::ScheduledChangeRemoved(name, _)
-                if changed.contains(name) =>
-            {
-                Effect::Flag
-            }
-            Change::FlagSet(_)
-            | Change::FlagRemoved(_)
-            | Change::ScheduledChangeSet(..)
-            | Change::ScheduledChangeRemoved(..) => Effect::None,
+            | Change::ScheduledChangeRemoved(name, _) => of_flag(name, changed),
         }
     }
 }

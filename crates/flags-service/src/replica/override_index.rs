@@ -334,7 +334,12 @@ impl Counts {
     /// Drops what is out of date once it is the greater part by far.
     fn tidy(&mut self, entries: &[Entry]) {
         if self.ends.len() > 2 * entries.len() + 100_000 {
-            self.ends.retain(|Reverse((end, key))| entries.get(*key as usize).is_some_and(|e| e.ends_at == *end));
+            let ends = |(key, entry): (usize, &Entry)| {
+                let key = u32::try_from(key).ok()?;
+                entry.is(Entry::COUNTED).then_some(Reverse((entry.ends_at, key)))
+            };
+            self.ends =
+                entries.iter().enumerate().filter_map(ends).filter(|Reverse((end, _))| *end != Entry::NEVER).collect();
         }
     }
 }

@@ -55,7 +55,10 @@ pub enum Effect {
     /// Nobody.
     None,
     /// Everybody, of this flag, which users saw before or see since.
-    Flag,
+    Flag {
+        /// Whether they saw it before.
+        shown_before: bool,
+    },
     /// It cannot be told: whoever has not seen it must begin anew.
     Unknown,
     /// The user, of this flag; nobody who saw the state at or after `until`, when the override had ended by itself.
@@ -135,7 +138,7 @@ mod tests {
             flag_name: None,
             user_id: None,
             actor: "user:1".into(),
-            effect: Effect::Flag,
+            effect: Effect::Flag { shown_before: true },
         };
         RecentCommit { revision, changes: vec![change].into() }
     }

@@ -28,12 +28,21 @@ impl View<'_> {
             return None;
         }
         let mut touched = Touched::default();
+        let mut came = BTreeSet::new();
         for commit in self.commits_after(cursor.revision.number)? {
             for change in &commit.changes {
                 let of_user = change.user_id == Some(user_id);
                 match change.effect {
                     Effect::Unknown => return None,
-                    Effect::Flag => touched.flags.extend(change.flag_name.clone()),
+                    // Who has not seen it may not be told that it went: one that came and went meanwhile.
+                    Effect::Flag { shown_before: false } => {
+                        touched.own.extend(change.flag_name.clone().filter(|name| !touched.flags.contains(name)));
+                        came.extend(change.flag_name.clone());
+                    }
+                    Effect::Flag { shown_before: true } => {
+                        let name = change.flag_name.clone().filter(|name| !came.contains(name));
+                        touched.flags.extend(name);
+                    }
                     Effect::Override { until } if of_user && until.is_none_or(|until| until > seen_at) => {
                         touched.own.extend(change.flag_name.clone());
                     }
