@@ -3,7 +3,7 @@
 use flags_domain::Instant;
 use flags_tests::{
     app::{TestApp, author, overrides_of},
-    database::Kind,
+    database::{Kind, tamper},
     on_both_databases, seed,
 };
 use serde_json::{Value, json};
@@ -16,6 +16,7 @@ on_both_databases! {
     a_filter_reaches_what_its_list_shows,
     more_than_a_thousand_go_in_several_revisions,
     bad_bulk_requests_are_refused,
+    what_is_being_deleted_is_left_to_the_deletion,
 }
 
 const BULK: &str = "/api/admin/flag-overrides/bulk";
@@ -87,14 +88,29 @@ async fn ends_are_set_and_taken_away(kind: Kind) {
 async fn a_dry_run_says_what_would_be_and_does_nothing(kind: Kind) {
     let app = TestApp::start(kind).await;
     let ids = three(&app).await;
-    let head = app.replica.revision();
-    for action in ["disable", "delete"] {
-        let dry = json!({"action": action, "ids": ids, "dry_run": true});
-        let body = app.admin.post(BULK, &dry).await.expect(200).json();
-        let expected = if action == "delete" { 3 } else { 2 };
-        assert_eq!((&body["changed"], &body["revisions"]), (&json!(expected), &json!([])));
+    let filter = json!({"flag_name": "a"});
+    for target in [("ids", json!(ids)), ("filter", filter)] {
+        for (action, expected) in [("disable", 2), ("enable", 3), ("set_expiry", 3), ("delete", 3)] {
+            let head = app.replica.revision();
+            let mut body = json!({"action": action, "dry_run": true});
+            body[target.0] = target.1.clone();
+            if action == "set_expiry" {
+                body["expires_at"] = json!(format!("2030-01-02T00:00:0{}Z", target.0.len()));
+            }
+            let dry = app.admin.post(BULK, &body).await.expect(200).json();
+            assert_eq!((app.replica.revision(), &dry["revisions"]), (head, &json!([])));
+            if action == "delete" {
+                assert_eq!((&dry["changed"], listed(&app, "").await.len()), (&json!(3), 3));
+                continue;
+            }
+            body["dry_run"] = json!(false);
+            let real = app.admin.post(BULK, &body).await.expect(200).json();
+            assert_eq!((&real["results"], &real["changed"]), (&dry["results"], &dry["changed"]));
+            if target.0 == "ids" {
+                assert_eq!(real["changed"], expected, "{action}");
+            }
+        }
     }
-    assert_eq!((app.replica.revision(), listed(&app, "").await.len()), (head, 3));
 }
 
 async fn a_filter_reaches_what_its_list_shows(kind: Kind) {
@@ -127,6 +143,8 @@ async fn more_than_a_thousand_go_in_several_revisions(kind: Kind) {
     assert_eq!((&answer["changed"], answer["results"].as_array().unwrap().len()), (&json!(2_100), 2_100));
     assert_eq!(answer["revisions"].as_array().unwrap().len(), 3);
     assert_eq!(answer["revisions"][2], reply.header("flags-revision"));
+    let disabled = app.admin.get("/api/admin/flag-overrides?status=disabled").await.json();
+    assert_eq!(disabled["total"], 2_100);
     let head = app.replica.revision();
     let again = app.admin.json(reqwest::Method::POST, BULK, &[("Idempotency-Key", "k")], &body).await.expect(200);
     assert_eq!((again.text, app.replica.revision()), (reply.text, head));
@@ -158,4 +176,12 @@ async fn bad_bulk_requests_are_refused(kind: Kind) {
         app.admin.post(BULK, &body).await.expect_violation(pointer, code);
     }
     assert_eq!(app.admin.post(BULK, &json!({"action": "enable", "ids": []})).await.expect(200).json()["changed"], 0);
+}
+
+async fn what_is_being_deleted_is_left_to_the_deletion(kind: Kind) {
+    let app = TestApp::start(kind).await;
+    let ids = three(&app).await;
+    tamper(&app.database.url, "UPDATE feature_flags SET deleting = true").await;
+    let body = app.admin.post(BULK, &json!({"action": "disable", "ids": ids})).await.expect(200).json();
+    assert_eq!(outcomes(&body), ["not_found", "not_found", "not_found"]);
 }

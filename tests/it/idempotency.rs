@@ -1,10 +1,11 @@
 //! `Idempotency-Key`: one effect and one answer, however often a request is sent.
 
+use flags_domain::Instant;
 use flags_tests::{
-    app::{TestApp, override_at, overrides_of},
+    app::{TestApp, author, override_at, overrides_of},
     caller::Reply,
     database::Kind,
-    on_both_databases,
+    on_both_databases, seed,
 };
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -16,6 +17,8 @@ on_both_databases! {
     of_many_at_once_one_is_carried_out,
     keys_last_a_day_and_are_purged_after,
     every_post_takes_a_key,
+    a_bulk_change_by_many_at_once_is_carried_out_once,
+    a_precondition_is_part_of_the_request,
 }
 
 async fn post(caller: &flags_tests::caller::Caller, path: &str, key: &str, body: &Value) -> Reply {
@@ -125,4 +128,51 @@ async fn every_post_takes_a_key(kind: Kind) {
     twice("/api/admin/flag-overrides/bulk", &json!({"action": "disable", "filter": {"flag_name": "a"}})).await;
     twice(&format!("{flags}/a/archive"), &json!({})).await;
     twice(&format!("{flags}/a/restore"), &json!({})).await;
+    let document = app.nobody.get("/openapi.json").await.json();
+    let posts = document["paths"].as_object().unwrap().values().filter(|path| !path["post"].is_null()).count();
+    assert_eq!(posts, 8, "a new POST belongs into this test");
+}
+
+async fn a_bulk_change_by_many_at_once_is_carried_out_once(kind: Kind) {
+    let app = TestApp::start(kind).await;
+    app.boolean_flag("f").await;
+    let mut tx = app.core.store().begin(Instant::from_micros(1)).await.unwrap();
+    for number in 0..2_100 {
+        let user_id = seed::insert_user(&mut tx, &format!("u{number}@example.com")).await;
+        seed::insert_override(&mut tx, user_id, "f", None).await;
+    }
+    tx.commit(&author()).await.unwrap();
+    let body = json!({"action": "disable", "filter": {"flag_name": "f", "status": "active"}});
+    let bulk = || post(&app.admin, "/api/admin/flag-overrides/bulk", "k", &body);
+    let other_body = json!({"email": "x@example.com"});
+    let other = post(&app.admin, "/api/admin/users", "k2", &other_body);
+    let (answers, other) = tokio::join!(futures_util::future::join_all((0..4).map(|_| bulk())), other);
+    other.expect(201);
+    for answer in &answers {
+        assert_eq!(answer.status, 200, "{}", answer.text);
+        assert_eq!(answer.text, answers[0].text);
+    }
+    let answer = answers[0].json();
+    assert_eq!((&answer["changed"], answer["revisions"].as_array().unwrap().len()), (&json!(2_100), 3));
+    let updated = app.log().await.into_iter().filter(|(_, action, entity)| action == "updated" && entity == "override");
+    assert_eq!(updated.count(), 2_100, "each once");
+    // What matches now is none of the first request's.
+    app.admin.post("/api/admin/flag-overrides/bulk", &json!({"action": "enable", "filter": {"flag_name": "f"}})).await;
+    assert_eq!(bulk().await.text, answers[0].text);
+    let active = app.admin.get("/api/admin/flag-overrides?status=active").await.json();
+    assert_eq!(active["total"], 2_100, "nothing was switched off again");
+    post(&app.admin, "/api/admin/users", "k", &other_body).await.expect_problem(422, "idempotency_key_reused");
+}
+
+async fn a_precondition_is_part_of_the_request(kind: Kind) {
+    let app = TestApp::start(kind).await;
+    app.boolean_flag("a").await;
+    let path = "/api/admin/feature-flags/a/archive";
+    let with = async |tag: &str| {
+        let headers = [("Idempotency-Key", "k"), ("If-Match", tag)];
+        app.admin.json(Method::POST, path, &headers, &json!({})).await
+    };
+    with("*").await.expect(200);
+    with("*").await.expect(200);
+    with("\"x\"").await.expect_problem(422, "idempotency_key_reused");
 }

@@ -27,6 +27,9 @@ on_both_databases! {
     many_changes_reach_an_admin_in_portions,
     heartbeats_carry_the_position,
     streams_end_when_the_credential_does,
+    a_change_of_the_caller_ends_a_stream_without_a_heartbeat,
+    a_flag_that_came_and_went_meanwhile_is_not_named,
+    the_next_instant_is_that_of_the_request,
     streams_end_by_age_and_at_shutdown_and_are_counted,
     admins_see_what_was_changed_by_whom,
     admins_resume_where_they_were,
@@ -63,7 +66,10 @@ async fn a_stream_begins_with_what_the_request_would_answer(kind: Kind) {
     app.boolean_flag("a").await;
     app.flag(json!({"name": "hidden", "flag_type": "boolean", "client_visible": false})).await;
     let (id, ann) = app.user("ann").await;
-    app.admin.put(&override_at(&id, "a"), &json!({"override_value": true, "expires_at": "2030-01-02T00:00:00Z"})).await;
+    app.admin
+        .put(&override_at(&id, "a"), &json!({"override_value": true, "expires_at": "2030-01-02T00:00:00Z"}))
+        .await
+        .expect(201);
     let mut events = ann.stream(MINE, &[]).await;
     assert_eq!(events.headers["content-type"], "text/event-stream");
     assert_eq!(events.headers["cache-control"], "no-cache");
@@ -111,19 +117,24 @@ async fn changes_arrive_whole_and_name_only_what_changed(kind: Kind) {
 
 async fn what_changes_no_value_sends_nothing(kind: Kind) {
     let app = TestApp::start_limited(kind, false, lively()).await;
+    app.clock_to_the_past();
     app.boolean_flag("a").await;
     app.boolean_flag("marker").await;
     let (id, ann) = app.user("ann").await;
     let (other, _) = app.user("other").await;
-    app.admin.put(&override_at(&id, "a"), &json!({"override_value": true, "expires_at": "2030-01-01T00:00:05Z"})).await;
-    let change = json!({"scheduled_at": "2030-01-01T00:00:06Z", "serve": {"variant": "on"}});
+    app.admin
+        .put(&override_at(&id, "a"), &json!({"override_value": true, "expires_at": "2020-01-01T00:00:05Z"}))
+        .await
+        .expect(201);
+    let change = json!({"scheduled_at": "2020-01-01T00:00:06Z", "serve": {"variant": "on"}});
     app.admin.post("/api/admin/feature-flags/a/scheduled-changes", &change).await.expect(201);
-    app.clock_to("01-01T00:00:07Z");
+    app.clock.set(Instant::parse("2020-01-01T00:00:07Z").unwrap());
     let mut events = ann.stream(MINE, &[]).await;
     let snapshot = events.expect("snapshot").await;
     assert_eq!(snapshot.data["flags"]["a"]["source"], "scheduled_change");
     // The worker's work, what is for people only, what concerns somebody else, and what changes nothing at all.
-    flags_service::maintenance::run_round(&app.core, Default::default()).await.unwrap();
+    let round = flags_service::maintenance::run_round(&app.core, Default::default()).await.unwrap();
+    assert_eq!((round.overrides_expired, round.changes_marked), (1, 1));
     app.admin.patch("/api/admin/feature-flags/a", &json!({"description": "new", "tags": ["x"]})).await.expect(200);
     app.admin.put(&override_at(&other, "a"), &json!({"override_value": true})).await.expect(201);
     app.admin.patch(&format!("/api/admin/users/{id}"), &json!({"display_name": "Ann"})).await.expect(200);
@@ -229,7 +240,7 @@ async fn every_kind_of_cursor_gets_the_right_beginning(kind: Kind) {
     let (id, ann) = app.user("ann").await;
     let start = ann.stream(MINE, &[]).await.expect("snapshot").await;
     for value in [true, false, true] {
-        app.admin.put(&override_at(&id, "a"), &json!({"override_value": value})).await;
+        assert!(app.admin.put(&override_at(&id, "a"), &json!({"override_value": value})).await.status.is_success());
     }
     let here = ann.stream(MINE, &[]).await.expect("snapshot").await.id.unwrap();
     let other_epoch = format!("{}:1:1", "0".repeat(32));
@@ -293,14 +304,16 @@ async fn an_own_expiry_that_passed_while_away_is_told(kind: Kind) {
 
 async fn a_cut_between_expiry_and_removal_loses_nothing(kind: Kind) {
     let app = TestApp::start(kind).await;
+    app.clock_to_the_past();
     app.boolean_flag("a").await;
     let (id, ann) = app.user("ann").await;
-    let ends = json!({"override_value": true, "expires_at": "2030-01-01T00:00:05Z"});
+    let ends = json!({"override_value": true, "expires_at": "2020-01-01T00:00:05Z"});
     app.admin.put(&override_at(&id, "a"), &ends).await.expect(201);
     let before = ann.stream(MINE, &[]).await.expect("snapshot").await;
-    app.clock_to("01-01T00:00:06Z");
+    app.clock.set(Instant::parse("2020-01-01T00:00:06Z").unwrap());
     let between = ann.stream(MINE, &[]).await.expect("snapshot").await;
-    flags_service::maintenance::run_round(&app.core, Default::default()).await.unwrap();
+    let round = flags_service::maintenance::run_round(&app.core, Default::default()).await.unwrap();
+    assert_eq!(round.overrides_expired, 1);
     let first = ann.stream(MINE, &[("Last-Event-ID", before.id.as_deref().unwrap())]).await.next().await;
     assert_eq!((&*first.event, &first.data["set"]["a"]["value"]), ("change", &json!(false)));
     // Whoever saw it ended already is told nothing: the marker comes first.
@@ -373,6 +386,10 @@ async fn streams_end_by_age_and_at_shutdown_and_are_counted(kind: Kind) {
     assert_eq!(events.expect("bye").await.data, json!({"reason": "max_age"}));
     events.expect_end().await;
     drop(events);
+    flags_tests::eventually("an ended stream gives its place to another", async || {
+        ann.try_stream(MINE, &[]).await.is_ok().then_some(())
+    })
+    .await;
     let app = TestApp::start(kind).await;
     let (_, ann) = app.user("ann").await;
     let (mut mine, mut all) = (ann.stream(MINE, &[]).await, app.admin.stream(ALL, &[]).await);
@@ -522,4 +539,68 @@ async fn many_changes_reach_an_admin_in_portions(kind: Kind) {
         assert_eq!((&*change.event, change.revision()), ("change", start.revision() + number));
         assert_eq!(change.data["changes"].as_array().unwrap().len(), 400);
     }
+}
+
+async fn a_change_of_the_caller_ends_a_stream_without_a_heartbeat(kind: Kind) {
+    let silent = StreamLimits { heartbeat: Duration::from_secs(3_600), ..StreamLimits::default() };
+    let app = TestApp::start_limited(kind, false, silent).await;
+    let (id, ann) = app.user("ann").await;
+    let (vera_id, vera) = app.user_with("vera", "viewer", json!({})).await;
+    let (mut mine, mut all) = (ann.stream(MINE, &[]).await, vera.stream(ALL, &[]).await);
+    mine.expect("snapshot").await;
+    all.expect("snapshot").await;
+    app.admin.patch(&format!("/api/admin/users/{vera_id}"), &json!({"role": "user"})).await.expect(200);
+    assert_eq!(all.next().await.event, "bye", "and not the change itself");
+    app.admin.patch(&format!("/api/admin/users/{id}"), &json!({"active": false})).await.expect(200);
+    assert_eq!(mine.next().await.event, "bye");
+}
+
+async fn a_flag_that_came_and_went_meanwhile_is_not_named(kind: Kind) {
+    let app = TestApp::start(kind).await;
+    app.boolean_flag("marker").await;
+    app.flag(json!({"name": "secret", "flag_type": "boolean", "client_visible": false})).await;
+    let (id, ann) = app.user("ann").await;
+    let seen = ann.stream(MINE, &[]).await.expect("snapshot").await;
+    for visible in [true, false] {
+        let body = json!({"client_visible": visible});
+        app.admin.patch("/api/admin/feature-flags/secret", &body).await.expect(200);
+    }
+    app.admin.put(&override_at(&id, "marker"), &json!({"override_value": true})).await.expect(201);
+    let first = ann.stream(MINE, &[("Last-Event-ID", seen.id.as_deref().unwrap())]).await.next().await;
+    assert_eq!((names(&first), &first.data["unset"]), (vec!["marker"], &json!([])));
+}
+
+async fn the_next_instant_is_that_of_the_request(kind: Kind) {
+    let app = TestApp::start(kind).await;
+    let (id, ann) = app.user("ann").await;
+    for name in ["a", "b", "c"] {
+        app.boolean_flag(name).await;
+    }
+    app.flag(json!({"name": "hidden", "flag_type": "boolean", "client_visible": false})).await;
+    let mut events = ann.stream(MINE, &[]).await;
+    events.expect("snapshot").await;
+    let at = |second: u32| format!("2030-01-01T00:00:{second:02}Z");
+    let plan = async |flag: &str, second: u32, enabled: bool| {
+        let path = format!("/api/admin/feature-flags/{flag}/scheduled-changes");
+        app.admin.post(&path, &json!({"scheduled_at": at(second), "enabled": enabled})).await.expect(201);
+    };
+    let agree = async |events: &mut Events| {
+        let change = events.expect("change").await;
+        let mine = ann.get("/api/flags/me").await.expect(200).json();
+        assert_eq!(change.data["valid_until"], mine["valid_until"], "{change:?}");
+        mine["valid_until"].clone()
+    };
+    plan("b", 30, false).await;
+    assert_eq!(agree(&mut events).await, at(30));
+    plan("hidden", 5, false).await;
+    // Switched on while it is on: nothing changes at that instant.
+    plan("a", 10, true).await;
+    assert_eq!(agree(&mut events).await, at(30));
+    app.admin.put(&override_at(&id, "c"), &json!({"override_value": true, "expires_at": at(20)})).await.expect(201);
+    assert_eq!(agree(&mut events).await, at(20));
+    // An override without an end takes its flag out of the clock's hands.
+    app.admin.put(&override_at(&id, "b"), &json!({"override_value": true})).await.expect(201);
+    assert_eq!(agree(&mut events).await, at(20));
+    app.admin.delete(&override_at(&id, "c")).await.expect(204);
+    assert_eq!(agree(&mut events).await, json!(null));
 }

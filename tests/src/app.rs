@@ -90,6 +90,12 @@ impl TestApp {
         self.clock.set(Instant::parse(&format!("2030-{instant}")).expect("an instant"));
     }
 
+    /// Puts the clock back by ten years, before anything was done: to what the worker does only once the database's clock
+    /// agrees that its instant has come.
+    pub fn clock_to_the_past(&self) {
+        self.clock.set(Instant::parse("2020-01-01T00:00:00Z").expect("an instant"));
+    }
+
     /// A caller with a token of its own.
     pub async fn caller(&self, grant: Grant, user_id: Option<Uuid>, expires_at: Option<Instant>) -> Caller {
         Caller::new(&self.base, Some(&make_token(&self.core, grant, user_id, expires_at).await))

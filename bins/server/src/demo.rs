@@ -215,6 +215,14 @@ Ann has it now (and for one minute), Ben has not:
   curl -s -H 'Authorization: Bearer {ann}' {base}/api/flags/me/ui.dark_mode
   curl -s -H 'Authorization: Bearer {ben}' {base}/api/flags/me/ui.dark_mode
 
+What Ann gets, as it changes (Ctrl-C ends it; make a change in another window):
+  curl -s -N -H 'Authorization: Bearer {ann}' {base}/api/flags/stream
+
+What switching off all overrides of a flag would do:
+  curl -s -X POST -H 'Authorization: Bearer {admin}' -H 'Content-Type: application/json' \\
+    -d '{{\"action\": \"disable\", \"filter\": {{\"flag_name\": \"checkout.flow\"}}, \"dry_run\": true}}' \\
+    {base}/api/admin/flag-overrides/bulk
+
 All overrides, as a viewer sees them:
   curl -s -H 'Authorization: Bearer {viewer}' {base}/api/admin/flag-overrides
 

@@ -10,6 +10,7 @@ use metrics_util::MetricKindMask;
 pub(crate) const HTTP_REQUESTS: &str = "voiceassist_http_requests_total";
 pub(crate) const HTTP_DURATION: &str = "voiceassist_http_request_duration_seconds";
 
+pub(crate) const EVALUATIONS: &str = "voiceassist_evaluations_total";
 pub(crate) const STREAMS_OPEN: &str = "voiceassist_streams_open";
 pub(crate) const STREAM_EVENTS: &str = "voiceassist_stream_events_total";
 const POOL_CONNECTIONS: &str = "voiceassist_database_connections";
@@ -29,6 +30,7 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
     flags_service::metrics::describe();
     describe_counter!(HTTP_REQUESTS, "HTTP requests by method, route template and status");
     describe_histogram!(HTTP_DURATION, Unit::Seconds, "Time from a request's head to its answer's head");
+    describe_counter!(EVALUATIONS, "Flags evaluated for users, by the layer that decided");
     describe_gauge!(STREAMS_OPEN, "Open streams, by kind");
     describe_counter!(STREAM_EVENTS, "Events written to streams, by kind and event");
     describe_gauge!(POOL_CONNECTIONS, "Connections to the database, by pool and state");

@@ -5,7 +5,7 @@ use utoipa::{
     openapi::{
         Components, ComponentsBuilder, Header, HeaderBuilder, HttpMethod, InfoBuilder, LicenseBuilder, Object, OpenApi,
         OpenApiBuilder, PathItem, PathsBuilder, RefOr, Schema, Type,
-        path::{Parameter, ParameterBuilder, ParameterIn},
+        path::{Operation, Parameter, ParameterBuilder, ParameterIn},
         security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme},
         tag::TagBuilder,
     },
@@ -48,6 +48,9 @@ pub fn openapi() -> OpenApi {
 /// What holds for whole kinds of operations: preconditions, tags, revisions, and the second media type of PATCH.
 fn describe_common(described: &mut Described) {
     let Described { path, method, operation, .. } = described;
+    if path.starts_with("/api/") {
+        describe_requests(path, operation);
+    }
     if !path.starts_with("/api/admin/") || path.ends_with("/stream") {
         return;
     }
@@ -83,6 +86,22 @@ fn describe_common(described: &mut Described) {
         && let Some(content) = body.content.get("application/json").cloned()
     {
         body.content.insert("application/merge-patch+json".to_owned(), content);
+    }
+}
+
+/// What holds for every request to the API.
+fn describe_requests(path: &str, operation: &mut Operation) {
+    let text = "`<epoch>:<number>`: answer from that state or a later one (waits up to 2 s, else 503)";
+    operation.parameters.get_or_insert_default().push(header_parameter("Flags-Min-Revision", text).into());
+    for (status, response) in &mut operation.responses.responses {
+        let RefOr::T(response) = response else { continue };
+        if path.starts_with("/api/flags/me") && status != "default" && !path.ends_with("/overrides") {
+            response.headers.insert("ETag".to_owned(), header("For `If-None-Match`"));
+        }
+        if path.ends_with("/stream") {
+            response.headers.insert("Cache-Control".to_owned(), header("`no-cache`"));
+            response.headers.insert("X-Accel-Buffering".to_owned(), header("`no`"));
+        }
     }
 }
 

@@ -66,7 +66,11 @@ pub(crate) struct FieldError {
 
 /// Any error, in the OpenAPI document.
 #[derive(ToResponse)]
-#[response(description = "A problem (RFC 9457)", content_type = "application/problem+json")]
+#[response(
+    description = "A problem (RFC 9457)",
+    content_type = "application/problem+json",
+    headers(("Retry-After" = Option<u32>, description = "With 503: seconds to wait before trying again"))
+)]
 #[expect(dead_code, reason = "stands for problems in the OpenAPI document")]
 pub(crate) struct ProblemResponse(ProblemBody<'static>);
 

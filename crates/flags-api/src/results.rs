@@ -2,15 +2,18 @@
 
 use std::fmt::Write as _;
 
-use flags_domain::{FlagName, Instant, Resolution};
+use flags_domain::{FlagName, Instant, Resolution, Source};
 use flags_service::{
     cursor::Cursor,
     evaluation::Evaluated,
     replica::{KnownUser, OverrideRef, View},
 };
 use flags_store::log::Revision;
+use metrics::counter;
 use serde_json::Value;
 use uuid::Uuid;
+
+use crate::metrics::EVALUATIONS;
 
 /// The whole answer of `/api/flags/me`, and where in it the part begins that is the same as long as nothing changes.
 pub(crate) struct AllFlags {
@@ -18,6 +21,32 @@ pub(crate) struct AllFlags {
     pub(crate) answer_at: usize,
     /// The next instant at which time alone may change it.
     pub(crate) valid_until: Option<Instant>,
+}
+
+/// How many results there were of each source.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Tally([u64; 5]);
+
+impl Tally {
+    const SOURCES: [&str; 5] = ["override", "disabled", "targeting_rule", "scheduled_change", "default"];
+
+    pub(crate) fn count(&mut self, resolution: &Resolution<'_>) {
+        let place = match resolution.source {
+            Source::Override => 0,
+            Source::Disabled => 1,
+            Source::TargetingRule { .. } => 2,
+            Source::ScheduledChange { .. } => 3,
+            Source::Default => 4,
+        };
+        self.0[place] += 1;
+    }
+
+    /// Adds them to the metric.
+    pub(crate) fn publish(self) {
+        for (source, count) in Self::SOURCES.into_iter().zip(self.0).filter(|(_, count)| *count > 0) {
+            counter!(EVALUATIONS, "source" => source).increment(count);
+        }
+    }
 }
 
 /// What the user gets of every flag they see.
@@ -35,6 +64,7 @@ pub(crate) fn all_flags(view: &View<'_>, user: &KnownUser, now: Instant, stale: 
 /// An object of all visible flags; returns the earliest of their `valid_until`.
 fn write_flags(out: &mut String, view: &View<'_>, user: &KnownUser, now: Instant, reasons: bool) -> Option<Instant> {
     let mut valid_until: Option<Instant> = None;
+    let mut tally = Tally::default();
     out.push('{');
     let empty = out.len();
     for evaluated in view.evaluate_all(user, now).filter(|evaluated| evaluated.flag.client_visible()) {
@@ -42,9 +72,11 @@ fn write_flags(out: &mut String, view: &View<'_>, user: &KnownUser, now: Instant
             out.push(',');
         }
         write_named_result(out, &evaluated, reasons);
+        tally.count(&evaluated.resolution);
         valid_until = [valid_until, evaluated.resolution.valid_until].into_iter().flatten().min();
     }
     out.push('}');
+    tally.publish();
     valid_until
 }
 

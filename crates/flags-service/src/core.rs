@@ -87,6 +87,16 @@ impl<T> Intent<T> {
     pub const fn author(&self) -> &Author {
         &self.author
     }
+
+    /// The key, if it is to be carried out once.
+    pub(crate) fn key(&self) -> Option<&IdempotencyKey> {
+        self.once.as_ref().map(|once| &once.key)
+    }
+
+    /// The answer to be kept.
+    pub(crate) fn render(&self, output: &T, committed: &Committed) -> Vec<u8> {
+        self.once.as_ref().map_or_else(Vec::new, |once| (once.render)(output, committed))
+    }
 }
 
 /// Whether a change that takes several revisions is through.
@@ -175,22 +185,6 @@ impl Core {
         outcome.unwrap_or_else(|error| Err(ServiceError::Internal(error.to_string())))
     }
 
-    /// Fails with the kept answer if the intent has been carried out already.
-    pub(crate) async fn refuse_if_done<T>(&self, intent: &Intent<T>) -> Result<()> {
-        let Some(once) = &intent.once else { return Ok(()) };
-        let look = async {
-            let mut tx = self.begin().await?;
-            let claimed = claim(&mut tx, &once.key).await;
-            tx.rollback().await?;
-            claimed
-        };
-        let outcome = timeout(DEADLINE, look).await.unwrap_or_else(|_| Err(timed_out().into()));
-        if let Err(ServiceError::Answered(KeptAnswer { revision, .. })) = &outcome {
-            self.reach_number(*revision).await;
-        }
-        outcome
-    }
-
     async fn write<C: Command>(&self, intent: &Intent<C::Output>, command: &C) -> Result<Done<C::Output>> {
         let deadline = Instant::now() + DEADLINE;
         let mut attempt = 1;
@@ -225,13 +219,13 @@ impl Core {
         }
     }
 
-    async fn reach_number(&self, number: i64) {
+    pub(crate) async fn reach_number(&self, number: i64) {
         if let Some(follower) = &self.follower {
             self.reach(Revision { number, ..follower.replica.revision() }).await;
         }
     }
 
-    async fn begin(&self) -> Result<Tx> {
+    pub(crate) async fn begin(&self) -> Result<Tx> {
         let clock = Arc::clone(&self.clock);
         Ok(self.store.begin_by(Arc::new(move || clock.now())).await?)
     }

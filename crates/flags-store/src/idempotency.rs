@@ -28,6 +28,15 @@ pub struct IdempotencyKey {
     pub fingerprint: [u8; 32],
 }
 
+impl IdempotencyKey {
+    /// A key for one part of what this one stands for.
+    #[must_use]
+    pub fn part(&self, number: usize) -> Self {
+        // No actor of the log has this sign in it.
+        Self { caller: format!("{}#{number}", self.caller), ..self.clone() }
+    }
+}
+
 /// What the first request with a key got.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeptAnswer {
@@ -84,7 +93,7 @@ pub async fn claim(tx: &mut Tx, key: &IdempotencyKey) -> Result<Claim> {
     })
 }
 
-/// Keeps the answer with the key that the transaction has claimed.
+/// Keeps the answer with a key that the transaction has claimed, or that was kept before.
 pub(crate) async fn keep(tx: &mut Tx, key: &IdempotencyKey, kept: &KeptAnswer) -> Result<()> {
     use idempotency_keys::dsl;
     on!(tx.conn(), |c| {

@@ -6,13 +6,16 @@ use flags_domain::Instant;
 use flags_service::{
     credentials::tokens,
     evaluation::Evaluation,
-    replica::{KnownUser, View},
+    replica::{KnownUser, RecentChange, View},
     users,
 };
 use flags_store::{
     credentials::{Grant, TokenRecord},
+    log::Entity,
     users::Role,
 };
+
+use uuid::Uuid;
 
 use crate::problem::Problem;
 
@@ -33,6 +36,8 @@ pub(crate) struct Principal {
 #[derive(Clone, Copy)]
 pub(crate) struct Credential {
     token_hash: [u8; 32],
+    /// Whom it acts as.
+    user_id: Option<Uuid>,
 }
 
 impl std::fmt::Debug for Credential {
@@ -42,6 +47,11 @@ impl std::fmt::Debug for Credential {
 }
 
 impl Credential {
+    /// Whether a change concerns what its bearer may do.
+    pub(crate) fn is_touched_by(&self, change: &RecentChange) -> bool {
+        change.entity == Entity::User && change.user_id == self.user_id
+    }
+
     /// Whether it is valid in this view, as far as that can be told without a look at its user.
     pub(crate) fn is_live(&self, view: &View<'_>, now: Instant) -> bool {
         view.token(&self.token_hash).is_some_and(|token| is_live(token, now))
@@ -55,7 +65,7 @@ fn is_live(token: &TokenRecord, now: Instant) -> bool {
 impl Principal {
     /// The caller who bears this token, looked up live.
     pub(crate) async fn of_token(evaluation: &Evaluation, text: &str, now: Instant) -> Result<Self, Problem> {
-        Self::of(evaluation, Credential { token_hash: tokens::hash(text) }, now).await
+        Self::of(evaluation, Credential { token_hash: tokens::hash(text), user_id: None }, now).await
     }
 
     /// The caller who showed this credential, looked up live.
@@ -78,6 +88,6 @@ impl Principal {
             Grant::Role(role) => Some(user.as_ref().map_or(role, |user| role.lower(user.role))),
         };
         let actor = user.as_ref().map_or_else(|| tokens::actor_of(id), |user| users::actor_of(user.id));
-        Ok(Self { actor, role, user, credential })
+        Ok(Self { actor, role, user, credential: Credential { user_id, ..credential } })
     }
 }

@@ -42,7 +42,7 @@ pub(crate) enum BulkAction {
     SetExpiry,
 }
 
-/// A change to many overrides: those with these ids, or those that a filter lets through.
+/// A change to many overrides: either those with these `ids`, or those that a `filter` lets through.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct BulkChange {
@@ -147,7 +147,7 @@ impl BulkChange {
 
 fn check_ids(ids: Vec<Uuid>) -> Result<Vec<Uuid>, Violation> {
     if ids.len() > AT_ONCE {
-        return Err(Violation::new("/ids", "too_many", format!("must be at most {AT_ONCE}")));
+        return Err(Violation::new("/ids", "too_many", format!("must hold at most {AT_ONCE} ids")));
     }
     let mut seen = std::collections::HashSet::new();
     match ids.iter().position(|id| !seen.insert(*id)) {

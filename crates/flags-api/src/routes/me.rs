@@ -21,7 +21,7 @@ use crate::{
     auth::{OwnFlags, Require},
     extract::{IfNoneMatch, PathFlag},
     problem::{Problem, ProblemResponse},
-    results::{all_flags, write_end, write_head, write_result},
+    results::{Tally, all_flags, write_end, write_head, write_result},
     wire::{FlagType, OverrideStatus},
 };
 
@@ -126,7 +126,6 @@ pub(crate) enum Source {
 /// than a change one knows of.
 #[utoipa::path(
     get, path = "/api/flags/me", tag = "my flags", operation_id = "get_my_flags",
-    params(("Flags-Min-Revision" = Option<String>, Header)),
     responses((status = 200, body = MyFlags), (status = 304, description = "The reader has it already"), (status = "default", response = ProblemResponse)),
 )]
 async fn my_flags(caller: Require<OwnFlags>, app: Data<App>, known: IfNoneMatch) -> Answer {
@@ -143,7 +142,7 @@ async fn my_flags(caller: Require<OwnFlags>, app: Data<App>, known: IfNoneMatch)
 /// One of my flag values
 #[utoipa::path(
     get, path = "/api/flags/me/{flag_name}", tag = "my flags", operation_id = "get_my_flag",
-    params(("flag_name" = String, Path), ("Flags-Min-Revision" = Option<String>, Header)),
+    params(("flag_name" = String, Path)),
     responses((status = 200, body = MyOneFlag), (status = 304, description = "The reader has it already"), (status = "default", response = ProblemResponse)),
 )]
 async fn my_flag(caller: Require<OwnFlags>, app: Data<App>, flag: PathFlag, known: IfNoneMatch) -> Answer {
@@ -160,6 +159,9 @@ async fn my_flag(caller: Require<OwnFlags>, app: Data<App>, flag: PathFlag, know
     let _ = write!(body, ",\"name\":\"{}\",", flag.0);
     write_result(&mut body, &evaluated, app.settings.show_reasons_to_users);
     body.push('}');
+    let mut tally = Tally::default();
+    tally.count(&evaluated.resolution);
+    tally.publish();
     respond(&known, etag(user.id, view.revision().epoch, &body.as_bytes()[answer..]), body)
 }
 
@@ -235,7 +237,6 @@ pub(crate) struct MyOverrides<'o> {
 /// Those of flags that are visible to clients, whatever their status.
 #[utoipa::path(
     get, path = "/api/flags/me/overrides", tag = "my flags", operation_id = "get_my_overrides",
-    params(("Flags-Min-Revision" = Option<String>, Header)),
     responses((status = 200, body = MyOverrides), (status = "default", response = ProblemResponse)),
 )]
 async fn my_overrides(caller: Require<OwnFlags>, app: Data<App>) -> Answer {

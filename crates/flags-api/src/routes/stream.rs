@@ -51,14 +51,14 @@ fn position(request: &HttpRequest) -> Result<Option<Cursor>, Problem> {
 
 /// My flag values, as they change
 ///
-/// Events `snapshot` (all values, in place of what the client has), `change` (the values that changed, whole), `heartbeat`
-/// every 15 s, `bye`. Their `id` is the position to go on from by `Last-Event-ID` or `?cursor=`.
+/// Events `snapshot` (the answer of `/api/flags/me`, in place of what the client has), `change` (`{"revision",
+/// "evaluated_at", "set": {name: result}, "unset": [name], "valid_until"}`), `heartbeat` every 15 s (`{"revision",
+/// "stale"}`), `bye` (`{"reason"}`). Their `id` is the position to go on from by `Last-Event-ID` or `?cursor=`.
 #[utoipa::path(
     get, path = "/api/flags/stream", tag = "my flags", operation_id = "stream_my_flags",
     params(
         ("cursor" = Option<String>, Query, description = "`id` of the last event seen"),
         ("Last-Event-ID" = Option<String>, Header, description = "The same; goes before `cursor`"),
-        ("Flags-Min-Revision" = Option<String>, Header),
     ),
     responses((status = 200, body = String, content_type = "text/event-stream"), (status = "default", response = ProblemResponse)),
 )]
@@ -80,13 +80,13 @@ async fn my_flag_stream(
 
 /// All changes, as they happen
 ///
-/// For admin screens: what was changed, not to what. Events `snapshot` (read everything anew), `change`, `heartbeat`, `bye`.
+/// For admin screens: what was changed, not to what. Events `snapshot` (`{"revision", "stale"}`: read everything anew),
+/// `change` (the schema below), `heartbeat` every 15 s (`{"revision", "stale"}`), `bye` (`{"reason"}`).
 #[utoipa::path(
     get, path = "/api/admin/stream", tag = "system", operation_id = "stream_changes",
     params(
         ("cursor" = Option<String>, Query, description = "`id` of the last event seen"),
         ("Last-Event-ID" = Option<String>, Header, description = "The same; goes before `cursor`"),
-        ("Flags-Min-Revision" = Option<String>, Header),
     ),
     responses((status = 200, body = ChangeEvent, content_type = "text/event-stream"), (status = "default", response = ProblemResponse)),
 )]

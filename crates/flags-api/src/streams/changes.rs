@@ -78,26 +78,24 @@ impl ChangeStream {
         Ok(Self { connection, signal, cursor, generation: None })
     }
 
-    /// Appends the next commits.
-    fn look(&mut self, out: &mut String) -> Pulled {
-        let app = self.connection.app.clone();
-        let now = app.evaluation.now();
-        let (commits, head) = {
-            let view = app.evaluation.replica().read();
-            if !self.connection.credential().is_live(&view, now) {
-                return Pulled::Revoked;
-            }
-            let same = self.generation.replace(view.generation()).is_none_or(|before| before == view.generation());
-            let known = self.cursor.filter(|cursor| same && cursor.revision.epoch == view.revision().epoch);
-            let commits = known.and_then(|cursor| view.commits_after(cursor.revision.number)).map(portion);
-            (commits, view.revision())
-        };
-        let at = |number| Cursor { revision: Revision { number, ..head }, evaluated_at: now };
-        let Some(commits) = commits else {
-            self.write_snapshot(out, &at(head.number));
-            return Pulled::UpToDate;
-        };
-        for commit in &commits {
+    /// The next commits, if it can be told which they are, and where the replica stands; `None` if the credential is void.
+    fn look(&mut self) -> Option<(Option<Vec<Arc<RecentCommit>>>, Revision)> {
+        let app = &self.connection.app;
+        let view = app.evaluation.replica().read();
+        if !self.connection.credential().is_live(&view, app.evaluation.now()) {
+            return None;
+        }
+        let same = self.generation.replace(view.generation()).is_none_or(|before| before == view.generation());
+        let known = self.cursor.filter(|cursor| same && cursor.revision.epoch == view.revision().epoch);
+        let commits = known.and_then(|cursor| view.commits_after(cursor.revision.number)).map(portion);
+        Some((commits, view.revision()))
+    }
+
+    /// Appends these commits.
+    fn write(&mut self, out: &mut String, commits: &[Arc<RecentCommit>], head: Revision) -> Pulled {
+        let evaluated_at = self.connection.app.evaluation.now();
+        let at = |number| Cursor { revision: Revision { number, ..head }, evaluated_at };
+        for commit in commits {
             let here = at(commit.revision);
             self.connection.write(out, "change", Some(&here), &show(commit, &here));
             self.cursor = Some(here);
@@ -110,12 +108,13 @@ impl ChangeStream {
     }
 
     /// Says that everything must be read anew: from here on changes are told.
-    fn write_snapshot(&mut self, out: &mut String, here: &Cursor) {
+    fn write_snapshot(&mut self, out: &mut String, head: Revision) {
+        let here = Cursor { revision: head, evaluated_at: self.connection.app.evaluation.now() };
         let stale = self.connection.app.evaluation.replica().is_stale();
         self.connection.told(stale);
         let data = format!("{{\"revision\":\"{}\",\"stale\":{stale}}}", here.revision);
-        self.connection.write(out, "snapshot", Some(here), &data);
-        self.cursor = Some(*here);
+        self.connection.write(out, "snapshot", Some(&here), &data);
+        self.cursor = Some(here);
     }
 }
 
@@ -146,7 +145,19 @@ impl EventStream for ChangeStream {
     }
 
     async fn pull(&mut self, out: &mut String) -> Pulled {
-        self.look(out)
+        let Some((commits, head)) = self.look() else { return Pulled::Revoked };
+        let Some(commits) = commits else {
+            self.write_snapshot(out, head);
+            return Pulled::UpToDate;
+        };
+        // What follows on a change of the caller's own role is told only if they may still see it.
+        let mut changes = commits.iter().flat_map(|commit| &commit.changes);
+        if changes.any(|change| self.connection.credential().is_touched_by(change))
+            && !self.connection.is_allowed().await
+        {
+            return Pulled::Revoked;
+        }
+        self.write(out, &commits, head)
     }
 
     fn position(&self) -> Option<Cursor> {

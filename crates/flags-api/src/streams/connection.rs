@@ -174,13 +174,18 @@ impl Connection {
         }
         if now >= self.heartbeat_at {
             self.heartbeat_at = now + self.app.settings.streams.heartbeat;
-            if !self.credential.still_allows(self.follows, &self.app.evaluation).await {
+            if !self.is_allowed().await {
                 return Due::End(self.end("revoked"));
             }
             return Due::Heartbeat;
         }
         // Whoever holds old values should know at once.
         if self.app.evaluation.replica().is_stale() != self.told_stale { Due::Heartbeat } else { Due::Nothing }
+    }
+
+    /// Whether the client may still follow, looked up now.
+    pub(super) async fn is_allowed(&self) -> bool {
+        self.credential.still_allows(self.follows, &self.app.evaluation).await
     }
 
     /// The last event, for this reason.

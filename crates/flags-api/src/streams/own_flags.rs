@@ -15,7 +15,7 @@ use crate::{
     app::App,
     auth::{Credential, Follows},
     problem::Problem,
-    results::{all_flags, write_end_of_change, write_head_of_change, write_named_result},
+    results::{Tally, all_flags, write_end_of_change, write_head_of_change, write_named_result},
 };
 
 /// What a user sees of flags, event by event.
@@ -115,7 +115,7 @@ impl OwnFlagStream {
             return;
         }
         let reasons = self.connection.app.settings.show_reasons_to_users;
-        let (mut data, mut unset) = (String::with_capacity(256), Vec::new());
+        let (mut data, mut unset, mut tally) = (String::with_capacity(256), Vec::new(), Tally::default());
         write_head_of_change(&mut data, here);
         let empty = data.len();
         let is_shown = |name: &FlagName| view.flag(name).is_some_and(|flag| flag.compiled().is_shown());
@@ -126,11 +126,13 @@ impl OwnFlagStream {
                         data.push(',');
                     }
                     write_named_result(&mut data, &evaluated, reasons);
+                    tally.count(&evaluated.resolution);
                 }
                 None if touched.flags.contains(name) || is_shown(name) => unset.push(name),
                 None => {}
             }
         }
+        tally.publish();
         self.valid_until = view.valid_until(&self.user, now);
         if data.len() == empty && unset.is_empty() {
             return;
