@@ -40,16 +40,15 @@ pub(crate) struct Followed {
     pub(crate) seen: Vec<Seen>,
     cursor: Option<String>,
     epoch: String,
-    /// Events that went back.
+    /// Events that went back, and changes that came twice.
     pub(crate) disorders: usize,
     /// How often it connected.
     pub(crate) connects: usize,
     /// How often the first event after connecting again was a snapshot, and how often not.
     pub(crate) resumed: (usize, usize),
-    /// Connections that ended without a bye.
-    pub(crate) cuts: usize,
     /// Why the server said goodbye.
     pub(crate) byes: Vec<String>,
+    /// Every byte that came after the head.
     pub(crate) raw: Vec<u8>,
 }
 
@@ -84,7 +83,7 @@ impl Follower {
         self.look().seen.last().map_or(-1, |seen| seen.revision)
     }
 
-    /// Whether it has everything by now.
+    /// Whether it has got anything.
     pub(crate) fn has_begun(&self) -> bool {
         !self.look().seen.is_empty()
     }
@@ -97,20 +96,17 @@ async fn follow(user: usize, caller: Caller, state: Arc<Mutex<Followed>>, journa
         let headers: Vec<_> = cursor.iter().map(|cursor| ("Last-Event-ID", cursor.as_str())).collect();
         if let Ok(mut events) = caller.try_stream("/api/flags/stream", &headers).await {
             state.lock().expect("no panic").connects += 1;
-            let (mut first, mut said_bye) = (true, false);
+            let mut first = true;
             while let Some(event) = events.try_next().await {
-                journal.write("event", json!({"user": user, "event": event.event, "id": event.id}));
+                journal.write("event", json!({"user": user, "event": event.event, "id": event.id, "data": event.data}));
                 let mut state = state.lock().expect("no panic");
+                state.raw.append(&mut events.raw);
                 if first && cursor.is_some() && event.event != "bye" {
                     let resumed = &mut state.resumed;
                     *if event.event == "snapshot" { &mut resumed.0 } else { &mut resumed.1 } += 1;
                 }
                 first = false;
-                said_bye |= event.event == "bye";
                 state.take_in(event);
-            }
-            if !said_bye {
-                state.lock().expect("no panic").cuts += 1;
             }
         }
         tokio::time::sleep(Duration::from_millis(rng.random_range(5..60))).await;
@@ -119,7 +115,6 @@ async fn follow(user: usize, caller: Caller, state: Arc<Mutex<Followed>>, journa
 
 impl Followed {
     fn take_in(&mut self, event: Event) {
-        self.raw.extend_from_slice(format!("{:?} {}\n", event.id, event.data).as_bytes());
         if event.event == "bye" {
             self.byes.push(event.data["reason"].as_str().unwrap_or_default().to_owned());
             return;
@@ -132,7 +127,9 @@ impl Followed {
         };
         let (revision, evaluated_at) = (event.revision(), event.evaluated_at());
         let last = self.seen.last().map(|seen| (seen.revision, seen.evaluated_at));
-        if epoch == self.epoch && last.is_some_and(|last| last > (revision, evaluated_at)) {
+        let again =
+            |last| last > (revision, evaluated_at) || (kind == Kind::Change && last == (revision, evaluated_at));
+        if epoch == self.epoch && last.is_some_and(again) {
             self.disorders += 1;
         }
         let mut names = Vec::new();

@@ -70,12 +70,14 @@ pub struct Events {
     response: reqwest::Response,
     pub headers: HeaderMap,
     pub parser: Parser,
+    /// Every byte that came and that nobody has taken yet.
+    pub raw: Vec<u8>,
 }
 
 impl Events {
     pub(crate) fn new(response: reqwest::Response) -> Self {
         let headers = response.headers().clone();
-        Self { response, headers, parser: Parser::default() }
+        Self { response, headers, parser: Parser::default(), raw: Vec::new() }
     }
 
     /// The next event; `None` when the stream has ended or was cut.
@@ -85,6 +87,7 @@ impl Events {
                 return Some(event);
             }
             let chunk = self.response.chunk().await.ok().flatten()?;
+            self.raw.extend_from_slice(&chunk);
             self.parser.push(&chunk);
         }
     }

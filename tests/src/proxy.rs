@@ -38,8 +38,6 @@ pub enum Fault {
     Delay(Duration),
     /// PostgreSQL's notifications vanish, everything else passes.
     SwallowNotifications,
-    /// New connections are closed at once; those that are there pass.
-    Refuse,
 }
 
 /// What happens to one connection.
@@ -88,9 +86,13 @@ impl Proxy {
         self.shared.fault.send_replace(fault);
     }
 
-    /// How many connections are open.
-    pub fn open(&self) -> usize {
-        self.shared.connections.lock().expect("no panic").len()
+    /// How many open connections listen for PostgreSQL's notifications.
+    pub fn listeners(&self) -> usize {
+        let connections = self.shared.connections.lock().expect("no panic");
+        let listens = |connection: &&Arc<Connection>| {
+            connection.listens.load(Ordering::Relaxed) && *connection.fate.borrow() == Fate::Open
+        };
+        connections.iter().filter(listens).count()
     }
 
     /// Ends up to `count` connections of random choice, both ways at once; returns how many.
@@ -127,9 +129,7 @@ impl Proxy {
 async fn accept(listener: TcpListener, shared: Arc<Shared>) {
     loop {
         let Ok((client, _)) = listener.accept().await else { continue };
-        if *shared.fault.borrow() != Fault::Refuse {
-            tokio::spawn(carry(client, Arc::clone(&shared)));
-        }
+        tokio::spawn(carry(client, Arc::clone(&shared)));
     }
 }
 
@@ -203,7 +203,7 @@ async fn pump(
             Fault::BlackHole => continue,
             Fault::Delay(delay) => tokio::time::sleep(delay).await,
             Fault::Throttle(rate) => tokio::time::sleep(Duration::from_secs_f64(read as f64 / rate as f64)).await,
-            Fault::Pass | Fault::SwallowNotifications | Fault::Refuse => {}
+            Fault::Pass | Fault::SwallowNotifications => {}
         }
         if to.write_all(&bytes).await.is_err() {
             return;

@@ -21,6 +21,7 @@ pub(crate) async fn run(case: &str, kind: Kind, scale: Scale, verdict: &mut Verd
     scene.serve_directly(1).await;
     let rounds = if scale.short { 2 } else { 10 };
     let (mut acknowledged, mut lost, mut invented) = (0_usize, 0, 0);
+    let (mut registered, mut refused) = (0, 0);
     for _ in 0..rounds {
         let mut cluster = scene.cluster.take().expect("PostgreSQL");
         let until = Instant::now() + Duration::from_millis(1_500);
@@ -39,21 +40,37 @@ pub(crate) async fn run(case: &str, kind: Kind, scale: Scale, verdict: &mut Verd
             (sent, acked, count)
         };
         let writers = futures_util::future::join_all((0..WRITERS).map(write));
+        // Users made under a key, each request sent again until it is answered: never a second time, never refused.
+        let register = async {
+            let admin = scene_now.admin(0);
+            while Instant::now() < until {
+                let number = scene_now.fresh_value();
+                let body = json!({"email": format!("registered{number}@example.com")});
+                let key = format!("key{number}");
+                let headers = [("Idempotency-Key", key.as_str()), ("content-type", "application/json")];
+                loop {
+                    let bytes = Some(body.to_string().into_bytes());
+                    match admin.try_send(Method::POST, "/api/admin/users", &headers, bytes).await {
+                        Ok(reply) if reply.status == 201 => break registered += 1,
+                        Ok(reply) if reply.status == 503 => {}
+                        Ok(_) => break refused += 1,
+                        Err(_) => {}
+                    }
+                }
+            }
+        };
         let kill = async {
             tokio::time::sleep(Duration::from_millis(700)).await;
             tokio::task::spawn_blocking(move || {
                 cluster.kill();
+                cluster.launch(&[]);
                 cluster
             })
             .await
             .expect("no panic")
         };
-        let (outcomes, mut cluster) = tokio::join!(writers, kill);
-        let cluster = tokio::task::spawn_blocking(move || {
-            cluster.launch(&[]);
-            cluster
-        });
-        scene.cluster = Some(cluster.await.expect("no panic"));
+        let (outcomes, (), cluster) = tokio::join!(writers, register, kill);
+        scene.cluster = Some(cluster);
         let rows = query(&scene.url, "SELECT user_id || ' ' || override_value FROM user_flag_overrides").await;
         let present: BTreeMap<_, _> = rows
             .into_iter()
@@ -70,7 +87,11 @@ pub(crate) async fn run(case: &str, kind: Kind, scale: Scale, verdict: &mut Verd
         }
     }
     scene.check_log(verdict).await;
+    let rows = query(&scene.url, "SELECT count(*) FROM users WHERE email LIKE 'registered%'").await;
     verdict.tell("rounds", rounds);
+    verdict.some("users made under a key, each answered in the end", registered);
+    verdict.must_be("rows of them", &registered.to_string(), &rows[0].clone().unwrap_or_default());
+    verdict.never("retries refused", refused);
     verdict.some("changes acknowledged", acknowledged);
     verdict.never("acknowledged and lost", lost);
     verdict.never("never sent and there", invented);

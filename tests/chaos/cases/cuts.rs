@@ -46,6 +46,8 @@ pub(crate) async fn run(case: &str, kind: Kind, scale: Scale, verdict: &mut Verd
         (sum.0 + resumed.0, sum.1 + resumed.1)
     });
     verdict.must_be("cuts", &wanted, &cut);
+    // The server remembers all that was written: nobody needs to begin anew.
+    verdict.never("snapshots where a change would do", snapshots);
     let share = snapshots as f64 * 100.0 / (snapshots + others).max(1) as f64;
     verdict.tell("share of snapshots after a cut", format!("{share:.1} % of {}", snapshots + others));
 }

@@ -2,7 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use flags_tests::{app::override_at, database::Kind};
+use flags_tests::{
+    app::override_at,
+    database::Kind,
+    proxy::{Proxy, Target},
+};
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use reqwest::Method;
 use serde_json::json;
@@ -20,15 +24,21 @@ pub(crate) async fn run(case: &str, kind: Kind, scale: Scale, verdict: &mut Verd
         let body = json!({"name": format!("unseen_{number}"), "flag_type": "boolean", "client_visible": false});
         admin.post("/api/admin/feature-flags", &body).await.expect(201);
     }
+    let address = scene.servers[0].base.trim_start_matches("http://").parse().expect("an address");
+    let proxy = Proxy::start(Target::Tcp(address)).await;
     let mut followers = Vec::new();
     for user in 0..scene.users.len() {
-        followers.push(scene.follow(user, &scene.servers[0].base).await);
+        followers.push(scene.follow(user, &format!("http://{}", proxy.address)).await);
     }
     let mut rng = StdRng::seed_from_u64(scale.seed);
     let until = Instant::now() + scale.time;
     let mut changes = 0;
     while Instant::now() < until {
         let user = rng.random_range(0..scene.users.len());
+        // Some begin again in the middle.
+        if rng.random_ratio(1, 50) {
+            proxy.cut_some(2, &mut rng);
+        }
         let secret = format!("secret-of-{user}-{changes}");
         let path = override_at(&scene.users[user].id.to_string(), &format!("text{}", rng.random_range(0..5)));
         let flag = format!("/api/admin/feature-flags/unseen_{}", rng.random_range(0..5));

@@ -9,7 +9,7 @@ use flags_tests::{
 
 use crate::{
     Scale,
-    scene::{Scene, Style},
+    scene::{Scene, Style, wait},
     verdict::Verdict,
 };
 
@@ -32,11 +32,14 @@ pub(crate) async fn run(case: &str, kind: Kind, scale: Scale, verdict: &mut Verd
     let cuts = async {
         for _ in 0..rounds {
             tokio::time::sleep(scale.time / 2 / u32::try_from(rounds).expect("few")).await;
+            // It listens again after a moment.
+            wait("a listening connection", || proxy.listeners() > 0).await;
             cut += proxy.cut_listeners();
         }
     };
-    let (mut writes, ()) = tokio::join!(scene.write(style), cuts);
-    verdict.some("times the listening connection was cut", cut);
+    let (writes, ()) = tokio::join!(scene.write(style), cuts);
+    verdict.must_be("times the listening connection was cut", &rounds, &cut);
+    scene.converge(verdict, &followers, 0).await;
     scene.check(verdict, &writes, &followers);
     proxy.set(Fault::SwallowNotifications);
     let swallowed = scene.write(style).await;
@@ -44,6 +47,5 @@ pub(crate) async fn run(case: &str, kind: Kind, scale: Scale, verdict: &mut Verd
     scene.converge(verdict, &followers, 0).await;
     verdict.tell("with all notifications swallowed", "");
     scene.check(verdict, &swallowed, &followers);
-    writes.extend(swallowed);
     scene.servers.push(behind);
 }

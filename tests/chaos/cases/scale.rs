@@ -55,6 +55,7 @@ pub(crate) async fn run(case: &str, kind: Kind, scale: Scale, verdict: &mut Verd
     verdict.tell("resident MiB, with few and with all", format!("{} and {}", small_kib / 1024, kib / 1024));
     let each = (kib - small_kib) as f64 * 1024.0 / overrides as f64;
     verdict.tell("bytes an override, everything included", format!("{each:.0}"));
+    verdict.must_be("ten million would fit into 1 GiB", &true, &(each * 1e7 <= 1_073_741_824.0));
     let [few, many] = measure(&scene, [&small, &server]).await;
     verdict.tell("/api/flags/me, median us, beside 10 and beside all", format!("{few:.0} and {many:.0}"));
     verdict.tell("ratio", format!("{:.2}", many / few));

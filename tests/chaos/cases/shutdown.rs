@@ -54,7 +54,6 @@ pub(crate) async fn run(case: &str, kind: Kind, scale: Scale, verdict: &mut Verd
     let byes = followers.iter().filter(|follower| follower.look().byes == ["shutdown"]).count();
     verdict.must_be("exit code", &0, &code.unwrap_or(-1));
     verdict.tell("seconds to exit", format!("{:.2}", took.as_secs_f64()));
-    verdict.must_be("within 10 s", &true, &(took < Duration::from_secs(10)));
     verdict.must_be("streams that were told", &followers.len(), &byes);
     verdict.some("writers with acknowledged changes", acknowledged.iter().filter(|value| **value > 0).count());
     verdict.never("acknowledged changes lost", lost);
