@@ -185,7 +185,8 @@ impl Connection {
 
     /// Whether the client may still follow, looked up now.
     pub(super) async fn is_allowed(&self) -> bool {
-        self.credential.still_allows(self.follows, &self.app.evaluation).await
+        // On the heap while it lasts: every stream would carry room for it all its life.
+        Box::pin(self.credential.still_allows(self.follows, &self.app.evaluation)).await
     }
 
     /// The last event, for this reason.

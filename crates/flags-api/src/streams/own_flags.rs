@@ -143,7 +143,8 @@ impl OwnFlagStream {
 
     /// Looks the user up anew. While that cannot be done the stream stays where it is, until the next signal or heartbeat.
     async fn look_up(&mut self, as_of: i64) -> LookedUp {
-        match self.connection.app.evaluation.user(self.user.id).await {
+        // On the heap while it lasts: every stream would carry room for it all its life.
+        match Box::pin(self.connection.app.evaluation.user(self.user.id)).await {
             Ok(Some(user)) if user.active => {
                 if user.context != self.user.context {
                     // Every flag may differ.
