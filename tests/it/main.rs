@@ -15,6 +15,7 @@ mod openapi;
 mod outage;
 mod overrides;
 mod processes;
+mod resume;
 mod schedules;
 mod streams;
 mod users;

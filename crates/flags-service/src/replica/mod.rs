@@ -3,11 +3,13 @@
 //! One lock over everything: a reader sees all of one revision, and a commit appears whole or not at all. The feed
 //! compiles before it takes the lock, and holds it only while it changes the entries that a commit touches.
 
+mod counts;
 mod interner;
 mod override_index;
 mod ring;
 mod since;
 mod user_cache;
+mod view;
 
 use std::{
     collections::{BTreeMap, BTreeSet, btree_map::Entry},
@@ -21,10 +23,9 @@ use flags_store::{
     credentials::TokenRecord,
     log::{Action, ChangeSummary, Entity as LogEntity, Revision},
 };
-use parking_lot::{RwLock, RwLockReadGuard};
+use parking_lot::RwLock;
 use rustc_hash::FxHashMap;
 use tokio::{sync::watch, time::timeout};
-use uuid::Uuid;
 
 use self::{override_index::OverrideIndex, ring::Ring};
 pub use self::{
@@ -32,6 +33,7 @@ pub use self::{
     ring::{Effect, RecentChange, RecentCommit},
     since::Touched,
     user_cache::{KnownUser, Ticket, UserCache},
+    view::View,
 };
 use crate::hub::{Concerned, Hub};
 
@@ -171,7 +173,7 @@ impl Replica {
 
     /// Everything as of one revision. Hold it for microseconds only, and never across an await.
     pub fn read(&self) -> View<'_> {
-        View(self.state.read())
+        View::new(self.state.read())
     }
 
     /// Where the replica stands.
@@ -328,55 +330,5 @@ impl State {
             | Change::ScheduledChangeSet(name, _)
             | Change::ScheduledChangeRemoved(name, _) => of_flag(name, changed),
         }
-    }
-}
-
-/// The replica at one revision.
-pub struct View<'r>(RwLockReadGuard<'r, State>);
-
-impl View<'_> {
-    /// The revision.
-    pub fn revision(&self) -> Revision {
-        self.0.revision
-    }
-
-    /// How often everything was loaded anew.
-    pub fn generation(&self) -> u64 {
-        self.0.generation
-    }
-
-    /// All commits after `revision`, if they are still held.
-    pub fn commits_after(&self, revision: i64) -> Option<impl Iterator<Item = &Arc<RecentCommit>>> {
-        (revision <= self.0.revision.number).then(|| self.0.recent.after(revision))?
-    }
-
-    /// The flag of this name.
-    pub fn flag(&self, name: &str) -> Option<&FlagState> {
-        self.0.flags.get(name).map(|state| &**state)
-    }
-
-    /// All flags in order of their names, archived ones included.
-    pub fn flags(&self) -> impl Iterator<Item = &FlagState> {
-        self.0.flags.iter().map(|state| &**state)
-    }
-
-    /// How many flags there are, archived ones included.
-    pub fn flag_count(&self) -> usize {
-        self.0.flags.len()
-    }
-
-    /// A user's overrides in order of the flags' names, whatever their status.
-    pub fn overrides_of(&self, user_id: Uuid) -> impl Iterator<Item = OverrideRef<'_>> {
-        self.0.overrides.of_user(user_id)
-    }
-
-    /// The token with this SHA-256.
-    pub fn token(&self, hash: &[u8; 32]) -> Option<&TokenRecord> {
-        self.0.tokens.get(hash)
-    }
-
-    /// The users that tokens act as.
-    pub fn token_users(&self) -> Vec<Uuid> {
-        self.0.tokens.values().filter_map(|token| token.user_id).collect()
     }
 }

@@ -1,8 +1,7 @@
 //! All overrides in memory, by user.
 
 use std::{
-    cmp::Reverse,
-    collections::{BTreeMap, BinaryHeap},
+    collections::BTreeMap,
     hash::{BuildHasher as _, Hash, Hasher},
 };
 
@@ -10,7 +9,7 @@ use flags_domain::{FlagName, Instant, OverrideStatus, OverrideView, PreparedValu
 use rustc_hash::{FxBuildHasher, FxHashMap};
 use uuid::Uuid;
 
-use super::interner::Interner;
+use super::{counts::Counts, interner::Interner};
 
 /// Users are spread over so many maps, so that one that grows is a small one: a commit must not make readers wait until
 /// millions of users have been moved.
@@ -48,14 +47,14 @@ impl Default for OverrideIndex {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Entry {
+pub(super) struct Entry {
     id: Uuid,
     created_at: Instant,
     updated_at: Instant,
     /// Microseconds since 1970, [`Entry::NEVER`] if it has no end, [`Entry::FREE`] if there is no override here.
-    ends_at: i64,
+    pub(super) ends_at: i64,
     /// Key of the flag, and two marks in the highest bits.
-    flag_and_marks: u32,
+    pub(super) flag_and_marks: u32,
     value: u32,
     /// [`Entry::NONE`] if it has none.
     reason: u32,
@@ -66,18 +65,18 @@ struct Entry {
 impl Entry {
     const NONE: u32 = u32::MAX;
     /// Later than any instant that can be written.
-    const NEVER: i64 = i64::MAX;
+    pub(super) const NEVER: i64 = i64::MAX;
     /// Earlier than any.
     const FREE: i64 = i64::MIN;
-    const ENABLED: u32 = 1 << 31;
+    pub(super) const ENABLED: u32 = 1 << 31;
     /// It is among those counted as active.
-    const COUNTED: u32 = 1 << 30;
+    pub(super) const COUNTED: u32 = 1 << 30;
 
-    const fn flag(&self) -> u32 {
+    pub(super) const fn flag(&self) -> u32 {
         self.flag_and_marks & !(Self::ENABLED | Self::COUNTED)
     }
 
-    const fn is(&self, mark: u32) -> bool {
+    pub(super) const fn is(&self, mark: u32) -> bool {
         self.flag_and_marks & mark != 0
     }
 
@@ -265,7 +264,7 @@ impl OverrideIndex {
 
     /// How many overrides of each flag are counted as active. Flags that never had any are left out.
     pub(super) fn active(&self) -> BTreeMap<FlagName, u64> {
-        let count = |(key, name): (usize, &FlagName)| (name.clone(), self.counts.active.get(key).copied().unwrap_or(0));
+        let count = |(key, name): (usize, &FlagName)| (name.clone(), self.counts.of_flag(key));
         self.flags.iter().enumerate().map(count).collect()
     }
 }
@@ -275,73 +274,6 @@ impl OverrideIndex {
 pub(super) struct Removed {
     /// Its end.
     pub(super) expires_at: Option<Instant>,
-}
-
-/// How many overrides of each flag are active, kept up with changes and with time.
-#[derive(Debug, Default)]
-struct Counts {
-    active: Vec<u64>,
-    /// Ends to come, each with the key of an entry; some may be out of date, as overrides change.
-    ends: BinaryHeap<Reverse<(i64, u32)>>,
-    /// The latest instant that was asked for: what ends up to here is not counted any more.
-    horizon: Option<i64>,
-}
-
-impl Counts {
-    /// Counts a new or changed entry, which ended at `end_before` until now.
-    fn count(&mut self, entries: &mut [Entry], key: u32, end_before: i64) {
-        let entry = &mut entries[key as usize];
-        let flag = entry.flag() as usize;
-        if self.active.len() <= flag {
-            self.active.resize(flag + 1, 0);
-        }
-        if entry.is(Entry::ENABLED) && self.horizon.is_none_or(|horizon| entry.ends_at > horizon) {
-            self.active[flag] += 1;
-            entry.flag_and_marks |= Entry::COUNTED;
-        }
-        if entry.ends_at != Entry::NEVER && entry.ends_at != end_before {
-            let end = entry.ends_at;
-            self.ends.push(Reverse((end, key)));
-            self.tidy(entries);
-        }
-    }
-
-    fn uncount(&mut self, entry: &Entry) {
-        if entry.is(Entry::COUNTED)
-            && let Some(count) = self.active.get_mut(entry.flag() as usize)
-        {
-            *count = count.saturating_sub(1);
-        }
-    }
-
-    /// Counts out up to `most` that have ended; whether none is left.
-    fn advance(&mut self, entries: &mut [Entry], now: i64, most: usize) -> bool {
-        self.horizon = self.horizon.max(Some(now));
-        for _ in 0..most {
-            let Some(&Reverse((end, key))) = self.ends.peek() else { return true };
-            if end > now {
-                return true;
-            }
-            self.ends.pop();
-            if let Some(entry) = entries.get_mut(key as usize).filter(|entry| entry.ends_at == end) {
-                self.uncount(entry);
-                entry.flag_and_marks &= !Entry::COUNTED;
-            }
-        }
-        false
-    }
-
-    /// Drops what is out of date once it is the greater part by far.
-    fn tidy(&mut self, entries: &[Entry]) {
-        if self.ends.len() > 2 * entries.len() + 100_000 {
-            let ends = |(key, entry): (usize, &Entry)| {
-                let key = u32::try_from(key).ok()?;
-                entry.is(Entry::COUNTED).then_some(Reverse((entry.ends_at, key)))
-            };
-            self.ends =
-                entries.iter().enumerate().filter_map(ends).filter(|Reverse((end, _))| *end != Entry::NEVER).collect();
-        }
-    }
 }
 
 #[cfg(test)]

@@ -1,0 +1,64 @@
+//! The replica as a reader sees it.
+
+use std::sync::Arc;
+
+use flags_domain::FlagState;
+use flags_store::{credentials::TokenRecord, log::Revision};
+use parking_lot::RwLockReadGuard;
+use uuid::Uuid;
+
+use super::{OverrideRef, RecentCommit, State};
+
+/// The replica at one revision.
+pub struct View<'r>(pub(super) RwLockReadGuard<'r, State>);
+
+impl<'r> View<'r> {
+    pub(super) const fn new(state: RwLockReadGuard<'r, State>) -> Self {
+        Self(state)
+    }
+
+    /// The revision.
+    pub fn revision(&self) -> Revision {
+        self.0.revision
+    }
+
+    /// How often everything was loaded anew.
+    pub fn generation(&self) -> u64 {
+        self.0.generation
+    }
+
+    /// All commits after `revision`, if they are still held.
+    pub fn commits_after(&self, revision: i64) -> Option<impl Iterator<Item = &Arc<RecentCommit>>> {
+        (revision <= self.0.revision.number).then(|| self.0.recent.after(revision))?
+    }
+
+    /// The flag of this name.
+    pub fn flag(&self, name: &str) -> Option<&FlagState> {
+        self.0.flags.get(name).map(|state| &**state)
+    }
+
+    /// All flags in order of their names, archived ones included.
+    pub fn flags(&self) -> impl Iterator<Item = &FlagState> {
+        self.0.flags.iter().map(|state| &**state)
+    }
+
+    /// How many flags there are, archived ones included.
+    pub fn flag_count(&self) -> usize {
+        self.0.flags.len()
+    }
+
+    /// A user's overrides in order of the flags' names, whatever their status.
+    pub fn overrides_of(&self, user_id: Uuid) -> impl Iterator<Item = OverrideRef<'_>> {
+        self.0.overrides.of_user(user_id)
+    }
+
+    /// The token with this SHA-256.
+    pub fn token(&self, hash: &[u8; 32]) -> Option<&TokenRecord> {
+        self.0.tokens.get(hash)
+    }
+
+    /// The users that tokens act as.
+    pub fn token_users(&self) -> Vec<Uuid> {
+        self.0.tokens.values().filter_map(|token| token.user_id).collect()
+    }
+}
