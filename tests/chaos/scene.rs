@@ -20,6 +20,7 @@ use flags_tests::{
     cluster::Cluster,
     database::{Database, Kind, create},
     process::{Running, output_of},
+    proxy::{Proxy, Target},
 };
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng, seq::IndexedRandom as _};
 use reqwest::Method;
@@ -147,6 +148,15 @@ impl Scene {
     pub(crate) async fn serve_directly(&mut self, count: usize) {
         let url = self.url.clone();
         self.serve(&url, count).await;
+    }
+
+    /// Starts a server that reaches PostgreSQL through a proxy.
+    pub(crate) async fn serve_through_a_proxy(&mut self) -> Proxy {
+        let socket = self.cluster.as_ref().expect("PostgreSQL").socket();
+        let proxy = Proxy::start(Target::Unix(socket)).await;
+        let database = self.url.rsplit('/').next().expect("a database").to_owned();
+        self.serve(&format!("postgres://postgres@{}/{database}", proxy.address), 1).await;
+        proxy
     }
 
     pub(crate) fn admin(&self, server: usize) -> Caller {

@@ -175,6 +175,12 @@ async fn bad_bulk_requests_are_refused(kind: Kind) {
     ] {
         app.admin.post(BULK, &body).await.expect_violation(pointer, code);
     }
+    // A request that was refused leaves its key free, also one by filter.
+    let late = json!({"action": "set_expiry", "filter": {"flag_name": "a"}, "expires_at": "2029-01-01T00:00:00Z"});
+    let keyed =
+        async |body: &Value| app.admin.json(reqwest::Method::POST, BULK, &[("Idempotency-Key", "k")], body).await;
+    keyed(&late).await.expect_violation("/expires_at", "not_in_future");
+    keyed(&json!({"action": "enable", "filter": {"flag_name": "a"}})).await.expect(200);
     assert_eq!(app.admin.post(BULK, &json!({"action": "enable", "ids": []})).await.expect(200).json()["changed"], 0);
 }
 

@@ -7,7 +7,7 @@ use flags_tests::{
     cluster::Cluster,
     database::create,
     eventually,
-    process::{Running, admin_token, output_of, signal},
+    process::{Running, admin_token, output_of, signal, user_token, user_with_token},
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -15,10 +15,7 @@ async fn evaluation_goes_on_while_postgres_is_paused_or_gone() {
     let mut cluster = Cluster::start(&[]);
     let url = create(&cluster, "template0").await;
     output_of("server", &["migrate", "--database-url", &url]);
-    let id = output_of("server", &["user", "create", "--database-url", &url, "--email", "ann@example.com"]);
-    let words =
-        ["token", "create", "--database-url", &url, "--name", "n", "--role", "user", "--user", "ann@example.com"];
-    let ann_token = output_of("server", &words);
+    let (id, ann_token) = user_with_token(&url, "ann@example.com");
     let server = Running::server(&url);
     let (admin, ann) = (server.caller(&admin_token(&url)), server.caller(&ann_token));
     eventually("the token is known", async || (admin.get("/api/admin/users").await.status == 200).then_some(())).await;
@@ -72,9 +69,7 @@ async fn a_user_who_is_not_at_hand_is_not_guessed() {
     let admin = server.caller(&admin_token(&url));
     eventually("the token is known", async || (admin.get("/api/admin/users").await.status == 200).then_some(())).await;
     admin.post("/api/admin/users", &json!({"email": "ann@example.com"})).await.expect(201);
-    let words =
-        ["token", "create", "--database-url", &url, "--name", "n", "--role", "user", "--user", "ann@example.com"];
-    let token = output_of("server", &words);
+    let token = user_token(&url, "ann@example.com");
     // Creating the token makes it known to the server at its next tick; the user is looked up at the first request.
     let revision = eventually("the token is known", async || {
         let revision = admin.get("/readyz").await.json()["revision"].as_str().unwrap().to_owned();

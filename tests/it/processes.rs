@@ -5,9 +5,9 @@ use serde_json::{Value, json};
 use flags_tests::{
     app::override_at,
     caller::Caller,
-    database::{Database, Kind},
+    database::{Database, Kind, execute},
     eventually, on_both_databases,
-    process::{Running, admin_token, fails_with, output_of, run},
+    process::{Running, admin_token, binary, fails_with, output_of, run, signal, user_token},
 };
 
 on_both_databases! {
@@ -114,19 +114,7 @@ async fn a_change_through_one_server_is_served_by_another(kind: Kind) {
     let id =
         admin.post("/api/admin/users", &json!({"email": "ann@example.com"})).await.expect(201).json()["id"].clone();
     let id = id.as_str().unwrap();
-    let words = [
-        "token",
-        "create",
-        "--database-url",
-        &database.url,
-        "--name",
-        "n",
-        "--role",
-        "user",
-        "--user",
-        "ann@example.com",
-    ];
-    let ann = two.caller(&output_of("server", &words));
+    let ann = two.caller(&user_token(&database.url, "ann@example.com"));
     let is = async |value: bool| {
         eventually("the other server serves it", async || {
             (ann.get("/api/flags/me/f").await.json()["value"] == value).then_some(())
@@ -321,4 +309,31 @@ async fn metrics_can_have_an_address_of_their_own() {
     let server = Running::start("server", &["--database-url", &database.url, "--metrics-bind", &port.to_string()]);
     Caller::new(&server.base, None).get("/metrics").await.expect_problem(404, "not_found");
     Caller::new(&format!("http://{port}"), None).get("/metrics").await.expect(200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_is_still_loading_stops_when_it_is_told() {
+    // A database that takes connections and never says a word.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("postgres://nobody@{}/none", silent.local_addr().unwrap());
+    let mut server = std::process::Command::new(binary("server"));
+    let mut server = server.args(["--database-url", &url, "--bind", "127.0.0.1:0"]).spawn().unwrap();
+    let _connection = silent.accept().unwrap();
+    signal("TERM", i32::try_from(server.id()).unwrap());
+    assert_eq!(server.wait().unwrap().code(), Some(0), "neither killed nor failed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_role_that_may_create_nothing_is_enough() {
+    let database = Database::migrated(Kind::Postgres).await;
+    let role = format!("limited_{}", uuid::Uuid::now_v7().simple());
+    let rights = format!(
+        "CREATE ROLE {role} LOGIN; GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {role};
+         REVOKE CREATE ON SCHEMA public FROM PUBLIC"
+    );
+    execute(&database.url, &rights).await;
+    let url = database.url.replace("postgres://postgres@", &format!("postgres://{role}@"));
+    let server = Running::start("server", &["--database-url", &url, "--no-migrate"]);
+    assert_eq!(output_of("cleanup-worker", &["--once", "--database-url", &url]).split(' ').next(), Some("removed"));
+    assert_eq!(server.stop().code(), Some(0));
 }

@@ -176,24 +176,11 @@ async fn a_new_epoch_begins_every_stream_anew(kind: Kind) {
 async fn a_server_that_restarts_can_still_resume(kind: Kind) {
     use flags_tests::{
         database::Database,
-        process::{Running, admin_token, output_of},
+        process::{Running, admin_token, user_with_token},
     };
     let database = Database::migrated(kind).await;
     let token = admin_token(&database.url);
-    let id = output_of("server", &["user", "create", "--database-url", &database.url, "--email", "ann@example.com"]);
-    let words = [
-        "token",
-        "create",
-        "--database-url",
-        &database.url,
-        "--name",
-        "n",
-        "--role",
-        "user",
-        "--user",
-        "ann@example.com",
-    ];
-    let ann_token = output_of("server", &words);
+    let (id, ann_token) = user_with_token(&database.url, "ann@example.com");
     let server = Running::server(&database.url);
     let admin = server.caller(&token);
     admin.post("/api/admin/feature-flags", &json!({"name": "a", "flag_type": "boolean"})).await.expect(201);

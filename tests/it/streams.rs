@@ -7,7 +7,7 @@ use flags_domain::Instant;
 use flags_store::{credentials::Grant, users::Role};
 use flags_tests::{
     app::{TestApp, override_at},
-    database::Kind,
+    database::{Kind, tamper},
     events::{Event, Events},
     on_both_databases,
 };
@@ -24,6 +24,7 @@ on_both_databases! {
     heartbeats_carry_the_position,
     streams_end_when_the_credential_does,
     a_change_of_the_caller_ends_a_stream_without_a_heartbeat,
+    a_stream_whose_user_cannot_be_looked_up_lives_where_it_was,
     the_next_instant_is_that_of_the_request,
     streams_end_by_age_and_at_shutdown_and_are_counted,
     admins_see_what_was_changed_by_whom,
@@ -385,4 +386,41 @@ async fn the_next_instant_is_that_of_the_request(kind: Kind) {
     assert_eq!(agree(&mut events).await, at(20));
     app.admin.delete(&override_at(&id, "c")).await.expect(204);
     assert_eq!(agree(&mut events).await, json!(null));
+}
+
+async fn a_stream_whose_user_cannot_be_looked_up_lives_where_it_was(kind: Kind) {
+    let app = TestApp::start_limited(kind, false, lively()).await;
+    app.boolean_flag("a").await;
+    let (id, ann) = app.user("ann").await;
+    let mut events = ann.stream(MINE, &[]).await;
+    let before = events.expect("snapshot").await.revision();
+    // The log names the user, and the database says no more of users.
+    let (hex, fresh) = match kind {
+        Kind::Postgres => (format!("'{id}'"), "gen_random_uuid()"),
+        Kind::Sqlite => (format!("x'{}'", id.replace('-', "")), "randomblob(16)"),
+    };
+    let touch = format!(
+        "ALTER TABLE users RENAME TO users_away;
+         INSERT INTO change_log SELECT (SELECT max(revision) FROM change_log) + 1, 0, {fresh}, at, actor, 'updated', entity,
+             entity_id, flag_name, user_id, before, after, reason, request_id
+             FROM change_log WHERE entity = 'user' AND user_id = {hex};
+         UPDATE log_head SET revision = revision + 1"
+    );
+    tamper(&app.database.url, &touch).await;
+    flags_tests::eventually("the replica is further", async || (app.replica.revision().number > before).then_some(()))
+        .await;
+    let mut beats = 0;
+    while beats < 5 {
+        let event = events.next().await;
+        assert_eq!(event.event, "heartbeat");
+        beats += usize::from(event.revision() == before);
+    }
+    tamper(&app.database.url, "ALTER TABLE users_away RENAME TO users").await;
+    loop {
+        let event = events.next().await;
+        assert_eq!(event.event, "heartbeat", "nothing about the user is different");
+        if event.revision() > before {
+            break;
+        }
+    }
 }

@@ -120,6 +120,18 @@ pub fn signal(name: &str, pid: i32) {
     assert!(sent.success(), "cannot send {name} to {pid}");
 }
 
+/// Makes a user of this e-mail on the command line, and a token that acts as them; returns id and token.
+pub fn user_with_token(url: &str, email: &str) -> (String, String) {
+    let id = output_of("server", &["user", "create", "--database-url", url, "--email", email]);
+    (id, user_token(url, email))
+}
+
+/// Makes a token that acts as the user of this e-mail on the command line.
+pub fn user_token(url: &str, email: &str) -> String {
+    let words = ["token", "create", "--database-url", url, "--name", "n", "--role", "user", "--user", email];
+    output_of("server", &words)
+}
+
 /// Makes an admin's token on the command line.
 pub fn admin_token(url: &str) -> String {
     output_of("server", &["token", "create", "--database-url", url, "--name", "test", "--role", "admin"])

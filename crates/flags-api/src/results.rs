@@ -1,6 +1,6 @@
 //! Writes what users get as JSON, by hand: from fragments prepared when a flag is compiled, with no allocation per flag.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, sync::LazyLock};
 
 use flags_domain::{FlagName, Instant, Resolution, Source};
 use flags_service::{
@@ -9,7 +9,7 @@ use flags_service::{
     replica::{KnownUser, OverrideRef, View},
 };
 use flags_store::log::Revision;
-use metrics::counter;
+use metrics::{Counter, counter};
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -41,10 +41,12 @@ impl Tally {
         self.0[place] += 1;
     }
 
-    /// Adds them to the metric.
+    /// Adds them to the metric. The counters are looked up once: the recorder stands before the first request.
     pub(crate) fn publish(self) {
-        for (source, count) in Self::SOURCES.into_iter().zip(self.0).filter(|(_, count)| *count > 0) {
-            counter!(EVALUATIONS, "source" => source).increment(count);
+        static COUNTERS: LazyLock<[Counter; 5]> =
+            LazyLock::new(|| Tally::SOURCES.map(|source| counter!(EVALUATIONS, "source" => source)));
+        for (counter, count) in COUNTERS.iter().zip(self.0).filter(|(_, count)| *count > 0) {
+            counter.increment(count);
         }
     }
 }

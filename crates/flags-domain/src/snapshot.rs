@@ -117,14 +117,17 @@ impl Snapshot {
         Edit(touched.into_iter().map(compile).collect())
     }
 
-    /// The flags that an edit prepared from this state takes away, brings, or makes give something else.
-    pub fn flags_changed_by(&self, edit: &Edit) -> Vec<FlagName> {
-        let changed = |(name, state): &&(FlagName, Option<Arc<FlagState>>)| match (self.get(name), state) {
+    /// The flags that an edit prepared from this state takes away, brings, or makes give something else, each with its state
+    /// before and after.
+    pub fn flags_changed_by<'s>(
+        &'s self,
+        edit: &'s Edit,
+    ) -> impl Iterator<Item = (&'s FlagName, Option<&'s FlagState>, Option<&'s FlagState>)> {
+        let states = edit.flags().map(|(name, after)| (name, self.get(name).map(Arc::as_ref), after.map(Arc::as_ref)));
+        states.filter(|(_, before, after)| match (before, after) {
             (Some(before), Some(after)) => !before.evaluates_like(after),
-            (None, None) => false,
-            _ => true,
-        };
-        edit.0.iter().filter(changed).map(|(name, _)| name.clone()).collect()
+            (before, after) => before.is_some() || after.is_some(),
+        })
     }
 
     /// Puts a prepared edit in force. The edit must have been prepared from this very state.
@@ -230,7 +233,10 @@ mod tests {
     #[test]
     fn what_is_for_people_only_changes_no_flag() {
         let snapshot = Snapshot::new([(named("a"), vec![scheduled(1), scheduled(2)])]);
-        let changed = |change: Change| snapshot.flags_changed_by(&snapshot.prepare([&change]));
+        let changed = |change: Change| {
+            let edit = snapshot.prepare([&change]);
+            snapshot.flags_changed_by(&edit).map(|(name, ..)| name.clone()).collect::<Vec<_>>()
+        };
         let name = FlagName::new("a").unwrap();
         let described = Flag { description: Some("new".to_owned()), owner: Some("me".to_owned()), ..named("a") };
         assert_eq!(changed(Change::FlagSet(Box::new(described))), []);

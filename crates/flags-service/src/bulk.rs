@@ -5,9 +5,10 @@ use std::sync::Arc;
 use flags_domain::{Instant, OverrideStatus, UserOverride, Violation};
 use flags_store::{
     Author, Committed, Tx,
-    idempotency::{self, Claim, IdempotencyKey},
+    idempotency::{self, Claim},
     overrides::{self, OverrideFilter, OverrideRecord},
 };
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::{
@@ -44,7 +45,7 @@ pub enum BulkTarget {
 }
 
 /// What became of one override.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum BulkOutcome {
     /// It was changed or removed.
     Changed,
@@ -55,7 +56,7 @@ pub enum BulkOutcome {
 }
 
 /// What became of all of them.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct BulkResult {
     /// Each with its id; those of a filter in the order of their ids.
     pub results: Vec<(Uuid, BulkOutcome)>,
@@ -80,39 +81,45 @@ impl UserFlagOverrideService {
         target: BulkTarget,
         dry_run: bool,
     ) -> Result<Done<BulkResult>> {
-        let command = move |ids, filter| Bulk { ids, filter, action, dry_run, so_far: BulkResult::default() };
+        check_end(action, self.core.now())?;
         let filter = match target {
-            BulkTarget::Ids(ids) => return self.core.execute(intent, command(ids, None)).await,
+            BulkTarget::Ids(ids) => {
+                return self.core.execute(intent, Bulk { ids, filter: None, action, dry_run }).await;
+            }
             BulkTarget::Filter(filter) => filter,
         };
         let core = self.core.clone();
         let work = async move {
-            let ids = plan(&core, &intent, &filter).await?;
-            let parts: Vec<_> = ids.chunks(AT_ONCE).map(|ids| command(ids.to_vec(), Some(filter.clone()))).collect();
-            match intent.key().cloned() {
-                None => all_parts(&core, intent, parts).await,
-                Some(key) => all_parts_once(&core, &intent, &key, parts).await,
-            }
+            let ids = plan(&core, &intent, filter.clone()).await?;
+            let part = |ids: &[Uuid]| Bulk { ids: ids.to_vec(), filter: Some(filter.clone()), action, dry_run };
+            let all = carry_out(&core, &intent, ids.chunks(AT_ONCE).map(part)).await?;
+            finish(&core, &intent, all).await
         };
         self.core.detached(work).await
     }
 }
 
+fn check_end(action: BulkAction, now: Instant) -> Result<()> {
+    let late = matches!(action, BulkAction::SetExpiry(Some(end)) if end <= now);
+    let violation = || Violation::new("/expires_at", "not_in_future", "must lie in the future, or be null");
+    check(late.then(violation).into_iter().collect())
+}
+
 /// Which overrides a filter means. Under a key they are written down first, so that whoever asks again means the same ones,
 /// and another request cannot take the key meanwhile.
-async fn plan(core: &Core, intent: &Intent<BulkResult>, filter: &OverrideFilter) -> Result<Vec<Uuid>> {
-    let most = MOST_MATCHES + 1;
-    let ids = core.read(async |conn| overrides::matching(conn, filter, None, most).await).await?;
-    if ids.len() > MOST_MATCHES {
-        let detail = format!("matches more than {MOST_MATCHES} overrides; narrow it");
-        return Err(Violation::new("/filter", "too_many_matches", detail).into());
-    }
-    let Some(key) = intent.key() else { return Ok(ids) };
-    let text: Vec<u8> = [PLAN].into_iter().chain(ids.iter().flat_map(|id| *id.as_bytes())).collect();
-    let written =
-        core.execute(Intent::once(intent.author().clone(), key.clone(), Arc::new(move |(), _| text.clone())), Nothing);
-    match written.await {
-        Ok(_) => Ok(ids),
+async fn plan(core: &Core, intent: &Intent<BulkResult>, filter: OverrideFilter) -> Result<Vec<Uuid>> {
+    let author = intent.author().clone();
+    let written = match intent.key() {
+        None => core.execute(author, Plan(filter)).await,
+        Some(key) => {
+            let text = |ids: &Vec<Uuid>, _: &Committed| {
+                std::iter::once(PLAN).chain(ids.iter().flat_map(|id| *id.as_bytes())).collect()
+            };
+            core.execute(Intent::once(author, key.clone(), Arc::new(text)), Plan(filter)).await
+        }
+    };
+    match written {
+        Ok(done) => Ok(done.output),
         Err(ServiceError::Answered(kept)) => match kept.answer.split_first() {
             Some((&PLAN, ids)) => Ok(ids.chunks_exact(16).filter_map(|id| Uuid::from_slice(id).ok()).collect()),
             _ => Err(ServiceError::Answered(kept)),
@@ -124,88 +131,65 @@ async fn plan(core: &Core, intent: &Intent<BulkResult>, filter: &OverrideFilter)
 /// Begins the text of a plan, which no answer begins with.
 const PLAN: u8 = 0;
 
-/// Takes a key and changes nothing.
+/// Looks which overrides a filter lets through.
 #[derive(Clone)]
-struct Nothing;
+struct Plan(OverrideFilter);
 
-impl Command for Nothing {
-    type Output = ();
+impl Command for Plan {
+    type Output = Vec<Uuid>;
 
-    async fn apply(&self, _: &mut Tx, _: &Author) -> Result<()> {
-        Ok(())
-    }
-}
-
-/// One part after the other; the last for the caller.
-async fn all_parts(core: &Core, intent: Intent<BulkResult>, mut parts: Vec<Bulk>) -> Result<Done<BulkResult>> {
-    let Some(mut last) = parts.pop() else { return core.execute(intent, Bulk::of_nothing()).await };
-    for part in parts {
-        last.so_far.add(core.execute(intent.author().clone(), part).await?.output);
-    }
-    core.execute(intent, last).await
-}
-
-/// The same under a key: each part has a key of its own, so that a request that is sent again, or twice at once, carries no
-/// part out twice, and goes on where the first one ended.
-async fn all_parts_once(
-    core: &Core,
-    intent: &Intent<BulkResult>,
-    key: &IdempotencyKey,
-    parts: Vec<Bulk>,
-) -> Result<Done<BulkResult>> {
-    let mut all = BulkResult::default();
-    for (number, part) in parts.into_iter().enumerate() {
-        let kept = |result: &BulkResult, _: &Committed| result.to_bytes();
-        let once = Intent::once(intent.author().clone(), key.part(number), Arc::new(kept));
-        match core.execute(once, part).await {
-            Ok(done) => all.add(done.output),
-            Err(ServiceError::Answered(kept)) => all.add(BulkResult::from_bytes(&kept.answer)?),
-            Err(error) => return Err(error),
+    async fn apply(&self, tx: &mut Tx, _: &Author) -> Result<Vec<Uuid>> {
+        let ids = overrides::matching(tx.conn(), &self.0, None, MOST_MATCHES + 1).await?;
+        if ids.len() > MOST_MATCHES {
+            let detail = format!("matches more than {MOST_MATCHES} overrides; narrow it");
+            return Err(Violation::new("/filter", "too_many_matches", detail).into());
         }
+        Ok(ids)
     }
+}
+
+/// One part after the other. Under a key each part has a key of its own, so that a request that is sent again, or twice at
+/// once, carries no part out twice, and goes on where the first one ended.
+async fn carry_out(core: &Core, intent: &Intent<BulkResult>, parts: impl Iterator<Item = Bulk>) -> Result<BulkResult> {
+    let mut all = BulkResult::default();
+    for (number, part) in parts.enumerate() {
+        let author = intent.author().clone();
+        let step = match intent.key() {
+            None => author.into(),
+            // Ids and numbers can always be written.
+            Some(key) => Intent::once(
+                author,
+                key.part(number),
+                Arc::new(|result: &BulkResult, _: &Committed| serde_json::to_vec(result).unwrap_or_default()),
+            ),
+        };
+        let result = match core.execute(step, part).await {
+            Ok(done) => done.output,
+            Err(ServiceError::Answered(kept)) => serde_json::from_slice(&kept.answer)
+                .map_err(|error| ServiceError::Internal(format!("a part of a bulk change cannot be read: {error}")))?,
+            Err(error) => return Err(error),
+        };
+        all.results.extend(result.results);
+        all.revisions.extend(result.revisions);
+    }
+    Ok(all)
+}
+
+/// Keeps the answer in place of the plan, if there is a key.
+async fn finish(core: &Core, intent: &Intent<BulkResult>, all: BulkResult) -> Result<Done<BulkResult>> {
     let mut tx = core.begin().await?;
+    let Some(key) = intent.key() else {
+        return Ok(Done { output: all, committed: tx.commit(intent.author()).await? });
+    };
     match idempotency::claim(&mut tx, key).await? {
         // Another request of the same key was faster, and this is what it answered.
-        Claim::Answered(kept) if kept.answer.first() != Some(&PLAN) => {
-            tx.rollback().await?;
-            core.reach_number(kept.revision).await;
-            Err(ServiceError::Answered(kept))
-        }
+        Claim::Answered(kept) if kept.answer.first() != Some(&PLAN) => Err(ServiceError::Answered(kept)),
         Claim::Taken => Err(ServiceError::KeyTaken),
         Claim::Answered(_) | Claim::Free => {
             let answer = |committed: &Committed| intent.render(&all, committed);
             let committed = tx.commit_keeping(intent.author(), key, answer).await?;
             Ok(Done { output: all, committed })
         }
-    }
-}
-
-impl BulkResult {
-    fn add(&mut self, other: Self) {
-        self.results.extend(other.results);
-        self.revisions.extend(other.revisions);
-    }
-
-    fn to_bytes(&self) -> Vec<u8> {
-        let outcome = |outcome: &BulkOutcome| match outcome {
-            BulkOutcome::Changed => 0,
-            BulkOutcome::Unchanged => 1,
-            BulkOutcome::NotFound => 2,
-        };
-        let results: Vec<(Uuid, u8)> = self.results.iter().map(|(id, what)| (*id, outcome(what))).collect();
-        // Ids and numbers can always be written.
-        serde_json::to_vec(&(results, &self.revisions)).unwrap_or_default()
-    }
-
-    fn from_bytes(bytes: &[u8]) -> Result<Self> {
-        let unreadable = |error: serde_json::Error| ServiceError::Internal(error.to_string());
-        let (results, revisions): (Vec<(Uuid, u8)>, _) = serde_json::from_slice(bytes).map_err(unreadable)?;
-        let outcome = |(id, what): (Uuid, u8)| match what {
-            0 => (id, BulkOutcome::Changed),
-            1 => (id, BulkOutcome::Unchanged),
-            _ => (id, BulkOutcome::NotFound),
-        };
-        Ok(Self { results: results.into_iter().map(outcome).collect(), revisions })
     }
 }
 
@@ -216,7 +200,6 @@ struct Bulk {
     filter: Option<OverrideFilter>,
     action: BulkAction,
     dry_run: bool,
-    so_far: BulkResult,
 }
 
 impl Command for Bulk {
@@ -224,19 +207,14 @@ impl Command for Bulk {
 
     async fn apply(&self, tx: &mut Tx, _: &Author) -> Result<BulkResult> {
         let records = overrides::claim_all(tx, &self.ids).await?;
-        if let BulkAction::SetExpiry(Some(end)) = self.action {
-            let late = "must lie in the future, or be null";
-            check(
-                (end <= tx.now()).then(|| Violation::new("/expires_at", "not_in_future", late)).into_iter().collect(),
-            )?;
-        }
+        check_end(self.action, tx.now())?;
         let mut ids = self.ids.clone();
         if let Some(filter) = &self.filter {
             let now = tx.now();
             let filter = OverrideFilter { status: filter.status.map(|(status, _)| (status, now)), ..filter.clone() };
             ids = overrides::matching(tx.conn(), &filter, Some(&self.ids), self.ids.len()).await?;
         }
-        let mut result = self.so_far.clone();
+        let mut result = BulkResult::default();
         for id in ids {
             // They come in the order of their ids.
             let found = records.binary_search_by_key(&id, |record| record.user_override.id).ok();
@@ -252,11 +230,6 @@ impl Command for Bulk {
 }
 
 impl Bulk {
-    fn of_nothing() -> Self {
-        let so_far = BulkResult::default();
-        Self { ids: Vec::new(), filter: None, action: BulkAction::Enable, dry_run: true, so_far }
-    }
-
     async fn change(&self, tx: &mut Tx, found: Option<&OverrideRecord>) -> Result<BulkOutcome> {
         let Some(before) = found.map(|record| &record.user_override) else { return Ok(BulkOutcome::NotFound) };
         let Some(after) = self.after(before, tx.now()) else {

@@ -6,11 +6,12 @@ use flags_store::{
     Author, Committed, Conn, Store, StoreError, Tx,
     idempotency::{self, Claim, IdempotencyKey, KeptAnswer},
     log::Revision,
+    within,
 };
 use tokio::{
     runtime::Handle,
     sync::Notify,
-    time::{Instant, timeout, timeout_at},
+    time::{Instant, timeout_at},
 };
 
 use crate::{
@@ -219,7 +220,7 @@ impl Core {
         }
     }
 
-    pub(crate) async fn reach_number(&self, number: i64) {
+    async fn reach_number(&self, number: i64) {
         if let Some(follower) = &self.follower {
             self.reach(Revision { number, ..follower.replica.revision() }).await;
         }
@@ -278,7 +279,7 @@ impl Core {
             let mut conn = self.store.conn().await?;
             query(&mut conn).await
         };
-        Ok(timeout(DEADLINE, work).await.unwrap_or_else(|_| Err(timed_out()))?)
+        Ok(within(DEADLINE, work).await?)
     }
 }
 

@@ -1,4 +1,4 @@
-//! Follows the log and feeds the replica: one task a process, and one that listens for news.
+//! Follows the log and feeds the replica, listens for news, and tells when answers become stale: one task a process.
 
 use std::{
     sync::{
@@ -206,11 +206,14 @@ impl Feed {
         {
             tracing::warn!("the log went back: a backup was restored, and a new epoch has begun");
         }
-        self.left.lock().insert(self.replica.revision().epoch);
         tracing::warn!(reason = why.as_str(), "the log cannot be followed: loading everything anew");
         metrics::count_reload(why.as_str());
+        let before = self.replica.revision().epoch;
         self.replica.replace(load(&self.store).await?);
         self.replica.mark_read();
+        if before != self.replica.revision().epoch {
+            self.left.lock().insert(before);
+        }
         Ok(())
     }
 
@@ -267,7 +270,7 @@ impl Feed {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Gap {
     OtherEpoch,
-    /// The log went back, within this epoch.
+    /// The log went back: within this epoch, or to it.
     Restored(Uuid),
     Hole,
     Unreadable,

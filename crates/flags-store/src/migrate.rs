@@ -98,8 +98,8 @@ pub(crate) async fn is_current(store: &Store) -> Result<bool> {
     let applied = on!(store.conn().await?, |c| sql_query(query).load::<Applied>(c).await);
     let mut applied: Vec<_> = match applied {
         Ok(rows) => rows.into_iter().map(|row| row.version).collect(),
-        // There is no such table yet.
-        Err(StoreError::Refused(_)) => Vec::new(),
+        // There is no such table yet, in the words of either database.
+        Err(StoreError::Refused(why)) if why.contains("does not exist") || why.contains("no such table") => Vec::new(),
         Err(error) => return Err(error),
     };
     known.sort();

@@ -68,8 +68,12 @@ pub(crate) async fn run(case: &str, kind: Kind, scale: Scale, verdict: &mut Verd
         let line = metrics.lines().find_map(|line| line.strip_prefix("voiceassist_streams_open{kind=\"user\"} "));
         line.and_then(|count| count.parse::<usize>().ok()).unwrap_or(0)
     };
-    tokio::time::sleep(Duration::from_secs(6)).await;
-    verdict.must_be("idle streams", &healthy, &open_now().await);
+    let are_open = async |count: usize| {
+        let reached = async || (open_now().await == count).then_some(());
+        flags_tests::eventually("the gauge shows all streams", reached).await;
+        open_now().await
+    };
+    verdict.must_be("idle streams", &healthy, &are_open(healthy).await);
     let per_stream = (scene.servers[0].resident_kib() - before) as f64 / healthy as f64;
     verdict.tell("resident KiB a stream", format!("{per_stream:.1}"));
     verdict.must_be("at most 16 KiB each", &true, &(per_stream <= 16.0));
@@ -77,8 +81,8 @@ pub(crate) async fn run(case: &str, kind: Kind, scale: Scale, verdict: &mut Verd
     for _ in 0..stalled {
         silent.push(open(&scene, USERS, Some(4_096)).await);
     }
-    tokio::time::sleep(Duration::from_secs(6)).await;
-    verdict.must_be("with readers that will stop", &(healthy + stalled), &open_now().await);
+    let all = healthy + stalled;
+    verdict.must_be("with readers that will stop", &all, &are_open(all).await);
     let full = scene.servers[0].resident_kib();
     // What is sent to the silent ones fills what the kernel holds for them.
     let path = override_at(&scene.users[USERS].id.to_string(), "large");

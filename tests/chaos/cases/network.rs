@@ -2,10 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use flags_tests::{
-    database::Kind,
-    proxy::{Fault, Proxy, Target},
-};
+use flags_tests::{database::Kind, proxy::Fault};
 
 use crate::{
     Scale,
@@ -15,10 +12,7 @@ use crate::{
 
 pub(crate) async fn run(case: &str, kind: Kind, scale: Scale, verdict: &mut Verdict) {
     let mut scene = Scene::new(case, kind, 10, 6, scale.seed).await;
-    let socket = scene.cluster.as_ref().expect("PostgreSQL").socket();
-    let proxy = Proxy::start(Target::Unix(socket)).await;
-    let database = scene.url.rsplit('/').next().expect("a database").to_owned();
-    scene.serve(&format!("postgres://postgres@{}/{database}", proxy.address), 1).await;
+    let proxy = scene.serve_through_a_proxy().await;
     let mut followers = Vec::new();
     for user in 0..scene.users.len() {
         followers.push(scene.follow(user, &scene.servers[0].base).await);

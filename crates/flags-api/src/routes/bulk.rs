@@ -15,6 +15,7 @@ use uuid::Uuid;
 use super::{
     Routes,
     answer::{self, Answer, Reply},
+    overrides::read_filter,
 };
 use crate::{
     app::App,
@@ -164,13 +165,8 @@ impl BulkFilter {
                 return Err(Violation::new(format!("/filter/{name}"), "nul_character", detail));
             }
         }
-        let filter = OverrideFilter {
-            search: self.search.map(|text| text.to_lowercase()),
-            flag_name: self.flag_name,
-            user_id: self.user_id,
-            status: self.status.map(|status| (status.into(), now)),
-            expires_before: self.expires_before,
-        };
+        let Self { search, flag_name, user_id, status, expires_before } = self;
+        let filter = read_filter(search, flag_name, user_id, status.map(|status| (status, now)), expires_before);
         let named = [
             filter.search.as_ref().is_some_and(|text| !text.is_empty()),
             filter.flag_name.is_some(),

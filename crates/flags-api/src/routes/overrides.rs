@@ -399,6 +399,19 @@ impl OverrideSort {
     }
 }
 
+/// What a list or a bulk change says of the overrides it means.
+pub(super) fn read_filter(
+    search: Option<String>,
+    flag_name: Option<String>,
+    user_id: Option<Uuid>,
+    status: Option<(OverrideStatus, Instant)>,
+    expires_before: Option<Instant>,
+) -> OverrideFilter {
+    let search = search.map(|text| text.to_lowercase());
+    let status = status.map(|(status, at)| (status.into(), at));
+    OverrideFilter { search, flag_name, user_id, status, expires_before }
+}
+
 /// A cursor of the same list in another order.
 pub(super) fn foreign_cursor() -> Problem {
     Violation::new("/cursor", "invalid_parameter", "is no cursor of this list in this order; start without one").into()
@@ -411,13 +424,8 @@ pub(super) fn foreign_cursor() -> Problem {
 )]
 async fn list(_: Require<ReadOverrides>, app: Data<App>, Query(query): Query<OverrideQuery>) -> Answer {
     let now = app.evaluation.now();
-    let filter = OverrideFilter {
-        search: query.search.map(|text| text.to_lowercase()),
-        flag_name: query.flag_name,
-        user_id: query.user_id,
-        status: query.status.map(|status| (status.into(), now)),
-        expires_before: query.expires_before,
-    };
+    let OverrideQuery { search, flag_name, user_id, status, expires_before, .. } = query;
+    let filter = read_filter(search, flag_name, user_id, status.map(|status| (status, now)), expires_before);
     let order = query.sort.order(query.cursor.map(|cursor| cursor.0))?;
     let page = app.overrides.list(&filter, order, query.limit.0).await?;
     let cursor = |last: &ListedOverride| Cursor(query.sort.place(last)).encode();

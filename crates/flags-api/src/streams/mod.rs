@@ -77,8 +77,10 @@ async fn next(stream: &mut impl EventStream) -> Option<Bytes> {
             return Some(stream.connection().end("revoked").into());
         }
         // A client that goes on where nothing has happened is told so at once.
-        let silent = out.is_empty() && !stream.connection().has_begun();
-        if let (true, Pulled::UpToDate, Some(at)) = (silent || due.is_heartbeat(), pulled, stream.position()) {
+        let silent = pulled == Pulled::UpToDate && out.is_empty() && !stream.connection().has_begun();
+        // One that cannot go on for now lives all the same, where it was.
+        let beats = due.is_heartbeat() && pulled != Pulled::More;
+        if let Some(at) = stream.position().filter(|_| silent || beats) {
             stream.connection().write_heartbeat(&mut out, &at);
         }
         if !out.is_empty() {

@@ -141,7 +141,7 @@ impl OwnFlagStream {
         self.connection.write(out, "change", Some(here), &data);
     }
 
-    /// Looks the user up anew. While that cannot be done the stream stays where it is, until the next signal or heartbeat.
+    /// Looks the user up anew. While that cannot be done the stream stays where it is and tries again every second or so.
     async fn look_up(&mut self, as_of: i64) -> LookedUp {
         // On the heap while it lasts: every stream would carry room for it all its life.
         match Box::pin(self.connection.app.evaluation.user(self.user.id)).await {

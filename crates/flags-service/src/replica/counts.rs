@@ -20,6 +20,12 @@ impl Counts {
         self.active.get(key).copied().unwrap_or(0)
     }
 
+    /// How many ends are held.
+    #[cfg(test)]
+    pub(super) fn pending(&self) -> usize {
+        self.ends.len()
+    }
+
     /// Counts a new or changed entry, which ended at `end_before` until now.
     pub(super) fn count(&mut self, entries: &mut [Entry], key: u32, end_before: i64) {
         let entry = &mut entries[key as usize];
@@ -66,12 +72,10 @@ impl Counts {
     /// Drops what is out of date once it is the greater part by far.
     fn tidy(&mut self, entries: &[Entry]) {
         if self.ends.len() > 2 * entries.len() + 100_000 {
-            let ends = |(key, entry): (usize, &Entry)| {
-                let key = u32::try_from(key).ok()?;
-                entry.is(Entry::COUNTED).then_some(Reverse((entry.ends_at, key)))
-            };
-            self.ends =
-                entries.iter().enumerate().filter_map(ends).filter(|Reverse((end, _))| *end != Entry::NEVER).collect();
+            // Also of those that are switched off: switching one on again adds no end.
+            let to_come = |entry: &Entry| entry.ends_at != Entry::NEVER && Some(entry.ends_at) > self.horizon;
+            let ends = entries.iter().zip(0_u32..).filter(|(entry, _)| to_come(entry));
+            self.ends = ends.map(|(entry, key)| Reverse((entry.ends_at, key))).collect();
         }
     }
 }

@@ -236,22 +236,11 @@ impl Replica {
                 self.users.forget(*id);
             }
         }
-        let edit = {
+        let (edit, changed) = {
             let state = self.state.read();
-            state.flags.prepare(commit.changes.iter().map(|(_, change)| change))
-        };
-        let changed = {
-            let state = self.state.read();
-            let shown = |name: &FlagName| {
-                let after = edit.flags().find(|(edited, _)| *edited == name).and_then(|(_, after)| after);
-                [state.flags.get(name), after].into_iter().flatten().any(|flag| flag.compiled().is_shown())
-            };
-            let was_shown = |name: &FlagName| state.flags.get(name).is_some_and(|flag| flag.compiled().is_shown());
-            let changed = state.flags.flags_changed_by(&edit).into_iter().filter(shown);
-            changed
-                .map(|name| (was_shown(&name), name))
-                .map(|(shown_before, name)| (name, shown_before))
-                .collect::<FxHashMap<_, _>>()
+            let edit = state.flags.prepare(commit.changes.iter().map(|(_, change)| change));
+            let changed = shown_changes(&state.flags, &edit);
+            (edit, changed)
         };
         let mut concerned = Concerned { everybody: !changed.is_empty(), ..Concerned::default() };
         let mut state = self.state.write();
@@ -276,6 +265,14 @@ impl Replica {
         self.position.send_replace(commit.revision);
         self.hub.wake(&concerned, number);
     }
+}
+
+/// The flags that users see, before or after, and that an edit makes give something else; each with whether they saw it
+/// before.
+fn shown_changes(flags: &Snapshot, edit: &Edit) -> FxHashMap<FlagName, bool> {
+    let is_shown = |flag: Option<&FlagState>| flag.is_some_and(|flag| flag.compiled().is_shown());
+    let changed = flags.flags_changed_by(edit).map(|(name, before, after)| (name, is_shown(before), is_shown(after)));
+    changed.filter(|(_, before, after)| *before || *after).map(|(name, before, _)| (name.clone(), before)).collect()
 }
 
 fn of_flag(name: &FlagName, changed: &FxHashMap<FlagName, bool>) -> Effect {

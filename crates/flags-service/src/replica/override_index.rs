@@ -379,6 +379,26 @@ mod tests {
     }
 
     #[test]
+    fn ends_that_come_and_go_take_no_room_for_ever_and_none_is_forgotten() {
+        let mut index = OverrideIndex::default();
+        let off = |user, ends| UserOverride { enabled: Some(false), ..user_override(user, "a", json!(1), Some(ends)) };
+        index.set(&off(1, 500));
+        for _ in 0..150_000 {
+            index.set(&user_override(2, "a", json!(1), None));
+            index.set(&user_override(2, "a", json!(1), Some(400)));
+        }
+        assert!(index.counts.pending() < 110_000, "{}", index.counts.pending());
+        index.set(&UserOverride { enabled: Some(true), ..off(1, 500) });
+        let mut counts = |now| {
+            while !index.count_out(at(now), 1_000) {}
+            index.active().into_values().collect::<Vec<_>>()
+        };
+        assert_eq!(counts(399), [2]);
+        assert_eq!(counts(400), [1]);
+        assert_eq!(counts(500), [0]);
+    }
+
+    #[test]
     fn an_override_takes_few_bytes() {
         assert_eq!(size_of::<Entry>(), 56);
     }
