@@ -9,7 +9,7 @@ mod revision;
 pub(crate) use idempotency::idempotency_key;
 pub(crate) use json::{Body, Json, present};
 pub(crate) use preconditions::{IfMatch, IfNoneMatch, entity_tag};
-pub(crate) use query::{Cursor, Limit, Query, short_text};
+pub(crate) use query::{Cursor, Limit, Query, foreign_cursor, short_text};
 pub(crate) use revision::wait_for_min_revision;
 
 use actix_web::{FromRequest, HttpRequest, dev::Payload};

@@ -84,6 +84,11 @@ impl<'de, K: DeserializeOwned> Deserialize<'de> for Cursor<K> {
     }
 }
 
+/// A cursor of the same list in another order.
+pub(crate) fn foreign_cursor() -> Problem {
+    Violation::new("/cursor", "invalid_parameter", "is no cursor of this list in this order; start without one").into()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -15,7 +15,7 @@ use uuid::Uuid;
 use super::{
     Routes,
     answer::{self, Answer, Reply},
-    overrides::read_filter,
+    override_lists::read_filter,
 };
 use crate::{
     app::App,

@@ -19,12 +19,11 @@ use super::{
     Routes,
     answer::{self, Answer, Reply},
     location_below,
-    overrides::foreign_cursor,
 };
 use crate::{
     app::App,
     auth::{ManageFlags, ReadFlags, Require},
-    extract::{Body, Cursor, IfMatch, Json, Limit, PathFlag, Query, present, short_text},
+    extract::{Body, Cursor, IfMatch, Json, Limit, PathFlag, Query, foreign_cursor, present, short_text},
     problem::{Problem, ProblemResponse},
     wire::{FlagType, List, Serve, TargetingRule, Variant, read_rules, yes},
 };

@@ -4,6 +4,7 @@ mod answer;
 mod bulk;
 mod flags;
 mod me;
+mod override_lists;
 mod overrides;
 mod schedules;
 mod stream;
@@ -150,6 +151,7 @@ pub(crate) fn all() -> Routes {
     me::routes(&mut routes);
     stream::routes(&mut routes);
     overrides::routes(&mut routes);
+    override_lists::routes(&mut routes);
     bulk::routes(&mut routes);
     flags::routes(&mut routes);
     schedules::routes(&mut routes);

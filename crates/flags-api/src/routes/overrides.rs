@@ -4,16 +4,12 @@ use actix_web::{
     HttpRequest,
     web::{self, Data},
 };
-use flags_domain::{Instant, Violation};
+use flags_domain::Instant;
 use flags_service::overrides::{OverrideInput, OverridePatch, Placed};
-use flags_store::{
-    Committed,
-    log::Revision,
-    overrides::{ListedOverride, OverrideFilter, OverrideOrder},
-};
+use flags_store::{Committed, log::Revision, overrides::ListedOverride};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use utoipa::{IntoParams, ToSchema};
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::{
@@ -24,20 +20,17 @@ use super::{
 use crate::{
     app::App,
     auth::{ManageOverrides, ReadOverrides, Require},
-    extract::{Body, Cursor, IfMatch, Json, Limit, PathFlag, Query, UserId, present, short_text},
-    problem::{Problem, ProblemResponse},
-    wire::{List, OverrideStatus, yes},
+    extract::{Body, IfMatch, Json, PathFlag, UserId, present},
+    problem::ProblemResponse,
+    wire::{OverrideStatus, yes},
 };
 
 pub(super) fn routes(routes: &mut Routes) {
-    routes.add::<__path_list_of_user>(web::to(list_of_user));
     routes.add::<__path_create>(web::to(create));
     routes.add::<__path_get>(web::to(get));
     routes.add::<__path_put>(web::to(put));
     routes.add::<__path_patch>(web::to(patch));
     routes.add::<__path_delete>(web::to(delete));
-    routes.add::<__path_list_of_flag>(web::to(list_of_flag));
-    routes.add::<__path_list>(web::to(list));
 }
 
 /// What one user gets of one flag, whatever the other layers say.
@@ -68,7 +61,7 @@ pub(crate) struct UserOverride {
 }
 
 impl UserOverride {
-    fn show(listed: ListedOverride, now: Instant) -> Self {
+    pub(super) fn show(listed: ListedOverride, now: Instant) -> Self {
         let ListedOverride { record, user_email } = listed;
         let o = record.user_override;
         Self {
@@ -143,38 +136,6 @@ pub(crate) struct PatchOverride {
 impl Body for CreateOverride {}
 impl Body for PutOverride {}
 impl Body for PatchOverride {}
-
-/// Which part of a list.
-#[derive(Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub(crate) struct FlagNamePage {
-    /// Most items, 1 to 200.
-    #[serde(default)]
-    #[param(value_type = Option<u32>, minimum = 1, maximum = 200, default = 50)]
-    limit: Limit,
-    /// `next_cursor` of the part before.
-    #[param(value_type = Option<String>)]
-    cursor: Option<Cursor<String>>,
-}
-
-/// Overrides of one user, by flag name
-#[utoipa::path(
-    get, path = "/api/admin/users/{user_id}/flag-overrides", tag = "overrides", operation_id = "list_user_overrides",
-    params(("user_id" = Uuid, Path), FlagNamePage),
-    responses((status = 200, body = List<UserOverride>), (status = "default", response = ProblemResponse)),
-)]
-async fn list_of_user(
-    _: Require<ReadOverrides>,
-    app: Data<App>,
-    user_id: UserId,
-    Query(page): Query<FlagNamePage>,
-) -> Answer {
-    let now = app.evaluation.now();
-    let page = app.overrides.list_of_user(user_id.0, page.cursor.map(|cursor| cursor.0), page.limit.0).await?;
-    let cursor = |last: &ListedOverride| Cursor(&last.record.user_override.flag_name).encode();
-    answer::list(&List::new(page, cursor, |listed| UserOverride::show(listed, now)))
-}
 
 /// Create an override for a user
 #[utoipa::path(
@@ -294,140 +255,4 @@ async fn delete(
 ) -> Answer {
     let done = app.overrides.delete(author.granted, user_id.0, &flag.0, expected.0).await?;
     answer::removed(&done.committed)
-}
-
-/// Which part of a list.
-#[derive(Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub(crate) struct EmailPage {
-    /// Most items, 1 to 200.
-    #[serde(default)]
-    #[param(value_type = Option<u32>, minimum = 1, maximum = 200, default = 50)]
-    limit: Limit,
-    /// `next_cursor` of the part before.
-    #[param(value_type = Option<String>)]
-    cursor: Option<Cursor<(String, Uuid)>>,
-}
-
-/// All users' overrides of one flag, by e-mail
-#[utoipa::path(
-    get, path = "/api/admin/feature-flags/{flag_name}/user-overrides", tag = "overrides",
-    operation_id = "list_flag_overrides", params(("flag_name" = String, Path), EmailPage),
-    responses((status = 200, body = List<UserOverride>), (status = "default", response = ProblemResponse)),
-)]
-async fn list_of_flag(
-    _: Require<ReadOverrides>,
-    app: Data<App>,
-    flag: PathFlag,
-    Query(page): Query<EmailPage>,
-) -> Answer {
-    let now = app.evaluation.now();
-    let page = app.overrides.list_of_flag(&flag.0, page.cursor.map(|cursor| cursor.0), page.limit.0).await?;
-    let cursor = |last: &ListedOverride| Cursor((&last.user_email, last.record.user_override.id)).encode();
-    answer::list(&List::new(page, cursor, |listed| UserOverride::show(listed, now)))
-}
-
-/// In what order all overrides are listed.
-#[derive(Clone, Copy, Default, Deserialize, ToSchema)]
-pub(crate) enum OverrideSort {
-    /// Newest change first.
-    #[default]
-    #[serde(rename = "-updated_at")]
-    NewestChange,
-    /// Soonest end first, those without an end last.
-    #[serde(rename = "expires_at")]
-    SoonestEnd,
-}
-
-/// Which overrides, and which part of the list.
-#[derive(Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub(crate) struct OverrideQuery {
-    /// Any part of the e-mail or the flag's name, case ignored.
-    #[serde(default, deserialize_with = "short_text")]
-    #[param(max_length = 255)]
-    search: Option<String>,
-    #[serde(default, deserialize_with = "short_text")]
-    #[param(max_length = 255)]
-    flag_name: Option<String>,
-    user_id: Option<Uuid>,
-    #[param(inline)]
-    status: Option<OverrideStatus>,
-    /// Ends before this instant.
-    #[param(value_type = Option<String>, format = DateTime)]
-    expires_before: Option<Instant>,
-    #[serde(default)]
-    #[param(inline, value_type = Option<OverrideSort>)]
-    sort: OverrideSort,
-    /// Most items, 1 to 200.
-    #[serde(default)]
-    #[param(value_type = Option<u32>, minimum = 1, maximum = 200, default = 50)]
-    limit: Limit,
-    /// `next_cursor` of the part before.
-    #[param(value_type = Option<String>)]
-    cursor: Option<Cursor<OverridePlace>>,
-}
-
-/// The place of an override in either order.
-#[derive(Clone, Deserialize, Serialize)]
-pub(crate) enum OverridePlace {
-    Revision(i64, Uuid),
-    End(Option<Instant>, Uuid),
-}
-
-impl OverrideSort {
-    fn order(self, after: Option<OverridePlace>) -> Result<OverrideOrder, Problem> {
-        match (self, after) {
-            (Self::NewestChange, None) => Ok(OverrideOrder::NewestChange(None)),
-            (Self::NewestChange, Some(OverridePlace::Revision(at, id))) => {
-                Ok(OverrideOrder::NewestChange(Some((at, id))))
-            }
-            (Self::SoonestEnd, None) => Ok(OverrideOrder::SoonestEnd(None)),
-            (Self::SoonestEnd, Some(OverridePlace::End(end, id))) => Ok(OverrideOrder::SoonestEnd(Some((end, id)))),
-            _ => Err(foreign_cursor()),
-        }
-    }
-
-    fn place(self, last: &ListedOverride) -> OverridePlace {
-        let o = &last.record.user_override;
-        match self {
-            Self::NewestChange => OverridePlace::Revision(last.record.revision, o.id),
-            Self::SoonestEnd => OverridePlace::End(o.expires_at, o.id),
-        }
-    }
-}
-
-/// What a list or a bulk change says of the overrides it means.
-pub(super) fn read_filter(
-    search: Option<String>,
-    flag_name: Option<String>,
-    user_id: Option<Uuid>,
-    status: Option<(OverrideStatus, Instant)>,
-    expires_before: Option<Instant>,
-) -> OverrideFilter {
-    let search = search.map(|text| text.to_lowercase());
-    let status = status.map(|(status, at)| (status.into(), at));
-    OverrideFilter { search, flag_name, user_id, status, expires_before }
-}
-
-/// A cursor of the same list in another order.
-pub(super) fn foreign_cursor() -> Problem {
-    Violation::new("/cursor", "invalid_parameter", "is no cursor of this list in this order; start without one").into()
-}
-
-/// All overrides
-#[utoipa::path(
-    get, path = "/api/admin/flag-overrides", tag = "overrides", operation_id = "list_overrides", params(OverrideQuery),
-    responses((status = 200, body = List<UserOverride>), (status = "default", response = ProblemResponse)),
-)]
-async fn list(_: Require<ReadOverrides>, app: Data<App>, Query(query): Query<OverrideQuery>) -> Answer {
-    let now = app.evaluation.now();
-    let OverrideQuery { search, flag_name, user_id, status, expires_before, .. } = query;
-    let filter = read_filter(search, flag_name, user_id, status.map(|status| (status, now)), expires_before);
-    let order = query.sort.order(query.cursor.map(|cursor| cursor.0))?;
-    let page = app.overrides.list(&filter, order, query.limit.0).await?;
-    let cursor = |last: &ListedOverride| Cursor(query.sort.place(last)).encode();
-    answer::list(&List::new(page, cursor, |listed| UserOverride::show(listed, now)))
 }

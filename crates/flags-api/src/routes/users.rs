@@ -20,12 +20,11 @@ use super::{
     Routes,
     answer::{self, Answer},
     location_below,
-    overrides::foreign_cursor,
 };
 use crate::{
     app::App,
     auth::{ManageUsers, ReadUsers, Require},
-    extract::{Body, Cursor, IfMatch, Json, Limit, Query, UserId, present, short_text},
+    extract::{Body, Cursor, IfMatch, Json, Limit, Query, UserId, foreign_cursor, present, short_text},
     problem::{Problem, ProblemResponse},
     wire::{List, mirror, yes},
 };
