@@ -193,6 +193,17 @@ async fn a_server_that_restarts_can_still_resume(kind: Kind) {
     let server = Running::server(&database.url);
     let first = server.caller(&ann_token).stream(MINE, &[("Last-Event-ID", &cursor)]).await.next().await;
     assert_eq!((&*first.event, names(&first)), ("change", vec!["a"]));
+    // A change planned for a flag says nothing of whether the flag is new: hidden after that, it is taken back.
+    let seen = server.caller(&ann_token).stream(MINE, &[]).await.expect("snapshot").await.id.unwrap();
+    let body = json!({"scheduled_at": "2090-01-01T00:00:00Z", "enabled": false});
+    let admin = server.caller(&token);
+    admin.post("/api/admin/feature-flags/a/scheduled-changes", &body).await.expect(201);
+    assert_eq!(server.stop().code(), Some(0));
+    let server = Running::server(&database.url);
+    let admin = server.caller(&token);
+    admin.patch("/api/admin/feature-flags/a", &json!({"client_visible": false})).await.expect(200);
+    let first = server.caller(&ann_token).stream(MINE, &[("Last-Event-ID", &seen)]).await.next().await;
+    assert_eq!((&*first.event, &first.data["unset"]), ("change", &json!(["a"])));
     // What a hidden flag was before cannot be told: everything anew rather than its name.
     let admin = server.caller(&token);
     admin.patch("/api/admin/feature-flags/hidden", &json!({"enabled": false})).await.expect(200);

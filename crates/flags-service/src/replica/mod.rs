@@ -103,7 +103,8 @@ fn possible_effect(change: &ChangeSummary, flags: &Snapshot) -> Effect {
         (LogEntity::Flag | LogEntity::ScheduledChange, _) => {
             let flag = change.flag_name.as_ref().and_then(|name| flags.get(name));
             // Whether one that is shown was so before an update is not known; that its name has been seen is likely.
-            let shown_before = !matches!(change.action, Action::Created | Action::Restored);
+            let is_new = matches!(change.action, Action::Created | Action::Restored);
+            let shown_before = !(is_new && change.entity == LogEntity::Flag);
             if flag.is_some_and(|flag| flag.compiled().is_shown()) {
                 Effect::Flag { shown_before }
             } else {
