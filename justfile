@@ -44,6 +44,10 @@ bench:
 openapi:
     cargo run --quiet --bin server -- openapi > docs/openapi.json
 
+# Write the document of permissions after their table has changed
+permissions:
+    cargo run --quiet -p flags-tests --example permissions > docs/permissions.md
+
 # Break things on purpose and check every promise: all cases, or `just chaos writers --seed 7`
 chaos *args: postgres
     cargo build --release --bins

@@ -118,6 +118,7 @@ impl Scene {
                 role: Role::User,
                 attributes: serde_json::Map::new(),
                 active: true,
+                password: None,
             };
             let made = UserService::new(scene.core.clone()).create(author(), input).await.expect("a user");
             let id = made.output.record.id;
@@ -129,7 +130,7 @@ impl Scene {
     async fn token(&self, grant: Grant, user_id: Option<Uuid>) -> String {
         let input = TokenInput { name: "chaos".to_owned(), grant, user_id, expires_at: None };
         let done = TokenService::new(self.core.clone()).create(author(), input).await.expect("a token");
-        done.output.reveal().to_owned()
+        done.output.secret.reveal().to_owned()
     }
 
     /// Starts servers on this URL of the database.

@@ -5,77 +5,116 @@ use flags_store::{credentials::Grant, users::Role};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use flags_tests::{app::TestApp, database::Kind, on_both_databases};
+use flags_tests::{
+    app::{PASSWORD, TestApp},
+    caller::Caller,
+    database::Kind,
+    on_both_databases,
+    permissions::Table,
+};
 
 on_both_databases! {
-    every_operation_lets_through_whom_it_should,
+    every_operation_lets_through_whom_the_table_says,
     credentials_that_are_not_valid_are_nobodys,
     a_token_is_never_more_than_its_user,
     every_answer_carries_its_headers,
 }
 
-/// The operations of the document as `(method, path)`, with parameters that name nothing.
-fn operations() -> Vec<(Method, String)> {
+/// An operation of the document, with a path that names nothing but, where it can, this user.
+struct Operation {
+    name: String,
+    method: Method,
+    path: String,
+}
+
+fn operations(user_id: &str) -> Vec<Operation> {
     let document = serde_json::to_value(flags_api::openapi()).unwrap();
     let mut found = Vec::new();
     for (path, methods) in document["paths"].as_object().unwrap() {
-        let nowhere = path.replace("{user_id}", &uuid::Uuid::nil().to_string());
-        let nowhere = nowhere.replace("{flag_name}", "nope").replace("{id}", &uuid::Uuid::nil().to_string());
-        for method in methods.as_object().unwrap().keys().filter(|key| *key != "parameters") {
-            found.push((method.to_uppercase().parse().unwrap(), nowhere.clone()));
+        let path = path.replace("{user_id}", user_id).replace("{flag_name}", "nope");
+        let path = path.replace("{id}", &uuid::Uuid::nil().to_string());
+        for (method, operation) in methods.as_object().unwrap().iter().filter(|(key, _)| *key != "parameters") {
+            // A stream has no end; HEAD is let through like GET.
+            let method = if path.ends_with("/stream") { "HEAD" } else { method.as_str() };
+            let name = operation["operationId"].as_str().unwrap().to_owned();
+            found.push(Operation { name, method: method.to_uppercase().parse().unwrap(), path: path.clone() });
         }
     }
     found
 }
 
-async fn every_operation_lets_through_whom_it_should(kind: Kind) {
+/// What comes of a call: refused, and why, or let through to whatever the operation makes of it.
+async fn outcome(caller: &Caller, operation: &Operation) -> String {
+    // A body of the wrong shape and a tag of nothing: whoever is let through is told so, and nothing changes.
+    let body = (![Method::GET, Method::HEAD].contains(&operation.method)).then(|| br#"{"rubbish": 1}"#.to_vec());
+    let headers = [("content-type", "application/json"), ("if-match", "\"nothing\"")];
+    let mut answer = caller.send(operation.method.clone(), &operation.path, &headers, body).await;
+    let status = answer.status.as_u16();
+    assert!(status < 500 && status != 405, "{} {}: {}", operation.method, operation.path, answer.text);
+    if ![401, 403].contains(&status) {
+        return "yes".to_owned();
+    }
+    if operation.method == Method::HEAD {
+        // The reason stands in the body of a GET, which for a stream is a refusal as well.
+        answer = caller.send(Method::GET, &operation.path, &headers, None).await;
+    }
+    match answer.json()["code"].as_str().unwrap() {
+        "unauthorized" => "401".to_owned(),
+        code => format!("403 {code}"),
+    }
+}
+
+/// Signs somebody in who signs out again: an operation may end the session that it is called with.
+async fn signed_in(app: &TestApp, email: &str) -> Caller {
+    app.nobody.sign_in(email, PASSWORD).await
+}
+
+async fn every_operation_lets_through_whom_the_table_says(kind: Kind) {
     let app = TestApp::start(kind).await;
-    let (_, admin) = app.user_with("ada", "admin", json!({})).await;
-    let (_, viewer) = app.user_with("vera", "viewer", json!({})).await;
-    let (_, user) = app.user("ann").await;
+    let (ada, admin) = app.user_with("ada", "admin", json!({})).await;
+    let (vera, viewer) = app.user_with("vera", "viewer", json!({})).await;
+    let (ann, user) = app.user("ann").await;
+    let (_, ada_email) = app.account("ada2", "admin").await;
+    let (_, ann_email) = app.account("ann2", "user").await;
     let evaluate = app.caller(Grant::Evaluate, None, None).await;
     let userless = app.caller(Grant::Role(Role::Viewer), None, None).await;
-    let operations = operations();
-    assert!(operations.len() >= 30, "{}", operations.len());
-    for (method, path) in operations {
-        let system = ["/healthz", "/readyz", "/metrics"].contains(&path.as_str());
-        let own = path.starts_with("/api/flags/");
-        let read = method == Method::GET;
-        let callers = [
-            ("nobody", &app.nobody, system, 401),
-            ("user", &user, system || own, 403),
-            ("viewer", &viewer, system || own || read, 403),
-            ("admin", &admin, true, 403),
-            ("evaluate", &evaluate, system, 403),
-            ("viewer's token without a user", &userless, system || (read && !own), 403),
-        ];
-        for (who, caller, allowed, refusal) in callers {
-            // A body of the wrong shape: whoever is let through is told so, and nothing changes.
-            let body = (!read).then(|| br#"{"rubbish": 1}"#.to_vec());
-            // A stream has no end; HEAD is let through like GET.
-            let method = if path.ends_with("/stream") { Method::HEAD } else { method.clone() };
-            let answer = caller.send(method.clone(), &path, &[("content-type", "application/json")], body).await;
-            let refused = [401, 403].contains(&answer.status.as_u16());
-            assert_eq!(!refused, allowed, "{who} {method} {path}: {}", answer.text);
-            if refused {
-                assert_eq!(answer.status.as_u16(), refusal, "{who} {method} {path}");
-                if method == Method::HEAD {
-                    continue;
-                }
-                let code = answer.json()["code"].clone();
-                let expected = if refusal == 401 {
-                    "unauthorized"
-                } else if own {
-                    "no_user"
-                } else {
-                    "forbidden"
-                };
-                assert_eq!(code, expected, "{who} {method} {path}");
-            }
-            assert!(answer.status.as_u16() < 500, "{who} {method} {path}: {}", answer.text);
-            assert_ne!(answer.status.as_u16(), 405, "{method} {path} is served");
+    let expired = app.caller(Grant::Role(Role::Admin), None, Some(app.core.now().plus_micros(1))).await;
+    let (gone, deactivated) = app.user_with("gone", "admin", json!({})).await;
+    app.admin.patch(&format!("/api/admin/users/{gone}"), &json!({"active": false})).await.expect(200);
+    let made = app.admin.post("/api/admin/api-tokens", &json!({"name": "t", "role": "admin"})).await.expect(201).json();
+    app.admin.delete(&format!("/api/admin/api-tokens/{}", made["id"].as_str().unwrap())).await.expect(204);
+    let revoked = Caller::new(app.base(), made["token"].as_str());
+    app.clock_to("01-01T00:00:00.000001Z");
+    let mut found = Table::default();
+    for (own, others) in operations(&ann).iter().zip(operations(&vera)) {
+        let of_ada =
+            Operation { path: own.path.replace(&ann, &ada), name: own.name.clone(), method: own.method.clone() };
+        for (column, caller, operation) in [
+            ("nobody", &app.nobody, own),
+            ("user, own", &user, own),
+            ("user, other's", &user, &others),
+            ("user, signed in", &signed_in(&app, &ann_email).await, own),
+            ("viewer", &viewer, own),
+            ("admin", &admin, own),
+            ("admin, signed in", &signed_in(&app, &ada_email).await, &of_ada),
+            ("viewer's token without a user", &userless, own),
+            ("scope evaluate", &evaluate, own),
+            ("expired", &expired, own),
+            ("revoked", &revoked, own),
+            ("deactivated", &deactivated, own),
+        ] {
+            found.set(&own.name, column, outcome(caller, operation).await);
         }
     }
+    let committed = Table::read();
+    assert_eq!(found, committed, "who may do what has changed; review it:\n{}", found.to_text());
+}
+
+#[test]
+fn the_document_of_permissions_is_made_of_the_table() {
+    let folder = format!("{}/../docs", env!("CARGO_MANIFEST_DIR"));
+    let committed = std::fs::read_to_string(format!("{folder}/permissions.md")).unwrap_or_default();
+    assert_eq!(committed, Table::read().to_markdown(), "run `just permissions` and commit what it writes");
 }
 
 async fn credentials_that_are_not_valid_are_nobodys(kind: Kind) {

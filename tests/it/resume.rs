@@ -39,7 +39,7 @@ async fn every_kind_of_cursor_gets_the_right_beginning(kind: Kind) {
     }
     let here = ann.stream(MINE, &[]).await.expect("snapshot").await.id.unwrap();
     let other_epoch = format!("{}:1:1", "0".repeat(32));
-    let long = "9".repeat(60_000);
+    let long = "9".repeat(15_000);
     let snapshots = [
         ("none", None),
         ("empty", Some(String::new())),

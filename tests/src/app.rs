@@ -25,6 +25,9 @@ use crate::{
 /// When the clock of every test begins.
 pub const BEGINNING: &str = "2030-01-01T00:00:00Z";
 
+/// The password of those who sign in.
+pub const PASSWORD: &str = "correct horse battery staple";
+
 /// A server in this process.
 pub struct TestApp {
     pub admin: Caller,
@@ -64,6 +67,11 @@ impl TestApp {
     }
 
     pub async fn start_limited(kind: Kind, show_reasons_to_users: bool, streams: StreamLimits) -> Self {
+        Self::start_set(kind, Settings { show_reasons_to_users, streams, ..Settings::default() }).await
+    }
+
+    /// With these settings, but for the number of threads.
+    pub async fn start_set(kind: Kind, settings: Settings) -> Self {
         let database = Database::migrated(kind).await;
         let store = database.store().await;
         let clock = Arc::new(ManualClock::new(Instant::parse(BEGINNING).expect("an instant")));
@@ -72,7 +80,7 @@ impl TestApp {
         let core = Core::new(store.clone(), clock.clone()).with_replica(Arc::clone(&replica), Arc::clone(&bell));
         let feed = Feed::new(store, Arc::clone(&replica), bell, clock.clone());
         let feed = tokio::spawn(feed.run());
-        let settings = Settings { show_reasons_to_users, metrics_with_api: true, workers: 1, streams };
+        let settings = Settings { metrics_with_api: true, workers: 1, ..settings };
         let app = App::new(&core, &replica, None, settings);
         let shown = app.clone();
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
@@ -83,6 +91,11 @@ impl TestApp {
         let token = make_token(&core, Grant::Role(Role::Admin), None, None).await;
         let (admin, nobody) = (Caller::new(&base, Some(&token)), Caller::new(&base, None));
         Self { admin, nobody, core, replica, clock, database, feed, server: handle, base, app: shown }
+    }
+
+    /// Where it listens.
+    pub fn base(&self) -> &str {
+        &self.base
     }
 
     /// Puts the clock to an instant of the year 2030, such as `01-01T00:00:05Z`.
@@ -111,6 +124,14 @@ impl TestApp {
         let role = Role::parse(role).expect("a role");
         let caller = self.caller(Grant::Role(role), Some(id.parse().expect("a UUID")), None).await;
         (id, caller)
+    }
+
+    /// A user with this name, role and [`PASSWORD`], as `(id, e-mail)`.
+    pub async fn account(&self, name: &str, role: &str) -> (String, String) {
+        let email = format!("{name}@example.com");
+        let body = json!({"email": email, "role": role, "password": PASSWORD});
+        let id = self.admin.post("/api/admin/users", &body).await.expect(201).json()["id"].clone();
+        (id.as_str().expect("an id").to_owned(), email)
     }
 
     /// A plain user with this name.
@@ -147,7 +168,7 @@ impl TestApp {
 async fn make_token(core: &Core, grant: Grant, user_id: Option<Uuid>, expires_at: Option<Instant>) -> String {
     let input = TokenInput { name: "test".to_owned(), grant, user_id, expires_at };
     let done = TokenService::new(core.clone()).create(author(), input).await.expect("a token");
-    done.output.reveal().to_owned()
+    done.output.secret.reveal().to_owned()
 }
 
 /// The path of a user's overrides.

@@ -1,7 +1,7 @@
-//! Who calls: a caller is an address and a token, and every test sends its requests the same way.
+//! Who calls: a caller is an address and a credential, and every test sends its requests the same way.
 
 use reqwest::{
-    Method, StatusCode,
+    Method, RequestBuilder, StatusCode,
     header::{HeaderMap, HeaderName, HeaderValue},
 };
 use serde_json::Value;
@@ -12,10 +12,29 @@ use crate::events::Events;
 #[derive(Clone)]
 pub struct Caller {
     base: String,
-    token: Option<String>,
+    credential: Credential,
     client: reqwest::Client,
     /// Without a limit on how long an answer may take to its end.
     streaming: reqwest::Client,
+}
+
+/// What a caller shows.
+#[derive(Clone)]
+enum Credential {
+    None,
+    Bearer(String),
+    /// `name=value`, sent as a browser does from a page of the server itself.
+    Cookie(String),
+}
+
+impl Credential {
+    fn add_to(&self, request: RequestBuilder) -> RequestBuilder {
+        match self {
+            Self::None => request,
+            Self::Bearer(token) => request.bearer_auth(token),
+            Self::Cookie(cookie) => request.header("cookie", cookie).header("sec-fetch-site", "same-origin"),
+        }
+    }
 }
 
 /// An answer, read to the end.
@@ -34,6 +53,11 @@ impl Reply {
 
     pub fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", |value| value.to_str().expect("text"))
+    }
+
+    /// The cookie that the answer sets, as `name=value`.
+    pub fn cookie(&self) -> &str {
+        self.header("set-cookie").split(';').next().unwrap_or_default()
     }
 
     /// Panics unless the status is this one.
@@ -73,7 +97,19 @@ impl Caller {
     pub fn new(base: &str, token: Option<&str>) -> Self {
         let client = reqwest::Client::builder().timeout(std::time::Duration::from_secs(30)).build().expect("a client");
         let streaming = reqwest::Client::builder().build().expect("a client");
-        Self { base: base.to_owned(), token: token.map(ToOwned::to_owned), client, streaming }
+        let credential = token.map_or(Credential::None, |token| Credential::Bearer(token.to_owned()));
+        Self { base: base.to_owned(), credential, client, streaming }
+    }
+
+    /// A browser that has this cookie, as `name=value`.
+    pub fn with_cookie(&self, cookie: &str) -> Self {
+        Self { credential: Credential::Cookie(cookie.to_owned()), ..self.clone() }
+    }
+
+    /// Signs in; the caller that comes back has the cookie.
+    pub async fn sign_in(&self, email: &str, password: &str) -> Self {
+        let answer = self.post("/api/auth/login", &serde_json::json!({"email": email, "password": password})).await;
+        self.with_cookie(answer.expect(200).cookie())
     }
 
     /// The same caller at another server.
@@ -90,9 +126,7 @@ impl Caller {
         body: Option<Vec<u8>>,
     ) -> reqwest::Result<Reply> {
         let mut request = self.client.request(method, format!("{}{path}", self.base));
-        if let Some(token) = &self.token {
-            request = request.bearer_auth(token);
-        }
+        request = self.credential.add_to(request);
         for (name, value) in headers {
             let name = HeaderName::from_bytes(name.as_bytes()).expect("a header's name");
             request = request.header(name, HeaderValue::from_str(value).expect("a header's value"));
@@ -125,9 +159,7 @@ impl Caller {
     /// Opens a stream of events; an error means that no answer came.
     pub async fn try_stream(&self, path: &str, headers: &[(&str, &str)]) -> reqwest::Result<Events> {
         let mut request = self.streaming.get(format!("{}{path}", self.base));
-        if let Some(token) = &self.token {
-            request = request.bearer_auth(token);
-        }
+        request = self.credential.add_to(request);
         for (name, value) in headers {
             request = request.header(*name, *value);
         }

@@ -1,7 +1,7 @@
 //! The real binaries, started as processes and ended by signals.
 
 use std::{
-    io::{BufRead as _, BufReader},
+    io::{BufRead as _, BufReader, Write as _},
     path::PathBuf,
     process::{Child, Command, ExitStatus, Output, Stdio},
 };
@@ -29,6 +29,16 @@ pub fn run(name: &str, arguments: &[&str]) -> Output {
 pub fn output_of(name: &str, arguments: &[&str]) -> String {
     let output = run(name, arguments);
     assert!(output.status.success(), "{name} {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("UTF-8").trim_end().to_owned()
+}
+
+/// The same, of a run that reads this from its standard input.
+pub fn output_with_input(name: &str, arguments: &[&str], input: &str) -> String {
+    let mut command = Command::new(binary(name));
+    let mut child = command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("it starts");
+    child.stdin.take().expect("a standard input").write_all(input.as_bytes()).expect("it reads");
+    let output = child.wait_with_output().expect("it ends");
+    assert!(output.status.success(), "{name} {arguments:?} failed");
     String::from_utf8(output.stdout).expect("UTF-8").trim_end().to_owned()
 }
 

@@ -2,19 +2,14 @@
 
 mod health;
 
-use std::{
-    io::{IsTerminal as _, Write as _},
-    net::SocketAddr,
-    process::ExitCode,
-    sync::Arc,
-    time::Duration,
-};
+use std::{io::Write as _, net::SocketAddr, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
 use clap::Parser;
 use flags_service::{
     Core, SystemClock,
     maintenance::{Policy, Round, run_round},
     metrics,
+    startup::{self, LogFormat, SecretOption},
 };
 use flags_store::{DatabaseUrl, Store};
 use metrics_exporter_prometheus::PrometheusBuilder;
@@ -22,15 +17,20 @@ use tokio::{
     signal::unix::{SignalKind, signal},
     time::{MissedTickBehavior, interval},
 };
-use tracing_subscriber::EnvFilter;
 
 /// Removes what has expired and marks what has fallen due. Any number of workers may run beside any number of servers.
 #[derive(Debug, Parser)]
 #[command(name = "cleanup-worker", version)]
 struct Args {
-    /// postgres://…, or sqlite:// and a file. The server must have applied its migrations.
-    #[arg(long, env = "DATABASE_URL", hide_env_values = true, default_value = "sqlite://flags.db")]
-    database_url: String,
+    /// postgres://…, or sqlite:// and a file [default: sqlite://flags.db]. The server must have applied its migrations.
+    #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
+    database_url: Option<SecretOption>,
+    /// A file that holds the URL, so that a password in it stands in no list of processes.
+    #[arg(long, env = "DATABASE_URL_FILE", value_name = "FILE", conflicts_with = "database_url")]
+    database_url_file: Option<PathBuf>,
+    /// How log lines are written to standard error: text or json. FLAGS_LOG says which, as in info,flags_store=debug.
+    #[arg(long, env = "FLAGS_LOG_FORMAT", value_name = "FORMAT", default_value = "text")]
+    log_format: LogFormat,
     /// Do one round, print what it did, and end (exit code 0 if it succeeded, 1 if not).
     #[arg(long, env = "FLAGS_WORKER_ONCE")]
     once: bool,
@@ -61,10 +61,9 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 const LAST_WAIT: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
-    let filter = EnvFilter::try_from_env("FLAGS_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    let ansi = std::io::stderr().is_terminal();
-    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(ansi).with_writer(std::io::stderr).init();
     let args = Args::parse();
+    startup::start_logging(args.log_format, "info");
+    startup::warn_of_secrets_in_arguments();
     let outcome = tokio::runtime::Runtime::new().map_err(Failure::from).and_then(|runtime| {
         let outcome = runtime.block_on(work(args));
         runtime.shutdown_timeout(LAST_WAIT);
@@ -85,7 +84,7 @@ fn main() -> ExitCode {
 }
 
 async fn work(args: Args) -> Result<(), Failure> {
-    let url = args.database_url.parse::<DatabaseUrl>()?;
+    let url = startup::database_url(args.database_url.as_ref(), args.database_url_file.as_deref())?;
     if let DatabaseUrl::Sqlite(path) = &url
         && !path.exists()
     {

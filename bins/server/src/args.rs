@@ -1,10 +1,12 @@
 //! The command line; every option can be given by environment as well.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use flags_api::RateLimits;
 use flags_domain::Instant;
-use flags_store::{DatabaseUrl, InvalidDatabaseUrl, users::Role};
+use flags_service::startup::{self, LogFormat, SecretOption};
+use flags_store::{DatabaseUrl, users::Role};
 
 use crate::failure::Failure;
 
@@ -12,6 +14,9 @@ use crate::failure::Failure;
 #[derive(Debug, Parser)]
 #[command(name = "server", version, args_conflicts_with_subcommands = true)]
 pub(crate) struct Cli {
+    /// How log lines are written to standard error: text or json. FLAGS_LOG says which, as in info,flags_api=debug.
+    #[arg(long, env = "FLAGS_LOG_FORMAT", value_name = "FORMAT", default_value = "text", global = true)]
+    pub(crate) log_format: LogFormat,
     #[command(subcommand)]
     pub(crate) command: Option<Command>,
     #[command(flatten)]
@@ -46,15 +51,19 @@ pub(crate) enum Command {
 
 #[derive(Debug, Args)]
 pub(crate) struct Database {
-    /// postgres://…, or sqlite:// and a file.
-    #[arg(long, env = "DATABASE_URL", hide_env_values = true, default_value = "sqlite://flags.db")]
-    database_url: String,
+    /// postgres://…, or sqlite:// and a file [default: sqlite://flags.db].
+    #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
+    database_url: Option<SecretOption>,
+    /// A file that holds the URL, so that a password in it stands in no list of processes.
+    #[arg(long, env = "DATABASE_URL_FILE", value_name = "FILE", conflicts_with = "database_url")]
+    database_url_file: Option<PathBuf>,
 }
 
 impl Database {
     /// The URL, read. Not by the parser of arguments, whose errors take several lines.
     pub(crate) fn url(&self) -> Result<DatabaseUrl, Failure> {
-        self.database_url.parse().map_err(|error: InvalidDatabaseUrl| Failure::new(error.to_string()))
+        let url = startup::database_url(self.database_url.as_ref(), self.database_url_file.as_deref());
+        url.map_err(|error| Failure::new(error.to_string()))
     }
 }
 
@@ -80,6 +89,63 @@ pub(crate) struct RunArgs {
     /// Most streams at once; further ones get 503.
     #[arg(long, env = "FLAGS_MAX_STREAMS", default_value_t = 20_000)]
     pub(crate) max_streams: usize,
+    #[command(flatten)]
+    pub(crate) access: AccessArgs,
+}
+
+/// Who is let in, and how much they may ask for.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Access")]
+pub(crate) struct AccessArgs {
+    /// Sessions end when they were not used for so long, such as 8h; at most 90d.
+    #[arg(long, env = "FLAGS_SESSION_IDLE", default_value = "8h", value_parser = session_time)]
+    pub(crate) session_idle: Duration,
+    /// Sessions end after so long, however much they are used; at most 90d.
+    #[arg(long, env = "FLAGS_SESSION_LIFETIME", default_value = "7d", value_parser = session_time)]
+    pub(crate) session_lifetime: Duration,
+    /// Where browsers find this server, such as https://flags.example.com. Changes by cookie must come from there; if left
+    /// out, from the host that a request names.
+    #[arg(long, env = "FLAGS_PUBLIC_URL", value_name = "ORIGIN", value_parser = origin)]
+    pub(crate) public_url: Option<String>,
+    /// Origins whose pages may read answers (CORS), separated by commas; * stands for all.
+    #[arg(long, env = "FLAGS_CORS_ORIGINS", value_name = "ORIGINS", value_delimiter = ',', value_parser = cors_origin)]
+    pub(crate) cors_origins: Vec<String>,
+    /// How many proxies stand in front: so many addresses at the end of X-Forwarded-For are believed.
+    #[arg(long, env = "FLAGS_PROXIES", value_name = "COUNT", default_value_t = 0)]
+    pub(crate) proxies: usize,
+    /// Requests a second of one credential, without evaluations; for a moment twice as many; 0 is no limit.
+    #[arg(long, env = "FLAGS_RATE_LIMIT", value_name = "COUNT", default_value_t = RateLimits::default().requests)]
+    pub(crate) rate_limit: u32,
+    /// Evaluations a second of one credential; for a moment twice as many; 0 is no limit.
+    #[arg(long, env = "FLAGS_EVALUATION_RATE_LIMIT", value_name = "COUNT",
+          default_value_t = RateLimits::default().evaluations)]
+    pub(crate) evaluation_rate_limit: u32,
+    /// Requests a second without a valid credential from one address; for a moment twice as many; 0 is no limit.
+    #[arg(long, env = "FLAGS_STRANGER_RATE_LIMIT", value_name = "COUNT",
+          default_value_t = RateLimits::default().strangers)]
+    pub(crate) stranger_rate_limit: u32,
+}
+
+fn session_time(text: &str) -> Result<Duration, String> {
+    let time = humantime::parse_duration(text).map_err(|error| format!("{error}; write 8h or 7d"))?;
+    let bounds = Duration::from_secs(60)..=Duration::from_secs(90 * 24 * 3_600);
+    if bounds.contains(&time) { Ok(time) } else { Err("must be from 1m to 90d".to_owned()) }
+}
+
+/// Scheme, host and port, and nothing else.
+fn origin(text: &str) -> Result<String, String> {
+    let text = text.strip_suffix('/').unwrap_or(text);
+    let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://")).unwrap_or_default();
+    let sound = !rest.is_empty() && !rest.contains(['/', '?', '#', '@', '*', ' ', ',']);
+    if sound {
+        Ok(text.to_ascii_lowercase())
+    } else {
+        Err("must be an origin such as https://flags.example.com".to_owned())
+    }
+}
+
+fn cors_origin(text: &str) -> Result<String, String> {
+    if text == "*" { Ok(text.to_owned()) } else { origin(text) }
 }
 
 #[derive(Debug, Subcommand)]
@@ -121,6 +187,20 @@ pub(crate) enum UserCommand {
         /// For people.
         #[arg(long)]
         display_name: Option<String>,
+        /// Read a password to sign in with from standard input; its first line counts.
+        #[arg(long)]
+        password_stdin: bool,
+    },
+    /// Set a user's password, read from standard input; all their sessions end.
+    SetPassword {
+        #[command(flatten)]
+        database: Database,
+        /// Whose.
+        #[arg(long)]
+        email: String,
+        /// Read the password from standard input; its first line counts. There is no other way.
+        #[arg(long, required = true)]
+        password_stdin: bool,
     },
 }
 

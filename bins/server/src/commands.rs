@@ -1,13 +1,19 @@
 //! The commands that do one thing and end.
 
-use std::{io::Write as _, sync::Arc};
+use std::{
+    io::{BufRead as _, Read as _, Write as _},
+    sync::Arc,
+};
 
 use flags_service::{
-    Core, SystemClock,
-    credentials::tokens::{TokenInput, TokenService},
+    Core, Precondition, SystemClock,
+    credentials::{
+        passwords::Password,
+        tokens::{TokenInput, TokenService},
+    },
     users::{UserInput, UserService},
 };
-use flags_store::{Author, DatabaseUrl, Store, credentials::Grant};
+use flags_store::{Author, DatabaseUrl, Store, credentials::Grant, users::UserRecord};
 use serde_json::Map;
 
 use crate::{
@@ -51,10 +57,7 @@ pub(crate) async fn token(command: TokenCommand) -> Result<(), Failure> {
     let core = open(&database.url()?).await?;
     let user_id = match user {
         None => None,
-        Some(email) => {
-            let found = UserService::new(core.clone()).find_by_email(&email).await?;
-            Some(found.ok_or_else(|| Failure::new(format!("there is no user with the e-mail {email}")))?.id)
-        }
+        Some(email) => Some(find_user(&UserService::new(core.clone()), &email).await?.id),
     };
     let grant = match (role, scope) {
         (Some(role), _) => Grant::Role(role.into()),
@@ -62,15 +65,43 @@ pub(crate) async fn token(command: TokenCommand) -> Result<(), Failure> {
     };
     let input = TokenInput { name, grant, user_id, expires_at };
     let done = TokenService::new(core).create(command_line(), input).await?;
-    print_line(done.output.reveal())
+    print_line(done.output.secret.reveal())
 }
 
 pub(crate) async fn user(command: UserCommand) -> Result<(), Failure> {
-    let UserCommand::Create { database, email, role, display_name } = command;
-    let core = open(&database.url()?).await?;
-    let input = UserInput { email, display_name, role: role.into(), attributes: Map::new(), active: true };
-    let done = UserService::new(core).create(command_line(), input).await?;
-    print_line(&done.output.record.id.to_string())
+    match command {
+        UserCommand::Create { database, email, role, display_name, password_stdin } => {
+            let password = if password_stdin { Some(read_password()?) } else { None };
+            let core = open(&database.url()?).await?;
+            let attributes = Map::new();
+            let input = UserInput { email, display_name, role: role.into(), attributes, active: true, password };
+            let done = UserService::new(core).create(command_line(), input).await?;
+            print_line(&done.output.record.id.to_string())
+        }
+        UserCommand::SetPassword { database, email, password_stdin: _ } => {
+            let password = read_password()?;
+            let users = UserService::new(open(&database.url()?).await?);
+            let user = find_user(&users, &email).await?;
+            users.set_password(command_line(), user.id, password, Precondition::None).await?;
+            print_line(&user.id.to_string())
+        }
+    }
+}
+
+async fn find_user(users: &UserService, email: &str) -> Result<UserRecord, Failure> {
+    let found = users.find_by_email(email).await?;
+    found.ok_or_else(|| Failure::new(format!("there is no user with the e-mail {email}")))
+}
+
+/// The first line of standard input.
+fn read_password() -> Result<Password, Failure> {
+    let mut line = String::new();
+    std::io::stdin().lock().take(4_096).read_line(&mut line)?;
+    let password = line.trim_end_matches(['\n', '\r']);
+    if password.is_empty() {
+        return Err(Failure::new("standard input holds no password"));
+    }
+    Ok(password.to_owned().into())
 }
 
 fn print_line(line: &str) -> Result<(), Failure> {

@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, io::Write as _, net::SocketAddr, sync::Arc};
 use flags_domain::{FlagName, Instant, Serve};
 use flags_service::{
     Core, Precondition,
-    credentials::tokens::{TokenInput, TokenService},
+    credentials::{
+        passwords,
+        tokens::{TokenInput, TokenService},
+    },
     evaluation::Evaluation,
     feed,
     flags::{FlagInput, FlagService},
@@ -51,6 +54,8 @@ struct Users {
     ben: Uuid,
     vera: Uuid,
     ada: Uuid,
+    /// Ada's.
+    password: String,
 }
 
 struct Tokens {
@@ -61,7 +66,7 @@ struct Tokens {
 }
 
 impl Demo {
-    async fn user(&self, name: &str, role: Role, attributes: Value) -> Result<Uuid, Failure> {
+    async fn user(&self, name: &str, role: Role, attributes: Value, password: Option<&str>) -> Result<Uuid, Failure> {
         let Value::Object(attributes) = attributes else { return Err(Failure::new("attributes must be an object")) };
         let input = UserInput {
             email: format!("{}@example.com", name.to_lowercase()),
@@ -69,17 +74,20 @@ impl Demo {
             role,
             attributes,
             active: true,
+            password: password.map(|password| password.to_owned().into()),
         };
         let done = UserService::new(self.core.clone()).create(self.author.clone(), input).await?;
         Ok(done.output.record.id)
     }
 
     async fn users(&self) -> Result<Users, Failure> {
+        let password = passwords::generate()?;
         Ok(Users {
-            ann: self.user("Ann", Role::User, json!({"plan": "pro", "app_version": "2.4.0"})).await?,
-            ben: self.user("Ben", Role::User, json!({"plan": "free", "app_version": "2.3.1"})).await?,
-            vera: self.user("Vera", Role::Viewer, json!({})).await?,
-            ada: self.user("Ada", Role::Admin, json!({})).await?,
+            ann: self.user("Ann", Role::User, json!({"plan": "pro", "app_version": "2.4.0"}), None).await?,
+            ben: self.user("Ben", Role::User, json!({"plan": "free", "app_version": "2.3.1"}), None).await?,
+            vera: self.user("Vera", Role::Viewer, json!({}), None).await?,
+            ada: self.user("Ada", Role::Admin, json!({}), Some(&password)).await?,
+            password,
         })
     }
 
@@ -156,7 +164,7 @@ impl Demo {
             expires_at: None,
         };
         let done = TokenService::new(self.core.clone()).create(self.author.clone(), input).await?;
-        Ok(done.output.reveal().to_owned())
+        Ok(done.output.secret.reveal().to_owned())
     }
 
     async fn tokens(&self, users: &Users) -> Result<Tokens, Failure> {
@@ -193,6 +201,7 @@ fn print_guide(bind: SocketAddr, users: &Users, tokens: &Tokens) -> Result<(), F
     let Tokens { admin, viewer, ann, ben } = tokens;
     let base = format!("http://{bind}");
     let overrides = format!("{base}/api/admin/users/{}/flag-overrides", users.ann);
+    let password = &users.password;
     let guide = format!(
         "\
 DEMO DATA. The tokens below are for this demo alone; a database for real use has none until you make one with
@@ -225,6 +234,11 @@ What switching off all overrides of a flag would do:
 
 All overrides, as a viewer sees them:
   curl -s -H 'Authorization: Bearer {viewer}' {base}/api/admin/flag-overrides
+
+Ada can sign in as the admin UI does (the cookie goes into a file), and sees what was done and by whom:
+  curl -s -c ada.cookies -X POST -H 'Content-Type: application/json' \\
+    -d '{{\"email\": \"ada@example.com\", \"password\": \"{password}\"}}' {base}/api/auth/login
+  curl -s -b ada.cookies {base}/api/auth/me
 
 Everything else: {base}/docs/
 "

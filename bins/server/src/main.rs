@@ -6,14 +6,10 @@ mod demo;
 mod failure;
 mod run;
 
-use std::{
-    io::{IsTerminal as _, Write as _},
-    process::ExitCode,
-    time::Duration,
-};
+use std::{io::Write as _, process::ExitCode, time::Duration};
 
 use clap::Parser as _;
-use tracing_subscriber::EnvFilter;
+use flags_service::startup;
 
 use crate::{
     args::{Cli, Command},
@@ -24,10 +20,9 @@ use crate::{
 const LAST_WAIT: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
-    let filter = EnvFilter::try_from_env("FLAGS_LOG").unwrap_or_else(|_| EnvFilter::new("info,actix_server=warn"));
-    let ansi = std::io::stderr().is_terminal();
-    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(ansi).with_writer(std::io::stderr).init();
     let cli = Cli::parse();
+    startup::start_logging(cli.log_format, "info,actix_server=warn");
+    startup::warn_of_secrets_in_arguments();
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => return report(&error.into()),

@@ -9,9 +9,10 @@ use std::{
     time::Duration,
 };
 
-use flags_api::{App, Settings, StreamLimits, install_metrics, serve, serve_metrics, stop};
+use flags_api::{App, RateLimits, Settings, StreamLimits, install_metrics, serve, serve_metrics, stop};
 use flags_service::{
     Clock, Core, SystemClock,
+    credentials::{sessions::Lifetimes, tokens},
     evaluation::Evaluation,
     feed::{self, Feed},
     replica::Replica,
@@ -27,6 +28,9 @@ use crate::{args::RunArgs, failure::Failure};
 
 /// How often gauges are set anew that only time changes.
 const GAUGES_EVERY: Duration = Duration::from_secs(5);
+
+/// How often it is written down which tokens were used.
+const TOKEN_USES_EVERY: Duration = Duration::from_secs(15);
 
 /// Serves until SIGTERM or SIGINT.
 pub(crate) async fn run(args: RunArgs) -> Result<(), Failure> {
@@ -108,10 +112,20 @@ async fn build(store: Store, args: &RunArgs) -> Result<(App, JoinHandle<()>), Fa
         show_reasons_to_users: args.show_reasons_to_users,
         metrics_with_api: args.metrics_bind.is_none(),
         streams: StreamLimits { most: args.max_streams, ..StreamLimits::default() },
+        sessions: Lifetimes { idle: args.access.session_idle, absolute: args.access.session_lifetime },
+        limits: RateLimits {
+            requests: args.access.rate_limit,
+            evaluations: args.access.evaluation_rate_limit,
+            strangers: args.access.stranger_rate_limit,
+        },
+        proxies: args.access.proxies,
+        public_url: args.access.public_url.clone(),
+        cors_origins: args.access.cors_origins.clone(),
         workers: args.workers.or_else(|| thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get),
     };
     let app = App::new(&core, &replica, Some(metrics.clone()), settings);
     let shown = app.clone();
+    tokio::spawn(note_token_uses(core, replica));
     tokio::spawn(async move {
         let mut tick = tokio::time::interval(GAUGES_EVERY);
         loop {
@@ -121,6 +135,17 @@ async fn build(store: Store, args: &RunArgs) -> Result<(App, JoinHandle<()>), Fa
         }
     });
     Ok((app, feed))
+}
+
+/// Writes down now and then which tokens were used.
+async fn note_token_uses(core: Core, replica: Arc<Replica>) {
+    let mut tick = tokio::time::interval(TOKEN_USES_EVERY);
+    loop {
+        tick.tick().await;
+        if let Err(error) = tokens::note_uses(&core, &replica).await {
+            tracing::debug!(%error, "when tokens were last used was not written down");
+        }
+    }
 }
 
 /// Every stream is an open file; most systems let a process have more of them than they give it at first.

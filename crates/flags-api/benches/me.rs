@@ -11,7 +11,7 @@ use std::{
 };
 
 use actix_web::{HttpServer, web};
-use flags_api::{App, Settings, StreamLimits, serve};
+use flags_api::{App, RateLimits, Settings, serve};
 use flags_domain::{FlagName, FlagType, Serve, Weight};
 use flags_service::{
     Core, Precondition, SystemClock,
@@ -67,6 +67,7 @@ async fn service(path: &str) -> (SocketAddr, String) {
         role: Role::User,
         attributes: [("plan".to_owned(), json!("pro"))].into_iter().collect(),
         active: true,
+        password: None,
     };
     let id = UserService::new(core.clone()).create(author.clone(), user).await.unwrap().output.record.id;
     let empty = Arc::new(Replica::new(feed::load(&store).await.unwrap()));
@@ -78,10 +79,11 @@ async fn service(path: &str) -> (SocketAddr, String) {
     }
     let input =
         TokenInput { name: "bench".to_owned(), grant: Grant::Role(Role::User), user_id: Some(id), expires_at: None };
-    let token = TokenService::new(core.clone()).create(author, input).await.unwrap().output.reveal().to_owned();
+    let token = TokenService::new(core.clone()).create(author, input).await.unwrap().output.secret.reveal().to_owned();
     let replica = Arc::new(Replica::new(feed::load(&store).await.unwrap()));
-    let settings =
-        Settings { show_reasons_to_users: false, metrics_with_api: true, workers: 1, streams: StreamLimits::default() };
+    // One credential asks for all that the server can give.
+    let limits = RateLimits { requests: 0, evaluations: 0, strangers: 0 };
+    let settings = Settings { metrics_with_api: true, workers: 1, limits, ..Settings::default() };
     let app = App::new(&core, &replica, None, settings);
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();

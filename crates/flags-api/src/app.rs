@@ -5,20 +5,30 @@ use std::{net::TcpListener, sync::Arc, time::Duration};
 use actix_web::{
     HttpServer,
     dev::{Server, ServerHandle},
-    middleware::from_fn,
+    middleware::{Condition, from_fn},
     web::{self, Data},
 };
 use flags_service::{
-    Core, evaluation::Evaluation, flags::FlagService, overrides::UserFlagOverrideService, replica::Replica,
-    schedules::ScheduleService, users::UserService,
+    Core,
+    credentials::{
+        sessions::{Lifetimes, SessionService},
+        tokens::TokenService,
+    },
+    evaluation::Evaluation,
+    flags::FlagService,
+    overrides::UserFlagOverrideService,
+    replica::Replica,
+    schedules::ScheduleService,
+    users::UserService,
 };
 use metrics_exporter_prometheus::PrometheusHandle;
 use socket2::SockRef;
 use tokio::sync::watch;
 
 use crate::{
-    auth,
+    auth, cors,
     edge::edge,
+    limits::{Limits, RateLimits},
     metrics,
     openapi::openapi,
     routes,
@@ -41,7 +51,7 @@ fn limit_sockets(listener: &TcpListener) -> std::io::Result<()> {
 }
 
 /// What an operator can choose.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Settings {
     /// Whether users see the reason of their own overrides.
     pub show_reasons_to_users: bool,
@@ -49,6 +59,16 @@ pub struct Settings {
     pub metrics_with_api: bool,
     /// Threads that serve requests.
     pub workers: usize,
+    /// How long sessions live.
+    pub sessions: Lifetimes,
+    /// How much callers may ask for.
+    pub limits: RateLimits,
+    /// How many proxies stand between callers and this server: so many addresses of `X-Forwarded-For` are believed.
+    pub proxies: usize,
+    /// Where browsers find this server, such as `https://flags.example.com`; what requests say is taken if left out.
+    pub public_url: Option<String>,
+    /// The origins whose pages may read answers (CORS).
+    pub cors_origins: Vec<String>,
     /// How streams are bounded.
     pub streams: StreamLimits,
 }
@@ -61,6 +81,9 @@ pub struct App {
     pub(crate) flags: FlagService,
     pub(crate) schedules: ScheduleService,
     pub(crate) users: UserService,
+    pub(crate) tokens: TokenService,
+    pub(crate) sessions: SessionService,
+    pub(crate) limits: Limits,
     pub(crate) metrics: Option<PrometheusHandle>,
     pub(crate) settings: Settings,
     pub(crate) streams: OpenStreams,
@@ -79,6 +102,9 @@ impl App {
             flags: FlagService::new(core.clone()),
             schedules: ScheduleService::new(core.clone()),
             users: UserService::new(core.clone()),
+            tokens: TokenService::new(core.clone()),
+            sessions: SessionService::new(core.clone(), settings.sessions),
+            limits: Limits::new(settings.limits),
             metrics,
             settings,
             streams: OpenStreams::default(),
@@ -97,7 +123,9 @@ impl App {
     }
 
     /// Sets the gauges that only time changes, as the exporter drops what is not set anew. To be called every few seconds.
+    /// Whoever has asked for nothing lately is forgotten on the way.
     pub fn show_gauges(&self) {
+        self.limits.forget_the_quiet();
         self.streams.show();
         metrics::show_pools(self.core.store());
     }
@@ -119,6 +147,7 @@ pub fn serve(app: &App, listener: TcpListener) -> std::io::Result<Server> {
         actix_web::App::new()
             .app_data(data.clone())
             .wrap(from_fn(auth::authenticate))
+            .wrap(Condition::new(!data.settings.cors_origins.is_empty(), cors::cors(&data.settings.cors_origins)))
             .wrap(from_fn(edge))
             .configure(|config| routes::configure(config, document.clone(), metrics_with_api))
             .default_service(web::to(routes::system::unmatched))

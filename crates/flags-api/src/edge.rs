@@ -7,7 +7,7 @@ use actix_web::{
     body::{BoxBody, EitherBody, MessageBody},
     dev::{ServiceRequest, ServiceResponse},
     http::{
-        Method,
+        Method, StatusCode,
         header::{self, HeaderMap, HeaderName, HeaderValue},
     },
     middleware::Next,
@@ -25,6 +25,8 @@ use crate::{
 pub(crate) struct RequestId(pub(crate) String);
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const CROSS_ORIGIN_OPENER_POLICY: HeaderName = HeaderName::from_static("cross-origin-opener-policy");
+const PERMISSIONS_POLICY: HeaderName = HeaderName::from_static("permissions-policy");
 
 /// The path of the route that answers, with the names of its parts: left in the request by the route itself.
 #[derive(Clone, Debug)]
@@ -37,12 +39,15 @@ const UNMATCHED: &str = "unmatched";
 pub(crate) async fn edge<B: MessageBody + 'static>(
     request: ServiceRequest,
     next: Next<B>,
-) -> Result<ServiceResponse<EitherBody<B, BoxBody>>, Error> {
+) -> Result<ServiceResponse<EitherBody<EitherBody<B, BoxBody>, BoxBody>>, Error> {
     let begun = Instant::now();
     let id = request_id(&request);
     request.extensions_mut().insert(RequestId(id.clone()));
     let method = request.method().clone();
-    let response = next.call(request).await?;
+    let response = match too_large(&request) {
+        None => next.call(request).await?.map_into_left_body(),
+        Some(problem) => request.error_response(problem).map_into_right_body(),
+    };
     let route = route_label(response.request());
     let status = response.status();
     let elapsed = begun.elapsed();
@@ -56,6 +61,21 @@ pub(crate) async fn edge<B: MessageBody + 'static>(
     set_headers(response.headers_mut(), is_docs, &id);
     tracing::debug!(request_id = id, %method, route, status = status.as_u16(), elapsed_us = elapsed.as_micros(), "request");
     Ok(response)
+}
+
+/// Longest path with its query, in bytes.
+const MAX_URI: usize = 16 * 1024;
+/// Largest head besides, in bytes.
+const MAX_HEADERS: usize = 32 * 1024;
+
+fn too_large(request: &ServiceRequest) -> Option<Problem> {
+    if request.uri().path().len() + request.query_string().len() > MAX_URI {
+        let detail = format!("path and query may have at most {MAX_URI} bytes");
+        return Some(Problem::new(StatusCode::URI_TOO_LONG, "uri_too_long", detail));
+    }
+    let size: usize = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+    let detail = format!("all headers together may have at most {MAX_HEADERS} bytes");
+    (size > MAX_HEADERS).then(|| Problem::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "headers_too_large", detail))
 }
 
 /// The template of the route that answered. (actix can be asked for it, but walks the whole table again.)
@@ -91,7 +111,13 @@ fn complete<B: MessageBody + 'static>(
     let problem = match error.as_error::<Problem>() {
         Some(problem) => problem,
         None => {
-            other = Problem::internal(error.to_string());
+            let status = response.status();
+            let refused = status.is_client_error();
+            other = if refused {
+                Problem::new(status, "refused", error.to_string())
+            } else {
+                Problem::internal(error.to_string())
+            };
             &other
         }
     };
@@ -116,6 +142,9 @@ fn set_headers(headers: &mut HeaderMap, is_docs: bool, id: &str) {
     };
     default(header::X_CONTENT_TYPE_OPTIONS, "nosniff");
     default(header::REFERRER_POLICY, "no-referrer");
+    default(header::X_FRAME_OPTIONS, "DENY");
+    default(CROSS_ORIGIN_OPENER_POLICY, "same-origin");
+    default(PERMISSIONS_POLICY, "camera=(), geolocation=(), microphone=()");
     default(header::CACHE_CONTROL, "no-store");
     // Swagger UI styles its elements in place.
     let csp = if is_docs {

@@ -6,8 +6,10 @@
 
 mod app;
 mod auth;
+mod cors;
 mod edge;
 mod extract;
+mod limits;
 mod metrics;
 mod openapi;
 mod problem;
@@ -17,6 +19,7 @@ mod streams;
 mod wire;
 
 pub use app::{App, Settings, serve, serve_metrics, stop};
+pub use limits::RateLimits;
 pub use metrics::install as install_metrics;
 pub use openapi::openapi;
 pub use streams::StreamLimits;

@@ -6,7 +6,7 @@ use utoipa::{
         Components, ComponentsBuilder, Header, HeaderBuilder, HttpMethod, InfoBuilder, LicenseBuilder, Object, OpenApi,
         OpenApiBuilder, PathItem, PathsBuilder, RefOr, Schema, Type,
         path::{Operation, Parameter, ParameterBuilder, ParameterIn},
-        security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme},
+        security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme},
         tag::TagBuilder,
     },
 };
@@ -40,7 +40,7 @@ pub fn openapi() -> OpenApi {
         .info(info)
         .paths(paths)
         .components(Some(components(schemas)))
-        .security(Some([SecurityRequirement::new::<_, [&str; 0], &str>(BEARER, [])]))
+        .security(Some([BEARER, SESSION].map(|scheme| SecurityRequirement::new::<_, [&str; 0], &str>(scheme, []))))
         .tags(Some(tags()))
         .build()
 }
@@ -54,7 +54,7 @@ fn describe_common(described: &mut Described) {
     if !path.starts_with("/api/admin/") || path.ends_with("/stream") {
         return;
     }
-    let acts_on_one = ["/archive", "/restore", "/cancel"].iter().any(|end| path.ends_with(end));
+    let acts_on_one = ["/archive", "/restore", "/cancel", "/rotate"].iter().any(|end| path.ends_with(end));
     let changes_one = matches!(method, HttpMethod::Put | HttpMethod::Patch | HttpMethod::Delete) || acts_on_one;
     if changes_one {
         let text = "Change only what was last changed at this revision; `*`: only what is there";
@@ -64,7 +64,7 @@ fn describe_common(described: &mut Described) {
         let text = "`*`: create only";
         operation.parameters.get_or_insert_default().push(header_parameter("If-None-Match", text).into());
     }
-    if *method == HttpMethod::Post {
+    if *method == HttpMethod::Post && !path.contains("/api-tokens") {
         let text =
             "1 to 255 visible characters: the request is carried out once, however often it is sent within 24 hours";
         operation.parameters.get_or_insert_default().push(header_parameter("Idempotency-Key", text).into());
@@ -120,6 +120,7 @@ fn header_parameter(name: &str, text: &str) -> Parameter {
 }
 
 const BEARER: &str = "bearer";
+const SESSION: &str = "session";
 
 fn components(mut schemas: Vec<(String, RefOr<Schema>)>) -> Components {
     let bearer = HttpBuilder::new()
@@ -127,6 +128,9 @@ fn components(mut schemas: Vec<(String, RefOr<Schema>)>) -> Components {
         .bearer_format("flg_…")
         .description(Some("An API token"))
         .build();
+    let text = "Set by `login`; over plain HTTP on the same machine its name is `flags_session`. Changes must come from the \
+                same origin";
+    let session = ApiKey::Cookie(ApiKeyValue::with_description("__Host-flags_session", text));
     let (problem, response) = ProblemResponse::response();
     ProblemBody::schemas(&mut schemas);
     schemas.push((ProblemBody::name().into_owned(), ProblemBody::schema()));
@@ -134,6 +138,7 @@ fn components(mut schemas: Vec<(String, RefOr<Schema>)>) -> Components {
         .schemas_from_iter(schemas)
         .response(problem, response)
         .security_scheme(BEARER, SecurityScheme::Http(bearer))
+        .security_scheme(SESSION, SecurityScheme::ApiKey(session))
         .build()
 }
 
@@ -144,6 +149,8 @@ fn tags() -> Vec<utoipa::openapi::Tag> {
         ("flags", "Flags, their variants and targeting rules"),
         ("scheduled changes", "Changes of a flag's default or switch at an instant"),
         ("users", "Whom flags are evaluated for"),
+        ("API tokens", "What programs show to be let in"),
+        ("session", "Signing in and out, and who one is"),
         ("system", "For operators"),
     ];
     tags.into_iter().map(|(name, text)| TagBuilder::new().name(name).description(Some(text)).build()).collect()

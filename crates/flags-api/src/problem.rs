@@ -1,5 +1,7 @@
 //! Errors as they go over the wire: `application/problem+json` (RFC 9457), with a stable `code`.
 
+use std::time::Duration;
+
 use actix_web::{
     HttpResponse, ResponseError,
     http::{
@@ -69,7 +71,7 @@ pub(crate) struct FieldError {
 #[response(
     description = "A problem (RFC 9457)",
     content_type = "application/problem+json",
-    headers(("Retry-After" = Option<u32>, description = "With 503: seconds to wait before trying again"))
+    headers(("Retry-After" = Option<u32>, description = "With 429 and 503: seconds to wait before trying again"))
 )]
 #[expect(dead_code, reason = "stands for problems in the OpenAPI document")]
 pub(crate) struct ProblemResponse(ProblemBody<'static>);
@@ -95,7 +97,7 @@ impl Problem {
     }
 
     pub(crate) fn unauthorized() -> Self {
-        let detail = "send a valid API token: Authorization: Bearer flg_…";
+        let detail = "send a valid credential (Authorization: Bearer …), or sign in";
         let header = (header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         Self { header: Some(header), ..Self::new(StatusCode::UNAUTHORIZED, "unauthorized", detail) }
     }
@@ -107,6 +109,13 @@ impl Problem {
     pub(crate) fn unavailable(code: &'static str, detail: &str, retry_after: &'static str) -> Self {
         let header = (header::RETRY_AFTER, HeaderValue::from_static(retry_after));
         Self { header: Some(header), ..Self::new(StatusCode::SERVICE_UNAVAILABLE, code, detail) }
+    }
+
+    /// 429; `wait` is rounded up to whole seconds.
+    pub(crate) fn too_many_requests(code: &'static str, detail: &str, wait: Duration) -> Self {
+        let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+        let header = (header::RETRY_AFTER, HeaderValue::from(seconds.max(1)));
+        Self { header: Some(header), ..Self::new(StatusCode::TOO_MANY_REQUESTS, code, detail) }
     }
 
     pub(crate) fn internal(cause: String) -> Self {
@@ -122,6 +131,11 @@ impl Problem {
     /// Whether nothing is wrong with the request but that it cannot be answered now.
     pub(crate) fn is_outage(&self) -> bool {
         self.status == StatusCode::SERVICE_UNAVAILABLE
+    }
+
+    /// Whether the caller asked for too much.
+    pub(crate) fn is_rate_limit(&self) -> bool {
+        self.status == StatusCode::TOO_MANY_REQUESTS
     }
 
     /// What went wrong inside, for the log.
@@ -191,6 +205,14 @@ impl From<ServiceError> for Problem {
                 let detail = "this Idempotency-Key was used for another request; take a new key for each request";
                 Self::new(StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused", detail)
             }
+            ServiceError::SignInRefused => {
+                Self::new(StatusCode::UNAUTHORIZED, "sign_in_failed", "e-mail or password is wrong")
+            }
+            ServiceError::TooSoon { retry_after } => {
+                let detail = "too many attempts have failed; wait a little before the next";
+                Self::too_many_requests("too_many_attempts", detail, retry_after)
+            }
+            ServiceError::Busy(detail) => Self::unavailable("busy", detail, "1"),
             // Handlers that pass a key on give the kept answer themselves.
             ServiceError::Answered(_) => Self::internal("a kept answer was not given".to_owned()),
             ServiceError::Store(error) => Self::from(error),
@@ -221,6 +243,7 @@ const fn missing(thing: Thing) -> &'static str {
         Thing::Flag => "flag_not_found",
         Thing::Override => "override_not_found",
         Thing::ScheduledChange => "scheduled_change_not_found",
+        Thing::ApiToken => "token_not_found",
     }
 }
 
@@ -235,5 +258,6 @@ const fn conflict_code(conflict: &Conflict) -> &'static str {
         Conflict::NotPending(_) => "not_pending",
         Conflict::EmailTaken => "email_taken",
         Conflict::LastAdmin => "last_admin",
+        Conflict::TokenExpired => "token_expired",
     }
 }

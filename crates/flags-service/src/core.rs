@@ -49,6 +49,8 @@ struct Follower {
 pub trait Command: Clone + Send + Sync + 'static {
     /// What the caller wants to know.
     type Output: Send + 'static;
+    /// Whether this is no change of state but book-keeping, such as of sessions: it records nothing and takes no revision.
+    const BOOK_KEEPING: bool = false;
 
     /// Checks and changes the state within `tx`. `author` is who asks for it.
     fn apply(&self, tx: &mut Tx, author: &Author) -> impl Future<Output = Result<Self::Output>> + Send;
@@ -200,6 +202,7 @@ impl Core {
             }
         };
         match &outcome {
+            Ok(_) if C::BOOK_KEEPING => {}
             Ok(done) => {
                 metrics::count_changes(done.committed.entries());
                 self.reach(done.committed.revision()).await;
@@ -257,6 +260,7 @@ impl Core {
             }
         };
         let committed = match &intent.once {
+            None if C::BOOK_KEEPING => tx.commit_book_keeping().await?,
             None => {
                 let committed = tx.commit(&intent.author).await?;
                 stamp(&mut output, &committed);

@@ -1,5 +1,7 @@
 //! What a use case can answer besides success, without a word of HTTP.
 
+use std::time::Duration;
+
 use flags_domain::Violation;
 use flags_store::{StoreError, idempotency::KeptAnswer};
 
@@ -27,6 +29,18 @@ pub enum ServiceError {
     /// The idempotency key stands for another request.
     #[error("the idempotency key was used for another request")]
     KeyTaken,
+    /// E-mail and password do not belong together, or their owner may not sign in: which of it is nobody's business.
+    #[error("e-mail or password is wrong")]
+    SignInRefused,
+    /// Too many attempts failed; the next one may come later.
+    #[error("too many attempts failed")]
+    TooSoon {
+        /// How much later.
+        retry_after: Duration,
+    },
+    /// Too much of this is being done at once; it may be tried again soon.
+    #[error("{0}")]
+    Busy(&'static str),
     /// The database failed; some of its errors pass if the request is sent again.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -49,6 +63,8 @@ pub enum Thing {
     Override,
     /// A scheduled change.
     ScheduledChange,
+    /// An API token, or one that was revoked.
+    ApiToken,
 }
 
 impl std::fmt::Display for Thing {
@@ -58,6 +74,7 @@ impl std::fmt::Display for Thing {
             Self::Flag => "flag",
             Self::Override => "override",
             Self::ScheduledChange => "scheduled change",
+            Self::ApiToken => "API token",
         })
     }
 }
@@ -92,6 +109,9 @@ pub enum Conflict {
     /// Somebody must be left who can administer.
     #[error("the last active admin cannot be removed, demoted or deactivated")]
     LastAdmin,
+    /// Only a token that is valid can be followed by another.
+    #[error("only a valid token can be rotated; this one has expired")]
+    TokenExpired,
 }
 
 impl From<Conflict> for ServiceError {

@@ -20,6 +20,7 @@ mod patch;
 mod precondition;
 pub mod replica;
 pub mod schedules;
+pub mod startup;
 pub mod users;
 
 pub use crate::{

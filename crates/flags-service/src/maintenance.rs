@@ -12,10 +12,12 @@ use flags_store::{
     log::{self, Action},
     overrides,
     schedules::{self, ScheduleRecord},
+    sessions, sign_in_attempts,
 };
 
 use crate::{
     core::{Command, Core},
+    credentials::throttle::FORGOTTEN_AFTER,
     error::Result,
     metrics,
 };
@@ -31,6 +33,9 @@ const FLAGS_AT_ONCE: i64 = 50;
 
 /// Most revisions of the log that one statement removes; each may have a thousand rows.
 const REVISIONS_AT_ONCE: i64 = 100;
+
+/// A session that was not used for so long is over for every server, in microseconds: 90 days.
+const UNUSED_SESSION: i64 = 90 * 24 * 3_600 * 1_000_000;
 
 /// What an operator can choose.
 #[derive(Clone, Copy, Debug, Default)]
@@ -48,6 +53,8 @@ pub struct Round {
     pub changes_marked: u64,
     /// Idempotency keys removed.
     pub keys_purged: u64,
+    /// Sessions that were over removed.
+    pub sessions_purged: u64,
     /// Revisions of the log removed.
     pub revisions_purged: u64,
 }
@@ -56,8 +63,9 @@ impl std::fmt::Display for Round {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(
             f,
-            "removed {} expired overrides, marked {} scheduled changes, purged {} idempotency keys and {} log revisions",
-            self.overrides_expired, self.changes_marked, self.keys_purged, self.revisions_purged
+            "removed {} expired overrides, marked {} scheduled changes, purged {} idempotency keys, {} sessions and {} log \
+             revisions",
+            self.overrides_expired, self.changes_marked, self.keys_purged, self.sessions_purged, self.revisions_purged
         )
     }
 }
@@ -68,15 +76,19 @@ pub async fn run_round(core: &Core, policy: Policy) -> Result<Round> {
     let overrides_expired = counted("expired_overrides", remove_expired_overrides(core).await);
     let changes_marked = counted("scheduled_changes", mark_due_changes(core).await);
     let keys_purged = counted("idempotency_keys", purge_idempotency_keys(core).await);
+    let sessions_purged = counted("sessions", purge_sessions(core).await);
+    let attempts_purged = counted("sign_in_attempts", purge_attempts(core).await);
     let revisions_purged = match policy.keep_log {
         Some(keep) => counted("log_revisions", purge_log(core, keep).await),
         None => Ok(0),
     };
     measured?;
+    attempts_purged?;
     Ok(Round {
         overrides_expired: overrides_expired?,
         changes_marked: changes_marked?,
         keys_purged: keys_purged?,
+        sessions_purged: sessions_purged?,
         revisions_purged: revisions_purged?,
     })
 }
@@ -116,6 +128,20 @@ pub async fn mark_due_changes(core: &Core) -> Result<u64> {
 pub async fn purge_idempotency_keys(core: &Core) -> Result<u64> {
     let until = core.now().plus_micros(-idempotency::KEPT_FOR);
     until_none_is_left(async || Ok(idempotency::purge(core.store(), until, BATCH).await?)).await
+}
+
+/// Removes sessions that are over, and returns how many went. Servers may be told of a shorter idle time than
+/// [`UNUSED_SESSION`]; they look at it themselves.
+pub async fn purge_sessions(core: &Core) -> Result<u64> {
+    let now = core.now();
+    let idle_since = now.plus_micros(-UNUSED_SESSION);
+    until_none_is_left(async || Ok(sessions::purge(core.store(), now, idle_since, BATCH).await?)).await
+}
+
+/// Forgets failed attempts to sign in that no longer count, and returns of how many accounts and addresses.
+pub async fn purge_attempts(core: &Core) -> Result<u64> {
+    let until = core.now().plus_micros(-FORGOTTEN_AFTER);
+    until_none_is_left(async || Ok(sign_in_attempts::purge(core.store(), until, BATCH).await?)).await
 }
 
 /// Removes the revisions of the log that are older than `keep`, and returns how many went. What is left is still dense;

@@ -5,6 +5,8 @@ use std::collections::HashMap;
 use flags_domain::{RESERVED_ATTRIBUTES, Violation, check_json, check_text};
 use flags_store::{
     Author, Committed, Page, StoreError, Tx, credentials, overrides,
+    passwords::{self as store_passwords, PasswordHash},
+    sessions,
     users::{self, Role, UserFilter, UserOrder, UserRecord},
 };
 use serde_json::{Map, Value};
@@ -12,6 +14,7 @@ use uuid::Uuid;
 
 use crate::{
     core::{Command, Core, Done, Intent, Progress},
+    credentials::passwords::{self, Password},
     error::{Conflict, Result, ServiceError, Thing, check},
     maintenance::BATCH,
     patch::assign,
@@ -38,6 +41,8 @@ pub struct UserInput {
     pub attributes: Map<String, Value>,
     /// An inactive user is nobody to the service.
     pub active: bool,
+    /// To sign in with; who has none cannot.
+    pub password: Option<Password>,
 }
 
 /// What is to be different about a user; `None` leaves a field as it is.
@@ -112,7 +117,28 @@ impl UserService {
 
     /// Creates a user.
     pub async fn create(&self, intent: impl Into<Intent<UserDetail>>, input: UserInput) -> Result<Done<UserDetail>> {
-        self.core.execute(intent, CreateUser { id: Uuid::now_v7(), input }).await
+        let hash = match input.password.clone() {
+            None => None,
+            Some(password) => {
+                check(password.violation("/password", &input.email).into_iter().collect())?;
+                Some(passwords::hash(password).await?)
+            }
+        };
+        self.core.execute(intent, CreateUser { id: Uuid::now_v7(), input, hash }).await
+    }
+
+    /// Sets a user's password, whatever it was; all their sessions end.
+    pub async fn set_password(
+        &self,
+        author: Author,
+        id: Uuid,
+        password: Password,
+        precondition: Precondition,
+    ) -> Result<Done<UserRecord>> {
+        let email = self.get(id).await?.record.email;
+        check(password.violation("/password", &email).into_iter().collect())?;
+        let hash = passwords::hash(password).await?;
+        self.core.execute(author, SetPassword { id, hash, precondition }).await
     }
 
     /// Changes the named fields of a user.
@@ -143,6 +169,7 @@ fn detail(record: UserRecord, counts: &HashMap<Uuid, i64>) -> UserDetail {
 struct CreateUser {
     id: Uuid,
     input: UserInput,
+    hash: Option<PasswordHash>,
 }
 
 impl Command for CreateUser {
@@ -167,6 +194,9 @@ impl Command for CreateUser {
             return Err(Conflict::EmailTaken.into());
         }
         credentials::set_label(tx, &actor_of(user.id), &user.email).await?;
+        if let Some(hash) = &self.hash {
+            store_passwords::insert(tx, user.id, hash).await?;
+        }
         Ok(UserDetail { record: user, override_count: 0 })
     }
 
@@ -206,6 +236,9 @@ impl Command for PatchUser {
             other => ServiceError::Store(other),
         })?;
         credentials::set_label(tx, &actor_of(after.id), &after.email).await?;
+        if !after.active {
+            sessions::delete_of_user(tx, self.id).await?;
+        }
         if is_active_admin(&before) && !is_active_admin(&after) {
             check_not_last_admin(tx, self.id).await?;
         }
@@ -215,6 +248,33 @@ impl Command for PatchUser {
     fn stamp(output: &mut Self::Output, revision: i64) {
         output.record.revision = revision;
     }
+}
+
+#[derive(Clone)]
+struct SetPassword {
+    id: Uuid,
+    hash: PasswordHash,
+    precondition: Precondition,
+}
+
+impl Command for SetPassword {
+    type Output = UserRecord;
+
+    async fn apply(&self, tx: &mut Tx, _: &Author) -> Result<UserRecord> {
+        let user = claim(tx, self.id, &self.precondition).await?;
+        set_password(tx, &user, &self.hash).await?;
+        Ok(user)
+    }
+
+    fn stamp(output: &mut Self::Output, revision: i64) {
+        output.revision = revision;
+    }
+}
+
+/// Sets the password of a user that the transaction has claimed, and ends all sessions that the old one opened.
+pub(crate) async fn set_password(tx: &mut Tx, user: &UserRecord, hash: &PasswordHash) -> Result<()> {
+    store_passwords::set(tx, user, hash).await?;
+    Ok(sessions::delete_of_user(tx, user.id).await?)
 }
 
 #[derive(Clone)]
@@ -240,6 +300,7 @@ impl Command for DeleteUser {
             if user.active {
                 let inactive = UserRecord { active: false, updated_at: tx.now(), ..user.clone() };
                 users::update(tx, &user, &inactive).await?;
+                sessions::delete_of_user(tx, self.id).await?;
             }
             return Ok(Progress::More);
         }

@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use crate::{
     backend::{self, postgres::RowLock},
-    error::Result,
+    error::{Result, StoreError},
     idempotency::{self, IdempotencyKey, KeptAnswer},
     log::{Action, Entity, Revision},
     schema::{api_tokens, change_log, feature_flags, log_head, scheduled_changes, user_flag_overrides, users},
@@ -243,6 +243,16 @@ impl Tx {
         answer: impl FnOnce(&Committed) -> Vec<u8>,
     ) -> Result<Committed> {
         self.commit_with(author, |committed| Some((key, answer(committed)))).await
+    }
+
+    /// Commits what is no change of state, such as sessions: nothing may have been recorded, and no revision is taken.
+    pub async fn commit_book_keeping(mut self) -> Result<Committed> {
+        if !self.entries.is_empty() {
+            return Err(StoreError::Refused("a change of state must go through the log".to_owned()));
+        }
+        let revision = crate::log::head(&mut self.conn).await?;
+        on!(self.conn, |c| commit(c).await)?;
+        Ok(Committed { revision, entries: Vec::new() })
     }
 
     async fn commit_with<'k>(

@@ -1,6 +1,9 @@
 //! API tokens and the readable labels of actors: one named function a query.
 
-use diesel::{ExpressionMethods, Insertable, QueryDsl, Queryable, Selectable, SelectableHelper};
+use diesel::{
+    BoolExpressionMethods, ExpressionMethods, Insertable, NullableExpressionMethods, OptionalExtension, QueryDsl,
+    Queryable, Selectable, SelectableHelper,
+};
 use diesel_async::RunQueryDsl;
 use flags_domain::Instant;
 use serde_json::json;
@@ -10,9 +13,10 @@ use crate::{
     commit::{LogEntry, Tx},
     error::{Result, StoreError},
     log::{Action, Entity},
+    page::{CountUpTo, Page},
     schema::{actor_labels, api_tokens},
     sql_types::{At, Uid},
-    store::{Conn, on},
+    store::{Conn, Store, on},
     users::Role,
 };
 
@@ -48,8 +52,17 @@ pub struct TokenRecord {
     pub expires_at: Option<Instant>,
     /// Set: it is void.
     pub revoked_at: Option<Instant>,
+    /// When it was last used, to the minute.
+    pub last_used_at: Option<Instant>,
     /// The revision of its last change.
     pub revision: i64,
+}
+
+impl TokenRecord {
+    /// Whether it is valid at `now`, as far as that can be told without a look at its user.
+    pub fn is_live(&self, now: Instant) -> bool {
+        self.revoked_at.is_none() && self.expires_at.is_none_or(|end| end > now)
+    }
 }
 
 impl std::fmt::Debug for TokenRecord {
@@ -74,6 +87,7 @@ struct Row {
     created_at: At,
     expires_at: Option<At>,
     revoked_at: Option<At>,
+    last_used_at: Option<At>,
     revision: i64,
 }
 
@@ -95,6 +109,7 @@ impl From<&TokenRecord> for Row {
             created_at: At(token.created_at),
             expires_at: token.expires_at.map(At),
             revoked_at: token.revoked_at.map(At),
+            last_used_at: token.last_used_at.map(At),
             revision: token.revision,
         }
     }
@@ -121,14 +136,18 @@ impl TryFrom<Row> for TokenRecord {
             created_at: row.created_at.0,
             expires_at: row.expires_at.map(|at| at.0),
             revoked_at: row.revoked_at.map(|at| at.0),
+            last_used_at: row.last_used_at.map(|at| at.0),
             revision: row.revision,
         })
     }
 }
 
-/// All tokens, for loading the replica.
+/// All tokens that were not revoked, for loading the replica.
 pub async fn load_all(conn: &mut Conn) -> Result<Vec<TokenRecord>> {
-    let rows: Vec<Row> = on!(conn, |c| api_tokens::table.order(api_tokens::id).select(Row::as_select()).load(c).await)?;
+    let rows: Vec<Row> = on!(conn, |c| {
+        let rows = api_tokens::table.filter(api_tokens::revoked_at.is_null());
+        rows.order(api_tokens::id).select(Row::as_select()).load(c).await
+    })?;
     rows.into_iter().map(TryInto::try_into).collect()
 }
 
@@ -139,6 +158,87 @@ pub async fn find_all(conn: &mut Conn, ids: &[Uuid]) -> Result<Vec<TokenRecord>>
         api_tokens::table.filter(api_tokens::id.eq_any(&ids)).select(Row::as_select()).load(c).await
     })?;
     rows.into_iter().map(TryInto::try_into).collect()
+}
+
+/// The token of this id.
+pub async fn find(conn: &mut Conn, id: Uuid) -> Result<Option<TokenRecord>> {
+    let row: Option<Row> =
+        on!(conn, |c| api_tokens::table.find(Uid(id)).select(Row::as_select()).first(c).await.optional())?;
+    row.map(TryInto::try_into).transpose()
+}
+
+/// Which tokens a list is to hold; all that is `None` does not matter.
+#[derive(Clone, Debug, Default)]
+pub struct TokenFilter {
+    /// Only those that act as this user.
+    pub user_id: Option<Uuid>,
+    /// Only those that are valid at this instant.
+    pub valid_at: Option<Instant>,
+}
+
+/// A page of tokens, newest first, those that were revoked among them.
+pub async fn list(
+    conn: &mut Conn,
+    filter: &TokenFilter,
+    after: Option<(Instant, Uuid)>,
+    limit: u32,
+) -> Result<Page<TokenRecord>> {
+    use api_tokens::dsl;
+    macro_rules! filtered {
+        ($query:expr) => {{
+            let mut query = $query;
+            if let Some(user_id) = filter.user_id {
+                query = query.filter(dsl::user_id.eq(Uid(user_id)));
+            }
+            if let Some(now) = filter.valid_at {
+                let unexpired = dsl::expires_at.is_null().or(dsl::expires_at.gt(At(now)).assume_not_null());
+                query = query.filter(dsl::revoked_at.is_null()).filter(unexpired);
+            }
+            query
+        }};
+    }
+    let total: i64 =
+        on!(conn, |c| CountUpTo(filtered!(dsl::api_tokens.select(dsl::id).into_boxed::<Db>())).get_result(c).await)?;
+    let rows: Vec<Row> = on!(conn, |c| {
+        let mut query = filtered!(dsl::api_tokens.select(Row::as_select()).into_boxed::<Db>());
+        if let Some((at, id)) = after {
+            query = query.filter(dsl::created_at.lt(At(at)).or(dsl::created_at.eq(At(at)).and(dsl::id.gt(Uid(id)))));
+        }
+        query.order((dsl::created_at.desc(), dsl::id.asc())).limit(i64::from(limit) + 1).load(c).await
+    })?;
+    let rows = rows.into_iter().map(TryInto::try_into).collect::<Result<Vec<_>>>()?;
+    Ok(Page::cut(rows, limit, total))
+}
+
+/// Writes a new end, or the revocation, of a token that is still as it was `before`; a [`StoreError::Collision`] if it is
+/// not.
+pub async fn update(tx: &mut Tx, action: Action, before: &TokenRecord, after: &TokenRecord) -> Result<()> {
+    let (expires_at, revoked_at) = (after.expires_at.map(At), after.revoked_at.map(At));
+    let changed = on!(tx.conn(), |c| {
+        let row = api_tokens::table.find(Uid(before.id)).filter(api_tokens::revision.eq(before.revision));
+        let row = row.filter(api_tokens::revoked_at.is_null());
+        let set = (api_tokens::expires_at.eq(expires_at), api_tokens::revoked_at.eq(revoked_at));
+        diesel::update(row).set(set).execute(c).await
+    })?;
+    if changed == 0 {
+        return Err(StoreError::Collision("the token was changed by another".to_owned()));
+    }
+    tx.record(entry(action, Some(before), Some(after)));
+    Ok(())
+}
+
+/// Writes down when tokens were last used. Book-keeping: no revision.
+pub async fn mark_used(store: &Store, used: &[(Uuid, Instant)]) -> Result<()> {
+    let _writer = store.writer().await?;
+    let mut conn = store.conn().await?;
+    for (id, at) in used {
+        on!(conn, |c| {
+            let older = api_tokens::last_used_at.is_null().or(api_tokens::last_used_at.lt(At(*at)).assume_not_null());
+            let row = api_tokens::table.find(Uid(*id)).filter(older);
+            diesel::update(row).set(api_tokens::last_used_at.eq(At(*at))).execute(c).await
+        })?;
+    }
+    Ok(())
 }
 
 /// The tokens that act as this user.

@@ -165,7 +165,45 @@ diesel::table! {
     }
 }
 
+diesel::table! {
+    use diesel::sql_types::*;
+    use crate::sql_types::{Id, Instant};
+
+    user_passwords (user_id) {
+        user_id -> Id,
+        hash -> Text,
+        set_at -> Instant,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::*;
+    use crate::sql_types::{Id, Instant};
+
+    sessions (id) {
+        id -> Id,
+        token_hash -> Binary,
+        user_id -> Id,
+        created_at -> Instant,
+        last_seen_at -> Instant,
+        ends_at -> Instant,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::*;
+    use crate::sql_types::Instant;
+
+    sign_in_attempts (subject) {
+        subject -> Binary,
+        failures -> Integer,
+        last_at -> Instant,
+    }
+}
+
+diesel::joinable!(user_passwords -> users (user_id));
 diesel::joinable!(user_flag_overrides -> users (user_id));
 diesel::joinable!(scheduled_changes -> feature_flags (flag_name));
 diesel::allow_tables_to_appear_in_same_query!(users, user_flag_overrides, feature_flags, scheduled_changes, api_tokens);
+diesel::allow_tables_to_appear_in_same_query!(users, user_passwords);
 diesel::allow_tables_to_appear_in_same_query!(log_head, change_log);

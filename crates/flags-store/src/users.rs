@@ -191,6 +191,15 @@ pub async fn update(tx: &mut Tx, before: &UserRecord, after: &UserRecord) -> Res
     Ok(())
 }
 
+/// Records that a user's password was set. The hash stands in a table of its own and never in the log.
+pub(crate) fn record_new_password(tx: &mut Tx, user: &UserRecord) {
+    let mut entry = entry(Action::Updated, Some(user), Some(user));
+    if let Some(Value::Object(fields)) = entry.after.as_mut() {
+        fields.insert("changed".to_owned(), json!(["password"]));
+    }
+    tx.record(entry);
+}
+
 /// Removes a user that the transaction has claimed. Their overrides and tokens must be gone.
 pub async fn delete(tx: &mut Tx, gone: &UserRecord) -> Result<()> {
     let id = Uid(gone.id);

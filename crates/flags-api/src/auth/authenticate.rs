@@ -9,13 +9,15 @@ use actix_web::{
     web::Data,
 };
 
-use flags_service::credentials::tokens::Token;
+use flags_service::credentials::secret::{Secret, SecretKind, hash};
 
-use super::Principal;
+use super::{
+    Credential, Principal, client::client_address, cookie::session_secret, same_origin::check_change_by_cookie,
+};
 use crate::{app::App, extract::wait_for_min_revision, problem::Problem};
 
 /// Who calls, or why that cannot be said: in the request's extensions, for the extractors.
-pub(super) type Outcome = Result<Principal, Option<Problem>>;
+pub(crate) type Outcome = Result<Principal, Option<Problem>>;
 
 /// Looks at the credential and leaves its bearer in the request.
 pub(crate) async fn authenticate(
@@ -23,22 +25,42 @@ pub(crate) async fn authenticate(
     next: Next<impl MessageBody>,
 ) -> Result<ServiceResponse<impl MessageBody>, Error> {
     if let Some(app) = request.app_data::<Data<App>>().cloned() {
-        let outcome: Outcome = match bearer(&request) {
-            None => Err(None),
-            Some(token) => identify(&app, &request, token).await.map_err(Some),
-        };
+        let outcome = limited(&app, &request, identify(&app, &request).await);
         request.extensions_mut().insert(outcome);
     }
     next.call(request).await
 }
 
-/// The caller, as of the revision that the request wants to be answered from: what was waited for may concern the caller.
-async fn identify(app: &App, request: &ServiceRequest, token: &str) -> Result<Principal, Problem> {
-    if !Token::is_well_formed(token) {
-        return Err(Problem::unauthorized());
+/// The caller, as of the revision that the request wants to be answered from: what was waited for may concern the caller. A
+/// credential in `Authorization` goes before a cookie.
+async fn identify(app: &App, request: &ServiceRequest) -> Outcome {
+    let credential = match bearer(request) {
+        Some(text) if Secret::is_well_formed(SecretKind::ApiToken, text) => {
+            Credential::Token { hash: hash(text), user_id: None }
+        }
+        Some(_) => return Err(Some(Problem::unauthorized())),
+        None if request.headers().contains_key(AUTHORIZATION) => return Err(Some(Problem::unauthorized())),
+        None => {
+            let Some(secret) = session_secret(request.request()) else { return Err(None) };
+            check_change_by_cookie(request.request(), &app.settings).map_err(Some)?;
+            Credential::Session { hash: secret, user_id: None }
+        }
+    };
+    wait_for_min_revision(request.headers(), app.evaluation.replica()).await.map_err(Some)?;
+    Principal::of(app, credential, true).await.map_err(Some)
+}
+
+/// The same, unless the caller sends more than they may: each credential has its own measure, and whoever has none shares
+/// that of their address.
+fn limited(app: &App, request: &ServiceRequest, outcome: Outcome) -> Outcome {
+    let refused = match &outcome {
+        Ok(principal) => app.limits.check_credential(principal.credential.key(), request.path()),
+        Err(_) => app.limits.check_address(|| client_address(request.request(), app.settings.proxies)),
+    };
+    match refused {
+        None => outcome,
+        Some(wait) => Err(Some(Problem::too_many_requests("rate_limited", "slow down; too many requests", wait))),
     }
-    wait_for_min_revision(request.headers(), app.evaluation.replica()).await?;
-    Principal::of_token(&app.evaluation, token, app.evaluation.now()).await
 }
 
 /// Whether the caller's credential is valid.

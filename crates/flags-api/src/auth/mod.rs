@@ -1,12 +1,19 @@
 //! Who calls, and what they may do. Middleware finds out who; extractors in the handlers' signatures decide.
 
 mod authenticate;
+mod client;
+mod cookie;
 mod principal;
 mod require;
+mod same_origin;
 
 pub(crate) use authenticate::{authenticate, is_known_caller};
+pub(crate) use client::client_address;
+pub(crate) use cookie::{no_session_cookie, session_cookie, session_secret};
 pub(crate) use principal::{Credential, Principal};
 pub(crate) use require::{
-    FollowChanges, FollowOwnFlags, Follows, ManageFlags, ManageOverrides, ManageSchedules, ManageUsers, OwnFlags,
-    ReadFlags, ReadOverrides, ReadSchedules, ReadUsers, Require,
+    FollowChanges, FollowOwnFlags, Follows, KnowSelf, ManageFlags, ManageOverrides, ManageSchedules, ManageTokens,
+    ManageUsers, OwnFlags, OwnSession, ReadFlags, ReadOverrides, ReadSchedules, ReadTokens, ReadUsers, Require,
+    Visitor,
 };
+pub(crate) use same_origin::check_sign_in;

@@ -3,11 +3,11 @@
 use std::{future::Ready, future::ready, marker::PhantomData, sync::Arc};
 
 use actix_web::{FromRequest, HttpMessage as _, HttpRequest, dev::Payload};
-use flags_service::{evaluation::Evaluation, replica::KnownUser};
-use flags_store::{Author, users::Role};
+use flags_service::replica::KnownUser;
+use flags_store::{Author, sessions::SessionRecord, users::Role};
 
 use super::{Credential, Principal, authenticate::Outcome};
-use crate::{edge::RequestId, problem::Problem};
+use crate::{app::App, edge::RequestId, problem::Problem};
 
 /// Lets only those through who have the permission `P`; holds what the permission gives.
 pub(crate) struct Require<P: Permission> {
@@ -35,12 +35,14 @@ fn grant_read(principal: &Principal) -> Result<(), Problem> {
 /// Changing, for admins; gives who is to stand in the log.
 fn grant_change(principal: Principal, request: &HttpRequest) -> Result<Author, Problem> {
     match principal.role {
-        Some(Role::Admin) => {
-            let request_id = request.extensions().get::<RequestId>().map(|id| id.0.clone());
-            Ok(Author { actor: principal.actor, request_id })
-        }
+        Some(Role::Admin) => Ok(author(principal, request)),
         _ => Err(Problem::forbidden("forbidden", "only admins may do this")),
     }
+}
+
+fn author(principal: Principal, request: &HttpRequest) -> Author {
+    let request_id = request.extensions().get::<RequestId>().map(|id| id.0.clone());
+    Author { actor: principal.actor, request_id }
 }
 
 macro_rules! permissions {
@@ -77,6 +79,14 @@ permissions! {
     ReadUsers: () = |principal, _request| grant_read(&principal);
     /// Change users.
     ManageUsers: Author = |principal, request| grant_change(principal, request);
+    /// Read API tokens.
+    ReadTokens: () = |principal, request| grant_change(principal, request).map(|_| ());
+    /// Make, rotate and revoke API tokens.
+    ManageTokens: Author = |principal, request| grant_change(principal, request);
+    /// Read who one is.
+    KnowSelf: Principal = |principal, _request| Ok(principal);
+    /// End one's session, and whatever else only those can who are signed in.
+    OwnSession: (Author, SessionRecord) = |principal, request| own_session(principal, request);
     /// Read one's own flag values and overrides.
     OwnFlags: Arc<KnownUser> = |principal, _request| own_flags(principal);
     /// Follow one's own flag values.
@@ -85,6 +95,28 @@ permissions! {
     };
     /// Follow all changes.
     FollowChanges: Credential = |principal, _request| grant_read(&principal).map(|()| principal.credential);
+}
+
+fn own_session(principal: Principal, request: &HttpRequest) -> Result<(Author, SessionRecord), Problem> {
+    let session = principal.session;
+    let session = session.ok_or_else(|| Problem::forbidden("no_session", "this is for those who are signed in"))?;
+    Ok((author(principal, request), session))
+}
+
+/// Anybody, unless they ask for too much.
+pub(crate) struct Visitor;
+
+impl FromRequest for Visitor {
+    type Error = Problem;
+    type Future = Ready<Result<Self, Problem>>;
+
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        let outcome = request.extensions_mut().remove::<Outcome>();
+        ready(match outcome {
+            Some(Err(Some(problem))) if problem.is_rate_limit() => Err(problem),
+            _ => Ok(Self),
+        })
+    }
 }
 
 fn own_flags(principal: Principal) -> Result<Arc<KnownUser>, Problem> {
@@ -104,8 +136,8 @@ pub(crate) enum Follows {
 
 impl Credential {
     /// Whether its bearer may still follow. While that cannot be looked up, what was so is taken to be so.
-    pub(crate) async fn still_allows(self, follows: Follows, evaluation: &Evaluation) -> bool {
-        match Principal::of(evaluation, self, evaluation.now()).await {
+    pub(crate) async fn still_allows(self, follows: Follows, app: &App) -> bool {
+        match Principal::of(app, self, false).await {
             Ok(principal) => match follows {
                 Follows::OwnFlags => own_flags(principal).is_ok(),
                 Follows::Changes => grant_read(&principal).is_ok(),

@@ -20,6 +20,15 @@ pub(super) fn remember_body(request: &HttpRequest, body: &[u8]) {
     }
 }
 
+/// Refuses a key with a request that carries or returns a secret: its answer could not be kept.
+pub(crate) fn refuse_idempotency_key(request: &HttpRequest) -> Result<(), Problem> {
+    if !request.headers().contains_key(HEADER) {
+        return Ok(());
+    }
+    let detail = "requests that carry or return a secret take no such key, as their answers are not kept";
+    Err(Violation::new(format!("/{HEADER}"), "not_allowed", detail).into())
+}
+
 /// The request's key, if it has one, with what it stands for. To be called once the body was read.
 pub(crate) fn idempotency_key(request: &HttpRequest, author: &Author) -> Result<Option<IdempotencyKey>, Problem> {
     let mut values = request.headers().get_all(HEADER);

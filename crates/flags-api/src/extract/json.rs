@@ -50,11 +50,16 @@ impl<T: Body + 'static> FromRequest for Json<T> {
     }
 }
 
-fn check_media_type(request: &HttpRequest) -> Result<(), Problem> {
+/// Whether the request says that its body is JSON.
+pub(crate) fn is_json(request: &HttpRequest) -> bool {
     let value = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let essence = value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     let merge_patch = request.method() == Method::PATCH && essence == "application/merge-patch+json";
-    if essence == "application/json" || merge_patch {
+    essence == "application/json" || merge_patch
+}
+
+fn check_media_type(request: &HttpRequest) -> Result<(), Problem> {
+    if is_json(request) {
         return Ok(());
     }
     let detail = "send the body as JSON: Content-Type: application/json";

@@ -6,8 +6,8 @@ mod preconditions;
 mod query;
 mod revision;
 
-pub(crate) use idempotency::idempotency_key;
-pub(crate) use json::{Body, Json, present};
+pub(crate) use idempotency::{idempotency_key, refuse_idempotency_key};
+pub(crate) use json::{Body, Json, is_json, present};
 pub(crate) use preconditions::{IfMatch, IfNoneMatch, entity_tag};
 pub(crate) use query::{Cursor, Limit, Query, foreign_cursor, short_text};
 pub(crate) use revision::wait_for_min_revision;
@@ -27,6 +27,9 @@ pub(crate) struct PathFlag(pub(crate) FlagName);
 
 /// `{id}` of the path, of a scheduled change.
 pub(crate) struct ScheduleId(pub(crate) Uuid);
+
+/// `{id}` of the path, of an API token.
+pub(crate) struct TokenId(pub(crate) Uuid);
 
 fn read_id(text: &str) -> Option<Uuid> {
     // The hyphenated form only: one thing has one address.
@@ -50,3 +53,4 @@ macro_rules! path_part {
 path_part!(UserId, "user_id", read_id, "user_not_found", "there is no such user");
 path_part!(PathFlag, "flag_name", |text| FlagName::new(text).ok(), "flag_not_found", "there is no such flag");
 path_part!(ScheduleId, "id", read_id, "scheduled_change_not_found", "there is no such scheduled change");
+path_part!(TokenId, "id", read_id, "token_not_found", "there is no such API token");

@@ -44,7 +44,7 @@ pub(super) fn created(committed: &Committed, number: i64, location: String, body
     reply
 }
 
-/// 204 after a removal.
+/// 204 after a change that leaves nothing to show.
 pub(super) fn removed(committed: &Committed) -> Answer {
     Ok(HttpResponse::NoContent().insert_header((FLAGS_REVISION, committed.revision().to_string())).finish())
 }

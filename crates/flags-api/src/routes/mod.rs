@@ -7,8 +7,10 @@ mod me;
 mod override_lists;
 mod overrides;
 mod schedules;
+mod session;
 mod stream;
 pub(crate) mod system;
+mod tokens;
 mod users;
 
 use actix_web::{
@@ -156,6 +158,8 @@ pub(crate) fn all() -> Routes {
     flags::routes(&mut routes);
     schedules::routes(&mut routes);
     users::routes(&mut routes);
+    tokens::routes(&mut routes);
+    session::routes(&mut routes);
     system::routes(&mut routes);
     routes
 }

@@ -24,7 +24,9 @@ use super::{
 use crate::{
     app::App,
     auth::{ManageUsers, ReadUsers, Require},
-    extract::{Body, Cursor, IfMatch, Json, Limit, Query, UserId, foreign_cursor, present, short_text},
+    extract::{
+        Body, Cursor, IfMatch, Json, Limit, Query, UserId, foreign_cursor, present, refuse_idempotency_key, short_text,
+    },
     problem::{Problem, ProblemResponse},
     wire::{List, mirror, yes},
 };
@@ -35,6 +37,7 @@ pub(super) fn routes(routes: &mut Routes) {
     routes.add::<__path_get>(web::to(get));
     routes.add::<__path_patch>(web::to(patch));
     routes.add::<__path_delete>(web::to(delete));
+    routes.add::<__path_set_password>(web::to(set_password));
 }
 
 mirror! {
@@ -98,6 +101,17 @@ pub(crate) struct CreateUser {
     attributes: Map<String, Value>,
     #[serde(default = "yes")]
     active: bool,
+    /// To sign in with; who has none cannot. A request with a password takes no `Idempotency-Key`.
+    #[schema(min_length = 12, max_length = 256, format = Password)]
+    password: Option<String>,
+}
+
+/// A user's new password.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SetPassword {
+    #[schema(min_length = 12, max_length = 256, format = Password)]
+    password: String,
 }
 
 const fn plain_user() -> Role {
@@ -128,6 +142,7 @@ pub(crate) struct PatchUser {
 
 impl Body for CreateUser {}
 impl Body for PatchUser {}
+impl Body for SetPassword {}
 
 /// In what order users are listed.
 #[derive(Clone, Copy, Default, Deserialize, ToSchema)]
@@ -225,7 +240,11 @@ async fn create(
         role: body.role.into(),
         attributes: body.attributes,
         active: body.active,
+        password: body.password.map(Into::into),
     };
+    if input.password.is_some() {
+        refuse_idempotency_key(&request)?;
+    }
     let here = request.path().to_owned();
     let reply = move |detail: &UserDetail, committed: &Committed| {
         let location = location_below(&here, &detail.record.id.to_string());
@@ -266,7 +285,30 @@ async fn patch(
         active: body.active,
     };
     let done = app.users.patch(author.granted, user_id.0, patch, expected.0).await?;
+    if !done.output.record.active {
+        app.sessions.forget(user_id.0);
+    }
     Ok(answer::changed(&done.committed, done.output.record.revision, &User::show(done.output)).into())
+}
+
+/// Set a user's password
+///
+/// All their sessions end.
+#[utoipa::path(
+    put, path = "/api/admin/users/{user_id}/password", tag = "users", operation_id = "set_user_password",
+    params(("user_id" = Uuid, Path)), request_body = SetPassword,
+    responses((status = 204, description = "Set"), (status = "default", response = ProblemResponse)),
+)]
+async fn set_password(
+    author: Require<ManageUsers>,
+    app: Data<App>,
+    user_id: UserId,
+    expected: IfMatch,
+    Json(body): Json<SetPassword>,
+) -> Answer {
+    let done = app.users.set_password(author.granted, user_id.0, body.password.into(), expected.0).await?;
+    app.sessions.forget(user_id.0);
+    answer::removed(&done.committed)
 }
 
 /// Delete a user with their overrides and tokens

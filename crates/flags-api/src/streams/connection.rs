@@ -28,6 +28,9 @@ use crate::{
 /// Between which waits a stream tries again to look its user up.
 const TRY_AGAIN: (Duration, Duration) = (Duration::from_millis(500), Duration::from_millis(1_500));
 
+/// How often a credential is looked at that can end without a sign.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
 /// How streams are bounded.
 #[derive(Clone, Debug)]
 pub struct StreamLimits {
@@ -94,6 +97,8 @@ pub(crate) struct Connection {
     credential: Credential,
     ready: watch::Receiver<bool>,
     heartbeat_at: Moment,
+    /// When the credential must be looked at again, if it can end without a sign.
+    look_at: Option<Moment>,
     ends_at: Moment,
     /// Whether the client was last told that answers are stale.
     told_stale: bool,
@@ -140,6 +145,7 @@ impl Connection {
             credential,
             ready: app.readiness(),
             heartbeat_at: now + limits.heartbeat,
+            look_at: credential.ends_silently().then(|| now + LOOK_EVERY),
             ends_at: now + age,
             told_stale: false,
             begun: false,
@@ -179,6 +185,12 @@ impl Connection {
             }
             return Due::Heartbeat;
         }
+        if self.look_at.is_some_and(|at| now >= at) {
+            self.look_at = Some(now + LOOK_EVERY);
+            if !self.is_allowed().await {
+                return Due::End(self.end("revoked"));
+            }
+        }
         // Whoever holds old values should know at once.
         if self.app.evaluation.replica().is_stale() != self.told_stale { Due::Heartbeat } else { Due::Nothing }
     }
@@ -186,7 +198,7 @@ impl Connection {
     /// Whether the client may still follow, looked up now.
     pub(super) async fn is_allowed(&self) -> bool {
         // On the heap while it lasts: every stream would carry room for it all its life.
-        Box::pin(self.credential.still_allows(self.follows, &self.app.evaluation)).await
+        Box::pin(self.credential.still_allows(self.follows, &self.app)).await
     }
 
     /// The last event, for this reason.
@@ -249,7 +261,7 @@ impl Connection {
         tokio::select! {
             () = woken => {}
             () = moved => {}
-            () = sleep_until(self.heartbeat_at.min(self.ends_at)) => {}
+            () = sleep_until(self.look_at.unwrap_or(self.heartbeat_at).min(self.heartbeat_at).min(self.ends_at)) => {}
             // The sender is the application's.
             _ = self.ready.wait_for(|ready| !ready) => {}
         }

@@ -1,3 +1,7 @@
 //! How callers prove who they are.
 
+pub mod passwords;
+pub mod secret;
+pub mod sessions;
+pub mod throttle;
 pub mod tokens;

@@ -1,66 +1,26 @@
-//! API tokens: `flg_`, 32 random bytes and a checksum. Only their SHA-256 is stored.
+//! API tokens: made once, shown once, kept as their SHA-256.
 
-use std::fmt;
+use std::time::Duration;
 
-use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use flags_domain::{Instant, Violation, check_key};
 use flags_store::{
-    Author, Tx,
-    credentials::{self, Grant, TokenRecord},
+    Author, Committed, Page, Tx,
+    credentials::{self, Grant, TokenFilter, TokenRecord},
+    log::Action,
     users::{self, Role},
 };
-use rand::TryRng as _;
-use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
+use super::secret::{Secret, SecretKind, hash};
 use crate::{
     core::{Command, Core, Done},
-    error::{Result, ServiceError, Thing, check},
+    error::{Conflict, Result, ServiceError, Thing, check},
+    precondition::Precondition,
+    replica::Replica,
 };
 
-const PREFIX: &str = "flg_";
-/// 32 bytes of secret and 4 bytes of CRC-32, in base64url: 48 characters.
-const ENCODED_LENGTH: usize = 48;
-
-/// A token as its bearer knows it. Never printed by accident.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Token(String);
-
-impl fmt::Debug for Token {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Token(…)")
-    }
-}
-
-impl Token {
-    /// A new one, from the operating system's randomness.
-    fn generate() -> Result<Self> {
-        let mut bytes = [0_u8; 36];
-        let failed = |error: rand::rngs::SysError| ServiceError::Internal(format!("no randomness: {error}"));
-        rand::rngs::SysRng.try_fill_bytes(&mut bytes[..32]).map_err(failed)?;
-        let checksum = crc32fast::hash(&bytes[..32]);
-        bytes[32..].copy_from_slice(&checksum.to_be_bytes());
-        Ok(Self(format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(bytes))))
-    }
-
-    /// Whether the text has the form of a token and its checksum fits: typing errors need no look-up.
-    pub fn is_well_formed(text: &str) -> bool {
-        let Some(encoded) = text.strip_prefix(PREFIX).filter(|rest| rest.len() == ENCODED_LENGTH) else { return false };
-        let mut bytes = [0_u8; 36];
-        URL_SAFE_NO_PAD.decode_slice(encoded, &mut bytes) == Ok(36)
-            && crc32fast::hash(&bytes[..32]).to_be_bytes() == bytes[32..]
-    }
-
-    /// The text, to be shown once.
-    pub fn reveal(&self) -> &str {
-        &self.0
-    }
-}
-
-/// SHA-256 of a token: a secret of 256 random bits needs no slow hash.
-pub fn hash(token: &str) -> [u8; 32] {
-    Sha256::digest(token).into()
-}
+/// Longest that a rotated token may go on beside the one that follows it.
+pub const MAX_OVERLAP: Duration = Duration::from_secs(7 * 24 * 3_600);
 
 /// A new token.
 #[derive(Clone, Debug)]
@@ -75,7 +35,25 @@ pub struct TokenInput {
     pub expires_at: Option<Instant>,
 }
 
-/// Makes tokens.
+/// How a token is followed by another.
+#[derive(Clone, Copy, Debug)]
+pub struct Rotation {
+    /// How long the old one goes on, at most [`MAX_OVERLAP`].
+    pub overlap: Duration,
+    /// When the new one ends; `None`: after as long a life as the old one had, if that had an end.
+    pub expires_at: Option<Instant>,
+}
+
+/// A token that was just made. This is the only time its secret is seen.
+#[derive(Clone, Debug)]
+pub struct NewToken {
+    /// What its bearer shows.
+    pub secret: Secret,
+    /// What is kept of it.
+    pub record: TokenRecord,
+}
+
+/// Makes, lists and revokes tokens.
 #[derive(Clone)]
 pub struct TokenService {
     core: Core,
@@ -87,47 +65,164 @@ impl TokenService {
         Self { core }
     }
 
-    /// Makes a token; this is the only time it is seen.
-    pub async fn create(&self, author: Author, input: TokenInput) -> Result<Done<Token>> {
-        let token = Token::generate()?;
-        self.core.execute(author, CreateToken { id: Uuid::now_v7(), token, input }).await
+    /// A page of tokens, newest first.
+    pub async fn list(
+        &self,
+        filter: &TokenFilter,
+        after: Option<(Instant, Uuid)>,
+        limit: u32,
+    ) -> Result<Page<TokenRecord>> {
+        self.core.read(async |conn| credentials::list(conn, filter, after, limit).await).await
     }
+
+    /// The token of this id.
+    pub async fn get(&self, id: Uuid) -> Result<TokenRecord> {
+        let found = self.core.read(async |conn| credentials::find(conn, id).await).await?;
+        found.ok_or(ServiceError::NotFound(Thing::ApiToken))
+    }
+
+    /// Makes a token.
+    pub async fn create(&self, author: Author, input: TokenInput) -> Result<Done<NewToken>> {
+        let secret = Secret::generate(SecretKind::ApiToken)?;
+        self.core.execute(author, CreateToken { id: Uuid::now_v7(), secret, input }).await
+    }
+
+    /// Makes a token void for good.
+    pub async fn revoke(&self, author: Author, id: Uuid, precondition: Precondition) -> Result<Committed> {
+        Ok(self.core.execute(author, RevokeToken { id, precondition }).await?.committed)
+    }
+
+    /// Makes a token that takes the place of another, which goes on for a while.
+    pub async fn rotate(
+        &self,
+        author: Author,
+        id: Uuid,
+        rotation: Rotation,
+        precondition: Precondition,
+    ) -> Result<Done<NewToken>> {
+        let secret = Secret::generate(SecretKind::ApiToken)?;
+        let command = RotateToken { id, new_id: Uuid::now_v7(), secret, rotation, precondition };
+        self.core.execute(author, command).await
+    }
+}
+
+/// Writes down which tokens were used since the last time, and when.
+pub async fn note_uses(core: &Core, replica: &Replica) -> Result<()> {
+    let used = replica.take_token_uses();
+    if used.is_empty() { Ok(()) } else { Ok(credentials::mark_used(core.store(), &used).await?) }
 }
 
 #[derive(Clone)]
 struct CreateToken {
     id: Uuid,
-    token: Token,
+    secret: Secret,
     input: TokenInput,
 }
 
 impl Command for CreateToken {
-    type Output = Token;
+    type Output = NewToken;
 
-    async fn apply(&self, tx: &mut Tx, author: &Author) -> Result<Token> {
+    async fn apply(&self, tx: &mut Tx, author: &Author) -> Result<NewToken> {
         let input = &self.input;
         check(violations(input, tx.now()))?;
         if let Some(user_id) = input.user_id {
             tx.share_user(user_id).await?;
             users::find(tx.conn(), user_id).await?.ok_or(ServiceError::NotFound(Thing::User))?;
         }
-        let text = self.token.reveal();
-        let record = TokenRecord {
-            id: self.id,
-            name: input.name.clone(),
-            hash: hash(text),
-            last_four: text[text.len() - 4..].to_owned(),
-            grant: input.grant,
-            user_id: input.user_id,
-            created_by: author.actor.clone(),
-            created_at: tx.now(),
-            expires_at: input.expires_at,
-            revoked_at: None,
-            revision: 0,
+        insert(tx, author, self.id, &self.secret, input).await
+    }
+
+    fn stamp(output: &mut Self::Output, revision: i64) {
+        output.record.revision = revision;
+    }
+}
+
+async fn insert(tx: &mut Tx, author: &Author, id: Uuid, secret: &Secret, input: &TokenInput) -> Result<NewToken> {
+    let record = TokenRecord {
+        id,
+        name: input.name.clone(),
+        hash: hash(secret.reveal()),
+        last_four: secret.last_four().to_owned(),
+        grant: input.grant,
+        user_id: input.user_id,
+        created_by: author.actor.clone(),
+        created_at: tx.now(),
+        expires_at: input.expires_at,
+        revoked_at: None,
+        last_used_at: None,
+        revision: 0,
+    };
+    credentials::insert(tx, &record).await?;
+    credentials::set_label(tx, &actor_of(id), &input.name).await?;
+    Ok(NewToken { secret: secret.clone(), record })
+}
+
+/// A token that was not revoked, with its user held to the end of the transaction.
+async fn claim(tx: &mut Tx, id: Uuid, precondition: &Precondition) -> Result<TokenRecord> {
+    let user_id = credentials::find(tx.conn(), id).await?.and_then(|token| token.user_id);
+    if let Some(user_id) = user_id {
+        // The order of locks: users come first, and whoever deletes one deletes their tokens.
+        tx.share_user(user_id).await?;
+    }
+    let token = credentials::find(tx.conn(), id).await?.filter(|token| token.revoked_at.is_none());
+    precondition.check(tx, token.as_ref().map(|token| token.revision)).await?;
+    token.ok_or(ServiceError::NotFound(Thing::ApiToken))
+}
+
+#[derive(Clone)]
+struct RevokeToken {
+    id: Uuid,
+    precondition: Precondition,
+}
+
+impl Command for RevokeToken {
+    type Output = ();
+
+    async fn apply(&self, tx: &mut Tx, _: &Author) -> Result<()> {
+        let before = claim(tx, self.id, &self.precondition).await?;
+        let after = TokenRecord { revoked_at: Some(tx.now()), ..before.clone() };
+        Ok(credentials::update(tx, Action::Revoked, &before, &after).await?)
+    }
+}
+
+#[derive(Clone)]
+struct RotateToken {
+    id: Uuid,
+    new_id: Uuid,
+    secret: Secret,
+    rotation: Rotation,
+    precondition: Precondition,
+}
+
+impl Command for RotateToken {
+    type Output = NewToken;
+
+    async fn apply(&self, tx: &mut Tx, author: &Author) -> Result<NewToken> {
+        let before = claim(tx, self.id, &self.precondition).await?;
+        let now = tx.now();
+        if !before.is_live(now) {
+            return Err(Conflict::TokenExpired.into());
+        }
+        let overlap = i64::try_from(self.rotation.overlap.as_micros()).unwrap_or(i64::MAX);
+        let end = now.plus_micros(overlap);
+        let end = before.expires_at.map_or(end, |own| own.min(end));
+        let life = before.expires_at.map(|end| end.as_micros() - before.created_at.as_micros());
+        let input = TokenInput {
+            name: before.name.clone(),
+            grant: before.grant,
+            user_id: before.user_id,
+            expires_at: self.rotation.expires_at.or_else(|| life.map(|life| now.plus_micros(life))),
         };
-        credentials::insert(tx, &record).await?;
-        credentials::set_label(tx, &actor_of(self.id), &input.name).await?;
-        Ok(self.token.clone())
+        check(violations(&input, now))?;
+        let after = TokenRecord { expires_at: Some(end), ..before.clone() };
+        if after != before {
+            credentials::update(tx, Action::Updated, &before, &after).await?;
+        }
+        insert(tx, author, self.new_id, &self.secret, &input).await
+    }
+
+    fn stamp(output: &mut Self::Output, revision: i64) {
+        output.record.revision = revision;
     }
 }
 
@@ -151,35 +246,4 @@ fn violations(input: &TokenInput, now: Instant) -> Vec<Violation> {
         found.push(Violation::new("/expires_at", "not_in_future", "must lie in the future, or be left out"));
     }
     found
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_token_is_well_formed_and_any_changed_letter_is_noticed() {
-        let token = Token::generate().unwrap();
-        let text = token.reveal();
-        assert_eq!(text.len(), 52);
-        assert!(Token::is_well_formed(text));
-        assert_ne!(Token::generate().unwrap(), token);
-        for place in 4..text.len() {
-            let mut changed = text.to_owned().into_bytes();
-            changed[place] = if changed[place] == b'A' { b'B' } else { b'A' };
-            assert!(!Token::is_well_formed(std::str::from_utf8(&changed).unwrap()), "{place}");
-        }
-    }
-
-    #[test]
-    fn what_is_no_token_is_told_at_once() {
-        for text in ["", "flg_", "flg_short", "x", &"a".repeat(52), &format!("flg_{}", "é".repeat(24))] {
-            assert!(!Token::is_well_formed(text), "{text}");
-        }
-    }
-
-    #[test]
-    fn a_token_does_not_print_itself() {
-        assert_eq!(format!("{:?}", Token("flg_secret".to_owned())), "Token(…)");
-    }
 }

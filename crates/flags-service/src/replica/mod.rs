@@ -8,6 +8,7 @@ mod interner;
 mod override_index;
 mod ring;
 mod since;
+mod tokens;
 mod user_cache;
 mod view;
 
@@ -26,8 +27,9 @@ use flags_store::{
 use parking_lot::RwLock;
 use rustc_hash::FxHashMap;
 use tokio::{sync::watch, time::timeout};
+use uuid::Uuid;
 
-use self::{override_index::OverrideIndex, ring::Ring};
+use self::{override_index::OverrideIndex, ring::Ring, tokens::TokenIndex};
 pub use self::{
     override_index::OverrideRef,
     ring::{Effect, RecentChange, RecentCommit},
@@ -63,7 +65,7 @@ struct State {
     /// The instants at which flags' schedules may change what they give, past and to come.
     instants: BTreeMap<Instant, BTreeSet<FlagName>>,
     overrides: OverrideIndex,
-    tokens: FxHashMap<[u8; 32], TokenRecord>,
+    tokens: TokenIndex,
     recent: Ring,
 }
 
@@ -124,7 +126,7 @@ impl From<Loaded> for State {
             instants: BTreeMap::new(),
             flags: loaded.flags,
             overrides: loaded.overrides,
-            tokens: loaded.tokens.into_iter().map(|token| (token.hash, token)).collect(),
+            tokens: loaded.tokens.into_iter().collect(),
             recent: loaded.recent,
         };
         for flag in state.flags.iter() {
@@ -201,6 +203,11 @@ impl Replica {
         self.age() >= STALE_AFTER
     }
 
+    /// When tokens were last used here, as far as it was noted since the last call.
+    pub fn take_token_uses(&self) -> Vec<(Uuid, Instant)> {
+        self.state.read().tokens.take_uses()
+    }
+
     /// How many overrides of each unarchived flag are active at `now`.
     pub fn count_active(&self, now: Instant) -> BTreeMap<FlagName, u64> {
         // Very many may end at once, and readers should not wait for all of them.
@@ -249,7 +256,7 @@ impl Replica {
         let mut state = self.state.write();
         state.put_in_force(edit);
         let mut effects = commit.changes.iter().map(|(_, change)| state.take_in(change, &changed)).collect::<Vec<_>>();
-        state.tokens.extend(commit.tokens.into_iter().map(|token| (token.hash, token)));
+        commit.tokens.into_iter().filter(|token| token.revoked_at.is_none()).for_each(|token| state.tokens.set(token));
         state.revision = commit.revision;
         for ((summary, change), effect) in commit.changes.iter().zip(&mut effects) {
             match (change, *effect) {
@@ -321,7 +328,7 @@ impl State {
                 None => Effect::None,
             },
             Change::TokenTouched(id) => {
-                self.tokens.retain(|_, token| token.id != *id);
+                self.tokens.remove(*id);
                 Effect::None
             }
             Change::UserTouched(_) => Effect::User,

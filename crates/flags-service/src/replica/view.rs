@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use flags_domain::FlagState;
+use flags_domain::{FlagState, Instant};
 use flags_store::{credentials::TokenRecord, log::Revision};
 use parking_lot::RwLockReadGuard;
 use uuid::Uuid;
@@ -57,8 +57,13 @@ impl<'r> View<'r> {
         self.0.tokens.get(hash)
     }
 
+    /// Notes that the token with this SHA-256 was used.
+    pub fn note_token_use(&self, hash: &[u8; 32], now: Instant) {
+        self.0.tokens.note_use(hash, now);
+    }
+
     /// The users that tokens act as.
     pub fn token_users(&self) -> Vec<Uuid> {
-        self.0.tokens.values().filter_map(|token| token.user_id).collect()
+        self.0.tokens.users()
     }
 }

@@ -1,0 +1,32 @@
+-- Passwords of those who sign in to the admin UI. Apart from the users, so that nothing that reads users can leak them.
+CREATE TABLE user_passwords (
+    user_id UUID PRIMARY KEY REFERENCES users(id) ON DELETE CASCADE,
+    -- Argon2id in the PHC string format.
+    hash TEXT NOT NULL,
+    set_at TIMESTAMP WITH TIME ZONE NOT NULL
+);
+
+-- Who is signed in. Book-keeping: no row here is in the log.
+CREATE TABLE sessions (
+    id UUID PRIMARY KEY,
+    -- SHA-256 of the cookie's value; the value itself is kept nowhere.
+    token_hash BYTEA NOT NULL CONSTRAINT sessions_hash UNIQUE,
+    user_id UUID NOT NULL REFERENCES users(id) ON DELETE CASCADE,
+    created_at TIMESTAMP WITH TIME ZONE NOT NULL,
+    -- To the minute.
+    last_seen_at TIMESTAMP WITH TIME ZONE NOT NULL,
+    -- Void from this instant on, however much it is used.
+    ends_at TIMESTAMP WITH TIME ZONE NOT NULL
+);
+CREATE INDEX idx_sessions_user ON sessions(user_id);
+CREATE INDEX idx_sessions_ends ON sessions(ends_at);
+CREATE INDEX idx_sessions_last_seen ON sessions(last_seen_at);
+
+-- Failed attempts to sign in, by account, address, and both: the next one has to wait the longer, the more there were.
+CREATE TABLE sign_in_attempts (
+    -- SHA-256 of whom or what it counts for: no e-mail and no address stands here.
+    subject BYTEA PRIMARY KEY,
+    failures INTEGER NOT NULL,
+    last_at TIMESTAMP WITH TIME ZONE NOT NULL
+);
+CREATE INDEX idx_sign_in_attempts_last ON sign_in_attempts(last_at);

@@ -1,0 +1,6 @@
+//! Prints the document of permissions: `just permissions`.
+#![allow(clippy::print_stdout, reason = "that is what it is for")]
+
+fn main() {
+    print!("{}", flags_tests::permissions::Table::read().to_markdown());
+}
