@@ -48,6 +48,11 @@ openapi:
 permissions:
     cargo run --quiet -p flags-tests --example permissions > docs/permissions.md
 
+# Send the API all that its OpenAPI document allows and forbids, as nobody, viewer and admin, for so many seconds
+fuzz-api seconds='120':
+    cargo build --bins
+    scripts/fuzz-api.sh {{ seconds }}
+
 # Break things on purpose and check every promise: all cases, or `just chaos writers --seed 7`
 chaos *args: postgres
     cargo build --release --bins

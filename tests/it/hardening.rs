@@ -4,12 +4,19 @@ use flags_api::{RateLimits, Settings};
 use reqwest::Method;
 use serde_json::json;
 
-use flags_tests::{app::TestApp, database::Kind, on_both_databases};
+use flags_tests::{
+    app::{TestApp, override_at},
+    caller::Caller,
+    database::{Database, Kind},
+    on_both_databases,
+    process::{self, Running},
+};
 
 on_both_databases! {
     every_credential_has_its_own_measure,
     heads_that_are_too_large_are_refused,
     other_origins_read_nothing_unless_they_are_named,
+    neither_log_nor_metrics_hold_a_secret_or_an_email,
 }
 
 async fn every_credential_has_its_own_measure(kind: Kind) {
@@ -43,6 +50,84 @@ async fn every_credential_has_its_own_measure(kind: Kind) {
         .post("/api/auth/login", &json!({"email": "a", "password": "b"}))
         .await
         .expect_problem(429, "rate_limited");
+}
+
+/// Sends a canary through all endpoints, well and badly formed, and looks for it in all that an operator keeps.
+async fn neither_log_nor_metrics_hold_a_secret_or_an_email(kind: Kind) {
+    let database = Database::migrated(kind).await;
+    let folder = tempfile::tempdir().unwrap();
+    let (email, password) = ("canary.mail@example.com", "canary-password-0123456789");
+    let words =
+        ["user", "create", "--database-url", &database.url, "--email", email, "--role", "admin", "--password-stdin"];
+    process::output_with_input("server", &words, password);
+    for format in ["text", "json"] {
+        let log = folder.path().join(format);
+        let server = Running::talkative_server(&database.url, format, &log);
+        let admin = server.caller(&process::admin_token(&database.url));
+        let nobody = Caller::new(&server.base, None);
+        nobody.post("/api/auth/login", &json!({"email": email, "password": "canary-wrong-password"})).await.expect(401);
+        let signed_in =
+            nobody.post("/api/auth/login", &json!({"email": email, "password": password})).await.expect(200);
+        let cookie = signed_in.cookie().to_owned();
+        let browser = nobody.with_cookie(&cookie);
+        let id = signed_in.json()["id"].as_str().unwrap().to_owned();
+        let token = flags_tests::eventually("the server knows the admin's token", async || {
+            let made = admin.post("/api/admin/api-tokens", &json!({"name": "canary-token", "role": "viewer"})).await;
+            (made.status == 201).then(|| made.json()["token"].as_str().unwrap().to_owned())
+        })
+        .await;
+        let wrong = format!("{}A", &token[..token.len() - 1]);
+        let document = admin.get("/openapi.json").await.json();
+        for (path, methods) in document["paths"].as_object().unwrap() {
+            let path = path.replace("{user_id}", &id).replace("{flag_name}", "canary.flag").replace("{id}", &id);
+            for method in methods.as_object().unwrap().keys().filter(|key| *key != "parameters") {
+                let ends = ["/stream", "/logout", "/logout-all"].iter().any(|end| path.ends_with(end));
+                if ends || (method == "delete" && path.ends_with(&id)) {
+                    continue;
+                }
+                let method: Method = method.to_uppercase().parse().unwrap();
+                let query = format!("{path}?search={email}&canary-parameter=canary-value");
+                let body = json!({"email": email, "password": "canary", "reason": "canary-reason", "canary-field": 1});
+                for caller in [
+                    &admin,
+                    &browser,
+                    &Caller::new(&server.base, Some(&token)),
+                    &Caller::new(&server.base, Some(&wrong)),
+                ] {
+                    for path in [&path, &query] {
+                        let headers = [("x-canary", "canary-header"), ("idempotency-key", "canary-key")];
+                        let answer = match method {
+                            Method::GET => caller.send(Method::GET, path, &headers, None).await,
+                            _ => caller.json(method.clone(), path, &headers, &body).await,
+                        };
+                        assert!(answer.status.as_u16() < 500, "{}", answer.text);
+                    }
+                }
+            }
+        }
+        let other = json!({"email": format!("{format}.{email}"), "password": password, "attributes": {"a": "canary-attribute"}});
+        let other =
+            browser.post("/api/admin/users", &other).await.expect(201).json()["id"].as_str().unwrap().to_owned();
+        browser
+            .post("/api/admin/feature-flags", &json!({"name": format!("f.{format}"), "flag_type": "boolean"}))
+            .await
+            .expect(201);
+        let why = json!({"override_value": true, "reason": "canary-reason"});
+        browser.put(&override_at(&other, &format!("f.{format}")), &why).await.expect(201);
+        browser.delete(&format!("/api/admin/users/{other}")).await.expect(204);
+        let metrics = nobody.get("/metrics").await.text;
+        assert!(server.stop().success());
+        let logged = std::fs::read_to_string(&log).unwrap();
+        assert!(logged.contains("request_id") && logged.lines().count() > 100, "it did log");
+        assert!(format != "json" || logged.lines().all(|line| serde_json::from_str::<serde_json::Value>(line).is_ok()));
+        let secrets = [&cookie[cookie.len() - 20..], &token[token.len() - 20..], &wrong[4..24], "$argon2id$"];
+        for (name, text) in [("log", &logged), ("metrics", &metrics)] {
+            for line in text.lines() {
+                let leak = line.to_lowercase().replace("canary.flag", "").contains("canary");
+                assert!(!leak && !secrets.iter().any(|secret| line.contains(secret)), "{name}: {line}");
+            }
+        }
+    }
 }
 
 async fn heads_that_are_too_large_are_refused(kind: Kind) {

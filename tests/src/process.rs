@@ -2,7 +2,7 @@
 
 use std::{
     io::{BufRead as _, BufReader, Write as _},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Output, Stdio},
 };
 
@@ -66,13 +66,19 @@ impl Running {
 
     /// The same, at an address of choice.
     pub fn start_at(name: &str, arguments: &[&str], bind: &str) -> Self {
-        let mut child = Command::new(binary(name))
-            .args(arguments)
-            .args(["--bind", bind])
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("the binary starts");
+        Self::spawn(Command::new(binary(name)).args(arguments).args(["--bind", bind]).stderr(Stdio::null()))
+    }
+
+    /// A server on this database that logs all that it can into this file.
+    pub fn talkative_server(url: &str, format: &str, log: &Path) -> Self {
+        let log = std::fs::File::create(log).expect("a file");
+        let arguments = ["--database-url", url, "--log-format", format, "--bind", "127.0.0.1:0"];
+        Self::spawn(Command::new(binary("server")).args(arguments).env("FLAGS_LOG", "trace").stderr(log))
+    }
+
+    fn spawn(command: &mut Command) -> Self {
+        let name = command.get_program().to_string_lossy().into_owned();
+        let mut child = command.stdout(Stdio::piped()).spawn().expect("the binary starts");
         let mut line = String::new();
         let stdout = child.stdout.as_mut().expect("its standard output");
         BufReader::new(stdout).read_line(&mut line).expect("a line");
