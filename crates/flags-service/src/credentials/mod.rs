@@ -1,3 +1,4 @@
 //! How callers prove who they are.
 
+pub mod jwt;
 pub mod tokens;
