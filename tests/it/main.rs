@@ -7,6 +7,8 @@ mod bulk;
 mod concurrency;
 mod flags;
 mod idempotency;
+mod jwt;
+mod jwt_forgeries;
 mod listener;
 mod log;
 mod me;

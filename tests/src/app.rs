@@ -6,7 +6,10 @@ use flags_api::{App, Settings, StreamLimits, serve};
 use flags_domain::Instant;
 use flags_service::{
     Core, ManualClock,
-    credentials::tokens::{TokenInput, TokenService},
+    credentials::{
+        jwt::{JwtConfig, JwtVerifier},
+        tokens::{TokenInput, TokenService},
+    },
     evaluation::Evaluation,
     feed::{self, Feed},
     overrides::UserFlagOverrideService,
@@ -64,6 +67,15 @@ impl TestApp {
     }
 
     pub async fn start_limited(kind: Kind, show_reasons_to_users: bool, streams: StreamLimits) -> Self {
+        Self::build(kind, show_reasons_to_users, streams, None).await
+    }
+
+    /// One that accepts JWTs as this says.
+    pub async fn start_trusting(kind: Kind, issuer: JwtConfig) -> Self {
+        Self::build(kind, false, StreamLimits::default(), Some(issuer)).await
+    }
+
+    async fn build(kind: Kind, show_reasons_to_users: bool, streams: StreamLimits, issuer: Option<JwtConfig>) -> Self {
         let database = Database::migrated(kind).await;
         let store = database.store().await;
         let clock = Arc::new(ManualClock::new(Instant::parse(BEGINNING).expect("an instant")));
@@ -72,7 +84,11 @@ impl TestApp {
         let core = Core::new(store.clone(), clock.clone()).with_replica(Arc::clone(&replica), Arc::clone(&bell));
         let feed = Feed::new(store, Arc::clone(&replica), bell, clock.clone());
         let feed = tokio::spawn(feed.run());
-        let settings = Settings { show_reasons_to_users, metrics_with_api: true, workers: 1, streams };
+        let jwt = match issuer {
+            None => None,
+            Some(issuer) => Some(Arc::new(JwtVerifier::start(issuer, clock.clone()).await.expect("a verifier"))),
+        };
+        let settings = Settings { show_reasons_to_users, metrics_with_api: true, workers: 1, streams, jwt };
         let app = App::new(&core, &replica, None, settings);
         let shown = app.clone();
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
@@ -94,6 +110,11 @@ impl TestApp {
     /// agrees that its instant has come.
     pub fn clock_to_the_past(&self) {
         self.clock.set(Instant::parse("2020-01-01T00:00:00Z").expect("an instant"));
+    }
+
+    /// A caller who shows this.
+    pub fn bearer(&self, text: &str) -> Caller {
+        Caller::new(&self.base, Some(text))
     }
 
     /// A caller with a token of its own.

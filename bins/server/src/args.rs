@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use flags_domain::Instant;
 use flags_store::{DatabaseUrl, InvalidDatabaseUrl, users::Role};
 
-use crate::failure::Failure;
+use crate::{failure::Failure, jwt_args::JwtArgs};
 
 /// Feature flags with user overrides: the server and its commands.
 #[derive(Debug, Parser)]
@@ -80,6 +80,8 @@ pub(crate) struct RunArgs {
     /// Most streams at once; further ones get 503.
     #[arg(long, env = "FLAGS_MAX_STREAMS", default_value_t = 20_000)]
     pub(crate) max_streams: usize,
+    #[command(flatten)]
+    pub(crate) jwt: JwtArgs,
 }
 
 #[derive(Debug, Subcommand)]

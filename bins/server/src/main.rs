@@ -4,6 +4,7 @@ mod args;
 mod commands;
 mod demo;
 mod failure;
+mod jwt_args;
 mod run;
 
 use std::{

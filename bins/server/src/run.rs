@@ -12,6 +12,7 @@ use std::{
 use flags_api::{App, Settings, StreamLimits, install_metrics, serve, serve_metrics, stop};
 use flags_service::{
     Clock, Core, SystemClock,
+    credentials::jwt::JwtVerifier,
     evaluation::Evaluation,
     feed::{self, Feed},
     replica::Replica,
@@ -97,6 +98,10 @@ async fn prepare(args: &RunArgs) -> Result<Prepared, Failure> {
 async fn build(store: Store, args: &RunArgs) -> Result<(App, JoinHandle<()>), Failure> {
     let metrics = install_metrics().map_err(|error| Failure::new(error.to_string()))?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
+    let jwt = match args.jwt.config()? {
+        None => None,
+        Some(config) => Some(Arc::new(JwtVerifier::start(config, Arc::clone(&clock)).await?)),
+    };
     feed::check_lineage(&store).await?;
     let replica = Arc::new(Replica::new(feed::load(&store).await?));
     let bell = Arc::new(Notify::new());
@@ -109,6 +114,7 @@ async fn build(store: Store, args: &RunArgs) -> Result<(App, JoinHandle<()>), Fa
         metrics_with_api: args.metrics_bind.is_none(),
         streams: StreamLimits { most: args.max_streams, ..StreamLimits::default() },
         workers: args.workers.or_else(|| thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get),
+        jwt,
     };
     let app = App::new(&core, &replica, Some(metrics.clone()), settings);
     let shown = app.clone();

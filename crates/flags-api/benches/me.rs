@@ -80,8 +80,13 @@ async fn service(path: &str) -> (SocketAddr, String) {
         TokenInput { name: "bench".to_owned(), grant: Grant::Role(Role::User), user_id: Some(id), expires_at: None };
     let token = TokenService::new(core.clone()).create(author, input).await.unwrap().output.reveal().to_owned();
     let replica = Arc::new(Replica::new(feed::load(&store).await.unwrap()));
-    let settings =
-        Settings { show_reasons_to_users: false, metrics_with_api: true, workers: 1, streams: StreamLimits::default() };
+    let settings = Settings {
+        show_reasons_to_users: false,
+        metrics_with_api: true,
+        workers: 1,
+        streams: StreamLimits::default(),
+        jwt: None,
+    };
     let app = App::new(&core, &replica, None, settings);
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();

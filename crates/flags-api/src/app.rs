@@ -9,8 +9,8 @@ use actix_web::{
     web::{self, Data},
 };
 use flags_service::{
-    Core, evaluation::Evaluation, flags::FlagService, overrides::UserFlagOverrideService, replica::Replica,
-    schedules::ScheduleService, users::UserService,
+    Core, credentials::jwt::JwtVerifier, evaluation::Evaluation, flags::FlagService,
+    overrides::UserFlagOverrideService, replica::Replica, schedules::ScheduleService, users::UserService,
 };
 use metrics_exporter_prometheus::PrometheusHandle;
 use socket2::SockRef;
@@ -51,6 +51,8 @@ pub struct Settings {
     pub workers: usize,
     /// How streams are bounded.
     pub streams: StreamLimits,
+    /// Verifies JWTs, if those of an issuer are accepted beside API tokens.
+    pub jwt: Option<Arc<JwtVerifier>>,
 }
 
 /// What handlers use.

@@ -9,9 +9,13 @@ use actix_web::{
     web::Data,
 };
 
-use flags_service::credentials::tokens::Token;
+use flags_domain::Instant;
+use flags_service::credentials::{
+    jwt::{JwtRefused, JwtVerifier, NamedUser, VerifiedJwt, looks_like_jwt},
+    tokens::Token,
+};
 
-use super::Principal;
+use super::{Credential, Principal};
 use crate::{app::App, extract::wait_for_min_revision, problem::Problem};
 
 /// Who calls, or why that cannot be said: in the request's extensions, for the extractors.
@@ -33,12 +37,37 @@ pub(crate) async fn authenticate(
 }
 
 /// The caller, as of the revision that the request wants to be answered from: what was waited for may concern the caller.
-async fn identify(app: &App, request: &ServiceRequest, token: &str) -> Result<Principal, Problem> {
-    if !Token::is_well_formed(token) {
+async fn identify(app: &App, request: &ServiceRequest, text: &str) -> Result<Principal, Problem> {
+    let up_to_date = wait_for_min_revision(request.headers(), app.evaluation.replica());
+    let credential = if Token::is_well_formed(text) {
+        up_to_date.await?;
+        Credential::of_token(text)
+    } else if let Some(verifier) = app.settings.jwt.as_ref().filter(|_| looks_like_jwt(text)) {
+        let verified = verify(verifier, text, app.evaluation.now()).await?;
+        up_to_date.await?;
+        let user_id = match &verified.user {
+            NamedUser::Id(id) => Some(*id),
+            NamedUser::Email(email) => app.evaluation.user_by_email(email).await?.map(|user| user.id),
+        };
+        Credential::of_jwt(&verified, user_id.ok_or_else(Problem::unauthorized)?)
+    } else {
         return Err(Problem::unauthorized());
-    }
-    wait_for_min_revision(request.headers(), app.evaluation.replica()).await?;
-    Principal::of_token(&app.evaluation, token, app.evaluation.now()).await
+    };
+    Principal::of(&app.evaluation, credential, app.evaluation.now()).await
+}
+
+/// What a JWT says. Why one is refused is for the log alone.
+async fn verify(verifier: &JwtVerifier, text: &str, now: Instant) -> Result<VerifiedJwt, Problem> {
+    verifier.verify(text, now).await.map_err(|refused| {
+        tracing::debug!(why = %refused, "a JWT is refused");
+        match refused {
+            JwtRefused::KeysUnavailable => {
+                let detail = "the keys of the issuer of JWTs cannot be fetched; try again";
+                Problem::unavailable("issuer_unavailable", detail, "5")
+            }
+            _ => Problem::unauthorized(),
+        }
+    })
 }
 
 /// Whether the caller's credential is valid.

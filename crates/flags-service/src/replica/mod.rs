@@ -27,6 +27,7 @@ use parking_lot::RwLock;
 use rustc_hash::FxHashMap;
 use tokio::{sync::watch, time::timeout};
 
+pub(crate) use self::user_cache::email_key;
 use self::{override_index::OverrideIndex, ring::Ring};
 pub use self::{
     override_index::OverrideRef,
