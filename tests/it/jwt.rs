@@ -68,7 +68,7 @@ async fn tokens_of_each_algorithm_are_their_users(kind: Kind) {
         let header = json!({"alg": algorithm, "kid": name, "typ": "at+jwt"});
         let caller = app.bearer(&sign(&key(name), algorithm, header, claims(&ann)));
         caller.get("/api/flags/me").await.expect(200);
-        let flag = format!("by-{name}");
+        let flag = format!("by_{}", name.replace('-', "_"));
         caller.post("/api/admin/feature-flags", &json!({"name": flag, "flag_type": "boolean"})).await.expect(201);
         let put = caller
             .put(&format!("/api/admin/users/{ann}/flag-overrides/{flag}"), &json!({"override_value": true}))

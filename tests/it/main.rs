@@ -9,6 +9,7 @@ mod flags;
 mod idempotency;
 mod jwt;
 mod jwt_forgeries;
+mod jwt_keys;
 mod listener;
 mod log;
 mod me;
