@@ -172,7 +172,6 @@ async fn tokens_of_nobody_are_refused(kind: Kind) {
 }
 
 async fn streams_end_with_the_token_and_with_the_user(kind: Kind) {
-    // Heartbeats are far away: what ends these streams is the end itself.
     let (app, _kept) = start(kind, |config| config).await;
     let (ann, _) = app.user("ann").await;
     let (ben, _) = app.user("ben").await;

@@ -1,6 +1,6 @@
 //! The application in this process, on a real database, with a clock that stands where the test puts it.
 
-use std::{net::TcpListener, sync::Arc};
+use std::{net::TcpListener, sync::Arc, time::Duration};
 
 use flags_api::{App, Settings, StreamLimits, serve};
 use flags_domain::Instant;
@@ -70,9 +70,10 @@ impl TestApp {
         Self::build(kind, show_reasons_to_users, streams, None).await
     }
 
-    /// One that accepts JWTs as this says.
+    /// One that accepts JWTs as this says, and whose streams do not beat: what ends them is the end itself.
     pub async fn start_trusting(kind: Kind, issuer: JwtConfig) -> Self {
-        Self::build(kind, false, StreamLimits::default(), Some(issuer)).await
+        let silent = StreamLimits { heartbeat: Duration::from_secs(3_600), ..StreamLimits::default() };
+        Self::build(kind, false, silent, Some(issuer)).await
     }
 
     async fn build(kind: Kind, show_reasons_to_users: bool, streams: StreamLimits, issuer: Option<JwtConfig>) -> Self {
