@@ -1,12 +1,15 @@
 //! The application in this process, on a real database, with a clock that stands where the test puts it.
 
-use std::{net::TcpListener, sync::Arc};
+use std::{net::TcpListener, sync::Arc, time::Duration};
 
 use flags_api::{App, Settings, StreamLimits, serve};
 use flags_domain::Instant;
 use flags_service::{
     Core, ManualClock,
-    credentials::tokens::{TokenInput, TokenService},
+    credentials::{
+        jwt::{JwtConfig, JwtVerifier},
+        tokens::{TokenInput, TokenService},
+    },
     evaluation::Evaluation,
     feed::{self, Feed},
     overrides::UserFlagOverrideService,
@@ -70,8 +73,18 @@ impl TestApp {
         Self::start_set(kind, Settings { show_reasons_to_users, streams, ..Settings::default() }).await
     }
 
+    /// One that accepts JWTs as this says, and whose streams do not beat: what ends them is the end itself.
+    pub async fn start_trusting(kind: Kind, issuer: JwtConfig) -> Self {
+        let streams = StreamLimits { heartbeat: Duration::from_secs(3_600), ..StreamLimits::default() };
+        Self::build(kind, Settings { streams, ..Settings::default() }, Some(issuer)).await
+    }
+
     /// With these settings, but for the number of threads.
     pub async fn start_set(kind: Kind, settings: Settings) -> Self {
+        Self::build(kind, settings, None).await
+    }
+
+    async fn build(kind: Kind, settings: Settings, issuer: Option<JwtConfig>) -> Self {
         let database = Database::migrated(kind).await;
         let store = database.store().await;
         let clock = Arc::new(ManualClock::new(Instant::parse(BEGINNING).expect("an instant")));
@@ -80,7 +93,11 @@ impl TestApp {
         let core = Core::new(store.clone(), clock.clone()).with_replica(Arc::clone(&replica), Arc::clone(&bell));
         let feed = Feed::new(store, Arc::clone(&replica), bell, clock.clone());
         let feed = tokio::spawn(feed.run());
-        let settings = Settings { metrics_with_api: true, workers: 1, ..settings };
+        let jwt = match issuer {
+            None => None,
+            Some(issuer) => Some(Arc::new(JwtVerifier::start(issuer, clock.clone()).await.expect("a verifier"))),
+        };
+        let settings = Settings { metrics_with_api: true, workers: 1, jwt, ..settings };
         let app = App::new(&core, &replica, None, settings);
         let shown = app.clone();
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
@@ -107,6 +124,11 @@ impl TestApp {
     /// agrees that its instant has come.
     pub fn clock_to_the_past(&self) {
         self.clock.set(Instant::parse("2020-01-01T00:00:00Z").expect("an instant"));
+    }
+
+    /// A caller who shows this.
+    pub fn bearer(&self, text: &str) -> Caller {
+        Caller::new(&self.base, Some(text))
     }
 
     /// A caller with a token of its own.

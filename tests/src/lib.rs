@@ -7,6 +7,7 @@ pub mod caller;
 pub mod cluster;
 pub mod database;
 pub mod events;
+pub mod issuer;
 pub mod permissions;
 pub mod process;
 pub mod proxy;

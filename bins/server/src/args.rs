@@ -8,7 +8,7 @@ use flags_domain::Instant;
 use flags_service::startup::{self, LogFormat, SecretOption};
 use flags_store::{DatabaseUrl, users::Role};
 
-use crate::failure::Failure;
+use crate::{failure::Failure, jwt_args::JwtArgs};
 
 /// Feature flags with user overrides: the server and its commands.
 #[derive(Debug, Parser)]
@@ -26,7 +26,7 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Serve (also what happens without a command).
-    Run(RunArgs),
+    Run(Box<RunArgs>),
     /// Apply the migrations that are missing.
     Migrate(Database),
     /// Fill an empty database with demo data and print demo tokens and curl lines.
@@ -89,6 +89,8 @@ pub(crate) struct RunArgs {
     /// Most streams at once; further ones get 503.
     #[arg(long, env = "FLAGS_MAX_STREAMS", default_value_t = 20_000)]
     pub(crate) max_streams: usize,
+    #[command(flatten)]
+    pub(crate) jwt: JwtArgs,
     #[command(flatten)]
     pub(crate) access: AccessArgs,
 }

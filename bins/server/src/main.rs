@@ -4,6 +4,7 @@ mod args;
 mod commands;
 mod demo;
 mod failure;
+mod jwt_args;
 mod run;
 
 use std::{io::Write as _, process::ExitCode, time::Duration};
@@ -44,7 +45,7 @@ fn report(failure: &Failure) -> ExitCode {
 async fn carry_out(cli: Cli) -> Result<(), Failure> {
     match cli.command {
         None => run::run(cli.run).await,
-        Some(Command::Run(args)) => run::run(args).await,
+        Some(Command::Run(args)) => run::run(*args).await,
         Some(Command::Migrate(database)) => commands::migrate(&database.url()?).await,
         Some(Command::Demo { database, bind }) => demo::demo(&database.url()?, bind).await,
         Some(Command::NewEpoch(database)) => commands::new_epoch(&database.url()?).await,

@@ -12,7 +12,7 @@ use std::{
 use flags_api::{App, RateLimits, Settings, StreamLimits, install_metrics, serve, serve_metrics, stop};
 use flags_service::{
     Clock, Core, SystemClock,
-    credentials::{sessions::Lifetimes, tokens},
+    credentials::{jwt::JwtVerifier, sessions::Lifetimes, tokens},
     evaluation::Evaluation,
     feed::{self, Feed},
     replica::Replica,
@@ -101,6 +101,10 @@ async fn prepare(args: &RunArgs) -> Result<Prepared, Failure> {
 async fn build(store: Store, args: &RunArgs) -> Result<(App, JoinHandle<()>), Failure> {
     let metrics = install_metrics().map_err(|error| Failure::new(error.to_string()))?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
+    let jwt = match args.jwt.config()? {
+        None => None,
+        Some(config) => Some(Arc::new(JwtVerifier::start(config, Arc::clone(&clock)).await?)),
+    };
     feed::check_lineage(&store).await?;
     let replica = Arc::new(Replica::new(feed::load(&store).await?));
     let bell = Arc::new(Notify::new());
@@ -122,6 +126,7 @@ async fn build(store: Store, args: &RunArgs) -> Result<(App, JoinHandle<()>), Fa
         public_url: args.access.public_url.clone(),
         cors_origins: args.access.cors_origins.clone(),
         workers: args.workers.or_else(|| thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get),
+        jwt,
     };
     let app = App::new(&core, &replica, Some(metrics.clone()), settings);
     let shown = app.clone();

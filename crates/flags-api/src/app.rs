@@ -11,6 +11,7 @@ use actix_web::{
 use flags_service::{
     Core,
     credentials::{
+        jwt::JwtVerifier,
         sessions::{Lifetimes, SessionService},
         tokens::TokenService,
     },
@@ -71,6 +72,8 @@ pub struct Settings {
     pub cors_origins: Vec<String>,
     /// How streams are bounded.
     pub streams: StreamLimits,
+    /// Verifies JWTs, if those of an issuer are accepted beside API tokens.
+    pub jwt: Option<Arc<JwtVerifier>>,
 }
 
 /// What handlers use.

@@ -13,7 +13,7 @@ use uuid::Uuid;
 use crate::{
     core::Core,
     error::{Result, ServiceError, Thing},
-    replica::{KnownUser, OverrideRef, Replica, View},
+    replica::{KnownUser, OverrideRef, Replica, View, email_key},
 };
 
 /// What a user gets of one flag.
@@ -104,19 +104,36 @@ impl Evaluation {
         }
         let ticket = cache.ticket(id);
         let found = self.core.read(async |conn| users::find(conn, id).await).await;
-        let found = found.map_err(|error| {
-            // At most one line a second: every stream and request may come here at once.
-            let second = self.core.now().as_micros() / 1_000_000;
-            if self.warned_at.swap(second, Ordering::Relaxed) != second {
-                tracing::warn!(%error, "users cannot be looked up");
-            }
-            ServiceError::ContextUnavailable
-        })?;
+        let found = found.map_err(|error| self.unavailable(&error))?;
         let user = found.map(|record| Arc::new(KnownUser::from(record)));
         if let Some(user) = &user {
             cache.fill(ticket, user);
         }
         Ok(user)
+    }
+
+    /// What is known of the user who has this e-mail, in whatever case; from memory if they were seen lately.
+    pub async fn user_by_email(&self, email: &str) -> Result<Option<Arc<KnownUser>>> {
+        let cache = self.replica.users();
+        let key = email_key(email);
+        if let Some(id) = cache.id_of(&key)
+            && let Some(user) = self.user(id).await?.filter(|user| user.email_key == key)
+        {
+            return Ok(Some(user));
+        }
+        let found = self.core.read(async |conn| users::find_by_email(conn, email).await).await;
+        let Some(record) = found.map_err(|error| self.unavailable(&error))? else { return Ok(None) };
+        cache.note_email(key, record.id);
+        self.user(record.id).await
+    }
+
+    fn unavailable(&self, error: &ServiceError) -> ServiceError {
+        // At most one line a second: every stream and request may come here at once.
+        let second = self.core.now().as_micros() / 1_000_000;
+        if self.warned_at.swap(second, Ordering::Relaxed) != second {
+            tracing::warn!(%error, "users cannot be looked up");
+        }
+        ServiceError::ContextUnavailable
     }
 
     /// Brings the users that API tokens act as into memory, as far as they fit, so that their first request needs no

@@ -48,6 +48,12 @@ impl Role {
     pub const fn lower(self, other: Self) -> Self {
         if self.rank() <= other.rank() { self } else { other }
     }
+
+    /// The role that allows no less than either.
+    #[must_use]
+    pub const fn higher(self, other: Self) -> Self {
+        if self.rank() >= other.rank() { self } else { other }
+    }
 }
 
 /// A user as they stand in the database.

@@ -9,7 +9,10 @@ use actix_web::{
     web::Data,
 };
 
-use flags_service::credentials::secret::{Secret, SecretKind, hash};
+use flags_service::credentials::{
+    jwt::{JwtRefused, JwtVerifier, NamedUser, VerifiedJwt, looks_like_jwt},
+    secret::{Secret, SecretKind, hash},
+};
 
 use super::{
     Credential, Principal, client::client_address, cookie::session_secret, same_origin::check_change_by_cookie,
@@ -31,23 +34,53 @@ pub(crate) async fn authenticate(
     next.call(request).await
 }
 
-/// The caller, as of the revision that the request wants to be answered from: what was waited for may concern the caller. A
-/// credential in `Authorization` goes before a cookie.
+/// The caller. A credential in `Authorization` goes before a cookie.
 async fn identify(app: &App, request: &ServiceRequest) -> Outcome {
-    let credential = match bearer(request) {
-        Some(text) if Secret::is_well_formed(SecretKind::ApiToken, text) => {
-            Credential::Token { hash: hash(text), user_id: None }
-        }
-        Some(_) => return Err(Some(Problem::unauthorized())),
-        None if request.headers().contains_key(AUTHORIZATION) => return Err(Some(Problem::unauthorized())),
-        None => {
-            let Some(secret) = session_secret(request.request()) else { return Err(None) };
-            check_change_by_cookie(request.request(), &app.settings).map_err(Some)?;
-            Credential::Session { hash: secret, user_id: None }
-        }
+    let credential = if request.headers().contains_key(AUTHORIZATION) {
+        let text = bearer(request).ok_or_else(|| Some(Problem::unauthorized()))?;
+        of_authorization(app, request, text).await.map_err(Some)?
+    } else {
+        let Some(hash) = session_secret(request.request()) else { return Err(None) };
+        check_change_by_cookie(request.request(), &app.settings).map_err(Some)?;
+        up_to_date(app, request).await.map_err(Some)?;
+        Credential::Session { hash, user_id: None }
     };
-    wait_for_min_revision(request.headers(), app.evaluation.replica()).await.map_err(Some)?;
     Principal::of(app, credential, true).await.map_err(Some)
+}
+
+/// The credential in `Authorization`. Whom it names is looked up as of the revision that the request wants to be answered
+/// from: what was waited for may concern the caller.
+async fn of_authorization(app: &App, request: &ServiceRequest, text: &str) -> Result<Credential, Problem> {
+    if Secret::is_well_formed(SecretKind::ApiToken, text) {
+        up_to_date(app, request).await?;
+        return Ok(Credential::Token { hash: hash(text), user_id: None });
+    }
+    let verifier = app.settings.jwt.as_ref().filter(|_| looks_like_jwt(text)).ok_or_else(Problem::unauthorized)?;
+    let verified = verify(verifier, text, app).await?;
+    up_to_date(app, request).await?;
+    let user_id = match &verified.user {
+        NamedUser::Id(id) => Some(*id),
+        NamedUser::Email(email) => app.evaluation.user_by_email(email).await?.map(|user| user.id),
+    };
+    Ok(Credential::of_jwt(&verified, user_id.ok_or_else(Problem::unauthorized)?))
+}
+
+async fn up_to_date(app: &App, request: &ServiceRequest) -> Result<(), Problem> {
+    wait_for_min_revision(request.headers(), app.evaluation.replica()).await
+}
+
+/// What a JWT says. Why one is refused is for the log alone.
+async fn verify(verifier: &JwtVerifier, text: &str, app: &App) -> Result<VerifiedJwt, Problem> {
+    verifier.verify(text, app.evaluation.now()).await.map_err(|refused| {
+        tracing::debug!(why = %refused, "a JWT is refused");
+        match refused {
+            JwtRefused::KeysUnavailable => {
+                let detail = "the keys of the issuer of JWTs cannot be fetched; try again";
+                Problem::unavailable("issuer_unavailable", detail, "5")
+            }
+            _ => Problem::unauthorized(),
+        }
+    })
 }
 
 /// The same, unless the caller sends more than they may: each credential has its own measure, and whoever has none shares

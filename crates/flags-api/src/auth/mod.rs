@@ -3,6 +3,7 @@
 mod authenticate;
 mod client;
 mod cookie;
+mod credential;
 mod principal;
 mod require;
 mod same_origin;
@@ -10,7 +11,8 @@ mod same_origin;
 pub(crate) use authenticate::{authenticate, is_known_caller};
 pub(crate) use client::client_address;
 pub(crate) use cookie::{no_session_cookie, session_cookie, session_secret};
-pub(crate) use principal::{Credential, Principal};
+pub(crate) use credential::Credential;
+pub(crate) use principal::Principal;
 pub(crate) use require::{
     FollowChanges, FollowOwnFlags, Follows, KnowSelf, ManageFlags, ManageOverrides, ManageSchedules, ManageTokens,
     ManageUsers, OwnFlags, OwnSession, ReadFlags, ReadOverrides, ReadSchedules, ReadTokens, ReadUsers, Require,

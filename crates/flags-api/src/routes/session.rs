@@ -63,6 +63,7 @@ impl Body for ChangePassword {}
 #[serde(rename_all = "snake_case")]
 pub(crate) enum CredentialKind {
     ApiToken,
+    Jwt,
     Session,
 }
 
@@ -109,6 +110,7 @@ impl Me {
             scope: principal.role.is_none().then_some(Scope::Evaluate),
             credential: match principal.credential {
                 Credential::Token { .. } => CredentialKind::ApiToken,
+                Credential::Jwt { .. } => CredentialKind::Jwt,
                 Credential::Session { .. } => CredentialKind::Session,
             },
             expires_at: principal.expires_at,

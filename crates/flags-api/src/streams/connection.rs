@@ -249,9 +249,11 @@ impl Connection {
         self.wait(tokio::time::sleep(again), None).await;
     }
 
-    /// Waits until something is due, `woken` is over or the instant `until` has come.
+    /// Waits until something is due, `woken` is over, the instant `until` has come or the credential ends.
     pub(super) async fn wait(&mut self, woken: impl Future<Output = ()>, until: Option<Instant>) {
         let evaluation = &self.app.evaluation;
+        let end = self.credential.ends_at(&evaluation.replica().read());
+        let until = until.into_iter().chain(end).min();
         let moved = async {
             match until {
                 Some(until) => evaluation.wait_until(until).await,

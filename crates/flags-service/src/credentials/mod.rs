@@ -1,5 +1,6 @@
 //! How callers prove who they are.
 
+pub mod jwt;
 pub mod passwords;
 pub mod secret;
 pub mod sessions;

@@ -29,6 +29,7 @@ use rustc_hash::FxHashMap;
 use tokio::{sync::watch, time::timeout};
 use uuid::Uuid;
 
+pub(crate) use self::user_cache::email_key;
 use self::{override_index::OverrideIndex, ring::Ring, tokens::TokenIndex};
 pub use self::{
     override_index::OverrideRef,

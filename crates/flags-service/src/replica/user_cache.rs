@@ -11,6 +11,8 @@ use uuid::Uuid;
 
 /// Most users held.
 const CAPACITY: usize = 1_000_000;
+/// Most e-mails whose users are held: only issuers that name users by them need any.
+const EMAIL_CAPACITY: usize = 100_000;
 /// Users share this many counters of changes.
 const SHARDS: usize = 64;
 
@@ -23,15 +25,22 @@ pub struct KnownUser {
     pub role: Role,
     /// An inactive user is nobody.
     pub active: bool,
+    /// Their e-mail without regard to case.
+    pub email_key: Box<str>,
     /// Who flags are evaluated for.
     pub context: EvaluationContext,
+}
+
+/// An e-mail without regard to case, as the database compares them.
+pub(crate) fn email_key(email: &str) -> Box<str> {
+    email.to_lowercase().into()
 }
 
 impl From<UserRecord> for KnownUser {
     fn from(user: UserRecord) -> Self {
         let context =
             EvaluationContext::user(user.id, &user.email, user.role.as_str(), user.created_at, user.attributes);
-        Self { id: user.id, role: user.role, active: user.active, context }
+        Self { id: user.id, role: user.role, active: user.active, email_key: email_key(&user.email), context }
     }
 }
 
@@ -42,6 +51,8 @@ impl From<UserRecord> for KnownUser {
 #[derive(Debug)]
 pub struct UserCache {
     users: Cache<Uuid, Arc<KnownUser>>,
+    /// Who had an e-mail when that was last looked up. Nobody empties it: whoever reads it compares with what the user has.
+    by_email: Cache<Box<str>, Uuid>,
     changes: [Mutex<u64>; SHARDS],
 }
 
@@ -51,7 +62,11 @@ pub struct Ticket(u64);
 
 impl Default for UserCache {
     fn default() -> Self {
-        Self { users: Cache::new(CAPACITY), changes: std::array::from_fn(|_| Mutex::new(0)) }
+        Self {
+            users: Cache::new(CAPACITY),
+            by_email: Cache::new(EMAIL_CAPACITY),
+            changes: std::array::from_fn(|_| Mutex::new(0)),
+        }
     }
 }
 
@@ -72,6 +87,16 @@ impl UserCache {
         if *changes == ticket.0 {
             self.users.insert(user.id, Arc::clone(user));
         }
+    }
+
+    /// Who had this e-mail when that was last looked up; they may have another one by now.
+    pub(crate) fn id_of(&self, email_key: &str) -> Option<Uuid> {
+        self.by_email.get(email_key)
+    }
+
+    /// Notes who has an e-mail.
+    pub(crate) fn note_email(&self, email_key: Box<str>, id: Uuid) {
+        self.by_email.insert(email_key, id);
     }
 
     /// Drops a user whom the log names.
@@ -104,7 +129,7 @@ mod tests {
     fn user(id: u128) -> Arc<KnownUser> {
         let id = Uuid::from_u128(id);
         let context = EvaluationContext::user(id, "a@b.c", "user", Instant::from_micros(0), Map::new());
-        Arc::new(KnownUser { id, role: Role::User, active: true, context })
+        Arc::new(KnownUser { id, role: Role::User, active: true, email_key: email_key("a@b.c"), context })
     }
 
     #[test]
