@@ -16,6 +16,7 @@ use flags_tests::{
 on_both_databases! {
     every_operation_lets_through_whom_the_table_says,
     credentials_that_are_not_valid_are_nobodys,
+    nobody_becomes_somebody_else_by_naming_them,
     a_token_is_never_more_than_its_user,
     every_answer_carries_its_headers,
 }
@@ -134,6 +135,47 @@ async fn credentials_that_are_not_valid_are_nobodys(kind: Kind) {
     {
         let answer = app.nobody.send(Method::GET, "/api/flags/me", &[("authorization", value)], None).await;
         answer.expect_problem(401, "unauthorized");
+    }
+}
+
+async fn nobody_becomes_somebody_else_by_naming_them(kind: Kind) {
+    let app = TestApp::start(kind).await;
+    let (ann, ann_calls) = app.user("ann").await;
+    let (ben, _) = app.user("ben").await;
+    app.boolean_flag("f").await;
+    app.admin
+        .put(&format!("/api/admin/users/{ben}/flag-overrides/f"), &json!({"override_value": true}))
+        .await
+        .expect(201);
+    for header in ["x-user-id", "x-forwarded-user", "x-remote-user", "user-id", "targeting-key", "remote-user"] {
+        let mine = ann_calls.send(Method::GET, "/api/flags/me", &[(header, &ben)], None).await.expect(200).json();
+        assert_eq!((&mine["user_id"], &mine["flags"]["f"]["value"]), (&json!(ann), &json!(false)), "{header}");
+    }
+    for parameter in ["user_id", "userId", "targetingKey", "as"] {
+        let answer = ann_calls.get(&format!("/api/flags/me?{parameter}={ben}")).await;
+        answer.expect_violation(&format!("/{parameter}"), "unknown_parameter");
+        let answer = ann_calls.get(&format!("/api/flags/stream?{parameter}={ben}")).await;
+        answer.expect_violation(&format!("/{parameter}"), "unknown_parameter");
+    }
+    for path in ["", "/flag-overrides", "/flag-overrides/f"] {
+        ann_calls.get(&format!("/api/admin/users/{ben}{path}")).await.expect_problem(403, "forbidden");
+        ann_calls.get(&format!("/api/admin/users/{ann}{path}")).await.expect_problem(403, "forbidden");
+    }
+    ann_calls.get(&format!("/api/flags/me/{ben}")).await.expect_problem(404, "flag_not_found");
+    // Fields that are the service's own cannot be given.
+    let user = json!({"email": "x@example.com"});
+    for (field, value) in [
+        ("id", json!(ben)),
+        ("created_by", json!("x")),
+        ("revision", json!(1)),
+        ("created_at", json!("2030-01-01T00:00:00Z")),
+    ] {
+        let mut body = user.clone();
+        body[field] = value.clone();
+        app.admin.post("/api/admin/users", &body).await.expect_violation(&format!("/{field}"), "unknown_field");
+        let patch = Value::Object([(field.to_owned(), value)].into_iter().collect());
+        let answer = app.admin.patch(&format!("/api/admin/users/{ann}"), &patch).await;
+        answer.expect_violation(&format!("/{field}"), "unknown_field");
     }
 }
 

@@ -3,11 +3,12 @@
 use serde_json::json;
 
 use flags_tests::{
-    app::override_at,
+    app::{PASSWORD, override_at},
+    caller::Caller,
     cluster::Cluster,
     database::create,
     eventually,
-    process::{Running, admin_token, output_of, signal, user_token, user_with_token},
+    process::{Running, admin_token, output_of, output_with_input, signal, user_token, user_with_token},
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -21,7 +22,12 @@ async fn evaluation_goes_on_while_postgres_is_paused_or_gone() {
     eventually("the token is known", async || (admin.get("/api/admin/users").await.status == 200).then_some(())).await;
     admin.post("/api/admin/feature-flags", &json!({"name": "f", "flag_type": "boolean"})).await.expect(201);
     admin.put(&override_at(&id, "f"), &json!({"override_value": true})).await.expect(201);
+    let words = ["user", "set-password", "--database-url", &url, "--email", "ann@example.com", "--password-stdin"];
+    output_with_input("server", &words, PASSWORD);
+    let browser = Caller::new(&server.base, None).sign_in("ann@example.com", PASSWORD).await;
     let outage = async |what: &str| {
+        let signed_in = browser.get("/api/flags/me").await.expect(200).json();
+        assert_eq!(signed_in["flags"]["f"]["value"], true, "{what}: who was signed in stays so");
         let mine = ann.get("/api/flags/me").await.expect(200).json();
         assert_eq!(mine["flags"]["f"]["value"], true, "{what}");
         let write = admin.put(&override_at(&id, "f"), &json!({"override_value": false})).await;
@@ -57,6 +63,7 @@ async fn evaluation_goes_on_while_postgres_is_paused_or_gone() {
     outage("gone").await;
     cluster.launch(&[]);
     recovered(false).await;
+    browser.get("/api/auth/me").await.expect(200);
     assert_eq!(server.stop().code(), Some(0));
 }
 
