@@ -103,13 +103,21 @@ impl FromStr for LogFormat {
 }
 
 /// What would log the parameters of queries, or requests with their headers, if it were asked for details.
-const NEVER_IN_DETAIL: [&str; 7] =
-    ["tokio_postgres", "postgres", "diesel", "actix_http", "actix_web", "hyper", "hyper_util"];
+const NEVER_IN_DETAIL: [&str; 7] = [
+    "tokio_postgres=warn",
+    "postgres=warn",
+    "diesel=warn",
+    "actix_web=warn",
+    "hyper=warn",
+    "hyper_util=warn",
+    // It calls bytes that are no HTTP an error of the server's; anybody could fill the log with them.
+    "actix_http=off",
+];
 
 /// Begins to log to standard error, what `FLAGS_LOG` asks for or else `default`. Once per process.
 pub fn start_logging(format: LogFormat, default: &str) {
     let asked_for = EnvFilter::try_from_env("FLAGS_LOG").unwrap_or_else(|_| EnvFilter::new(default));
-    let silenced = NEVER_IN_DETAIL.iter().filter_map(|target| format!("{target}=warn").parse().ok());
+    let silenced = NEVER_IN_DETAIL.iter().filter_map(|directive| directive.parse().ok());
     let filter = silenced.fold(asked_for, EnvFilter::add_directive);
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match format {
