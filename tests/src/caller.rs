@@ -134,6 +134,13 @@ impl Caller {
         Ok(Events::new(request.send().await?.error_for_status()?))
     }
 
+    /// Begins a request whose answer is read by whoever calls, as slowly as they like.
+    pub async fn open(&self, path: &str) -> reqwest::Response {
+        let token = self.token.as_deref().unwrap_or_default();
+        let sent = self.streaming.get(format!("{}{path}", self.base)).bearer_auth(token).send().await;
+        sent.unwrap_or_else(|e| panic!("{path}: {e:?}"))
+    }
+
     pub async fn get(&self, path: &str) -> Reply {
         self.send(Method::GET, path, &[], None).await
     }

@@ -9,8 +9,8 @@ use actix_web::{
     web::{self, Data},
 };
 use flags_service::{
-    Core, evaluation::Evaluation, flags::FlagService, overrides::UserFlagOverrideService, replica::Replica,
-    schedules::ScheduleService, users::UserService,
+    Core, audit::AuditService, evaluation::Evaluation, flags::FlagService, overrides::UserFlagOverrideService,
+    replica::Replica, schedules::ScheduleService, users::UserService,
 };
 use metrics_exporter_prometheus::PrometheusHandle;
 use socket2::SockRef;
@@ -61,6 +61,7 @@ pub struct App {
     pub(crate) flags: FlagService,
     pub(crate) schedules: ScheduleService,
     pub(crate) users: UserService,
+    pub(crate) audit: AuditService,
     pub(crate) metrics: Option<PrometheusHandle>,
     pub(crate) settings: Settings,
     pub(crate) streams: OpenStreams,
@@ -79,6 +80,7 @@ impl App {
             flags: FlagService::new(core.clone()),
             schedules: ScheduleService::new(core.clone()),
             users: UserService::new(core.clone()),
+            audit: AuditService::new(core.clone()),
             metrics,
             settings,
             streams: OpenStreams::default(),

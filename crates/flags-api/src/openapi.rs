@@ -144,6 +144,7 @@ fn tags() -> Vec<utoipa::openapi::Tag> {
         ("flags", "Flags, their variants and targeting rules"),
         ("scheduled changes", "Changes of a flag's default or switch at an instant"),
         ("users", "Whom flags are evaluated for"),
+        ("audit", "Who did what, when, to what, and why"),
         ("system", "For operators"),
     ];
     tags.into_iter().map(|(name, text)| TagBuilder::new().name(name).description(Some(text)).build()).collect()

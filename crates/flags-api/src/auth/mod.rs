@@ -8,5 +8,5 @@ pub(crate) use authenticate::{authenticate, is_known_caller};
 pub(crate) use principal::{Credential, Principal};
 pub(crate) use require::{
     FollowChanges, FollowOwnFlags, Follows, ManageFlags, ManageOverrides, ManageSchedules, ManageUsers, OwnFlags,
-    ReadFlags, ReadOverrides, ReadSchedules, ReadUsers, Require,
+    ReadAuditLog, ReadFlags, ReadOverrides, ReadSchedules, ReadUsers, Require,
 };

@@ -77,6 +77,8 @@ permissions! {
     ReadUsers: () = |principal, _request| grant_read(&principal);
     /// Change users.
     ManageUsers: Author = |principal, request| grant_change(principal, request);
+    /// Read the audit trail.
+    ReadAuditLog: () = |principal, _request| grant_read(&principal);
     /// Read one's own flag values and overrides.
     OwnFlags: Arc<KnownUser> = |principal, _request| own_flags(principal);
     /// Follow one's own flag values.

@@ -1,6 +1,8 @@
 //! The routes: one file a resource, its request and response types first, then its handlers.
 
 mod answer;
+mod audit;
+mod audit_export;
 mod bulk;
 mod flags;
 mod me;
@@ -156,6 +158,8 @@ pub(crate) fn all() -> Routes {
     flags::routes(&mut routes);
     schedules::routes(&mut routes);
     users::routes(&mut routes);
+    audit::routes(&mut routes);
+    audit_export::routes(&mut routes);
     system::routes(&mut routes);
     routes
 }

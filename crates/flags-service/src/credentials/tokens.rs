@@ -126,14 +126,13 @@ impl Command for CreateToken {
             revision: 0,
         };
         credentials::insert(tx, &record).await?;
-        credentials::set_label(tx, &actor_of(self.id), &input.name).await?;
         Ok(self.token.clone())
     }
 }
 
 /// The name of a token in the log.
 pub fn actor_of(id: Uuid) -> String {
-    format!("token:{id}")
+    credentials::token_actor(id)
 }
 
 fn violations(input: &TokenInput, now: Instant) -> Vec<Violation> {
