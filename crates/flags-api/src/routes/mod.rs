@@ -93,8 +93,11 @@ impl Routes {
             }
             methods.sort();
             let allow = HeaderValue::from_str(&methods.join(", ")).unwrap_or(HeaderValue::from_static(""));
-            let with_query: Vec<_> =
+            let mut with_query: Vec<_> =
                 handlers.iter().filter(|handler| handler.takes_query).map(|handler| handler.method.clone()).collect();
+            if with_query.contains(&Method::GET) {
+                with_query.push(Method::HEAD);
+            }
             let template = RouteTemplate(path.as_str().into());
             let mut resource = web::resource(&path);
             for Handler { method, route, .. } in handlers {
