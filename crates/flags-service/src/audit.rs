@@ -2,7 +2,7 @@
 
 use flags_store::{
     Page,
-    audit::{self, AuditEntry, AuditFilter, Place},
+    audit::{self, AuditEntry, AuditFilter, Place, Scope},
 };
 
 use crate::{core::Core, error::Result};
@@ -27,9 +27,14 @@ impl AuditService {
         self.core.read(async |conn| audit::list(conn, filter, after, limit).await).await
     }
 
-    /// The next entries after `after`, newest first, and whether there are more. For reading all of them, however many:
-    /// what is appended meanwhile stands above, and no connection is held in between.
-    pub async fn portion(&self, filter: &AuditFilter, after: Option<Place>) -> Result<(Vec<AuditEntry>, bool)> {
-        self.core.read(async |conn| audit::read_down(conn, filter, after, PORTION).await).await
+    /// Begins to read all entries that a filter lets through, however many.
+    pub async fn scope(&self, filter: &AuditFilter) -> Result<Scope> {
+        self.core.read(async |conn| audit::scope(conn, filter).await).await
+    }
+
+    /// The next of them after `after`, newest first, and whether there are more. What is appended meanwhile stands above, and
+    /// no connection is held in between.
+    pub async fn portion(&self, scope: &Scope, after: Option<Place>) -> Result<(Vec<AuditEntry>, bool)> {
+        self.core.read(async |conn| audit::read_down(conn, scope, after, PORTION).await).await
     }
 }

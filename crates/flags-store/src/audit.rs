@@ -6,7 +6,9 @@ use std::collections::{BTreeSet, HashMap};
 
 use diesel::{
     BoolExpressionMethods, ExpressionMethods, NullableExpressionMethods, QueryDsl, Queryable, Selectable,
-    SelectableHelper, dsl::sql, sql_types::BigInt,
+    SelectableHelper,
+    dsl::{max, min, sql},
+    sql_types::BigInt,
 };
 use diesel_async::RunQueryDsl;
 use flags_domain::Instant;
@@ -41,6 +43,37 @@ pub struct AuditFilter {
     pub since: Option<Instant>,
     /// Done before this instant.
     pub until: Option<Instant>,
+}
+
+/// A filter, and between which revisions lies what it lets through: the log is in the order of its revisions, and of
+/// instants only as far as clocks agree, so that no index could find the newest rows of last year.
+#[derive(Clone, Debug)]
+pub struct Scope {
+    filter: AuditFilter,
+    lowest: Option<i64>,
+    highest: Option<i64>,
+}
+
+/// Looks where the rows are that a filter lets through.
+pub async fn scope(conn: &mut Conn, filter: &AuditFilter) -> Result<Scope> {
+    use change_log::dsl;
+    let mut scope = Scope { filter: filter.clone(), lowest: None, highest: None };
+    // Adding nothing keeps PostgreSQL from walking through the revisions from one end, far from the instants that are meant.
+    if let Some(since) = filter.since {
+        let lowest: Option<i64> = on!(conn, |c| {
+            let rows = change_log::table.filter(dsl::at.ge(At(since)));
+            rows.select(min(dsl::revision + 0)).first(c).await
+        })?;
+        scope.lowest = Some(lowest.unwrap_or(i64::MAX));
+    }
+    if let Some(until) = filter.until {
+        let highest: Option<i64> = on!(conn, |c| {
+            let rows = change_log::table.filter(dsl::at.lt(At(until)));
+            rows.select(max(dsl::revision + 0)).first(c).await
+        })?;
+        scope.highest = Some(highest.unwrap_or(0));
+    }
+    Ok(scope)
 }
 
 /// The place of a row in the log.
@@ -175,6 +208,21 @@ macro_rules! filtered {
     }};
 }
 
+/// The query with the conditions of a scope.
+macro_rules! within {
+    ($query:expr, $scope:expr) => {{
+        let scope: &Scope = $scope;
+        let mut query = filtered!($query, &scope.filter);
+        if let Some(lowest) = scope.lowest {
+            query = query.filter(change_log::revision.ge(lowest));
+        }
+        if let Some(highest) = scope.highest {
+            query = query.filter(change_log::revision.le(highest));
+        }
+        query
+    }};
+}
+
 /// A page of the log, newest first, after `after`. It has fewer than `limit` items if their states are very large.
 pub async fn list(conn: &mut Conn, filter: &AuditFilter, after: Option<Place>, limit: u32) -> Result<Page<AuditEntry>> {
     let total: i64 = on!(conn, |c| {
@@ -182,7 +230,8 @@ pub async fn list(conn: &mut Conn, filter: &AuditFilter, after: Option<Place>, l
             .get_result(c)
             .await
     })?;
-    let (items, has_more) = read_down(conn, filter, after, limit).await?;
+    let scope = scope(conn, filter).await?;
+    let (items, has_more) = read_down(conn, &scope, after, limit).await?;
     Ok(Page { items, total, has_more })
 }
 
@@ -190,17 +239,17 @@ pub async fn list(conn: &mut Conn, filter: &AuditFilter, after: Option<Place>, l
 /// are very large, but at least one, if there is any.
 pub async fn read_down(
     conn: &mut Conn,
-    filter: &AuditFilter,
+    scope: &Scope,
     after: Option<Place>,
     limit: u32,
 ) -> Result<(Vec<AuditEntry>, bool)> {
-    let sizes = sizes(conn, filter, after, limit).await?;
+    let sizes = sizes(conn, scope, after, limit).await?;
     let count = how_many_fit(&sizes, limit);
     let ends = sizes[..count].first().zip(sizes[..count].last());
     let Some(((top, _), (bottom, _))) = ends else { return Ok((Vec::new(), false)) };
     let rows: Vec<Row> = on!(conn, |c| {
         use change_log::dsl;
-        let query = filtered!(change_log::table.select(Row::as_select()).into_boxed::<Db>(), filter);
+        let query = within!(change_log::table.select(Row::as_select()).into_boxed::<Db>(), scope);
         // What was appended meanwhile stands above, and is left out.
         let query = query.filter(dsl::revision.le(top.revision)).filter(dsl::revision.ge(bottom.revision));
         let query = query.filter(dsl::revision.lt(top.revision).or(dsl::ord.le(top.ord)));
@@ -213,13 +262,13 @@ pub async fn read_down(
 }
 
 /// The next places, one more than `limit`, with the sizes of the states there.
-async fn sizes(conn: &mut Conn, filter: &AuditFilter, after: Option<Place>, limit: u32) -> Result<Vec<(Place, i64)>> {
+async fn sizes(conn: &mut Conn, scope: &Scope, after: Option<Place>, limit: u32) -> Result<Vec<(Place, i64)>> {
     use change_log::dsl;
     const SIZE: &str =
         "CAST(COALESCE(LENGTH(CAST(before AS TEXT)), 0) + COALESCE(LENGTH(CAST(after AS TEXT)), 0) AS BIGINT)";
     let sizes: Vec<(i64, i32, i64)> = on!(conn, |c| {
         let query = change_log::table.select((dsl::revision, dsl::ord, sql::<BigInt>(SIZE))).into_boxed::<Db>();
-        let query = filtered!(query, filter);
+        let query = within!(query, scope);
         let query = match after {
             // Said twice: an index can only look up the first.
             Some(Place { revision, ord }) => {

@@ -6,7 +6,7 @@ use actix_web::{
     web::{self, Bytes, Data},
 };
 use flags_service::{ServiceError, audit::AuditService};
-use flags_store::audit::{AuditFilter, Place};
+use flags_store::audit::{Place, Scope};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use serde::Deserialize;
 use serde_json::Value;
@@ -67,7 +67,8 @@ async fn export(
     request: HttpRequest,
 ) -> Answer {
     let format = query.format;
-    let mut export = Export { audit: app.audit.clone(), filter: query.filter(), format, next: Next::Newest };
+    let scope = app.audit.scope(&query.filter()).await?;
+    let mut export = Export { audit: app.audit.clone(), scope, format, next: Next::Newest };
     // Read before the head goes out: a database that is away still gets a proper answer.
     let first = export.portion().await?;
     let mut response = HttpResponse::Ok();
@@ -86,7 +87,7 @@ async fn export(
 /// client has taken the one before.
 struct Export {
     audit: AuditService,
-    filter: AuditFilter,
+    scope: Scope,
     format: ExportFormat,
     next: Next,
 }
@@ -107,7 +108,7 @@ impl Export {
             Next::After(place) => Some(place),
             Next::Nowhere => return Ok(None),
         };
-        let (entries, has_more) = self.audit.portion(&self.filter, after).await?;
+        let (entries, has_more) = self.audit.portion(&self.scope, after).await?;
         self.next = match entries.last() {
             Some(last) if has_more => Next::After(last.place),
             _ => Next::Nowhere,
