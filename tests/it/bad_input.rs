@@ -273,8 +273,10 @@ async fn paths_and_methods_that_are_not_there(kind: Kind) {
     }
     let refused = app.admin.send(Method::DELETE, "/api/admin/users", &[], None).await;
     assert_eq!(refused.header("allow"), "GET, HEAD, POST");
-    let erase = app.admin.delete(&format!("/api/admin/users/{ann}?erase=true")).await;
-    erase.expect_violation("/erase", "unknown_parameter");
+    let erase = app.admin.delete(&format!("/api/admin/users/{ann}?erase=perhaps")).await;
+    erase.expect_violation("/erase", "invalid_parameter");
+    let erase = app.admin.delete(&format!("/api/admin/users/{ann}?purge=true")).await;
+    erase.expect_violation("/purge", "unknown_parameter");
     app.admin.get(&format!("/api/admin/users/{ann}?x")).await.expect_violation("/x", "unknown_parameter");
     app.nobody.get("/api/flags/me?x=1").await.expect_problem(401, "unauthorized");
     let head = app.admin.send(Method::HEAD, "/api/admin/users", &[], None).await.expect(200);

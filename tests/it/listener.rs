@@ -6,7 +6,7 @@ use flags_service::replica::Replica;
 use flags_store::Store;
 use flags_tests::{
     app::{TestApp, author, override_at},
-    database::{Database, Kind, execute, query, tamper},
+    database::{Database, Kind, execute, query, tamper, tamper_with_log},
     eventually, on_both_databases,
     proxy::{Fault, Proxy, Target},
     seed,
@@ -47,7 +47,7 @@ async fn a_log_that_goes_back_begins_a_new_epoch(kind: Kind) {
     let before = app.replica.revision();
     // As after a backup of before the last change was restored.
     let url = &app.database.url;
-    tamper(url, "DELETE FROM change_log WHERE revision = (SELECT max(revision) FROM change_log)").await;
+    tamper_with_log(url, "DELETE FROM change_log WHERE revision = (SELECT max(revision) FROM change_log)").await;
     tamper(url, "DELETE FROM feature_flags WHERE name = 'b'").await;
     tamper(url, "UPDATE log_head SET revision = revision - 1").await;
     let after = eventually("a new epoch", async || {
@@ -125,7 +125,7 @@ async fn a_log_that_cannot_be_followed_is_loaded_anew(kind: Kind) {
     // A row that nobody can read.
     let number = number + 6;
     let strange = format!("UPDATE change_log SET revision = {number}, entity = 'nonsense' WHERE revision = 1");
-    tamper(url, &format!("{strange}; UPDATE log_head SET revision = {number}")).await;
+    tamper_with_log(url, &format!("{strange}; UPDATE log_head SET revision = {number}")).await;
     reached(number).await;
     // And on as if nothing had happened.
     app.boolean_flag("c").await;

@@ -2,6 +2,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
 mod access;
+mod audit;
+mod audit_export;
+mod audit_roles;
 mod bad_input;
 mod bulk;
 mod concurrency;

@@ -3,13 +3,14 @@
 use flags_store::migrate_down;
 
 use flags_tests::{
-    database::{Database, Kind, query},
+    database::{Database, Kind, query, rows, tamper},
     on_both_databases,
 };
 
 on_both_databases! {
     migrations_go_up_and_down_and_up_again,
     programs_that_start_together_migrate_one_after_the_other,
+    the_names_of_tokens_leave_the_log_and_their_labels_know_their_users,
 }
 
 async fn migrations_go_up_and_down_and_up_again(kind: Kind) {
@@ -35,6 +36,44 @@ async fn programs_that_start_together_migrate_one_after_the_other(kind: Kind) {
     let two = tokio::spawn(async move { two.migrate().await });
     let (one, two) = (one.await.unwrap().unwrap(), two.await.unwrap().unwrap());
     assert_ne!(one.is_empty(), two.is_empty(), "{one:?} {two:?}");
+}
+
+/// The SQL of a migration.
+fn up(kind: Kind, name: &str) -> String {
+    let database = if kind == Kind::Postgres { "postgres" } else { "sqlite" };
+    let path = format!("{}/../migrations/{database}/{name}/up.sql", env!("CARGO_MANIFEST_DIR"));
+    std::fs::read_to_string(path).unwrap()
+}
+
+async fn the_names_of_tokens_leave_the_log_and_their_labels_know_their_users(kind: Kind) {
+    let database = Database::empty(kind).await;
+    for name in ["00000000000001_foundation", "00000000000002_real_time"] {
+        tamper(&database.url, &up(kind, name)).await;
+    }
+    // A token of a user who is gone, and one of nobody.
+    let id = |digit: u128| {
+        let id = uuid::Uuid::from_u128(0xabcd_0000_0000_0000_0000_0000_0000_0000 + digit);
+        if kind == Kind::Postgres { format!("'{id}'") } else { format!("x'{}'", id.simple()) }
+    };
+    let actor = |digit: u128| format!("'token:abcd0000-0000-0000-0000-00000000000{digit}'");
+    let at = if kind == Kind::Postgres { "now()" } else { "0" };
+    let state = r#"'{"id": 1, "name": "Canary", "role": null}'"#;
+    let row = |digit: u128, user: &str| {
+        let (id, entry) = (id(digit), id(digit + 4));
+        format!(
+            "INSERT INTO change_log (revision, ord, id, at, actor, action, entity, entity_id, user_id, before, after)
+             VALUES ({digit}, 0, {entry}, {at}, 'x', 'updated', 'api_token', {id}, {user}, NULL, {state});
+             INSERT INTO actor_labels VALUES ({}, 'Canary');",
+            actor(digit)
+        )
+    };
+    tamper(&database.url, &format!("{}{}", row(1, &id(9)), row(2, "NULL"))).await;
+    tamper(&database.url, &up(kind, "00000000000004_audit")).await;
+    let log = rows(&database.url, "change_log").await;
+    assert!(log.len() == 2 && log.iter().all(|row| !row.contains("Canary") && row.contains("role")), "{log:?}");
+    let labels = rows(&database.url, "actor_labels").await;
+    assert!(labels[0].to_lowercase().replace('-', "").contains("abcd0000000000000000000000000009"), "{labels:?}");
+    assert!(!labels[1].to_lowercase().replace('-', "").contains("abcd0000000000000000000000000009"), "{labels:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

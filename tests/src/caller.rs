@@ -166,6 +166,12 @@ impl Caller {
         Ok(Events::new(request.send().await?.error_for_status()?))
     }
 
+    /// Begins a request whose answer is read by whoever calls, as slowly as they like.
+    pub async fn open(&self, path: &str) -> reqwest::Response {
+        let sent = self.credential.add_to(self.streaming.get(format!("{}{path}", self.base))).send().await;
+        sent.unwrap_or_else(|e| panic!("{path}: {e:?}"))
+    }
+
     pub async fn get(&self, path: &str) -> Reply {
         self.send(Method::GET, path, &[], None).await
     }

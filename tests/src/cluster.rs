@@ -131,7 +131,7 @@ impl Drop for Cluster {
 }
 
 /// A program of PostgreSQL's newest installed version.
-fn bin(name: &str) -> PathBuf {
+pub fn bin(name: &str) -> PathBuf {
     let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten().map(|entry| entry.path());
     let newest = versions.filter(|path| path.join("bin").join(name).exists()).max();
     newest.map_or_else(|| PathBuf::from(name), |version| version.join("bin").join(name))

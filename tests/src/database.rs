@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use diesel::{Connection as _, SqliteConnection, connection::SimpleConnection as _};
+use diesel::{Connection as _, RunQueryDsl as _, SqliteConnection, connection::SimpleConnection as _};
 use flags_store::{DatabaseUrl, Store};
 use tempfile::TempDir;
 use tokio::sync::{Mutex, OnceCell};
@@ -95,6 +95,65 @@ pub async fn tamper(url: &str, sql: &str) {
             conn.batch_execute(&format!("PRAGMA busy_timeout = 5000; {sql}")).unwrap_or_else(|e| panic!("{sql}: {e}"));
         }
     }
+}
+
+/// The same on rows of the log, which SQLite's triggers guard; they are gone after this.
+pub async fn tamper_with_log(url: &str, sql: &str) {
+    if url.starts_with("sqlite://") {
+        let names = ["keeps_its_rows", "loses_no_row", "replaces_no_row"];
+        let drops: String = names.map(|name| format!("DROP TRIGGER IF EXISTS change_log_{name};")).concat();
+        tamper(url, &drops).await;
+    }
+    tamper(url, sql).await;
+}
+
+/// Runs a statement past the application that may be refused, on either database.
+pub async fn try_tamper(url: &str, sql: &str) -> Result<(), String> {
+    match url.strip_prefix("sqlite://") {
+        None => {
+            let outcome = connect(url).await.batch_execute(sql).await;
+            outcome.map_err(|error| error.as_db_error().map_or_else(|| error.to_string(), |e| e.message().to_owned()))
+        }
+        Some(path) => {
+            let mut conn = SqliteConnection::establish(path).expect("the file opens");
+            conn.batch_execute(&format!("PRAGMA busy_timeout = 5000; {sql}")).map_err(|error| error.to_string())
+        }
+    }
+}
+
+/// All rows of a table, each as text; bytes as hexadecimal numbers.
+pub async fn rows(url: &str, table: &str) -> Vec<String> {
+    match url.strip_prefix("sqlite://") {
+        None => query(url, &format!("SELECT t::text FROM {table} t ORDER BY 1")).await.into_iter().flatten().collect(),
+        Some(path) => {
+            let columns =
+                texts(path, &format!("SELECT 'quote(' || name || ')' AS text FROM pragma_table_info('{table}')"));
+            texts(path, &format!("SELECT {} AS text FROM {table} ORDER BY 1", columns.join(" || ',' || ")))
+        }
+    }
+}
+
+/// All tables.
+pub async fn tables(url: &str) -> Vec<String> {
+    match url.strip_prefix("sqlite://") {
+        None => {
+            let names = "SELECT table_name FROM information_schema.tables WHERE table_schema = 'public'";
+            query(url, names).await.into_iter().flatten().collect()
+        }
+        Some(path) => texts(path, "SELECT name AS text FROM sqlite_master WHERE type = 'table'"),
+    }
+}
+
+#[derive(diesel::QueryableByName)]
+struct OneText {
+    #[diesel(sql_type = diesel::sql_types::Text)]
+    text: String,
+}
+
+fn texts(path: &str, sql: &str) -> Vec<String> {
+    let mut conn = SqliteConnection::establish(path).expect("the file opens");
+    let rows: Vec<OneText> = diesel::sql_query(sql).load(&mut conn).unwrap_or_else(|e| panic!("{sql}: {e}"));
+    rows.into_iter().map(|row| row.text).collect()
 }
 
 /// The first column of what a query gives, as text.

@@ -5,7 +5,7 @@ use flags_store::{Store, Tx, overrides, users};
 use serde_json::{Map, json};
 use uuid::Uuid;
 
-use crate::app::author;
+use crate::{app::author, database::tamper};
 
 /// A plain user of this e-mail.
 pub fn user(email: &str, now: Instant) -> users::UserRecord {
@@ -55,4 +55,22 @@ pub async fn expired_overrides(store: &Store, count: usize) {
         insert_override(&mut tx, user_id, "f", Some(past.plus_micros(1))).await;
     }
     tx.commit(&author()).await.unwrap();
+}
+
+/// Appends `count` rows to the log, four to a revision, each with a state of about `size` bytes.
+pub async fn log_rows(url: &str, count: usize, size: usize) {
+    let (id, at, user) = if url.starts_with("sqlite://") {
+        ("randomblob(16)", "1893456000000000", "x'00000000000000000000000000000000'")
+    } else {
+        ("gen_random_uuid()", "now()", "'00000000-0000-0000-0000-000000000000'::uuid")
+    };
+    let state = format!(r#"'{{"x": "{}"}}'"#, "a".repeat(size));
+    let sql = format!(
+        "WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < {count} - 1)
+         INSERT INTO change_log (revision, ord, id, at, actor, action, entity, entity_id, user_id, before)
+         SELECT (SELECT revision FROM log_head) + 1 + i / 4, i % 4, {id}, {at}, 'system:test', 'updated', 'user', {user},
+             {user}, {state} FROM n;
+         UPDATE log_head SET revision = (SELECT max(revision) FROM change_log);"
+    );
+    tamper(url, &sql).await;
 }

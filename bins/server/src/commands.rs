@@ -26,10 +26,12 @@ pub(crate) fn command_line() -> Author {
     Author { actor: "system:command-line".to_owned(), request_id: None }
 }
 
-/// Opens the database and brings its schema up to date.
+/// Opens the database and brings its schema up to date, which needs rights that few roles have, if it is not.
 pub(crate) async fn open(url: &DatabaseUrl) -> Result<Core, Failure> {
     let store = Store::open(url).await?;
-    store.migrate().await?;
+    if !store.is_migrated().await? {
+        store.migrate().await?;
+    }
     Ok(Core::new(store, Arc::new(SystemClock::default())))
 }
 

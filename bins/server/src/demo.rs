@@ -238,7 +238,7 @@ All overrides, as a viewer sees them:
 Ada can sign in as the admin UI does (the cookie goes into a file), and sees what was done and by whom:
   curl -s -c ada.cookies -X POST -H 'Content-Type: application/json' \\
     -d '{{\"email\": \"ada@example.com\", \"password\": \"{password}\"}}' {base}/api/auth/login
-  curl -s -b ada.cookies {base}/api/auth/me
+  curl -s -b ada.cookies '{base}/api/admin/audit-log?limit=3'
 
 Everything else: {base}/docs/
 "

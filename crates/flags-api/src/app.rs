@@ -10,6 +10,7 @@ use actix_web::{
 };
 use flags_service::{
     Core,
+    audit::AuditService,
     credentials::{
         jwt::JwtVerifier,
         sessions::{Lifetimes, SessionService},
@@ -87,6 +88,7 @@ pub struct App {
     pub(crate) tokens: TokenService,
     pub(crate) sessions: SessionService,
     pub(crate) limits: Limits,
+    pub(crate) audit: AuditService,
     pub(crate) metrics: Option<PrometheusHandle>,
     pub(crate) settings: Settings,
     pub(crate) streams: OpenStreams,
@@ -108,6 +110,7 @@ impl App {
             tokens: TokenService::new(core.clone()),
             sessions: SessionService::new(core.clone(), settings.sessions),
             limits: Limits::new(settings.limits),
+            audit: AuditService::new(core.clone()),
             metrics,
             settings,
             streams: OpenStreams::default(),

@@ -151,6 +151,7 @@ fn tags() -> Vec<utoipa::openapi::Tag> {
         ("users", "Whom flags are evaluated for"),
         ("API tokens", "What programs show to be let in"),
         ("session", "Signing in and out, and who one is"),
+        ("audit", "Who did what, when, to what, and why"),
         ("system", "For operators"),
     ];
     tags.into_iter().map(|(name, text)| TagBuilder::new().name(name).description(Some(text)).build()).collect()

@@ -3,6 +3,7 @@
 //! Knows no HTTP and no SQL. Errors are [`ServiceError`], told apart by what they mean to a caller; the edge turns them
 //! into answers.
 
+pub mod audit;
 pub mod bulk;
 mod clock;
 mod core;

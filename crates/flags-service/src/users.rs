@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use flags_domain::{RESERVED_ATTRIBUTES, Violation, check_json, check_text};
 use flags_store::{
-    Author, Committed, Page, StoreError, Tx, credentials, overrides,
+    Author, Committed, Page, StoreError, Tx, credentials, idempotency, overrides,
     passwords::{self as store_passwords, PasswordHash},
     sessions,
     users::{self, Role, UserFilter, UserOrder, UserRecord},
@@ -69,9 +69,18 @@ pub struct UserDetail {
     pub override_count: i64,
 }
 
+/// What becomes of what makes a deleted user readable: the labels of theirs and of their tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Labels {
+    /// They stay, so that the log can be read.
+    Kept,
+    /// They go, also if the user was deleted before. The log stays as it is and names nothing but ids.
+    Erased,
+}
+
 /// The name of a user in the log.
 pub fn actor_of(id: Uuid) -> String {
-    format!("user:{id}")
+    credentials::user_actor(id)
 }
 
 /// Reads and changes users.
@@ -154,9 +163,15 @@ impl UserService {
 
     /// Deletes a user with their overrides and tokens, each recorded. Very many overrides go in several revisions, while
     /// the user is inactive already.
-    pub async fn delete(&self, author: Author, id: Uuid, precondition: Precondition) -> Result<Committed> {
+    pub async fn delete(
+        &self,
+        author: Author,
+        id: Uuid,
+        precondition: Precondition,
+        labels: Labels,
+    ) -> Result<Committed> {
         let next = |command: &mut DeleteUser| command.precondition = Precondition::None;
-        self.core.execute_until_finished(author, DeleteUser { id, precondition }, next).await
+        self.core.execute_until_finished(author, DeleteUser { id, precondition, labels }, next).await
     }
 }
 
@@ -281,13 +296,23 @@ pub(crate) async fn set_password(tx: &mut Tx, user: &UserRecord, hash: &Password
 struct DeleteUser {
     id: Uuid,
     precondition: Precondition,
+    labels: Labels,
 }
 
 impl Command for DeleteUser {
     type Output = Progress;
 
     async fn apply(&self, tx: &mut Tx, _: &Author) -> Result<Progress> {
-        let user = claim(tx, self.id, &self.precondition).await?;
+        let user = match claim(tx, self.id, &self.precondition).await {
+            Err(ServiceError::NotFound(_)) if self.labels == Labels::Erased => {
+                return if erase(tx, self.id).await? {
+                    Ok(Progress::Finished)
+                } else {
+                    Err(ServiceError::NotFound(Thing::User))
+                };
+            }
+            claimed => claimed?,
+        };
         let batch = overrides::claim_some(tx, overrides::Of::User(self.id), BATCH).await?;
         for gone in &batch {
             overrides::delete(tx, &gone.user_override).await?;
@@ -308,8 +333,20 @@ impl Command for DeleteUser {
             credentials::delete(tx, &token).await?;
         }
         users::delete(tx, &user).await?;
+        if self.labels == Labels::Erased {
+            erase(tx, self.id).await?;
+        }
         Ok(Progress::Finished)
     }
+}
+
+/// Removes what makes a deleted user readable beside the log; `false` if no label was left.
+async fn erase(tx: &mut Tx, id: Uuid) -> Result<bool> {
+    let labels = credentials::erase_labels(tx, id).await?;
+    // Only now that nobody can be about to keep one: whoever makes something of the user's shares their row.
+    idempotency::forget_user(tx, id).await?;
+    users::record_erasure(tx, id);
+    Ok(labels > 0)
 }
 
 /// The user, held to the end of the transaction.

@@ -6,7 +6,7 @@ use diesel::{
 };
 use diesel_async::RunQueryDsl;
 use flags_domain::Instant;
-use serde_json::json;
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::{
@@ -250,10 +250,11 @@ pub async fn of_user(conn: &mut Conn, user_id: Uuid) -> Result<Vec<TokenRecord>>
     rows.into_iter().map(TryInto::try_into).collect()
 }
 
-/// Inserts a token.
+/// Inserts a token, with its name as its label.
 pub async fn insert(tx: &mut Tx, new: &TokenRecord) -> Result<()> {
     let row = Row::from(new);
     on!(tx.conn(), |c| diesel::insert_into(api_tokens::table).values(&row).execute(c).await)?;
+    set_label_of(tx, &token_actor(new.id), &new.name, new.user_id).await?;
     tx.record(entry(Action::Created, None, Some(new)));
     Ok(())
 }
@@ -266,11 +267,27 @@ pub async fn delete(tx: &mut Tx, gone: &TokenRecord) -> Result<()> {
     Ok(())
 }
 
+/// The name of a user in the log.
+pub fn user_actor(id: Uuid) -> String {
+    format!("user:{id}")
+}
+
+/// The name of a token in the log.
+pub fn token_actor(id: Uuid) -> String {
+    format!("token:{id}")
+}
+
 /// Sets the readable label of an actor. Labels are book-keeping beside the log: they take no revision.
 pub async fn set_label(tx: &mut Tx, actor: &str, label: &str) -> Result<()> {
+    set_label_of(tx, actor, label, None).await
+}
+
+/// The same, of an actor that acts as this user. Once it is said it stays said, whoever sets the label.
+async fn set_label_of(tx: &mut Tx, actor: &str, label: &str, user_id: Option<Uuid>) -> Result<()> {
+    let user_id = user_id.map(Uid);
     on!(tx.conn(), |c| {
         diesel::insert_into(actor_labels::table)
-            .values((actor_labels::actor.eq(actor), actor_labels::label.eq(label)))
+            .values((actor_labels::actor.eq(actor), actor_labels::label.eq(label), actor_labels::user_id.eq(user_id)))
             .on_conflict(actor_labels::actor)
             .do_update()
             .set(actor_labels::label.eq(label))
@@ -280,6 +297,16 @@ pub async fn set_label(tx: &mut Tx, actor: &str, label: &str) -> Result<()> {
     Ok(())
 }
 
+/// Removes the label of a user and those of the tokens that act or acted as them, and returns how many there were.
+pub async fn erase_labels(tx: &mut Tx, user_id: Uuid) -> Result<usize> {
+    let actor = user_actor(user_id);
+    on!(tx.conn(), |c| {
+        let theirs = actor_labels::actor.eq(&actor).nullable().or(actor_labels::user_id.eq(Uid(user_id)));
+        diesel::delete(actor_labels::table.filter(theirs)).execute(c).await
+    })
+}
+
+/// The log holds no name of a token: it says that it changed, and what else became of the token.
 fn entry(action: Action, before: Option<&TokenRecord>, after: Option<&TokenRecord>) -> LogEntry {
     let state = |token: &TokenRecord| {
         let (role, scope) = match token.grant {
@@ -287,10 +314,16 @@ fn entry(action: Action, before: Option<&TokenRecord>, after: Option<&TokenRecor
             Grant::Evaluate => (None, Some(EVALUATE)),
         };
         json!({
-            "id": token.id, "name": token.name, "last_four": token.last_four, "role": role, "scope": scope,
+            "id": token.id, "last_four": token.last_four, "role": role, "scope": scope,
             "user_id": token.user_id, "expires_at": token.expires_at, "revoked_at": token.revoked_at,
         })
     };
+    let mut after_state = after.map(state);
+    if let (Some(before), Some(after), Some(fields)) =
+        (before, after, after_state.as_mut().and_then(Value::as_object_mut))
+    {
+        fields.insert("changed".to_owned(), json!(changed_fields(before, after)));
+    }
     LogEntry {
         action,
         entity: Entity::ApiToken,
@@ -298,7 +331,47 @@ fn entry(action: Action, before: Option<&TokenRecord>, after: Option<&TokenRecor
         flag_name: None,
         user_id: after.or(before).and_then(|token| token.user_id),
         before: before.map(state),
-        after: after.map(state),
+        after: after_state,
         reason: None,
+    }
+}
+
+fn changed_fields(before: &TokenRecord, after: &TokenRecord) -> Vec<&'static str> {
+    let fields = [
+        ("name", before.name != after.name),
+        ("secret", before.hash != after.hash),
+        ("grant", before.grant != after.grant),
+        ("user_id", before.user_id != after.user_id),
+        ("expires_at", before.expires_at != after.expires_at),
+        ("revoked_at", before.revoked_at != after.revoked_at),
+    ];
+    fields.into_iter().filter(|(_, changed)| *changed).map(|(name, _)| name).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_log_says_that_a_token_was_renamed_and_not_how() {
+        let before = TokenRecord {
+            id: Uuid::nil(),
+            name: "Ann's laptop".to_owned(),
+            hash: [0; 32],
+            last_four: "abcd".to_owned(),
+            grant: Grant::Evaluate,
+            user_id: None,
+            created_by: "system:test".to_owned(),
+            created_at: Instant::from_micros(0),
+            expires_at: None,
+            revoked_at: None,
+            last_used_at: None,
+            revision: 1,
+        };
+        let after =
+            TokenRecord { name: "Ann's phone".to_owned(), revoked_at: Some(before.created_at), ..before.clone() };
+        let entry = entry(Action::Updated, Some(&before), Some(&after));
+        assert!(!format!("{entry:?}").contains("Ann"), "{entry:?}");
+        assert_eq!(entry.after.unwrap()["changed"], json!(["name", "revoked_at"]));
     }
 }

@@ -5,13 +5,15 @@
 use diesel::{BoolExpressionMethods, ExpressionMethods, OptionalExtension, QueryDsl};
 use diesel_async::RunQueryDsl;
 use flags_domain::Instant;
+use uuid::Uuid;
 
 use crate::{
+    backend,
     commit::Tx,
     error::Result,
     schema::idempotency_keys,
     sql_types::At,
-    store::{Store, on},
+    store::{Backend, Store, on},
 };
 
 /// How long a key is kept, in microseconds: 24 hours.
@@ -102,6 +104,18 @@ pub(crate) async fn keep(tx: &mut Tx, key: &IdempotencyKey, kept: &KeptAnswer) -
             .execute(c)
             .await
     })?;
+    Ok(())
+}
+
+/// Removes the keys whose answers name a user, since such an answer may hold their e-mail or name.
+///
+/// A request that made something of theirs and is sent again under such a key is a new one.
+pub async fn forget_user(tx: &mut Tx, id: Uuid) -> Result<()> {
+    let text = id.to_string();
+    match &mut tx.conn().0 {
+        Backend::Postgres(object) => backend::postgres::remove_answers_with(object, &text).await?,
+        Backend::Sqlite(object) => backend::sqlite::remove_answers_with(object, &text).await?,
+    }
     Ok(())
 }
 

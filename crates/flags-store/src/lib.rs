@@ -5,6 +5,7 @@
 //!
 //! Errors are [`StoreError`], told apart by what a caller can do about them.
 
+pub mod audit;
 mod backend;
 pub mod clock;
 mod commit;

@@ -91,6 +91,8 @@ names! {
         Applied = "applied",
         /// A token was made void.
         Revoked = "revoked",
+        /// What made a user readable was removed.
+        Erased = "erased",
     }
 }
 

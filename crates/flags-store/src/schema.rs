@@ -110,9 +110,13 @@ diesel::table! {
 }
 
 diesel::table! {
+    use diesel::sql_types::*;
+    use crate::sql_types::Id;
+
     actor_labels (actor) {
         actor -> Text,
         label -> Text,
+        user_id -> Nullable<Id>,
     }
 }
 

@@ -214,6 +214,12 @@ pub async fn delete(tx: &mut Tx, gone: &UserRecord) -> Result<()> {
     Ok(())
 }
 
+/// Records that what made a user readable was removed (see [`credentials::erase_labels`](crate::credentials::erase_labels)).
+pub fn record_erasure(tx: &mut Tx, id: Uuid) {
+    let nothing = entry(Action::Erased, None, None);
+    tx.record(LogEntry { entity_id: Some(id), user_id: Some(id), ..nothing });
+}
+
 /// Which users a list is to hold; all that is `None` does not matter.
 #[derive(Clone, Debug, Default)]
 pub struct UserFilter {

@@ -15,7 +15,7 @@ pub(crate) use credential::Credential;
 pub(crate) use principal::Principal;
 pub(crate) use require::{
     FollowChanges, FollowOwnFlags, Follows, KnowSelf, ManageFlags, ManageOverrides, ManageSchedules, ManageTokens,
-    ManageUsers, OwnFlags, OwnSession, ReadFlags, ReadOverrides, ReadSchedules, ReadTokens, ReadUsers, Require,
-    Visitor,
+    ManageUsers, OwnFlags, OwnSession, ReadAuditLog, ReadFlags, ReadOverrides, ReadSchedules, ReadTokens, ReadUsers,
+    Require, Visitor,
 };
 pub(crate) use same_origin::check_sign_in;

@@ -87,6 +87,8 @@ permissions! {
     KnowSelf: Principal = |principal, _request| Ok(principal);
     /// End one's session, and whatever else only those can who are signed in.
     OwnSession: (Author, SessionRecord) = |principal, request| own_session(principal, request);
+    /// Read the audit trail.
+    ReadAuditLog: () = |principal, _request| grant_read(&principal);
     /// Read one's own flag values and overrides.
     OwnFlags: Arc<KnownUser> = |principal, _request| own_flags(principal);
     /// Follow one's own flag values.

@@ -1,6 +1,8 @@
 //! The routes: one file a resource, its request and response types first, then its handlers.
 
 mod answer;
+mod audit;
+mod audit_export;
 mod bulk;
 mod flags;
 mod me;
@@ -93,8 +95,11 @@ impl Routes {
             }
             methods.sort();
             let allow = HeaderValue::from_str(&methods.join(", ")).unwrap_or(HeaderValue::from_static(""));
-            let with_query: Vec<_> =
+            let mut with_query: Vec<_> =
                 handlers.iter().filter(|handler| handler.takes_query).map(|handler| handler.method.clone()).collect();
+            if with_query.contains(&Method::GET) {
+                with_query.push(Method::HEAD);
+            }
             let template = RouteTemplate(path.as_str().into());
             let mut resource = web::resource(&path);
             for Handler { method, route, .. } in handlers {
@@ -160,6 +165,8 @@ pub(crate) fn all() -> Routes {
     users::routes(&mut routes);
     tokens::routes(&mut routes);
     session::routes(&mut routes);
+    audit::routes(&mut routes);
+    audit_export::routes(&mut routes);
     system::routes(&mut routes);
     routes
 }

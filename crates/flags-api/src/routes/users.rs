@@ -5,7 +5,7 @@ use actix_web::{
     web::{self, Data},
 };
 use flags_domain::Instant;
-use flags_service::users::{UserDetail, UserInput, UserPatch};
+use flags_service::users::{Labels, UserDetail, UserInput, UserPatch};
 use flags_store::{
     Committed,
     log::Revision,
@@ -311,12 +311,31 @@ async fn set_password(
     answer::removed(&done.committed)
 }
 
+/// How a user is deleted.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct DeleteQuery {
+    /// Also remove what makes the user readable in the audit log: their e-mail, and the names of their tokens. Works for
+    /// users who were deleted before as well.
+    #[serde(default)]
+    #[param(value_type = Option<bool>, default = false)]
+    erase: bool,
+}
+
 /// Delete a user with their overrides and tokens
 #[utoipa::path(
     delete, path = "/api/admin/users/{user_id}", tag = "users", operation_id = "delete_user",
-    params(("user_id" = Uuid, Path)),
+    params(("user_id" = Uuid, Path), DeleteQuery),
     responses((status = 204, description = "Deleted"), (status = "default", response = ProblemResponse)),
 )]
-async fn delete(author: Require<ManageUsers>, app: Data<App>, user_id: UserId, expected: IfMatch) -> Answer {
-    answer::removed(&app.users.delete(author.granted, user_id.0, expected.0).await?)
+async fn delete(
+    author: Require<ManageUsers>,
+    app: Data<App>,
+    user_id: UserId,
+    expected: IfMatch,
+    Query(query): Query<DeleteQuery>,
+) -> Answer {
+    let labels = if query.erase { Labels::Erased } else { Labels::Kept };
+    answer::removed(&app.users.delete(author.granted, user_id.0, expected.0, labels).await?)
 }

@@ -37,7 +37,7 @@ pub(crate) struct ChangeEvent<'c> {
 pub(crate) struct ChangedThing<'c> {
     /// `user`, `flag`, `scheduled_change`, `override` or `api_token`.
     entity: &'c str,
-    /// `created`, `updated`, `deleted`, `expired`, `archived`, `restored`, `cancelled`, `applied` or `revoked`.
+    /// `created`, `updated`, `deleted`, `expired`, `archived`, `restored`, `cancelled`, `applied`, `revoked` or `erased`.
     action: &'c str,
     #[serde(skip_serializing_if = "Option::is_none")]
     flag_name: Option<&'c str>,

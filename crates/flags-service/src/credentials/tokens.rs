@@ -153,7 +153,6 @@ async fn insert(tx: &mut Tx, author: &Author, id: Uuid, secret: &Secret, input: 
         revision: 0,
     };
     credentials::insert(tx, &record).await?;
-    credentials::set_label(tx, &actor_of(id), &input.name).await?;
     Ok(NewToken { secret: secret.clone(), record })
 }
 
@@ -228,7 +227,7 @@ impl Command for RotateToken {
 
 /// The name of a token in the log.
 pub fn actor_of(id: Uuid) -> String {
-    format!("token:{id}")
+    credentials::token_actor(id)
 }
 
 fn violations(input: &TokenInput, now: Instant) -> Vec<Violation> {

@@ -175,6 +175,13 @@ pub(crate) async fn listen(url: &str, channels: &[&str]) -> Result<AsyncPgConnec
     Ok(conn)
 }
 
+/// Removes idempotency keys whose answer has this text in it.
+pub(crate) async fn remove_answers_with(conn: &mut AsyncPgConnection, text: &str) -> QueryResult<()> {
+    let query = sql_query("DELETE FROM idempotency_keys WHERE position(convert_to($1, 'UTF8') IN answer) > 0");
+    query.bind::<Text, _>(text).execute(conn).await?;
+    Ok(())
+}
+
 /// Rings a channel.
 pub(crate) async fn notify(conn: &mut AsyncPgConnection, channel: &str) -> QueryResult<()> {
     conn.batch_execute(&format!("NOTIFY {channel}")).await

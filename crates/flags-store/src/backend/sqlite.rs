@@ -6,7 +6,7 @@ use diesel::{
     ConnectionError, ConnectionResult, ExpressionMethods, QueryDsl, QueryResult, QueryableByName,
     connection::{AnsiTransactionManager, Connection as _, SimpleConnection as _},
     sql_query,
-    sql_types::BigInt,
+    sql_types::{BigInt, Text},
     sqlite::SqliteConnection,
 };
 use diesel_async::{
@@ -91,6 +91,13 @@ pub(crate) async fn expired_overrides(conn: &mut AsyncSqliteConnection, now: At,
         .select(user_flag_overrides::id)
         .load(conn)
         .await
+}
+
+/// Removes idempotency keys whose answer has this text in it.
+pub(crate) async fn remove_answers_with(conn: &mut AsyncSqliteConnection, text: &str) -> QueryResult<()> {
+    let query = sql_query("DELETE FROM idempotency_keys WHERE instr(answer, CAST(? AS BLOB)) > 0");
+    query.bind::<Text, _>(text.to_owned()).execute(conn).await?;
+    Ok(())
 }
 
 #[derive(QueryableByName)]
