@@ -117,7 +117,7 @@ async fn the_worker_removes_old_rows_by_a_role_of_its_own() {
     let purging = |url: &str| output_of("cleanup-worker", &["--once", "--keep-log", "1d", "--database-url", url]);
     let report = |expired: i32, revisions: i32| {
         format!(
-            "removed {expired} expired overrides, marked 0 scheduled changes, purged 0 idempotency keys and {revisions} log revisions"
+            "removed {expired} expired overrides, marked 0 scheduled changes, purged 0 idempotency keys, 0 sessions and {revisions} log revisions"
         )
     };
     fails_with("cleanup-worker", &["--once", "--keep-log", "1d", "--database-url", &app], "permission denied");
