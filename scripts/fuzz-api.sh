@@ -52,6 +52,8 @@ until grep -q '^listening on' "$folder/server.out"; do
 done
 base="$(sed -n 's/^listening on //p' "$folder/server.out")"
 
+generation=(--generation-database none)
+[ -z "${FUZZ_DETERMINISTIC:-}" ] || generation=(--generation-deterministic)
 failed=0
 # fuzz NAME SECONDS OPTIONS…: streams have no end, so they are left to other tests.
 fuzz() {
@@ -59,8 +61,7 @@ fuzz() {
     shift 2
     echo "== as $name, $time s"
     "$venv/bin/schemathesis" --config-file tests/fuzz/schemathesis.toml run docs/openapi.json --url "$base" \
-        --checks all --max-time "$time" --continue-on-failure --generation-database none --no-color \
-        ${FUZZ_DETERMINISTIC:+--generation-deterministic} \
+        --checks all --max-time "$time" --continue-on-failure --no-color "${generation[@]}" \
         --exclude-operation-id stream_my_flags --exclude-operation-id stream_changes "$@" || failed=1
 }
 fuzz nobody $((seconds / 6))
