@@ -17,6 +17,7 @@ mod overrides;
 mod processes;
 mod resume;
 mod schedules;
+mod search;
 mod streams;
 mod users;
 mod worker;

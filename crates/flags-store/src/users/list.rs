@@ -1,0 +1,301 @@
+//! Lists of users, and the ways to find those that are searched for.
+//!
+//! A search that has few users is answered by the search index, and those few are put in order. Of one that has very many
+//! only the first in order are wanted: the order's index is walked and each user looked at. Which of them it is only
+//! the total tells, and it is counted first anyhow. Where a walk meets too few (those that match may all come late) it
+//! is given up for the search index.
+
+use std::collections::HashMap;
+
+use diesel::{
+    BoolExpressionMethods, EscapeExpressionMethods, ExpressionMethods, JoinOnDsl, QueryDsl, SelectableHelper,
+    TextExpressionMethods, dsl::exists,
+};
+use diesel_async::RunQueryDsl;
+use flags_domain::Instant;
+use uuid::Uuid;
+
+use super::{
+    Row, UserRecord,
+    search::{Beginning, Part, Sought},
+};
+use crate::{
+    backend::Explaining,
+    error::Result,
+    page::{Computed, CountUpTo, Explained, MAX_TOTAL, Page},
+    schema::{feature_flags, user_flag_overrides, users},
+    sql_types::{At, Uid},
+    store::{Conn, on},
+};
+
+/// How many users a walk looks at before it is given up. Among so many are enough for a page if more than [`MAX_TOTAL`] of
+/// a million match and lie evenly.
+const WALK: i64 = 10_000;
+
+/// Which users a list is to hold; all that is `None` does not matter.
+#[derive(Clone, Debug, Default)]
+pub struct UserFilter {
+    /// Any part of e-mail or name, in lower case; below three characters their beginnings.
+    pub search: Option<String>,
+    /// Only those with an override of an unarchived flag that has not expired at the given instant, or only those without.
+    pub has_overrides: Option<(bool, Instant)>,
+}
+
+/// In what order, and after what.
+#[derive(Clone, Debug)]
+pub enum UserOrder {
+    /// By e-mail, without regard to case.
+    Email(Option<String>),
+    /// Newest first, then id.
+    Newest(Option<(Instant, Uuid)>),
+}
+
+/// What is asked of the users in one query.
+#[derive(Clone, Copy)]
+enum Condition<'a> {
+    Any,
+    EmailBegins(&'a Beginning),
+    OnlyNameBegins(&'a Beginning),
+    Begins(&'a Beginning),
+    /// Has this part, by the search index.
+    Indexed(&'a Part),
+    /// Has this part, by looking at each.
+    Has(&'a Part),
+}
+
+/// How a query comes by its order.
+#[derive(Clone, Copy)]
+enum Way<'a> {
+    /// Along the order's index, to its end or up to this place.
+    Walk(Option<&'a Place>),
+    /// All that match are found first and then sorted. The planner is given no choice: it would take a walk for those that
+    /// may come late.
+    Sort,
+}
+
+/// A place in either order.
+enum Place {
+    Email(String),
+    Created(At, Uid),
+}
+
+/// What the statements of a list share.
+struct Reader<'a> {
+    conn: &'a mut Conn,
+    filter: &'a UserFilter,
+    /// How the database went about it, if somebody wants to know.
+    plans: Option<Vec<String>>,
+}
+
+/// A page of users.
+pub async fn list(conn: &mut Conn, filter: &UserFilter, order: UserOrder, limit: u32) -> Result<Page<UserRecord>> {
+    Reader { conn, filter, plans: None }.list(order, limit).await
+}
+
+/// How the database finds a page of users: the plans of all statements, line by line.
+pub async fn plans(conn: &mut Conn, filter: &UserFilter, order: UserOrder, limit: u32) -> Result<Vec<String>> {
+    let mut reader = Reader { conn, filter, plans: Some(Vec::new()) };
+    reader.list(order, limit).await?;
+    Ok(reader.plans.unwrap_or_default())
+}
+
+/// The ids and e-mails in lower case of all that meet a condition and the filter, without order.
+macro_rules! such {
+    ($condition:expr, $filter:expr) => {{
+        use users::dsl;
+        let mut query = dsl::users.select((dsl::email_key, dsl::id)).into_boxed::<Db>();
+        match $condition {
+            Condition::Any => {}
+            Condition::EmailBegins(Beginning { from, to }) => {
+                query = query.filter(dsl::email_key.ge(from).and(dsl::email_key.lt(to)));
+            }
+            Condition::OnlyNameBegins(Beginning { from, to }) => {
+                query = query.filter(dsl::name_start.ge(from).and(dsl::name_start.lt(to)));
+                query = query.filter(dsl::email_key.lt(from).or(dsl::email_key.ge(to)));
+            }
+            Condition::Begins(Beginning { from, to }) => {
+                let of_email = dsl::email_key.ge(from).and(dsl::email_key.lt(to));
+                query = query.filter(of_email.or(dsl::name_start.ge(from).and(dsl::name_start.lt(to))));
+            }
+            Condition::Indexed(part) => query = query.filter(part.indexed()),
+            Condition::Has(part) => query = query.filter(dsl::search_text.like(&part.pattern).escape('\\')),
+        }
+        if let Some((wanted, now)) = $filter.has_overrides {
+            let live = user_flag_overrides::table
+                .inner_join(feature_flags::table.on(feature_flags::name.eq(user_flag_overrides::flag_name)));
+            let live = live.filter(feature_flags::archived_at.is_null());
+            let theirs = live.filter(user_flag_overrides::user_id.eq(dsl::id)).filter(
+                user_flag_overrides::expires_at.is_null().or(diesel::NullableExpressionMethods::assume_not_null(
+                    user_flag_overrides::expires_at.gt(At(now)),
+                )),
+            );
+            query = if wanted { query.filter(exists(theirs)) } else { query.filter(diesel::dsl::not(exists(theirs))) };
+        }
+        query
+    }};
+}
+
+/// The first in order of those that meet a condition and the filter.
+macro_rules! in_order {
+    ($condition:expr, $filter:expr, $order:expr, $way:expr) => {{
+        use users::dsl;
+        let mut query = such!($condition, $filter);
+        match $order {
+            UserOrder::Email(None) | UserOrder::Newest(None) => {}
+            UserOrder::Email(Some(email)) => query = query.filter(dsl::email_key.gt(email.to_lowercase())),
+            UserOrder::Newest(Some((at, id))) => {
+                // That it is no later follows from the rest, but says where in the index to begin.
+                query = query.filter(dsl::created_at.le(At(*at)));
+                query = query.filter(dsl::created_at.lt(At(*at)).or(dsl::id.gt(Uid(*id))));
+            }
+        }
+        match $way {
+            Way::Walk(None) | Way::Sort => {}
+            Way::Walk(Some(Place::Email(end))) => query = query.filter(dsl::email_key.lt(end)),
+            Way::Walk(Some(Place::Created(at, id))) => {
+                query = query.filter(dsl::created_at.ge(*at)).filter(dsl::created_at.gt(*at).or(dsl::id.lt(*id)));
+            }
+        }
+        match ($order, $way) {
+            (UserOrder::Email(_), Way::Walk(_)) => query.order(dsl::email_key),
+            (UserOrder::Email(_), Way::Sort) => query.order(Computed(dsl::email_key)),
+            (UserOrder::Newest(_), Way::Walk(_)) => query.order((dsl::created_at.desc(), dsl::id)),
+            (UserOrder::Newest(_), Way::Sort) => query.order((Computed(dsl::created_at).desc(), dsl::id)),
+        }
+    }};
+}
+
+/// Notes the plan of a query if plans are wanted.
+macro_rules! note {
+    ($plans:expr, $c:ident, $query:expr) => {
+        if let Some(plans) = &mut $plans {
+            let query = Explained::<_, Db>::new($query);
+            let lines = query.load::<<Db as Explaining>::Line>($c).await?;
+            plans.extend(lines.into_iter().map(Db::text));
+        }
+    };
+}
+
+impl Reader<'_> {
+    async fn list(&mut self, order: UserOrder, limit: u32) -> Result<Page<UserRecord>> {
+        let sought = self.filter.search.as_deref().and_then(Sought::new);
+        let bound = limit + 1;
+        let (total, found) = match &sought {
+            None => {
+                let total = self.count(Condition::Any).await?;
+                (total, self.places(Condition::Any, &order, Way::Walk(None), bound).await?)
+            }
+            Some(Sought::Beginning(beginning)) => {
+                let of_email = self.count(Condition::EmailBegins(beginning)).await?;
+                let of_name = self.count(Condition::OnlyNameBegins(beginning)).await?;
+                let total = (of_email + of_name).min(MAX_TOTAL + 1);
+                let found = match &order {
+                    UserOrder::Email(_) => self.beginnings_by_email(beginning, &order, bound).await?,
+                    UserOrder::Newest(_) => {
+                        let condition = Condition::Begins(beginning);
+                        self.few_or_many(total, [condition, condition], &order, bound).await?
+                    }
+                };
+                (total, found)
+            }
+            Some(Sought::Part(part)) => {
+                let conditions = [Condition::Indexed(part), Condition::Has(part)];
+                let total = self.count(conditions[0]).await?;
+                (total, self.few_or_many(total, conditions, &order, bound).await?)
+            }
+        };
+        let page = Page::cut(found, limit, total);
+        let ids: Vec<_> = page.items.into_iter().map(|(_, id)| id).collect();
+        Ok(Page { items: self.load(&ids).await?, total, has_more: page.has_more })
+    }
+
+    /// How many there are, up to one more than [`MAX_TOTAL`].
+    async fn count(&mut self, condition: Condition<'_>) -> Result<i64> {
+        on!(self.conn, |c| {
+            note!(self.plans, c, CountUpTo(such!(condition, self.filter)));
+            CountUpTo(such!(condition, self.filter)).get_result(c).await
+        })
+    }
+
+    /// The first in order of those that meet a condition, given as one to find them by and one to know them by.
+    async fn few_or_many(
+        &mut self,
+        total: i64,
+        [find, know]: [Condition<'_>; 2],
+        order: &UserOrder,
+        limit: u32,
+    ) -> Result<Vec<(String, Uid)>> {
+        if total > MAX_TOTAL {
+            let end = self.end_of_walk(order).await?;
+            let met = self.places(know, order, Way::Walk(end.as_ref()), limit).await?;
+            if end.is_none() || met.len() >= limit as usize {
+                return Ok(met);
+            }
+        }
+        self.places(find, order, Way::Sort, limit).await
+    }
+
+    /// Of the beginnings of e-mails the index knows the first in order; those of names alone are put between.
+    async fn beginnings_by_email(
+        &mut self,
+        beginning: &Beginning,
+        order: &UserOrder,
+        limit: u32,
+    ) -> Result<Vec<(String, Uid)>> {
+        let mut found = self.places(Condition::EmailBegins(beginning), order, Way::Walk(None), limit).await?;
+        found.extend(self.places(Condition::OnlyNameBegins(beginning), order, Way::Sort, limit).await?);
+        found.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+        found.truncate(limit as usize);
+        Ok(found)
+    }
+
+    /// The first in order of those that meet a condition.
+    async fn places(
+        &mut self,
+        condition: Condition<'_>,
+        order: &UserOrder,
+        way: Way<'_>,
+        limit: u32,
+    ) -> Result<Vec<(String, Uid)>> {
+        let limit = i64::from(limit);
+        on!(self.conn, |c| {
+            note!(self.plans, c, in_order!(condition, self.filter, order, way).limit(limit));
+            in_order!(condition, self.filter, order, way).limit(limit).load(c).await
+        })
+    }
+
+    /// The place [`WALK`] users on in the order; `None` if there are not as many.
+    async fn end_of_walk(&mut self, order: &UserOrder) -> Result<Option<Place>> {
+        use diesel::OptionalExtension as _;
+        use users::dsl;
+        match order {
+            UserOrder::Email(after) => {
+                let after = after.as_ref().map(|email| email.to_lowercase()).unwrap_or_default();
+                let end = on!(self.conn, |c| {
+                    let rest = dsl::users.filter(dsl::email_key.gt(&after)).order(dsl::email_key);
+                    rest.select(dsl::email_key).offset(WALK).first(c).await.optional()
+                })?;
+                Ok(end.map(Place::Email))
+            }
+            UserOrder::Newest(after) => {
+                let (at, id) = after.unwrap_or((Instant::from_micros(i64::MAX), Uuid::nil()));
+                let (at, id) = (At(at), Uid(id));
+                let end: Option<(At, Uid)> = on!(self.conn, |c| {
+                    let rest = dsl::users.filter(dsl::created_at.le(at));
+                    let rest = rest.filter(dsl::created_at.lt(at).or(dsl::id.gt(id)));
+                    let rest = rest.order((dsl::created_at.desc(), dsl::id)).select((dsl::created_at, dsl::id));
+                    rest.offset(WALK).first(c).await.optional()
+                })?;
+                Ok(end.map(|(at, id)| Place::Created(at, id)))
+            }
+        }
+    }
+
+    /// The users of these ids that are still there, in the order given.
+    async fn load(&mut self, ids: &[Uid]) -> Result<Vec<UserRecord>> {
+        let rows: Vec<Row> =
+            on!(self.conn, |c| { users::table.filter(users::id.eq_any(ids)).select(Row::as_select()).load(c).await })?;
+        let mut rows: HashMap<Uid, Row> = rows.into_iter().map(|row| (row.id, row)).collect();
+        ids.iter().filter_map(|id| rows.remove(id)).map(TryInto::try_into).collect()
+    }
+}
