@@ -1,10 +1,10 @@
 CREATE INDEX idx_users_email ON users(email, id);
 DROP INDEX idx_users_created;
-DROP INDEX idx_users_name_start;
-ALTER TABLE users DROP COLUMN name_start;
 DROP TRIGGER users_search_delete;
 DROP TRIGGER users_search_update;
 DROP TRIGGER users_search_insert;
 DROP TABLE users_search;
 DROP INDEX idx_users_search;
+DROP INDEX idx_users_name_start;
+ALTER TABLE users DROP COLUMN name_start;
 ALTER TABLE users DROP COLUMN search_doc;

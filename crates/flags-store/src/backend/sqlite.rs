@@ -5,7 +5,7 @@ use std::path::Path;
 use diesel::{
     ConnectionError, ConnectionResult, ExpressionMethods, QueryDsl, QueryResult, QueryableByName,
     connection::{AnsiTransactionManager, Connection as _, SimpleConnection as _},
-    query_builder::{AstPass, QueryFragment},
+    query_builder::{AstPass, QueryFragment, QueryId},
     sql_query,
     sql_types::{BigInt, Integer, Text},
     sqlite::{Sqlite, SqliteConnection},
@@ -132,6 +132,19 @@ impl Explaining for Sqlite {
 /// A text as the search index is asked for it: letter by letter.
 pub(crate) fn phrase(text: &str) -> String {
     format!("\"{}\"", text.replace('"', "\"\""))
+}
+
+/// What the search index finds.
+#[derive(Clone, Debug, QueryId)]
+pub(crate) struct Found {
+    pub(crate) phrase: String,
+}
+
+impl QueryFragment<Sqlite> for Found {
+    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Sqlite>) -> QueryResult<()> {
+        out.push_sql("SELECT rowid FROM users_search WHERE users_search MATCH ");
+        out.push_bind_param::<Text, _>(&self.phrase)
+    }
 }
 
 impl QueryFragment<Sqlite> for Indexed {

@@ -5,7 +5,7 @@
 //! the total tells, and it is counted first anyhow. Where a walk meets too few (those that match may all come late) it
 //! is given up for the search index.
 
-use std::collections::HashMap;
+use std::{cmp::Reverse, collections::HashMap};
 
 use diesel::{
     BoolExpressionMethods, EscapeExpressionMethods, ExpressionMethods, JoinOnDsl, QueryDsl, SelectableHelper,
@@ -25,7 +25,7 @@ use crate::{
     page::{Computed, CountUpTo, Explained, MAX_TOTAL, Page},
     schema::{feature_flags, user_flag_overrides, users},
     sql_types::{At, Uid},
-    store::{Conn, on},
+    store::{Backend, Conn, on},
 };
 
 /// How many users a walk looks at before it is given up. Among so many are enough for a page if more than [`MAX_TOTAL`] of
@@ -56,7 +56,10 @@ enum Condition<'a> {
     Any,
     EmailBegins(&'a Beginning),
     OnlyNameBegins(&'a Beginning),
+    /// Either of the two, by their indexes.
     Begins(&'a Beginning),
+    /// Either of the two, by looking at each.
+    HasBeginning(&'a Beginning),
     /// Has this part, by the search index.
     Indexed(&'a Part),
     /// Has this part, by looking at each.
@@ -79,6 +82,9 @@ enum Place {
     Created(At, Uid),
 }
 
+/// E-mail in lower case, instant and id of a user.
+type Gathered = (String, At, Uid);
+
 /// What the statements of a list share.
 struct Reader<'a> {
     conn: &'a mut Conn,
@@ -99,11 +105,11 @@ pub async fn plans(conn: &mut Conn, filter: &UserFilter, order: UserOrder, limit
     Ok(reader.plans.unwrap_or_default())
 }
 
-/// The ids and e-mails in lower case of all that meet a condition and the filter, without order.
+/// These columns of all that meet a condition and the filter, without order.
 macro_rules! such {
-    ($condition:expr, $filter:expr) => {{
+    ($columns:expr, $condition:expr, $filter:expr) => {{
         use users::dsl;
-        let mut query = dsl::users.select((dsl::email_key, dsl::id)).into_boxed::<Db>();
+        let mut query = dsl::users.select($columns).into_boxed::<Db>();
         match $condition {
             Condition::Any => {}
             Condition::EmailBegins(Beginning { from, to }) => {
@@ -116,6 +122,11 @@ macro_rules! such {
             Condition::Begins(Beginning { from, to }) => {
                 let of_email = dsl::email_key.ge(from).and(dsl::email_key.lt(to));
                 query = query.filter(of_email.or(dsl::name_start.ge(from).and(dsl::name_start.lt(to))));
+            }
+            Condition::HasBeginning(Beginning { from, to }) => {
+                let of_email = Computed(dsl::email_key).ge(from).and(Computed(dsl::email_key).lt(to));
+                let of_name = Computed(dsl::name_start).ge(from).and(Computed(dsl::name_start).lt(to));
+                query = query.filter(of_email.or(of_name));
             }
             Condition::Indexed(part) => query = query.filter(part.indexed()),
             Condition::Has(part) => query = query.filter(dsl::search_text.like(&part.pattern).escape('\\')),
@@ -135,11 +146,11 @@ macro_rules! such {
     }};
 }
 
-/// The first in order of those that meet a condition and the filter.
+/// Ids and e-mails in lower case of all that meet a condition and the filter, in order.
 macro_rules! in_order {
     ($condition:expr, $filter:expr, $order:expr, $way:expr) => {{
         use users::dsl;
-        let mut query = such!($condition, $filter);
+        let mut query = such!((dsl::email_key, dsl::id), $condition, $filter);
         match $order {
             UserOrder::Email(None) | UserOrder::Newest(None) => {}
             UserOrder::Email(Some(email)) => query = query.filter(dsl::email_key.gt(email.to_lowercase())),
@@ -192,17 +203,19 @@ impl Reader<'_> {
                 let found = match &order {
                     UserOrder::Email(_) => self.beginnings_by_email(beginning, &order, bound).await?,
                     UserOrder::Newest(_) => {
-                        let condition = Condition::Begins(beginning);
-                        self.few_or_many(total, [condition, condition], &order, bound).await?
+                        let conditions = [Condition::Begins(beginning), Condition::HasBeginning(beginning)];
+                        self.few_or_many(total, conditions, &order, bound).await?
                     }
                 };
                 (total, found)
             }
-            Some(Sought::Part(part)) => {
-                let conditions = [Condition::Indexed(part), Condition::Has(part)];
-                let total = self.count(conditions[0]).await?;
-                (total, self.few_or_many(total, conditions, &order, bound).await?)
-            }
+            Some(Sought::Part(part)) => match self.gather(part).await? {
+                Some(all) => (i64::try_from(all.len()).unwrap_or(i64::MAX), first_of(all, &order, bound)),
+                None => {
+                    let conditions = [Condition::Indexed(part), Condition::Has(part)];
+                    (MAX_TOTAL + 1, self.few_or_many(MAX_TOTAL + 1, conditions, &order, bound).await?)
+                }
+            },
         };
         let page = Page::cut(found, limit, total);
         let ids: Vec<_> = page.items.into_iter().map(|(_, id)| id).collect();
@@ -212,9 +225,35 @@ impl Reader<'_> {
     /// How many there are, up to one more than [`MAX_TOTAL`].
     async fn count(&mut self, condition: Condition<'_>) -> Result<i64> {
         on!(self.conn, |c| {
-            note!(self.plans, c, CountUpTo(such!(condition, self.filter)));
-            CountUpTo(such!(condition, self.filter)).get_result(c).await
+            // SQLite would fetch each row for a column that its index lacks, wanted or not.
+            note!(self.plans, c, CountUpTo(such!(users::email_key, condition, self.filter)));
+            CountUpTo(such!(users::email_key, condition, self.filter)).get_result(c).await
         })
+    }
+
+    /// All that have a part, with all that an order needs; `None` if there are more than [`MAX_TOTAL`]. To count them first
+    /// and then to find and sort them would take as long twice.
+    async fn gather(&mut self, part: &Part) -> Result<Option<Vec<Gathered>>> {
+        let many = usize::try_from(MAX_TOTAL).unwrap_or(usize::MAX);
+        // Whether there are very many the index of SQLite says at once, if nothing else is asked.
+        if let (Backend::Sqlite(c), Some(found), None) =
+            (&mut self.conn.0, part.found_by_phrase(), self.filter.has_overrides)
+        {
+            type Db = diesel::sqlite::Sqlite;
+            note!(self.plans, c, CountUpTo(found.clone()));
+            let total: i64 = CountUpTo(found).get_result(c).await?;
+            if total > MAX_TOTAL {
+                return Ok(None);
+            }
+        }
+        let all: Vec<Gathered> = on!(self.conn, |c| {
+            use users::dsl::{created_at, email_key, id};
+            let query =
+                || such!((email_key, created_at, id), Condition::Indexed(part), self.filter).limit(MAX_TOTAL + 1);
+            note!(self.plans, c, query());
+            query().load(c).await
+        })?;
+        Ok(Some(all).filter(|all| all.len() <= many))
     }
 
     /// The first in order of those that meet a condition, given as one to find them by and one to know them by.
@@ -298,4 +337,21 @@ impl Reader<'_> {
         let mut rows: HashMap<Uid, Row> = rows.into_iter().map(|row| (row.id, row)).collect();
         ids.iter().filter_map(|id| rows.remove(id)).map(TryInto::try_into).collect()
     }
+}
+
+/// The first in order of these.
+fn first_of(mut all: Vec<Gathered>, order: &UserOrder, limit: u32) -> Vec<(String, Uid)> {
+    match order {
+        UserOrder::Email(after) => {
+            let after = after.as_ref().map(|email| email.to_lowercase()).unwrap_or_default();
+            all.retain(|(email, ..)| *email > after);
+            all.sort_unstable_by(|(one, ..), (other, ..)| one.cmp(other));
+        }
+        UserOrder::Newest(after) => {
+            let key = |(_, at, id): &Gathered| (Reverse(at.0), id.0);
+            all.retain(|user| after.is_none_or(|(at, id)| key(user) > (Reverse(at), id)));
+            all.sort_unstable_by_key(key);
+        }
+    }
+    all.into_iter().take(limit as usize).map(|(email, _, id)| (email, id)).collect()
 }

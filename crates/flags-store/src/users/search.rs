@@ -10,7 +10,7 @@ use diesel::{
 };
 
 use crate::{
-    backend,
+    backend::{self, sqlite::Found},
     page::{containing, escape},
     schema::users,
 };
@@ -76,6 +76,11 @@ impl Part {
             within_name,
         };
         Self { pattern, indexed }
+    }
+
+    /// What SQLite's search index finds, if all of it has this part. It is counted without a look at the users.
+    pub(super) fn found_by_phrase(&self) -> Option<Found> {
+        (!self.indexed.within_name).then(|| Found { phrase: self.indexed.phrase.clone() })
     }
 
     /// The condition that a user has this part, which the search index answers.
