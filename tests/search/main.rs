@@ -203,7 +203,7 @@ async fn search(store: &Store, text: &str, order: UserOrder) -> (i64, Option<Use
         if newest {
             UserOrder::Newest(Some((last.created_at, last.id)))
         } else {
-            UserOrder::Email(Some(last.email.clone()))
+            UserOrder::Email(Some((last.email.clone(), last.id)))
         }
     });
     (page.total, next)
@@ -226,7 +226,7 @@ async fn measure(store: &Store, terms: &[String], newest: bool) -> [Vec<f64>; 2]
 
 /// Milliseconds for the same by looking at everybody.
 async fn scans(kind: Kind, url: &str, terms: &[String], newest: bool) -> Vec<f64> {
-    let order = if newest { "created_at DESC, id" } else { "email_key" };
+    let order = if newest { "created_at DESC, id" } else { "email" };
     let mut times = Vec::new();
     for text in terms {
         let text = text.replace('\'', "''").replace('_', "\\_");

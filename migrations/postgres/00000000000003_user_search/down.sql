@@ -1,4 +1,3 @@
-CREATE INDEX idx_users_email ON users(email, id);
 DROP INDEX idx_users_created;
 DROP INDEX idx_users_name_start;
 ALTER TABLE users DROP COLUMN name_start;

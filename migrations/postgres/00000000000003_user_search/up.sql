@@ -1,7 +1,7 @@
 -- The first two characters of the name in lower case, for searches of no more than that.
 ALTER TABLE users ADD COLUMN name_start TEXT COLLATE "C" NOT NULL
     GENERATED ALWAYS AS (substr(search_text, strpos(search_text, E'\n') + 1, 2)) STORED;
-CREATE INDEX idx_users_name_start ON users(name_start, email_key, id);
+CREATE INDEX idx_users_name_start ON users(name_start, email, email_key, id);
 
 -- All parts of three characters that a text has. What contains a text contains its parts: `text_trigrams(a) @> parts of b`
 -- holds wherever b is a part of a, and seldom elsewhere. The extension pg_trgm knows letters and digits only (in a database
@@ -13,9 +13,8 @@ $$ SELECT ARRAY(SELECT DISTINCT substr(whole, n, 3) FROM generate_series(1, leng
 -- Without a list of pending entries: searches would have to read it through, and now and then one insert to put it in order.
 CREATE INDEX idx_users_search ON users USING gin (text_trigrams(search_text)) WITH (fastupdate = off);
 
--- Users are listed newest first, or by e-mail without regard to case, which `users_email_key` gives.
+-- The order of lists that show the newest first.
 CREATE INDEX idx_users_created ON users(created_at DESC, id);
-DROP INDEX idx_users_email;
 
 -- The planner is to know how frequent each part is.
 ANALYZE users;

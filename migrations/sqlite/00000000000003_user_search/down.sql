@@ -1,4 +1,3 @@
-CREATE INDEX idx_users_email ON users(email, id);
 DROP INDEX idx_users_created;
 DROP TRIGGER users_search_delete;
 DROP TRIGGER users_search_update;

@@ -4,9 +4,9 @@ ALTER TABLE users ADD COLUMN search_doc INTEGER;
 -- one is never taken for all there is to read.
 ALTER TABLE users ADD COLUMN name_start TEXT NOT NULL DEFAULT '';
 UPDATE users SET search_doc = rowid, name_start = substr(search_text, instr(search_text, char(10)) + 1, 2);
-CREATE INDEX idx_users_name_start ON users(name_start, email_key, id);
+CREATE INDEX idx_users_name_start ON users(name_start, email, email_key, id);
 -- All that a search needs of a user to put them in order.
-CREATE INDEX idx_users_search ON users(search_doc, email_key, created_at, id);
+CREATE INDEX idx_users_search ON users(search_doc, email, created_at, id);
 
 -- Finds any part of three characters or more, as written in `search_text`. It keeps no copy of the text.
 CREATE VIRTUAL TABLE users_search USING fts5(
@@ -30,6 +30,5 @@ CREATE TRIGGER users_search_delete AFTER DELETE ON users BEGIN
     INSERT INTO users_search(users_search, rowid, search_text) VALUES ('delete', OLD.search_doc, OLD.search_text);
 END;
 
--- Users are listed newest first, or by e-mail without regard to case, which `users_email_key` gives.
+-- The order of lists that show the newest first.
 CREATE INDEX idx_users_created ON users(created_at DESC, id);
-DROP INDEX idx_users_email;

@@ -167,7 +167,7 @@ pub(crate) struct UserQuery {
 /// The place of a user in either order.
 #[derive(Clone, Deserialize, Serialize)]
 pub(crate) enum UserPlace {
-    Email(String),
+    Email(String, Uuid),
     Created(Instant, Uuid),
 }
 
@@ -175,7 +175,7 @@ impl UserSort {
     fn order(self, after: Option<UserPlace>) -> Result<UserOrder, Problem> {
         match (self, after) {
             (Self::Email, None) => Ok(UserOrder::Email(None)),
-            (Self::Email, Some(UserPlace::Email(email))) => Ok(UserOrder::Email(Some(email))),
+            (Self::Email, Some(UserPlace::Email(email, id))) => Ok(UserOrder::Email(Some((email, id)))),
             (Self::Newest, None) => Ok(UserOrder::Newest(None)),
             (Self::Newest, Some(UserPlace::Created(at, id))) => Ok(UserOrder::Newest(Some((at, id)))),
             _ => Err(foreign_cursor()),
@@ -185,7 +185,7 @@ impl UserSort {
     fn place(self, last: &UserDetail) -> UserPlace {
         let user = &last.record;
         match self {
-            Self::Email => UserPlace::Email(user.email.clone()),
+            Self::Email => UserPlace::Email(user.email.clone(), user.id),
             Self::Newest => UserPlace::Created(user.created_at, user.id),
         }
     }

@@ -52,7 +52,7 @@ pub struct OverrideFilter {
 pub enum OverrideOrder {
     /// By the flag's name.
     FlagName(Option<String>),
-    /// By the user's e-mail without regard to case, then id.
+    /// By the user's e-mail, then id.
     UserEmail(Option<(String, Uuid)>),
     /// Newest change first, then id.
     NewestChange(Option<(i64, Uuid)>),
@@ -121,47 +121,46 @@ pub async fn list(
             .select((Row::as_select(), users::email))
             .into_boxed::<Db>();
         let query = filtered!(all, filter);
-        let query = match order {
-            OverrideOrder::FlagName(after) => {
-                let query = query.order((feature_flags::name.asc(), dsl::id.asc()));
-                match after {
-                    Some(name) => query.filter(feature_flags::name.gt(name)),
-                    None => query,
-                }
-            }
-            OverrideOrder::UserEmail(after) => {
-                let query = query.order((users::email_key.asc(), dsl::id.asc()));
-                match after.map(|(email, id)| (email.to_lowercase(), id)) {
-                    Some((email, id)) => query.filter(
-                        users::email_key.gt(email.clone()).or(users::email_key.eq(email).and(dsl::id.gt(Uid(id)))),
-                    ),
-                    None => query,
-                }
-            }
-            OverrideOrder::NewestChange(after) => {
-                let query = query.order((dsl::revision.desc(), dsl::id.asc()));
-                match after {
-                    Some((revision, id)) => {
-                        query.filter(dsl::revision.lt(revision).or(dsl::revision.eq(revision).and(dsl::id.gt(Uid(id)))))
+        let query =
+            match order {
+                OverrideOrder::FlagName(after) => {
+                    let query = query.order((feature_flags::name.asc(), dsl::id.asc()));
+                    match after {
+                        Some(name) => query.filter(feature_flags::name.gt(name)),
+                        None => query,
                     }
-                    None => query,
                 }
-            }
-            OverrideOrder::SoonestEnd(after) => {
-                let query = query.order((dsl::expires_at.is_null().asc(), dsl::expires_at.asc(), dsl::id.asc()));
-                match after {
-                    Some((Some(end), id)) => query.filter(
-                        dsl::expires_at
-                            .gt(At(end))
-                            .assume_not_null()
-                            .or(dsl::expires_at.eq(At(end)).assume_not_null().and(dsl::id.gt(Uid(id))))
-                            .or(dsl::expires_at.is_null()),
-                    ),
-                    Some((None, id)) => query.filter(dsl::expires_at.is_null().and(dsl::id.gt(Uid(id)))),
-                    None => query,
+                OverrideOrder::UserEmail(after) => {
+                    let query = query.order((users::email.asc(), dsl::id.asc()));
+                    match after {
+                        Some((email, id)) => query
+                            .filter(users::email.gt(email.clone()).or(users::email.eq(email).and(dsl::id.gt(Uid(id))))),
+                        None => query,
+                    }
                 }
-            }
-        };
+                OverrideOrder::NewestChange(after) => {
+                    let query = query.order((dsl::revision.desc(), dsl::id.asc()));
+                    match after {
+                        Some((revision, id)) => query
+                            .filter(dsl::revision.lt(revision).or(dsl::revision.eq(revision).and(dsl::id.gt(Uid(id))))),
+                        None => query,
+                    }
+                }
+                OverrideOrder::SoonestEnd(after) => {
+                    let query = query.order((dsl::expires_at.is_null().asc(), dsl::expires_at.asc(), dsl::id.asc()));
+                    match after {
+                        Some((Some(end), id)) => query.filter(
+                            dsl::expires_at
+                                .gt(At(end))
+                                .assume_not_null()
+                                .or(dsl::expires_at.eq(At(end)).assume_not_null().and(dsl::id.gt(Uid(id))))
+                                .or(dsl::expires_at.is_null()),
+                        ),
+                        Some((None, id)) => query.filter(dsl::expires_at.is_null().and(dsl::id.gt(Uid(id)))),
+                        None => query,
+                    }
+                }
+            };
         query.limit(bound).load(c).await
     })?;
     let rows = rows.into_iter().map(listed).collect::<Result<Vec<_>>>()?;

@@ -5,7 +5,7 @@
 //! the total tells, and it is counted first anyhow. Where a walk meets too few (those that match may all come late) it
 //! is given up for the search index.
 
-use std::{cmp::Reverse, collections::HashMap};
+use std::{cmp::Reverse, collections::HashMap, ops::Range};
 
 use diesel::{
     BoolExpressionMethods, EscapeExpressionMethods, ExpressionMethods, JoinOnDsl, QueryDsl, SelectableHelper,
@@ -44,8 +44,8 @@ pub struct UserFilter {
 /// In what order, and after what.
 #[derive(Clone, Debug)]
 pub enum UserOrder {
-    /// By e-mail, without regard to case.
-    Email(Option<String>),
+    /// By e-mail. No two are alike, so that the id is never asked.
+    Email(Option<(String, Uuid)>),
     /// Newest first, then id.
     Newest(Option<(Instant, Uuid)>),
 }
@@ -55,10 +55,14 @@ pub enum UserOrder {
 enum Condition<'a> {
     Any,
     EmailBegins(&'a Beginning),
+    /// The e-mail does, and is written so that it is in this range.
+    EmailWritten(&'a Range<String>, &'a Beginning),
+    NameBegins(&'a Beginning),
+    /// The name does, and the e-mail does not.
     OnlyNameBegins(&'a Beginning),
-    /// Either of the two, by their indexes.
+    /// Either does, by their indexes.
     Begins(&'a Beginning),
-    /// Either of the two, by looking at each.
+    /// Either does, by looking at each.
     HasBeginning(&'a Beginning),
     /// Has this part, by the search index.
     Indexed(&'a Part),
@@ -82,7 +86,7 @@ enum Place {
     Created(At, Uid),
 }
 
-/// E-mail in lower case, instant and id of a user.
+/// E-mail, instant and id of a user.
 type Gathered = (String, At, Uid);
 
 /// What the statements of a list share.
@@ -112,20 +116,27 @@ macro_rules! such {
         let mut query = dsl::users.select($columns).into_boxed::<Db>();
         match $condition {
             Condition::Any => {}
-            Condition::EmailBegins(Beginning { from, to }) => {
-                query = query.filter(dsl::email_key.ge(from).and(dsl::email_key.lt(to)));
+            Condition::EmailBegins(Beginning { lower: Range { start, end }, .. }) => {
+                query = query.filter(dsl::email_key.ge(start).and(dsl::email_key.lt(end)));
             }
-            Condition::OnlyNameBegins(Beginning { from, to }) => {
-                query = query.filter(dsl::name_start.ge(from).and(dsl::name_start.lt(to)));
-                query = query.filter(dsl::email_key.lt(from).or(dsl::email_key.ge(to)));
+            Condition::EmailWritten(written, Beginning { lower: Range { start, end }, .. }) => {
+                query = query.filter(dsl::email.ge(&written.start).and(dsl::email.lt(&written.end)));
+                query = query.filter(Computed(dsl::email_key).ge(start).and(Computed(dsl::email_key).lt(end)));
             }
-            Condition::Begins(Beginning { from, to }) => {
-                let of_email = dsl::email_key.ge(from).and(dsl::email_key.lt(to));
-                query = query.filter(of_email.or(dsl::name_start.ge(from).and(dsl::name_start.lt(to))));
+            Condition::NameBegins(Beginning { lower: Range { start, end }, .. }) => {
+                query = query.filter(dsl::name_start.ge(start).and(dsl::name_start.lt(end)));
             }
-            Condition::HasBeginning(Beginning { from, to }) => {
-                let of_email = Computed(dsl::email_key).ge(from).and(Computed(dsl::email_key).lt(to));
-                let of_name = Computed(dsl::name_start).ge(from).and(Computed(dsl::name_start).lt(to));
+            Condition::OnlyNameBegins(Beginning { lower: Range { start, end }, .. }) => {
+                query = query.filter(dsl::name_start.ge(start).and(dsl::name_start.lt(end)));
+                query = query.filter(dsl::email_key.lt(start).or(dsl::email_key.ge(end)));
+            }
+            Condition::Begins(Beginning { lower: Range { start, end }, .. }) => {
+                let of_email = dsl::email_key.ge(start).and(dsl::email_key.lt(end));
+                query = query.filter(of_email.or(dsl::name_start.ge(start).and(dsl::name_start.lt(end))));
+            }
+            Condition::HasBeginning(Beginning { lower: Range { start, end }, .. }) => {
+                let of_email = Computed(dsl::email_key).ge(start).and(Computed(dsl::email_key).lt(end));
+                let of_name = Computed(dsl::name_start).ge(start).and(Computed(dsl::name_start).lt(end));
                 query = query.filter(of_email.or(of_name));
             }
             Condition::Indexed(part) => query = query.filter(part.indexed()),
@@ -146,14 +157,14 @@ macro_rules! such {
     }};
 }
 
-/// Ids and e-mails in lower case of all that meet a condition and the filter, in order.
+/// E-mails and ids of all that meet a condition and the filter, in order.
 macro_rules! in_order {
     ($condition:expr, $filter:expr, $order:expr, $way:expr) => {{
         use users::dsl;
-        let mut query = such!((dsl::email_key, dsl::id), $condition, $filter);
+        let mut query = such!((dsl::email, dsl::id), $condition, $filter);
         match $order {
             UserOrder::Email(None) | UserOrder::Newest(None) => {}
-            UserOrder::Email(Some(email)) => query = query.filter(dsl::email_key.gt(email.to_lowercase())),
+            UserOrder::Email(Some((email, _))) => query = query.filter(dsl::email.gt(email)),
             UserOrder::Newest(Some((at, id))) => {
                 // That it is no later follows from the rest, but says where in the index to begin.
                 query = query.filter(dsl::created_at.le(At(*at)));
@@ -162,14 +173,14 @@ macro_rules! in_order {
         }
         match $way {
             Way::Walk(None) | Way::Sort => {}
-            Way::Walk(Some(Place::Email(end))) => query = query.filter(dsl::email_key.lt(end)),
+            Way::Walk(Some(Place::Email(end))) => query = query.filter(dsl::email.lt(end)),
             Way::Walk(Some(Place::Created(at, id))) => {
                 query = query.filter(dsl::created_at.ge(*at)).filter(dsl::created_at.gt(*at).or(dsl::id.lt(*id)));
             }
         }
         match ($order, $way) {
-            (UserOrder::Email(_), Way::Walk(_)) => query.order(dsl::email_key),
-            (UserOrder::Email(_), Way::Sort) => query.order(Computed(dsl::email_key)),
+            (UserOrder::Email(_), Way::Walk(_)) => query.order(dsl::email),
+            (UserOrder::Email(_), Way::Sort) => query.order(Computed(dsl::email)),
             (UserOrder::Newest(_), Way::Walk(_)) => query.order((dsl::created_at.desc(), dsl::id)),
             (UserOrder::Newest(_), Way::Sort) => query.order((Computed(dsl::created_at).desc(), dsl::id)),
         }
@@ -247,9 +258,8 @@ impl Reader<'_> {
             }
         }
         let all: Vec<Gathered> = on!(self.conn, |c| {
-            use users::dsl::{created_at, email_key, id};
-            let query =
-                || such!((email_key, created_at, id), Condition::Indexed(part), self.filter).limit(MAX_TOTAL + 1);
+            use users::dsl::{created_at, email, id};
+            let query = || such!((email, created_at, id), Condition::Indexed(part), self.filter).limit(MAX_TOTAL + 1);
             note!(self.plans, c, query());
             query().load(c).await
         })?;
@@ -274,16 +284,25 @@ impl Reader<'_> {
         self.places(find, order, Way::Sort, limit).await
     }
 
-    /// Of the beginnings of e-mails the index knows the first in order; those of names alone are put between.
+    /// The first by e-mail of those of whom e-mail or name begin so. Of e-mails the index knows them; those of names are
+    /// sorted, and put between.
     async fn beginnings_by_email(
         &mut self,
         beginning: &Beginning,
         order: &UserOrder,
         limit: u32,
     ) -> Result<Vec<(String, Uid)>> {
-        let mut found = self.places(Condition::EmailBegins(beginning), order, Way::Walk(None), limit).await?;
-        found.extend(self.places(Condition::OnlyNameBegins(beginning), order, Way::Sort, limit).await?);
+        let mut found = Vec::new();
+        for written in &beginning.written {
+            let missing = limit.saturating_sub(u32::try_from(found.len()).unwrap_or(limit));
+            if missing > 0 {
+                let condition = Condition::EmailWritten(written, beginning);
+                found.extend(self.places(condition, order, Way::Walk(None), missing).await?);
+            }
+        }
+        found.extend(self.places(Condition::NameBegins(beginning), order, Way::Sort, limit).await?);
         found.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+        found.dedup_by(|(one, _), (other, _)| one == other);
         found.truncate(limit as usize);
         Ok(found)
     }
@@ -309,10 +328,10 @@ impl Reader<'_> {
         use users::dsl;
         match order {
             UserOrder::Email(after) => {
-                let after = after.as_ref().map(|email| email.to_lowercase()).unwrap_or_default();
+                let after = after.as_ref().map_or("", |(email, _)| email);
                 let end = on!(self.conn, |c| {
-                    let rest = dsl::users.filter(dsl::email_key.gt(&after)).order(dsl::email_key);
-                    rest.select(dsl::email_key).offset(WALK).first(c).await.optional()
+                    let rest = dsl::users.filter(dsl::email.gt(after)).order(dsl::email);
+                    rest.select(dsl::email).offset(WALK).first(c).await.optional()
                 })?;
                 Ok(end.map(Place::Email))
             }
@@ -343,8 +362,7 @@ impl Reader<'_> {
 fn first_of(mut all: Vec<Gathered>, order: &UserOrder, limit: u32) -> Vec<(String, Uid)> {
     match order {
         UserOrder::Email(after) => {
-            let after = after.as_ref().map(|email| email.to_lowercase()).unwrap_or_default();
-            all.retain(|(email, ..)| *email > after);
+            all.retain(|(email, ..)| after.as_ref().is_none_or(|(after, _)| email > after));
             all.sort_unstable_by(|(one, ..), (other, ..)| one.cmp(other));
         }
         UserOrder::Newest(after) => {
