@@ -27,7 +27,7 @@ ci: check test
 check:
     cargo fmt --all --check
     cargo clippy --workspace --all-targets -- -D warnings
-    cargo clippy -p flags-tests --test chaos -- -D warnings
+    cargo clippy -p flags-tests --test chaos --test search -- -D warnings
     RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items
     scripts/check-layers.sh
 
@@ -39,6 +39,10 @@ coverage: postgres
 bench:
     cargo bench -p flags-domain --bench resolve
     cargo bench -p flags-api --bench me
+
+# Measure searches for users beside a million of them, on both databases
+bench-search *args: postgres
+    cargo test --release -q -p flags-tests --test search -- {{ args }}
 
 # Write the OpenAPI document after the API has changed
 openapi:

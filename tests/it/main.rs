@@ -24,6 +24,7 @@ mod overrides;
 mod processes;
 mod resume;
 mod schedules;
+mod search;
 mod sign_in;
 mod streams;
 mod tokens;

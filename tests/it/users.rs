@@ -87,7 +87,7 @@ async fn users_are_found_by_any_part_of_email_or_name(kind: Kind) {
     assert_eq!(found("search=nn_x").await, ["ann_x@example.com"], "no wildcard");
     assert_eq!(found("search=z").await, ["ann_x@example.com", "zoe@example.com"], "beginnings of e-mail and name");
     assert_eq!(found("search=x").await, [""; 0]);
-    assert_eq!(found("search=e%0Az").await, [""; 0]);
+    assert_eq!(found("search=om%0Az").await, [""; 0], "nothing reaches from e-mail to name");
     app.boolean_flag("f").await;
     let id =
         app.admin.get(&format!("{USERS}?search=annyx")).await.json()["items"][0]["id"].as_str().unwrap().to_owned();

@@ -74,3 +74,40 @@ pub async fn log_rows(url: &str, count: usize, size: usize) {
     );
     tamper(url, &sql).await;
 }
+
+/// Puts in users past the application, as many as fifty thousand in a transaction.
+pub async fn users_in_bulk(url: &str, all: impl IntoIterator<Item = users::UserRecord>) {
+    let mut all = all.into_iter().peekable();
+    while all.peek().is_some() {
+        let mut sql = String::from("BEGIN;");
+        for _ in 0..50 {
+            let rows: Vec<_> = all.by_ref().take(1_000).map(|user| row(url, &user)).collect();
+            if !rows.is_empty() {
+                sql += "INSERT INTO users (id, email, email_key, display_name, role, attributes, active, search_text, \
+                        created_at, updated_at) VALUES ";
+                sql += &rows.join(",");
+                sql += ";";
+            }
+        }
+        tamper(url, &(sql + "COMMIT")).await;
+    }
+}
+
+/// A user as a row of an INSERT, with what the application would derive.
+fn row(url: &str, user: &users::UserRecord) -> String {
+    let text = |text: &str| format!("'{}'", text.replace('\'', "''"));
+    let micros = user.created_at.as_micros();
+    let (id, at) = if url.starts_with("sqlite") {
+        (format!("x'{}'", user.id.simple()), micros.to_string())
+    } else {
+        (format!("'{}'", user.id), format!("'{}'", user.created_at))
+    };
+    let name = user.display_name.as_deref();
+    format!(
+        "({id},{},{},{},'user','{{}}',true,{},{at},{at})",
+        text(&user.email),
+        text(&user.email.to_lowercase()),
+        name.map_or("NULL".to_owned(), text),
+        text(&format!("{}\n{}", user.email, name.unwrap_or_default()).to_lowercase()),
+    )
+}

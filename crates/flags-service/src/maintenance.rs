@@ -130,8 +130,8 @@ pub async fn purge_idempotency_keys(core: &Core) -> Result<u64> {
     until_none_is_left(async || Ok(idempotency::purge(core.store(), until, BATCH).await?)).await
 }
 
-/// Removes sessions that are over, and returns how many went. Servers may be told of a shorter idle time than
-/// [`UNUSED_SESSION`]; they look at it themselves.
+/// Removes sessions that are over, and returns how many went. Servers may be told of a shorter idle time than the
+/// 90 days after which an unused session goes here; they look at it themselves.
 pub async fn purge_sessions(core: &Core) -> Result<u64> {
     let now = core.now();
     let idle_since = now.plus_micros(-UNUSED_SESSION);

@@ -1,11 +1,16 @@
 //! Pages of lists: where to go on, how many, and how many there are at all.
 
+use std::marker::PhantomData;
+
 use diesel::{
     QueryResult,
     backend::Backend,
+    expression::{AppearsOnTable, Expression, ValidGrouping},
     query_builder::{AstPass, Query, QueryFragment, QueryId},
     sql_types::BigInt,
 };
+
+use crate::backend::{Computing, Explaining};
 
 /// Totals are counted up to here and no further.
 pub const MAX_TOTAL: i64 = 10_000;
@@ -56,17 +61,67 @@ impl<Q> Query for CountUpTo<Q> {
     type SqlType = BigInt;
 }
 
+/// An expression to sort by of which no index is to give the order.
+#[derive(Clone, Copy, QueryId)]
+pub(crate) struct Computed<E>(pub(crate) E);
+
+impl<E: Expression> Expression for Computed<E> {
+    type SqlType = E::SqlType;
+}
+
+impl<E: ValidGrouping<G>, G> ValidGrouping<G> for Computed<E> {
+    type IsAggregate = E::IsAggregate;
+}
+
+impl<E: AppearsOnTable<T>, T> AppearsOnTable<T> for Computed<E> {}
+
+impl<E: QueryFragment<DB>, DB: Computing> QueryFragment<DB> for Computed<E> {
+    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, DB>) -> QueryResult<()> {
+        // A plan made once for all values would be made for the wrong ones.
+        out.unsafe_to_cache_prepared();
+        // The greater of a value and itself: no planner sees through it.
+        out.push_sql(DB::GREATER);
+        out.push_sql("(");
+        self.0.walk_ast(out.reborrow())?;
+        out.push_sql(", ");
+        self.0.walk_ast(out.reborrow())?;
+        out.push_sql(")");
+        Ok(())
+    }
+}
+
+/// The plan of a query instead of its rows.
+pub(crate) struct Explained<Q, DB>(Q, PhantomData<DB>);
+
+impl<Q, DB> Explained<Q, DB> {
+    pub(crate) const fn new(query: Q) -> Self {
+        Self(query, PhantomData)
+    }
+}
+
+impl<Q, DB> QueryId for Explained<Q, DB> {
+    type QueryId = ();
+    const HAS_STATIC_QUERY_ID: bool = false;
+}
+
+impl<Q: QueryFragment<DB>, DB: Explaining> QueryFragment<DB> for Explained<Q, DB> {
+    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, DB>) -> QueryResult<()> {
+        out.push_sql(DB::EXPLAIN);
+        self.0.walk_ast(out)
+    }
+}
+
+impl<Q, DB: Explaining> Query for Explained<Q, DB> {
+    type SqlType = DB::Columns;
+}
+
 /// `LIKE` pattern for texts that contain `part`, letter by letter.
 pub(crate) fn containing(part: &str) -> String {
     format!("%{}%", escape(part))
 }
 
-/// `LIKE` pattern for texts that start with `part`.
-pub(crate) fn starting_with(part: &str) -> String {
-    format!("{}%", escape(part))
-}
-
-fn escape(part: &str) -> String {
+/// A text in a pattern of `LIKE`, where it stands for itself.
+pub(crate) fn escape(part: &str) -> String {
     part.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_")
 }
 
@@ -77,7 +132,6 @@ mod tests {
     #[test]
     fn wildcards_in_what_is_searched_stand_for_themselves() {
         assert_eq!(containing(r"50%_a\"), r"%50\%\_a\\%");
-        assert_eq!(starting_with("a_b"), r"a\_b%");
     }
 
     #[test]

@@ -17,6 +17,7 @@ diesel::table! {
         created_at -> Instant,
         updated_at -> Instant,
         revision -> BigInt,
+        name_start -> Text,
     }
 }
 

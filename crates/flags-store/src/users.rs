@@ -2,9 +2,12 @@
 //!
 //! The log holds no personal field: it says which fields of a user changed, and what role and activity became.
 
+mod list;
+mod search;
+
 use diesel::{
-    AsChangeset, BoolExpressionMethods, EscapeExpressionMethods, ExpressionMethods, Insertable, JoinOnDsl,
-    OptionalExtension, QueryDsl, Queryable, Selectable, SelectableHelper, TextExpressionMethods, dsl::exists,
+    AsChangeset, ExpressionMethods, Insertable, OptionalExtension, QueryDsl, Queryable, Selectable, SelectableHelper,
+    dsl::exists,
 };
 use diesel_async::RunQueryDsl;
 use flags_domain::Instant;
@@ -15,11 +18,13 @@ use crate::{
     commit::{LogEntry, Tx},
     error::{Result, StoreError},
     log::{Action, Entity, names},
-    page::{CountUpTo, Page, containing, starting_with},
-    schema::{feature_flags, user_flag_overrides, users},
+    schema::users,
     sql_types::{At, Json, Uid},
     store::{Conn, on},
 };
+
+pub use list::{UserFilter, UserOrder, list, plans};
+pub(crate) use search::Indexed;
 
 names! {
     /// What somebody may do.
@@ -218,85 +223,6 @@ pub async fn delete(tx: &mut Tx, gone: &UserRecord) -> Result<()> {
 pub fn record_erasure(tx: &mut Tx, id: Uuid) {
     let nothing = entry(Action::Erased, None, None);
     tx.record(LogEntry { entity_id: Some(id), user_id: Some(id), ..nothing });
-}
-
-/// Which users a list is to hold; all that is `None` does not matter.
-#[derive(Clone, Debug, Default)]
-pub struct UserFilter {
-    /// Any part of e-mail or name, in lower case; below three characters their beginnings.
-    pub search: Option<String>,
-    /// Only those with an override of an unarchived flag that has not expired at the given instant, or only those without.
-    pub has_overrides: Option<(bool, Instant)>,
-}
-
-/// In what order, and after what.
-#[derive(Clone, Debug)]
-pub enum UserOrder {
-    /// By e-mail.
-    Email(Option<(String, Uuid)>),
-    /// Newest first.
-    Newest(Option<(Instant, Uuid)>),
-}
-
-/// A page of users.
-pub async fn list(conn: &mut Conn, filter: &UserFilter, order: UserOrder, limit: u32) -> Result<Page<UserRecord>> {
-    use users::dsl;
-    macro_rules! filtered {
-        ($query:expr) => {{
-            let mut query = $query;
-            if let Some(part) = &filter.search {
-                if part.chars().count() < 3 {
-                    let of_email = dsl::search_text.like(starting_with(part)).escape('\\');
-                    let of_name = dsl::search_text.like(containing(&format!("\n{part}"))).escape('\\');
-                    query = query.filter(of_email.or(of_name));
-                } else {
-                    query = query.filter(dsl::search_text.like(containing(part)).escape('\\'));
-                }
-            }
-            if let Some((wanted, now)) = filter.has_overrides {
-                let live = user_flag_overrides::table
-                    .inner_join(feature_flags::table.on(feature_flags::name.eq(user_flag_overrides::flag_name)));
-                let live = live.filter(feature_flags::archived_at.is_null());
-                let theirs = live.filter(user_flag_overrides::user_id.eq(dsl::id)).filter(
-                    user_flag_overrides::expires_at.is_null().or(diesel::NullableExpressionMethods::assume_not_null(
-                        user_flag_overrides::expires_at.gt(At(now)),
-                    )),
-                );
-                query =
-                    if wanted { query.filter(exists(theirs)) } else { query.filter(diesel::dsl::not(exists(theirs))) };
-            }
-            query
-        }};
-    }
-    let total: i64 =
-        on!(conn, |c| { CountUpTo(filtered!(dsl::users.select(dsl::id).into_boxed::<Db>())).get_result(c).await })?;
-    let bound = i64::from(limit) + 1;
-    let rows: Vec<Row> = on!(conn, |c| {
-        let query = filtered!(dsl::users.select(Row::as_select()).into_boxed::<Db>());
-        let query = match order {
-            UserOrder::Email(after) => {
-                let query = query.order((dsl::email.asc(), dsl::id.asc()));
-                match after {
-                    Some((email, id)) => {
-                        query.filter(dsl::email.gt(email.clone()).or(dsl::email.eq(email).and(dsl::id.gt(Uid(id)))))
-                    }
-                    None => query,
-                }
-            }
-            UserOrder::Newest(after) => {
-                let query = query.order((dsl::created_at.desc(), dsl::id.asc()));
-                match after {
-                    Some((at, id)) => {
-                        query.filter(dsl::created_at.lt(At(at)).or(dsl::created_at.eq(At(at)).and(dsl::id.gt(Uid(id)))))
-                    }
-                    None => query,
-                }
-            }
-        };
-        query.limit(bound).load(c).await
-    })?;
-    let rows = rows.into_iter().map(TryInto::try_into).collect::<Result<Vec<_>>>()?;
-    Ok(Page::cut(rows, limit, total))
 }
 
 fn entry(action: Action, before: Option<&UserRecord>, after: Option<&UserRecord>) -> LogEntry {

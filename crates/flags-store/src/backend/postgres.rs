@@ -2,7 +2,10 @@
 
 use diesel::{
     ConnectionError, ConnectionResult, ExpressionMethods, OptionalExtension, QueryDsl, QueryResult, QueryableByName,
-    sql_query, sql_types::Text,
+    pg::Pg,
+    query_builder::{AstPass, QueryFragment},
+    sql_query,
+    sql_types::{Array, Text},
 };
 use diesel_async::{
     AsyncConnection, AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection,
@@ -16,10 +19,14 @@ use crate::{
     schema::{change_log, feature_flags, log_head, scheduled_changes, user_flag_overrides, users},
     sql_types::{At, Uid},
     store::CONNECTION_TIMEOUT,
+    users::Indexed,
 };
 
-/// Limits within the database, so that no statement waits for ever; a request's own deadline is longer than these.
-const SESSION: &str = "SET lock_timeout = '2s'; SET statement_timeout = '8s'; \
+use super::{Computing, Explaining};
+
+/// Limits within the database, so that no statement waits for ever; a request's own deadline is longer than these. What
+/// is asked here is answered sooner than several processes could be set to it.
+const SESSION: &str = "SET lock_timeout = '2s'; SET statement_timeout = '8s'; SET max_parallel_workers_per_gather = 0; \
      SET idle_in_transaction_session_timeout = '30s'; SET application_name = 'feature-flags';";
 
 pub(crate) fn pool(url: &str, size: usize) -> Result<Pool<AsyncPgConnection>> {
@@ -232,4 +239,53 @@ pub(crate) async fn claim_flags_with_due_changes(
         .skip_locked()
         .load(conn)
         .await
+}
+
+impl Computing for Pg {
+    const GREATER: &'static str = "GREATEST";
+}
+
+impl Explaining for Pg {
+    const EXPLAIN: &'static str = "EXPLAIN ";
+    type Columns = Text;
+    type Line = String;
+
+    fn text(line: String) -> String {
+        line
+    }
+}
+
+/// Trigrams of a text that leave no two neighbours out. With all of them the index would have more to read and little
+/// more to say.
+pub(crate) fn trigrams(text: &str) -> Vec<String> {
+    let characters: Vec<char> = text.chars().collect();
+    let last = characters.len().saturating_sub(3);
+    let starts = (0..last).step_by(2).chain([last]);
+    starts.map(|start| characters.iter().skip(start).take(3).collect()).collect()
+}
+
+impl QueryFragment<Pg> for Indexed {
+    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+        // How frequent the trigrams are decides on the plan.
+        out.unsafe_to_cache_prepared();
+        out.push_sql("(text_trigrams(users.search_text) @> ");
+        out.push_bind_param::<Array<Text>, _>(&self.trigrams)?;
+        out.push_sql(" AND users.search_text LIKE ");
+        out.push_bind_param::<Text, _>(&self.pattern)?;
+        out.push_sql(r" ESCAPE '\')");
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn trigrams_leave_no_two_neighbours_out() {
+        assert_eq!(trigrams("abc"), ["abc"]);
+        assert_eq!(trigrams("abcd"), ["abc", "bcd"]);
+        assert_eq!(trigrams("abcdef"), ["abc", "cde", "def"]);
+        assert_eq!(trigrams("müßig@"), ["müß", "ßig", "ig@"]);
+    }
 }

@@ -5,9 +5,10 @@ use std::path::Path;
 use diesel::{
     ConnectionError, ConnectionResult, ExpressionMethods, QueryDsl, QueryResult, QueryableByName,
     connection::{AnsiTransactionManager, Connection as _, SimpleConnection as _},
+    query_builder::{AstPass, QueryFragment, QueryId},
     sql_query,
-    sql_types::{BigInt, Text},
-    sqlite::SqliteConnection,
+    sql_types::{BigInt, Integer, Text},
+    sqlite::{Sqlite, SqliteConnection},
 };
 use diesel_async::{
     RunQueryDsl,
@@ -21,7 +22,10 @@ use crate::{
     schema::{change_log, feature_flags, user_flag_overrides},
     sql_types::{At, Uid},
     store::{AsyncSqliteConnection, CONNECTION_TIMEOUT},
+    users::Indexed,
 };
+
+use super::{Computing, Explaining};
 
 /// `synchronous = FULL`: a commit is on disk before it is acknowledged. The busy timeout (milliseconds) is for writers of
 /// other processes on the same file. LIKE minds case, as in PostgreSQL.
@@ -116,4 +120,52 @@ pub(crate) async fn open(path: &Path) -> Result<AsyncSqliteConnection> {
 pub(crate) async fn data_version(conn: &mut AsyncSqliteConnection) -> QueryResult<i64> {
     let version: DataVersion = sql_query("PRAGMA data_version").get_result(conn).await?;
     Ok(version.data_version)
+}
+
+impl Computing for Sqlite {
+    const GREATER: &'static str = "max";
+}
+
+impl Explaining for Sqlite {
+    const EXPLAIN: &'static str = "EXPLAIN QUERY PLAN ";
+    type Columns = (Integer, Integer, Integer, Text);
+    type Line = (i32, i32, i32, String);
+
+    fn text((.., detail): Self::Line) -> String {
+        detail
+    }
+}
+
+/// A text as the search index is asked for it: letter by letter.
+pub(crate) fn phrase(text: &str) -> String {
+    format!("\"{}\"", text.replace('"', "\"\""))
+}
+
+/// What the search index finds.
+#[derive(Clone, Debug, QueryId)]
+pub(crate) struct Found {
+    pub(crate) phrase: String,
+}
+
+impl QueryFragment<Sqlite> for Found {
+    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Sqlite>) -> QueryResult<()> {
+        out.push_sql("SELECT rowid FROM users_search WHERE users_search MATCH ");
+        out.push_bind_param::<Text, _>(&self.phrase)
+    }
+}
+
+impl QueryFragment<Sqlite> for Indexed {
+    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Sqlite>) -> QueryResult<()> {
+        out.push_sql("(users.search_doc IN (SELECT rowid FROM users_search WHERE users_search MATCH ");
+        out.push_bind_param::<Text, _>(&self.phrase)?;
+        out.push_sql(")");
+        // A phrase is found exactly; to read each text once more would take longer than all the rest.
+        if self.within_name {
+            out.push_sql(" AND users.search_text LIKE ");
+            out.push_bind_param::<Text, _>(&self.pattern)?;
+            out.push_sql(r" ESCAPE '\'");
+        }
+        out.push_sql(")");
+        Ok(())
+    }
 }
