@@ -105,7 +105,7 @@ pub(crate) struct AccessArgs {
     /// Sessions end after so long, however much they are used; at most 90d.
     #[arg(long, env = "FLAGS_SESSION_LIFETIME", default_value = "7d", value_parser = session_time)]
     pub(crate) session_lifetime: Duration,
-    /// Where browsers find this server, such as https://flags.example.com. Changes by cookie must come from there; if left
+    /// Where browsers find this server, such as `https://flags.example.com`. Changes by cookie must come from there; if left
     /// out, from the host that a request names.
     #[arg(long, env = "FLAGS_PUBLIC_URL", value_name = "ORIGIN", value_parser = origin)]
     pub(crate) public_url: Option<String>,

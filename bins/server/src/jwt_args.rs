@@ -16,7 +16,7 @@ pub(crate) struct JwtArgs {
     /// The `aud` that JWTs must have, alone or among others.
     #[arg(long, env = "FLAGS_JWT_AUDIENCE")]
     jwt_audience: Option<String>,
-    /// The issuer's keys (JWK Set): a file, or a URL (https://, or http:// on this host).
+    /// The issuer's keys (JWK Set): a file, or a URL (`https://`, or `http://` on this host).
     #[arg(long, env = "FLAGS_JWT_KEYS", value_name = "FILE|URL", hide_env_values = true)]
     jwt_keys: Option<String>,
     /// How JWTs may be signed: RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, EdDSA; several with commas.
