@@ -7,8 +7,9 @@
 --
 -- A worker that runs without --keep-log can run as app.
 --
--- Run it in the service's own database, after `server migrate`, as a superuser or as whoever owns the database and may
--- create roles:
+-- Run it in the service's own database, after `server migrate`, as a superuser. Neither app nor worker may own the database:
+-- whoever does can drop the log's table whatever is granted. One that does becomes the owner's by
+-- `ALTER DATABASE flags OWNER TO flags_owner`.
 --
 --   psql -X -v owner=flags_owner -v app=flags_app -v worker=flags_worker -f scripts/postgres-roles.sql flags
 --
@@ -41,7 +42,8 @@ SELECT format('CREATE ROLE %I LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE', name)
 FROM unnest(ARRAY[:'owner', :'app', :'worker']) AS name
 WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = name) \gexec
 
--- Nobody but the owner makes anything here.
+-- Nobody but the owner makes anything here, or takes anything away.
+ALTER SCHEMA public OWNER TO :"owner";
 REVOKE CREATE ON SCHEMA public FROM PUBLIC, :"app", :"worker";
 GRANT USAGE, CREATE ON SCHEMA public TO :"owner";
 GRANT USAGE ON SCHEMA public TO :"app", :"worker";
@@ -93,15 +95,23 @@ FROM pg_attribute
 WHERE attrelid = 'log_head'::regclass AND attnum > 0 AND NOT attisdropped AND attname NOT IN ('id', 'lowest_revision')
 \gexec
 
--- Whether it holds: a superuser, or a member of the owner, may do anything whatever is granted.
+-- Whether it holds: a superuser may do anything whatever is granted, whoever makes roles may become most others, the
+-- database's owner may drop it, and a member of a role may do what that may, or become it.
 SELECT has_table_privilege(:'app', 'change_log', 'UPDATE, DELETE, TRUNCATE, TRIGGER')
     OR has_any_column_privilege(:'app', 'change_log', 'UPDATE')
-    OR pg_has_role(:'app', :'owner', 'MEMBER')
-    OR has_table_privilege(:'worker', 'change_log', 'UPDATE, TRUNCATE, TRIGGER') AS too_much \gset
+    OR has_table_privilege(:'worker', 'change_log', 'UPDATE, TRUNCATE, TRIGGER')
+    OR pg_has_role(:'app', :'worker', 'MEMBER')
+    OR EXISTS (SELECT FROM pg_roles WHERE rolname IN (:'app', :'worker') AND (rolsuper OR rolcreaterole))
+    OR EXISTS (
+        SELECT FROM unnest(ARRAY[:'app', :'worker']) AS name, pg_database
+        WHERE datname = current_database() AND (pg_has_role(name, datdba, 'MEMBER') OR pg_has_role(name, :'owner', 'MEMBER'))
+    ) AS too_much \gset
 \if :too_much
 DO $$
 BEGIN
-    RAISE EXCEPTION 'app or worker may change the log all the same: they must be no superusers and no members of the owner';
+    RAISE EXCEPTION 'app or worker may change the log all the same'
+        USING HINT = 'they must be no superusers, create no roles, not own the database, and be no members of the owner, '
+            'nor app one of worker';
 END
 $$;
 \endif

@@ -13,7 +13,7 @@ use flags_service::{
     credentials::tokens::{TokenInput, TokenService},
     users::{UserInput, UserService},
 };
-use flags_store::{Author, Store, credentials::Grant, users::Role};
+use flags_store::{Author, Store, api_tokens::Grant, users::Role};
 use flags_tests::{
     app::override_at,
     caller::Caller,
@@ -135,7 +135,9 @@ impl Scene {
 
     /// Starts servers on this URL of the database.
     pub(crate) async fn serve(&mut self, url: &str, count: usize) {
-        self.servers.extend((0..count).map(|_| Running::server(url)));
+        // The writers share one credential, and ask as fast as they can.
+        let arguments = ["--database-url", url, "--rate-limit", "0", "--evaluation-rate-limit", "0"];
+        self.servers.extend((0..count).map(|_| Running::start("server", &arguments)));
         if !std::mem::replace(&mut self.has_flags, true) {
             for flag in self.flags.iter().map(String::as_str).chain([MARKER]) {
                 let body = json!({"name": flag, "flag_type": "number", "variants": [{"id": "v", "value": 0}],

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use flags_domain::Instant;
 use flags_service::credentials::tokens::{TokenInput, TokenService};
-use flags_store::{Author, credentials::Grant, users::Role};
+use flags_store::{Author, api_tokens::Grant, users::Role};
 use flags_tests::{
     app::{TestApp, author, override_at, overrides_of},
     database::{Database, Kind, rows, tables, try_tamper},

@@ -117,7 +117,7 @@ async fn the_worker_removes_old_rows_by_a_role_of_its_own() {
     let purging = |url: &str| output_of("cleanup-worker", &["--once", "--keep-log", "1d", "--database-url", url]);
     let report = |expired: i32, revisions: i32| {
         format!(
-            "removed {expired} expired overrides, marked 0 scheduled changes, purged 0 idempotency keys, 0 sessions and {revisions} log revisions"
+            "removed {expired} expired overrides, marked 0 scheduled changes, purged 0 idempotency keys, 0 sessions, 0 failed sign-ins and {revisions} log revisions"
         )
     };
     fails_with("cleanup-worker", &["--once", "--keep-log", "1d", "--database-url", &app], "permission denied");
@@ -164,8 +164,31 @@ async fn the_script_does_nothing_where_it_could_not_keep_its_promise() {
     let there = format!("SELECT rolname FROM pg_roles WHERE rolname = '{}'", roles.app);
     assert!(query(&empty.url, &there).await.is_empty(), "no role is left behind");
     let (database, mut roles) = scene().await;
-    tamper(&database.url, &format!("GRANT \"{}\" TO \"{}\"", roles.owner, roles.app)).await;
-    fails(&roles, &database, "no members of the owner");
+    let name = database.url.rsplit('/').next().unwrap();
+    let Roles { owner, app, worker } = &roles;
+    for (power, loss) in [
+        (format!("GRANT \"{owner}\" TO \"{app}\""), format!("REVOKE \"{owner}\" FROM \"{app}\"")),
+        (
+            format!("ALTER ROLE \"{worker}\" NOINHERIT; GRANT \"{owner}\" TO \"{worker}\""),
+            format!("REVOKE \"{owner}\" FROM \"{worker}\""),
+        ),
+        (format!("GRANT \"{worker}\" TO \"{app}\""), format!("REVOKE \"{worker}\" FROM \"{app}\"")),
+        (format!("ALTER ROLE \"{app}\" CREATEROLE"), format!("ALTER ROLE \"{app}\" NOCREATEROLE")),
+        (
+            format!("ALTER DATABASE \"{name}\" OWNER TO \"{app}\""),
+            format!("ALTER DATABASE \"{name}\" OWNER TO \"{owner}\""),
+        ),
+    ] {
+        tamper(&database.url, &power).await;
+        fails(&roles, &database, "may change the log all the same");
+        tamper(&database.url, &loss).await;
+        let done = roles.set_up(&database);
+        assert!(done.status.success(), "{loss}: {}", String::from_utf8_lossy(&done.stderr));
+    }
+    let app = url_of(&database, app);
+    for attempt in ["DROP TABLE change_log", "DROP SCHEMA public CASCADE", "CREATE TABLE mine (id int)"] {
+        try_tamper(&app, attempt).await.expect_err(attempt);
+    }
     roles.app = "postgres".to_owned();
     fails(&roles, &database, "must be no superusers");
 }

@@ -123,6 +123,8 @@ async fn a_user_may_be_named_by_email(kind: Kind) {
     app.boolean_flag("f").await;
     app.admin.put(&format!("/api/admin/users/{ben}/flag-overrides/f"), &json!({"override_value": true})).await;
     let token = |more: Value| rs256(&changed(claims("somebody"), more));
+    app.admin.post("/api/admin/users", &json!({"email": "kim@example.com"})).await.expect(201);
+    app.bearer(&token(json!({"email": "KIM@example.com"}))).get("/api/flags/me").await.expect(200);
     let by_mail = app.bearer(&token(json!({"email": "ANN@Example.com"})));
     let value = async || by_mail.get("/api/flags/me/f").await.expect(200).json()["value"].clone();
     assert_eq!((value().await, value().await), (json!(false), json!(false)), "looked up, and from memory");
@@ -130,6 +132,8 @@ async fn a_user_may_be_named_by_email(kind: Kind) {
     for wrong in [
         json!({}),
         json!({"email": "nobody@example.com"}),
+        // The sign for kelvin, whose lower case is k.
+        json!({"email": "\u{212a}im@example.com"}),
         json!({"email": "ann@example.com", "email_verified": false}),
     ] {
         app.bearer(&token(wrong)).get("/api/flags/me").await.expect_problem(401, "unauthorized");

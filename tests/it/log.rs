@@ -1,7 +1,7 @@
 //! The log: the only way to change state, dense, and free of personal fields.
 
 use flags_service::credentials::tokens::{TokenInput, TokenService};
-use flags_store::{Author, StoreError, credentials::Grant, log, users};
+use flags_store::{Author, StoreError, api_tokens::Grant, log, users};
 use serde_json::json;
 
 use flags_tests::{

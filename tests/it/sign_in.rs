@@ -20,9 +20,12 @@ on_both_databases! {
     elsewhere_the_cookie_is_secure_and_bound_to_its_host,
     signing_in_again_takes_a_new_session_in_place_of_the_old,
     sessions_end_when_idle_and_in_the_end,
+    a_session_that_nobody_used_for_ninety_days_goes,
     whatever_ends_a_users_access_ends_their_sessions,
     streams_end_with_the_session,
     failures_make_the_next_attempt_wait,
+    an_account_or_an_address_alone_has_thirty_failures_free,
+    nobody_waits_for_strangers_where_they_signed_in_before,
     many_attempts_at_once_are_counted_each,
     an_unknown_account_is_told_like_a_wrong_password,
     changes_by_cookie_come_from_this_very_site,
@@ -132,6 +135,25 @@ async fn sessions_end_when_idle_and_in_the_end(kind: Kind) {
     fourth.get(ME).await.expect_problem(401, "unauthorized");
 }
 
+async fn a_session_that_nobody_used_for_ninety_days_goes(kind: Kind) {
+    let year = Duration::from_secs(365 * 24 * 3_600);
+    let sessions = Lifetimes { idle: year, absolute: year };
+    let app = TestApp::start_set(kind, Settings { sessions, ..Settings::default() }).await;
+    let (_, email) = app.account("ada", "admin").await;
+    let browser = app.nobody.sign_in(&email, PASSWORD).await;
+    for (instant, purged) in [("03-31T23:59:59Z", 0), ("04-01T00:00:00Z", 1)] {
+        app.clock_to(instant);
+        let round = flags_service::maintenance::run_round(&app.core, Default::default()).await.expect("a round");
+        assert_eq!(round.sessions_purged, purged, "{instant}");
+    }
+    ended(&browser).await;
+}
+
+/// Waits until a session is void; its server remembers it for a second.
+async fn ended(browser: &Caller) {
+    flags_tests::eventually("the session ends", async || (browser.get(ME).await.status == 401).then_some(())).await;
+}
+
 async fn whatever_ends_a_users_access_ends_their_sessions(kind: Kind) {
     let app = TestApp::start(kind).await;
     let (ann, email) = app.account("ann", "user").await;
@@ -146,7 +168,7 @@ async fn whatever_ends_a_users_access_ends_their_sessions(kind: Kind) {
     browser.get(ME).await.expect_problem(401, "unauthorized");
     app.nobody.post(LOGIN, &login(&email, PASSWORD)).await.expect_problem(401, "sign_in_failed");
     app.admin.patch(&path, &json!({"active": true})).await.expect(200);
-    browser.get(ME).await.expect_problem(401, "unauthorized");
+    ended(&browser).await;
     let browser = sign_in().await;
     let changed = app.admin.put(&format!("{path}/password"), &json!({"password": "another long password"})).await;
     assert!(!changed.expect(204).header("flags-revision").is_empty());
@@ -186,23 +208,22 @@ async fn failures_make_the_next_attempt_wait(kind: Kind) {
     let from = async |address: &str, email: &str, password: &str| {
         app.nobody.json(Method::POST, LOGIN, &[("x-forwarded-for", address)], &login(email, password)).await
     };
+    // Three cost nothing, and the right password makes a new start.
+    for failures in 1..=3 {
+        for _ in 0..failures {
+            from("1.1.1.1", &email, "wrong").await.expect_problem(401, "sign_in_failed");
+        }
+        from("1.1.1.1", &email, PASSWORD).await.expect(200);
+    }
+    for _ in 0..3 {
+        from("1.1.1.1", &email, "wrong").await.expect_problem(401, "sign_in_failed");
+    }
     let mut seconds = 0;
     let mut waits = Vec::new();
-    for attempt in 0..11 {
-        let refused = from("1.1.1.1", &email, "wrong").await;
-        refused.expect_problem(401, "sign_in_failed");
+    for _ in 0..8 {
+        from("1.1.1.1", &email, "wrong").await.expect_problem(401, "sign_in_failed");
+        // Not even the right one is looked at before its time.
         let next = from("1.1.1.1", &email, PASSWORD).await;
-        if attempt < 3 {
-            // The right one is let in as long as there is nothing to wait for; it also makes a new start.
-            next.expect(200);
-            for _ in 0..attempt + 1 {
-                from("1.1.1.1", &email, "wrong").await.expect_problem(401, "sign_in_failed");
-            }
-            if attempt < 2 {
-                from("1.1.1.1", &email, PASSWORD).await.expect(200);
-            }
-            continue;
-        }
         let wait = retry_after(&next);
         next.expect_problem(429, "too_many_attempts");
         waits.push(wait);
@@ -215,6 +236,46 @@ async fn failures_make_the_next_attempt_wait(kind: Kind) {
     from("1.1.1.1", &email, PASSWORD).await.expect(200);
     from("1.1.1.1", &email, "wrong").await.expect_problem(401, "sign_in_failed");
     from("1.1.1.1", &email, PASSWORD).await.expect(200);
+}
+
+async fn an_account_or_an_address_alone_has_thirty_failures_free(kind: Kind) {
+    let app = TestApp::start_set(kind, Settings { proxies: 1, ..Settings::default() }).await;
+    let (_, email) = app.account("ada", "admin").await;
+    let from = async |address: &str, email: &str| {
+        app.nobody.json(Method::POST, LOGIN, &[("x-forwarded-for", address)], &login(email, "wrong")).await
+    };
+    for number in 1..=31 {
+        from(&format!("1.1.1.{number}"), &email).await.expect_problem(401, "sign_in_failed");
+        from("9.9.9.9", &format!("nobody{number}@example.com")).await.expect_problem(401, "sign_in_failed");
+    }
+    let of_account = from("1.1.1.32", &email).await;
+    let of_address = from("9.9.9.9", "nobody32@example.com").await;
+    assert_eq!((retry_after(&of_account), retry_after(&of_address)), (1, 1));
+    of_account.expect_problem(429, "too_many_attempts");
+    of_address.expect_problem(429, "too_many_attempts");
+    from("1.1.1.32", "nobody32@example.com").await.expect_problem(401, "sign_in_failed");
+}
+
+async fn nobody_waits_for_strangers_where_they_signed_in_before(kind: Kind) {
+    let app = TestApp::start_set(kind, Settings { proxies: 1, ..Settings::default() }).await;
+    let (_, email) = app.account("ada", "admin").await;
+    let from = async |address: &str, password: &str| {
+        app.nobody.json(Method::POST, LOGIN, &[("x-forwarded-for", address)], &login(&email, password)).await
+    };
+    from("1.1.1.1", PASSWORD).await.expect(200);
+    for number in 1..=40 {
+        let refused = from(&format!("9.9.9.{number}"), "guessed").await;
+        assert!([401, 429].contains(&refused.status.as_u16()), "{}", refused.text);
+    }
+    let elsewhere = from("2.2.2.2", PASSWORD).await;
+    assert!(retry_after(&elsewhere) <= 5);
+    elsewhere.expect_problem(429, "too_many_attempts");
+    from("1.1.1.1", PASSWORD).await.expect(200);
+    // Their own failures they do wait for.
+    for _ in 0..4 {
+        from("1.1.1.1", "wrong").await.expect_problem(401, "sign_in_failed");
+    }
+    from("1.1.1.1", PASSWORD).await.expect_problem(429, "too_many_attempts");
 }
 
 async fn many_attempts_at_once_are_counted_each(kind: Kind) {

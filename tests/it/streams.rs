@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use flags_api::StreamLimits;
 use flags_domain::Instant;
-use flags_store::{credentials::Grant, users::Role};
+use flags_store::{api_tokens::Grant, users::Role};
 use flags_tests::{
     app::{TestApp, override_at},
     database::{Kind, tamper},

@@ -13,6 +13,7 @@ on_both_databases! {
     tokens_are_listed_newest_first,
     the_last_use_is_written_down,
     bad_tokens_are_refused,
+    a_token_rotated_again_gives_way_to_one_of_the_same_life,
     of_many_rotations_at_once_each_has_its_own_token,
 }
 
@@ -210,6 +211,23 @@ async fn bad_tokens_are_refused(kind: Kind) {
     app.admin.post(&rotate, &json!({"overlap_seconds": -1})).await.expect_violation("/overlap_seconds", "invalid_type");
     let past = json!({"expires_at": "2029-01-01T00:00:00Z"});
     app.admin.post(&rotate, &past).await.expect_violation("/expires_at", "not_in_future");
+}
+
+async fn a_token_rotated_again_gives_way_to_one_of_the_same_life(kind: Kind) {
+    let app = TestApp::start(kind).await;
+    for (end, after) in [(None, None), (Some("2030-01-31T00:00:00Z"), Some("2030-02-01T00:00:00Z"))] {
+        app.clock_to("01-01T00:00:00Z");
+        let (made, _) = make(&app, json!({"name": "t", "role": "viewer", "expires_at": end})).await;
+        app.clock_to("01-02T00:00:00Z");
+        let rotate = format!("{}/rotate", at(&made));
+        // As somebody does to whom the first answer was lost.
+        for _ in 0..2 {
+            let new = app.admin.post(&rotate, &json!({"overlap_seconds": 60})).await.expect(201).json();
+            assert_eq!(new["expires_at"], json!(after));
+        }
+        let old = app.admin.get(&at(&made)).await.expect(200).json();
+        assert_eq!(old["expires_at"], "2030-01-02T00:01:00Z");
+    }
 }
 
 async fn of_many_rotations_at_once_each_has_its_own_token(kind: Kind) {

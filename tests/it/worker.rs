@@ -55,12 +55,12 @@ async fn one_round_removes_what_has_expired_and_says_so(kind: Kind) {
     let once = || output_of("cleanup-worker", &["--once", "--database-url", &database.url]);
     assert_eq!(
         once(),
-        "removed 450 expired overrides, marked 0 scheduled changes, purged 0 idempotency keys, 0 sessions and 0 log revisions",
+        "removed 450 expired overrides, marked 0 scheduled changes, purged 0 idempotency keys, 0 sessions, 0 failed sign-ins and 0 log revisions",
         "in several batches"
     );
     assert_eq!(
         once(),
-        "removed 0 expired overrides, marked 0 scheduled changes, purged 0 idempotency keys, 0 sessions and 0 log revisions"
+        "removed 0 expired overrides, marked 0 scheduled changes, purged 0 idempotency keys, 0 sessions, 0 failed sign-ins and 0 log revisions"
     );
     assert_eq!(admin.get("/api/admin/flag-overrides").await.expect(200).json()["total"], 1);
     assert_eq!(expiries_in_the_log(&database).await.len(), 450);

@@ -15,7 +15,7 @@ use flags_service::{
     overrides::UserFlagOverrideService,
     replica::Replica,
 };
-use flags_store::{Author, credentials::Grant, users::Role};
+use flags_store::{Author, api_tokens::Grant, users::Role};
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 use uuid::Uuid;

@@ -58,6 +58,10 @@ pub struct Running {
     pub base: String,
 }
 
+/// The more specific a directive, the more it counts.
+const TALKATIVE: &str = "trace,tokio_postgres::query=trace,tokio_postgres=trace,postgres=trace,diesel=trace,\
+    actix_web::middleware=trace,actix_http::h1=trace,hyper::proto=trace";
+
 impl Running {
     /// Starts a binary that says where it listens.
     pub fn start(name: &str, arguments: &[&str]) -> Self {
@@ -69,11 +73,11 @@ impl Running {
         Self::spawn(Command::new(binary(name)).args(arguments).args(["--bind", bind]).stderr(Stdio::null()))
     }
 
-    /// A server on this database that logs all that it can into this file.
+    /// A server on this database that logs all that it can into this file, libraries in detail if it lets them.
     pub fn talkative_server(url: &str, format: &str, log: &Path) -> Self {
         let log = std::fs::File::create(log).expect("a file");
         let arguments = ["--database-url", url, "--log-format", format, "--bind", "127.0.0.1:0"];
-        Self::spawn(Command::new(binary("server")).args(arguments).env("FLAGS_LOG", "trace").stderr(log))
+        Self::spawn(Command::new(binary("server")).args(arguments).env("FLAGS_LOG", TALKATIVE).stderr(log))
     }
 
     fn spawn(command: &mut Command) -> Self {

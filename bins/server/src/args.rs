@@ -5,7 +5,10 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use flags_api::RateLimits;
 use flags_domain::Instant;
-use flags_service::startup::{self, LogFormat, SecretOption};
+use flags_service::{
+    credentials::sessions::MAX_LIFETIME,
+    startup::{self, LogFormat, SecretOption},
+};
 use flags_store::{DatabaseUrl, users::Role};
 
 use crate::{failure::Failure, jwt_args::JwtArgs};
@@ -123,14 +126,14 @@ pub(crate) struct AccessArgs {
           default_value_t = RateLimits::default().evaluations)]
     pub(crate) evaluation_rate_limit: u32,
     /// Requests a second without a valid credential from one address; for a moment twice as many; 0 is no limit.
-    #[arg(long, env = "FLAGS_STRANGER_RATE_LIMIT", value_name = "COUNT",
-          default_value_t = RateLimits::default().strangers)]
-    pub(crate) stranger_rate_limit: u32,
+    #[arg(long, env = "FLAGS_ANONYMOUS_RATE_LIMIT", value_name = "COUNT",
+          default_value_t = RateLimits::default().anonymous)]
+    pub(crate) anonymous_rate_limit: u32,
 }
 
 fn session_time(text: &str) -> Result<Duration, String> {
     let time = humantime::parse_duration(text).map_err(|error| format!("{error}; write 8h or 7d"))?;
-    let bounds = Duration::from_secs(60)..=Duration::from_secs(90 * 24 * 3_600);
+    let bounds = Duration::from_secs(60)..=MAX_LIFETIME;
     if bounds.contains(&time) { Ok(time) } else { Err("must be from 1m to 90d".to_owned()) }
 }
 

@@ -9,15 +9,16 @@ use flags_service::{
     Core, Precondition, SystemClock,
     credentials::{
         passwords::Password,
+        sessions::{Lifetimes, SessionService},
         tokens::{TokenInput, TokenService},
     },
     users::{UserInput, UserService},
 };
-use flags_store::{Author, DatabaseUrl, Store, credentials::Grant, users::UserRecord};
+use flags_store::{Author, DatabaseUrl, Store, api_tokens::Grant, users::UserRecord};
 use serde_json::Map;
 
 use crate::{
-    args::{TokenCommand, UserCommand},
+    args::{CliScope, TokenCommand, UserCommand},
     failure::Failure,
 };
 
@@ -61,9 +62,10 @@ pub(crate) async fn token(command: TokenCommand) -> Result<(), Failure> {
         None => None,
         Some(email) => Some(find_user(&UserService::new(core.clone()), &email).await?.id),
     };
+    // The command line has seen to it that it is exactly one of the two.
     let grant = match (role, scope) {
         (Some(role), _) => Grant::Role(role.into()),
-        (None, _) => Grant::Evaluate,
+        (None, Some(CliScope::Evaluate) | None) => Grant::Evaluate,
     };
     let input = TokenInput { name, grant, user_id, expires_at };
     let done = TokenService::new(core).create(command_line(), input).await?;
@@ -82,9 +84,10 @@ pub(crate) async fn user(command: UserCommand) -> Result<(), Failure> {
         }
         UserCommand::SetPassword { database, email, password_stdin: _ } => {
             let password = read_password()?;
-            let users = UserService::new(open(&database.url()?).await?);
-            let user = find_user(&users, &email).await?;
-            users.set_password(command_line(), user.id, password, Precondition::None).await?;
+            let core = open(&database.url()?).await?;
+            let user = find_user(&UserService::new(core.clone()), &email).await?;
+            let sessions = SessionService::new(core, Lifetimes::default());
+            sessions.set_password(command_line(), user.id, password, Precondition::None).await?;
             print_line(&user.id.to_string())
         }
     }

@@ -17,7 +17,7 @@ use flags_service::{
     schedules::{ScheduleInput, ScheduleService},
     users::{UserInput, UserService},
 };
-use flags_store::{Author, DatabaseUrl, credentials::Grant, users::Role};
+use flags_store::{Author, DatabaseUrl, api_tokens::Grant, users::Role};
 use serde_json::{Value, json};
 use uuid::Uuid;
 

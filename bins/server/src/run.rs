@@ -86,7 +86,10 @@ async fn prepare(args: &RunArgs) -> Result<Prepared, Failure> {
             return Err(Failure::new("the database's schema is not this program's; run `server migrate`"));
         }
     } else {
-        store.migrate().await?;
+        // By a role that may not, there is nothing to say as long as nothing is to be done.
+        if !store.is_migrated().await? {
+            store.migrate().await?;
+        }
     }
     for gap in store.durability_gaps().await? {
         tracing::warn!("the database runs with {gap}: acknowledged writes may be lost in a crash");
@@ -120,7 +123,7 @@ async fn build(store: Store, args: &RunArgs) -> Result<(App, JoinHandle<()>), Fa
         limits: RateLimits {
             requests: args.access.rate_limit,
             evaluations: args.access.evaluation_rate_limit,
-            strangers: args.access.stranger_rate_limit,
+            anonymous: args.access.anonymous_rate_limit,
         },
         proxies: args.access.proxies,
         public_url: args.access.public_url.clone(),
@@ -136,6 +139,7 @@ async fn build(store: Store, args: &RunArgs) -> Result<(App, JoinHandle<()>), Fa
         loop {
             tick.tick().await;
             shown.show_gauges();
+            shown.forget_quiet_callers();
             metrics.run_upkeep();
         }
     });

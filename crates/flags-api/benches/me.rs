@@ -23,7 +23,7 @@ use flags_service::{
     replica::Replica,
     users::{UserInput, UserService},
 };
-use flags_store::{Author, Store, credentials::Grant, users::Role};
+use flags_store::{Author, Store, api_tokens::Grant, users::Role};
 use serde_json::json;
 
 const FLAGS: usize = 100;
@@ -82,7 +82,7 @@ async fn service(path: &str) -> (SocketAddr, String) {
     let token = TokenService::new(core.clone()).create(author, input).await.unwrap().output.secret.reveal().to_owned();
     let replica = Arc::new(Replica::new(feed::load(&store).await.unwrap()));
     // One credential asks for all that the server can give.
-    let limits = RateLimits { requests: 0, evaluations: 0, strangers: 0 };
+    let limits = RateLimits { requests: 0, evaluations: 0, anonymous: 0 };
     let settings = Settings { metrics_with_api: true, workers: 1, limits, ..Settings::default() };
     let app = App::new(&core, &replica, None, settings);
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -129,11 +129,14 @@ impl App {
     }
 
     /// Sets the gauges that only time changes, as the exporter drops what is not set anew. To be called every few seconds.
-    /// Whoever has asked for nothing lately is forgotten on the way.
     pub fn show_gauges(&self) {
-        self.limits.forget_the_quiet();
         self.streams.show();
         metrics::show_pools(self.core.store());
+    }
+
+    /// Forgets the rate limits of whoever has asked for nothing lately. To be called every few seconds.
+    pub fn forget_quiet_callers(&self) {
+        self.limits.forget_the_quiet();
     }
 
     /// Takes this server out of the balancer: `/readyz` answers 503 from now on, and streams end.

@@ -1,4 +1,4 @@
-//! How much a caller may ask for: a measure for each credential, so that one that runs wild takes nothing from the others.
+//! How much a caller may ask for: a rate limit for each credential, so that one that runs wild takes nothing from the others.
 
 use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
@@ -15,23 +15,23 @@ pub struct RateLimits {
     /// Of one credential, of evaluations, which are answered from memory.
     pub evaluations: u32,
     /// Without a valid credential, of one address.
-    pub strangers: u32,
+    pub anonymous: u32,
 }
 
 impl Default for RateLimits {
     fn default() -> Self {
-        Self { requests: 1_000, evaluations: 20_000, strangers: 200 }
+        Self { requests: 1_000, evaluations: 20_000, anonymous: 200 }
     }
 }
 
 type Limiter<K> = Option<Arc<DefaultKeyedRateLimiter<K>>>;
 
-/// The measures of all callers of this process. Cheap to clone.
+/// The rate limits of all callers of this process. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Limits {
     requests: Limiter<u64>,
     evaluations: Limiter<u64>,
-    strangers: Limiter<String>,
+    anonymous: Limiter<String>,
 }
 
 fn limiter<K: std::hash::Hash + Eq + Clone>(per_second: u32) -> Limiter<K> {
@@ -50,7 +50,7 @@ impl Limits {
         Self {
             requests: limiter(limits.requests),
             evaluations: limiter(limits.evaluations),
-            strangers: limiter(limits.strangers),
+            anonymous: limiter(limits.anonymous),
         }
     }
 
@@ -62,7 +62,7 @@ impl Limits {
 
     /// How long an address must wait, if it must.
     pub(crate) fn check_address(&self, address: impl FnOnce() -> String) -> Option<Duration> {
-        check(&self.strangers, address)
+        check(&self.anonymous, address)
     }
 
     /// Forgets those who have asked for nothing lately. To be called every few seconds.
@@ -70,8 +70,8 @@ impl Limits {
         for limiter in [&self.requests, &self.evaluations].into_iter().flatten() {
             limiter.retain_recent();
         }
-        if let Some(strangers) = &self.strangers {
-            strangers.retain_recent();
+        if let Some(anonymous) = &self.anonymous {
+            anonymous.retain_recent();
         }
     }
 }
@@ -81,22 +81,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_credential_has_a_measure_of_its_own_and_each_kind_of_request() {
-        let limits = Limits::new(RateLimits { requests: 1, evaluations: 1, strangers: 1 });
+    fn each_credential_has_a_limit_of_its_own_and_each_kind_of_request() {
+        let limits = Limits::new(RateLimits { requests: 1, evaluations: 1, anonymous: 1 });
         let ask = |key, path| limits.check_credential(key, path).is_none();
         assert!(ask(1, "/api/admin/users") && ask(1, "/api/admin/users"), "twice as many for a moment");
         let wait = limits.check_credential(1, "/api/admin/users").unwrap();
         assert!(wait <= Duration::from_secs(1) && !wait.is_zero());
         assert!(ask(2, "/api/admin/users"));
         assert!(ask(1, "/api/flags/me"));
-        let stranger = |address: &str| limits.check_address(|| address.to_owned()).is_none();
-        assert!(stranger("1") && stranger("1") && !stranger("1") && stranger("2"));
+        let anonymous = |address: &str| limits.check_address(|| address.to_owned()).is_none();
+        assert!(anonymous("1") && anonymous("1") && !anonymous("1") && anonymous("2"));
         limits.forget_the_quiet();
     }
 
     #[test]
     fn zero_is_no_limit() {
-        let limits = Limits::new(RateLimits { requests: 0, evaluations: 0, strangers: 0 });
+        let limits = Limits::new(RateLimits { requests: 0, evaluations: 0, anonymous: 0 });
         assert!((0..10_000).all(|_| limits.check_credential(1, "/").is_none()));
     }
 

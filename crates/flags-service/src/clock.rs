@@ -74,6 +74,11 @@ impl Clock for ManualClock {
     }
 }
 
+/// A duration in microseconds, held within what fits.
+pub(crate) fn micros(duration: std::time::Duration) -> i64 {
+    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -49,14 +49,22 @@ struct Follower {
 pub trait Command: Clone + Send + Sync + 'static {
     /// What the caller wants to know.
     type Output: Send + 'static;
-    /// Whether this is no change of state but book-keeping, such as of sessions: it records nothing and takes no revision.
-    const BOOK_KEEPING: bool = false;
 
     /// Checks and changes the state within `tx`. `author` is who asks for it.
     fn apply(&self, tx: &mut Tx, author: &Author) -> impl Future<Output = Result<Self::Output>> + Send;
 
     /// Writes the revision into what the caller gets, where it shows one. Not called if nothing changed.
     fn stamp(_output: &mut Self::Output, _revision: i64) {}
+}
+
+/// Something that is no change of state, such as who is signed in: it stands in no log and takes no revision. It may be
+/// applied several times, like a [`Command`].
+pub(crate) trait BookKeeping: Send + Sync + 'static {
+    /// What the caller wants to know.
+    type Output: Send + 'static;
+
+    /// Checks and writes within `tx`.
+    fn apply(&self, tx: &mut Tx) -> impl Future<Output = Result<Self::Output>> + Send;
 }
 
 /// What a caller asks for: in whose name and, if they gave it a key, once only.
@@ -179,6 +187,27 @@ impl Core {
         self.detached(steps).await
     }
 
+    /// Writes down something that is no change of state.
+    pub(crate) async fn keep_books<B: BookKeeping>(&self, books: B) -> Result<B::Output> {
+        let this = self.clone();
+        self.detached(async move { again_after_collisions(|| this.attempt_books(&books)).await }).await
+    }
+
+    async fn attempt_books<B: BookKeeping>(&self, books: &B) -> Result<B::Output> {
+        let mut tx = self.begin().await?;
+        match books.apply(&mut tx).await {
+            Ok(output) => {
+                tx.commit_book_keeping().await?;
+                Ok(output)
+            }
+            Err(error) => {
+                // If this fails as well, the connection is broken and the database rolls back by itself.
+                let _ = tx.rollback().await;
+                Err(error)
+            }
+        }
+    }
+
     /// Does something to its end, even if nobody waits for it any more.
     pub(crate) async fn detached<T: Send + 'static>(
         &self,
@@ -189,20 +218,8 @@ impl Core {
     }
 
     async fn write<C: Command>(&self, intent: &Intent<C::Output>, command: &C) -> Result<Done<C::Output>> {
-        let deadline = Instant::now() + DEADLINE;
-        let mut attempt = 1;
-        let outcome = loop {
-            let outcome = timeout_at(deadline, self.attempt(intent, command)).await;
-            match outcome.unwrap_or_else(|_| Err(ServiceError::Store(timed_out()))) {
-                Err(ServiceError::Store(StoreError::Collision(_))) if attempt < ATTEMPTS => {
-                    tokio::time::sleep(Duration::from_millis(5) * attempt).await;
-                    attempt += 1;
-                }
-                outcome => break outcome,
-            }
-        };
+        let outcome = again_after_collisions(|| self.attempt(intent, command)).await;
         match &outcome {
-            Ok(_) if C::BOOK_KEEPING => {}
             Ok(done) => {
                 metrics::count_changes(done.committed.entries());
                 self.reach(done.committed.revision()).await;
@@ -260,7 +277,6 @@ impl Core {
             }
         };
         let committed = match &intent.once {
-            None if C::BOOK_KEEPING => tx.commit_book_keeping().await?,
             None => {
                 let committed = tx.commit(&intent.author).await?;
                 stamp(&mut output, &committed);
@@ -284,6 +300,22 @@ impl Core {
             query(&mut conn).await
         };
         Ok(within(DEADLINE, work).await?)
+    }
+}
+
+/// Tries something until no other transaction is in its way, for a limited time.
+async fn again_after_collisions<T, F: Future<Output = Result<T>>>(attempt: impl Fn() -> F) -> Result<T> {
+    let deadline = Instant::now() + DEADLINE;
+    let mut attempts = 1;
+    loop {
+        let outcome = timeout_at(deadline, attempt()).await;
+        match outcome.unwrap_or_else(|_| Err(ServiceError::Store(timed_out()))) {
+            Err(ServiceError::Store(StoreError::Collision(_))) if attempts < ATTEMPTS => {
+                tokio::time::sleep(Duration::from_millis(5) * attempts).await;
+                attempts += 1;
+            }
+            outcome => return outcome,
+        }
     }
 }
 

@@ -6,14 +6,14 @@ use std::sync::{
 };
 
 use flags_domain::{CompiledFlag, Instant, Resolution, resolve};
-use flags_store::users;
+use flags_store::users::{self, email_key};
 use serde_json::Value;
 use uuid::Uuid;
 
 use crate::{
     core::Core,
     error::{Result, ServiceError, Thing},
-    replica::{KnownUser, OverrideRef, Replica, View, email_key},
+    replica::{KnownUser, OverrideRef, Replica, View},
 };
 
 /// What a user gets of one flag.
@@ -112,19 +112,22 @@ impl Evaluation {
         Ok(user)
     }
 
-    /// What is known of the user who has this e-mail, in whatever case; from memory if they were seen lately.
+    /// What is known of the user who has this e-mail, in whatever case of its ASCII letters; from memory if they were seen
+    /// lately. Letters beyond ASCII must be the same: whoever vouches for the e-mail may tell mailboxes apart that the
+    /// database does not, such as those of `k` and of the sign for kelvin.
     pub async fn user_by_email(&self, email: &str) -> Result<Option<Arc<KnownUser>>> {
         let cache = self.replica.users();
         let key = email_key(email);
+        let is_theirs = |user: &Arc<KnownUser>| user.email.eq_ignore_ascii_case(email);
         if let Some(id) = cache.id_of(&key)
-            && let Some(user) = self.user(id).await?.filter(|user| user.email_key == key)
+            && let Some(user) = self.user(id).await?.filter(is_theirs)
         {
             return Ok(Some(user));
         }
         let found = self.core.read(async |conn| users::find_by_email(conn, email).await).await;
         let Some(record) = found.map_err(|error| self.unavailable(&error))? else { return Ok(None) };
         cache.note_email(key, record.id);
-        self.user(record.id).await
+        Ok(self.user(record.id).await?.filter(is_theirs))
     }
 
     fn unavailable(&self, error: &ServiceError) -> ServiceError {

@@ -9,7 +9,7 @@ use std::{
 };
 
 use flags_domain::{Change, Snapshot};
-use flags_store::{Conn, Store, StoreError, credentials, flags, log, overrides, schedules, within};
+use flags_store::{Conn, Store, StoreError, api_tokens, flags, log, overrides, schedules, within};
 use parking_lot::Mutex;
 use rustc_hash::{FxHashMap, FxHashSet};
 use tokio::{
@@ -84,7 +84,7 @@ pub async fn load(store: &Store) -> Result<Loaded, StoreError> {
             tracing::error!(flag = %flag.flag().name, %failure, "a flag cannot be compiled; it serves overrides only");
         }
     }
-    let tokens = bounded(credentials::load_all(&mut conn)).await?;
+    let tokens = bounded(api_tokens::load_all(&mut conn)).await?;
     let recent = match bounded(log::recent(&mut conn, RECENT)).await {
         // Without it, streams begin anew.
         Err(StoreError::Corrupt(_)) => Vec::new(),
@@ -258,7 +258,7 @@ impl Feed {
             let changes = rows.iter().map(read).collect::<Result<Vec<_>, StoreError>>()?;
             let touched = |change: &Change| if let Change::TokenTouched(id) = change { Some(*id) } else { None };
             let ids: Vec<_> = changes.iter().filter_map(|(_, change)| touched(change)).collect();
-            let tokens = if ids.is_empty() { Vec::new() } else { credentials::find_all(conn, &ids).await? };
+            let tokens = if ids.is_empty() { Vec::new() } else { api_tokens::find_all(conn, &ids).await? };
             metrics::record_propagation(rows[0].summary.at, self.clock.now());
             self.replica.apply(Commit { revision: log::Revision { number: next, ..at }, changes, tokens });
         }

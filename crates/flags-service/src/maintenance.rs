@@ -16,8 +16,12 @@ use flags_store::{
 };
 
 use crate::{
+    clock::micros,
     core::{Command, Core},
-    credentials::throttle::FORGOTTEN_AFTER,
+    credentials::{
+        sessions::MAX_LIFETIME,
+        throttle::{FORGOTTEN_AFTER, PLACE_KNOWN_FOR},
+    },
     error::Result,
     metrics,
 };
@@ -33,9 +37,6 @@ const FLAGS_AT_ONCE: i64 = 50;
 
 /// Most revisions of the log that one statement removes; each may have a thousand rows.
 const REVISIONS_AT_ONCE: i64 = 100;
-
-/// A session that was not used for so long is over for every server, in microseconds: 90 days.
-const UNUSED_SESSION: i64 = 90 * 24 * 3_600 * 1_000_000;
 
 /// What an operator can choose.
 #[derive(Clone, Copy, Debug, Default)]
@@ -55,6 +56,8 @@ pub struct Round {
     pub keys_purged: u64,
     /// Sessions that were over removed.
     pub sessions_purged: u64,
+    /// Accounts and addresses whose failed attempts to sign in were forgotten.
+    pub attempts_purged: u64,
     /// Revisions of the log removed.
     pub revisions_purged: u64,
 }
@@ -63,9 +66,14 @@ impl std::fmt::Display for Round {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(
             f,
-            "removed {} expired overrides, marked {} scheduled changes, purged {} idempotency keys, {} sessions and {} log \
+            "removed {} expired overrides, marked {} scheduled changes, purged {} idempotency keys, {} sessions, {} failed sign-ins and {} log \
              revisions",
-            self.overrides_expired, self.changes_marked, self.keys_purged, self.sessions_purged, self.revisions_purged
+            self.overrides_expired,
+            self.changes_marked,
+            self.keys_purged,
+            self.sessions_purged,
+            self.attempts_purged,
+            self.revisions_purged
         )
     }
 }
@@ -83,12 +91,12 @@ pub async fn run_round(core: &Core, policy: Policy) -> Result<Round> {
         None => Ok(0),
     };
     measured?;
-    attempts_purged?;
     Ok(Round {
         overrides_expired: overrides_expired?,
         changes_marked: changes_marked?,
         keys_purged: keys_purged?,
         sessions_purged: sessions_purged?,
+        attempts_purged: attempts_purged?,
         revisions_purged: revisions_purged?,
     })
 }
@@ -134,20 +142,23 @@ pub async fn purge_idempotency_keys(core: &Core) -> Result<u64> {
 /// 90 days after which an unused session goes here; they look at it themselves.
 pub async fn purge_sessions(core: &Core) -> Result<u64> {
     let now = core.now();
-    let idle_since = now.plus_micros(-UNUSED_SESSION);
+    let idle_since = now.plus_micros(-micros(MAX_LIFETIME));
     until_none_is_left(async || Ok(sessions::purge(core.store(), now, idle_since, BATCH).await?)).await
 }
 
-/// Forgets failed attempts to sign in that no longer count, and returns of how many accounts and addresses.
+/// Forgets failed attempts to sign in that no longer count, and returns of how many accounts and addresses; and where nobody
+/// has signed in from for long.
 pub async fn purge_attempts(core: &Core) -> Result<u64> {
-    let until = core.now().plus_micros(-FORGOTTEN_AFTER);
+    let now = core.now();
+    sign_in_attempts::purge_places(core.store(), now.plus_micros(-PLACE_KNOWN_FOR)).await?;
+    let until = now.plus_micros(-FORGOTTEN_AFTER);
     until_none_is_left(async || Ok(sign_in_attempts::purge(core.store(), until, BATCH).await?)).await
 }
 
 /// Removes the revisions of the log that are older than `keep`, and returns how many went. What is left is still dense;
 /// a reader that was further behind loads everything anew.
 pub async fn purge_log(core: &Core, keep: Duration) -> Result<u64> {
-    let keep = i64::try_from(keep.as_micros()).unwrap_or(i64::MAX);
+    let keep = micros(keep);
     let before = core.now().plus_micros(-keep);
     until_none_is_left(async || Ok(log::purge(core.store(), before, REVISIONS_AT_ONCE).await?)).await
 }

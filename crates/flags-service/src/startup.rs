@@ -8,7 +8,12 @@ use std::{
 };
 
 use flags_store::{DatabaseUrl, InvalidDatabaseUrl};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{
+    EnvFilter, Layer as _,
+    filter::{LevelFilter, Targets},
+    layer::SubscriberExt as _,
+    util::SubscriberInitExt as _,
+};
 
 /// Where the state is kept if nobody says otherwise.
 pub const DEFAULT_DATABASE_URL: &str = "sqlite://flags.db";
@@ -103,26 +108,35 @@ impl FromStr for LogFormat {
 }
 
 /// What would log the parameters of queries, or requests with their headers, if it were asked for details.
-const NEVER_IN_DETAIL: [&str; 7] = [
-    "tokio_postgres=warn",
-    "postgres=warn",
-    "diesel=warn",
-    "actix_web=warn",
-    "hyper=warn",
-    "hyper_util=warn",
+const NEVER_IN_DETAIL: [(&str, LevelFilter); 7] = [
+    ("tokio_postgres", LevelFilter::WARN),
+    ("postgres", LevelFilter::WARN),
+    ("diesel", LevelFilter::WARN),
+    ("actix_web", LevelFilter::WARN),
+    ("hyper", LevelFilter::WARN),
+    ("hyper_util", LevelFilter::WARN),
     // It calls bytes that are no HTTP an error of the server's; anybody could fill the log with them.
-    "actix_http=off",
+    ("actix_http", LevelFilter::OFF),
 ];
 
 /// Begins to log to standard error, what `FLAGS_LOG` asks for or else `default`. Once per process.
 pub fn start_logging(format: LogFormat, default: &str) {
-    let asked_for = EnvFilter::try_from_env("FLAGS_LOG").unwrap_or_else(|_| EnvFilter::new(default));
-    let silenced = NEVER_IN_DETAIL.iter().filter_map(|directive| directive.parse().ok());
-    let filter = silenced.fold(asked_for, EnvFilter::add_directive);
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    match format {
-        LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).init(),
-        LogFormat::Json => lines.json().flatten_event(true).init(),
+    let wanted = std::env::var("FLAGS_LOG").ok().filter(|wanted| !wanted.trim().is_empty());
+    let asked_for = wanted.as_deref().map_or_else(|| Ok(EnvFilter::new(default)), EnvFilter::try_new);
+    let (filter, unreadable) = match asked_for {
+        Ok(filter) => (filter, None),
+        Err(error) => (EnvFilter::new(default), Some(error)),
+    };
+    // A filter of its own, so that nothing that is asked for more specifically comes before it.
+    let silenced = Targets::new().with_default(LevelFilter::TRACE).with_targets(NEVER_IN_DETAIL);
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let lines = match format {
+        LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).boxed(),
+    };
+    tracing_subscriber::registry().with(lines.with_filter(silenced)).with(filter).init();
+    if let Some(error) = unreadable {
+        tracing::warn!(%error, "FLAGS_LOG cannot be read and is passed over; write info or flags_service=debug,info");
     }
 }
 

@@ -4,10 +4,12 @@ use std::collections::HashMap;
 
 use flags_domain::{RESERVED_ATTRIBUTES, Violation, check_json, check_text};
 use flags_store::{
-    Author, Committed, Page, StoreError, Tx, credentials, idempotency, overrides,
+    Author, Committed, Page, StoreError, Tx,
+    actor_labels::{self, user_actor},
+    api_tokens, idempotency, overrides,
     passwords::{self as store_passwords, PasswordHash},
     sessions,
-    users::{self, Role, UserFilter, UserOrder, UserRecord},
+    users::{self, MAX_EMAIL_LENGTH, Role, UserFilter, UserOrder, UserRecord},
 };
 use serde_json::{Map, Value};
 use uuid::Uuid;
@@ -21,8 +23,6 @@ use crate::{
     precondition::Precondition,
 };
 
-/// Longest e-mail address, in characters (RFC 5321).
-const MAX_EMAIL_LENGTH: usize = 254;
 /// Largest attributes of one user, in bytes of JSON text.
 const MAX_ATTRIBUTES_BYTES: usize = 64 * 1024;
 /// Deepest nesting of attributes.
@@ -78,11 +78,6 @@ pub enum Labels {
     Erased,
 }
 
-/// The name of a user in the log.
-pub fn actor_of(id: Uuid) -> String {
-    credentials::user_actor(id)
-}
-
 /// Reads and changes users.
 #[derive(Clone)]
 pub struct UserService {
@@ -134,20 +129,6 @@ impl UserService {
             }
         };
         self.core.execute(intent, CreateUser { id: Uuid::now_v7(), input, hash }).await
-    }
-
-    /// Sets a user's password, whatever it was; all their sessions end.
-    pub async fn set_password(
-        &self,
-        author: Author,
-        id: Uuid,
-        password: Password,
-        precondition: Precondition,
-    ) -> Result<Done<UserRecord>> {
-        let email = self.get(id).await?.record.email;
-        check(password.violation("/password", &email).into_iter().collect())?;
-        let hash = passwords::hash(password).await?;
-        self.core.execute(author, SetPassword { id, hash, precondition }).await
     }
 
     /// Changes the named fields of a user.
@@ -208,7 +189,7 @@ impl Command for CreateUser {
         if !users::insert(tx, &user).await? {
             return Err(Conflict::EmailTaken.into());
         }
-        credentials::set_label(tx, &actor_of(user.id), &user.email).await?;
+        actor_labels::set(tx, &user_actor(user.id), &user.email).await?;
         if let Some(hash) = &self.hash {
             store_passwords::insert(tx, user.id, hash).await?;
         }
@@ -250,7 +231,7 @@ impl Command for PatchUser {
             StoreError::Duplicate(_) => Conflict::EmailTaken.into(),
             other => ServiceError::Store(other),
         })?;
-        credentials::set_label(tx, &actor_of(after.id), &after.email).await?;
+        actor_labels::set(tx, &user_actor(after.id), &after.email).await?;
         if !after.active {
             sessions::delete_of_user(tx, self.id).await?;
         }
@@ -263,33 +244,6 @@ impl Command for PatchUser {
     fn stamp(output: &mut Self::Output, revision: i64) {
         output.record.revision = revision;
     }
-}
-
-#[derive(Clone)]
-struct SetPassword {
-    id: Uuid,
-    hash: PasswordHash,
-    precondition: Precondition,
-}
-
-impl Command for SetPassword {
-    type Output = UserRecord;
-
-    async fn apply(&self, tx: &mut Tx, _: &Author) -> Result<UserRecord> {
-        let user = claim(tx, self.id, &self.precondition).await?;
-        set_password(tx, &user, &self.hash).await?;
-        Ok(user)
-    }
-
-    fn stamp(output: &mut Self::Output, revision: i64) {
-        output.revision = revision;
-    }
-}
-
-/// Sets the password of a user that the transaction has claimed, and ends all sessions that the old one opened.
-pub(crate) async fn set_password(tx: &mut Tx, user: &UserRecord, hash: &PasswordHash) -> Result<()> {
-    store_passwords::set(tx, user, hash).await?;
-    Ok(sessions::delete_of_user(tx, user.id).await?)
 }
 
 #[derive(Clone)]
@@ -317,24 +271,26 @@ impl Command for DeleteUser {
         for gone in &batch {
             overrides::delete(tx, &gone.user_override).await?;
         }
-        let tokens = credentials::of_user(tx.conn(), self.id).await?;
-        if is_active_admin(&user) {
-            check_not_last_admin(tx, self.id).await?;
-        }
         if i64::try_from(batch.len()).is_ok_and(|count| count == BATCH) {
             if user.active {
                 let inactive = UserRecord { active: false, updated_at: tx.now(), ..user.clone() };
                 users::update(tx, &user, &inactive).await?;
                 sessions::delete_of_user(tx, self.id).await?;
+                if is_active_admin(&user) {
+                    check_not_last_admin(tx, self.id).await?;
+                }
             }
             return Ok(Progress::More);
         }
-        for token in tokens {
-            credentials::delete(tx, &token).await?;
+        for token in api_tokens::of_user(tx.conn(), self.id).await? {
+            api_tokens::delete(tx, &token).await?;
         }
         users::delete(tx, &user).await?;
         if self.labels == Labels::Erased {
             erase(tx, self.id).await?;
+        }
+        if is_active_admin(&user) {
+            check_not_last_admin(tx, self.id).await?;
         }
         Ok(Progress::Finished)
     }
@@ -342,7 +298,7 @@ impl Command for DeleteUser {
 
 /// Removes what makes a deleted user readable beside the log; `false` if no label was left.
 async fn erase(tx: &mut Tx, id: Uuid) -> Result<bool> {
-    let labels = credentials::erase_labels(tx, id).await?;
+    let labels = actor_labels::erase(tx, id).await?;
     // Only now that nobody can be about to keep one: whoever makes something of the user's shares their row.
     idempotency::forget_user(tx, id).await?;
     users::record_erasure(tx, id);
@@ -350,7 +306,7 @@ async fn erase(tx: &mut Tx, id: Uuid) -> Result<bool> {
 }
 
 /// The user, held to the end of the transaction.
-async fn claim(tx: &mut Tx, id: Uuid, precondition: &Precondition) -> Result<UserRecord> {
+pub(crate) async fn claim(tx: &mut Tx, id: Uuid, precondition: &Precondition) -> Result<UserRecord> {
     tx.claim_user(id).await?;
     let user = users::find(tx.conn(), id).await?;
     precondition.check(tx, user.as_ref().map(|user| user.revision)).await?;

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::{
-    credentials::{token_actor, user_actor},
+    actor_labels::{token_actor, user_actor},
     error::Result,
     log::{Action, Entity},
     page::{CountUpTo, Page},

@@ -63,7 +63,7 @@ pub struct LogEntry {
     pub reason: Option<String>,
 }
 
-/// Proof that a change is durable: only [`Tx::commit`] makes one.
+/// Proof that a change is durable: only the commits of a [`Tx`] make one.
 #[derive(Clone, Debug)]
 pub struct Committed {
     revision: Revision,
@@ -224,7 +224,7 @@ impl Tx {
     }
 
     /// Appends what was recorded to the log under one revision and commits. A transaction in which nothing was recorded
-    /// takes no revision.
+    /// changed nothing: it takes no revision and is rolled back, with any book-keeping that was done in it.
     pub async fn commit(mut self, author: &Author) -> Result<Committed> {
         if self.entries.is_empty() {
             let revision = crate::log::head(&mut self.conn).await?;
@@ -246,13 +246,11 @@ impl Tx {
     }
 
     /// Commits what is no change of state, such as sessions: nothing may have been recorded, and no revision is taken.
-    pub async fn commit_book_keeping(mut self) -> Result<Committed> {
+    pub async fn commit_book_keeping(mut self) -> Result<()> {
         if !self.entries.is_empty() {
             return Err(StoreError::Refused("a change of state must go through the log".to_owned()));
         }
-        let revision = crate::log::head(&mut self.conn).await?;
-        on!(self.conn, |c| commit(c).await)?;
-        Ok(Committed { revision, entries: Vec::new() })
+        on!(self.conn, |c| commit(c).await)
     }
 
     async fn commit_with<'k>(

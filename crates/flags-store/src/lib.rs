@@ -5,11 +5,12 @@
 //!
 //! Errors are [`StoreError`], told apart by what a caller can do about them.
 
+pub mod actor_labels;
+pub mod api_tokens;
 pub mod audit;
 mod backend;
 pub mod clock;
 mod commit;
-pub mod credentials;
 mod epoch;
 mod error;
 pub mod flags;

@@ -12,6 +12,7 @@ use crate::{
     schema::{user_passwords, users as users_table},
     sql_types::{At, Uid},
     store::{Conn, on},
+    users::email_key,
     users::{self, UserRecord},
 };
 
@@ -38,7 +39,7 @@ pub struct Account {
 
 /// Who has this e-mail, in whatever case, and a password.
 pub async fn account(conn: &mut Conn, email: &str) -> Result<Option<Account>> {
-    let key = email.to_lowercase();
+    let key = email_key(email);
     let row: Option<(Uid, bool, String)> = on!(conn, |c| {
         let account = users_table::table.inner_join(user_passwords::table).filter(users_table::email_key.eq(&key));
         let columns = (users_table::id, users_table::active, user_passwords::hash);

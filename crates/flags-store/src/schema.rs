@@ -104,6 +104,7 @@ diesel::table! {
         created_by -> Text,
         created_at -> Instant,
         expires_at -> Nullable<Instant>,
+        lifetime -> Nullable<BigInt>,
         revoked_at -> Nullable<Instant>,
         last_used_at -> Nullable<Instant>,
         revision -> BigInt,
@@ -206,9 +207,21 @@ diesel::table! {
     }
 }
 
+diesel::table! {
+    use diesel::sql_types::*;
+    use crate::sql_types::{Id, Instant};
+
+    sign_in_places (user_id, place) {
+        user_id -> Id,
+        place -> Binary,
+        last_at -> Instant,
+    }
+}
+
 diesel::joinable!(user_passwords -> users (user_id));
+diesel::joinable!(sign_in_places -> users (user_id));
 diesel::joinable!(user_flag_overrides -> users (user_id));
 diesel::joinable!(scheduled_changes -> feature_flags (flag_name));
 diesel::allow_tables_to_appear_in_same_query!(users, user_flag_overrides, feature_flags, scheduled_changes, api_tokens);
-diesel::allow_tables_to_appear_in_same_query!(users, user_passwords);
+diesel::allow_tables_to_appear_in_same_query!(users, user_passwords, sign_in_places);
 diesel::allow_tables_to_appear_in_same_query!(log_head, change_log);

@@ -1,14 +1,16 @@
-//! Failed attempts to sign in: one named function a query. Book-keeping beside the log.
+//! Attempts to sign in, those that failed and where others succeeded: one named function a query. Book-keeping beside the
+//! log.
 
-use diesel::{ExpressionMethods, QueryDsl};
+use diesel::{ExpressionMethods, OptionalExtension, QueryDsl};
 use diesel_async::RunQueryDsl;
 use flags_domain::Instant;
+use uuid::Uuid;
 
 use crate::{
     commit::Tx,
     error::Result,
-    schema::sign_in_attempts,
-    sql_types::At,
+    schema::{sign_in_attempts, sign_in_places, users},
+    sql_types::{At, Uid},
     store::{Store, on},
 };
 
@@ -58,6 +60,45 @@ pub async fn set(tx: &mut Tx, subject: &[u8; 32], known: Attempts) -> Result<()>
 pub async fn forget(tx: &mut Tx, subject: &[u8; 32]) -> Result<()> {
     on!(tx.conn(), |c| diesel::delete(sign_in_attempts::table.find(&subject[..])).execute(c).await)?;
     Ok(())
+}
+
+/// Whether the account of this key of an e-mail was signed in to from this place lately.
+pub async fn is_known_place(tx: &mut Tx, email_key: &str, place: &[u8; 32]) -> Result<bool> {
+    let found: Option<At> = on!(tx.conn(), |c| {
+        let places = sign_in_places::table.inner_join(users::table).filter(users::email_key.eq(email_key));
+        let places = places.filter(sign_in_places::place.eq(&place[..]));
+        places.select(sign_in_places::last_at).first(c).await.optional()
+    })?;
+    Ok(found.is_some())
+}
+
+/// Writes down that an account was signed in to from this place.
+pub async fn note_place(tx: &mut Tx, user_id: Uuid, place: &[u8; 32]) -> Result<()> {
+    let now = At(tx.now());
+    on!(tx.conn(), |c| {
+        diesel::insert_into(sign_in_places::table)
+            .values((
+                sign_in_places::user_id.eq(Uid(user_id)),
+                sign_in_places::place.eq(&place[..]),
+                sign_in_places::last_at.eq(now),
+            ))
+            .on_conflict((sign_in_places::user_id, sign_in_places::place))
+            .do_update()
+            .set(sign_in_places::last_at.eq(now))
+            .execute(c)
+            .await
+    })?;
+    Ok(())
+}
+
+/// Forgets the places from which nobody has signed in since `until`, and returns how many.
+pub async fn purge_places(store: &Store, until: Instant) -> Result<u64> {
+    let _writer = store.writer().await?;
+    let mut conn = store.conn().await?;
+    let removed = on!(conn, |c| {
+        diesel::delete(sign_in_places::table.filter(sign_in_places::last_at.le(At(until)))).execute(c).await
+    })?;
+    Ok(removed as u64)
 }
 
 /// Forgets up to `limit` subjects that have not failed since `until`, and returns how many.

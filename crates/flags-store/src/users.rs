@@ -26,6 +26,9 @@ use crate::{
 pub use list::{UserFilter, UserOrder, list, plans};
 pub(crate) use search::Indexed;
 
+/// Longest e-mail address, in characters. (RFC 5321 counts bytes: an address in ASCII can be no longer.)
+pub const MAX_EMAIL_LENGTH: usize = 254;
+
 names! {
     /// What somebody may do.
     Role {
@@ -107,7 +110,7 @@ impl From<&UserRecord> for Row {
         Self {
             id: Uid(user.id),
             email: user.email.clone(),
-            email_key: user.email.to_lowercase(),
+            email_key: email_key(&user.email),
             display_name: user.display_name.clone(),
             role: user.role.as_str().to_owned(),
             attributes: Json(Value::Object(user.attributes.clone())),
@@ -157,9 +160,14 @@ pub async fn find_all(conn: &mut Conn, ids: &[Uuid]) -> Result<Vec<UserRecord>> 
     rows.into_iter().map(TryInto::try_into).collect()
 }
 
+/// An e-mail without regard to case: what it is compared and unique by.
+pub fn email_key(email: &str) -> String {
+    email.to_lowercase()
+}
+
 /// The user of this e-mail, in whatever case.
 pub async fn find_by_email(conn: &mut Conn, email: &str) -> Result<Option<UserRecord>> {
-    let key = email.to_lowercase();
+    let key = email_key(email);
     let row: Option<Row> = on!(conn, |c| {
         users::table.filter(users::email_key.eq(&key)).select(Row::as_select()).first(c).await.optional()
     })?;

@@ -15,4 +15,7 @@ FROM (
 WHERE actor = 'token:' || tokens.id::text;
 
 -- The names of tokens stand in their labels alone from now on.
-UPDATE change_log SET before = before - 'name', after = after - 'name' WHERE entity = 'api_token';
+UPDATE change_log SET
+    before = CASE WHEN jsonb_typeof(before) = 'object' THEN before - 'name' ELSE before END,
+    after = CASE WHEN jsonb_typeof(after) = 'object' THEN after - 'name' ELSE after END
+WHERE entity = 'api_token';

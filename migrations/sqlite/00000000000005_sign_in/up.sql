@@ -30,3 +30,18 @@ CREATE TABLE sign_in_attempts (
     last_at INTEGER NOT NULL
 );
 CREATE INDEX idx_sign_in_attempts_last ON sign_in_attempts(last_at);
+
+-- Where accounts were signed in to lately: there nobody waits for what others get wrong.
+CREATE TABLE sign_in_places (
+    user_id BLOB NOT NULL REFERENCES users(id) ON DELETE CASCADE,
+    -- SHA-256 of the address.
+    place BLOB NOT NULL,
+    last_at INTEGER NOT NULL,
+    PRIMARY KEY (user_id, place)
+);
+CREATE INDEX idx_sign_in_places_last ON sign_in_places(last_at);
+
+-- How long a token was made for, in microseconds; NULL without end. One that is rotated ends sooner, and what follows it is
+-- made for as long.
+ALTER TABLE api_tokens ADD COLUMN lifetime BIGINT;
+UPDATE api_tokens SET lifetime = expires_at - created_at;

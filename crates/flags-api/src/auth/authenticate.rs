@@ -1,5 +1,7 @@
 //! The middleware that finds out who calls. It refuses nobody: a handler that needs a caller says so in its signature.
 
+use std::time::Duration;
+
 use actix_web::{
     Error, HttpMessage as _,
     body::MessageBody,
@@ -40,8 +42,14 @@ async fn identify(app: &App, request: &ServiceRequest) -> Outcome {
         let text = bearer(request).ok_or_else(|| Some(Problem::unauthorized()))?;
         of_authorization(app, request, text).await.map_err(Some)?
     } else {
-        let Some(hash) = session_secret(request.request()) else { return Err(None) };
+        let Some(hash) = session_secret(request.request(), &app.settings) else { return Err(None) };
         check_change_by_cookie(request.request(), &app.settings).map_err(Some)?;
+        // Before the database is asked: anybody can make up cookies, and each would cost a query.
+        if !app.sessions.remembers(&hash)
+            && let Some(wait) = check_address(app, request)
+        {
+            return Err(Some(too_many(wait)));
+        }
         up_to_date(app, request).await.map_err(Some)?;
         Credential::Session { hash, user_id: None }
     };
@@ -52,8 +60,15 @@ async fn identify(app: &App, request: &ServiceRequest) -> Outcome {
 /// from: what was waited for may concern the caller.
 async fn of_authorization(app: &App, request: &ServiceRequest, text: &str) -> Result<Credential, Problem> {
     if Secret::is_well_formed(SecretKind::ApiToken, text) {
+        let hash = hash(text);
+        // Before anything is waited for: anybody can make up tokens.
+        if app.evaluation.replica().read().token(&hash).is_none()
+            && let Some(wait) = check_address(app, request)
+        {
+            return Err(too_many(wait));
+        }
         up_to_date(app, request).await?;
-        return Ok(Credential::Token { hash: hash(text), user_id: None });
+        return Ok(Credential::Token { hash, user_id: None });
     }
     let verifier = app.settings.jwt.as_ref().filter(|_| looks_like_jwt(text)).ok_or_else(Problem::unauthorized)?;
     let verified = verify(verifier, text, app).await?;
@@ -83,17 +98,23 @@ async fn verify(verifier: &JwtVerifier, text: &str, app: &App) -> Result<Verifie
     })
 }
 
-/// The same, unless the caller sends more than they may: each credential has its own measure, and whoever has none shares
+/// The same, unless the caller sends more than they may: each credential has its own limit, and whoever has none shares
 /// that of their address.
 fn limited(app: &App, request: &ServiceRequest, outcome: Outcome) -> Outcome {
     let refused = match &outcome {
         Ok(principal) => app.limits.check_credential(principal.credential.key(), request.path()),
-        Err(_) => app.limits.check_address(|| client_address(request.request(), app.settings.proxies)),
+        Err(_) => check_address(app, request),
     };
-    match refused {
-        None => outcome,
-        Some(wait) => Err(Some(Problem::too_many_requests("rate_limited", "slow down; too many requests", wait))),
-    }
+    refused.map_or(outcome, |wait| Err(Some(too_many(wait))))
+}
+
+/// How long the caller's address must wait, if it must.
+fn check_address(app: &App, request: &ServiceRequest) -> Option<Duration> {
+    app.limits.check_address(|| client_address(request.request(), app.settings.proxies))
+}
+
+fn too_many(wait: Duration) -> Problem {
+    Problem::too_many_requests("rate_limited", "slow down; too many requests", wait)
 }
 
 /// Whether the caller's credential is valid.

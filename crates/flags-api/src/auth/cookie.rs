@@ -7,6 +7,7 @@ use actix_web::{
 use flags_service::credentials::secret::{Secret, SecretKind, hash};
 
 use super::client::is_plain_loopback;
+use crate::app::Settings;
 
 /// Browsers take a cookie of this name over TLS alone, for this host alone and for all its paths.
 const NAME: &str = "__Host-flags_session";
@@ -18,23 +19,28 @@ const fn name(loopback: bool) -> &'static str {
 }
 
 /// SHA-256 of the secret in a request's cookie, if there is one that may be.
-pub(crate) fn session_secret(request: &HttpRequest) -> Option<[u8; 32]> {
-    let cookie = request.cookie(name(is_plain_loopback(request)))?;
+pub(crate) fn session_secret(request: &HttpRequest, settings: &Settings) -> Option<[u8; 32]> {
+    let cookie = request.cookie(name(is_plain_loopback(request, settings)))?;
     Secret::is_well_formed(SecretKind::Session, cookie.value()).then(|| hash(cookie.value()))
 }
 
 /// The cookie that signs in, for so many seconds.
-pub(crate) fn session_cookie(request: &HttpRequest, secret: &Secret, seconds: i64) -> Cookie<'static> {
-    cookie(request, secret.reveal().to_owned(), Duration::seconds(seconds))
+pub(crate) fn session_cookie(
+    request: &HttpRequest,
+    settings: &Settings,
+    secret: &Secret,
+    seconds: i64,
+) -> Cookie<'static> {
+    cookie(request, settings, secret.reveal().to_owned(), Duration::seconds(seconds))
 }
 
 /// The cookie that signs out.
-pub(crate) fn no_session_cookie(request: &HttpRequest) -> Cookie<'static> {
-    cookie(request, String::new(), Duration::ZERO)
+pub(crate) fn no_session_cookie(request: &HttpRequest, settings: &Settings) -> Cookie<'static> {
+    cookie(request, settings, String::new(), Duration::ZERO)
 }
 
-fn cookie(request: &HttpRequest, value: String, max_age: Duration) -> Cookie<'static> {
-    let loopback = is_plain_loopback(request);
+fn cookie(request: &HttpRequest, settings: &Settings, value: String, max_age: Duration) -> Cookie<'static> {
+    let loopback = is_plain_loopback(request, settings);
     Cookie::build(name(loopback), value)
         .path("/")
         .http_only(true)

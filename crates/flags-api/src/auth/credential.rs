@@ -2,11 +2,16 @@
 
 use flags_domain::Instant;
 use flags_service::{
-    credentials::{jwt::VerifiedJwt, tokens},
+    credentials::jwt::VerifiedJwt,
     replica::{RecentChange, View},
-    users,
 };
-use flags_store::{credentials::Grant, log::Entity, sessions::SessionRecord, users::Role};
+use flags_store::{
+    actor_labels::{token_actor, user_actor},
+    api_tokens::Grant,
+    log::Entity,
+    sessions::SessionRecord,
+    users::Role,
+};
 use uuid::Uuid;
 
 use crate::{app::App, problem::Problem};
@@ -44,7 +49,7 @@ impl std::fmt::Debug for Credential {
 }
 
 /// What a valid credential stands for.
-pub(super) struct Bearer {
+pub(super) struct Identity {
     pub(super) acts_as: ActsAs,
     /// What it allows, whatever its user may do.
     pub(super) grant: Grant,
@@ -66,8 +71,8 @@ impl ActsAs {
     /// The name in the log.
     pub(super) fn actor(self) -> String {
         match self {
-            Self::User(id) => users::actor_of(id),
-            Self::Token(id) => tokens::actor_of(id),
+            Self::User(id) => user_actor(id),
+            Self::Token(id) => token_actor(id),
         }
     }
 }
@@ -88,7 +93,7 @@ impl Credential {
     }
 
     /// What it stands for now; `None` if it is void. `used` says that this is a use of it.
-    pub(super) async fn bearer(&self, app: &App, used: bool) -> Result<Option<Bearer>, Problem> {
+    pub(super) async fn identity(&self, app: &App, used: bool) -> Result<Option<Identity>, Problem> {
         let now = app.evaluation.now();
         Ok(match self {
             Self::Token { hash, .. } => {
@@ -97,7 +102,7 @@ impl Credential {
                 if used && token.is_some() {
                     view.note_token_use(hash, now);
                 }
-                token.map(|token| Bearer {
+                token.map(|token| Identity {
                     acts_as: token.user_id.map_or(ActsAs::Token(token.id), ActsAs::User),
                     grant: token.grant,
                     session: None,
@@ -105,13 +110,13 @@ impl Credential {
                 })
             }
             // A session is as much as its user.
-            Self::Session { hash, .. } => app.sessions.find(hash, used).await?.map(|session| Bearer {
+            Self::Session { hash, .. } => app.sessions.find(hash, used).await?.map(|session| Identity {
                 acts_as: ActsAs::User(session.user_id),
                 grant: Grant::Role(Role::Admin),
                 session: Some(session),
                 expires_at: Some(session.ends_at),
             }),
-            Self::Jwt { user_id, most, expires_at } => (*expires_at > now).then_some(Bearer {
+            Self::Jwt { user_id, most, expires_at } => (*expires_at > now).then_some(Identity {
                 acts_as: ActsAs::User(*user_id),
                 grant: Grant::Role(*most),
                 session: None,

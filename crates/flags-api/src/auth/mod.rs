@@ -16,6 +16,6 @@ pub(crate) use principal::Principal;
 pub(crate) use require::{
     FollowChanges, FollowOwnFlags, Follows, KnowSelf, ManageFlags, ManageOverrides, ManageSchedules, ManageTokens,
     ManageUsers, OwnFlags, OwnSession, ReadAuditLog, ReadFlags, ReadOverrides, ReadSchedules, ReadTokens, ReadUsers,
-    Require, Visitor,
+    Require, Visitor, may_still_read,
 };
 pub(crate) use same_origin::check_sign_in;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use flags_domain::Instant;
 use flags_service::replica::KnownUser;
-use flags_store::{credentials::Grant, sessions::SessionRecord, users::Role};
+use flags_store::{api_tokens::Grant, sessions::SessionRecord, users::Role};
 
 use super::credential::{ActsAs, Credential};
 use crate::{app::App, problem::Problem};
@@ -29,7 +29,7 @@ pub(crate) struct Principal {
 impl Principal {
     /// The caller who showed this credential, looked up live. `used` says that this is a use of it.
     pub(crate) async fn of(app: &App, credential: Credential, used: bool) -> Result<Self, Problem> {
-        let bearer = credential.bearer(app, used).await?.ok_or_else(Problem::unauthorized)?;
+        let bearer = credential.identity(app, used).await?.ok_or_else(Problem::unauthorized)?;
         let user = match bearer.acts_as {
             ActsAs::Token(_) => None,
             ActsAs::User(id) => {

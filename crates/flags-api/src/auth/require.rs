@@ -32,6 +32,11 @@ fn grant_read(principal: &Principal) -> Result<(), Problem> {
     }
 }
 
+/// Whether whoever showed this may still read what admins and viewers may.
+pub(crate) async fn may_still_read(app: &App, credential: Credential) -> bool {
+    Principal::of(app, credential, false).await.is_ok_and(|principal| grant_read(&principal).is_ok())
+}
+
 /// Changing, for admins; gives who is to stand in the log.
 fn grant_change(principal: Principal, request: &HttpRequest) -> Result<Author, Problem> {
     match principal.role {
@@ -88,7 +93,7 @@ permissions! {
     /// End one's session, and whatever else only those can who are signed in.
     OwnSession: (Author, SessionRecord) = |principal, request| own_session(principal, request);
     /// Read the audit trail.
-    ReadAuditLog: () = |principal, _request| grant_read(&principal);
+    ReadAuditLog: Credential = |principal, _request| grant_read(&principal).map(|()| principal.credential);
     /// Read one's own flag values and overrides.
     OwnFlags: Arc<KnownUser> = |principal, _request| own_flags(principal);
     /// Follow one's own flag values.

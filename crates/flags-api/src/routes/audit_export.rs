@@ -5,7 +5,7 @@ use actix_web::{
     http::{Method, header},
     web::{self, Bytes, Data},
 };
-use flags_service::{ServiceError, audit::AuditService};
+use flags_service::ServiceError;
 use flags_store::audit::{Place, Scope};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use serde::Deserialize;
@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     app::App,
-    auth::{ReadAuditLog, Require},
+    auth::{Credential, ReadAuditLog, Require, may_still_read},
     extract::Query,
     problem::ProblemResponse,
 };
@@ -61,14 +61,14 @@ audit_query! {
     ),
 )]
 async fn export(
-    _: Require<ReadAuditLog>,
+    caller: Require<ReadAuditLog>,
     app: Data<App>,
     Query(query): Query<ExportQuery>,
     request: HttpRequest,
 ) -> Answer {
     let format = query.format;
     let scope = app.audit.scope(&query.filter()).await?;
-    let mut export = Export { audit: app.audit.clone(), scope, format, next: Next::Newest };
+    let mut export = Export { app: (**app).clone(), reader: caller.granted, scope, format, next: Next::Newest };
     // Read before the head goes out: a database that is away still gets a proper answer.
     let first = export.portion().await?;
     let mut response = HttpResponse::Ok();
@@ -77,16 +77,22 @@ async fn export(
     if request.method() == Method::HEAD {
         return Ok(response.finish());
     }
-    let rest = stream::try_unfold(export, async |mut export| Ok(export.portion().await?.map(|bytes| (bytes, export))));
+    let rest = stream::try_unfold(export, async |mut export| {
+        if !may_still_read(&export.app, export.reader).await {
+            return Err(ServiceError::Internal("the credential has ended".to_owned()));
+        }
+        Ok(export.portion().await?.map(|bytes| (bytes, export)))
+    });
     // An error ends the connection before the answer has come to its end, so nobody takes it for the whole.
     let rest = rest.inspect_err(|error: &ServiceError| tracing::warn!(%error, "an export of the audit log broke off"));
     Ok(response.streaming(stream::iter(first.map(Ok)).chain(rest)))
 }
 
-/// An export on its way: a position, no copies, and no connection between two portions. The next portion is read when the
+/// An export on its way, as long as its reader may read it: a position, no copies, and no connection between two portions. The next portion is read when the
 /// client has taken the one before.
 struct Export {
-    audit: AuditService,
+    app: App,
+    reader: Credential,
     scope: Scope,
     format: ExportFormat,
     next: Next,
@@ -108,7 +114,7 @@ impl Export {
             Next::After(place) => Some(place),
             Next::Nowhere => return Ok(None),
         };
-        let (entries, has_more) = self.audit.portion(&self.scope, after).await?;
+        let (entries, has_more) = self.app.audit.portion(&self.scope, after).await?;
         self.next = match entries.last() {
             Some(last) if has_more => Next::After(last.place),
             _ => Next::Nowhere,
@@ -169,7 +175,11 @@ const COLUMNS: [&str; 16] = [
 ];
 
 fn write_table(entries: impl Iterator<Item = AuditEntry>, with_names: bool) -> Written {
-    let mut table = csv::WriterBuilder::new().terminator(csv::Terminator::CRLF).from_writer(Vec::new());
+    let mut table = csv::WriterBuilder::new()
+        .terminator(csv::Terminator::CRLF)
+        // Spreadsheets of some countries part cells by semicolons.
+        .quote_style(csv::QuoteStyle::Always)
+        .from_writer(Vec::new());
     if with_names {
         table.write_record(COLUMNS)?;
     }
@@ -205,7 +215,8 @@ fn cells(entry: AuditEntry) -> [String; 16] {
 
 /// Spreadsheets run what begins with one of these signs as a formula (OWASP, CSV injection).
 fn defuse(cell: String) -> String {
-    if cell.starts_with(['=', '+', '-', '@', '\t', '\r', '\n']) { format!("'{cell}") } else { cell }
+    const SIGNS: [char; 11] = ['=', '+', '-', '@', '\t', '\r', '\n', '＝', '＋', '－', '＠'];
+    if cell.starts_with(SIGNS) { format!("'{cell}") } else { cell }
 }
 
 #[cfg(test)]
@@ -214,7 +225,7 @@ mod tests {
 
     #[test]
     fn no_cell_is_a_formula() {
-        for formula in ["=HYPERLINK(\"http://x\")", "+1", "-1", "@x", "\t=1", "\r=1", "\n=1"] {
+        for formula in ["=HYPERLINK(\"http://x\")", "+1", "-1", "@x", "\t=1", "\r=1", "\n=1", "＝1"] {
             assert_eq!(defuse(formula.to_owned()), format!("'{formula}"));
         }
         for text in ["", "a=1", " =1", "{\"a\": -1}", "'=1"] {

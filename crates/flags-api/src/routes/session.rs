@@ -7,6 +7,7 @@ use actix_web::{
 };
 use flags_domain::{Instant, check_text};
 use flags_service::credentials::sessions::{NewPassword, SignIn, SignedIn};
+use flags_store::users::MAX_EMAIL_LENGTH;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -120,7 +121,7 @@ impl Me {
 
 fn cookie_of(request: &HttpRequest, app: &App, signed_in: &SignedIn) -> Cookie<'static> {
     let seconds = i64::try_from(app.sessions.lifetimes().absolute.as_secs()).unwrap_or(i64::MAX);
-    session_cookie(request, &signed_in.secret, seconds)
+    session_cookie(request, &app.settings, &signed_in.secret, seconds)
 }
 
 /// Sign in
@@ -136,14 +137,14 @@ fn cookie_of(request: &HttpRequest, app: &App, signed_in: &SignedIn) -> Cookie<'
 async fn login(_: Visitor, app: Data<App>, Json(body): Json<Login>, request: HttpRequest) -> Answer {
     refuse_idempotency_key(&request)?;
     check_sign_in(&request, &app.settings)?;
-    if let Some(violation) = check_text("/email", &body.email, 254) {
+    if let Some(violation) = check_text("/email", &body.email, MAX_EMAIL_LENGTH) {
         return Err(violation.into());
     }
     let wanted = SignIn {
         email: body.email,
         password: body.password.into(),
         address: client_address(&request, app.settings.proxies),
-        previous: session_secret(&request),
+        previous: session_secret(&request, &app.settings),
     };
     let signed_in = app.sessions.sign_in(wanted).await?;
     let user_id = Some(signed_in.session.user_id);
@@ -161,7 +162,7 @@ async fn login(_: Visitor, app: Data<App>, Json(body): Json<Login>, request: Htt
 async fn logout(caller: Require<OwnSession>, app: Data<App>, request: HttpRequest) -> Answer {
     let (_, session) = caller.granted;
     app.sessions.sign_out(&session).await?;
-    Ok(HttpResponse::NoContent().cookie(no_session_cookie(&request)).finish())
+    Ok(HttpResponse::NoContent().cookie(no_session_cookie(&request, &app.settings)).finish())
 }
 
 /// Sign out everywhere
@@ -172,7 +173,7 @@ async fn logout(caller: Require<OwnSession>, app: Data<App>, request: HttpReques
 async fn logout_all(caller: Require<OwnSession>, app: Data<App>, request: HttpRequest) -> Answer {
     let (_, session) = caller.granted;
     app.sessions.sign_out_everywhere(session.user_id).await?;
-    Ok(HttpResponse::NoContent().cookie(no_session_cookie(&request)).finish())
+    Ok(HttpResponse::NoContent().cookie(no_session_cookie(&request, &app.settings)).finish())
 }
 
 /// Change one's password

@@ -10,7 +10,7 @@ use flags_domain::{Instant, Violation};
 use flags_service::credentials::tokens::{MAX_OVERLAP, NewToken, Rotation, TokenInput};
 use flags_store::{
     Committed,
-    credentials::{Grant, TokenFilter, TokenRecord},
+    api_tokens::{Grant, TokenFilter, TokenRecord},
     log::Revision,
 };
 use serde::{Deserialize, Serialize};

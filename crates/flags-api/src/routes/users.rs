@@ -285,9 +285,6 @@ async fn patch(
         active: body.active,
     };
     let done = app.users.patch(author.granted, user_id.0, patch, expected.0).await?;
-    if !done.output.record.active {
-        app.sessions.forget(user_id.0);
-    }
     Ok(answer::changed(&done.committed, done.output.record.revision, &User::show(done.output)).into())
 }
 
@@ -306,8 +303,7 @@ async fn set_password(
     expected: IfMatch,
     Json(body): Json<SetPassword>,
 ) -> Answer {
-    let done = app.users.set_password(author.granted, user_id.0, body.password.into(), expected.0).await?;
-    app.sessions.forget(user_id.0);
+    let done = app.sessions.set_password(author.granted, user_id.0, body.password.into(), expected.0).await?;
     answer::removed(&done.committed)
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use flags_domain::{Instant, Violation, check_key};
 use flags_store::{
     Author, Committed, Page, Tx,
-    credentials::{self, Grant, TokenFilter, TokenRecord},
+    api_tokens::{self, Grant, TokenFilter, TokenRecord},
     log::Action,
     users::{self, Role},
 };
@@ -13,6 +13,7 @@ use uuid::Uuid;
 
 use super::secret::{Secret, SecretKind, hash};
 use crate::{
+    clock::micros,
     core::{Command, Core, Done},
     error::{Conflict, Result, ServiceError, Thing, check},
     precondition::Precondition,
@@ -40,7 +41,7 @@ pub struct TokenInput {
 pub struct Rotation {
     /// How long the old one goes on, at most [`MAX_OVERLAP`].
     pub overlap: Duration,
-    /// When the new one ends; `None`: after as long a life as the old one had, if that had an end.
+    /// When the new one ends; `None`: after as long as the old one was made for, if it was not made without end.
     pub expires_at: Option<Instant>,
 }
 
@@ -72,12 +73,12 @@ impl TokenService {
         after: Option<(Instant, Uuid)>,
         limit: u32,
     ) -> Result<Page<TokenRecord>> {
-        self.core.read(async |conn| credentials::list(conn, filter, after, limit).await).await
+        self.core.read(async |conn| api_tokens::list(conn, filter, after, limit).await).await
     }
 
     /// The token of this id.
     pub async fn get(&self, id: Uuid) -> Result<TokenRecord> {
-        let found = self.core.read(async |conn| credentials::find(conn, id).await).await?;
+        let found = self.core.read(async |conn| api_tokens::find(conn, id).await).await?;
         found.ok_or(ServiceError::NotFound(Thing::ApiToken))
     }
 
@@ -109,7 +110,7 @@ impl TokenService {
 /// Writes down which tokens were used since the last time, and when.
 pub async fn note_uses(core: &Core, replica: &Replica) -> Result<()> {
     let used = replica.take_token_uses();
-    if used.is_empty() { Ok(()) } else { Ok(credentials::mark_used(core.store(), &used).await?) }
+    if used.is_empty() { Ok(()) } else { Ok(api_tokens::mark_used(core.store(), &used).await?) }
 }
 
 #[derive(Clone)]
@@ -148,22 +149,23 @@ async fn insert(tx: &mut Tx, author: &Author, id: Uuid, secret: &Secret, input: 
         created_by: author.actor.clone(),
         created_at: tx.now(),
         expires_at: input.expires_at,
+        lifetime: input.expires_at.map(|end| end.as_micros() - tx.now().as_micros()),
         revoked_at: None,
         last_used_at: None,
         revision: 0,
     };
-    credentials::insert(tx, &record).await?;
+    api_tokens::insert(tx, &record).await?;
     Ok(NewToken { secret: secret.clone(), record })
 }
 
 /// A token that was not revoked, with its user held to the end of the transaction.
 async fn claim(tx: &mut Tx, id: Uuid, precondition: &Precondition) -> Result<TokenRecord> {
-    let user_id = credentials::find(tx.conn(), id).await?.and_then(|token| token.user_id);
+    let user_id = api_tokens::find(tx.conn(), id).await?.and_then(|token| token.user_id);
     if let Some(user_id) = user_id {
         // The order of locks: users come first, and whoever deletes one deletes their tokens.
         tx.share_user(user_id).await?;
     }
-    let token = credentials::find(tx.conn(), id).await?.filter(|token| token.revoked_at.is_none());
+    let token = api_tokens::find(tx.conn(), id).await?.filter(|token| token.revoked_at.is_none());
     precondition.check(tx, token.as_ref().map(|token| token.revision)).await?;
     token.ok_or(ServiceError::NotFound(Thing::ApiToken))
 }
@@ -180,7 +182,7 @@ impl Command for RevokeToken {
     async fn apply(&self, tx: &mut Tx, _: &Author) -> Result<()> {
         let before = claim(tx, self.id, &self.precondition).await?;
         let after = TokenRecord { revoked_at: Some(tx.now()), ..before.clone() };
-        Ok(credentials::update(tx, Action::Revoked, &before, &after).await?)
+        Ok(api_tokens::update(tx, Action::Revoked, &before, &after).await?)
     }
 }
 
@@ -202,20 +204,18 @@ impl Command for RotateToken {
         if !before.is_live(now) {
             return Err(Conflict::TokenExpired.into());
         }
-        let overlap = i64::try_from(self.rotation.overlap.as_micros()).unwrap_or(i64::MAX);
-        let end = now.plus_micros(overlap);
+        let end = now.plus_micros(micros(self.rotation.overlap));
         let end = before.expires_at.map_or(end, |own| own.min(end));
-        let life = before.expires_at.map(|end| end.as_micros() - before.created_at.as_micros());
         let input = TokenInput {
             name: before.name.clone(),
             grant: before.grant,
             user_id: before.user_id,
-            expires_at: self.rotation.expires_at.or_else(|| life.map(|life| now.plus_micros(life))),
+            expires_at: self.rotation.expires_at.or_else(|| before.lifetime.map(|life| now.plus_micros(life))),
         };
         check(violations(&input, now))?;
         let after = TokenRecord { expires_at: Some(end), ..before.clone() };
         if after != before {
-            credentials::update(tx, Action::Updated, &before, &after).await?;
+            api_tokens::update(tx, Action::Updated, &before, &after).await?;
         }
         insert(tx, author, self.new_id, &self.secret, &input).await
     }
@@ -223,11 +223,6 @@ impl Command for RotateToken {
     fn stamp(output: &mut Self::Output, revision: i64) {
         output.record.revision = revision;
     }
-}
-
-/// The name of a token in the log.
-pub fn actor_of(id: Uuid) -> String {
-    credentials::token_actor(id)
 }
 
 fn violations(input: &TokenInput, now: Instant) -> Vec<Violation> {

@@ -21,7 +21,7 @@ use std::{
 
 use flags_domain::{Change, Edit, FlagName, FlagState, Instant, Snapshot, UserOverride};
 use flags_store::{
-    credentials::TokenRecord,
+    api_tokens::TokenRecord,
     log::{Action, ChangeSummary, Entity as LogEntity, Revision},
 };
 use parking_lot::RwLock;
@@ -29,7 +29,6 @@ use rustc_hash::FxHashMap;
 use tokio::{sync::watch, time::timeout};
 use uuid::Uuid;
 
-pub(crate) use self::user_cache::email_key;
 use self::{override_index::OverrideIndex, ring::Ring, tokens::TokenIndex};
 pub use self::{
     override_index::OverrideRef,

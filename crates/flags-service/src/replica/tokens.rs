@@ -3,7 +3,8 @@
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use flags_domain::Instant;
-use flags_store::credentials::TokenRecord;
+use flags_store::api_tokens::TokenRecord;
+use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
 use subtle::ConstantTimeEq as _;
 use uuid::Uuid;
@@ -23,6 +24,16 @@ struct Held {
 #[derive(Debug, Default)]
 pub(super) struct TokenIndex {
     tokens: FxHashMap<Half, Held>,
+    /// Uses of tokens that were changed or went before they were written down.
+    gone: Mutex<Vec<(Uuid, Instant)>>,
+}
+
+impl Held {
+    /// The use that is to be written down, if there is one.
+    fn take_use(&self) -> Option<(Uuid, Instant)> {
+        let at = self.used_at.swap(0, Ordering::Relaxed);
+        (at != 0).then(|| (self.token.id, Instant::from_micros(at)))
+    }
 }
 
 fn half(hash: &[u8; 32]) -> Half {
@@ -31,11 +42,13 @@ fn half(hash: &[u8; 32]) -> Half {
 
 impl TokenIndex {
     pub(super) fn set(&mut self, token: TokenRecord) {
-        self.tokens.insert(half(&token.hash), Held { token, used_at: AtomicI64::new(0) });
+        let before = self.tokens.insert(half(&token.hash), Held { token, used_at: AtomicI64::new(0) });
+        self.gone.get_mut().extend(before.and_then(|held| held.take_use()));
     }
 
     pub(super) fn remove(&mut self, id: Uuid) {
-        self.tokens.retain(|_, held| held.token.id != id);
+        let gone = self.tokens.extract_if(|_, held| held.token.id == id);
+        self.gone.get_mut().extend(gone.filter_map(|(_, held)| held.take_use()));
     }
 
     fn held(&self, hash: &[u8; 32]) -> Option<&Held> {
@@ -55,8 +68,9 @@ impl TokenIndex {
 
     /// The uses noted since the last call.
     pub(super) fn take_uses(&self) -> Vec<(Uuid, Instant)> {
-        let uses = self.tokens.values().map(|held| (held.token.id, held.used_at.swap(0, Ordering::Relaxed)));
-        uses.filter(|(_, at)| *at != 0).map(|(id, at)| (id, Instant::from_micros(at))).collect()
+        let mut uses = std::mem::take(&mut *self.gone.lock());
+        uses.extend(self.tokens.values().filter_map(Held::take_use));
+        uses
     }
 
     /// The users that tokens act as.
@@ -75,7 +89,7 @@ impl FromIterator<TokenRecord> for TokenIndex {
 
 #[cfg(test)]
 mod tests {
-    use flags_store::{credentials::Grant, users::Role};
+    use flags_store::{api_tokens::Grant, users::Role};
 
     use super::*;
 
@@ -90,6 +104,7 @@ mod tests {
             created_by: String::new(),
             created_at: Instant::from_micros(0),
             expires_at: None,
+            lifetime: None,
             revoked_at: None,
             last_used_at: None,
             revision: 1,
@@ -117,5 +132,16 @@ mod tests {
         index.note_use(&[2; 32], Instant::from_micros(7));
         assert_eq!(index.take_uses(), [(Uuid::from_u128(2), Instant::from_micros(9))]);
         assert!(index.take_uses().is_empty());
+    }
+
+    #[test]
+    fn the_last_use_of_a_token_that_goes_is_not_lost() {
+        let mut index: TokenIndex = [token(1, [1; 32]), token(2, [2; 32])].into_iter().collect();
+        index.note_use(&[1; 32], Instant::from_micros(5));
+        index.note_use(&[2; 32], Instant::from_micros(6));
+        index.remove(Uuid::from_u128(1));
+        index.set(token(2, [2; 32]));
+        let uses = [(Uuid::from_u128(1), Instant::from_micros(5)), (Uuid::from_u128(2), Instant::from_micros(6))];
+        assert_eq!(index.take_uses(), uses);
     }
 }

@@ -25,22 +25,17 @@ pub struct KnownUser {
     pub role: Role,
     /// An inactive user is nobody.
     pub active: bool,
-    /// Their e-mail without regard to case.
-    pub email_key: Box<str>,
+    /// Their e-mail as written.
+    pub email: Box<str>,
     /// Who flags are evaluated for.
     pub context: EvaluationContext,
-}
-
-/// An e-mail without regard to case, as the database compares them.
-pub(crate) fn email_key(email: &str) -> Box<str> {
-    email.to_lowercase().into()
 }
 
 impl From<UserRecord> for KnownUser {
     fn from(user: UserRecord) -> Self {
         let context =
             EvaluationContext::user(user.id, &user.email, user.role.as_str(), user.created_at, user.attributes);
-        Self { id: user.id, role: user.role, active: user.active, email_key: email_key(&user.email), context }
+        Self { id: user.id, role: user.role, active: user.active, email: user.email.into(), context }
     }
 }
 
@@ -52,7 +47,7 @@ impl From<UserRecord> for KnownUser {
 pub struct UserCache {
     users: Cache<Uuid, Arc<KnownUser>>,
     /// Who had an e-mail when that was last looked up. Nobody empties it: whoever reads it compares with what the user has.
-    by_email: Cache<Box<str>, Uuid>,
+    by_email: Cache<String, Uuid>,
     changes: [Mutex<u64>; SHARDS],
 }
 
@@ -95,7 +90,7 @@ impl UserCache {
     }
 
     /// Notes who has an e-mail.
-    pub(crate) fn note_email(&self, email_key: Box<str>, id: Uuid) {
+    pub(crate) fn note_email(&self, email_key: String, id: Uuid) {
         self.by_email.insert(email_key, id);
     }
 
@@ -129,7 +124,7 @@ mod tests {
     fn user(id: u128) -> Arc<KnownUser> {
         let id = Uuid::from_u128(id);
         let context = EvaluationContext::user(id, "a@b.c", "user", Instant::from_micros(0), Map::new());
-        Arc::new(KnownUser { id, role: Role::User, active: true, email_key: email_key("a@b.c"), context })
+        Arc::new(KnownUser { id, role: Role::User, active: true, email: "a@b.c".into(), context })
     }
 
     #[test]

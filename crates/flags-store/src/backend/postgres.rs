@@ -5,7 +5,7 @@ use diesel::{
     pg::Pg,
     query_builder::{AstPass, QueryFragment},
     sql_query,
-    sql_types::{Array, Text},
+    sql_types::{Array, Bool, Text},
 };
 use diesel_async::{
     AsyncConnection, AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection,
@@ -253,6 +253,24 @@ impl Explaining for Pg {
     fn text(line: String) -> String {
         line
     }
+}
+
+/// Whether at least every fifth user has a text that is `LIKE` this, judged by about a thousand of them.
+pub(crate) async fn is_frequent(conn: &mut AsyncPgConnection, pattern: &str) -> QueryResult<bool> {
+    let query = sql_query(
+        r"SELECT count(*) > 0 AND count(*) FILTER (WHERE search_text LIKE $1 ESCAPE '\') * 5 >= count(*) AS frequent
+          FROM users TABLESAMPLE SYSTEM (
+              (SELECT LEAST(100, 100000 / GREATEST(reltuples, 1)) FROM pg_class WHERE oid = 'users'::regclass)
+          )",
+    );
+    let row: Frequent = query.bind::<Text, _>(pattern).get_result(conn).await?;
+    Ok(row.frequent)
+}
+
+#[derive(QueryableByName)]
+struct Frequent {
+    #[diesel(sql_type = Bool)]
+    frequent: bool,
 }
 
 /// Trigrams of a text that leave no two neighbours out. With all of them the index would have more to read and little

@@ -1,6 +1,6 @@
 //! SQLite: connections and transactions.
 
-use std::path::Path;
+use std::{fs::OpenOptions, os::unix::fs::OpenOptionsExt as _, path::Path};
 
 use diesel::{
     ConnectionError, ConnectionResult, ExpressionMethods, QueryDsl, QueryResult, QueryableByName,
@@ -19,6 +19,7 @@ use futures_util::FutureExt as _;
 use crate::{
     commit::LogRow,
     error::{Result, StoreError},
+    page::CountUpTo,
     schema::{change_log, feature_flags, user_flag_overrides},
     sql_types::{At, Uid},
     store::{AsyncSqliteConnection, CONNECTION_TIMEOUT},
@@ -52,6 +53,8 @@ pub(crate) fn pool(path: &Path, size: usize) -> Result<Pool<AsyncSqliteConnectio
 
 /// A connection as this program wants it.
 pub(crate) fn establish(path: &str) -> ConnectionResult<SqliteConnection> {
+    // The file holds e-mails and hashes of passwords. If it is there already, its owner has said who may read it.
+    let _ = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
     let mut conn = SqliteConnection::establish(path)?;
     conn.batch_execute(PRAGMAS).map_err(ConnectionError::CouldntSetupConfiguration)?;
     Ok(conn)
@@ -102,6 +105,11 @@ pub(crate) async fn remove_answers_with(conn: &mut AsyncSqliteConnection, text: 
     let query = sql_query("DELETE FROM idempotency_keys WHERE instr(answer, CAST(? AS BLOB)) > 0");
     query.bind::<Text, _>(text.to_owned()).execute(conn).await?;
     Ok(())
+}
+
+/// How many users the search index finds, up to one more than [`MAX_TOTAL`](crate::page::MAX_TOTAL).
+pub(crate) async fn count_up_to(conn: &mut AsyncSqliteConnection, found: Found) -> QueryResult<i64> {
+    CountUpTo(found).get_result(conn).await
 }
 
 #[derive(QueryableByName)]

@@ -1,6 +1,7 @@
 //! What a JWT says: its header before the signature is verified, its claims after.
 
 use flags_domain::Instant;
+use flags_store::users::MAX_EMAIL_LENGTH;
 use flags_store::users::Role;
 use serde_json::{Map, Value};
 use uuid::Uuid;
@@ -11,8 +12,6 @@ use super::{JwtConfig, JwtRefused, NamedUser, UserClaim, VerifiedJwt, strict_jso
 const LEEWAY: i64 = 30_000_000;
 /// Latest second that counts as an instant: the last one of the year 9999.
 const LAST_SECOND: f64 = 253_402_300_799.0;
-/// Longest e-mail address, in bytes.
-const MAX_EMAIL_LENGTH: usize = 254;
 
 /// What of a header counts. Keys and addresses that a header brings along are never looked at.
 pub(super) struct Header {
@@ -110,7 +109,7 @@ fn user_id(text: &str) -> Option<NamedUser> {
 /// An e-mail address, unless the issuer itself says that it is not sure whose it is.
 fn email(claims: &Map<String, Value>, text: &str) -> Option<NamedUser> {
     let is_verified = claims.get("email_verified").is_none_or(|verified| *verified == true || *verified == "true");
-    let is_email = text.contains('@') && text.len() <= MAX_EMAIL_LENGTH;
+    let is_email = text.contains('@') && text.chars().count() <= MAX_EMAIL_LENGTH;
     (is_email && is_verified).then(|| NamedUser::Email(text.to_owned()))
 }
 

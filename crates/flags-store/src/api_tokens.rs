@@ -1,4 +1,4 @@
-//! API tokens and the readable labels of actors: one named function a query.
+//! API tokens: one named function a query.
 
 use diesel::{
     BoolExpressionMethods, ExpressionMethods, Insertable, NullableExpressionMethods, OptionalExtension, QueryDsl,
@@ -10,11 +10,12 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::{
+    actor_labels::{self, token_actor},
     commit::{LogEntry, Tx},
     error::{Result, StoreError},
     log::{Action, Entity},
     page::{CountUpTo, Page},
-    schema::{actor_labels, api_tokens},
+    schema::api_tokens,
     sql_types::{At, Uid},
     store::{Conn, Store, on},
     users::Role,
@@ -50,9 +51,11 @@ pub struct TokenRecord {
     pub created_at: Instant,
     /// It is void from this instant on.
     pub expires_at: Option<Instant>,
+    /// How long it was made for, in microseconds; `None` if without end. One that is rotated ends sooner.
+    pub lifetime: Option<i64>,
     /// Set: it is void.
     pub revoked_at: Option<Instant>,
-    /// When it was last used, to the minute.
+    /// When it was last used, as far as servers have written it down.
     pub last_used_at: Option<Instant>,
     /// The revision of its last change.
     pub revision: i64,
@@ -86,6 +89,7 @@ struct Row {
     created_by: String,
     created_at: At,
     expires_at: Option<At>,
+    lifetime: Option<i64>,
     revoked_at: Option<At>,
     last_used_at: Option<At>,
     revision: i64,
@@ -108,6 +112,7 @@ impl From<&TokenRecord> for Row {
             created_by: token.created_by.clone(),
             created_at: At(token.created_at),
             expires_at: token.expires_at.map(At),
+            lifetime: token.lifetime,
             revoked_at: token.revoked_at.map(At),
             last_used_at: token.last_used_at.map(At),
             revision: token.revision,
@@ -135,6 +140,7 @@ impl TryFrom<Row> for TokenRecord {
             created_by: row.created_by,
             created_at: row.created_at.0,
             expires_at: row.expires_at.map(|at| at.0),
+            lifetime: row.lifetime,
             revoked_at: row.revoked_at.map(|at| at.0),
             last_used_at: row.last_used_at.map(|at| at.0),
             revision: row.revision,
@@ -254,7 +260,7 @@ pub async fn of_user(conn: &mut Conn, user_id: Uuid) -> Result<Vec<TokenRecord>>
 pub async fn insert(tx: &mut Tx, new: &TokenRecord) -> Result<()> {
     let row = Row::from(new);
     on!(tx.conn(), |c| diesel::insert_into(api_tokens::table).values(&row).execute(c).await)?;
-    set_label_of(tx, &token_actor(new.id), &new.name, new.user_id).await?;
+    actor_labels::set_of(tx, &token_actor(new.id), &new.name, new.user_id).await?;
     tx.record(entry(Action::Created, None, Some(new)));
     Ok(())
 }
@@ -265,45 +271,6 @@ pub async fn delete(tx: &mut Tx, gone: &TokenRecord) -> Result<()> {
     on!(tx.conn(), |c| diesel::delete(api_tokens::table.find(id)).execute(c).await)?;
     tx.record(entry(Action::Deleted, Some(gone), None));
     Ok(())
-}
-
-/// The name of a user in the log.
-pub fn user_actor(id: Uuid) -> String {
-    format!("user:{id}")
-}
-
-/// The name of a token in the log.
-pub fn token_actor(id: Uuid) -> String {
-    format!("token:{id}")
-}
-
-/// Sets the readable label of an actor. Labels are book-keeping beside the log: they take no revision.
-pub async fn set_label(tx: &mut Tx, actor: &str, label: &str) -> Result<()> {
-    set_label_of(tx, actor, label, None).await
-}
-
-/// The same, of an actor that acts as this user. Once it is said it stays said, whoever sets the label.
-async fn set_label_of(tx: &mut Tx, actor: &str, label: &str, user_id: Option<Uuid>) -> Result<()> {
-    let user_id = user_id.map(Uid);
-    on!(tx.conn(), |c| {
-        diesel::insert_into(actor_labels::table)
-            .values((actor_labels::actor.eq(actor), actor_labels::label.eq(label), actor_labels::user_id.eq(user_id)))
-            .on_conflict(actor_labels::actor)
-            .do_update()
-            .set(actor_labels::label.eq(label))
-            .execute(c)
-            .await
-    })?;
-    Ok(())
-}
-
-/// Removes the label of a user and those of the tokens that act or acted as them, and returns how many there were.
-pub async fn erase_labels(tx: &mut Tx, user_id: Uuid) -> Result<usize> {
-    let actor = user_actor(user_id);
-    on!(tx.conn(), |c| {
-        let theirs = actor_labels::actor.eq(&actor).nullable().or(actor_labels::user_id.eq(Uid(user_id)));
-        diesel::delete(actor_labels::table.filter(theirs)).execute(c).await
-    })
 }
 
 /// The log holds no name of a token: it says that it changed, and what else became of the token.
@@ -337,14 +304,8 @@ fn entry(action: Action, before: Option<&TokenRecord>, after: Option<&TokenRecor
 }
 
 fn changed_fields(before: &TokenRecord, after: &TokenRecord) -> Vec<&'static str> {
-    let fields = [
-        ("name", before.name != after.name),
-        ("secret", before.hash != after.hash),
-        ("grant", before.grant != after.grant),
-        ("user_id", before.user_id != after.user_id),
-        ("expires_at", before.expires_at != after.expires_at),
-        ("revoked_at", before.revoked_at != after.revoked_at),
-    ];
+    let fields =
+        [("expires_at", before.expires_at != after.expires_at), ("revoked_at", before.revoked_at != after.revoked_at)];
     fields.into_iter().filter(|(_, changed)| *changed).map(|(name, _)| name).collect()
 }
 
@@ -353,7 +314,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_log_says_that_a_token_was_renamed_and_not_how() {
+    fn the_log_says_what_became_of_a_token_and_not_its_name() {
         let before = TokenRecord {
             id: Uuid::nil(),
             name: "Ann's laptop".to_owned(),
@@ -364,14 +325,14 @@ mod tests {
             created_by: "system:test".to_owned(),
             created_at: Instant::from_micros(0),
             expires_at: None,
+            lifetime: None,
             revoked_at: None,
             last_used_at: None,
             revision: 1,
         };
-        let after =
-            TokenRecord { name: "Ann's phone".to_owned(), revoked_at: Some(before.created_at), ..before.clone() };
+        let after = TokenRecord { revoked_at: Some(before.created_at), ..before.clone() };
         let entry = entry(Action::Updated, Some(&before), Some(&after));
         assert!(!format!("{entry:?}").contains("Ann"), "{entry:?}");
-        assert_eq!(entry.after.unwrap()["changed"], json!(["name", "revoked_at"]));
+        assert_eq!(entry.after.unwrap()["changed"], json!(["revoked_at"]));
     }
 }
