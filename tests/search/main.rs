@@ -48,7 +48,7 @@ struct Args {
 /// Terms by kind.
 type Terms = BTreeMap<&'static str, Vec<String>>;
 
-const KINDS: [&str; 8] = [
+const KINDS: [&str; 9] = [
     "part, nobody has it",
     "part, of up to 100",
     "part, of up to 10,000",
@@ -57,6 +57,7 @@ const KINDS: [&str; 8] = [
     "whole e-mail",
     "beginning, of up to 10,000",
     "beginning, of more",
+    "part, of nearly everybody",
 ];
 
 #[tokio::main]
@@ -189,6 +190,7 @@ async fn collect(store: &Store, sample: &[UserRecord], random: &mut SmallRng, wa
     let emails = sample.iter().map(|user| user.email.to_lowercase());
     terms.insert(KINDS[0], emails.clone().take(wanted).map(|email| email.chars().rev().take(9).collect()).collect());
     terms.insert(KINDS[5], emails.take(wanted).collect());
+    terms.insert(KINDS[8], ["example", ".com", "@ex", "ample.c"].iter().map(|part| (*part).to_owned()).collect());
     // Names that e-mails begin with: by e-mail they come all together, and not soon.
     terms.insert(KINDS[4], ["william", "zoe", "user", "zu", "peter"].iter().map(|name| (*name).to_owned()).collect());
     terms

@@ -102,10 +102,10 @@ pub(crate) struct RunArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Access")]
 pub(crate) struct AccessArgs {
-    /// Sessions end when they were not used for so long, such as 8h; at most 90d.
+    /// Sessions end when they were not used for so long, such as 8h; from 1m to 90d.
     #[arg(long, env = "FLAGS_SESSION_IDLE", default_value = "8h", value_parser = session_time)]
     pub(crate) session_idle: Duration,
-    /// Sessions end after so long, however much they are used; at most 90d.
+    /// Sessions end after so long, however much they are used; from 1m to 90d.
     #[arg(long, env = "FLAGS_SESSION_LIFETIME", default_value = "7d", value_parser = session_time)]
     pub(crate) session_lifetime: Duration,
     /// Where browsers find this server, such as `https://flags.example.com`. Changes by cookie must come from there; if left
