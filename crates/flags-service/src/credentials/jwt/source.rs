@@ -231,7 +231,7 @@ impl KeyRing {
 /// Says which keys are not used, once for each.
 fn warn_of_ignored(ignored: &[Ignored], known: &[Ignored]) {
     for key in ignored.iter().filter(|key| !known.contains(key)) {
-        tracing::warn!(kid = ?key.key_id, "a key of the issuer of JWTs is not used: {}", key.why);
+        tracing::warn!(kid = key.key_id.as_deref(), "a key of the issuer of JWTs is not used: {}", key.why);
     }
 }
 
