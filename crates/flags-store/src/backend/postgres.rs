@@ -5,7 +5,7 @@ use diesel::{
     pg::Pg,
     query_builder::{AstPass, QueryFragment},
     sql_query,
-    sql_types::{Array, Bool, Text},
+    sql_types::{Array, Double, Text},
 };
 use diesel_async::{
     AsyncConnection, AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection,
@@ -255,22 +255,22 @@ impl Explaining for Pg {
     }
 }
 
-/// Whether at least every fifth user has a text that is `LIKE` this, judged by about a thousand of them.
-pub(crate) async fn is_frequent(conn: &mut AsyncPgConnection, pattern: &str) -> QueryResult<bool> {
+/// The share of users who have a text that is `LIKE` this, judged by about a thousand of them.
+pub(crate) async fn estimated_share(conn: &mut AsyncPgConnection, pattern: &str) -> QueryResult<f64> {
     let query = sql_query(
-        r"SELECT count(*) > 0 AND count(*) FILTER (WHERE search_text LIKE $1 ESCAPE '\') * 5 >= count(*) AS frequent
+        r"SELECT count(*) FILTER (WHERE search_text LIKE $1 ESCAPE '\')::float8 / greatest(count(*), 1) AS share
           FROM users TABLESAMPLE SYSTEM (
-              (SELECT LEAST(100, 100000 / GREATEST(reltuples, 1)) FROM pg_class WHERE oid = 'users'::regclass)
+              (SELECT least(100, 100000 / greatest(reltuples, 1)) FROM pg_class WHERE oid = 'users'::regclass)
           )",
     );
-    let row: Frequent = query.bind::<Text, _>(pattern).get_result(conn).await?;
-    Ok(row.frequent)
+    let row: Share = query.bind::<Text, _>(pattern).get_result(conn).await?;
+    Ok(row.share)
 }
 
 #[derive(QueryableByName)]
-struct Frequent {
-    #[diesel(sql_type = Bool)]
-    frequent: bool,
+struct Share {
+    #[diesel(sql_type = Double)]
+    share: f64,
 }
 
 /// Trigrams of a text that leave no two neighbours out. With all of them the index would have more to read and little

@@ -212,7 +212,13 @@ impl Reader<'_> {
                 let of_name = self.count(Condition::OnlyNameBegins(beginning)).await?;
                 let total = (of_email + of_name).min(MAX_TOTAL + 1);
                 let found = match &order {
-                    UserOrder::Email(_) => self.beginnings_by_email(beginning, &order, bound).await?,
+                    UserOrder::Email(_) => {
+                        let know = Condition::HasBeginning(beginning);
+                        match self.walk_if_many(total, know, &order, bound).await? {
+                            Some(met) => met,
+                            None => self.beginnings_by_email(beginning, &order, bound).await?,
+                        }
+                    }
                     UserOrder::Newest(_) => {
                         let conditions = [Condition::Begins(beginning), Condition::HasBeginning(beginning)];
                         self.few_or_many(total, conditions, &order, bound).await?
@@ -259,10 +265,15 @@ impl Reader<'_> {
                 }
                 Condition::Indexed(part)
             }
-            // What very many have is found sooner by looking at a few than by an index that names them all.
+            // What every fifth has is found sooner by looking at all than by an index that names very many; and of what some
+            // hundredths have there are probably more than are wanted.
             Backend::Postgres(c) => {
-                let is_frequent = backend::postgres::is_frequent(c, &part.pattern).await?;
-                if is_frequent { Condition::Has(part) } else { Condition::Indexed(part) }
+                let share = backend::postgres::estimated_share(c, &part.pattern).await?;
+                let condition = if share >= 0.2 { Condition::Has(part) } else { Condition::Indexed(part) };
+                if share >= 0.02 && self.count(condition).await? > MAX_TOTAL {
+                    return Ok(None);
+                }
+                condition
             }
         };
         let all: Vec<Gathered> = on!(self.conn, |c| {
@@ -282,14 +293,26 @@ impl Reader<'_> {
         order: &UserOrder,
         limit: u32,
     ) -> Result<Vec<(String, Uid)>> {
-        if total > MAX_TOTAL {
-            let end = self.end_of_walk(order).await?;
-            let met = self.places(know, order, Way::Walk(end.as_ref()), limit).await?;
-            if end.is_none() || met.len() >= limit as usize {
-                return Ok(met);
-            }
+        match self.walk_if_many(total, know, order, limit).await? {
+            Some(met) => Ok(met),
+            None => self.places(find, order, Way::Sort, limit).await,
         }
-        self.places(find, order, Way::Sort, limit).await
+    }
+
+    /// The first in order of very many, if a walk meets enough of them.
+    async fn walk_if_many(
+        &mut self,
+        total: i64,
+        know: Condition<'_>,
+        order: &UserOrder,
+        limit: u32,
+    ) -> Result<Option<Vec<(String, Uid)>>> {
+        if total <= MAX_TOTAL {
+            return Ok(None);
+        }
+        let end = self.end_of_walk(order).await?;
+        let met = self.places(know, order, Way::Walk(end.as_ref()), limit).await?;
+        Ok(Some(met).filter(|met| end.is_none() || met.len() >= limit as usize))
     }
 
     /// The first by e-mail of those of whom e-mail or name begin so. Of e-mails the index knows them; those of names are
