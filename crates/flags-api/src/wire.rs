@@ -36,6 +36,14 @@ impl<T> List<T> {
     }
 }
 
+impl<T> List<T> {
+    /// What a search of limited effort found; `is_whole` says that it is all there is.
+    pub(crate) fn found(items: Vec<T>, is_whole: bool, next_cursor: Option<String>) -> Self {
+        let total = i64::try_from(items.len()).unwrap_or(MAX_TOTAL);
+        Self { total, total_is_exact: is_whole, items, next_cursor }
+    }
+}
+
 /// An enumeration of the wire that mirrors one of the domain.
 macro_rules! mirror {
     ($(#[$meta:meta])* $name:ident = $domain:ty { $($variant:ident),* $(,)? }) => {
@@ -75,6 +83,14 @@ mirror! {
 mirror! {
     /// Where an override stands: `expired` before `disabled` before `active`.
     OverrideStatus = domain::OverrideStatus { Active, Disabled, Expired }
+}
+
+mirror! {
+    /// Something worth knowing of an override.
+    Finding = domain::FindingCode {
+        OverrideRedundant, OverrideShadowsRule, OverrideShadowsSchedule, OverrideOnDisabledFlag, OverrideExpired,
+        OverrideDisabled, OverrideTypeMismatch,
+    }
 }
 
 mirror! {

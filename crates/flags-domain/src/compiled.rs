@@ -6,15 +6,17 @@ use uuid::Uuid;
 
 use crate::{
     bucket::bucket,
-    condition::CompiledCondition,
+    condition::{CompiledCondition, ConditionFailure},
     context::{Attribute, EvaluationContext},
     flag::Flag,
     instant::Instant,
     name::FlagName,
+    resolve::OverrideOutcome,
     rule::TargetingRule,
     schedule::ScheduledChange,
     serve::{Serve, Weight},
-    value::{FlagType, PreparedValue},
+    user_override::{OverrideStatus, OverrideView},
+    value::{FlagType, PreparedValue, same_value},
 };
 
 /// A flag with its schedule, prepared so that resolving it neither allocates nor fails.
@@ -103,6 +105,12 @@ pub(crate) enum CompiledServe {
     },
 }
 
+impl CompiledServe {
+    fn reads_attributes(&self) -> bool {
+        matches!(self, Self::Split { bucket_by: Some(attribute), .. } if &**attribute != "user_id")
+    }
+}
+
 impl CompiledFlag {
     /// Compiles a definition and the scheduled changes of that flag.
     pub fn compile(flag: &Flag, schedule: &[ScheduledChange]) -> Self {
@@ -153,8 +161,29 @@ impl CompiledFlag {
         self.layers.as_ref().err()
     }
 
+    /// Whether what it gives can depend on more of the context than the targeting key.
+    pub fn reads_attributes(&self) -> bool {
+        self.layers().is_some_and(Layers::reads_attributes)
+    }
+
     pub(crate) fn layers(&self) -> Option<&Layers> {
         self.layers.as_ref().ok()
+    }
+
+    /// What becomes of an override of this flag at `now`.
+    pub(crate) fn override_outcome(&self, found: OverrideView<'_>, now: Instant) -> OverrideOutcome {
+        match found.status(now) {
+            OverrideStatus::Expired => OverrideOutcome::Expired,
+            OverrideStatus::Disabled => OverrideOutcome::Disabled,
+            OverrideStatus::Active if self.flag_type.accepts(found.value.value()) => OverrideOutcome::Decided,
+            OverrideStatus::Active => OverrideOutcome::TypeMismatch,
+        }
+    }
+
+    /// The first variant with this value.
+    pub(crate) fn variant_with(&self, value: &PreparedValue) -> Option<&CompiledVariant> {
+        let variants = &self.layers()?.variants;
+        variants.iter().find(|variant| same_value(variant.value.value(), value.value()))
     }
 }
 
@@ -191,6 +220,26 @@ impl Layers {
         })
     }
 
+    /// Whether the flag is on at `now`, and when that changes next.
+    pub(crate) fn switch_at(&self, now: Instant) -> (bool, Option<Instant>) {
+        let due = self.switch_steps.partition_point(|(at, _)| *at <= now);
+        let is_on = due.checked_sub(1).map_or(self.enabled, |last| self.switch_steps[last].1);
+        (is_on, self.switch_steps[due..].iter().find(|(_, on)| *on != is_on).map(|(at, _)| *at))
+    }
+
+    /// The change of the default that is in force at `now`, and when the next one comes.
+    pub(crate) fn serve_at(&self, now: Instant) -> (Option<&ServeStep>, Option<Instant>) {
+        let due = self.serve_steps.partition_point(|step| step.at <= now);
+        let in_force = due.checked_sub(1).map(|last| &self.serve_steps[last]);
+        (in_force, self.serve_steps.get(due).map(|step| step.at))
+    }
+
+    fn reads_attributes(&self) -> bool {
+        let steps = self.serve_steps.iter().map(|step| &step.serve);
+        let serves = self.rules.iter().map(|rule| &rule.serve).chain(steps).chain([&self.default]);
+        self.rules.iter().any(CompiledRule::reads_attributes) || serves.into_iter().any(CompiledServe::reads_attributes)
+    }
+
     /// The variant that `serve` gives to `context`. One hash at most.
     pub(crate) fn pick(&self, serve: &CompiledServe, context: &EvaluationContext) -> &CompiledVariant {
         let index = match serve {
@@ -205,7 +254,7 @@ impl Layers {
     }
 
     /// The bucket of `context`, or `None` if it has nothing to hash.
-    fn bucket(&self, bucket_by: Option<&str>, context: &EvaluationContext) -> Option<u32> {
+    pub(crate) fn bucket(&self, bucket_by: Option<&str>, context: &EvaluationContext) -> Option<u32> {
         let Some(name) = bucket_by else { return Some(bucket(&self.salt, context.targeting_key())) };
         let attribute = context.attribute(name)?;
         if let Some(text) = attribute.text() {
@@ -267,9 +316,14 @@ impl CompiledRule {
         })
     }
 
-    /// Whether all conditions hold.
-    pub(crate) fn matches(&self, context: &EvaluationContext) -> bool {
-        self.conditions.iter().all(|condition| condition.holds(context))
+    /// The first condition that does not hold, and why; `None` if all hold.
+    pub(crate) fn first_failure(&self, context: &EvaluationContext) -> Option<(usize, ConditionFailure)> {
+        let failures = self.conditions.iter().enumerate();
+        failures.into_iter().find_map(|(index, condition)| Some((index, condition.failure(context)?)))
+    }
+
+    fn reads_attributes(&self) -> bool {
+        self.conditions.iter().any(CompiledCondition::reads_attributes)
     }
 }
 

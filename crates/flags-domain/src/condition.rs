@@ -30,6 +30,31 @@ pub(crate) struct CompiledCondition {
     negate: bool,
 }
 
+/// Why a condition does not hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConditionFailure {
+    /// The attribute is missing or null. Negated or not, only `exists` can hold then.
+    Missing,
+    /// Nothing of what was seen is of a type that the operator compares. Negated or not, the condition fails.
+    TypeMismatch,
+    /// None of the values fits.
+    NoMatch,
+    /// One of the values fits, and the condition is negated.
+    Excluded,
+}
+
+impl ConditionFailure {
+    /// The name on the wire.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Missing => "missing",
+            Self::TypeMismatch => "type_mismatch",
+            Self::NoMatch => "no_match",
+            Self::Excluded => "excluded",
+        }
+    }
+}
+
 #[derive(Debug)]
 enum Test {
     Equals {
@@ -70,13 +95,26 @@ impl CompiledCondition {
         }
     }
 
-    /// Whether the condition holds in `context`.
-    pub(crate) fn holds(&self, context: &EvaluationContext) -> bool {
+    /// Why the condition does not hold in `context`; `None` if it does.
+    pub(crate) fn failure(&self, context: &EvaluationContext) -> Option<ConditionFailure> {
         let attribute = context.attribute(&self.attribute);
-        if matches!(self.test, Test::Exists) {
-            return attribute.is_some() != self.negate;
+        let fits = match (&self.test, attribute) {
+            (Test::Exists, seen) => Some(seen.is_some()),
+            (_, None) => return Some(ConditionFailure::Missing),
+            (test, Some(seen)) => test.fits(seen),
+        };
+        match (fits, self.negate) {
+            (Some(true), false) | (Some(false), true) => None,
+            (Some(true), true) => Some(ConditionFailure::Excluded),
+            (Some(false), false) if attribute.is_none() => Some(ConditionFailure::Missing),
+            (Some(false), false) => Some(ConditionFailure::NoMatch),
+            (None, _) => Some(ConditionFailure::TypeMismatch),
         }
-        attribute.and_then(|seen| self.test.fits(seen)).is_some_and(|fits| fits != self.negate)
+    }
+
+    /// Whether it looks at more of the context than the targeting key.
+    pub(crate) fn reads_attributes(&self) -> bool {
+        &*self.attribute != "user_id"
     }
 }
 

@@ -106,6 +106,14 @@ impl<'c> Attribute<'c> {
         }
     }
 
+    /// As JSON.
+    pub(crate) fn to_json(self) -> Value {
+        match self {
+            Self::Text(text) | Self::Instant { text, .. } => Value::from(text),
+            Self::Json(value) => value.clone(),
+        }
+    }
+
     /// The number, if it is one.
     pub(crate) fn number(self) -> Option<f64> {
         match self {

@@ -45,6 +45,8 @@ mod change;
 mod compiled;
 mod condition;
 mod context;
+mod explain;
+mod finding;
 mod flag;
 mod instant;
 mod name;
@@ -59,7 +61,10 @@ mod violation;
 
 pub use change::Change;
 pub use compiled::{CompileFailure, CompiledFlag, CompiledVariant};
+pub use condition::ConditionFailure;
 pub use context::{EvaluationContext, RESERVED_ATTRIBUTES};
+pub use explain::{Explanation, Given, Layer, LayerOutcome, LayerReport, NextChange, SplitReport, WhyNot, explain, next_change};
+pub use finding::FindingCode;
 pub use flag::{
     Flag, MAX_DESCRIPTION_LENGTH, MAX_RULES, MAX_TAGS, MAX_VARIANT_ID_LENGTH, MAX_VARIANTS, Variant, boolean_variants,
 };
@@ -67,7 +72,7 @@ pub use instant::{Instant, InvalidInstant};
 pub use name::{FlagName, InvalidFlagName};
 pub use resolve::{OverrideOutcome, Resolution, Source, resolve};
 pub use rule::{Condition, MAX_RULE_ID_LENGTH, Operator, TargetingRule};
-pub use schedule::{Effective, ScheduleStatus, ScheduledChange};
+pub use schedule::{Effective, SchedulePreview, ScheduleStatus, ScheduledChange};
 pub use serve::{InvalidWeight, MAX_ATTRIBUTE_LENGTH, Serve, Weight};
 pub use snapshot::{Edit, FlagState, Snapshot};
 pub use user_override::{MAX_REASON_LENGTH, OverrideStatus, OverrideView, UserOverride};

@@ -6,7 +6,7 @@ use crate::{
     compiled::{CompiledFlag, CompiledVariant, Layers},
     context::EvaluationContext,
     instant::Instant,
-    user_override::{OverrideStatus, OverrideView},
+    user_override::OverrideView,
     value::{PreparedValue, same_value},
 };
 
@@ -23,6 +23,13 @@ pub struct Resolution<'r> {
     pub valid_until: Option<Instant>,
     /// What became of the user's override, if there is one.
     pub override_outcome: OverrideOutcome,
+}
+
+impl Resolution<'_> {
+    /// Whether both give the same value, from the same layer and for the same cause.
+    pub fn gives_like(&self, other: &Resolution<'_>) -> bool {
+        self.source == other.source && same_value(self.value.value(), other.value.value())
+    }
 }
 
 /// The layer that decided, highest first.
@@ -88,11 +95,11 @@ pub fn resolve<'r>(
     if flag.is_archived() {
         return None;
     }
-    let override_outcome = user_override.map_or(OverrideOutcome::Absent, |found| outcome(flag, found, now));
+    let override_outcome = user_override.map_or(OverrideOutcome::Absent, |found| flag.override_outcome(found, now));
     if let (OverrideOutcome::Decided, Some(found)) = (override_outcome, user_override) {
         return Some(Resolution {
             value: found.value,
-            variant: flag.layers().and_then(|layers| variant_with(layers, found.value)),
+            variant: flag.variant_with(found.value),
             source: Source::Override,
             valid_until: found.expires_at,
             override_outcome,
@@ -103,38 +110,22 @@ pub fn resolve<'r>(
     Some(Resolution { value: variant.value(), variant: Some(variant), source, valid_until, override_outcome })
 }
 
-fn outcome(flag: &CompiledFlag, found: OverrideView<'_>, now: Instant) -> OverrideOutcome {
-    match found.status(now) {
-        OverrideStatus::Expired => OverrideOutcome::Expired,
-        OverrideStatus::Disabled => OverrideOutcome::Disabled,
-        OverrideStatus::Active if flag.flag_type().accepts(found.value.value()) => OverrideOutcome::Decided,
-        OverrideStatus::Active => OverrideOutcome::TypeMismatch,
-    }
-}
-
-fn variant_with<'r>(layers: &'r Layers, value: &PreparedValue) -> Option<&'r CompiledVariant> {
-    layers.variants.iter().find(|variant| same_value(variant.value().value(), value.value()))
-}
-
 /// Everything below the override.
 fn resolve_layers<'r>(
     layers: &'r Layers,
     context: &EvaluationContext,
     now: Instant,
 ) -> (&'r CompiledVariant, Source<'r>, Option<Instant>) {
-    let due = layers.switch_steps.partition_point(|(at, _)| *at <= now);
-    let is_on = due.checked_sub(1).map_or(layers.enabled, |last| layers.switch_steps[last].1);
-    let next_switch = layers.switch_steps[due..].iter().find(|(_, on)| *on != is_on).map(|(at, _)| *at);
+    let (is_on, next_switch) = layers.switch_at(now);
     if !is_on {
         return (&layers.variants[layers.off_variant], Source::Disabled, next_switch);
     }
-    if let Some(rule) = layers.rules.iter().find(|rule| rule.matches(context)) {
+    if let Some(rule) = layers.rules.iter().find(|rule| rule.first_failure(context).is_none()) {
         return (layers.pick(&rule.serve, context), Source::TargetingRule { rule_id: &rule.id }, next_switch);
     }
-    let due = layers.serve_steps.partition_point(|step| step.at <= now);
-    let next_serve = layers.serve_steps.get(due).map(|step| step.at);
+    let (step, next_serve) = layers.serve_at(now);
     let valid_until = [next_switch, next_serve].into_iter().flatten().min();
-    match due.checked_sub(1).map(|last| &layers.serve_steps[last]) {
+    match step {
         Some(step) => (layers.pick(&step.serve, context), Source::ScheduledChange { id: step.change_id }, valid_until),
         None => (layers.pick(&layers.default, context), Source::Default, valid_until),
     }

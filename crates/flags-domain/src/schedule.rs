@@ -6,7 +6,7 @@ use uuid::Uuid;
 use crate::{
     flag::Flag,
     instant::Instant,
-    serve::Serve,
+    serve::{Serve, Weight},
     violation::{Violation, check_text},
 };
 
@@ -109,6 +109,44 @@ impl<'f> Effective<'f> {
             enabled: switched.and_then(|change| change.enabled).unwrap_or(flag.enabled),
             default: served.and_then(|change| change.serve.as_ref()).unwrap_or(&flag.default),
             scheduled_change_id: served.map(|change| change.id),
+        }
+    }
+}
+
+impl<'f> Effective<'f> {
+    /// The share of each variant, in the flag's order, among those to whom no override and no rule gives something else.
+    pub fn shares(&self, flag: &'f Flag) -> Vec<(&'f str, Weight)> {
+        let all_if = |holds: bool| if holds { Weight::ALL } else { Weight::NONE };
+        let share = |id: &str| match self.default {
+            _ if !self.enabled => all_if(id == flag.off_variant),
+            Serve::Variant(variant) => all_if(id == variant),
+            Serve::Split { weights, .. } => weights.get(id).copied().unwrap_or(Weight::NONE),
+        };
+        flag.variants.iter().map(|variant| (variant.id.as_str(), share(&variant.id))).collect()
+    }
+}
+
+/// What a pending change is going to make of its flag, as things stand now.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SchedulePreview {
+    /// The switch until its instant.
+    pub enabled_before: bool,
+    /// The switch from then on.
+    pub enabled_after: bool,
+    /// Each variant, in the flag's order, with its share before and after.
+    pub shares: Vec<(String, Weight, Weight)>,
+}
+
+impl SchedulePreview {
+    /// Of one of the changes in `schedule`, as of its instant: earlier ones have acted by then.
+    pub fn of(change: &ScheduledChange, flag: &Flag, schedule: &[ScheduledChange]) -> Self {
+        let before = Effective::at(flag, schedule, change.scheduled_at.plus_micros(-1));
+        let after = Effective::at(flag, schedule, change.scheduled_at);
+        let shares = before.shares(flag).into_iter().zip(after.shares(flag));
+        Self {
+            enabled_before: before.enabled,
+            enabled_after: after.enabled,
+            shares: shares.map(|((id, before), (_, after))| (id.to_owned(), before, after)).collect(),
         }
     }
 }

@@ -39,6 +39,11 @@ pub struct Weight(u32);
 pub struct InvalidWeight;
 
 impl Weight {
+    /// Nobody.
+    pub const NONE: Self = Self(0);
+    /// Everybody.
+    pub const ALL: Self = Self(BUCKETS);
+
     /// A weight of so many thousandths of a percent, at most 100,000.
     pub const fn from_thousandths(thousandths: u32) -> Result<Self, InvalidWeight> {
         if thousandths <= BUCKETS { Ok(Self(thousandths)) } else { Err(InvalidWeight) }

@@ -85,6 +85,11 @@ impl Evaluation {
         &self.replica
     }
 
+    /// What use cases share.
+    pub(crate) const fn core(&self) -> &Core {
+        &self.core
+    }
+
     /// The present instant.
     pub fn now(&self) -> Instant {
         self.core.now()

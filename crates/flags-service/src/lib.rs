@@ -12,6 +12,7 @@ pub mod cursor;
 mod error;
 pub mod evaluation;
 pub mod feed;
+pub mod findings;
 pub mod flags;
 pub mod hub;
 pub mod maintenance;
@@ -23,6 +24,7 @@ pub mod replica;
 pub mod schedules;
 pub mod startup;
 pub mod users;
+pub mod wall_time;
 
 pub use crate::{
     clock::{Clock, ManualClock, SystemClock},

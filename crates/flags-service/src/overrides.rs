@@ -1,5 +1,7 @@
 //! User overrides: the use cases of the specification's `UserFlagOverrideService`.
 
+use std::collections::HashMap;
+
 use flags_domain::{Flag, FlagName, Instant, MAX_REASON_LENGTH, OverrideStatus, UserOverride, Violation, check_text};
 use flags_store::{
     Author, Page, StoreError, Tx, flags,
@@ -150,6 +152,13 @@ impl UserFlagOverrideService {
         limit: u32,
     ) -> Result<Page<ListedOverride>> {
         self.core.read(async |conn| overrides::list(conn, filter, order, limit).await).await
+    }
+
+    /// Those of these overrides that are still there, in this order.
+    pub async fn find_listed(&self, ids: &[Uuid]) -> Result<Vec<ListedOverride>> {
+        let found = self.core.read(async |conn| overrides::find_listed(conn, ids).await).await?;
+        let mut found: HashMap<_, _> = found.into_iter().map(|o| (o.record.user_override.id, o)).collect();
+        Ok(ids.iter().filter_map(|id| found.remove(id)).collect())
     }
 
     /// The override of a user and flag. Until it is removed an expired one is found as well.

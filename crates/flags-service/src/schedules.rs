@@ -1,6 +1,6 @@
 //! Scheduled changes: planning, editing and cancelling them.
 
-use flags_domain::{Flag, FlagName, Instant, ScheduleStatus, ScheduledChange, Serve, Violation};
+use flags_domain::{Flag, FlagName, Instant, SchedulePreview, ScheduleStatus, ScheduledChange, Serve, Violation};
 use flags_store::{Author, Page, Tx, flags, log::Action, schedules, schedules::ScheduleRecord};
 use uuid::Uuid;
 
@@ -45,6 +45,18 @@ pub struct ScheduleDetail {
     pub record: ScheduleRecord,
     /// Derived from the clock.
     pub status: ScheduleStatus,
+    /// What it is going to change; only while it is pending.
+    pub preview: Option<SchedulePreview>,
+}
+
+impl ScheduleDetail {
+    /// Of a change of this flag among all its changes.
+    fn new(record: ScheduleRecord, flag: &Flag, changes: &[ScheduledChange], now: Instant) -> Self {
+        let status = record.change.status(flag, changes, now);
+        let pending = status == ScheduleStatus::Pending;
+        let preview = pending.then(|| SchedulePreview::of(&record.change, flag, changes));
+        Self { record, status, preview }
+    }
 }
 
 /// Reads and changes scheduled changes.
@@ -154,9 +166,10 @@ impl Context {
     fn detail(&self, record: ScheduleRecord, now: Instant) -> ScheduleDetail {
         let siblings = self.schedules.iter().filter(|sibling| sibling.flag_name == record.flag_name);
         let siblings: Vec<_> = siblings.map(|sibling| sibling.change.clone()).collect();
-        let flag = self.flags.iter().find(|flag| flag.name == record.flag_name);
-        let status = flag.map_or(ScheduleStatus::Superseded, |flag| record.change.status(flag, &siblings, now));
-        ScheduleDetail { record, status }
+        match self.flags.iter().find(|flag| flag.name == record.flag_name) {
+            Some(flag) => ScheduleDetail::new(record, flag, &siblings, now),
+            None => ScheduleDetail { record, status: ScheduleStatus::Superseded, preview: None },
+        }
     }
 }
 
@@ -170,7 +183,7 @@ impl Command for CreateSchedule {
     type Output = ScheduleDetail;
 
     async fn apply(&self, tx: &mut Tx, author: &Author) -> Result<ScheduleDetail> {
-        let (flag, _) = claim(tx, &self.flag_name, &Precondition::None).await?;
+        let (flag, siblings) = claim(tx, &self.flag_name, &Precondition::None).await?;
         if flag.flag.archived_at.is_some() {
             return Err(Conflict::FlagArchived.into());
         }
@@ -186,7 +199,7 @@ impl Command for CreateSchedule {
         check(violations(&change, &flag.flag, now))?;
         let record = ScheduleRecord {
             change,
-            flag_name: flag.flag.name,
+            flag_name: flag.flag.name.clone(),
             created_by: author.actor.clone(),
             created_at: now,
             updated_at: now,
@@ -196,7 +209,8 @@ impl Command for CreateSchedule {
         if !schedules::insert(tx, &record).await? {
             return Err(Conflict::ScheduledChangeExists.into());
         }
-        Ok(ScheduleDetail { record, status: ScheduleStatus::Pending })
+        let changes: Vec<_> = siblings.into_iter().chain([record.clone()]).map(|record| record.change).collect();
+        Ok(ScheduleDetail::new(record, &flag.flag, &changes, now))
     }
 
     fn stamp(output: &mut Self::Output, revision: i64) {
@@ -253,12 +267,13 @@ impl Command for EditSchedule {
         if action == Action::Updated && changes.iter().any(|other| taken(&other)) {
             return Err(Conflict::ScheduledChangeExists.into());
         }
-        let status = if action == Action::Cancelled { ScheduleStatus::Cancelled } else { ScheduleStatus::Pending };
         if after != before {
             after.updated_at = now;
             schedules::update(tx, action, &before, &after).await?;
         }
-        Ok(ScheduleDetail { record: after, status })
+        let others = changes.into_iter().filter(|other| other.id != self.id);
+        let changes: Vec<_> = others.chain([after.change.clone()]).collect();
+        Ok(ScheduleDetail::new(after, &flag, &changes, now))
     }
 
     fn stamp(output: &mut Self::Output, revision: i64) {

@@ -1,7 +1,8 @@
 //! Lists of user overrides: of a user, of a flag, of all.
 
 use actix_web::web::{self, Data};
-use flags_domain::Instant;
+use flags_domain::{Instant, Violation};
+use flags_service::findings::{self, FindingFilter};
 use flags_store::overrides::{ListedOverride, OverrideFilter, OverrideOrder};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -17,7 +18,7 @@ use crate::{
     auth::{ReadOverrides, Require},
     extract::{Cursor, Limit, PathFlag, Query, UserId, foreign_cursor, short_text},
     problem::{Problem, ProblemResponse},
-    wire::{List, OverrideStatus},
+    wire::{Finding, List, OverrideStatus},
 };
 
 pub(super) fn routes(routes: &mut Routes) {
@@ -120,9 +121,13 @@ pub(crate) struct OverrideQuery {
     /// Ends before this instant.
     #[param(value_type = Option<String>, format = DateTime)]
     expires_before: Option<Instant>,
-    #[serde(default)]
-    #[param(inline, value_type = Option<OverrideSort>)]
-    sort: OverrideSort,
+    /// Only those to which this applies, as things are now. The answer comes from memory, in an order of its own; it takes
+    /// no `search` and no `sort`, looks at a limited number of overrides and may be short: go on while there is a
+    /// `next_cursor`. `total` counts this part.
+    #[param(inline)]
+    finding: Option<Finding>,
+    #[param(inline)]
+    sort: Option<OverrideSort>,
     /// Most items, 1 to 200.
     #[serde(default)]
     #[param(value_type = Option<u32>, minimum = 1, maximum = 200, default = 50)]
@@ -137,6 +142,8 @@ pub(crate) struct OverrideQuery {
 pub(crate) enum OverridePlace {
     Revision(i64, Uuid),
     End(Option<Instant>, Uuid),
+    /// Of findings: after this user's override of this flag.
+    Found(Uuid, String),
 }
 
 impl OverrideSort {
@@ -181,10 +188,44 @@ pub(super) fn read_filter(
 )]
 async fn list(_: Require<ReadOverrides>, app: Data<App>, Query(query): Query<OverrideQuery>) -> Answer {
     let now = app.evaluation.now();
+    if let Some(finding) = query.finding {
+        return list_findings(&app, finding, query, now).await;
+    }
     let OverrideQuery { search, flag_name, user_id, status, expires_before, .. } = query;
+    let sort = query.sort.unwrap_or_default();
     let filter = read_filter(search, flag_name, user_id, status.map(|status| (status, now)), expires_before);
-    let order = query.sort.order(query.cursor.map(|cursor| cursor.0))?;
+    let order = sort.order(query.cursor.map(|cursor| cursor.0))?;
     let page = app.overrides.list(&filter, order, query.limit.0).await?;
-    let cursor = |last: &ListedOverride| Cursor(query.sort.place(last)).encode();
+    let cursor = |last: &ListedOverride| Cursor(sort.place(last)).encode();
     answer::list(&List::new(page, cursor, |listed| UserOverride::show(listed, now)))
+}
+
+async fn list_findings(app: &App, finding: Finding, query: OverrideQuery, now: Instant) -> Answer {
+    let not_with = |pointer, detail| Violation::new(pointer, "not_with_finding", detail);
+    if query.search.is_some() {
+        return Err(not_with("/search", "cannot be used with `finding`; use `flag_name` or `user_id`").into());
+    }
+    if query.sort.is_some() {
+        return Err(not_with("/sort", "cannot be used with `finding`, which has an order of its own").into());
+    }
+    let filter = FindingFilter {
+        finding: finding.into(),
+        flag_name: query.flag_name,
+        user_id: query.user_id,
+        status: query.status.map(Into::into),
+        expires_before: query.expires_before,
+    };
+    let after = match query.cursor.map(|cursor| cursor.0) {
+        None => None,
+        Some(OverridePlace::Found(user_id, flag_name)) => Some((user_id, flag_name)),
+        Some(_) => return Err(foreign_cursor()),
+    };
+    let is_first = after.is_none();
+    let findings = findings::find(&app.evaluation, &filter, after, query.limit.0 as usize).await?;
+    let ids: Vec<_> = findings.found.iter().map(|found| found.id).collect();
+    let listed = app.overrides.find_listed(&ids).await?;
+    let is_whole = is_first && findings.next.is_none();
+    let cursor = findings.next.map(|(user_id, flag_name)| Cursor(OverridePlace::Found(user_id, flag_name)).encode());
+    let items = listed.into_iter().map(|listed| UserOverride::show(listed, now)).collect();
+    answer::list(&List::found(items, is_whole, cursor))
 }

@@ -1,11 +1,16 @@
 //! Scheduled changes, for admins and viewers.
 
+use std::collections::BTreeMap;
+
 use actix_web::{
     HttpRequest,
     web::{self, Data},
 };
-use flags_domain::Instant;
-use flags_service::schedules::{ScheduleDetail, ScheduleInput, SchedulePatch};
+use flags_domain::{Instant, SchedulePreview, Violation, Weight};
+use flags_service::{
+    schedules::{ScheduleDetail, ScheduleInput, SchedulePatch},
+    wall_time::read_instant,
+};
 use flags_store::{Committed, log::Revision};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -50,6 +55,9 @@ pub(crate) struct ScheduledChange {
     #[schema(required)]
     description: Option<String>,
     status: ScheduleStatus,
+    /// What it is going to change, as of its instant and as things stand now; `null` unless it is pending.
+    #[schema(required)]
+    preview: Option<Preview>,
     /// Who planned it: `user:<id>`, `token:<id>` or `system:<name>`.
     created_by: String,
     #[schema(value_type = String, format = DateTime)]
@@ -60,6 +68,47 @@ pub(crate) struct ScheduledChange {
     cancelled_at: Option<Instant>,
     /// The revision of its last change.
     revision: i64,
+}
+
+/// What a pending change is going to change.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Preview {
+    before: Served,
+    after: Served,
+    /// What each variant whose share changes gains or loses, in percentage points.
+    difference: BTreeMap<String, f64>,
+}
+
+/// Who gets what, if no override and no rule gives them something else.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Served {
+    enabled: bool,
+    /// Each variant's share in percent; of a flag that is off, all is `off_variant`.
+    #[schema(value_type = BTreeMap<String, f64>)]
+    weights: BTreeMap<String, Weight>,
+}
+
+impl Preview {
+    fn show(preview: &SchedulePreview) -> Self {
+        let shares = || preview.shares.iter();
+        let points = |before: Weight, after: Weight| {
+            (f64::from(after.thousandths()) - f64::from(before.thousandths())) / 1_000.0
+        };
+        Self {
+            before: Served {
+                enabled: preview.enabled_before,
+                weights: shares().map(|(id, before, _)| (id.clone(), *before)).collect(),
+            },
+            after: Served {
+                enabled: preview.enabled_after,
+                weights: shares().map(|(id, _, after)| (id.clone(), *after)).collect(),
+            },
+            difference: shares()
+                .filter(|(_, before, after)| before != after)
+                .map(|(id, before, after)| (id.clone(), points(*before, *after)))
+                .collect(),
+        }
+    }
 }
 
 impl ScheduledChange {
@@ -73,6 +122,7 @@ impl ScheduledChange {
             enabled: record.change.enabled,
             description: record.change.description,
             status: detail.status.into(),
+            preview: detail.preview.as_ref().map(Preview::show),
             created_by: record.created_by,
             created_at: record.created_at,
             updated_at: record.updated_at,
@@ -86,9 +136,10 @@ impl ScheduledChange {
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct CreateScheduledChange {
-    /// In the future.
-    #[schema(value_type = String, format = DateTime)]
-    scheduled_at: Instant,
+    /// In the future: an RFC 3339 instant, or a local time without offset such as `2030-03-31T02:30:00` with `timezone`.
+    scheduled_at: String,
+    /// Name of a zone in the IANA database, such as `Europe/Berlin`, if `scheduled_at` is a local time.
+    timezone: Option<String>,
     serve: Option<Serve>,
     enabled: Option<bool>,
     #[schema(max_length = 2000)]
@@ -99,10 +150,12 @@ pub(crate) struct CreateScheduledChange {
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct PatchScheduledChange {
-    /// In the future.
+    /// As when it was planned.
     #[serde(default, deserialize_with = "present")]
-    #[schema(value_type = String, format = DateTime, required = false)]
-    scheduled_at: Option<Instant>,
+    #[schema(value_type = String, required = false)]
+    scheduled_at: Option<String>,
+    /// The zone, if `scheduled_at` is a local time.
+    timezone: Option<String>,
     #[serde(default, deserialize_with = "present")]
     #[schema(value_type = Option<Serve>)]
     serve: Option<Option<Serve>>,
@@ -171,7 +224,7 @@ async fn create(
     request: HttpRequest,
 ) -> Answer {
     let input = ScheduleInput {
-        scheduled_at: body.scheduled_at,
+        scheduled_at: read_instant(&body.scheduled_at, body.timezone.as_deref())?,
         serve: body.serve.map(|serve| serve.read("/serve")).transpose()?,
         enabled: body.enabled,
         description: body.description,
@@ -211,8 +264,15 @@ async fn patch(
     expected: IfMatch,
     Json(body): Json<PatchScheduledChange>,
 ) -> Answer {
+    let scheduled_at = match (&body.scheduled_at, &body.timezone) {
+        (Some(text), zone) => Some(read_instant(text, zone.as_deref())?),
+        (None, None) => None,
+        (None, Some(_)) => {
+            return Err(Violation::new("/timezone", "not_allowed", "goes with a local time in `scheduled_at`").into());
+        }
+    };
     let patch = SchedulePatch {
-        scheduled_at: body.scheduled_at,
+        scheduled_at,
         serve: body.serve.map(|serve| serve.map(|serve| serve.read("/serve")).transpose()).transpose()?,
         enabled: body.enabled,
         description: body.description,

@@ -25,7 +25,7 @@ pub(super) struct OverrideIndex {
     /// The first of the entries that are free.
     free: u32,
     values: Interner<InternedValue>,
-    reasons: Interner<Box<str>>,
+    notes: Interner<Note>,
     flags: Vec<FlagName>,
     flag_keys: FxHashMap<FlagName, u32>,
     counts: Counts,
@@ -38,7 +38,7 @@ impl Default for OverrideIndex {
             entries: Vec::new(),
             free: Entry::NONE,
             values: Interner::default(),
-            reasons: Interner::default(),
+            notes: Interner::default(),
             flags: Vec::new(),
             flag_keys: FxHashMap::default(),
             counts: Counts::default(),
@@ -56,8 +56,7 @@ pub(super) struct Entry {
     /// Key of the flag, and two marks in the highest bits.
     pub(super) flag_and_marks: u32,
     value: u32,
-    /// [`Entry::NONE`] if it has none.
-    reason: u32,
+    note: u32,
     /// The user's next entry, or [`Entry::NONE`].
     next: u32,
 }
@@ -82,6 +81,19 @@ impl Entry {
 
     fn expires_at(&self) -> Option<Instant> {
         (self.ends_at != Self::NEVER).then_some(Instant::from_micros(self.ends_at))
+    }
+}
+
+/// What is for people.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Note {
+    reason: Option<Box<str>>,
+    created_by: Box<str>,
+}
+
+impl Note {
+    fn of(o: &UserOverride) -> Self {
+        Self { reason: o.reason.as_deref().map(Into::into), created_by: o.created_by.as_str().into() }
     }
 }
 
@@ -116,6 +128,8 @@ pub struct OverrideRef<'r> {
     pub enabled: bool,
     /// Why.
     pub reason: Option<&'r str>,
+    /// The actor who made it.
+    pub created_by: &'r str,
     /// When it was made.
     pub created_at: Instant,
     /// When it was last changed.
@@ -137,7 +151,7 @@ impl<'r> OverrideRef<'r> {
 }
 
 /// Which of the maps of users.
-fn shard(user_id: Uuid) -> usize {
+pub(super) fn shard(user_id: Uuid) -> usize {
     // The lowest and the highest bits decide the place within a map.
     usize::try_from(FxBuildHasher.hash_one(user_id) >> 24).unwrap_or_default() % SHARDS
 }
@@ -146,6 +160,11 @@ impl OverrideIndex {
     /// The user's overrides in order of the flags' names, whatever their status.
     pub(super) fn of_user(&self, user_id: Uuid) -> impl Iterator<Item = OverrideRef<'_>> {
         self.chain(user_id).filter_map(|(_, entry)| self.read(entry))
+    }
+
+    /// The users who have overrides, part by part.
+    pub(super) fn users_of_part(&self, part: usize) -> Option<impl Iterator<Item = Uuid>> {
+        self.users.get(part).map(|users| users.keys().copied())
     }
 
     /// The user's entries with their keys.
@@ -160,12 +179,14 @@ impl OverrideIndex {
     }
 
     fn read(&self, entry: &Entry) -> Option<OverrideRef<'_>> {
+        let note = self.notes.get(entry.note)?;
         Some(OverrideRef {
             id: entry.id,
             flag_name: self.flags.get(entry.flag() as usize)?,
             value: &self.values.get(entry.value)?.0,
             enabled: entry.is(Entry::ENABLED),
-            reason: self.reasons.get(entry.reason).map(|reason| &**reason),
+            reason: note.reason.as_deref(),
+            created_by: &note.created_by,
             created_at: entry.created_at,
             updated_at: entry.updated_at,
             expires_at: entry.expires_at(),
@@ -182,7 +203,7 @@ impl OverrideIndex {
             ends_at: new.expires_at.map_or(Entry::NEVER, Instant::as_micros),
             flag_and_marks: flag | if new.is_enabled() { Entry::ENABLED } else { 0 },
             value: self.values.hold(InternedValue(PreparedValue::new(new.override_value.clone()))),
-            reason: new.reason.as_deref().map_or(Entry::NONE, |reason| self.reasons.hold(reason.into())),
+            note: self.notes.hold(Note::of(new)),
             next: Entry::NONE,
         };
         let flags = &self.flags;
@@ -196,7 +217,7 @@ impl OverrideIndex {
             Some(old) if old.flag() == flag => {
                 self.counts.uncount(&old);
                 self.values.release(old.value);
-                self.reasons.release(old.reason);
+                self.notes.release(old.note);
                 self.entries[after as usize] = Entry { next: old.next, ..entry };
                 self.counts.count(&mut self.entries, after, old.ends_at);
             }
@@ -229,7 +250,7 @@ impl OverrideIndex {
         }
         self.counts.uncount(&gone);
         self.values.release(gone.value);
-        self.reasons.release(gone.reason);
+        self.notes.release(gone.note);
         self.entries[key as usize] = Entry { ends_at: Entry::FREE, next: self.free, ..gone };
         self.free = key;
         Some(Removed { expires_at: gone.expires_at() })

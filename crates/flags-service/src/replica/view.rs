@@ -7,7 +7,7 @@ use flags_store::{api_tokens::TokenRecord, log::Revision};
 use parking_lot::RwLockReadGuard;
 use uuid::Uuid;
 
-use super::{OverrideRef, RecentCommit, State};
+use super::{OverrideRef, RecentCommit, State, override_index};
 
 /// The replica at one revision.
 pub struct View<'r>(pub(super) RwLockReadGuard<'r, State>);
@@ -50,6 +50,19 @@ impl<'r> View<'r> {
     /// A user's overrides in order of the flags' names, whatever their status.
     pub fn overrides_of(&self, user_id: Uuid) -> impl Iterator<Item = OverrideRef<'_>> {
         self.0.overrides.of_user(user_id)
+    }
+
+    /// The part of the users with overrides that this one is in. There are some hundreds of parts, numbered from 0; together
+    /// they are all users.
+    pub fn part_of(user_id: Uuid) -> usize {
+        override_index::shard(user_id)
+    }
+
+    /// The users with overrides in one part, by id; `None` after the last part.
+    pub fn users_of_part(&self, part: usize) -> Option<Vec<Uuid>> {
+        let mut users: Vec<_> = self.0.overrides.users_of_part(part)?.collect();
+        users.sort_unstable();
+        Some(users)
     }
 
     /// The token with this SHA-256.

@@ -167,6 +167,17 @@ pub async fn list(
     Ok(Page::cut(rows, limit, total))
 }
 
+/// Those of these overrides that are there, in no particular order.
+pub async fn find_listed(conn: &mut Conn, ids: &[Uuid]) -> Result<Vec<ListedOverride>> {
+    use user_flag_overrides::dsl;
+    let ids: Vec<_> = ids.iter().copied().map(Uid).collect();
+    let rows: Vec<(Row, String)> = on!(conn, |c| {
+        let all = dsl::user_flag_overrides.inner_join(users::table).filter(dsl::id.eq_any(&ids));
+        all.select((Row::as_select(), users::email)).load(c).await
+    })?;
+    rows.into_iter().map(listed).collect()
+}
+
 /// The ids of the overrides that `filter` lets through, of those in `among` if given, in order, at most `limit`.
 pub async fn matching(
     conn: &mut Conn,

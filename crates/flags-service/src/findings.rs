@@ -1,0 +1,186 @@
+//! Overrides that admins may want to look at, found in the replica.
+//!
+//! Users are walked part by part, and a request looks at a limited number of overrides: a list may be short, or empty, and
+//! go on all the same.
+
+use std::{collections::HashMap, sync::Arc};
+
+use flags_domain::{CompiledFlag, EvaluationContext, FindingCode, Instant, OverrideStatus};
+use flags_store::users;
+use serde_json::Map;
+use uuid::Uuid;
+
+use crate::{
+    error::Result,
+    evaluation::Evaluation,
+    replica::{KnownUser, OverrideRef, View},
+};
+
+/// Most overrides that one request looks at.
+const MAX_LOOKS: usize = 250_000;
+/// Most users that one request asks the database for.
+const MAX_USERS_READ: usize = 10_000;
+/// Users looked at under one lock of the replica.
+const USERS_AT_ONCE: usize = 100;
+
+/// Which overrides are looked for; what is `None` does not matter.
+#[derive(Clone, Debug)]
+pub struct FindingFilter {
+    /// What applies to them.
+    pub finding: FindingCode,
+    /// Of this flag.
+    pub flag_name: Option<String>,
+    /// Of this user.
+    pub user_id: Option<Uuid>,
+    /// With this status.
+    pub status: Option<OverrideStatus>,
+    /// That end before this instant.
+    pub expires_before: Option<Instant>,
+}
+
+/// A user's override of a flag.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FoundOverride {
+    /// Whose.
+    pub user_id: Uuid,
+    /// Of which flag.
+    pub flag_name: String,
+    /// Which.
+    pub id: Uuid,
+}
+
+/// A part of what was found, in an order of its own: the users of one part by id, each one's overrides by flag name.
+#[derive(Clone, Debug, Default)]
+pub struct Findings {
+    /// What was found.
+    pub found: Vec<FoundOverride>,
+    /// Where to go on: after this user's override of this flag. `None` at the end.
+    pub next: Option<(Uuid, String)>,
+}
+
+/// Looks for overrides after a place, up to `limit` of them, as things are now.
+pub async fn find(
+    evaluation: &Evaluation,
+    filter: &FindingFilter,
+    after: Option<(Uuid, String)>,
+    limit: usize,
+) -> Result<Findings> {
+    let mut search = Search { evaluation, filter, now: evaluation.now(), limit, looks: 0, read: 0, findings: Findings::default() };
+    if search.run(after).await? {
+        search.findings.next = None;
+    }
+    Ok(search.findings)
+}
+
+struct Search<'s> {
+    evaluation: &'s Evaluation,
+    filter: &'s FindingFilter,
+    now: Instant,
+    limit: usize,
+    /// Overrides looked at so far.
+    looks: usize,
+    /// Users asked the database for so far.
+    read: usize,
+    findings: Findings,
+}
+
+impl Search<'_> {
+    /// Whether it came to the end.
+    async fn run(&mut self, mut after: Option<(Uuid, String)>) -> Result<bool> {
+        if let Some(user_id) = self.filter.user_id {
+            return self.look_at(&[user_id], after.as_ref()).await;
+        }
+        let mut part = after.as_ref().map_or(0, |(user_id, _)| View::part_of(*user_id));
+        loop {
+            let Some(mut users) = self.evaluation.replica().read().users_of_part(part) else { return Ok(true) };
+            if let Some((user_id, _)) = &after {
+                users.retain(|user| user >= user_id);
+            }
+            for some in users.chunks(USERS_AT_ONCE) {
+                if !self.look_at(some, after.as_ref()).await? {
+                    return Ok(false);
+                }
+                // Others are waiting for this thread.
+                tokio::task::yield_now().await;
+            }
+            after = None;
+            part += 1;
+        }
+    }
+
+    /// Looks at the overrides of these users; whether to go on.
+    async fn look_at(&mut self, some: &[Uuid], after: Option<&(Uuid, String)>) -> Result<bool> {
+        let known = self.known_users(some).await?;
+        let view = self.evaluation.replica().read();
+        for user_id in some {
+            let overrides = view.overrides_of(*user_id).filter(|o| {
+                after.is_none_or(|(user, flag_name)| user != user_id || flag_name.as_str() < o.flag_name.as_str())
+            });
+            for found in overrides {
+                // Where it goes on is after something, so that there is more to come.
+                if self.findings.found.len() >= self.limit || self.looks >= MAX_LOOKS || self.read > MAX_USERS_READ {
+                    return Ok(false);
+                }
+                self.looks += 1;
+                self.findings.next = Some((*user_id, found.flag_name.to_string()));
+                if self.applies(&view, *user_id, known.get(user_id), found) {
+                    self.findings.found.push(FoundOverride {
+                        user_id: *user_id,
+                        flag_name: found.flag_name.to_string(),
+                        id: found.id,
+                    });
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    /// Those of these users on whose attributes an answer may depend.
+    async fn known_users(&mut self, some: &[Uuid]) -> Result<HashMap<Uuid, Arc<KnownUser>>> {
+        let (mut known, mut unknown) = (HashMap::new(), Vec::new());
+        if !self.filter.finding.reads_attributes() {
+            return Ok(known);
+        }
+        let replica = self.evaluation.replica();
+        for user_id in some {
+            let view = replica.read();
+            let reads_attributes = |o: &OverrideRef<'_>| {
+                self.is_wanted(o) && view.flag(o.flag_name).is_some_and(|flag| flag.compiled().reads_attributes())
+            };
+            if view.overrides_of(*user_id).any(|o| reads_attributes(&o)) {
+                match replica.users().get(*user_id) {
+                    Some(user) => _ = known.insert(*user_id, user),
+                    None => unknown.push(*user_id),
+                }
+            }
+        }
+        if !unknown.is_empty() {
+            self.read += unknown.len();
+            // Not remembered: they were not asked for by anybody who will ask again.
+            for record in self.evaluation.core().read(async |conn| users::find_all(conn, &unknown).await).await? {
+                known.insert(record.id, Arc::new(KnownUser::from(record)));
+            }
+        }
+        Ok(known)
+    }
+
+    fn is_wanted(&self, found: &OverrideRef<'_>) -> bool {
+        let filter = self.filter;
+        filter.flag_name.as_ref().is_none_or(|name| name == found.flag_name.as_str())
+            && filter.status.is_none_or(|status| status == found.status(self.now))
+            && filter.expires_before.is_none_or(|end| found.expires_at.is_some_and(|own| own < end))
+    }
+
+    fn applies(&self, view: &View<'_>, user_id: Uuid, known: Option<&Arc<KnownUser>>, found: OverrideRef<'_>) -> bool {
+        let Some(flag) = view.flag(found.flag_name).filter(|_| self.is_wanted(&found)) else { return false };
+        let applies = |flag: &CompiledFlag, context: &EvaluationContext| {
+            self.filter.finding.applies(flag, context, found.view(), self.now)
+        };
+        match known {
+            Some(user) => applies(flag.compiled(), &user.context),
+            // A user who went meanwhile, and whose attributes matter, is passed over.
+            None if self.filter.finding.reads_attributes() && flag.compiled().reads_attributes() => false,
+            None => applies(flag.compiled(), &EvaluationContext::anonymous(&user_id.to_string(), Map::new())),
+        }
+    }
+}
