@@ -148,6 +148,7 @@ fn tags() -> Vec<utoipa::openapi::Tag> {
         ("overrides", "What one user gets, whatever the other layers say"),
         ("flags", "Flags, their variants and targeting rules"),
         ("scheduled changes", "Changes of a flag's default or switch at an instant"),
+        ("explanations", "What one user gets, and why, now or later"),
         ("users", "Whom flags are evaluated for"),
         ("API tokens", "What programs show to be let in"),
         ("session", "Signing in and out, and who one is"),

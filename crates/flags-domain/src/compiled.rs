@@ -318,8 +318,8 @@ impl CompiledRule {
 
     /// The first condition that does not hold, and why; `None` if all hold.
     pub(crate) fn first_failure(&self, context: &EvaluationContext) -> Option<(usize, ConditionFailure)> {
-        let failures = self.conditions.iter().enumerate();
-        failures.into_iter().find_map(|(index, condition)| Some((index, condition.failure(context)?)))
+        let mut conditions = self.conditions.iter().enumerate();
+        conditions.find_map(|(index, condition)| Some((index, condition.failure(context)?)))
     }
 
     fn reads_attributes(&self) -> bool {

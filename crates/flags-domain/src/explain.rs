@@ -10,8 +10,8 @@ use crate::{
     finding::FindingCode,
     flag::Flag,
     instant::Instant,
-    resolve::{OverrideOutcome, Resolution, Source, resolve},
-    rule::Operator,
+    resolve::{OverrideOutcome, Resolution, resolve},
+    rule::{Operator, TargetingRule},
     snapshot::FlagState,
     user_override::OverrideView,
     value::PreparedValue,
@@ -274,7 +274,11 @@ fn add_definition<'r>(
     let off = &layers.variants[layers.off_variant];
     report.add(
         Layer::Disabled,
-        if is_on { Err(WhyNot::FlagEnabled) } else { Ok(Given { value: off.value(), variant: Some(off), split: None }) },
+        if is_on {
+            Err(WhyNot::FlagEnabled)
+        } else {
+            Ok(Given { value: off.value(), variant: Some(off), split: None })
+        },
     );
     // Rules that are switched off were not compiled; the others come in the same order.
     let mut compiled = layers.rules.iter();
@@ -297,7 +301,7 @@ fn add_definition<'r>(
 }
 
 fn condition<'r>(
-    rule: &'r crate::rule::TargetingRule,
+    rule: &'r TargetingRule,
     index: usize,
     failure: ConditionFailure,
     context: &EvaluationContext,

@@ -62,7 +62,13 @@ impl FindingCode {
     }
 
     /// Whether it applies to this override of whoever `context` describes, at `now`.
-    pub fn applies(self, flag: &CompiledFlag, context: &EvaluationContext, found: OverrideView<'_>, now: Instant) -> bool {
+    pub fn applies(
+        self,
+        flag: &CompiledFlag,
+        context: &EvaluationContext,
+        found: OverrideView<'_>,
+        now: Instant,
+    ) -> bool {
         let outcome = flag.override_outcome(found, now);
         match self {
             Self::OverrideExpired => outcome == OverrideOutcome::Expired,

@@ -2,8 +2,9 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use flags_domain::{
-    Condition, EvaluationContext, Flag, FlagName, FlagType, Instant, Operator, OverrideView, PreparedValue,
-    ScheduledChange, Serve, Snapshot, Source, TargetingRule, Variant, Weight, bucket::bucket, resolve,
+    Condition, EvaluationContext, Explanation, FindingCode, Flag, FlagName, FlagType, Instant, LayerOutcome, Operator,
+    OverrideView, PreparedValue, ScheduledChange, Serve, Snapshot, Source, TargetingRule, Variant, Weight,
+    bucket::bucket, explain, resolve,
 };
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
@@ -51,22 +52,75 @@ struct Answer {
     by: Option<String>,
 }
 
+impl Answer {
+    fn of(resolution: &flags_domain::Resolution<'_>) -> Self {
+        let by = match resolution.source {
+            Source::TargetingRule { rule_id } => Some(rule_id.to_owned()),
+            Source::ScheduledChange { id } => Some(id.to_string()),
+            _ => None,
+        };
+        Self { value: resolution.value.value().clone(), source: resolution.source.as_str(), by }
+    }
+}
+
+impl World {
+    /// Gives `look` what resolution reads of this world.
+    fn with<T>(&self, look: impl FnOnce(&Snapshot, &EvaluationContext, Option<OverrideView<'_>>) -> T) -> T {
+        let snapshot = Snapshot::new([(self.flag.clone(), self.schedule.clone())]);
+        let value = self.user_override.as_ref().map(|o| PreparedValue::new(json!(o.value)));
+        let view = self.user_override.as_ref().zip(value.as_ref()).map(|(o, value)| OverrideView {
+            value,
+            enabled: o.enabled.unwrap_or(true),
+            expires_at: o.expires_at.map(at),
+        });
+        look(&snapshot, &self.context(), view)
+    }
+
+    fn without_override(&self) -> Self {
+        Self { user_override: None, ..self.clone() }
+    }
+}
+
 fn evaluate(world: &World, now: i64) -> Option<(Answer, Option<Instant>)> {
-    let snapshot = Snapshot::new([(world.flag.clone(), world.schedule.clone())]);
-    let value = world.user_override.as_ref().map(|o| PreparedValue::new(json!(o.value)));
-    let view = world.user_override.as_ref().zip(value.as_ref()).map(|(o, value)| OverrideView {
-        value,
-        enabled: o.enabled.unwrap_or(true),
-        expires_at: o.expires_at.map(at),
-    });
-    let context = world.context();
-    let got = resolve(snapshot.get("f").unwrap().compiled(), &context, view, at(now))?;
-    let by = match got.source {
-        Source::TargetingRule { rule_id } => Some(rule_id.to_owned()),
-        Source::ScheduledChange { id } => Some(id.to_string()),
-        _ => None,
-    };
-    Some((Answer { value: got.value.value().clone(), source: got.source.as_str(), by }, got.valid_until))
+    world.with(|snapshot, context, view| {
+        let got = resolve(snapshot.get("f").unwrap().compiled(), context, view, at(now))?;
+        Some((Answer::of(&got), got.valid_until))
+    })
+}
+
+/// What `look` sees of the explanation.
+fn explained<T>(world: &World, now: i64, look: impl FnOnce(&Explanation<'_>) -> T) -> T {
+    world.with(|snapshot, context, view| look(&explain(snapshot.get("f").unwrap(), context, view, at(now))))
+}
+
+/// Everything that can be found out of an override, by looking at every instant.
+fn findings(world: &World, now: i64) -> Vec<FindingCode> {
+    use FindingCode::*;
+    let Some(found) = &world.user_override else { return vec![] };
+    if found.expires_at.is_some_and(|end| end <= now) {
+        return vec![OverrideExpired];
+    }
+    if found.enabled == Some(false) {
+        return vec![OverrideDisabled];
+    }
+    let without = world.without_override();
+    let Some(first) = reference(&without, now) else { return vec![] };
+    let end = found.expires_at.unwrap_or(SPAN + 2);
+    let later: Vec<_> = (now..end).map(|instant| reference(&without, instant).unwrap()).collect();
+    let mut codes = Vec::new();
+    if later.iter().all(|answer| answer.value == json!(found.value)) {
+        codes.push(OverrideRedundant);
+    }
+    if first.source == "targeting_rule" {
+        codes.push(OverrideShadowsRule);
+    }
+    if later.iter().any(|answer| answer.source == "scheduled_change" || *answer != first) {
+        codes.push(OverrideShadowsSchedule);
+    }
+    if first.source == "disabled" {
+        codes.push(OverrideOnDisabledFlag);
+    }
+    codes
 }
 
 /// The specification's order, step by step, with no thought for cost.
@@ -245,6 +299,96 @@ proptest! {
     }
 
     #[test]
+    fn an_explanation_never_disagrees_with_the_answer(world in any_world(), now in 0..SPAN) {
+        let answer = reference(&world, now);
+        explained(&world, now, |explanation| {
+            prop_assert_eq!(explanation.resolution.as_ref().map(Answer::of), answer.clone());
+            let matched: Vec<_> = explanation.layers.iter().filter(|l| l.outcome == LayerOutcome::Matched).collect();
+            prop_assert_eq!(matched.len(), 1, "{:?}", explanation.layers);
+            let given = matched[0].gives.map(|given| (given.value.value().clone(), matched[0].layer.as_str()));
+            prop_assert_eq!(given, answer.map(|answer| (answer.value, answer.source)));
+            // Above it nothing had anything to give, below it nothing was reached.
+            let decided = explanation.layers.iter().position(|l| l.outcome == LayerOutcome::Matched).unwrap();
+            for (place, layer) in explanation.layers.iter().enumerate() {
+                let expected = match place.cmp(&decided) {
+                    std::cmp::Ordering::Less => LayerOutcome::NotMatched,
+                    std::cmp::Ordering::Equal => LayerOutcome::Matched,
+                    std::cmp::Ordering::Greater => LayerOutcome::NotReached,
+                };
+                prop_assert_eq!(layer.outcome, expected);
+                prop_assert!(place >= decided || layer.gives.is_none());
+                prop_assert!(layer.gives.is_some() != layer.why_not.is_some() || layer.layer.as_str() == "archived");
+            }
+            Ok(())
+        })?;
+    }
+
+    #[test]
+    fn what_is_shadowed_is_what_comes_without_the_layers_above(world in any_world(), now in 0..SPAN) {
+        let without = reference(&world.without_override(), now);
+        explained(&world, now, |explanation| {
+            let below = explanation.layers.iter().skip(1).find_map(|layer| Some((layer, layer.gives?)));
+            let below = below.map(|(layer, given)| (given.value.value().clone(), layer.layer.as_str()));
+            prop_assert_eq!(below, without.map(|answer| (answer.value, answer.source)));
+            Ok(())
+        })?;
+    }
+
+    #[test]
+    fn the_next_change_is_the_first_instant_that_differs(world in any_world(), now in 0..SPAN) {
+        let Some(present) = reference(&world, now) else { return Ok(()) };
+        let expected = (now + 1..SPAN + 2).map(|later| (later, reference(&world, later).unwrap()));
+        let expected = expected.into_iter().find(|(_, answer)| *answer != present);
+        explained(&world, now, |explanation| {
+            let next = explanation.next_change.map(|next| (next.at.as_micros(), Answer::of(&next.resolution)));
+            prop_assert_eq!(next, expected);
+            Ok(())
+        })?;
+    }
+
+    #[test]
+    fn findings_are_what_looking_at_every_instant_finds(world in any_world(), now in 0..SPAN) {
+        explained(&world, now, |explanation| {
+            prop_assert_eq!(&explanation.findings, &findings(&world, now));
+            Ok(())
+        })?;
+    }
+
+    #[test]
+    fn without_attributes_nothing_depends_on_them(world in any_world(), now in 0..SPAN, plan in prop::option::of(0..4_u8)) {
+        let reads = world.with(|snapshot, ..| snapshot.get("f").unwrap().compiled().reads_attributes());
+        if !reads {
+            let other = World { plan, ..world.clone() };
+            prop_assert_eq!(evaluate(&world, now), evaluate(&other, now));
+        }
+    }
+
+    #[test]
+    fn a_preview_is_what_most_get_on_both_sides_of_its_instant(world in any_world(), users in prop::collection::vec(any::<u128>(), 40)) {
+        // Nobody is targeted, so that shares are all there is.
+        let mut world = World { user_override: None, ..world };
+        world.flag.targeting_rules.clear();
+        world.flag.archived_at = None;
+        for change in world.schedule.iter().filter(|change| change.cancelled_at.is_none()) {
+            let preview = flags_domain::SchedulePreview::of(change, &world.flag, &world.schedule);
+            for user in &users {
+                let of_user = World { user: *user, ..world.clone() };
+                for (instant, is_after) in [(change.scheduled_at.as_micros() - 1, false), (change.scheduled_at.as_micros(), true)] {
+                    let got = reference(&of_user, instant).unwrap();
+                    prop_assert_eq!(got.source == "disabled", !if is_after { preview.enabled_after } else { preview.enabled_before });
+                    let id = &world.flag.variants.iter().find(|v| v.value == got.value).unwrap().id;
+                    let share = preview.shares.iter().find(|(variant, ..)| variant == id).unwrap();
+                    let share = if is_after { share.2 } else { share.1 };
+                    prop_assert!(share.thousandths() > 0, "{} has no share", id);
+                }
+            }
+            for total in [preview.shares.iter().map(|s| s.1.thousandths()).sum::<u32>(), preview.shares.iter().map(|s| s.2.thousandths()).sum()] {
+                prop_assert_eq!(total, 100_000);
+            }
+        }
+    }
+
+    #[test]
     fn raising_a_weight_keeps_everybody_who_has_the_variant(user in any::<u128>(), low in 0..=100_000_u32, more in 0..=100_000_u32) {
         let share = |thousandths: u32| {
             let weight = |n| Weight::from_thousandths(n).unwrap();
@@ -277,17 +421,21 @@ fn two_variants() -> Flag {
 fn the_shares_of_a_split_lie_within_statistical_bounds() {
     const USERS: u32 = 100_000;
     let shares = [("a", 0.9_f64), ("b", 0.09), ("c", 0.01)];
+    let flag: Flag = serde_json::from_value(json!({
+        "name": "f", "flag_type": "string", "enabled": true,
+        "variants": [{"id": "a", "value": "a"}, {"id": "b", "value": "b"}, {"id": "c", "value": "c"}],
+        "default": {"weights": {"a": 90, "b": 9, "c": 1}}, "off_variant": "a", "salt": "checkout.flow",
+        "client_visible": true, "default_set_at": "1970-01-01T00:00:00Z", "enabled_set_at": "1970-01-01T00:00:00Z",
+    }))
+    .unwrap();
+    let snapshot = Snapshot::new([(flag, vec![])]);
+    let flag = snapshot.get("f").unwrap().compiled();
     let mut counts = [0_u32; 3];
     for user in 0..USERS {
-        let bucket = bucket("checkout.flow", &Uuid::from_u128(u128::from(user) * 0x9E37_79B9_7F4A_7C15).to_string());
-        let index = if bucket < 90_000 {
-            0
-        } else if bucket < 99_000 {
-            1
-        } else {
-            2
-        };
-        counts[index] += 1;
+        let id = Uuid::from_u128(u128::from(user) * 0x9E37_79B9_7F4A_7C15).to_string();
+        let context = EvaluationContext::anonymous(&id, Map::new());
+        let variant = resolve(flag, &context, None, at(0)).unwrap().variant.unwrap().id();
+        counts[shares.iter().position(|(id, _)| *id == variant).unwrap()] += 1;
     }
     for ((id, share), count) in shares.into_iter().zip(counts) {
         let expected = share * f64::from(USERS);

@@ -168,7 +168,9 @@ impl Feed {
             }
             failing = outcome.is_err();
             if ticked {
-                gauge.set(self.replica.count_active(self.clock.now()));
+                let now = self.clock.now();
+                gauge.set(self.replica.count_active(now));
+                metrics::show_pending_changes(self.replica.read().count_pending_changes(now));
             }
         }
     }

@@ -65,7 +65,8 @@ pub async fn find(
     after: Option<(Uuid, String)>,
     limit: usize,
 ) -> Result<Findings> {
-    let mut search = Search { evaluation, filter, now: evaluation.now(), limit, looks: 0, read: 0, findings: Findings::default() };
+    let mut search =
+        Search { evaluation, filter, now: evaluation.now(), limit, looks: 0, read: 0, findings: Findings::default() };
     if search.run(after).await? {
         search.findings.next = None;
     }

@@ -11,6 +11,7 @@ use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogra
 
 const OVERRIDES_TOTAL: &str = "voiceassist_user_flag_overrides_total";
 const OVERRIDES_ACTIVE: &str = "voiceassist_user_flag_overrides_active";
+const SCHEDULED_PENDING: &str = "voiceassist_scheduled_changes_pending";
 const OVERRIDES_EXPIRED: &str = "voiceassist_user_flag_overrides_expired_total";
 const REPLICA_REVISION: &str = "voiceassist_replica_revision";
 const REPLICA_AGE: &str = "voiceassist_replica_age_seconds";
@@ -27,6 +28,7 @@ const WORKER_ROUNDS: &str = "voiceassist_worker_rounds_total";
 pub fn describe() {
     describe_counter!(OVERRIDES_TOTAL, "Changes of user overrides that this process committed");
     describe_gauge!(OVERRIDES_ACTIVE, "User overrides that are active now; every server exports the same");
+    describe_gauge!(SCHEDULED_PENDING, "Scheduled changes to come; every server exports the same");
     describe_counter!(OVERRIDES_EXPIRED, "User overrides that this process removed as expired (each also a deletion)");
     describe_gauge!(REPLICA_REVISION, "Revision of the log that this server evaluates by");
     describe_gauge!(REPLICA_AGE, "Seconds since the database was last read");
@@ -79,6 +81,11 @@ impl ActiveGauge {
         }
         self.shown = counts;
     }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counts stay far below 2^53")]
+pub(crate) fn show_pending_changes(count: usize) {
+    gauge!(SCHEDULED_PENDING).set(count as f64);
 }
 
 #[expect(clippy::cast_precision_loss, reason = "revisions stay far below 2^53")]

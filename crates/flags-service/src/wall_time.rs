@@ -18,7 +18,8 @@ pub fn read_instant(text: &str, timezone: Option<&str>) -> Result<Instant, Viola
             Err(Violation::new("/timezone", "not_allowed", detail))
         }
         (Err(_), None) if read_local(text).is_some() => {
-            let detail = "a local time needs its zone in `timezone`, such as Europe/Berlin; or end it with Z or an offset";
+            let detail =
+                "a local time needs its zone in `timezone`, such as Europe/Berlin; or end it with Z or an offset";
             Err(at_time("timezone_required", detail.to_owned()))
         }
         (Err(_), zone) => {
@@ -51,9 +52,9 @@ fn in_zone(local: DateTime, zone: &str) -> Result<Instant, Violation> {
     let tz = TimeZone::get(zone).map_err(|_| unknown())?;
     let reading = |offset: Offset| {
         let text = format!("{local}{offset}");
-        Instant::parse(&text).map(|instant| (instant, text)).map_err(|_| {
-            Violation::new("/scheduled_at", "out_of_range", "must lie within the years 0000 to 9999")
-        })
+        Instant::parse(&text)
+            .map(|instant| (instant, text))
+            .map_err(|_| Violation::new("/scheduled_at", "out_of_range", "must lie within the years 0000 to 9999"))
     };
     let refuse = |code, what: &str, before: Offset, after: Offset| match (reading(before), reading(after)) {
         (Ok((_, one)), Ok((_, other))) => {

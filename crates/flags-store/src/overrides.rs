@@ -10,7 +10,9 @@ use flags_domain::{Instant, OverrideStatus, UserOverride};
 use futures_util::TryStreamExt as _;
 use uuid::Uuid;
 
-pub use self::list::{ListedOverride, OverrideFilter, OverrideOrder, count_by_flag, count_by_user, find_listed, list, matching};
+pub use self::list::{
+    ListedOverride, OverrideFilter, OverrideOrder, count_by_flag, count_by_user, find_listed, list, matching,
+};
 use crate::{
     backend,
     commit::{LogEntry, Tx},

@@ -76,6 +76,8 @@ permissions! {
     ReadSchedules: () = |principal, _request| grant_read(&principal);
     /// Plan, edit and cancel scheduled changes.
     ManageSchedules: Author = |principal, request| grant_change(principal, request);
+    /// Read what any user gets, and why.
+    ExplainFlags: () = |principal, _request| grant_read(&principal);
     /// Read all users' overrides.
     ReadOverrides: () = |principal, _request| grant_read(&principal);
     /// Change users' overrides.

@@ -22,7 +22,7 @@ pub(super) type Answer = Result<HttpResponse, Problem>;
 pub(super) const FLAGS_REVISION: &str = "Flags-Revision";
 
 /// 200 with a list.
-pub(super) fn list(body: &impl Serialize) -> Answer {
+pub(super) fn json(body: &impl Serialize) -> Answer {
     Ok(HttpResponse::Ok().json(body))
 }
 

@@ -175,5 +175,5 @@ async fn list(_: Require<ReadAuditLog>, app: Data<App>, Query(query): Query<Audi
     let after = query.cursor.map(|Cursor((revision, ord))| Place { revision, ord });
     let page = app.audit.list(&filter, after, query.limit.0).await?;
     let cursor = |last: &store::AuditEntry| Cursor((last.place.revision, last.place.ord)).encode();
-    answer::list(&List::new(page, cursor, AuditEntry::from))
+    answer::json(&List::new(page, cursor, AuditEntry::from))
 }

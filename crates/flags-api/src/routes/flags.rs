@@ -336,7 +336,7 @@ async fn list(_: Require<ReadFlags>, app: Data<App>, Query(query): Query<FlagQue
     let order = query.sort.order(query.cursor.map(|cursor| cursor.0))?;
     let page = app.flags.list(&filter, order, query.limit.0).await?;
     let cursor = |last: &FlagDetail| Cursor(query.sort.place(last)).encode();
-    answer::list(&List::new(page, cursor, |detail| FeatureFlag::show(&detail, now)))
+    answer::json(&List::new(page, cursor, |detail| FeatureFlag::show(&detail, now)))
 }
 
 /// Create a flag

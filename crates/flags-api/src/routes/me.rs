@@ -7,7 +7,7 @@ use actix_web::{
     http::header,
     web::{self, Data},
 };
-use flags_domain::Instant;
+use flags_domain::{self as domain, Instant};
 use flags_service::replica::OverrideRef;
 use serde::Serialize;
 use serde_json::Value;
@@ -109,15 +109,26 @@ pub(crate) struct MyOneFlag {
 }
 
 /// The layer that decided.
-#[derive(ToSchema)]
+#[derive(Clone, Copy, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
-#[expect(dead_code, reason = "as above")]
 pub(crate) enum Source {
     Override,
     TargetingRule,
     ScheduledChange,
     Default,
     Disabled,
+}
+
+impl From<domain::Source<'_>> for Source {
+    fn from(source: domain::Source<'_>) -> Self {
+        match source {
+            domain::Source::Override => Self::Override,
+            domain::Source::Disabled => Self::Disabled,
+            domain::Source::TargetingRule { .. } => Self::TargetingRule,
+            domain::Source::ScheduledChange { .. } => Self::ScheduledChange,
+            domain::Source::Default => Self::Default,
+        }
+    }
 }
 
 /// My flag values

@@ -4,6 +4,7 @@ mod answer;
 mod audit;
 mod audit_export;
 mod bulk;
+mod explanations;
 mod flags;
 mod me;
 mod override_lists;
@@ -161,6 +162,7 @@ pub(crate) fn all() -> Routes {
     override_lists::routes(&mut routes);
     bulk::routes(&mut routes);
     flags::routes(&mut routes);
+    explanations::routes(&mut routes);
     schedules::routes(&mut routes);
     users::routes(&mut routes);
     tokens::routes(&mut routes);

@@ -56,7 +56,7 @@ async fn list_of_user(
     let now = app.evaluation.now();
     let page = app.overrides.list_of_user(user_id.0, page.cursor.map(|cursor| cursor.0), page.limit.0).await?;
     let cursor = |last: &ListedOverride| Cursor(&last.record.user_override.flag_name).encode();
-    answer::list(&List::new(page, cursor, |listed| UserOverride::show(listed, now)))
+    answer::json(&List::new(page, cursor, |listed| UserOverride::show(listed, now)))
 }
 
 /// Which part of a list.
@@ -88,7 +88,7 @@ async fn list_of_flag(
     let now = app.evaluation.now();
     let page = app.overrides.list_of_flag(&flag.0, page.cursor.map(|cursor| cursor.0), page.limit.0).await?;
     let cursor = |last: &ListedOverride| Cursor((&last.user_email, last.record.user_override.id)).encode();
-    answer::list(&List::new(page, cursor, |listed| UserOverride::show(listed, now)))
+    answer::json(&List::new(page, cursor, |listed| UserOverride::show(listed, now)))
 }
 
 /// In what order all overrides are listed.
@@ -197,7 +197,7 @@ async fn list(_: Require<ReadOverrides>, app: Data<App>, Query(query): Query<Ove
     let order = sort.order(query.cursor.map(|cursor| cursor.0))?;
     let page = app.overrides.list(&filter, order, query.limit.0).await?;
     let cursor = |last: &ListedOverride| Cursor(sort.place(last)).encode();
-    answer::list(&List::new(page, cursor, |listed| UserOverride::show(listed, now)))
+    answer::json(&List::new(page, cursor, |listed| UserOverride::show(listed, now)))
 }
 
 async fn list_findings(app: &App, finding: Finding, query: OverrideQuery, now: Instant) -> Answer {
@@ -227,5 +227,5 @@ async fn list_findings(app: &App, finding: Finding, query: OverrideQuery, now: I
     let is_whole = is_first && findings.next.is_none();
     let cursor = findings.next.map(|(user_id, flag_name)| Cursor(OverridePlace::Found(user_id, flag_name)).encode());
     let items = listed.into_iter().map(|listed| UserOverride::show(listed, now)).collect();
-    answer::list(&List::found(items, is_whole, cursor))
+    answer::json(&List::found(items, is_whole, cursor))
 }

@@ -196,7 +196,7 @@ fn cursor_of(last: &ScheduleDetail) -> String {
 )]
 async fn list(_: Require<ReadSchedules>, app: Data<App>, flag: PathFlag, Query(page): Query<SchedulePage>) -> Answer {
     let page = app.schedules.list(Some(&flag.0), page.cursor.map(|cursor| cursor.0), page.limit.0).await?;
-    answer::list(&List::new(page, cursor_of, ScheduledChange::show))
+    answer::json(&List::new(page, cursor_of, ScheduledChange::show))
 }
 
 /// Scheduled changes of all flags, by instant
@@ -207,7 +207,7 @@ async fn list(_: Require<ReadSchedules>, app: Data<App>, flag: PathFlag, Query(p
 )]
 async fn list_all(_: Require<ReadSchedules>, app: Data<App>, Query(page): Query<SchedulePage>) -> Answer {
     let page = app.schedules.list(None, page.cursor.map(|cursor| cursor.0), page.limit.0).await?;
-    answer::list(&List::new(page, cursor_of, ScheduledChange::show))
+    answer::json(&List::new(page, cursor_of, ScheduledChange::show))
 }
 
 /// Plan a change

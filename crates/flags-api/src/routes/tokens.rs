@@ -192,7 +192,7 @@ async fn list(_: Require<ReadTokens>, app: Data<App>, Query(query): Query<TokenQ
     let filter = TokenFilter { user_id: query.user_id, valid_at: query.active_only.then_some(now) };
     let page = app.tokens.list(&filter, query.cursor.map(|cursor| cursor.0), query.limit.0).await?;
     let cursor = |last: &TokenRecord| Cursor((last.created_at, last.id)).encode();
-    answer::list(&List::new(page, cursor, |token| ApiToken::show(token, now)))
+    answer::json(&List::new(page, cursor, |token| ApiToken::show(token, now)))
 }
 
 /// Make an API token

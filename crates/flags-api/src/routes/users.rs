@@ -220,7 +220,7 @@ async fn list(_: Require<ReadUsers>, app: Data<App>, Query(query): Query<UserQue
     let order = query.sort.order(query.cursor.map(|cursor| cursor.0))?;
     let page = app.users.list(&filter, order, query.limit.0).await?;
     let cursor = |last: &UserDetail| Cursor(query.sort.place(last)).encode();
-    answer::list(&List::new(page, cursor, User::show))
+    answer::json(&List::new(page, cursor, User::show))
 }
 
 /// Make a user known

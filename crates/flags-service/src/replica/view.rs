@@ -47,6 +47,16 @@ impl<'r> View<'r> {
         self.0.flags.len()
     }
 
+    /// How many scheduled changes are to come.
+    pub fn count_pending_changes(&self, now: Instant) -> usize {
+        let live = self.flags().filter(|state| !state.compiled().is_archived());
+        let pending = |state: &FlagState| {
+            let changes = state.schedule().iter();
+            changes.filter(|change| change.cancelled_at.is_none() && change.scheduled_at > now).count()
+        };
+        live.map(pending).sum()
+    }
+
     /// A user's overrides in order of the flags' names, whatever their status.
     pub fn overrides_of(&self, user_id: Uuid) -> impl Iterator<Item = OverrideRef<'_>> {
         self.0.overrides.of_user(user_id)
