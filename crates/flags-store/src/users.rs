@@ -227,7 +227,7 @@ pub async fn delete(tx: &mut Tx, gone: &UserRecord) -> Result<()> {
     Ok(())
 }
 
-/// Records that what made a user readable was removed (see [`credentials::erase_labels`](crate::credentials::erase_labels)).
+/// Records that what made a user readable was removed (see [`actor_labels::erase`](crate::actor_labels::erase)).
 pub fn record_erasure(tx: &mut Tx, id: Uuid) {
     let nothing = entry(Action::Erased, None, None);
     tx.record(LogEntry { entity_id: Some(id), user_id: Some(id), ..nothing });
