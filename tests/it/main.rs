@@ -8,6 +8,8 @@ mod audit_roles;
 mod bad_input;
 mod bulk;
 mod concurrency;
+mod explanations;
+mod findings;
 mod flags;
 mod hardening;
 mod idempotency;

@@ -9,6 +9,9 @@ on_both_databases! {
     only_pending_changes_can_be_edited_or_cancelled,
     changes_are_listed_by_instant,
     what_cannot_be_planned_is_refused,
+    a_change_is_planned_by_the_clock_on_a_wall,
+    a_preview_shows_shares_before_and_after,
+    pending_changes_are_counted,
 }
 
 const PATH: &str = "/api/admin/feature-flags/f/scheduled-changes";
@@ -107,7 +110,7 @@ async fn what_cannot_be_planned_is_refused(kind: Kind) {
         .expect_problem(409, "scheduled_change_exists");
     let refused = [
         (json!({"scheduled_at": "2030-01-01T00:00:00Z", "enabled": true}), "/scheduled_at", "not_in_future"),
-        (json!({"scheduled_at": "2030-01-01T09:00:00", "enabled": true}), "/scheduled_at", "invalid_type"),
+        (json!({"scheduled_at": "2030-01-01T09:00:00", "enabled": true}), "/scheduled_at", "timezone_required"),
         (json!({"scheduled_at": at}), "", "nothing_to_change"),
         (json!({"enabled": true}), "/scheduled_at", "required"),
         (json!({"scheduled_at": at, "serve": {"variant": "nope"}}), "/serve/variant", "unknown_variant"),
@@ -122,4 +125,88 @@ async fn what_cannot_be_planned_is_refused(kind: Kind) {
     let nope = app.admin.post("/api/admin/feature-flags/nope/scheduled-changes", &body).await;
     nope.expect_problem(404, "flag_not_found");
     assert_eq!(app.admin.get(PATH).await.json()["total"], 1, "nothing changed");
+}
+
+async fn a_change_is_planned_by_the_clock_on_a_wall(kind: Kind) {
+    let app = TestApp::start(kind).await;
+    app.boolean_flag("f").await;
+    let body = |at: &str, zone: Option<&str>| {
+        let mut body = json!({"scheduled_at": at, "enabled": false});
+        if let Some(zone) = zone {
+            body["timezone"] = json!(zone);
+        }
+        body
+    };
+    let made = app.admin.post(PATH, &body("2030-07-01T09:00:00", Some("Europe/Berlin"))).await.expect(201).json();
+    assert_eq!(made["scheduled_at"], "2030-07-01T07:00:00Z");
+    let path = format!("{PATH}/{}", made["id"].as_str().unwrap());
+    let moved = json!({"scheduled_at": "2030-12-01T09:00:00", "timezone": "America/New_York"});
+    assert_eq!(app.admin.patch(&path, &moved).await.expect(200).json()["scheduled_at"], "2030-12-01T14:00:00Z");
+    for (at, zone, pointer, code) in [
+        ("2030-03-31T02:30:00", Some("Europe/Berlin"), "/scheduled_at", "skipped_local_time"),
+        ("2030-10-27T02:30:00", Some("Europe/Berlin"), "/scheduled_at", "doubled_local_time"),
+        ("2030-07-01T09:00:00", None, "/scheduled_at", "timezone_required"),
+        ("2030-07-01T09:00:00Z", Some("Europe/Berlin"), "/timezone", "not_allowed"),
+        ("2030-07-01T09:00:00", Some("Europe/Atlantis"), "/timezone", "unknown_timezone"),
+        ("soon", Some("Europe/Berlin"), "/scheduled_at", "invalid_instant"),
+        ("2029-12-31T12:00:00", Some("UTC"), "/scheduled_at", "not_in_future"),
+    ] {
+        app.admin.post(PATH, &body(at, zone)).await.expect_violation(pointer, code);
+        app.admin.patch(&path, &body(at, zone)).await.expect_violation(pointer, code);
+    }
+    let doubled = app.admin.post(PATH, &body("2030-10-27T02:30:00", Some("Europe/Berlin"))).await.text;
+    for reading in ["2030-10-27T02:30:00+02:00", "2030-10-27T02:30:00+01:00"] {
+        assert!(doubled.contains(reading), "{doubled}");
+        // What it says to write can be written.
+        app.admin.post(PATH, &body(reading, None)).await.expect(201);
+    }
+    app.admin.patch(&path, &json!({"timezone": "Europe/Berlin"})).await.expect_violation("/timezone", "not_allowed");
+}
+
+async fn a_preview_shows_shares_before_and_after(kind: Kind) {
+    let app = TestApp::start(kind).await;
+    app.flag(json!({"name": "f", "flag_type": "string", "enabled": false,
+        "variants": [{"id": "a", "value": "A"}, {"id": "b", "value": "B"}, {"id": "c", "value": "C"}],
+        "default": {"variant": "a"}, "off_variant": "c"}))
+        .await;
+    let plan = async |second: u32, body: Value| {
+        let mut body = body;
+        body["scheduled_at"] = json!(format!("2030-01-01T00:00:{second}Z"));
+        let made = app.admin.post(PATH, &body).await.expect(201).json();
+        (format!("{PATH}/{}", made["id"].as_str().unwrap()), made)
+    };
+    let (first, made) = plan(10, json!({"enabled": true})).await;
+    let on = json!({"before": {"enabled": false, "weights": {"a": 0, "b": 0, "c": 100}},
+        "after": {"enabled": true, "weights": {"a": 100, "b": 0, "c": 0}}, "difference": {"a": 100.0, "c": -100.0}});
+    assert_eq!(made["preview"], on);
+    let (second, _) = plan(20, json!({"serve": {"weights": {"a": 87.5, "b": 12.5}}})).await;
+    let part = json!({"before": {"enabled": true, "weights": {"a": 100, "b": 0, "c": 0}},
+        "after": {"enabled": true, "weights": {"a": 87.5, "b": 12.5, "c": 0}}, "difference": {"a": -12.5, "b": 12.5}});
+    assert_eq!(app.admin.get(&second).await.expect(200).json()["preview"], part);
+    // Without the first, the second changes nothing that anybody sees.
+    app.admin.post(&format!("{first}/cancel"), &Value::Null).await.expect(200);
+    assert_eq!(app.admin.get(&first).await.json()["preview"], Value::Null);
+    let unseen = app.admin.get(&second).await.expect(200).json()["preview"].clone();
+    assert_eq!((&unseen["difference"], &unseen["after"]["enabled"]), (&json!({}), &json!(false)));
+    let edited = json!({"enabled": true});
+    let edited = app.admin.patch(&second, &edited).await.expect(200).json();
+    assert_eq!(edited["preview"]["difference"], json!({"a": 87.5, "b": 12.5, "c": -100.0}));
+    app.clock_to("01-01T00:00:20Z");
+    assert_eq!(app.admin.get(&second).await.json()["preview"], Value::Null);
+}
+
+async fn pending_changes_are_counted(kind: Kind) {
+    let app = TestApp::start(kind).await;
+    for (flag, second) in [("f", 10), ("f", 20), ("g", 30)] {
+        app.admin.post("/api/admin/feature-flags", &json!({"name": flag, "flag_type": "boolean"})).await;
+        let path = format!("/api/admin/feature-flags/{flag}/scheduled-changes");
+        let body = json!({"scheduled_at": format!("2030-01-01T00:00:{second}Z"), "enabled": false});
+        app.admin.post(&path, &body).await.expect(201);
+    }
+    let pending = || app.replica.read().count_pending_changes(app.core.now());
+    assert_eq!(pending(), 3);
+    app.clock_to("01-01T00:00:10Z");
+    assert_eq!(pending(), 2);
+    app.admin.post("/api/admin/feature-flags/g/archive", &Value::Null).await.expect(200);
+    assert_eq!(pending(), 1);
 }

@@ -126,6 +126,13 @@ impl TestApp {
         self.clock.set(Instant::parse("2020-01-01T00:00:00Z").expect("an instant"));
     }
 
+    /// Lets the server load everything anew, as after a restored backup.
+    pub async fn reload(&self) {
+        let epoch = self.core.store().new_epoch().await.expect("a new epoch");
+        let loaded = async || (self.replica.revision().epoch == epoch.epoch).then_some(());
+        crate::eventually("everything is loaded", loaded).await;
+    }
+
     /// A caller who shows this.
     pub fn bearer(&self, text: &str) -> Caller {
         Caller::new(&self.base, Some(text))

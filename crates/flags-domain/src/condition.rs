@@ -337,8 +337,8 @@ mod tests {
             let Value::Object(attributes) = json!({ "a": text }) else { panic!() };
             EvaluationContext::anonymous("key", attributes)
         };
-        assert!(compiled.holds(&context("user-9999")));
-        assert!(!compiled.holds(&context("user-10000")));
+        assert_eq!(compiled.failure(&context("user-9999")), None);
+        assert_eq!(compiled.failure(&context("user-10000")), Some(ConditionFailure::NoMatch));
     }
 
     #[test]

@@ -356,7 +356,7 @@ proptest! {
 
     #[test]
     fn without_attributes_nothing_depends_on_them(world in any_world(), now in 0..SPAN, plan in prop::option::of(0..4_u8)) {
-        let reads = world.with(|snapshot, ..| snapshot.get("f").unwrap().compiled().reads_attributes());
+        let reads = world.with(|snapshot, _, _| snapshot.get("f").unwrap().compiled().reads_attributes());
         if !reads {
             let other = World { plan, ..world.clone() };
             prop_assert_eq!(evaluate(&world, now), evaluate(&other, now));
