@@ -43,7 +43,7 @@ token() { "$bin/server" token create --database-url "$url" --name "fuzz: $*" "$@
 admin="$(token --role admin)"
 viewer="$(token --role viewer --user vera@example.com)"
 # Without limits: one caller sends all that it can. The log must hold no error but of requests that are none.
-"$bin/server" --database-url "$url" --bind 127.0.0.1:0 --rate-limit 0 --evaluation-rate-limit 0 --stranger-rate-limit 0 \
+"$bin/server" --database-url "$url" --bind 127.0.0.1:0 --rate-limit 0 --evaluation-rate-limit 0 --anonymous-rate-limit 0 \
     >"$folder/server.out" 2>"$folder/server.log" &
 server=$!
 until grep -q '^listening on' "$folder/server.out"; do
