@@ -62,7 +62,9 @@ fn flag(definition: &Definition) -> Flag {
             let halves = json!([{"variation": ON, "weight": 50_000}, {"variation": OFF, "weight": 50_000}]);
             (json!({"rollout": {"variations": halves}}), json!([]))
         }
-        Layer::Rule => (json!({"variation": OFF}), json!([{"id": "r", "clauses": clauses, "variation": ON}])),
+        Layer::Rule => {
+            (json!({"variation": OFF}), json!([{"id": "r", "clauses": clauses, "variation": ON, "trackEvents": false}]))
+        }
     };
     serde_json::from_value(json!({
         "key": definition.name, "version": 1, "on": true, "salt": definition.name,
