@@ -40,6 +40,12 @@ bench:
     cargo bench -p flags-domain --bench resolve
     cargo bench -p flags-api --bench me
 
+# Measure evaluation alone, and beside the evaluators of other systems in one run
+bench-domain:
+    cargo bench -p flags-domain --bench resolve
+    cargo run --release --manifest-path benchmarks/evaluators/Cargo.toml --target-dir target/evaluators
+    cargo run --release --manifest-path benchmarks/evaluators/Cargo.toml --target-dir target/evaluators --bin allocations
+
 # Measure searches for users beside a million of them, on both databases
 bench-search *args: postgres
     cargo test --release -q -p flags-tests --test search -- {{ args }}

@@ -65,28 +65,28 @@ fn one(bencher: Bencher<'_, '_>, flag: &Flag, user_override: Option<OverrideView
     });
 }
 
-#[divan::bench(name = "1 flag: override")]
+#[divan::bench(name = "1 flag: override", sample_size = 1_000)]
 fn an_override(bencher: Bencher<'_, '_>) {
     let value = PreparedValue::new(json!("one-page"));
     one(bencher, &by_default("checkout.flow"), Some(OverrideView { value: &value, enabled: true, expires_at: None }));
 }
 
-#[divan::bench(name = "1 flag: rule with three conditions")]
+#[divan::bench(name = "1 flag: rule with three conditions", sample_size = 1_000)]
 fn a_rule(bencher: Bencher<'_, '_>) {
     one(bencher, &by_rule("checkout.flow"), None);
 }
 
-#[divan::bench(name = "1 flag: split")]
+#[divan::bench(name = "1 flag: split", sample_size = 1_000)]
 fn a_split(bencher: Bencher<'_, '_>) {
     one(bencher, &by_split("checkout.flow"), None);
 }
 
-#[divan::bench(name = "1 flag: default")]
+#[divan::bench(name = "1 flag: default", sample_size = 1_000)]
 fn a_default(bencher: Bencher<'_, '_>) {
     one(bencher, &by_default("checkout.flow"), None);
 }
 
-#[divan::bench(name = "yardstick")]
+#[divan::bench(name = "yardstick", sample_size = 1_000)]
 fn yardstick(bencher: Bencher<'_, '_>) {
     let map: HashMap<String, u32> = (0..100).map(|n| (format!("checkout.flow{n}"), n)).collect();
     bencher.bench_local(|| map[black_box("checkout.flow7")] + bucket(black_box("checkout.flow7"), black_box(USER)));

@@ -2,26 +2,25 @@
 //!
 //! MurmurHash3 x86 32-bit (Austin Appleby) of `"{salt}:{value}"` with seed 0, scaled to thousandths of a percent.
 
-use smallvec::SmallVec;
+use std::hash::Hasher as _;
+
+use mur3::Hasher32;
 
 /// How many buckets there are: 100 % in thousandths of a percent.
 pub const BUCKETS: u32 = 100_000;
 
-/// The bucket, `0..100_000`, of `value` under `salt`.
-///
-/// Allocates only when salt and value together are longer than 255 bytes.
+/// The bucket, `0..100_000`, of `value` under `salt`. Does not allocate.
 pub fn bucket(salt: &str, value: &str) -> u32 {
-    let mut text = SmallVec::<[u8; 256]>::new();
-    text.extend_from_slice(salt.as_bytes());
-    text.push(b':');
-    text.extend_from_slice(value.as_bytes());
-    scale(hash(&text))
+    scale(hash([salt, ":", value]))
 }
 
-/// MurmurHash3 x86 32-bit with seed 0.
-fn hash(mut text: &[u8]) -> u32 {
-    // Reading from memory cannot fail.
-    murmur3::murmur3_32(&mut text, 0).unwrap_or_default()
+/// MurmurHash3 x86 32-bit with seed 0 of the parts joined.
+fn hash<const N: usize>(parts: [&str; N]) -> u32 {
+    let mut hasher = Hasher32::with_seed(0);
+    for part in parts {
+        hasher.write(part.as_bytes());
+    }
+    hasher.finish32()
 }
 
 /// `(hash * 100000) >> 32`, which spreads all 2^32 hashes evenly.
@@ -36,9 +35,19 @@ mod tests {
     #[test]
     fn hashes_follow_the_reference_implementation() {
         // Known answers of MurmurHash3 x86 32 with seed 0.
-        assert_eq!(hash(b""), 0);
-        assert_eq!(hash(b"hello"), 0x248b_fa47);
-        assert_eq!(hash(b"hello, world"), 0x149b_bb7f);
+        assert_eq!(hash([""]), 0);
+        assert_eq!(hash(["hello"]), 0x248b_fa47);
+        assert_eq!(hash(["hello, world"]), 0x149b_bb7f);
+        assert_eq!(hash(["hel", "", "lo, w", "orld"]), 0x149b_bb7f);
+    }
+
+    #[test]
+    fn the_hash_is_of_the_parts_joined() {
+        let text = "checkout.flow:0198c2a4-7a3e-7c11-b1a5-5d4f3c2b1a09";
+        for (first, second) in (0..=text.len()).flat_map(|end| (0..=end).map(move |start| (start, end))) {
+            let parts = [&text[..first], &text[first..second], &text[second..]];
+            assert_eq!(hash(parts), mur3::murmurhash3_x86_32(text.as_bytes(), 0), "{parts:?}");
+        }
     }
 
     #[test]

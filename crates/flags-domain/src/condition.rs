@@ -58,7 +58,7 @@ impl ConditionFailure {
 #[derive(Debug)]
 enum Test {
     Equals {
-        texts: FxHashSet<Box<str>>,
+        texts: Texts,
         numbers: Vec<f64>,
         booleans: Vec<bool>,
     },
@@ -72,6 +72,29 @@ enum Test {
     After(Instant),
     Version(fn(&Version, &Version) -> bool, Vec<Version>),
     Exists,
+}
+
+/// A set of texts. A few are found faster one by one than by their hash.
+#[derive(Debug)]
+enum Texts {
+    Few(Box<[Box<str>]>),
+    Many(FxHashSet<Box<str>>),
+}
+
+impl Texts {
+    /// Up to how many are a few.
+    const FEW: usize = 8;
+
+    fn new(texts: FxHashSet<Box<str>>) -> Self {
+        if texts.len() <= Self::FEW { Self::Few(texts.into_iter().collect()) } else { Self::Many(texts) }
+    }
+
+    fn contains(&self, text: &str) -> bool {
+        match self {
+            Self::Few(texts) => texts.iter().any(|one| **one == *text),
+            Self::Many(texts) => texts.contains(text),
+        }
+    }
 }
 
 impl CompiledCondition {
@@ -213,7 +236,7 @@ fn equals(values: &[Value]) -> Result<Test, Vec<Violation>> {
     let detail = "equals compares with texts, numbers and booleans only";
     read_all(values, OPERATOR_MISMATCH, detail, |v| (v.is_string() || v.is_number() || v.is_boolean()).then_some(()))?;
     Ok(Test::Equals {
-        texts: values.iter().filter_map(Value::as_str).map(Into::into).collect(),
+        texts: Texts::new(values.iter().filter_map(Value::as_str).map(Into::into).collect()),
         numbers: values.iter().filter_map(Value::as_f64).collect(),
         booleans: values.iter().filter_map(Value::as_bool).collect(),
     })
@@ -339,6 +362,15 @@ mod tests {
         };
         assert_eq!(compiled.failure(&context("user-9999")), None);
         assert_eq!(compiled.failure(&context("user-10000")), Some(ConditionFailure::NoMatch));
+    }
+
+    #[test]
+    fn sets_of_texts_of_any_size_hold_what_is_in_them() {
+        for count in [1, Texts::FEW, Texts::FEW + 1, 100] {
+            let texts = Texts::new((0..count).map(|n| format!("text-{n}").into()).collect());
+            assert!((0..count).all(|n| texts.contains(&format!("text-{n}"))), "{count}");
+            assert!(!texts.contains(&format!("text-{count}")), "{count}");
+        }
     }
 
     #[test]

@@ -1,0 +1,91 @@
+//! This project's own.
+
+use std::hint::black_box;
+
+use flags_domain::{CompiledFlag, EvaluationContext, Flag, Instant, Snapshot, resolve};
+use serde_json::{Value, json};
+
+use super::Engine;
+use crate::definition::{Definition, Layer, USER};
+
+/// All flags of a snapshot in order.
+pub(super) struct Prepared {
+    snapshot: Snapshot,
+    context: EvaluationContext,
+    now: Instant,
+}
+
+impl Prepared {
+    pub(super) fn new(definitions: &[Definition]) -> Self {
+        Self {
+            snapshot: Snapshot::new(definitions.iter().map(|definition| (flag(definition), vec![]))),
+            context: context(),
+            now: Instant::parse("2026-06-01T00:00:00Z").unwrap(),
+        }
+    }
+
+    fn is_on(&self, flag: &CompiledFlag) -> bool {
+        resolve(flag, black_box(&self.context), None, self.now).unwrap().value.value() == &Value::Bool(true)
+    }
+}
+
+impl Engine for Prepared {
+    fn evaluate(&self, mut show: impl FnMut(&str, bool)) {
+        for flag in self.snapshot.iter() {
+            show(flag.flag().name.as_str(), self.is_on(flag.compiled()));
+        }
+    }
+}
+
+/// The same flags, each looked up by its name, as the engines do that offer nothing else.
+pub(super) struct ByName {
+    names: Vec<String>,
+    prepared: Prepared,
+}
+
+impl ByName {
+    pub(super) fn new(definitions: &[Definition]) -> Self {
+        let names = definitions.iter().map(|definition| definition.name.clone()).collect();
+        Self { names, prepared: Prepared::new(definitions) }
+    }
+}
+
+impl Engine for ByName {
+    fn evaluate(&self, mut show: impl FnMut(&str, bool)) {
+        for name in &self.names {
+            show(name, self.prepared.is_on(self.prepared.snapshot.get(name).unwrap().compiled()));
+        }
+    }
+}
+
+/// The context of the one user.
+pub fn context() -> EvaluationContext {
+    let Value::Object(attributes) = json!({"plan": "pro", "country": "de", "seats": 12}) else {
+        unreachable!("an object")
+    };
+    EvaluationContext::new(USER, Some("ann@example.com"), Some("user"), None, attributes)
+}
+
+/// The definition in this project's own form.
+pub fn flag(definition: &Definition) -> Flag {
+    let conditions = json!([
+        {"attribute": "plan", "operator": "equals", "values": ["pro", "team"]},
+        {"attribute": "country", "operator": "equals", "values": ["de", "at", "ch"]},
+        {"attribute": "seats", "operator": "gte", "values": [10]},
+    ]);
+    let (default, rules) = match definition.layer {
+        Layer::Default => (json!({"variant": "on"}), json!([])),
+        Layer::Split => (json!({"weights": {"on": 50, "off": 50}}), json!([])),
+        Layer::Rule => {
+            (json!({"variant": "off"}), json!([{"id": "r", "conditions": conditions, "serve": {"variant": "on"}}]))
+        }
+    };
+    serde_json::from_value(json!({
+        "name": definition.name, "flag_type": "boolean", "enabled": true,
+        "variants": [{"id": "on", "value": true}, {"id": "off", "value": false}],
+        "default": default, "off_variant": "off", "targeting_rules": rules,
+        "salt": definition.name, "client_visible": true,
+        "default_set_at": "2026-01-01T00:00:00Z", "enabled_set_at": "2026-01-01T00:00:00Z",
+    }))
+    .unwrap()
+}
