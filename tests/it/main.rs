@@ -29,6 +29,7 @@ mod schedules;
 mod search;
 mod sign_in;
 mod streams;
+mod tidying;
 mod tokens;
 mod users;
 mod worker;
