@@ -87,6 +87,7 @@ mirror! {
 
 mirror! {
     /// Something worth knowing of an override.
+    #[expect(clippy::enum_variant_names, reason = "the names of the wire; there may be findings of other things")]
     Finding = domain::FindingCode {
         OverrideRedundant, OverrideShadowsRule, OverrideShadowsSchedule, OverrideOnDisabledFlag, OverrideExpired,
         OverrideDisabled, OverrideTypeMismatch,

@@ -26,9 +26,9 @@ pub struct Resolution<'r> {
 }
 
 impl Resolution<'_> {
-    /// Whether both give the same value, from the same layer and for the same cause.
+    /// Whether both give the same value, from the same layer.
     pub fn gives_like(&self, other: &Resolution<'_>) -> bool {
-        self.source == other.source && same_value(self.value.value(), other.value.value())
+        self.source.as_str() == other.source.as_str() && same_value(self.value.value(), other.value.value())
     }
 }
 

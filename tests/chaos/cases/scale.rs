@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use flags_tests::{
+    caller::Caller,
     database::{Kind, execute},
     process::Running,
 };
@@ -59,9 +60,30 @@ pub(crate) async fn run(case: &str, kind: Kind, scale: Scale, verdict: &mut Verd
     let [few, many] = measure(&scene, [&small, &server]).await;
     verdict.tell("/api/flags/me, median us, beside 10 and beside all", format!("{few:.0} and {many:.0}"));
     verdict.tell("ratio", format!("{:.2}", many / few));
+    look_for_findings(&admin, verdict).await;
     scene.servers.push(server);
     let write = scene.set(&scene.admin(0), 0, "flag0").await;
     verdict.some("changes acknowledged beside all", usize::from(write.is_some()));
+}
+
+/// Walks all overrides for those that do nothing.
+async fn look_for_findings(admin: &Caller, verdict: &mut Verdict) {
+    let list = "/api/admin/flag-overrides?finding=override_redundant&limit=200";
+    let (mut found, mut parts, mut path) = (0, Vec::new(), list.to_owned());
+    loop {
+        let begun = Instant::now();
+        let part = admin.get(&path).await.expect(200).json();
+        parts.push(begun.elapsed().as_secs_f64() * 1e3);
+        found += part["items"].as_array().map_or(0, Vec::len);
+        let Some(cursor) = part["next_cursor"].as_str() else { break };
+        path = format!("{list}&cursor={cursor}");
+    }
+    let sum: f64 = parts.iter().sum();
+    parts.sort_by(f64::total_cmp);
+    verdict.some("overrides that do nothing, found", found);
+    let (median, slowest) = (parts[parts.len() / 2], parts[parts.len() - 1]);
+    let text = format!("{} parts in {sum:.0} ms, median {median:.1}, slowest {slowest:.1}", parts.len());
+    verdict.tell("to find them", text);
 }
 
 /// Median time of `/api/flags/me` for a user with ten overrides at each server, asked in turns, in microseconds.
