@@ -200,7 +200,8 @@ fn flag_input(definition: Value) -> Result<FlagInput, serde_json::Error> {
 fn print_guide(bind: SocketAddr, users: &Users, tokens: &Tokens) -> Result<(), Failure> {
     let Tokens { admin, viewer, ann, ben } = tokens;
     let base = format!("http://{bind}");
-    let overrides = format!("{base}/api/admin/users/{}/flag-overrides", users.ann);
+    let ann_id = users.ann;
+    let overrides = format!("{base}/api/admin/users/{ann_id}/flag-overrides");
     let password = &users.password;
     let guide = format!(
         "\
@@ -223,6 +224,9 @@ Turn the dark theme on for Ann alone, for one minute:
 Ann has it now (and for one minute), Ben has not:
   curl -s -H 'Authorization: Bearer {ann}' {base}/api/flags/me/ui.dark_mode
   curl -s -H 'Authorization: Bearer {ben}' {base}/api/flags/me/ui.dark_mode
+
+Why Ann gets what she gets of one flag, and what comes next:
+  curl -s -H 'Authorization: Bearer {viewer}' {base}/api/admin/users/{ann_id}/flags/search.max_results/explanation
 
 What Ann gets, as it changes (Ctrl-C ends it; make a change in another window):
   curl -s -N -H 'Authorization: Bearer {ann}' {base}/api/flags/stream
