@@ -176,6 +176,12 @@ async fn the_future_can_be_asked_for_and_the_past_cannot(kind: Kind) {
             assert_eq!(all["flags"]["f"]["scheduled_change_id"], plan["id"]);
         }
     }
+    let off = json!({"scheduled_at": "2030-01-03T00:00:00Z", "enabled": false});
+    let off = app.admin.post("/api/admin/feature-flags/f/scheduled-changes", &off).await.expect(201).json();
+    let found =
+        app.admin.get(&format!("{}?at=2030-01-03T00:00:00Z", explanation_at(&ann, "f"))).await.expect(200).json();
+    assert_eq!(found["resolution"]["source"], "disabled");
+    assert_eq!(found["layers"][1]["scheduled_change_id"], off["id"], "{found}");
     for path in [explanation_at(&ann, "f"), format!("/api/admin/users/{ann}/flags")] {
         let past = app.admin.get(&format!("{path}?at=2029-12-31T23:59:59.999999Z")).await;
         past.expect_violation("/at", "in_the_past");

@@ -1,5 +1,10 @@
 //! Overrides that admins may want to look at, found among those of all users.
 
+use flags_domain::FindingCode;
+use flags_service::{
+    evaluation::Evaluation,
+    findings::{self, Effort, FindingFilter},
+};
 use serde_json::{Value, json};
 
 use flags_tests::{
@@ -13,6 +18,7 @@ on_both_databases! {
     findings_can_be_narrowed_down,
     what_depends_on_attributes_is_found_by_them,
     what_does_not_go_together_is_refused,
+    a_search_of_little_effort_goes_on_where_it_stopped,
 }
 
 const LIST: &str = "/api/admin/flag-overrides";
@@ -124,4 +130,76 @@ async fn what_does_not_go_together_is_refused(kind: Kind) {
         app.admin.get(&format!("{LIST}?limit=1")).await.json()["next_cursor"].as_str().unwrap().to_owned()
     };
     refused(&format!("finding=override_redundant&cursor={cursor}"), "/cursor", "invalid_parameter").await;
+    let path = format!("{LIST}?finding=override_shadows_rule&limit=1");
+    assert_eq!(app.admin.get(&path).await.expect(200).json()["next_cursor"], Value::Null);
+    for value in [true, false] {
+        app.admin
+            .put(&override_at(&app.user(&format!("u{value}")).await.0, "f"), &json!({"override_value": false}))
+            .await
+            .expect(201);
+    }
+    let part = app.admin.get(&format!("{LIST}?finding=override_redundant&limit=1")).await.expect(200).json();
+    let cursor = part["next_cursor"].as_str().unwrap();
+    refused(&format!("finding=override_disabled&cursor={cursor}"), "/cursor", "invalid_parameter").await;
+}
+
+async fn a_search_of_little_effort_goes_on_where_it_stopped(kind: Kind) {
+    let app = TestApp::start(kind).await;
+    let rules = json!([{"id": "pro", "conditions": [{"attribute": "plan", "operator": "equals", "values": ["pro"]}],
+        "serve": {"variant": "on"}}]);
+    app.flag(json!({"name": "f", "flag_type": "boolean", "targeting_rules": rules})).await;
+    app.boolean_flag("g").await;
+    let mut users = Vec::new();
+    for number in 0..12 {
+        let plan = if number % 2 == 0 { "pro" } else { "free" };
+        let (user, _) = app.user_with(&format!("user{number:02}"), "user", json!({"plan": plan})).await;
+        for flag in ["f", "g"] {
+            app.admin.put(&override_at(&user, flag), &json!({"override_value": true})).await.expect(201);
+        }
+        users.push(user);
+    }
+    let evaluation = Evaluation::new(app.core.clone(), std::sync::Arc::clone(&app.replica));
+    let filter = FindingFilter {
+        finding: FindingCode::OverrideRedundant,
+        flag_name: None,
+        user_id: None,
+        status: None,
+        expires_before: None,
+    };
+    for effort in [
+        Effort { overrides: 1, users: 1_000 },
+        Effort { overrides: 5, users: 1_000 },
+        Effort { overrides: 1_000, users: 1 },
+    ] {
+        let (mut found, mut after, mut parts) = (Vec::new(), None, 0);
+        loop {
+            let part = findings::find(&evaluation, &filter, after.take(), 200, effort).await.unwrap();
+            found.extend(part.found.into_iter().map(|o| (o.user_id.to_string(), o.flag_name)));
+            parts += 1;
+            match part.next {
+                Some(next) => after = Some(next),
+                None => break,
+            }
+        }
+        found.sort();
+        let mut expected: Vec<_> = users.iter().step_by(2).map(|user| (user.clone(), "f".to_owned())).collect();
+        expected.sort();
+        assert_eq!(found, expected, "{effort:?}");
+        assert!(parts > 1, "{effort:?}");
+    }
+    // Whoever goes between two parts is neither found nor in the way.
+    let first = findings::find(&evaluation, &filter, None, 1, Effort::default()).await.unwrap();
+    let (at, _) = first.next.clone().unwrap();
+    for user in users.iter().filter(|user| **user == at.to_string()).chain([&users[0], &users[2]]) {
+        app.admin.delete(&format!("/api/admin/users/{user}")).await;
+    }
+    let rest = findings::find(&evaluation, &filter, first.next, 200, Effort::default()).await.unwrap();
+    let list = app.admin.get(&format!("{LIST}?finding=override_redundant")).await.expect(200).json();
+    let left = names(&list).len();
+    let before = first
+        .found
+        .iter()
+        .filter(|o| o.user_id != at && ![&users[0], &users[2]].contains(&&o.user_id.to_string()))
+        .count();
+    assert_eq!(rest.found.len() + before, left);
 }

@@ -35,7 +35,7 @@ pub struct CompiledFlag {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{pointer}: {detail}")]
 pub struct CompileFailure {
-    /// JSON pointer to the field.
+    /// Where: like a JSON pointer, but rules stand under their ids.
     pub pointer: String,
     /// What is wrong with it.
     pub detail: String,
@@ -77,7 +77,7 @@ pub(crate) struct Layers {
     pub(crate) serve_steps: Box<[ServeStep]>,
     pub(crate) enabled: bool,
     /// The same for the switch.
-    pub(crate) switch_steps: Box<[(Instant, bool)]>,
+    pub(crate) switch_steps: Box<[SwitchStep]>,
     salt: Box<str>,
 }
 
@@ -93,6 +93,13 @@ pub(crate) struct ServeStep {
     pub(crate) at: Instant,
     pub(crate) change_id: Uuid,
     pub(crate) serve: CompiledServe,
+}
+
+#[derive(Debug)]
+pub(crate) struct SwitchStep {
+    pub(crate) at: Instant,
+    pub(crate) change_id: Uuid,
+    pub(crate) enabled: bool,
 }
 
 #[derive(Debug)]
@@ -152,7 +159,7 @@ impl CompiledFlag {
     pub fn instants(&self) -> impl Iterator<Item = Instant> {
         self.layers().into_iter().flat_map(|layers| {
             let served = layers.serve_steps.iter().map(|step| step.at);
-            served.chain(layers.switch_steps.iter().map(|(at, _)| *at))
+            served.chain(layers.switch_steps.iter().map(|step| step.at))
         })
     }
 
@@ -203,10 +210,10 @@ impl Layers {
                 Err(failure) => return Err(failure),
             }
         }
-        let switch_steps = live
-            .iter()
-            .filter(|change| change.scheduled_at > flag.enabled_set_at)
-            .filter_map(|change| Some((change.scheduled_at, change.enabled?)));
+        let switch_steps =
+            live.iter().filter(|change| change.scheduled_at > flag.enabled_set_at).filter_map(|change| {
+                Some(SwitchStep { at: change.scheduled_at, change_id: change.id, enabled: change.enabled? })
+            });
         let rules = flag.targeting_rules.iter().filter(|rule| rule.enabled);
         Ok(Self {
             variants: flag.variants.iter().map(CompiledVariant::new).collect(),
@@ -222,9 +229,15 @@ impl Layers {
 
     /// Whether the flag is on at `now`, and when that changes next.
     pub(crate) fn switch_at(&self, now: Instant) -> (bool, Option<Instant>) {
-        let due = self.switch_steps.partition_point(|(at, _)| *at <= now);
-        let is_on = due.checked_sub(1).map_or(self.enabled, |last| self.switch_steps[last].1);
-        (is_on, self.switch_steps[due..].iter().find(|(_, on)| *on != is_on).map(|(at, _)| *at))
+        let (set_by, later) = self.switch_steps_at(now);
+        let is_on = set_by.map_or(self.enabled, |step| step.enabled);
+        (is_on, later.iter().find(|step| step.enabled != is_on).map(|step| step.at))
+    }
+
+    /// The change of the switch that is in force at `now`, and those to come.
+    pub(crate) fn switch_steps_at(&self, now: Instant) -> (Option<&SwitchStep>, &[SwitchStep]) {
+        let due = self.switch_steps.partition_point(|step| step.at <= now);
+        (due.checked_sub(1).map(|last| &self.switch_steps[last]), &self.switch_steps[due..])
     }
 
     /// The change of the default that is in force at `now`, and when the next one comes.

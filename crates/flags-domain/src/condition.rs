@@ -167,10 +167,18 @@ impl Test {
             Operator::Before => instants(values).map(|(_, last)| Self::Before(last)),
             Operator::After => instants(values).map(|(first, _)| Self::After(first)),
             Operator::SemverEq => versions(values).map(|v| Self::Version(|a, b| a.cmp_precedence(b).is_eq(), v)),
-            Operator::SemverLt => versions(values).map(|v| Self::Version(|a, b| a.cmp_precedence(b).is_lt(), v)),
-            Operator::SemverLte => versions(values).map(|v| Self::Version(|a, b| a.cmp_precedence(b).is_le(), v)),
-            Operator::SemverGt => versions(values).map(|v| Self::Version(|a, b| a.cmp_precedence(b).is_gt(), v)),
-            Operator::SemverGte => versions(values).map(|v| Self::Version(|a, b| a.cmp_precedence(b).is_ge(), v)),
+            Operator::SemverLt => {
+                versions(values).map(|v| Self::Version(|a, b| a.cmp_precedence(b).is_lt(), newest(v)))
+            }
+            Operator::SemverLte => {
+                versions(values).map(|v| Self::Version(|a, b| a.cmp_precedence(b).is_le(), newest(v)))
+            }
+            Operator::SemverGt => {
+                versions(values).map(|v| Self::Version(|a, b| a.cmp_precedence(b).is_gt(), oldest(v)))
+            }
+            Operator::SemverGte => {
+                versions(values).map(|v| Self::Version(|a, b| a.cmp_precedence(b).is_ge(), oldest(v)))
+            }
             Operator::Exists => Ok(Self::Exists),
         }
     }
@@ -196,7 +204,9 @@ impl Test {
                     return Some(texts.contains(text));
                 }
                 match seen {
-                    Attribute::Json(Value::Number(n)) => Some(n.as_f64().is_some_and(|n| numbers.contains(&n))),
+                    Attribute::Json(Value::Number(n)) => Some(
+                        n.as_f64().is_some_and(|n| numbers.binary_search_by(|own| own.total_cmp(&(n + 0.0))).is_ok()),
+                    ),
                     Attribute::Json(Value::Bool(b)) => Some(booleans.contains(b)),
                     _ => None,
                 }
@@ -237,9 +247,16 @@ fn equals(values: &[Value]) -> Result<Test, Vec<Violation>> {
     read_all(values, OPERATOR_MISMATCH, detail, |v| (v.is_string() || v.is_number() || v.is_boolean()).then_some(()))?;
     Ok(Test::Equals {
         texts: Texts::new(values.iter().filter_map(Value::as_str).map(Into::into).collect()),
-        numbers: values.iter().filter_map(Value::as_f64).collect(),
+        numbers: sorted(values.iter().filter_map(Value::as_f64)),
         booleans: values.iter().filter_map(Value::as_bool).collect(),
     })
+}
+
+/// In order, to be searched; adding 0 makes -0 the same as 0.
+fn sorted(numbers: impl Iterator<Item = f64>) -> Vec<f64> {
+    let mut numbers: Vec<_> = numbers.map(|number| number + 0.0).collect();
+    numbers.sort_by(f64::total_cmp);
+    numbers
 }
 
 fn texts(values: &[Value]) -> Result<Vec<Box<str>>, Vec<Violation>> {
@@ -271,6 +288,14 @@ fn versions(values: &[Value]) -> Result<Vec<Version>, Vec<Violation>> {
     read_all(values, OPERATOR_MISMATCH, detail, |v| v.as_str().and_then(parse_version))
 }
 
+fn newest(versions: Vec<Version>) -> Vec<Version> {
+    versions.into_iter().max_by(Version::cmp_precedence).into_iter().collect()
+}
+
+fn oldest(versions: Vec<Version>) -> Vec<Version> {
+    versions.into_iter().min_by(Version::cmp_precedence).into_iter().collect()
+}
+
 /// Reads a semantic version; `1` and `1.2` stand for `1.0.0` and `1.2.0`.
 fn parse_version(text: &str) -> Option<Version> {
     if let Ok(version) = Version::parse(text) {
@@ -293,8 +318,10 @@ fn regexes(values: &[Value]) -> Result<RegexSet, Vec<Violation>> {
         return Err(vec![Violation::new("/values", "too_many", detail)]);
     }
     let explain = |error: &regex::Error| match error {
-        regex::Error::CompiledTooBig(_) => "the regular expression is too large when compiled; simplify it".to_owned(),
-        other => format!("not a valid regular expression: {}", one_line(&other.to_string())),
+        regex::Error::CompiledTooBig(_) => {
+            "the regular expression takes more than 256 KiB when compiled; simplify it".to_owned()
+        }
+        other => format!("not a valid regular expression: {}", last_line(&other.to_string())),
     };
     // Compiling is costly; each is compiled alone only to find out which is at fault.
     let whole = RegexSetBuilder::new(&patterns).size_limit(REGEX_SET_LIMIT).build();
@@ -304,13 +331,15 @@ fn regexes(values: &[Value]) -> Result<RegexSet, Vec<Violation>> {
             Some(Violation::new(format!("/values/{index}"), "invalid_regex", explain(&error)))
         };
         let found: Vec<_> = patterns.iter().map(|pattern| &**pattern).enumerate().filter_map(invalid).collect();
-        let detail = "the regular expressions of this condition are too large together; simplify them";
+        let detail =
+            "the regular expressions of this condition take more than 1 MiB together when compiled; simplify them";
         if found.is_empty() { vec![Violation::new("/values", "invalid_regex", detail)] } else { found }
     })
 }
 
-fn one_line(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
+/// What is wrong: the last line, after the pattern and a pointer into it.
+fn last_line(text: &str) -> &str {
+    text.trim_end().rsplit('\n').next().unwrap_or(text)
 }
 
 #[cfg(test)]

@@ -106,11 +106,16 @@ impl<'c> Attribute<'c> {
         }
     }
 
-    /// As JSON.
-    pub(crate) fn to_json(self) -> Value {
-        match self {
-            Self::Text(text) | Self::Instant { text, .. } => Value::from(text),
-            Self::Json(value) => value.clone(),
+    /// As JSON; of what is long, the beginning of its text.
+    pub(crate) fn excerpt(self) -> Value {
+        if let Some(text) = self.text() {
+            return Value::from(beginning(text));
+        }
+        let Self::Json(value) = self else { return Value::Null };
+        let mut text = Beginning(Vec::new());
+        match serde_json::to_writer(&mut text, value) {
+            Ok(()) => value.clone(),
+            Err(_) => Value::from(beginning(&String::from_utf8_lossy(&text.0))),
         }
     }
 
@@ -142,6 +147,33 @@ impl<'c> Attribute<'c> {
     }
 }
 
+/// Longest excerpt of an attribute, in characters.
+const EXCERPT: usize = 200;
+
+fn beginning(text: &str) -> String {
+    match text.char_indices().nth(EXCERPT) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
+/// Takes what surely holds an excerpt, and no more.
+struct Beginning(Vec<u8>);
+
+impl std::io::Write for Beginning {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        if self.0.len() > 4 * EXCERPT {
+            return Err(std::io::ErrorKind::FileTooLarge.into());
+        }
+        self.0.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -169,6 +201,20 @@ mod tests {
         assert_eq!(context.attribute("email").and_then(Attribute::text), Some("a@b.c"));
         assert!(context.attribute("role").is_none());
         assert_eq!(context.targeting_key(), "6ba7b810-9dad-11d1-80b4-00c04fd430c8");
+    }
+
+    #[test]
+    fn excerpts_of_long_attributes_are_short() {
+        let excerpt = |value: Value| Attribute::from(&value).excerpt();
+        assert_eq!(excerpt(json!({"a": [1, "x"]})), json!({"a": [1, "x"]}));
+        assert_eq!(excerpt(json!("ä".repeat(200))), json!("ä".repeat(200)));
+        assert_eq!(excerpt(json!("ä".repeat(201))), json!(format!("{}…", "ä".repeat(200))));
+        let long = excerpt(json!(vec!["abc"; 10_000]));
+        assert!(
+            long.as_str().is_some_and(|text| text.starts_with("[\"abc\",") && text.chars().count() == 201),
+            "{long}"
+        );
+        assert!(excerpt(json!([["x".repeat(60_000)]])).as_str().is_some_and(|text| text.len() < 300));
     }
 
     #[test]

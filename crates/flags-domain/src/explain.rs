@@ -35,8 +35,8 @@ pub struct Explanation<'r> {
 pub struct NextChange<'r> {
     /// When.
     pub at: Instant,
-    /// What they get from then on.
-    pub resolution: Resolution<'r>,
+    /// What they get from then on; `None` if that is nothing.
+    pub resolution: Option<Resolution<'r>>,
 }
 
 /// One layer, and what became of it.
@@ -80,7 +80,10 @@ pub enum Layer<'r> {
     /// The user's override.
     Override,
     /// The switch.
-    Disabled,
+    Disabled {
+        /// The scheduled change that set it, if it does not stand as set by hand.
+        set_by: Option<Uuid>,
+    },
     /// A targeting rule.
     TargetingRule {
         /// The rule's id.
@@ -103,7 +106,7 @@ impl Layer<'_> {
         match self {
             Self::Archived => "archived",
             Self::Override => "override",
-            Self::Disabled => "disabled",
+            Self::Disabled { .. } => "disabled",
             Self::TargetingRule { .. } => "targeting_rule",
             Self::ScheduledChange { .. } => "scheduled_change",
             Self::Default => "default",
@@ -146,7 +149,7 @@ pub enum WhyNot<'r> {
         attribute: &'r str,
         /// How it compares.
         operator: Operator,
-        /// What was seen; `None` if the attribute is missing or null.
+        /// What was seen, cut short where it is long; `None` if the attribute is missing or null.
         seen: Option<Value>,
         /// Why it does not hold.
         failure: ConditionFailure,
@@ -155,7 +158,7 @@ pub enum WhyNot<'r> {
     NothingDue,
     /// The definition could not be compiled: where and why.
     Invalid {
-        /// JSON pointer to the field.
+        /// Where: like a JSON pointer, but rules stand under their ids.
         pointer: &'r str,
         /// What is wrong with it.
         detail: &'r str,
@@ -189,11 +192,11 @@ pub fn next_change<'r>(
     let present = resolve(flag, context, user_override, now)?;
     let mut boundary = present.valid_until;
     while let Some(at) = boundary {
-        let resolution = resolve(flag, context, user_override, at)?;
-        if !resolution.gives_like(&present) {
-            return Some(NextChange { at, resolution });
-        }
-        boundary = resolution.valid_until;
+        let resolution = resolve(flag, context, user_override, at);
+        boundary = match resolution {
+            Some(later) if later.gives_like(&present) => later.valid_until,
+            _ => return Some(NextChange { at, resolution }),
+        };
     }
     None
 }
@@ -272,8 +275,9 @@ fn add_definition<'r>(
 ) {
     let (is_on, _) = layers.switch_at(now);
     let off = &layers.variants[layers.off_variant];
+    let set_by = layers.switch_steps_at(now).0.map(|step| step.change_id);
     report.add(
-        Layer::Disabled,
+        Layer::Disabled { set_by },
         if is_on {
             Err(WhyNot::FlagEnabled)
         } else {
@@ -307,7 +311,7 @@ fn condition<'r>(
     context: &EvaluationContext,
 ) -> WhyNot<'r> {
     let condition = &rule.conditions[index];
-    let seen = context.attribute(&condition.attribute).map(|attribute| attribute.to_json());
+    let seen = context.attribute(&condition.attribute).map(|attribute| attribute.excerpt());
     WhyNot::Condition { index, attribute: &condition.attribute, operator: condition.operator, seen, failure }
 }
 

@@ -13,7 +13,9 @@ pub struct Instant(i64);
 
 /// The text is not an RFC 3339 instant within the years 0000 to 9999.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("must be an RFC 3339 instant such as 2030-01-31T12:00:00Z")]
+#[error(
+    "must be an RFC 3339 instant within the years 0000 to 9999, such as 2030-01-31T12:00:00Z (in a URL write + as %2B)"
+)]
 pub struct InvalidInstant;
 
 impl Instant {

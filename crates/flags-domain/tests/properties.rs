@@ -20,7 +20,8 @@ fn at(micros: i64) -> Instant {
 
 #[derive(Clone, Debug)]
 struct Override {
-    value: i64,
+    /// A number, or a text, which is not of the flag's type.
+    value: Value,
     enabled: Option<bool>,
     expires_at: Option<i64>,
 }
@@ -67,13 +68,18 @@ impl World {
     /// Gives `look` what resolution reads of this world.
     fn with<T>(&self, look: impl FnOnce(&Snapshot, &EvaluationContext, Option<OverrideView<'_>>) -> T) -> T {
         let snapshot = Snapshot::new([(self.flag.clone(), self.schedule.clone())]);
-        let value = self.user_override.as_ref().map(|o| PreparedValue::new(json!(o.value)));
+        let value = self.user_override.as_ref().map(|o| PreparedValue::new(o.value.clone()));
         let view = self.user_override.as_ref().zip(value.as_ref()).map(|(o, value)| OverrideView {
             value,
             enabled: o.enabled.unwrap_or(true),
             expires_at: o.expires_at.map(at),
         });
         look(&snapshot, &self.context(), view)
+    }
+
+    /// Whether the flag can be compiled.
+    fn is_valid(&self) -> bool {
+        self.flag.has_variant(&self.flag.off_variant)
     }
 
     fn without_override(&self) -> Self {
@@ -104,11 +110,17 @@ fn findings(world: &World, now: i64) -> Vec<FindingCode> {
         return vec![OverrideDisabled];
     }
     let without = world.without_override();
+    if world.flag.archived_at.is_some() {
+        return vec![];
+    }
+    if !found.value.is_number() {
+        return vec![OverrideTypeMismatch];
+    }
     let Some(first) = reference(&without, now) else { return vec![] };
     let end = found.expires_at.unwrap_or(SPAN + 2);
     let later: Vec<_> = (now..end).map(|instant| reference(&without, instant).unwrap()).collect();
     let mut codes = Vec::new();
-    if later.iter().all(|answer| answer.value == json!(found.value)) {
+    if later.iter().all(|answer| answer.value == found.value) {
         codes.push(OverrideRedundant);
     }
     if first.source == "targeting_rule" {
@@ -133,8 +145,12 @@ fn reference(world: &World, now: i64) -> Option<Answer> {
     if let Some(o) = &world.user_override
         && o.enabled != Some(false)
         && o.expires_at.is_none_or(|end| now < end)
+        && o.value.is_number()
     {
-        return answer(json!(o.value), "override", None);
+        return answer(o.value.clone(), "override", None);
+    }
+    if !world.is_valid() {
+        return None;
     }
     let mut switch = (flag.enabled_set_at, flag.enabled);
     let mut default = (flag.default_set_at, &flag.default, None);
@@ -179,8 +195,16 @@ fn value_of(flag: &Flag, id: &str) -> Value {
 fn serve(world: &World, serve: &Serve) -> Value {
     let id = match serve {
         Serve::Variant(id) => id.clone(),
-        Serve::Split { weights, .. } => {
-            let mut bucket = bucket(&world.flag.salt, &Uuid::from_u128(world.user).to_string());
+        Serve::Split { weights, bucket_by } => {
+            let hashed = match bucket_by {
+                None => Some(Uuid::from_u128(world.user).to_string()),
+                Some(_) => world.plan.map(|plan| plan.to_string()),
+            };
+            let Some(hashed) = hashed else {
+                let has_weight = |v: &&Variant| weights.get(&v.id).is_some_and(|w| w.thousandths() > 0);
+                return world.flag.variants.iter().find(has_weight).unwrap().value.clone();
+            };
+            let mut bucket = bucket(&world.flag.salt, &hashed);
             let mut variants = world.flag.variants.iter();
             loop {
                 let id = &variants.next().unwrap().id;
@@ -196,12 +220,12 @@ fn serve(world: &World, serve: &Serve) -> Value {
 }
 
 fn any_serve() -> impl Strategy<Value = Serve> {
-    let split = (0..=100_000_u32, 0..=100_000_u32).prop_map(|(x, y)| {
+    let split = (0..=100_000_u32, 0..=100_000_u32, prop::bool::weighted(0.2)).prop_map(|(x, y, by_plan)| {
         let (low, high) = (x.min(y), x.max(y));
         let parts = [low, high - low, 100_000 - high];
         let weight = |n| Weight::from_thousandths(n).unwrap();
         let weights = IDS.iter().zip(parts).map(|(id, part)| ((*id).to_owned(), weight(part))).collect();
-        Serve::Split { weights, bucket_by: None }
+        Serve::Split { weights, bucket_by: by_plan.then(|| "plan".to_owned()) }
     });
     prop_oneof![prop::sample::select(&IDS[..]).prop_map(|id| Serve::Variant(id.to_owned())), split]
 }
@@ -243,8 +267,9 @@ fn any_schedule() -> impl Strategy<Value = Vec<ScheduledChange>> {
 }
 
 fn any_world() -> impl Strategy<Value = World> {
-    let flag = (any::<bool>(), any_serve(), any_rules(), prop::bool::weighted(0.05), 0..SPAN, 0..SPAN).prop_map(
-        |(enabled, default, targeting_rules, archived, default_set, enabled_set)| Flag {
+    let odd = (prop::bool::weighted(0.05), prop::bool::weighted(0.95));
+    let flag = (any::<bool>(), any_serve(), any_rules(), odd, 0..SPAN, 0..SPAN).prop_map(
+        |(enabled, default, targeting_rules, (archived, valid), default_set, enabled_set)| Flag {
             name: FlagName::new("f").unwrap(),
             flag_type: FlagType::Number,
             description: None,
@@ -257,7 +282,7 @@ fn any_world() -> impl Strategy<Value = World> {
                 .map(|(n, id)| Variant { id: (*id).to_owned(), name: None, value: json!(n), description: None })
                 .collect(),
             default,
-            off_variant: "c".to_owned(),
+            off_variant: if valid { "c" } else { "none" }.to_owned(),
             targeting_rules,
             salt: "f".to_owned(),
             client_visible: true,
@@ -266,7 +291,8 @@ fn any_world() -> impl Strategy<Value = World> {
             enabled_set_at: at(enabled_set),
         },
     );
-    let user_override = (0..5_i64, prop::option::of(any::<bool>()), prop::option::of(0..SPAN))
+    let value = prop_oneof![9 => (0..5_i64).prop_map(|value| json!(value)), 1 => Just(json!("text"))];
+    let user_override = (value, prop::option::of(any::<bool>()), prop::option::of(0..SPAN))
         .prop_map(|(value, enabled, expires_at)| Override { value, enabled, expires_at });
     let parts = (flag, any_schedule(), prop::option::of(user_override), prop::option::of(0..4_u8), any::<u128>());
     parts.prop_map(|(flag, schedule, user_override, plan, user)| World { flag, schedule, user_override, plan, user })
@@ -304,9 +330,13 @@ proptest! {
         explained(&world, now, |explanation| {
             prop_assert_eq!(explanation.resolution.as_ref().map(Answer::of), answer.clone());
             let matched: Vec<_> = explanation.layers.iter().filter(|l| l.outcome == LayerOutcome::Matched).collect();
+            if answer.is_none() && world.flag.archived_at.is_none() {
+                prop_assert_eq!(matched.len(), 0, "{:?}", explanation.layers);
+                return Ok(());
+            }
             prop_assert_eq!(matched.len(), 1, "{:?}", explanation.layers);
             let given = matched[0].gives.map(|given| (given.value.value().clone(), matched[0].layer.as_str()));
-            prop_assert_eq!(given, answer.map(|answer| (answer.value, answer.source)));
+            prop_assert_eq!(given, answer.clone().map(|answer| (answer.value, answer.source)));
             // Above it nothing had anything to give, below it nothing was reached.
             let decided = explanation.layers.iter().position(|l| l.outcome == LayerOutcome::Matched).unwrap();
             for (place, layer) in explanation.layers.iter().enumerate() {
@@ -337,12 +367,14 @@ proptest! {
     #[test]
     fn the_next_change_is_the_first_instant_that_differs(world in any_world(), now in 0..SPAN) {
         let Some(present) = reference(&world, now) else { return Ok(()) };
-        let expected = (now + 1..SPAN + 2).map(|later| (later, reference(&world, later).unwrap()));
+        let expected = (now + 1..SPAN + 2).map(|later| (later, reference(&world, later)));
         // From the same layer by another cause is no difference to anybody.
-        let differs = |answer: &Answer| (&answer.value, answer.source) != (&present.value, present.source);
+        let differs = |answer: &Option<Answer>| {
+            answer.as_ref().is_none_or(|answer| (&answer.value, answer.source) != (&present.value, present.source))
+        };
         let expected = expected.into_iter().find(|(_, answer)| differs(answer));
         explained(&world, now, |explanation| {
-            let next = explanation.next_change.map(|next| (next.at.as_micros(), Answer::of(&next.resolution)));
+            let next = explanation.next_change.map(|next| (next.at.as_micros(), next.resolution.as_ref().map(Answer::of)));
             prop_assert_eq!(next, expected);
             Ok(())
         })?;
@@ -371,6 +403,7 @@ proptest! {
         let mut world = World { user_override: None, ..world };
         world.flag.targeting_rules.clear();
         world.flag.archived_at = None;
+        world.flag.off_variant = "c".to_owned();
         for change in world.schedule.iter().filter(|change| change.cancelled_at.is_none()) {
             let preview = flags_domain::SchedulePreview::of(change, &world.flag, &world.schedule);
             for user in &users {

@@ -95,7 +95,9 @@ pub enum Conflict {
     #[error("only an archived flag can be deleted; archive it first")]
     FlagNotArchived,
     /// Something still serves a variant that is to go.
-    #[error("variants that are still served cannot be removed: {0}")]
+    #[error(
+        "variants in use cannot be removed: {0}; change these uses in the same request, or cancel the scheduled change"
+    )]
     VariantInUse(String),
     /// Another scheduled change of the flag stands at the same instant.
     #[error("another scheduled change of this flag stands at the same instant")]

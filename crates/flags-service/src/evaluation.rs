@@ -51,7 +51,8 @@ impl View<'_> {
     }
 }
 
-fn evaluate<'v>(
+/// What `user` gets of a flag, given their override of it, if they have one.
+pub fn evaluate<'v>(
     flag: &'v CompiledFlag,
     user: &KnownUser,
     found: Option<OverrideRef<'v>>,

@@ -16,10 +16,21 @@ use crate::{
     replica::{KnownUser, OverrideRef, View},
 };
 
-/// Most overrides that one request looks at.
-const MAX_LOOKS: usize = 250_000;
-/// Most users that one request asks the database for.
-const MAX_USERS_READ: usize = 10_000;
+/// How much one request may look at.
+#[derive(Clone, Copy, Debug)]
+pub struct Effort {
+    /// Most overrides.
+    pub overrides: usize,
+    /// Most users whom the database is asked for (and some more, as they are asked for together).
+    pub users: usize,
+}
+
+impl Default for Effort {
+    fn default() -> Self {
+        Self { overrides: 250_000, users: 10_000 }
+    }
+}
+
 /// Users looked at under one lock of the replica.
 const USERS_AT_ONCE: usize = 100;
 
@@ -58,15 +69,17 @@ pub struct Findings {
     pub next: Option<(Uuid, String)>,
 }
 
-/// Looks for overrides after a place, up to `limit` of them, as things are now.
+/// Looks for overrides after a place, up to `limit` of them (at least 1), as things are now.
 pub async fn find(
     evaluation: &Evaluation,
     filter: &FindingFilter,
     after: Option<(Uuid, String)>,
     limit: usize,
+    effort: Effort,
 ) -> Result<Findings> {
+    let now = evaluation.now();
     let mut search =
-        Search { evaluation, filter, now: evaluation.now(), limit, looks: 0, read: 0, findings: Findings::default() };
+        Search { evaluation, filter, now, limit, effort, looks: 0, read: 0, findings: Findings::default() };
     if search.run(after).await? {
         search.findings.next = None;
     }
@@ -78,6 +91,7 @@ struct Search<'s> {
     filter: &'s FindingFilter,
     now: Instant,
     limit: usize,
+    effort: Effort,
     /// Overrides looked at so far.
     looks: usize,
     /// Users asked the database for so far.
@@ -119,7 +133,8 @@ impl Search<'_> {
             });
             for found in overrides {
                 // Where it goes on is after something, so that there is more to come.
-                if self.findings.found.len() >= self.limit || self.looks >= MAX_LOOKS || self.read > MAX_USERS_READ {
+                let spent = self.looks >= self.effort.overrides || self.read > self.effort.users;
+                if self.looks > 0 && (spent || self.findings.found.len() >= self.limit) {
                     return Ok(false);
                 }
                 self.looks += 1;

@@ -343,23 +343,26 @@ impl Command for PatchFlag {
 /// Refuses to remove variants that something still serves, naming what does.
 fn check_variants_in_use(before: &Flag, after: &Flag, schedule: &[ScheduleRecord], now: Instant) -> Result<()> {
     let is_removed = |id: &str| before.has_variant(id) && !after.has_variant(id);
-    let removed_by = |serve: &Serve| serve.variants().any(is_removed);
     let mut uses = Vec::new();
-    if removed_by(&after.default) {
-        uses.push("default".to_owned());
+    let mut note = |serve: &Serve, by: &dyn Fn() -> String| {
+        let removed: Vec<_> = serve.variants().filter(|id| is_removed(id)).collect();
+        if !removed.is_empty() {
+            uses.push(format!("{} by {}", removed.join(" and "), by()));
+        }
+    };
+    note(&after.default, &|| "`default`".to_owned());
+    note(&Serve::Variant(after.off_variant.clone()), &|| "`off_variant`".to_owned());
+    for rule in &after.targeting_rules {
+        note(&rule.serve, &|| format!("targeting rule {:?}", rule.id));
     }
-    if is_removed(&after.off_variant) {
-        uses.push("off_variant".to_owned());
-    }
-    let rules = after.targeting_rules.iter().filter(|rule| removed_by(&rule.serve));
-    uses.extend(rules.map(|rule| format!("targeting rule {:?}", rule.id)));
     let changes: Vec<_> = schedule.iter().map(|record| record.change.clone()).collect();
     let last_due = Effective::at(after, &changes, now).scheduled_change_id;
-    let in_use = changes.iter().filter(|change| {
+    for change in &changes {
         let pending = change.status(after, &changes, now) == ScheduleStatus::Pending;
-        (pending || last_due == Some(change.id)) && change.serve.as_ref().is_some_and(removed_by)
-    });
-    uses.extend(in_use.map(|change| format!("scheduled change {}", change.id)));
+        if let Some(serve) = change.serve.as_ref().filter(|_| pending || last_due == Some(change.id)) {
+            note(serve, &|| format!("scheduled change {} of {}", change.id, change.scheduled_at));
+        }
+    }
     if uses.is_empty() { Ok(()) } else { Err(Conflict::VariantInUse(uses.join(", ")).into()) }
 }
 

@@ -1,5 +1,7 @@
 //! Scheduled changes: planning, editing and cancelling them.
 
+use std::collections::HashMap;
+
 use flags_domain::{Flag, FlagName, Instant, SchedulePreview, ScheduleStatus, ScheduledChange, Serve, Violation};
 use flags_store::{Author, Page, Tx, flags, log::Action, schedules, schedules::ScheduleRecord};
 use uuid::Uuid;
@@ -147,27 +149,26 @@ impl ScheduleService {
 }
 
 /// What the status of scheduled changes is derived from.
-struct Context {
-    flags: Vec<Flag>,
-    schedules: Vec<ScheduleRecord>,
-}
+struct Context(HashMap<FlagName, (Flag, Vec<ScheduledChange>)>);
 
 impl Context {
     async fn read(conn: &mut flags_store::Conn, mut names: Vec<FlagName>) -> flags_store::Result<Self> {
         names.sort();
         names.dedup();
-        let mut flags = Vec::new();
-        for name in &names {
-            flags.extend(flags::find(conn, name).await?.map(|record| record.flag));
+        let flags = flags::find_all(conn, &names).await?.into_iter();
+        let mut of_flag: HashMap<_, _> =
+            flags.map(|record| (record.flag.name.clone(), (record.flag, Vec::new()))).collect();
+        for record in schedules::of_flags(conn, &names).await? {
+            if let Some((_, changes)) = of_flag.get_mut(&record.flag_name) {
+                changes.push(record.change);
+            }
         }
-        Ok(Self { flags, schedules: schedules::of_flags(conn, &names).await? })
+        Ok(Self(of_flag))
     }
 
     fn detail(&self, record: ScheduleRecord, now: Instant) -> ScheduleDetail {
-        let siblings = self.schedules.iter().filter(|sibling| sibling.flag_name == record.flag_name);
-        let siblings: Vec<_> = siblings.map(|sibling| sibling.change.clone()).collect();
-        match self.flags.iter().find(|flag| flag.name == record.flag_name) {
-            Some(flag) => ScheduleDetail::new(record, flag, &siblings, now),
+        match self.0.get(&record.flag_name) {
+            Some((flag, changes)) => ScheduleDetail::new(record, flag, changes, now),
             None => ScheduleDetail { record, status: ScheduleStatus::Superseded, preview: None },
         }
     }

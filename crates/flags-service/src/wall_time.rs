@@ -3,7 +3,7 @@
 use flags_domain::{Instant, Violation};
 use jiff::{
     civil::DateTime,
-    tz::{AmbiguousOffset, Offset, TimeZone},
+    tz::{AmbiguousOffset, Offset, TimeZone, TimeZoneDatabase},
 };
 
 /// Reads an RFC 3339 instant, or a local time such as `2030-03-31T02:30:00` in an IANA zone such as `Europe/Berlin`.
@@ -33,31 +33,48 @@ pub fn read_instant(text: &str, timezone: Option<&str>) -> Result<Instant, Viola
     }
 }
 
-/// A date and a time of day, and nothing else.
+/// A date and a time of day as RFC 3339 writes them, seconds left out or not, and nothing else.
 fn read_local(text: &str) -> Option<DateTime> {
-    let (date, time) = text.split_once('T')?;
-    // jiff passes over offsets and zones in brackets.
-    let plain = |part: &str, sign: char| part.bytes().all(|b| b.is_ascii_digit() || b == sign as u8 || b == b'.');
-    if !plain(date, '-') || !plain(time, ':') {
-        return None;
-    }
-    text.parse().ok()
+    // jiff reads more of ISO 8601, passes over offsets and zones, and takes a leap second for the one before.
+    let shape = |part: &str, shape: &str| {
+        let fits = |(byte, wanted): (u8, u8)| if wanted == b'0' { byte.is_ascii_digit() } else { byte == wanted };
+        part.len() == shape.len() && part.bytes().zip(shape.bytes()).all(fits)
+    };
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
+    let long = shape(whole, "0000-00-00T00:00:00") && !whole.ends_with(":60");
+    let short = shape(text, "0000-00-00T00:00");
+    let fits = short || (long && !fraction.is_empty() && fraction.bytes().all(|byte| byte.is_ascii_digit()));
+    fits.then(|| text.parse().ok())?
+}
+
+/// Longest name of a zone, in bytes; those that exist have half of it.
+const MAX_ZONE_LENGTH: usize = 64;
+
+/// The zone of this name, with the rules of this system where it has any; but only if it is one of the database, and not a
+/// name that means something else on each system.
+fn zone_named(name: &str) -> Option<TimeZone> {
+    let is_known = name.len() <= MAX_ZONE_LENGTH && TimeZoneDatabase::bundled().get(name).is_ok();
+    let is_unknown = ["Etc/Unknown", "Factory"].iter().any(|none| name.eq_ignore_ascii_case(none));
+    (is_known && !is_unknown).then(|| TimeZone::get(name).ok())?
 }
 
 fn in_zone(local: DateTime, zone: &str) -> Result<Instant, Violation> {
-    let unknown = || {
-        let detail = format!("{zone:?} is no zone of the IANA database; write one such as Europe/Berlin or UTC");
+    let tz = zone_named(zone).ok_or_else(|| {
+        let name: String = zone.chars().take(MAX_ZONE_LENGTH).collect();
+        let detail = format!("{name:?} is no zone of the IANA database; write one such as Europe/Berlin or UTC");
         Violation::new("/timezone", "unknown_timezone", detail)
-    };
-    let tz = TimeZone::get(zone).map_err(|_| unknown())?;
+    })?;
     let reading = |offset: Offset| {
-        let instant = offset.to_timestamp(local).ok().map(|at| Instant::from_micros(at.as_microsecond()));
+        let as_utc = Instant::parse(&format!("{local}Z")).map(Instant::as_micros);
+        let micros = as_utc.unwrap_or(i64::MAX).saturating_sub(i64::from(offset.seconds()) * 1_000_000);
+        let instant = Instant::from_micros(micros);
         // RFC 3339 knows no seconds in offsets, which only times long ago have.
         let minutes = offset.seconds() / 60;
         let sign = if minutes < 0 { '-' } else { '+' };
         let text = format!("{local}{sign}{:02}:{:02}", minutes.abs() / 60, minutes.abs() % 60);
-        let detail = "must lie within the years 0000 to 9999";
-        instant.map(|at| (at, text)).ok_or_else(|| Violation::new("/scheduled_at", "out_of_range", detail))
+        let detail = "must lie within the years 0000 to 9999, in UTC as well";
+        let is_exact = instant.as_micros() == micros;
+        is_exact.then_some((instant, text)).ok_or_else(|| Violation::new("/scheduled_at", "out_of_range", detail))
     };
     let refuse = |code, what: &str, before: Offset, after: Offset| match (reading(before), reading(after)) {
         (Ok((_, one)), Ok((_, other))) => {
@@ -91,6 +108,8 @@ mod tests {
         check("2030-07-31T12:00:00.25", Some("Europe/Berlin"), Ok("2030-07-31T10:00:00.25Z"));
         check("2030-07-31T12:00", Some("UTC"), Ok("2030-07-31T12:00:00Z"));
         check("2030-01-31T12:00:00", Some("Asia/Kathmandu"), Ok("2030-01-31T06:15:00Z"));
+        check("2030-01-31T12:00:00", Some("Australia/Sydney"), Ok("2030-01-31T01:00:00Z"));
+        check("9999-12-31T12:00:00", Some("UTC"), Ok("9999-12-31T12:00:00Z"));
     }
 
     #[test]
@@ -100,9 +119,27 @@ mod tests {
         check("2030-01-31T12:00:00", Some("Europe/Atlantis"), Err(("/timezone", "unknown_timezone")));
         check("2030-01-31T12:00:00", Some(""), Err(("/timezone", "unknown_timezone")));
         check("2030-01-31T12:00:00", Some("../../etc/passwd"), Err(("/timezone", "unknown_timezone")));
-        for text in ["tomorrow", "2030-02-30T12:00:00", "2030-01-31", "2030-01-31T12:00:00[Europe/Berlin]", ""] {
+        for zone in ["Etc/Unknown", "localtime", "posixrules", "Factory", &"x".repeat(100_000)] {
+            check("2030-01-31T12:00:00", Some(zone), Err(("/timezone", "unknown_timezone")));
+        }
+        for text in [
+            "tomorrow",
+            "2030-02-30T12:00:00",
+            "2030-01-31",
+            "2030-01-31T12",
+            "20300131T120000",
+            "2030-01-31T24:00:00",
+            "2030-12-31T23:59:60",
+            "2030-01-31T12:00:00.",
+            "-002030-01-31T12:00:00",
+            "2030-01-31T12:00:00[Europe/Berlin]",
+            "2030-01-31 12:00:00",
+            "",
+        ] {
             check(text, Some("Europe/Berlin"), Err(("/scheduled_at", "invalid_instant")));
         }
+        check("0000-01-01T00:00:00", Some("Europe/Berlin"), Err(("/scheduled_at", "out_of_range")));
+        check("9999-12-31T23:00:00", Some("America/New_York"), Err(("/scheduled_at", "out_of_range")));
     }
 
     #[test]

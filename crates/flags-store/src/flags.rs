@@ -5,7 +5,7 @@ use diesel::{
     QueryDsl, Queryable, Selectable, SelectableHelper, TextExpressionMethods,
 };
 use diesel_async::RunQueryDsl;
-use flags_domain::{Flag, FlagType, Instant};
+use flags_domain::{Flag, FlagName, FlagType, Instant};
 
 use crate::{
     commit::{LogEntry, Tx},
@@ -133,6 +133,15 @@ pub async fn find(conn: &mut Conn, name: &str) -> Result<Option<FlagRecord>> {
     let row: Option<Row> =
         on!(conn, |c| { feature_flags::table.find(name).select(Row::as_select()).first(c).await.optional() })?;
     row.map(TryInto::try_into).transpose()
+}
+
+/// The flags of these names that exist.
+pub async fn find_all(conn: &mut Conn, names: &[FlagName]) -> Result<Vec<FlagRecord>> {
+    let names: Vec<&str> = names.iter().map(|name| name.as_str()).collect();
+    let rows: Vec<Row> = on!(conn, |c| {
+        feature_flags::table.filter(feature_flags::name.eq_any(&names)).select(Row::as_select()).load(c).await
+    })?;
+    rows.into_iter().map(TryInto::try_into).collect()
 }
 
 /// Inserts a flag; `false` if there is one of this name.

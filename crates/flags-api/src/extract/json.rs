@@ -123,7 +123,8 @@ fn shape_violation(pointer: &str, text: &str) -> Violation {
     } else if message.starts_with("number out of range") {
         Violation::new(pointer, "number_out_of_range", "numbers must be finite doubles")
     } else {
-        Violation::new(pointer, "invalid_type", message.to_owned())
+        // What serde calls a variant of an enumeration has nothing to do with a flag's.
+        Violation::new(pointer, "invalid_type", message.replace("unknown variant", "unknown value"))
     }
 }
 

@@ -29,7 +29,7 @@ fn parse<T: DeserializeOwned>(query: &str) -> Result<T, Problem> {
     let reader = serde_urlencoded::Deserializer::new(form_urlencoded::parse(query.as_bytes()));
     serde_path_to_error::deserialize(reader).map_err(|error| {
         let path = error.path().to_string();
-        let message = error.into_inner().to_string();
+        let message = error.into_inner().to_string().replace("unknown variant", "unknown value");
         let unknown = message.starts_with("unknown field");
         let names_field = unknown || message.starts_with("duplicate field");
         let field = message.split('`').nth(1).filter(|_| names_field).unwrap_or(&path).to_owned();

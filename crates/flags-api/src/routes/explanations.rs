@@ -6,8 +6,8 @@ use actix_web::web::{self, Data};
 use flags_domain::{self as domain, Instant, LayerOutcome, Violation, WhyNot, explain};
 use flags_service::{
     ServiceError, Thing,
-    evaluation::Evaluated,
-    replica::{KnownUser, OverrideRef},
+    evaluation::{Evaluated, evaluate},
+    replica::{HeldOverride, KnownUser, OverrideRef},
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -185,14 +185,21 @@ async fn flags_of_user(_: Require<ExplainFlags>, app: Data<App>, user_id: UserId
     let at = as_of.read(app.evaluation.now())?;
     let user = known_user(&app, user_id.0).await?;
     let stale = app.evaluation.replica().is_stale();
-    let view = app.evaluation.replica().read();
+    // Copied, so that nobody waits for what is written here.
+    let (revision, held) = {
+        let view = app.evaluation.replica().read();
+        (view.revision(), view.held_flags(user.id))
+    };
     let mut valid_until: Option<Instant> = None;
     let mut flags = BTreeMap::new();
-    for evaluated in view.evaluate_all(&user, at) {
+    for (state, found) in &held {
+        let Some(evaluated) = evaluate(state.compiled(), &user, found.as_ref().map(HeldOverride::get), at) else {
+            continue;
+        };
         valid_until = [valid_until, evaluated.resolution.valid_until].into_iter().flatten().min();
         flags.insert(evaluated.flag.name().as_str(), FlagOfUser::show(&evaluated, at));
     }
-    let revision = view.revision().to_string();
+    let revision = revision.to_string();
     answer::json(&FlagsOfUser { user_id: user.id, revision, evaluated_at: at, valid_until, stale, flags })
 }
 
@@ -236,8 +243,9 @@ pub(crate) struct Resolution<'v> {
 pub(crate) struct NextChange<'v> {
     #[schema(value_type = String, format = DateTime)]
     at: Instant,
+    /// Left out if the user gets nothing from then on: the definition could not be compiled.
     #[serde(flatten)]
-    given: Resolved<'v>,
+    given: Option<Resolved<'v>>,
 }
 
 /// What an admin may want to know of the override.
@@ -257,7 +265,7 @@ pub(crate) struct Layer<'v> {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     rule_id: Option<&'v str>,
-    /// Of a scheduled change that is due.
+    /// Of `scheduled_change`, the one that is due; of `disabled`, the one that set the switch, on or off.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     scheduled_change_id: Option<Uuid>,
@@ -312,7 +320,7 @@ pub(crate) enum WhyNotMatched<'v> {
         condition: usize,
         attribute: &'v str,
         operator: Operator,
-        /// What was seen of the user; `null` if it is missing.
+        /// What was seen of the user, cut after 200 characters; `null` if it is missing.
         #[schema(value_type = Value)]
         seen: Value,
         failure: Failure,
@@ -374,7 +382,7 @@ impl<'v> Layer<'v> {
         let (layer, rule_id, scheduled_change_id) = match report.layer {
             domain::Layer::Archived => (LayerName::Archived, None, None),
             domain::Layer::Override => (LayerName::Override, None, None),
-            domain::Layer::Disabled => (LayerName::Disabled, None, None),
+            domain::Layer::Disabled { set_by } => (LayerName::Disabled, None, set_by),
             domain::Layer::TargetingRule { rule_id } => (LayerName::TargetingRule, Some(rule_id), None),
             domain::Layer::ScheduledChange { id } => (LayerName::ScheduledChange, None, id),
             domain::Layer::Default => (LayerName::Default, None, None),
@@ -463,14 +471,19 @@ async fn explanation(
     let at = as_of.read(app.evaluation.now())?;
     let user = known_user(&app, user_id.0).await?;
     let stale = app.evaluation.replica().is_stale();
-    let view = app.evaluation.replica().read();
-    let state = view.flag(&flag.0).ok_or(ServiceError::NotFound(Thing::Flag))?;
-    let found = view.overrides_of(user.id).find(|o| *o.flag_name == flag.0);
-    let explained = explain(state, &user.context, found.map(|o| o.view()), at);
+    // Copied, so that nobody waits for what is written here.
+    let (revision, state, found) = {
+        let view = app.evaluation.replica().read();
+        let found = view.overrides_of(user.id).find(|o| *o.flag_name == flag.0);
+        (view.revision(), view.held_flag(&flag.0), found.map(HeldOverride::from))
+    };
+    let state = state.ok_or(ServiceError::NotFound(Thing::Flag))?;
+    let found = found.as_ref().map(HeldOverride::get);
+    let explained = explain(&state, &user.context, found.map(|o| o.view()), at);
     answer::json(&Explanation {
         user_id: user.id,
         flag_name: state.flag().name.as_str(),
-        revision: view.revision().to_string(),
+        revision: revision.to_string(),
         evaluated_at: at,
         stale,
         resolution: explained
@@ -481,6 +494,6 @@ async fn explanation(
         findings: explained.findings.into_iter().map(FindingReport::show).collect(),
         next_change: explained
             .next_change
-            .map(|next| NextChange { at: next.at, given: Resolved::show(&next.resolution) }),
+            .map(|next| NextChange { at: next.at, given: next.resolution.as_ref().map(Resolved::show) }),
     })
 }

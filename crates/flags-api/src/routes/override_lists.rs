@@ -2,7 +2,7 @@
 
 use actix_web::web::{self, Data};
 use flags_domain::{Instant, Violation};
-use flags_service::findings::{self, FindingFilter};
+use flags_service::findings::{self, Effort, FindingFilter};
 use flags_store::overrides::{ListedOverride, OverrideFilter, OverrideOrder};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -142,8 +142,8 @@ pub(crate) struct OverrideQuery {
 pub(crate) enum OverridePlace {
     Revision(i64, Uuid),
     End(Option<Instant>, Uuid),
-    /// Of findings: after this user's override of this flag.
-    Found(Uuid, String),
+    /// Of one finding: after this user's override of this flag.
+    Found(Finding, Uuid, String),
 }
 
 impl OverrideSort {
@@ -217,15 +217,16 @@ async fn list_findings(app: &App, finding: Finding, query: OverrideQuery, now: I
     };
     let after = match query.cursor.map(|cursor| cursor.0) {
         None => None,
-        Some(OverridePlace::Found(user_id, flag_name)) => Some((user_id, flag_name)),
+        Some(OverridePlace::Found(same, user_id, flag_name)) if same == finding => Some((user_id, flag_name)),
         Some(_) => return Err(foreign_cursor()),
     };
     let is_first = after.is_none();
-    let findings = findings::find(&app.evaluation, &filter, after, query.limit.0 as usize).await?;
+    let findings = findings::find(&app.evaluation, &filter, after, query.limit.0 as usize, Effort::default()).await?;
     let ids: Vec<_> = findings.found.iter().map(|found| found.id).collect();
     let listed = app.overrides.find_listed(&ids).await?;
     let is_whole = is_first && findings.next.is_none();
-    let cursor = findings.next.map(|(user_id, flag_name)| Cursor(OverridePlace::Found(user_id, flag_name)).encode());
+    let cursor =
+        findings.next.map(|(user_id, flag_name)| Cursor(OverridePlace::Found(finding, user_id, flag_name)).encode());
     let items = listed.into_iter().map(|listed| UserOverride::show(listed, now)).collect();
     answer::json(&List::found(items, is_whole, cursor))
 }

@@ -31,7 +31,7 @@ use uuid::Uuid;
 
 use self::{override_index::OverrideIndex, ring::Ring, tokens::TokenIndex};
 pub use self::{
-    override_index::OverrideRef,
+    override_index::{HeldOverride, OverrideRef},
     ring::{Effect, RecentChange, RecentCommit},
     since::Touched,
     user_cache::{KnownUser, Ticket, UserCache},

@@ -2,11 +2,11 @@
 
 use std::{
     collections::BTreeMap,
-    hash::{BuildHasher as _, Hash, Hasher},
+    hash::{Hash, Hasher},
 };
 
 use flags_domain::{FlagName, Instant, OverrideStatus, OverrideView, PreparedValue, UserOverride};
-use rustc_hash::{FxBuildHasher, FxHashMap};
+use rustc_hash::FxHashMap;
 use uuid::Uuid;
 
 use super::{counts::Counts, interner::Interner};
@@ -85,7 +85,7 @@ impl Entry {
 }
 
 /// What is for people.
-#[derive(Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Note {
     reason: Option<Box<str>>,
     created_by: Box<str>,
@@ -138,6 +138,51 @@ pub struct OverrideRef<'r> {
     pub expires_at: Option<Instant>,
 }
 
+/// A copy of an override in the replica.
+#[derive(Clone, Debug)]
+pub struct HeldOverride {
+    id: Uuid,
+    flag_name: FlagName,
+    value: PreparedValue,
+    enabled: bool,
+    note: Note,
+    created_at: Instant,
+    updated_at: Instant,
+    expires_at: Option<Instant>,
+}
+
+impl From<OverrideRef<'_>> for HeldOverride {
+    fn from(o: OverrideRef<'_>) -> Self {
+        Self {
+            id: o.id,
+            flag_name: o.flag_name.clone(),
+            value: o.value.clone(),
+            enabled: o.enabled,
+            note: Note { reason: o.reason.map(Into::into), created_by: o.created_by.into() },
+            created_at: o.created_at,
+            updated_at: o.updated_at,
+            expires_at: o.expires_at,
+        }
+    }
+}
+
+impl HeldOverride {
+    /// What is held.
+    pub fn get(&self) -> OverrideRef<'_> {
+        OverrideRef {
+            id: self.id,
+            flag_name: &self.flag_name,
+            value: &self.value,
+            enabled: self.enabled,
+            reason: self.note.reason.as_deref(),
+            created_by: &self.note.created_by,
+            created_at: self.created_at,
+            updated_at: self.updated_at,
+            expires_at: self.expires_at,
+        }
+    }
+}
+
 impl<'r> OverrideRef<'r> {
     /// What resolution looks at.
     pub const fn view(&self) -> OverrideView<'r> {
@@ -152,8 +197,9 @@ impl<'r> OverrideRef<'r> {
 
 /// Which of the maps of users.
 pub(super) fn shard(user_id: Uuid) -> usize {
-    // The lowest and the highest bits decide the place within a map.
-    usize::try_from(FxBuildHasher.hash_one(user_id) >> 24).unwrap_or_default() % SHARDS
+    // By the last bytes, which are random in every kind of UUID in use: cursors of lists depend on it.
+    let [.., high, low] = *user_id.as_bytes();
+    usize::from(u16::from_be_bytes([high, low])) % SHARDS
 }
 
 impl OverrideIndex {

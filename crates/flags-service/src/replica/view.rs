@@ -7,7 +7,7 @@ use flags_store::{api_tokens::TokenRecord, log::Revision};
 use parking_lot::RwLockReadGuard;
 use uuid::Uuid;
 
-use super::{OverrideRef, RecentCommit, State, override_index};
+use super::{HeldOverride, OverrideRef, RecentCommit, State, override_index};
 
 /// The replica at one revision.
 pub struct View<'r>(pub(super) RwLockReadGuard<'r, State>);
@@ -35,6 +35,22 @@ impl<'r> View<'r> {
     /// The flag of this name.
     pub fn flag(&self, name: &str) -> Option<&FlagState> {
         self.0.flags.get(name).map(|state| &**state)
+    }
+
+    /// The same, to go on with when the view is gone.
+    pub fn held_flag(&self, name: &str) -> Option<Arc<FlagState>> {
+        self.0.flags.get(name).cloned()
+    }
+
+    /// All flags with this user's overrides of them, in order of names, to go on with when the view is gone.
+    pub fn held_flags(&self, user_id: Uuid) -> Vec<(Arc<FlagState>, Option<HeldOverride>)> {
+        let mut overrides = self.overrides_of(user_id).peekable();
+        let with_override = |state: &Arc<FlagState>| {
+            while overrides.next_if(|o| *o.flag_name < state.flag().name).is_some() {}
+            let found = overrides.next_if(|o| *o.flag_name == state.flag().name);
+            (Arc::clone(state), found.map(HeldOverride::from))
+        };
+        self.0.flags.iter().map(with_override).collect()
     }
 
     /// All flags in order of their names, archived ones included.
