@@ -212,6 +212,10 @@ async fn bad_fields_of_a_flag(kind: Kind) {
     let answer = app.admin.put("/api/admin/feature-flags/f/targeting-rules", &twice).await;
     answer.expect_violation("/targeting_rules/1/id", "duplicate");
     assert_eq!(app.log().await, log, "nothing changed");
+    // Very many values are no bad input.
+    let many: Vec<_> = (0..10_000).map(|number| json!(format!("user-{number}"))).collect();
+    let body = with("targeting_rules", rule(condition("equals", json!(many))));
+    app.admin.post("/api/admin/feature-flags", &body).await.expect(201);
 }
 
 async fn bad_fields_of_a_user(kind: Kind) {

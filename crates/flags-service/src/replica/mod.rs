@@ -6,6 +6,7 @@
 mod counts;
 mod interner;
 mod override_index;
+mod override_ref;
 mod ring;
 mod since;
 mod tokens;
@@ -31,7 +32,7 @@ use uuid::Uuid;
 
 use self::{override_index::OverrideIndex, ring::Ring, tokens::TokenIndex};
 pub use self::{
-    override_index::{HeldOverride, OverrideRef},
+    override_ref::{HeldOverride, OverrideRef},
     ring::{Effect, RecentChange, RecentCommit},
     since::Touched,
     user_cache::{KnownUser, Ticket, UserCache},
