@@ -203,10 +203,20 @@ async fn pending_changes_are_counted(kind: Kind) {
         let body = json!({"scheduled_at": format!("2030-01-01T00:00:{second}Z"), "enabled": false});
         app.admin.post(&path, &body).await.expect(201);
     }
-    let pending = || app.replica.read().count_pending_changes(app.core.now());
-    assert_eq!(pending(), 3);
+    // The gauge and the list agree.
+    let pending = async || {
+        let list = app.admin.get("/api/admin/scheduled-changes?status=pending").await.expect(200).json();
+        let statuses: Vec<_> = list["items"].as_array().unwrap().iter().map(|item| &item["status"]).collect();
+        assert!(statuses.iter().all(|status| **status == "pending"), "{list}");
+        assert_eq!(list["total"], app.replica.read().count_pending_changes(app.core.now()));
+        statuses.len()
+    };
+    assert_eq!(pending().await, 3);
     app.clock_to("01-01T00:00:10Z");
-    assert_eq!(pending(), 2);
+    assert_eq!(pending().await, 2);
+    assert_eq!(app.admin.get(&format!("{PATH}?status=pending")).await.json()["total"], 1);
+    assert_eq!(app.admin.get(PATH).await.json()["total"], 2);
+    app.admin.get(&format!("{PATH}?status=applied")).await.expect_violation("/status", "invalid_parameter");
     app.admin.post("/api/admin/feature-flags/g/archive", &Value::Null).await.expect(200);
-    assert_eq!(pending(), 1);
+    assert_eq!(pending().await, 1);
 }

@@ -3,7 +3,12 @@
 use std::collections::HashMap;
 
 use flags_domain::{Flag, FlagName, Instant, SchedulePreview, ScheduleStatus, ScheduledChange, Serve, Violation};
-use flags_store::{Author, Page, Tx, flags, log::Action, schedules, schedules::ScheduleRecord};
+use flags_store::{
+    Author, Page, Tx, flags,
+    log::Action,
+    schedules,
+    schedules::{ScheduleFilter, ScheduleRecord},
+};
 use uuid::Uuid;
 
 use crate::{
@@ -73,10 +78,11 @@ impl ScheduleService {
         Self { core }
     }
 
-    /// A page of the scheduled changes of one flag or of all, by instant.
+    /// A page of the scheduled changes of one flag or of all, or only of those that are pending, by instant.
     pub async fn list(
         &self,
         flag_name: Option<&str>,
+        only_pending: bool,
         after: Option<(Instant, Uuid)>,
         limit: u32,
     ) -> Result<Page<ScheduleDetail>> {
@@ -87,7 +93,8 @@ impl ScheduleService {
             {
                 return Ok(None);
             }
-            let page = schedules::list(conn, flag_name, after, limit).await?;
+            let filter = ScheduleFilter { flag_name, pending_at: only_pending.then_some(now) };
+            let page = schedules::list(conn, filter, after, limit).await?;
             let names: Vec<_> = page.items.iter().map(|record| record.flag_name.clone()).collect();
             let context = Context::read(conn, names).await?;
             Ok(Some(page.map(|record| context.detail(record, now))))

@@ -219,28 +219,39 @@ pub async fn count_pending(conn: &mut Conn, names: &[FlagName], now: Instant) ->
     Ok(counts.into_iter().collect())
 }
 
-/// A page of scheduled changes by instant, then id: of one flag or of all, after the given place.
+/// Which scheduled changes a list is to hold; what is `None` does not matter.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ScheduleFilter<'f> {
+    /// Of this flag.
+    pub flag_name: Option<&'f str>,
+    /// Those that are to come at this instant, and were not cancelled.
+    pub pending_at: Option<Instant>,
+}
+
+/// A page of scheduled changes by instant, then id, after the given place.
 pub async fn list(
     conn: &mut Conn,
-    flag_name: Option<&str>,
+    filter: ScheduleFilter<'_>,
     after: Option<(Instant, Uuid)>,
     limit: u32,
 ) -> Result<Page<ScheduleRecord>> {
     use scheduled_changes::dsl;
-    let total: i64 = on!(conn, |c| {
-        let query = dsl::scheduled_changes.select(dsl::id).into_boxed::<Db>();
-        let query = match flag_name {
-            Some(name) => query.filter(dsl::flag_name.eq(name.to_owned())),
-            None => query,
-        };
-        CountUpTo(query).get_result(c).await
-    })?;
+    macro_rules! filtered {
+        ($columns:expr) => {{
+            let mut query = dsl::scheduled_changes.select($columns).into_boxed::<Db>();
+            if let Some(name) = filter.flag_name {
+                query = query.filter(dsl::flag_name.eq(name.to_owned()));
+            }
+            if let Some(now) = filter.pending_at {
+                query = query.filter(dsl::scheduled_at.gt(At(now))).filter(dsl::cancelled_at.is_null());
+            }
+            query
+        }};
+    }
+    let total: i64 = on!(conn, |c| CountUpTo(filtered!(dsl::id)).get_result(c).await)?;
     let bound = i64::from(limit) + 1;
     let rows: Vec<Row> = on!(conn, |c| {
-        let mut query = dsl::scheduled_changes.select(Row::as_select()).into_boxed::<Db>();
-        if let Some(name) = flag_name {
-            query = query.filter(dsl::flag_name.eq(name.to_owned()));
-        }
+        let mut query = filtered!(Row::as_select());
         if let Some((at, id)) = after {
             let later = dsl::scheduled_at.gt(At(at));
             query = query.filter(later.or(dsl::scheduled_at.eq(At(at)).and(dsl::id.gt(Uid(id)))));

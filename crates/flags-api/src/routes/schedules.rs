@@ -170,11 +170,21 @@ pub(crate) struct PatchScheduledChange {
 impl Body for CreateScheduledChange {}
 impl Body for PatchScheduledChange {}
 
-/// Which part of a list.
+/// Which changes are listed.
+#[derive(Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum ListedStatus {
+    Pending,
+}
+
+/// Which changes, and which part of the list.
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct SchedulePage {
+    /// Only those that are to come. Left out, all of them.
+    #[param(inline)]
+    status: Option<ListedStatus>,
     /// Most items, 1 to 200.
     #[serde(default)]
     #[param(value_type = Option<u32>, minimum = 1, maximum = 200, default = 50)]
@@ -195,7 +205,10 @@ fn cursor_of(last: &ScheduleDetail) -> String {
     responses((status = 200, body = List<ScheduledChange>), (status = "default", response = ProblemResponse)),
 )]
 async fn list(_: Require<ReadSchedules>, app: Data<App>, flag: PathFlag, Query(page): Query<SchedulePage>) -> Answer {
-    let page = app.schedules.list(Some(&flag.0), page.cursor.map(|cursor| cursor.0), page.limit.0).await?;
+    let page = app
+        .schedules
+        .list(Some(&flag.0), page.status.is_some(), page.cursor.map(|cursor| cursor.0), page.limit.0)
+        .await?;
     answer::json(&List::new(page, cursor_of, ScheduledChange::show))
 }
 
@@ -206,7 +219,8 @@ async fn list(_: Require<ReadSchedules>, app: Data<App>, flag: PathFlag, Query(p
     responses((status = 200, body = List<ScheduledChange>), (status = "default", response = ProblemResponse)),
 )]
 async fn list_all(_: Require<ReadSchedules>, app: Data<App>, Query(page): Query<SchedulePage>) -> Answer {
-    let page = app.schedules.list(None, page.cursor.map(|cursor| cursor.0), page.limit.0).await?;
+    let page =
+        app.schedules.list(None, page.status.is_some(), page.cursor.map(|cursor| cursor.0), page.limit.0).await?;
     answer::json(&List::new(page, cursor_of, ScheduledChange::show))
 }
 
