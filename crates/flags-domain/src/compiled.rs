@@ -329,6 +329,11 @@ impl CompiledRule {
         })
     }
 
+    /// Whether all conditions hold.
+    pub(crate) fn matches(&self, context: &EvaluationContext) -> bool {
+        self.conditions.iter().all(|condition| condition.failure(context).is_none())
+    }
+
     /// The first condition that does not hold, and why; `None` if all hold.
     pub(crate) fn first_failure(&self, context: &EvaluationContext) -> Option<(usize, ConditionFailure)> {
         let mut conditions = self.conditions.iter().enumerate();

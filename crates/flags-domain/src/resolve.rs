@@ -120,7 +120,7 @@ fn resolve_layers<'r>(
     if !is_on {
         return (&layers.variants[layers.off_variant], Source::Disabled, next_switch);
     }
-    if let Some(rule) = layers.rules.iter().find(|rule| rule.first_failure(context).is_none()) {
+    if let Some(rule) = layers.rules.iter().find(|rule| rule.matches(context)) {
         return (layers.pick(&rule.serve, context), Source::TargetingRule { rule_id: &rule.id }, next_switch);
     }
     let (step, next_serve) = layers.serve_at(now);
