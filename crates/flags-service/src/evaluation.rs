@@ -109,7 +109,8 @@ impl Evaluation {
             return Ok(Some(user));
         }
         let ticket = cache.ticket(id);
-        let found = self.core.read(async |conn| users::find(conn, id).await).await;
+        // Boxed, as it is rare and large: every connection has room for what a request may wait for.
+        let found = Box::pin(self.core.read(async |conn| users::find(conn, id).await)).await;
         let found = found.map_err(|error| self.unavailable(&error))?;
         let user = found.map(|record| Arc::new(KnownUser::from(record)));
         if let Some(user) = &user {
@@ -130,7 +131,7 @@ impl Evaluation {
         {
             return Ok(Some(user));
         }
-        let found = self.core.read(async |conn| users::find_by_email(conn, email).await).await;
+        let found = Box::pin(self.core.read(async |conn| users::find_by_email(conn, email).await)).await;
         let Some(record) = found.map_err(|error| self.unavailable(&error))? else { return Ok(None) };
         cache.note_email(key, record.id);
         Ok(self.user(record.id).await?.filter(is_theirs))

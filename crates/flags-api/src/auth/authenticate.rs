@@ -30,7 +30,8 @@ pub(crate) async fn authenticate(
     next: Next<impl MessageBody>,
 ) -> Result<ServiceResponse<impl MessageBody>, Error> {
     if let Some(app) = request.app_data::<Data<App>>().cloned() {
-        let outcome = limited(&app, &request, identify(&app, &request).await);
+        // Boxed, as it is large: every connection, each idle stream's too, has room for what its requests may wait for.
+        let outcome = limited(&app, &request, Box::pin(identify(&app, &request)).await);
         request.extensions_mut().insert(outcome);
     }
     next.call(request).await

@@ -78,7 +78,8 @@ impl KnownSessions {
         let now = self.core.now();
         let known = match self.sessions.get(hash) {
             Some(known) if !known.needs_look() => Some(known),
-            known => self.look_up(hash, known).await?,
+            // Boxed, as it is large and not for every request.
+            known => Box::pin(self.look_up(hash, known)).await?,
         };
         let Some(known) = known.filter(|known| self.is_alive(known, now)) else { return Ok(None) };
         if used {
