@@ -11,25 +11,28 @@ run:
     cargo build --bins
     scripts/run-demo.sh
 
-# Run all tests on both databases (installs PostgreSQL by apt where it is missing)
-test: postgres
+# Run all tests on both databases and in a browser (installs PostgreSQL and Chromium by apt where they are missing)
+test: postgres chromium web
     cargo build --workspace --bins
     cargo test --workspace --doc
     cargo test --workspace --lib --bins
     cargo test -p flags-domain --test '*'
     cargo test -p flags-tests --test chaos -- --selection
     cargo test -p flags-tests --test it
+    npm --prefix web run build
+    npm --prefix web test
 
 # Everything a change must pass: formatting, lints, documentation, tests
 ci: check test
 
-# Formatting, lints and documentation
-check:
+# Formatting, lints, documentation and sizes
+check: web
     cargo fmt --all --check
     cargo clippy --workspace --all-targets -- -D warnings
     cargo clippy -p flags-tests --test chaos --test search -- -D warnings
     RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items
     scripts/check-layers.sh
+    npm --prefix web run check
 
 # Measure how much of the code the tests run (installs what it needs); fails below 85 % of lines
 coverage: postgres
@@ -68,11 +71,28 @@ chaos *args: postgres
     cargo build --release --bins
     cargo test --release -q -p flags-tests --test chaos -- {{ args }}
 
+# Run the tests of the TypeScript packages alone
+test-web: chromium web
+    cargo build --bins
+    npm --prefix web run build
+    npm --prefix web test
+
 # Format everything
-fmt:
+fmt: web
     cargo fmt --all
+    npm --prefix web run fmt
 
 # Install PostgreSQL by apt if its server programs are missing
 [private]
 postgres:
     scripts/ensure-postgres.sh
+
+# Install Chromium by apt if it is missing
+[private]
+chromium:
+    scripts/ensure-chromium.sh
+
+# Install what the packages under web/ need
+[private]
+web:
+    scripts/ensure-web.sh

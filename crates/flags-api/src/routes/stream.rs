@@ -1,6 +1,9 @@
 //! Server-sent events: a user's own flag values, and all changes.
 
-use std::future::{Ready, ready};
+use std::{
+    collections::BTreeMap,
+    future::{Ready, ready},
+};
 
 use actix_web::{
     FromRequest, HttpRequest,
@@ -8,10 +11,15 @@ use actix_web::{
     http::Method,
     web::{self, Data},
 };
-use flags_domain::Violation;
+use flags_domain::{Instant, Violation};
 use flags_service::cursor::Cursor;
+use utoipa::ToSchema;
 
-use super::{Routes, answer::Answer};
+use super::{
+    Routes,
+    answer::Answer,
+    me::{MyFlag, MyFlags},
+};
 use crate::{
     app::App,
     auth::{FollowChanges, FollowOwnFlags, Require},
@@ -22,6 +30,67 @@ use crate::{
 pub(super) fn routes(routes: &mut Routes) {
     routes.add::<__path_my_flag_stream>(web::to(my_flag_stream));
     routes.add::<__path_change_stream>(web::to(change_stream));
+}
+
+/// The data of an event, by the event's name.
+#[derive(ToSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "written by hand, for speed; stands in the OpenAPI document")]
+pub(crate) enum MyFlagsEvent {
+    /// `snapshot`
+    Snapshot(MyFlags),
+    /// `change`
+    Change(MyFlagsChange),
+    /// `heartbeat`
+    Heartbeat(StreamHeartbeat),
+    /// `bye`
+    Bye(StreamBye),
+}
+
+/// What the caller's flag values have become since the event before.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "as above")]
+pub(crate) struct MyFlagsChange {
+    /// `<epoch>:<number>`
+    revision: String,
+    #[schema(value_type = String, format = DateTime)]
+    evaluated_at: Instant,
+    /// Results to put in, each whole.
+    set: BTreeMap<String, MyFlag>,
+    /// Flags to drop.
+    unset: Vec<String>,
+    #[schema(required, value_type = Option<String>, format = DateTime)]
+    valid_until: Option<Instant>,
+}
+
+/// A sign of life, and where the stream stands.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "as above")]
+pub(crate) struct StreamHeartbeat {
+    /// `<epoch>:<number>`
+    revision: String,
+    /// Whether the server has not been able to read its database for 5 s.
+    stale: bool,
+}
+
+/// The stream's last event: connect again.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "as above")]
+pub(crate) struct StreamBye {
+    reason: ByeReason,
+}
+
+/// Why a stream ends.
+#[derive(ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[expect(dead_code, reason = "as above")]
+pub(crate) enum ByeReason {
+    /// The server is stopping.
+    Shutdown,
+    /// Streams do not live for ever, so that they spread over the servers.
+    MaxAge,
+    /// The credential is void or allows this no longer.
+    Revoked,
 }
 
 /// Where the client stands: `Last-Event-ID`, which browsers send by themselves, or else `?cursor=`.
@@ -60,7 +129,7 @@ fn position(request: &HttpRequest) -> Result<Option<Cursor>, Problem> {
         ("cursor" = Option<String>, Query, description = "`id` of the last event seen"),
         ("Last-Event-ID" = Option<String>, Header, description = "The same; goes before `cursor`"),
     ),
-    responses((status = 200, body = String, content_type = "text/event-stream"), (status = "default", response = ProblemResponse)),
+    responses((status = 200, body = MyFlagsEvent, content_type = "text/event-stream"), (status = "default", response = ProblemResponse)),
 )]
 async fn my_flag_stream(
     caller: Require<FollowOwnFlags>,

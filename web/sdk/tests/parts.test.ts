@@ -1,0 +1,182 @@
+import { describe, expect, test } from 'vitest';
+import { backoff, backoffRefused, retryAfter } from '../src/backoff.js';
+import { ofType } from '../src/fallback.js';
+import { fingerprint } from '../src/fingerprint.js';
+import { createFlagClient } from '../src/index.js';
+import { decodeState, encodeState } from '../src/persistence.js';
+import { formatPosition, isAfter, parseInstant, parsePosition, positionOf } from '../src/position.js';
+import type { FlagValue, Json } from '../src/types.js';
+import { readSnapshot } from '../src/wire.js';
+
+describe('positions', () => {
+  test('an id and the answer it belongs to name the same position', () => {
+    const position = parsePosition('abc:12:1893456000000001');
+    expect(position).toEqual({ epoch: 'abc', revision: 12, at: 1893456000000001 });
+    expect(positionOf('abc:12', '2030-01-01T00:00:00.000001Z')).toEqual(position);
+    expect(position && formatPosition(position)).toBe('abc:12:1893456000000001');
+  });
+
+  test('what is none is none', () => {
+    for (const id of ['', 'a', 'a:1', 'a:b:1', 'a:1:b', ':1:2', 'a:1:2:3', 'a:-1:2', 'a:9007199254740993:2']) {
+      expect(parsePosition(id), id).toBeNull();
+    }
+    for (const instant of [
+      '',
+      'now',
+      '2030-01-01',
+      '2030-01-01T00:00:00',
+      '2030-13-01T00:00:00Z',
+      '2030-01-01T00:00:00+01:00',
+    ]) {
+      expect(parseInstant(instant), instant).toBeNull();
+    }
+  });
+
+  test('instants keep their microseconds', () => {
+    expect(parseInstant('1970-01-01T00:00:01.5Z')).toBe(1_500_000);
+    expect(parseInstant('1970-01-01T00:00:00.123456789Z')).toBe(123_456);
+    expect(parseInstant('1970-01-01T00:00:02Z')).toBe(2_000_000);
+  });
+
+  test('positions of two epochs have no order', () => {
+    const [a, b] = [
+      { epoch: 'x', revision: 2, at: 1 },
+      { epoch: 'x', revision: 1, at: 9 },
+    ];
+    expect([isAfter(a, b), isAfter(b, a), isAfter(a, a)]).toEqual([true, false, false]);
+    expect(isAfter(a, { ...b, epoch: 'y' }) || isAfter({ ...b, epoch: 'y' }, a)).toBe(false);
+  });
+});
+
+describe('waits', () => {
+  test('double up to a bound, and up to half is taken away by chance', () => {
+    expect([1, 2, 3, 6, 60].map((failures) => backoff(failures, 1))).toEqual([1000, 2000, 4000, 30000, 30000]);
+    expect([backoff(3, 0), backoff(3, 0.5), backoff(1, 1, 500)]).toEqual([2000, 3000, 500]);
+    expect([1, 2, 5].map((refusals) => backoffRefused(refusals, 1))).toEqual([60_000, 120_000, 600_000]);
+  });
+
+  test('Retry-After is seconds or a date, and an hour at most', () => {
+    const now = Date.parse('2030-01-01T00:00:00Z');
+    const wait = (header: string | null) => retryAfter(header, now);
+    expect([wait(null), wait('7'), wait(' 7 '), wait('soon'), wait('-1')]).toEqual([0, 7000, 7000, 0, 0]);
+    expect(wait('Tue, 01 Jan 2030 00:01:00 GMT')).toBe(60_000);
+    expect([wait('Mon, 31 Dec 2029 00:00:00 GMT'), wait('999999999')]).toEqual([0, 3_600_000]);
+  });
+});
+
+test('a fallback stands in for what is missing or of another type', () => {
+  const cases: [FlagValue, Json, Json][] = [
+    [true, false, true],
+    [undefined, 'a', 'a'],
+    ['true', false, false],
+    [1, '1', '1'],
+    [null, { a: 1 }, { a: 1 }],
+    [[1], { a: 1 }, { a: 1 }],
+    [{ b: 2 }, { a: 1 }, { b: 2 }],
+    [{ b: 2 }, null, { b: 2 }],
+    [null, null, null],
+    [0, 5, 0],
+  ];
+  for (const [value, fallback, expected] of cases) expect(ofType(value, fallback)).toEqual(expected);
+});
+
+test('fingerprints differ as credentials do, and hold nothing of them', () => {
+  const tokens = ['flg_a', 'flg_b', 'a_glf', '', 'flg_aa', '🚩'];
+  const prints = tokens.map(fingerprint);
+  expect(new Set(prints).size).toBe(tokens.length);
+  for (const print of prints) expect(print).toMatch(/^[0-9a-f]{16}$/);
+});
+
+const ANSWER = {
+  user_id: 'u',
+  revision: 'e:5',
+  evaluated_at: '2030-01-01T00:00:00.000007Z',
+  valid_until: '2030-01-01T00:00:01.500000Z',
+  stale: false,
+  flags: { a: { value: { deep: [1, { x: 2 }] }, flag_type: 'json', variant: null, source: 'default' } },
+};
+
+test('what is kept is read again as it was', () => {
+  const { userId, position, validUntil, flags } = readSnapshot(JSON.stringify(ANSWER));
+  const state = { userId, position, validUntil, flags };
+  expect(decodeState(encodeState(state))).toEqual(state);
+  expect(JSON.parse(encodeState(state))).toEqual({ ...ANSWER, stale: true });
+});
+
+test('nobody who reads a value can change it for others', () => {
+  const value = readSnapshot(JSON.stringify(ANSWER)).flags.get('a')?.value as { deep: { x?: number }[] };
+  expect(() => value.deep.push({})).toThrow(TypeError);
+  expect(() => Object.assign(value.deep[1] ?? {}, { x: 3 })).toThrow(TypeError);
+});
+
+describe('a client', () => {
+  const away: typeof fetch = () => Promise.reject(new TypeError('fetch failed'));
+
+  test('is not made for what is no URL', () => {
+    for (const baseUrl of ['', 'flags.example.com', 'ftp://flags.example.com', '/api']) {
+      expect(() => createFlagClient({ baseUrl }), baseUrl).toThrow(TypeError);
+    }
+  });
+
+  test('asks below the path of its base URL', async () => {
+    const asked: string[] = [];
+    const client = createFlagClient({
+      baseUrl: 'https://example.com/flags//?x#y',
+      fetch: (input) => {
+        asked.push(String(input));
+        return away(input);
+      },
+    });
+    await expect.poll(() => asked).toEqual(['https://example.com/flags/api/flags/me']);
+    client.close();
+  });
+
+  test('passes on what listeners and stores throw, and goes on', async () => {
+    const errors: string[] = [];
+    const broken = () => {
+      throw new Error('broken');
+    };
+    const client = createFlagClient({
+      baseUrl: 'https://example.com',
+      token: async () => 't',
+      storage: { getItem: broken, setItem: broken, removeItem: broken },
+      onError: ({ kind }) => {
+        errors.push(kind);
+        broken();
+      },
+      fetch: async (input) =>
+        String(input).endsWith('/me')
+          ? new Response(JSON.stringify(ANSWER), { headers: { 'Content-Type': 'application/json' } })
+          : away(input),
+    });
+    client.subscribe(broken);
+    expect(await client.ready()).toBe(true);
+    expect(client.getFlag('a')).toEqual(ANSWER.flags.a.value);
+    await expect.poll(() => [...new Set(errors)].sort()).toEqual(['listener', 'network', 'storage']);
+    client.close();
+    expect(await client.refresh()).toBe(false);
+    client.close();
+  });
+
+  test('says when the function that gives the token fails', async () => {
+    const kinds: string[] = [];
+    const client = createFlagClient({
+      baseUrl: 'https://example.com',
+      token: () => Promise.reject(new Error('no token')),
+      onError: (error) => kinds.push(error.kind),
+      fetch: away,
+    });
+    await expect.poll(() => kinds).toEqual(['token']);
+    client.close();
+  });
+
+  test('a closed client calls nobody', () => {
+    const client = createFlagClient({ baseUrl: 'https://example.com', fetch: away });
+    const end = client.subscribe('a', () => expect.unreachable());
+    end();
+    client.close();
+    client.setToken('other');
+    client.reset();
+    expect([client.stale, client.userId, client.revision, client.getFlag('a', 3)]).toEqual([true, null, null, 3]);
+  });
+});

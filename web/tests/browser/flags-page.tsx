@@ -1,0 +1,41 @@
+import { createFlagClient } from '@feature-flags/sdk';
+import { FlagProvider, useFlag, useFlagClient, useOverrideInfo } from '@feature-flags/sdk/react';
+import { useEffect, useState } from 'react';
+import { createRoot } from 'react-dom/client';
+
+/** `?base=…&token=…`; `&keep` keeps values in localStorage, `&alone` shares no stream. */
+const query = new URLSearchParams(location.search);
+const client = createFlagClient({
+  baseUrl: query.get('base') ?? '',
+  token: query.get('token') ?? '',
+  shareTabs: !query.has('alone'),
+  ...(query.has('keep') ? { storage: 'local' as const } : {}),
+});
+
+function Freshness() {
+  const client = useFlagClient();
+  const [stale, setStale] = useState(client.stale);
+  useEffect(() => client.subscribe((change) => setStale(change.stale)), [client]);
+  return <dd id="stale">{String(stale)}</dd>;
+}
+
+function Flags() {
+  const override = useOverrideInfo('ui.theme');
+  return (
+    <dl>
+      <dt>Theme</dt>
+      <dd id="theme">{useFlag('ui.theme', 'unknown')}</dd>
+      <dt>Override</dt>
+      <dd id="override">{override ? `since ${override.createdAt}` : 'none'}</dd>
+      <dt>Stale</dt>
+      <Freshness />
+    </dl>
+  );
+}
+
+createRoot(document.querySelector('main') ?? document.body).render(
+  <FlagProvider client={client}>
+    <h1>My flags</h1>
+    <Flags />
+  </FlagProvider>,
+);
