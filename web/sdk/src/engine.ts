@@ -41,6 +41,8 @@ export class Engine {
   readonly #deadlines = new Deadlines((deadline) => this.#ring(deadline));
   #attempt: AbortController | null = null;
   #tabs: Tabs | null = null;
+  /** Whether this tab has a stream of its own, as the one that leads is silent. */
+  #alone = false;
   /** Whether what was last heard of the service was good. */
   #fresh = false;
   #serverStale = false;
@@ -260,6 +262,7 @@ export class Engine {
     if (this.#follows) {
       // The tab that leads is frozen or gone: this one helps itself.
       this.#leaveTabs();
+      this.#alone = true;
       this.connect();
     } else this.#failed(silence());
   }
@@ -274,8 +277,8 @@ export class Engine {
   #failed(failure: Failure): void {
     const lasted = this.#streamSince === null ? 0 : performance.now() - this.#streamSince;
     if (lasted >= GOOD_AFTER) this.#failures = 0;
-    // A stream that broke off can be gone on with; after anything else a snapshot says more.
-    if (this.#streamSince === null || failure.kind === 'http' || failure.kind === 'protocol') this.#sure = null;
+    // What broke off can be gone on with; after an answer of another kind a snapshot says more.
+    if (failure.kind === 'http' || failure.kind === 'protocol') this.#sure = null;
     if (failure.refused) this.#leaveTabs();
     this.#fresh = false;
     this.#tryAgainIn(this.#waitAfter(failure));
@@ -291,6 +294,7 @@ export class Engine {
   }
 
   #tryAgainIn(wait: number): void {
+    this.#alone = false;
     this.#giveUp();
     this.#deadlines.set('retry', wait);
     this.#settle();
@@ -314,7 +318,7 @@ export class Engine {
 
   /** Joins the tabs of this user; returns whether another one has the stream, or may have. */
   #joinTabs(): boolean {
-    if (!this.#parts.shareTabs || !this.#state) return false;
+    if (!this.#parts.shareTabs || this.#alone || !this.#state) return false;
     this.#tabs ??= Tabs.join(this.#parts.baseUrl, this.#state.userId, {
       lead: () => this.connect(),
       told: (news) => this.#told(news),

@@ -57,7 +57,7 @@ export class Store {
   /** Puts a state in place of the present one, and tells whoever it concerns. */
   update(state: FlagState | null, stale: boolean): void {
     const flags = state === this.#current ? new Set<string>() : difference(this.#current, state);
-    const turned = stale !== this.#isStale;
+    const turned = stale !== this.#isStale || (state === null) !== (this.#current === null);
     this.#current = state;
     this.#isStale = stale;
     if (flags.size > 0) this.#values = null;

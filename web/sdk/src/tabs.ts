@@ -3,6 +3,9 @@
  * BroadcastChannel what has become of it. When the leader goes, the browser gives the lock to the next.
  */
 
+/** Of what tabs tell each other. Tabs that speak another version share nothing with this one. */
+const VERSION = 1;
+
 /** What the leader tells. */
 export interface TabNews {
   /** The state as it is kept, if it has changed. */
@@ -51,7 +54,7 @@ export class Tabs {
   /** Joins the tabs that show this user what this service says; `null` where the browser cannot. */
   static join(baseUrl: string, userId: string, handler: TabHandler): Tabs | null {
     const able = typeof BroadcastChannel === 'function' && globalThis.navigator?.locks && 'document' in globalThis;
-    return able ? new Tabs(`feature-flags:${baseUrl}:${userId}`, handler) : null;
+    return able ? new Tabs(`feature-flags:${VERSION}:${baseUrl}:${userId}`, handler) : null;
   }
 
   get leads(): boolean {

@@ -1,5 +1,6 @@
-import { describe, expect, test } from 'vitest';
+import { describe, expect, expectTypeOf, test, vi } from 'vitest';
 import { backoff, backoffRefused, retryAfter } from '../src/backoff.js';
+import { Deadlines } from '../src/deadlines.js';
 import { ofType } from '../src/fallback.js';
 import { fingerprint } from '../src/fingerprint.js';
 import { createFlagClient } from '../src/index.js';
@@ -62,6 +63,15 @@ describe('waits', () => {
     expect(wait('Tue, 01 Jan 2030 00:01:00 GMT')).toBe(60_000);
     expect([wait('Mon, 31 Dec 2029 00:00:00 GMT'), wait('999999999')]).toEqual([0, 3_600_000]);
   });
+});
+
+test('a deadline further away than a timer can reach is come back to', () => {
+  const timer = vi.spyOn(globalThis, 'setTimeout');
+  const deadlines = new Deadlines(() => expect.unreachable());
+  deadlines.set('boundary', 2 ** 40);
+  expect(timer.mock.calls.map(([, wait]) => wait)).toEqual([2 ** 31 - 1]);
+  deadlines.clear('boundary');
+  timer.mockRestore();
 });
 
 test('a fallback stands in for what is missing or of another type', () => {
@@ -158,6 +168,32 @@ describe('a client', () => {
     client.close();
   });
 
+  test('tells listeners of one flag of that one alone', async () => {
+    const told: string[] = [];
+    const client = createFlagClient({
+      baseUrl: 'https://example.com',
+      token: 't',
+      fetch: async () => new Response(JSON.stringify(ANSWER), { headers: { 'Content-Type': 'application/json' } }),
+    });
+    client.subscribe('a', () => told.push('a'));
+    client.subscribe('b', () => told.push('b'));
+    await client.ready();
+    expect(told).toEqual(['a']);
+    client.close();
+  });
+
+  test('does not take what was kept for somebody else', async () => {
+    const entry = { version: 1, written_at: Date.now(), server_at: 0, state: JSON.stringify(ANSWER) };
+    const getItem = () => JSON.stringify(entry);
+    const storage = { getItem, setItem: () => {}, removeItem: () => {} };
+    const started = (userId: string) =>
+      createFlagClient({ baseUrl: 'https://example.com', userId, storage, fetch: away });
+    const [theirs, ours] = [started('somebody else'), started('u')];
+    expect([await ours.ready(), await theirs.ready(50)]).toEqual([true, false]);
+    theirs.close();
+    ours.close();
+  });
+
   test('says when the function that gives the token fails', async () => {
     const kinds: string[] = [];
     const client = createFlagClient({
@@ -168,6 +204,17 @@ describe('a client', () => {
     });
     await expect.poll(() => kinds).toEqual(['token']);
     client.close();
+  });
+
+  test('gives values of the type of their fallbacks', () => {
+    const client = createFlagClient({ baseUrl: 'https://example.com', fetch: away });
+    client.close();
+    expectTypeOf(client.getFlag('a')).toEqualTypeOf<FlagValue>();
+    expectTypeOf(client.getFlag('a', false)).toEqualTypeOf<boolean>();
+    expectTypeOf(client.getFlag('a', 'x')).toEqualTypeOf<string>();
+    expectTypeOf(client.getFlag('a', 3)).toEqualTypeOf<number>();
+    expectTypeOf(client.getFlag('a', { limit: 3 })).toEqualTypeOf<{ limit: number }>();
+    expect(client.getFlag('a', { limit: 3 })).toEqual({ limit: 3 });
   });
 
   test('a closed client calls nobody', () => {

@@ -101,7 +101,7 @@ test('a change renders what it concerns, and nothing else', async () => {
   });
   expect(screen.getByText('dark: true')).toBeTruthy();
   expect(screen.getByText('override: until null')).toBeTruthy();
-  expect(renders).toEqual({ dark: before.dark + 1, title: before.title + 1, override: before.override + 1 });
+  expect(renders).toEqual({ ...before, dark: before.dark + 1, title: before.title + 1, override: before.override + 1 });
   client.close();
 });
 
