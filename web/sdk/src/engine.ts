@@ -111,18 +111,25 @@ export class Engine {
   }
 
   async #ask(): Promise<boolean> {
-    const attempt = this.#attempt;
-    if (this.#closed || !attempt) return false;
-    const asking = new AbortController();
-    this.#asking = asking;
+    if (this.#closed || !this.#attempt) return false;
+    this.#asking = new AbortController();
+    const { signal } = this.#asking;
     this.#deadlines.set('answer', ANSWER_WITHIN);
     try {
-      const token = await unless(asking.signal, this.#currentToken());
-      this.#adopt(await unless(asking.signal, this.#parts.transport.snapshot(token, asking.signal)));
+      const token = await unless(signal, this.#currentToken());
+      const snapshot = await unless(signal, this.#parts.transport.snapshot(token, signal));
+      signal.throwIfAborted();
+      const isOther = this.#state !== null && this.#state.userId !== snapshot.userId;
+      this.#adopt(snapshot);
+      // The stream tells what changes for the user before.
+      if (isOther) this.connect();
       return true;
     } catch (error) {
+      const failure = Failure.of(error);
+      if (failure === SUPERSEDED) return false;
       // A service that does not answer is in doubt, whatever the stream seems to be.
-      if (error !== SUPERSEDED && !this.#deadlines.has('retry')) this.#failed(Failure.of(error));
+      if (failure.kind === 'token' || this.#deadlines.has('retry')) this.#parts.report(failure);
+      else this.#failed(failure);
       return false;
     } finally {
       this.#deadlines.clear('answer');
@@ -157,9 +164,13 @@ export class Engine {
 
   async #run(signal: AbortSignal): Promise<void> {
     this.#deadlines.set('silence', ANSWER_WITHIN);
-    const token = await unless(signal, this.#tokenAndKept());
+    const token = await unless(signal, this.#tokenAndKept(signal));
+    signal.throwIfAborted();
     if (!this.#isSureOf(token)) {
-      this.#adopt(await unless(signal, this.#parts.transport.snapshot(token, signal)));
+      const snapshot = await unless(signal, this.#parts.transport.snapshot(token, signal));
+      // It may have been given up in the very moment that the answer came.
+      signal.throwIfAborted();
+      this.#adopt(snapshot);
       this.#sure = { token, at: performance.now() };
     }
     if (this.#joinTabs()) return;
@@ -214,6 +225,7 @@ export class Engine {
     if (before && before.userId !== state.userId) {
       this.#parts.persistence?.clear();
       this.#leaveTabs();
+      this.#sure = null;
     }
     this.#hear(state, snapshot.stale);
   }
@@ -351,12 +363,15 @@ export class Engine {
     this.#settle(news.state ? applySnapshot(this.#state, { ...decodeState(news.state), stale: false }) : this.#state);
   }
 
-  async #tokenAndKept(): Promise<string | undefined> {
+  /** The token; before the first one is used, what was kept for it is put in force. */
+  async #tokenAndKept(signal: AbortSignal): Promise<string | undefined> {
     const token = await this.#currentToken().catch((error: Failure) => error);
+    signal.throwIfAborted();
     this.#credential = typeof token === 'string' ? fingerprint(token) : null;
     if (!this.#loaded) {
       this.#loaded = true;
       const kept = await this.#parts.persistence?.load(this.#credential);
+      signal.throwIfAborted();
       if (kept && this.#state === null) {
         this.#clock.sync(kept.serverAt, kept.writtenAt);
         this.#settle(kept.state);

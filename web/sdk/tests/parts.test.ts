@@ -182,6 +182,48 @@ describe('a client', () => {
     client.close();
   });
 
+  test('shows nothing of a user whose credential was replaced while their values were being read', async () => {
+    const entry = { version: 1, written_at: Date.now(), server_at: 0, state: JSON.stringify(ANSWER) };
+    let give: (text: string) => void = () => {};
+    const kept = new Promise<string>((resolve) => {
+      give = resolve;
+    });
+    const getItem = vi.fn(() => kept);
+    const storage = { getItem, setItem: () => {}, removeItem: () => {} };
+    const client = createFlagClient({ baseUrl: 'https://example.com', token: 'a', userId: 'u', storage, fetch: away });
+    const seen: unknown[] = [];
+    client.subscribe(() => seen.push(client.getUserFlags()));
+    await expect.poll(() => getItem.mock.calls.length).toBe(1);
+    client.setToken('b');
+    give(JSON.stringify(entry));
+    expect(await client.ready(50)).toBe(false);
+    expect(seen).toEqual([]);
+    client.close();
+  });
+
+  test('shows no answer that came in the moment in which its credential was replaced', async () => {
+    const waiting: ((response: Response) => void)[] = [];
+    const answered = () => new Response(JSON.stringify(ANSWER), { headers: { 'Content-Type': 'application/json' } });
+    const client = createFlagClient({
+      baseUrl: 'https://example.com',
+      token: 'a',
+      fetch: () => new Promise((resolve) => waiting.push(resolve)),
+    });
+    const seen: unknown[] = [];
+    client.subscribe(() => seen.push(client.getUserFlags()));
+    await expect.poll(() => waiting.length).toBe(1);
+    for (let moment = 0; moment < 12; moment += 1) {
+      waiting.pop()?.(answered());
+      for (let turn = 0; turn < moment; turn += 1) await Promise.resolve();
+      client.setToken(`b${moment}`);
+      expect(client.getUserFlags(), `after ${moment} turns`).toEqual({});
+      await expect.poll(() => waiting.length).toBe(1);
+    }
+    // Some came before their credential was replaced, and were forgotten with it; none came after.
+    expect(client.getUserFlags()).toEqual({});
+    client.close();
+  });
+
   test('does not take what was kept for somebody else', async () => {
     const entry = { version: 1, written_at: Date.now(), server_at: 0, state: JSON.stringify(ANSWER) };
     const getItem = () => JSON.stringify(entry);
