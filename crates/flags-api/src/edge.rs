@@ -12,6 +12,7 @@ use actix_web::{
     },
     middleware::Next,
 };
+use flags_service::credentials::secret::SecretKind;
 use metrics::{counter, histogram};
 use uuid::Uuid;
 
@@ -59,7 +60,8 @@ pub(crate) async fn edge<B: MessageBody + 'static>(
     let mut response = complete(response, &id);
     let is_docs = response.request().path().starts_with("/docs");
     set_headers(response.headers_mut(), is_docs, &id);
-    tracing::debug!(request_id = id, %method, route, status = status.as_u16(), elapsed_us = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX), "request");
+    let elapsed_us = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX);
+    tracing::debug!(request_id = id, %method, route, status = status.as_u16(), elapsed_us, "request");
     Ok(response)
 }
 
@@ -74,8 +76,10 @@ fn too_large(request: &ServiceRequest) -> Option<Problem> {
         return Some(Problem::new(StatusCode::URI_TOO_LONG, "uri_too_long", detail));
     }
     let size: usize = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
-    let detail = format!("all headers together may have at most {MAX_HEADERS} bytes");
-    (size > MAX_HEADERS).then(|| Problem::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "headers_too_large", detail))
+    (size > MAX_HEADERS).then(|| {
+        let detail = format!("all headers together may have at most {MAX_HEADERS} bytes");
+        Problem::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "headers_too_large", detail)
+    })
 }
 
 /// The template of the route that answered. (actix can be asked for it, but walks the whole table again.)
@@ -95,7 +99,7 @@ fn method_label(method: &Method) -> &'static str {
 
 fn request_id(request: &ServiceRequest) -> String {
     // It is kept for ever with what the request changes: nothing that looks like a credential.
-    let secret = |id: &str| id.contains("flg_") || id.contains("fls_") || id.starts_with("eyJ");
+    let secret = |id: &str| SecretKind::ALL.iter().any(|kind| id.contains(kind.prefix())) || id.starts_with("eyJ");
     let sound = |id: &&str| {
         let plain = id.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
         (1..=64).contains(&id.len()) && plain && !secret(id)

@@ -21,7 +21,11 @@ pub enum SecretKind {
 }
 
 impl SecretKind {
-    const fn prefix(self) -> &'static str {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::ApiToken, Self::Session];
+
+    /// What every secret of this kind begins with.
+    pub const fn prefix(self) -> &'static str {
         match self {
             Self::ApiToken => "flg_",
             Self::Session => "fls_",
