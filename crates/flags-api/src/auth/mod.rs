@@ -16,6 +16,6 @@ pub(crate) use principal::Principal;
 pub(crate) use require::{
     ExplainFlags, FollowChanges, FollowOwnFlags, Follows, KnowSelf, ManageFlags, ManageOverrides, ManageSchedules,
     ManageTokens, ManageUsers, OwnFlags, OwnSession, ReadAuditLog, ReadFlags, ReadOverrides, ReadSchedules, ReadTokens,
-    ReadUsers, Require, Visitor, may_still_read,
+    ReadUsers, Require, Visitor,
 };
 pub(crate) use same_origin::check_sign_in;

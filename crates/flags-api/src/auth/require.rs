@@ -32,11 +32,6 @@ fn grant_read(principal: &Principal) -> Result<(), Problem> {
     }
 }
 
-/// Whether whoever showed this may still read what admins and viewers may.
-pub(crate) async fn may_still_read(app: &App, credential: Credential) -> bool {
-    Principal::of(app, credential, false).await.is_ok_and(|principal| grant_read(&principal).is_ok())
-}
-
 /// Changing, for admins; gives who is to stand in the log.
 fn grant_change(principal: Principal, request: &HttpRequest) -> Result<Author, Problem> {
     match principal.role {
@@ -134,12 +129,12 @@ fn own_flags(principal: Principal) -> Result<Arc<KnownUser>, Problem> {
     })
 }
 
-/// What a stream's client needs from one look at its credential to the next.
+/// What is followed, or read part by part, from one look at the credential to the next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Follows {
     /// Their own flag values.
     OwnFlags,
-    /// All changes.
+    /// All changes, those to come or those of the log.
     Changes,
 }
 

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     app::App,
-    auth::{Credential, ReadAuditLog, Require, may_still_read},
+    auth::{Credential, Follows, ReadAuditLog, Require},
     extract::Query,
     problem::ProblemResponse,
 };
@@ -78,7 +78,7 @@ async fn export(
         return Ok(response.finish());
     }
     let rest = stream::try_unfold(export, async |mut export| {
-        if !may_still_read(&export.app, export.reader).await {
+        if !export.reader.still_allows(Follows::Changes, &export.app).await {
             return Err(ServiceError::Internal("the credential has ended".to_owned()));
         }
         Ok(export.portion().await?.map(|bytes| (bytes, export)))
@@ -88,8 +88,8 @@ async fn export(
     Ok(response.streaming(stream::iter(first.map(Ok)).chain(rest)))
 }
 
-/// An export on its way, as long as its reader may read it: a position, no copies, and no connection between two portions. The next portion is read when the
-/// client has taken the one before.
+/// An export on its way, as long as its reader may read it: a position, no copies, and no connection between two portions.
+/// The next portion is read when the client has taken the one before.
 struct Export {
     app: App,
     reader: Credential,
