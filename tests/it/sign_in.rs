@@ -26,6 +26,7 @@ on_both_databases! {
     failures_make_the_next_attempt_wait,
     an_account_or_an_address_alone_has_thirty_failures_free,
     nobody_waits_for_strangers_where_they_signed_in_before,
+    a_place_is_known_for_ninety_days_whether_or_not_the_worker_runs,
     many_attempts_at_once_are_counted_each,
     an_unknown_account_is_told_like_a_wrong_password,
     changes_by_cookie_come_from_this_very_site,
@@ -275,6 +276,22 @@ async fn nobody_waits_for_strangers_where_they_signed_in_before(kind: Kind) {
     for _ in 0..4 {
         from("1.1.1.1", "wrong").await.expect_problem(401, "sign_in_failed");
     }
+    from("1.1.1.1", PASSWORD).await.expect_problem(429, "too_many_attempts");
+}
+
+async fn a_place_is_known_for_ninety_days_whether_or_not_the_worker_runs(kind: Kind) {
+    let app = TestApp::start_set(kind, Settings { proxies: 1, ..Settings::default() }).await;
+    let (_, email) = app.account("ada", "admin").await;
+    let from = async |address: &str, password: &str| {
+        app.nobody.json(Method::POST, LOGIN, &[("x-forwarded-for", address)], &login(&email, password)).await
+    };
+    from("1.1.1.1", PASSWORD).await.expect(200);
+    app.clock_to("03-31T23:59:59.999999Z");
+    for number in 1..=31 {
+        from(&format!("9.9.9.{number}"), "guessed").await.expect_problem(401, "sign_in_failed");
+    }
+    from("1.1.1.1", "wrong").await.expect_problem(401, "sign_in_failed");
+    app.clock_to("04-01T00:00:00Z");
     from("1.1.1.1", PASSWORD).await.expect_problem(429, "too_many_attempts");
 }
 

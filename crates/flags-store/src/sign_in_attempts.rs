@@ -1,7 +1,7 @@
 //! Attempts to sign in, those that failed and where others succeeded: one named function a query. Book-keeping beside the
 //! log.
 
-use diesel::{ExpressionMethods, OptionalExtension, QueryDsl};
+use diesel::{BoolExpressionMethods, ExpressionMethods, OptionalExtension, QueryDsl};
 use diesel_async::RunQueryDsl;
 use flags_domain::Instant;
 use uuid::Uuid;
@@ -62,11 +62,11 @@ pub async fn forget(tx: &mut Tx, subject: &[u8; 32]) -> Result<()> {
     Ok(())
 }
 
-/// Whether the account of this key of an e-mail was signed in to from this place lately.
-pub async fn is_known_place(tx: &mut Tx, email_key: &str, place: &[u8; 32]) -> Result<bool> {
+/// Whether the account of this key of an e-mail was signed in to from this place after `since`.
+pub async fn is_known_place(tx: &mut Tx, email_key: &str, place: &[u8; 32], since: Instant) -> Result<bool> {
     let found: Option<At> = on!(tx.conn(), |c| {
         let places = sign_in_places::table.inner_join(users::table).filter(users::email_key.eq(email_key));
-        let places = places.filter(sign_in_places::place.eq(&place[..]));
+        let places = places.filter(sign_in_places::place.eq(&place[..]).and(sign_in_places::last_at.gt(At(since))));
         places.select(sign_in_places::last_at).first(c).await.optional()
     })?;
     Ok(found.is_some())

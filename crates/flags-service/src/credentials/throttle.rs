@@ -114,7 +114,8 @@ impl BookKeeping for ReserveAttempt {
             known.push((subject, attempts));
         }
         let now = tx.now();
-        let at_home = store::is_known_place(tx, &self.0.email_key, &self.0.address.hash).await?;
+        let since = now.plus_micros(-PLACE_KNOWN_FOR);
+        let at_home = store::is_known_place(tx, &self.0.email_key, &self.0.address.hash, since).await?;
         let counting = known.iter().filter(|(subject, _)| !at_home || *subject == self.0.pair);
         let too_soon = counting.filter_map(|(subject, attempts)| subject.left(*attempts, now)).max();
         if let Some(retry_after) = too_soon {
