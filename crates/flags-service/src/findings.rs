@@ -3,9 +3,9 @@
 //! Users are walked part by part, and a request looks at a limited number of overrides: a list may be short, or empty, and
 //! go on all the same.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{cell::OnceCell, collections::HashMap, sync::Arc};
 
-use flags_domain::{CompiledFlag, EvaluationContext, FindingCode, Instant, OverrideStatus};
+use flags_domain::{EvaluationContext, FindingCode, FlagName, Instant, OverrideStatus};
 use flags_store::users;
 use serde_json::Map;
 use uuid::Uuid;
@@ -127,19 +127,22 @@ impl Search<'_> {
     async fn look_at(&mut self, some: &[Uuid], after: Option<&(Uuid, String)>) -> Result<bool> {
         let known = self.known_users(some).await?;
         let view = self.evaluation.replica().read();
+        let mut last = None;
         for user_id in some {
             let overrides = view.overrides_of(*user_id).filter(|o| {
                 after.is_none_or(|(user, flag_name)| user != user_id || flag_name.as_str() < o.flag_name.as_str())
             });
+            let user = Subject { id: *user_id, known: known.get(user_id), nameless: OnceCell::new() };
             for found in overrides {
                 // Where it goes on is after something, so that there is more to come.
                 let spent = self.looks >= self.effort.overrides || self.read > self.effort.users;
                 if self.looks > 0 && (spent || self.findings.found.len() >= self.limit) {
+                    self.go_on_after(last);
                     return Ok(false);
                 }
                 self.looks += 1;
-                self.findings.next = Some((*user_id, found.flag_name.to_string()));
-                if self.applies(&view, *user_id, known.get(user_id), found) {
+                last = Some((*user_id, found.flag_name));
+                if self.applies(&view, &user, found) {
                     self.findings.found.push(FoundOverride {
                         user_id: *user_id,
                         flag_name: found.flag_name.to_string(),
@@ -148,7 +151,15 @@ impl Search<'_> {
                 }
             }
         }
+        self.go_on_after(last);
         Ok(true)
+    }
+
+    /// Notes what was looked at last; `None` if that was nothing new.
+    fn go_on_after(&mut self, last: Option<(Uuid, &FlagName)>) {
+        if let Some((user_id, flag_name)) = last {
+            self.findings.next = Some((user_id, flag_name.to_string()));
+        }
     }
 
     /// Those of these users on whose attributes an answer may depend.
@@ -187,16 +198,30 @@ impl Search<'_> {
             && filter.expires_before.is_none_or(|end| found.expires_at.is_some_and(|own| own < end))
     }
 
-    fn applies(&self, view: &View<'_>, user_id: Uuid, known: Option<&Arc<KnownUser>>, found: OverrideRef<'_>) -> bool {
+    fn applies(&self, view: &View<'_>, user: &Subject<'_>, found: OverrideRef<'_>) -> bool {
         let Some(flag) = view.flag(found.flag_name).filter(|_| self.is_wanted(&found)) else { return false };
-        let applies = |flag: &CompiledFlag, context: &EvaluationContext| {
-            self.filter.finding.applies(flag, context, found.view(), self.now)
-        };
-        match known {
-            Some(user) => applies(flag.compiled(), &user.context),
-            // A user who went meanwhile, and whose attributes matter, is passed over.
-            None if self.filter.finding.reads_attributes() && flag.compiled().reads_attributes() => false,
-            None => applies(flag.compiled(), &EvaluationContext::anonymous(&user_id.to_string(), Map::new())),
+        let (flag, finding) = (flag.compiled(), self.filter.finding);
+        // A user who went meanwhile, and whose attributes matter, is passed over.
+        let is_enough = user.known.is_some() || !(finding.reads_attributes() && flag.reads_attributes());
+        is_enough && finding.applies(flag, user.context(), found.view(), self.now)
+    }
+}
+
+/// A user whose overrides are looked at.
+struct Subject<'s> {
+    id: Uuid,
+    /// If their attributes were asked for.
+    known: Option<&'s Arc<KnownUser>>,
+    /// Made once for all their overrides, and only if one of them needs it.
+    nameless: OnceCell<EvaluationContext>,
+}
+
+impl Subject<'_> {
+    /// What is known of them, or their id alone.
+    fn context(&self) -> &EvaluationContext {
+        match self.known {
+            Some(user) => &user.context,
+            None => self.nameless.get_or_init(|| EvaluationContext::anonymous(&self.id.to_string(), Map::new())),
         }
     }
 }
