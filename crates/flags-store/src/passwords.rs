@@ -12,8 +12,7 @@ use crate::{
     schema::{user_passwords, users as users_table},
     sql_types::{At, Uid},
     store::{Conn, on},
-    users::email_key,
-    users::{self, UserRecord},
+    users::{self, UserRecord, email_key},
 };
 
 /// Argon2id hash of a password, in the PHC string format. Not for printing.

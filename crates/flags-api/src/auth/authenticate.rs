@@ -24,7 +24,7 @@ use crate::{app::App, extract::wait_for_min_revision, problem::Problem};
 /// Who calls, or why that cannot be said: in the request's extensions, for the extractors.
 pub(crate) type Outcome = Result<Principal, Option<Problem>>;
 
-/// Looks at the credential and leaves its bearer in the request.
+/// Looks at the credential and leaves in the request who calls, or why that cannot be said.
 pub(crate) async fn authenticate(
     request: ServiceRequest,
     next: Next<impl MessageBody>,

@@ -29,20 +29,20 @@ pub(crate) struct Principal {
 impl Principal {
     /// The caller who showed this credential, looked up live. `used` says that this is a use of it.
     pub(crate) async fn of(app: &App, credential: Credential, used: bool) -> Result<Self, Problem> {
-        let bearer = credential.identity(app, used).await?.ok_or_else(Problem::unauthorized)?;
-        let user = match bearer.acts_as {
+        let identity = credential.identity(app, used).await?.ok_or_else(Problem::unauthorized)?;
+        let user = match identity.acts_as {
             ActsAs::Token(_) => None,
             ActsAs::User(id) => {
                 let user = app.evaluation.user(id).await?.filter(|user| user.active);
                 Some(user.ok_or_else(Problem::unauthorized)?)
             }
         };
-        let role = match bearer.grant {
+        let role = match identity.grant {
             Grant::Evaluate => None,
             Grant::Role(role) => Some(user.as_ref().map_or(role, |user| role.lower(user.role))),
         };
         let credential = credential.acting_as(user.as_ref().map(|user| user.id));
-        let (session, expires_at) = (bearer.session, bearer.expires_at);
-        Ok(Self { actor: bearer.acts_as.actor(), role, user, credential, session, expires_at })
+        let (session, expires_at) = (identity.session, identity.expires_at);
+        Ok(Self { actor: identity.acts_as.actor(), role, user, credential, session, expires_at })
     }
 }

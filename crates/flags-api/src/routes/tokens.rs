@@ -74,7 +74,7 @@ pub(crate) struct ApiToken {
     expires_at: Option<Instant>,
     #[schema(required, value_type = Option<String>, format = DateTime)]
     revoked_at: Option<Instant>,
-    /// When it was last used, to the minute.
+    /// When it was last used. Servers write it down every 15 seconds, so a use may show that much later.
     #[schema(required, value_type = Option<String>, format = DateTime)]
     last_used_at: Option<Instant>,
     /// The revision of its last change.
@@ -150,7 +150,7 @@ pub(crate) struct RotateApiToken {
     #[serde(default = "a_day")]
     #[schema(minimum = 0, maximum = 604_800, default = 86_400)]
     overlap_seconds: u32,
-    /// When the new one ends; if left out, after as long a life as the old one had.
+    /// When the new one ends; if left out, after as long as the old one was made for, or never if it was made without end.
     #[schema(value_type = Option<String>, format = DateTime)]
     expires_at: Option<Instant>,
 }

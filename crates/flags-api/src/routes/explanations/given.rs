@@ -40,7 +40,7 @@ pub(crate) struct FlagOfUser<'v> {
     pub(super) client_visible: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
-    pub(super) r#override: Option<DecidingOverride<'v>>,
+    pub(super) r#override: Option<OverrideDetail<'v>>,
     /// Beside an override that expires: what comes then.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
@@ -81,9 +81,9 @@ impl<'v> Resolved<'v> {
     }
 }
 
-/// The user's override, with what is for admins.
+/// The user's override, whether it decides or not, with what is for admins.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct DecidingOverride<'v> {
+pub(crate) struct OverrideDetail<'v> {
     pub(super) id: Uuid,
     #[schema(value_type = Value)]
     pub(super) override_value: &'v Value,
@@ -101,7 +101,7 @@ pub(crate) struct DecidingOverride<'v> {
     pub(super) expires_at: Option<Instant>,
 }
 
-impl<'v> DecidingOverride<'v> {
+impl<'v> OverrideDetail<'v> {
     pub(super) fn show(found: OverrideRef<'v>, at: Instant) -> Self {
         Self {
             id: found.id,
@@ -123,7 +123,7 @@ impl<'v> FlagOfUser<'v> {
             given: Resolved::show(&evaluated.resolution),
             flag_type: evaluated.flag.flag_type().into(),
             client_visible: evaluated.flag.client_visible(),
-            r#override: evaluated.user_override.map(|found| DecidingOverride::show(found, at)),
+            r#override: evaluated.user_override.map(|found| OverrideDetail::show(found, at)),
             then: evaluated.then.as_ref().map(Resolved::show),
         }
     }

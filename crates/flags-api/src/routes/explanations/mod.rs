@@ -17,7 +17,7 @@ use utoipa::IntoParams;
 use uuid::Uuid;
 
 use self::{
-    given::{DecidingOverride, FlagOfUser, FlagsOfUser, Resolved},
+    given::{FlagOfUser, FlagsOfUser, OverrideDetail, Resolved},
     report::{Explanation, FindingReport, Layer, NextChange, Resolution},
 };
 use super::{
@@ -125,7 +125,7 @@ async fn explanation(
         resolution: explained
             .resolution
             .map(|resolution| Resolution { given: Resolved::show(&resolution), valid_until: resolution.valid_until }),
-        r#override: found.map(|o| DecidingOverride::show(o, at)),
+        r#override: found.map(|o| OverrideDetail::show(o, at)),
         layers: explained.layers.into_iter().map(Layer::show).collect(),
         findings: explained.findings.into_iter().map(FindingReport::show).collect(),
         next_change: explained

@@ -6,7 +6,7 @@ use serde_json::Value;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::given::{DecidingOverride, Resolved};
+use super::given::{OverrideDetail, Resolved};
 use crate::wire::{Finding, Operator};
 
 /// Why a user gets what they get of a flag.
@@ -25,7 +25,7 @@ pub(crate) struct Explanation<'v> {
     pub(super) resolution: Option<Resolution<'v>>,
     /// The user's override of this flag, whatever became of it.
     #[schema(required)]
-    pub(super) r#override: Option<DecidingOverride<'v>>,
+    pub(super) r#override: Option<OverrideDetail<'v>>,
     /// Highest first; one entry for each rule.
     pub(super) layers: Vec<Layer<'v>>,
     pub(super) findings: Vec<FindingReport>,

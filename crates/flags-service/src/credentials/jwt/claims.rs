@@ -1,8 +1,7 @@
 //! What a JWT says: its header before the signature is verified, its claims after.
 
 use flags_domain::Instant;
-use flags_store::users::MAX_EMAIL_LENGTH;
-use flags_store::users::Role;
+use flags_store::users::{MAX_EMAIL_LENGTH, Role};
 use serde_json::{Map, Value};
 use uuid::Uuid;
 

@@ -73,7 +73,7 @@ pub enum JwtConfigError {
 pub enum NamedUser {
     /// By id.
     Id(Uuid),
-    /// By e-mail, in whatever case.
+    /// By e-mail, in whatever case of its ASCII letters.
     Email(String),
 }
 
