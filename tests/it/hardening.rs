@@ -1,6 +1,7 @@
 //! What keeps the service standing and silent: limits, headers, other origins, and secrets that leave no trace.
 
 use flags_api::{RateLimits, Settings};
+use jsonwebtoken::Algorithm;
 use reqwest::Method;
 use serde_json::json;
 
@@ -8,7 +9,7 @@ use flags_tests::{
     app::{TestApp, override_at},
     caller::Caller,
     database::{Database, Kind},
-    on_both_databases,
+    issuer, on_both_databases,
     process::{self, Running},
 };
 
@@ -60,12 +61,15 @@ async fn neither_log_nor_metrics_hold_a_secret_or_an_email(kind: Kind) {
     let words =
         ["user", "create", "--database-url", &database.url, "--email", email, "--role", "admin", "--password-stdin"];
     process::output_with_input("server", &words, password);
+    let (keys, _) = issuer::file(&issuer::document(&[issuer::jwk(&issuer::key("rsa"), Algorithm::RS256, "k")]));
+    let jwt = issuer::sign(&issuer::key("rsa-other"), Algorithm::RS256, r#"{"alg":"RS256","kid":"k"}"#, "{}");
     for format in ["text", "json"] {
         let log = folder.path().join(format);
-        let server = Running::talkative_server(&database.url, format, &log);
+        let server = Running::talkative_server(&database.url, format, &log, &issuer::arguments(&keys));
         let admin = server.caller(&process::admin_token(&database.url));
         let nobody = Caller::new(&server.base, None);
         nobody.post("/api/auth/login", &json!({"email": email, "password": "canary-wrong-password"})).await.expect(401);
+        server.caller(&jwt).send(Method::GET, "/api/flags/me", &[("x-request-id", "by-jwt")], None).await.expect(401);
         let signed_in =
             nobody.post("/api/auth/login", &json!({"email": email, "password": password})).await.expect(200);
         let cookie = signed_in.cookie().to_owned();
@@ -120,7 +124,10 @@ async fn neither_log_nor_metrics_hold_a_secret_or_an_email(kind: Kind) {
         let logged = std::fs::read_to_string(&log).unwrap();
         assert!(logged.contains("request_id") && logged.lines().count() > 100, "it did log");
         assert!(format != "json" || logged.lines().all(|line| serde_json::from_str::<serde_json::Value>(line).is_ok()));
-        let secrets = [&cookie[cookie.len() - 20..], &token[token.len() - 20..], &wrong[4..24], "$argon2id$"];
+        let names_the_request = |line: &str| line.contains("a JWT is refused") && line.contains("by-jwt");
+        assert!(logged.lines().any(names_the_request), "why a JWT is refused is said of a request");
+        let end = |secret: &str| secret[secret.len() - 20..].to_owned();
+        let secrets = [end(&cookie), end(&token), end(&jwt), wrong[4..24].to_owned(), "$argon2id$".to_owned()];
         for (name, text) in [("log", &logged), ("metrics", &metrics)] {
             for line in text.lines() {
                 let leak = line.to_lowercase().replace("canary.flag", "").contains("canary");

@@ -69,6 +69,12 @@ pub fn config(keys: KeySource, algorithms: &[JwtAlgorithm]) -> JwtConfig {
     }
 }
 
+/// The arguments by which a server trusts the keys in a file.
+pub fn arguments(keys: &NamedTempFile) -> [&str; 6] {
+    let path = keys.path().to_str().expect("a path in UTF-8");
+    ["--jwt-issuer", ISSUER, "--jwt-audience", AUDIENCE, "--jwt-keys", path]
+}
+
 /// A file with this content, gone with what is returned.
 pub fn file(content: &str) -> (NamedTempFile, KeySource) {
     let mut file = NamedTempFile::new().expect("a file");

@@ -73,11 +73,13 @@ impl Running {
         Self::spawn(Command::new(binary(name)).args(arguments).args(["--bind", bind]).stderr(Stdio::null()))
     }
 
-    /// A server on this database that logs all that it can into this file, libraries in detail if it lets them.
-    pub fn talkative_server(url: &str, format: &str, log: &Path) -> Self {
+    /// A server on this database, with more arguments, that logs all that it can into this file, libraries in detail if it
+    /// lets them.
+    pub fn talkative_server(url: &str, format: &str, log: &Path, more: &[&str]) -> Self {
         let log = std::fs::File::create(log).expect("a file");
         let arguments = ["--database-url", url, "--log-format", format, "--bind", "127.0.0.1:0"];
-        Self::spawn(Command::new(binary("server")).args(arguments).env("FLAGS_LOG", TALKATIVE).stderr(log))
+        let mut command = Command::new(binary("server"));
+        Self::spawn(command.args(arguments).args(more).env("FLAGS_LOG", TALKATIVE).stderr(log))
     }
 
     fn spawn(command: &mut Command) -> Self {

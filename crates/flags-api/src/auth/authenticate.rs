@@ -19,7 +19,7 @@ use flags_service::credentials::{
 use super::{
     Credential, Principal, client::client_address, cookie::session_secret, same_origin::check_change_by_cookie,
 };
-use crate::{app::App, extract::wait_for_min_revision, problem::Problem};
+use crate::{app::App, edge::RequestId, extract::wait_for_min_revision, problem::Problem};
 
 /// Who calls, or why that cannot be said: in the request's extensions, for the extractors.
 pub(crate) type Outcome = Result<Principal, Option<Problem>>;
@@ -72,7 +72,7 @@ async fn of_authorization(app: &App, request: &ServiceRequest, text: &str) -> Re
         return Ok(Credential::Token { hash, user_id: None });
     }
     let verifier = app.settings.jwt.as_ref().filter(|_| looks_like_jwt(text)).ok_or_else(Problem::unauthorized)?;
-    let verified = verify(verifier, text, app).await?;
+    let verified = verify(verifier, text, app, request).await?;
     up_to_date(app, request).await?;
     let user_id = match &verified.user {
         NamedUser::Id(id) => Some(*id),
@@ -86,9 +86,16 @@ async fn up_to_date(app: &App, request: &ServiceRequest) -> Result<(), Problem> 
 }
 
 /// What a JWT says. Why one is refused is for the log alone.
-async fn verify(verifier: &JwtVerifier, text: &str, app: &App) -> Result<VerifiedJwt, Problem> {
+async fn verify(
+    verifier: &JwtVerifier,
+    text: &str,
+    app: &App,
+    request: &ServiceRequest,
+) -> Result<VerifiedJwt, Problem> {
     verifier.verify(text, app.evaluation.now()).await.map_err(|refused| {
-        tracing::debug!(why = %refused, "a JWT is refused");
+        let extensions = request.extensions();
+        let request_id = extensions.get::<RequestId>().map(|id| id.0.as_str());
+        tracing::debug!(request_id, why = %refused, "a JWT is refused");
         match refused {
             JwtRefused::KeysUnavailable => {
                 let detail = "the keys of the issuer of JWTs cannot be fetched; try again";
