@@ -46,11 +46,11 @@ impl<T> List<T> {
 
 /// An enumeration of the wire that mirrors one of the domain.
 macro_rules! mirror {
-    ($(#[$meta:meta])* $name:ident = $domain:ty { $($variant:ident),* $(,)? }) => {
+    ($(#[$meta:meta])* $name:ident = $domain:ty { $($(#[$of_variant:meta])* $variant:ident),* $(,)? }) => {
         $(#[$meta])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize, utoipa::ToSchema)]
         #[serde(rename_all = "snake_case")]
-        pub(crate) enum $name { $($variant),* }
+        pub(crate) enum $name { $($(#[$of_variant])* $variant),* }
 
         impl From<$name> for $domain {
             fn from(wire: $name) -> Self {

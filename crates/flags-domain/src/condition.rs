@@ -43,18 +43,6 @@ pub enum ConditionFailure {
     Excluded,
 }
 
-impl ConditionFailure {
-    /// The name on the wire.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Missing => "missing",
-            Self::TypeMismatch => "type_mismatch",
-            Self::NoMatch => "no_match",
-            Self::Excluded => "excluded",
-        }
-    }
-}
-
 #[derive(Debug)]
 enum Test {
     Equals {

@@ -183,7 +183,7 @@ pub fn explain<'r>(
 }
 
 /// The first instant after `now` at which value or source differ from what they are.
-pub fn next_change<'r>(
+fn next_change<'r>(
     flag: &'r CompiledFlag,
     context: &EvaluationContext,
     user_override: Option<OverrideView<'r>>,

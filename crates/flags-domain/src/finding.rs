@@ -1,7 +1,5 @@
 //! What an admin may want to know of an override: that it does nothing, or what it hides.
 
-use serde::{Deserialize, Serialize};
-
 use crate::{
     compiled::CompiledFlag,
     context::EvaluationContext,
@@ -12,8 +10,7 @@ use crate::{
 };
 
 /// Something worth knowing of an override. Of an archived flag's there is only to say whether it is expired or disabled.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum FindingCode {
     /// It is active, and from now to its end the user would get the same without it.
     OverrideRedundant,
@@ -42,19 +39,6 @@ impl FindingCode {
         Self::OverrideDisabled,
         Self::OverrideTypeMismatch,
     ];
-
-    /// The name on the wire.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::OverrideRedundant => "override_redundant",
-            Self::OverrideShadowsRule => "override_shadows_rule",
-            Self::OverrideShadowsSchedule => "override_shadows_schedule",
-            Self::OverrideOnDisabledFlag => "override_on_disabled_flag",
-            Self::OverrideExpired => "override_expired",
-            Self::OverrideDisabled => "override_disabled",
-            Self::OverrideTypeMismatch => "override_type_mismatch",
-        }
-    }
 
     /// Whether it can depend on more of the context than the targeting key, for a flag that does.
     pub const fn reads_attributes(self) -> bool {

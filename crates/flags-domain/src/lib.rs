@@ -63,9 +63,7 @@ pub use change::Change;
 pub use compiled::{CompileFailure, CompiledFlag, CompiledVariant};
 pub use condition::ConditionFailure;
 pub use context::{EvaluationContext, RESERVED_ATTRIBUTES};
-pub use explain::{
-    Explanation, Given, Layer, LayerOutcome, LayerReport, NextChange, SplitReport, WhyNot, explain, next_change,
-};
+pub use explain::{Explanation, Given, Layer, LayerOutcome, LayerReport, NextChange, SplitReport, WhyNot, explain};
 pub use finding::FindingCode;
 pub use flag::{
     Flag, MAX_DESCRIPTION_LENGTH, MAX_RULES, MAX_TAGS, MAX_VARIANT_ID_LENGTH, MAX_VARIANTS, Variant, boolean_variants,

@@ -27,7 +27,7 @@ pub struct Resolution<'r> {
 
 impl Resolution<'_> {
     /// Whether both give the same value, from the same layer.
-    pub fn gives_like(&self, other: &Resolution<'_>) -> bool {
+    pub(crate) fn gives_like(&self, other: &Resolution<'_>) -> bool {
         self.source.as_str() == other.source.as_str() && same_value(self.value.value(), other.value.value())
     }
 }

@@ -6,7 +6,7 @@ use flags_store::{
     audit::{self as store, Place},
     log,
 };
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 use uuid::Uuid;

@@ -1,13 +1,13 @@
 //! Why a user gets it: layer by layer.
 
-use flags_domain::{self as domain, Instant, LayerOutcome, WhyNot};
+use flags_domain::{self as domain, Instant, WhyNot};
 use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::given::{OverrideDetail, Resolved};
-use crate::wire::{Finding, Operator};
+use crate::wire::{Finding, Operator, mirror};
 
 /// Why a user gets what they get of a flag.
 #[derive(Serialize, ToSchema)]
@@ -142,18 +142,18 @@ pub(crate) enum WhyNotMatched<'v> {
     },
 }
 
-/// Why a condition does not hold.
-#[derive(Serialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum Failure {
-    /// The user has no such attribute; negated or not, only `exists` can hold then.
-    Missing,
-    /// What was seen is of a type that the operator does not compare; negated or not, the condition fails.
-    TypeMismatch,
-    /// None of the values fits.
-    NoMatch,
-    /// One of the values fits, and the condition is negated.
-    Excluded,
+mirror! {
+    /// Why a condition does not hold.
+    Failure = domain::ConditionFailure {
+        /// The user has no such attribute; negated or not, only `exists` can hold then.
+        Missing,
+        /// What was seen is of a type that the operator does not compare; negated or not, the condition fails.
+        TypeMismatch,
+        /// None of the values fits.
+        NoMatch,
+        /// One of the values fits, and the condition is negated.
+        Excluded,
+    }
 }
 
 /// A layer, highest first.
@@ -171,16 +171,16 @@ pub(crate) enum LayerName {
     Invalid,
 }
 
-/// What became of a layer.
-#[derive(Serialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum Outcome {
-    /// It decided.
-    Matched,
-    /// It had nothing to give.
-    NotMatched,
-    /// A higher one had decided.
-    NotReached,
+mirror! {
+    /// What became of a layer.
+    Outcome = domain::LayerOutcome {
+        /// It decided.
+        Matched,
+        /// It had nothing to give.
+        NotMatched,
+        /// A higher one had decided.
+        NotReached,
+    }
 }
 
 impl<'v> Layer<'v> {
@@ -196,11 +196,7 @@ impl<'v> Layer<'v> {
         };
         Self {
             layer,
-            outcome: match report.outcome {
-                LayerOutcome::Matched => Outcome::Matched,
-                LayerOutcome::NotMatched => Outcome::NotMatched,
-                LayerOutcome::NotReached => Outcome::NotReached,
-            },
+            outcome: report.outcome.into(),
             rule_id,
             scheduled_change_id,
             would_match: report.gives.is_some(),
@@ -229,12 +225,7 @@ impl<'v> WhyNotMatched<'v> {
                 attribute,
                 operator: operator.into(),
                 seen: seen.unwrap_or_default(),
-                failure: match failure {
-                    domain::ConditionFailure::Missing => Failure::Missing,
-                    domain::ConditionFailure::TypeMismatch => Failure::TypeMismatch,
-                    domain::ConditionFailure::NoMatch => Failure::NoMatch,
-                    domain::ConditionFailure::Excluded => Failure::Excluded,
-                },
+                failure: failure.into(),
             },
             WhyNot::NothingDue => Self::NothingDue,
             WhyNot::Invalid { pointer, detail } => Self::Invalid { pointer, detail },
