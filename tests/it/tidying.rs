@@ -112,7 +112,8 @@ fn step(random: &mut StdRng, changes: usize) -> Step {
     let flag = FLAGS.choose(random).unwrap();
     let user = format!("{{user{}}}", random.random_range(0..USERS));
     let change = format!("{{change{}}}", random.random_range(0..changes));
-    let later = random.random_bool(0.5).then_some(50);
+    // Those of second 25 have ended by the last round.
+    let later = *[None, Some(25), Some(50)].choose(random).unwrap();
     let (method, path, body) = match random.random_range(0..10) {
         0 | 1 => {
             let mut body = setting(random, later);
@@ -132,6 +133,17 @@ fn step(random: &mut StdRng, changes: usize) -> Step {
     Step { method, path, body }
 }
 
+/// Each way to set an override, at one that has ended at second 10, and what comes of it.
+fn steps_at_ended_overrides() -> [(Step, u16); 3] {
+    let post = (Method::POST, "/api/admin/users/{user0}/flag-overrides".to_owned());
+    let put = (Method::PUT, override_at("{user1}", FLAGS[0]));
+    let patch = (Method::PATCH, override_at("{user2}", FLAGS[0]));
+    let posted = json!({"flag_name": FLAGS[0], "override_value": true});
+    let value = json!({"override_value": true});
+    [(post, posted, 201), (put, value.clone(), 201), (patch, value, 404)]
+        .map(|((method, path), body, status)| (Step { method, path, body }, status))
+}
+
 async fn nobody_can_tell_whether_the_worker_was_there(kind: Kind) {
     let mut random = StdRng::seed_from_u64(11);
     let (mut tidied, mut untidied) = (World::start(kind).await, World::start(kind).await);
@@ -147,7 +159,8 @@ async fn nobody_can_tell_whether_the_worker_was_there(kind: Kind) {
             history.push(Step { method: Method::POST, path, body });
         }
         for user in 0..USERS {
-            let end = [None, Some(10), Some(45)][random.random_range(0..3)];
+            let by_chance = [None, Some(10), Some(45)][random.random_range(0..3)];
+            let end = if flag == FLAGS[0] { Some(10) } else { by_chance };
             let path = override_at(&format!("{{user{user}}}"), flag);
             history.push(Step { method: Method::PUT, path, body: setting(&mut random, end) });
         }
@@ -162,6 +175,12 @@ async fn nobody_can_tell_whether_the_worker_was_there(kind: Kind) {
         let round = flags_service::maintenance::run_round(&tidied.app.core, Default::default()).await.expect("a round");
         assert!(second > 10 || (round.overrides_expired > 0 && round.changes_marked > 0), "{round:?}");
         assert_eq!(tidied.values().await, untidied.values().await, "second {second}");
+        if second == 10 {
+            for (step, status) in steps_at_ended_overrides() {
+                let (one, other) = (tidied.ask(&step).await, untidied.ask(&step).await);
+                assert!(one == other && one.0 == status, "{step:?}: {one:?} {other:?}");
+            }
+        }
         for _ in 0..25 {
             let step = step(&mut random, tidied.changes.len());
             assert_eq!(tidied.ask(&step).await, untidied.ask(&step).await, "second {second}: {step:?}");
