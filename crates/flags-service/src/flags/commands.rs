@@ -1,223 +1,26 @@
-//! Flags: creating, changing, archiving and deleting them.
+//! What creating, changing, archiving and deleting a flag do to the database.
 
-use std::collections::HashMap;
-
-use flags_domain::{
-    Effective, Flag, FlagName, FlagType, Instant, ScheduleStatus, Serve, TargetingRule, Variant, Violation,
-};
+use flags_domain::{Effective, Flag, FlagType, Instant, ScheduleStatus, Serve, Violation};
 use flags_store::{
-    Author, Committed, Page, Tx,
-    flags::{self, FlagFilter, FlagOrder, FlagRecord},
+    Author, Tx,
+    flags::{self, FlagRecord},
     log::Action,
-    overrides, schedules,
-    schedules::ScheduleRecord,
+    overrides,
+    schedules::{self, ScheduleRecord},
 };
 
+use super::{FlagDetail, FlagInput, FlagPatch, detail::Beside};
 use crate::{
-    core::{Command, Core, Done, Intent, Progress},
+    core::{Command, Progress},
     error::{Conflict, Result, ServiceError, Thing, check},
     maintenance::BATCH,
     patch::assign,
     precondition::Precondition,
 };
 
-/// A new flag.
-#[derive(Clone, Debug)]
-pub struct FlagInput {
-    /// Its key.
-    pub name: FlagName,
-    /// Its type.
-    pub flag_type: FlagType,
-    /// For people.
-    pub description: Option<String>,
-    /// For people.
-    pub owner: Option<String>,
-    /// For people.
-    pub tags: Vec<String>,
-    /// The switch.
-    pub enabled: bool,
-    /// Left out, a boolean flag gets `on` and `off`.
-    pub variants: Option<Vec<Variant>>,
-    /// Left out, a boolean flag made without variants serves `off`.
-    pub default: Option<Serve>,
-    /// Left out, a boolean flag made without variants serves `off`.
-    pub off_variant: Option<String>,
-    /// Rules, first match first.
-    pub targeting_rules: Vec<TargetingRule>,
-    /// Bucketing salt; the name if left out.
-    pub salt: Option<String>,
-    /// Whether users themselves get it.
-    pub client_visible: bool,
-}
-
-/// What is to be different about a flag; `None` leaves a field as it is.
-#[derive(Clone, Debug, Default)]
-pub struct FlagPatch {
-    /// `Some(None)` clears it.
-    pub description: Option<Option<String>>,
-    /// `Some(None)` clears it.
-    pub owner: Option<Option<String>>,
-    /// All tags.
-    pub tags: Option<Vec<String>>,
-    /// The switch; named at all, it counts as set by hand now.
-    pub enabled: Option<bool>,
-    /// All variants.
-    pub variants: Option<Vec<Variant>>,
-    /// The default; named at all, it counts as set by hand now.
-    pub default: Option<Serve>,
-    /// What is served while the flag is off.
-    pub off_variant: Option<String>,
-    /// All rules.
-    pub targeting_rules: Option<Vec<TargetingRule>>,
-    /// Bucketing salt; changing it moves users between variants.
-    pub salt: Option<String>,
-    /// Whether users themselves get it.
-    pub client_visible: Option<bool>,
-}
-
-/// A flag with what its readers want to see beside it.
-#[derive(Clone, Debug)]
-pub struct FlagDetail {
-    /// The flag.
-    pub record: FlagRecord,
-    /// All its scheduled changes.
-    pub schedule: Vec<flags_domain::ScheduledChange>,
-    /// Its unexpired overrides; 0 while archived.
-    pub override_count: i64,
-    /// Its scheduled changes to come.
-    pub pending_change_count: i64,
-}
-
-impl FlagDetail {
-    /// Default and switch as they act at `now`.
-    pub fn effective(&self, now: Instant) -> Effective<'_> {
-        Effective::at(&self.record.flag, &self.schedule, now)
-    }
-}
-
-/// Reads and changes flags.
 #[derive(Clone)]
-pub struct FlagService {
-    core: Core,
-}
-
-impl FlagService {
-    /// On this core.
-    pub const fn new(core: Core) -> Self {
-        Self { core }
-    }
-
-    /// A page of flags.
-    pub async fn list(&self, filter: &FlagFilter, order: FlagOrder, limit: u32) -> Result<Page<FlagDetail>> {
-        let now = self.core.now();
-        self.core
-            .read(async |conn| {
-                let page = flags::list(conn, filter, order, limit).await?;
-                let names: Vec<_> = page.items.iter().map(|record| record.flag.name.clone()).collect();
-                let mut beside = Beside::read(conn, &names, now).await?;
-                Ok(page.map(|record| beside.detail(record)))
-            })
-            .await
-    }
-
-    /// The flag of this name.
-    pub async fn get(&self, name: &str) -> Result<FlagDetail> {
-        let now = self.core.now();
-        let found = self.core.read(async |conn| {
-            let Some(record) = flags::find(conn, name).await? else { return Ok(None) };
-            let mut beside = Beside::read(conn, std::slice::from_ref(&record.flag.name), now).await?;
-            Ok(Some(beside.detail(record)))
-        });
-        found.await?.ok_or(ServiceError::NotFound(Thing::Flag))
-    }
-
-    /// Creates a flag.
-    pub async fn create(&self, intent: impl Into<Intent<FlagDetail>>, input: FlagInput) -> Result<Done<FlagDetail>> {
-        self.core.execute(intent, CreateFlag { input }).await
-    }
-
-    /// Changes the named fields of a flag.
-    pub async fn patch(
-        &self,
-        author: Author,
-        name: &str,
-        patch: FlagPatch,
-        precondition: Precondition,
-    ) -> Result<Done<FlagDetail>> {
-        self.core.execute(author, PatchFlag { name: name.to_owned(), patch, precondition }).await
-    }
-
-    /// Puts a flag out of use: no result for anybody. Its pending scheduled changes are cancelled.
-    pub async fn archive(
-        &self,
-        intent: impl Into<Intent<FlagDetail>>,
-        name: &str,
-        precondition: Precondition,
-    ) -> Result<Done<FlagDetail>> {
-        self.core.execute(intent, ArchiveFlag { name: name.to_owned(), precondition }).await
-    }
-
-    /// Puts an archived flag back in use, with the overrides that have not expired.
-    pub async fn restore(
-        &self,
-        intent: impl Into<Intent<FlagDetail>>,
-        name: &str,
-        precondition: Precondition,
-    ) -> Result<Done<FlagDetail>> {
-        self.core.execute(intent, RestoreFlag { name: name.to_owned(), precondition }).await
-    }
-
-    /// Deletes an archived flag with its overrides and scheduled changes, each recorded. Very many overrides go in
-    /// several revisions, the flag itself in the last.
-    pub async fn delete(&self, author: Author, name: &str, precondition: Precondition) -> Result<Committed> {
-        let command = DeleteFlag { name: name.to_owned(), precondition };
-        let next = |command: &mut DeleteFlag| command.precondition = Precondition::None;
-        self.core.execute_until_finished(author, command, next).await
-    }
-}
-
-/// What the readers of some flags want to see beside them.
-struct Beside {
-    schedules: HashMap<FlagName, Vec<flags_domain::ScheduledChange>>,
-    overrides: HashMap<String, i64>,
-    pending: HashMap<String, i64>,
-}
-
-impl Beside {
-    async fn read(conn: &mut flags_store::Conn, names: &[FlagName], now: Instant) -> flags_store::Result<Self> {
-        let mut by_flag: HashMap<_, Vec<_>> = HashMap::new();
-        for record in schedules::of_flags(conn, names).await? {
-            by_flag.entry(record.flag_name).or_default().push(record.change);
-        }
-        Ok(Self {
-            schedules: by_flag,
-            overrides: overrides::count_by_flag(conn, names, now).await?,
-            pending: schedules::count_pending(conn, names, now).await?,
-        })
-    }
-
-    /// The detail of a flag as the transaction leaves it.
-    async fn within(tx: &mut Tx, record: FlagRecord) -> Result<FlagDetail> {
-        let now = tx.now();
-        let mut beside = Self::read(tx.conn(), std::slice::from_ref(&record.flag.name), now).await?;
-        Ok(beside.detail(record))
-    }
-
-    fn detail(&mut self, record: FlagRecord) -> FlagDetail {
-        let name = &record.flag.name;
-        let archived = record.flag.archived_at.is_some();
-        FlagDetail {
-            schedule: self.schedules.remove(name).unwrap_or_default(),
-            override_count: if archived { 0 } else { self.overrides.remove(name.as_str()).unwrap_or(0) },
-            pending_change_count: self.pending.remove(name.as_str()).unwrap_or(0),
-            record,
-        }
-    }
-}
-
-#[derive(Clone)]
-struct CreateFlag {
-    input: FlagInput,
+pub(super) struct CreateFlag {
+    pub(super) input: FlagInput,
 }
 
 impl CreateFlag {
@@ -280,10 +83,10 @@ impl Command for CreateFlag {
 }
 
 #[derive(Clone)]
-struct PatchFlag {
-    name: String,
-    patch: FlagPatch,
-    precondition: Precondition,
+pub(super) struct PatchFlag {
+    pub(super) name: String,
+    pub(super) patch: FlagPatch,
+    pub(super) precondition: Precondition,
 }
 
 impl PatchFlag {
@@ -367,9 +170,9 @@ fn check_variants_in_use(before: &Flag, after: &Flag, schedule: &[ScheduleRecord
 }
 
 #[derive(Clone)]
-struct ArchiveFlag {
-    name: String,
-    precondition: Precondition,
+pub(super) struct ArchiveFlag {
+    pub(super) name: String,
+    pub(super) precondition: Precondition,
 }
 
 impl Command for ArchiveFlag {
@@ -398,9 +201,9 @@ impl Command for ArchiveFlag {
 }
 
 #[derive(Clone)]
-struct RestoreFlag {
-    name: String,
-    precondition: Precondition,
+pub(super) struct RestoreFlag {
+    pub(super) name: String,
+    pub(super) precondition: Precondition,
 }
 
 impl Command for RestoreFlag {
@@ -423,9 +226,9 @@ impl Command for RestoreFlag {
 }
 
 #[derive(Clone)]
-struct DeleteFlag {
-    name: String,
-    precondition: Precondition,
+pub(super) struct DeleteFlag {
+    pub(super) name: String,
+    pub(super) precondition: Precondition,
 }
 
 impl Command for DeleteFlag {
