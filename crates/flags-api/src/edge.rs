@@ -1,6 +1,6 @@
 //! What every request passes: its id, its line in the log, its place in the metrics, and the headers of every answer.
 
-use std::{sync::Arc, time::Instant};
+use std::{pin::Pin, sync::Arc, time::Instant};
 
 use actix_web::{
     Error, HttpMessage as _, HttpRequest,
@@ -36,11 +36,18 @@ pub(crate) struct RouteTemplate(pub(crate) Arc<str>);
 /// Template that stands for all paths that match no route.
 const UNMATCHED: &str = "unmatched";
 
-/// The outermost middleware.
-pub(crate) async fn edge<B: MessageBody + 'static>(
+/// The outermost middleware. Its future is on the heap while a request lasts: every connection, each idle stream's too, has
+/// room twice for what this returns. (Those of the middleware within are boxed by actix.)
+pub(crate) fn edge<B: MessageBody + 'static>(
     request: ServiceRequest,
     next: Next<B>,
-) -> Result<ServiceResponse<EitherBody<EitherBody<B, BoxBody>, BoxBody>>, Error> {
+) -> Pin<Box<impl Future<Output = Passed<B>>>> {
+    Box::pin(pass(request, next))
+}
+
+type Passed<B> = Result<ServiceResponse<EitherBody<EitherBody<B, BoxBody>, BoxBody>>, Error>;
+
+async fn pass<B: MessageBody + 'static>(request: ServiceRequest, next: Next<B>) -> Passed<B> {
     let begun = Instant::now();
     let id = request_id(&request);
     request.extensions_mut().insert(RequestId(id.clone()));

@@ -109,7 +109,7 @@ impl Evaluation {
             return Ok(Some(user));
         }
         let ticket = cache.ticket(id);
-        // Boxed, as it is rare and large: every connection has room for what a request may wait for.
+        // Boxed, as it is rare and large: each request would carry room for it.
         let found = Box::pin(self.core.read(async |conn| users::find(conn, id).await)).await;
         let found = found.map_err(|error| self.unavailable(&error))?;
         let user = found.map(|record| Arc::new(KnownUser::from(record)));

@@ -30,7 +30,7 @@ pub(crate) async fn authenticate(
     next: Next<impl MessageBody>,
 ) -> Result<ServiceResponse<impl MessageBody>, Error> {
     if let Some(app) = request.app_data::<Data<App>>().cloned() {
-        // Boxed, as it is large: every connection, each idle stream's too, has room for what its requests may wait for.
+        // Boxed, as it is large: each request would carry room for it for as long as it lasts.
         let outcome = limited(&app, &request, Box::pin(identify(&app, &request)).await);
         request.extensions_mut().insert(outcome);
     }

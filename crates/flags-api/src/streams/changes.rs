@@ -1,6 +1,6 @@
 //! The stream of all changes, for admins: what was changed, not to what.
 
-use std::sync::Arc;
+use std::{pin::pin, sync::Arc};
 
 use actix_web::web::Data;
 use flags_service::{
@@ -168,6 +168,6 @@ impl EventStream for ChangeStream {
         let signal = &mut self.signal;
         // The sender is the hub's, which lives as long as the application.
         let woken = async { _ = signal.changed().await };
-        self.connection.wait(woken, None).await;
+        self.connection.wait(pin!(woken), None).await;
     }
 }

@@ -1,6 +1,7 @@
 //! What every stream has: a place among the open ones, a heartbeat, a credential that must stay valid, and an end.
 
 use std::{
+    pin::{Pin, pin},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -246,11 +247,12 @@ impl Connection {
     /// Waits for a moment before something is tried again that could not be done, or until something is due.
     pub(super) async fn wait_to_try_again(&mut self) {
         let again = rand::rng().random_range(TRY_AGAIN.0..=TRY_AGAIN.1);
-        self.wait(tokio::time::sleep(again), None).await;
+        self.wait(pin!(tokio::time::sleep(again)), None).await;
     }
 
-    /// Waits until something is due, `woken` is over, the instant `until` has come or the credential ends.
-    pub(super) async fn wait(&mut self, woken: impl Future<Output = ()>, until: Option<Instant>) {
+    /// Waits until something is due, `woken` is over, the instant `until` has come or the credential ends. `woken` is a
+    /// reference, as every stream would have room twice for what is given by value.
+    pub(super) async fn wait(&mut self, woken: Pin<&mut impl Future<Output = ()>>, until: Option<Instant>) {
         let evaluation = &self.app.evaluation;
         let end = self.credential.ends_at(&evaluation.replica().read());
         let until = until.into_iter().chain(end).min();

@@ -1,6 +1,6 @@
 //! The stream of a user's own flag values.
 
-use std::sync::Arc;
+use std::{pin::pin, sync::Arc};
 
 use actix_web::web::Data;
 use flags_domain::{FlagName, Instant};
@@ -203,6 +203,6 @@ impl EventStream for OwnFlagStream {
             // Neither a signal nor an instant that has passed may make it ask the database without a pause.
             return self.connection.wait_to_try_again().await;
         }
-        self.connection.wait(self.signals.woken(), self.valid_until).await;
+        self.connection.wait(pin!(self.signals.woken()), self.valid_until).await;
     }
 }
