@@ -67,6 +67,7 @@ async fn a_stream_begins_with_what_the_request_would_answer(kind: Kind) {
     assert_eq!(events.headers["content-type"], "text/event-stream");
     assert_eq!(events.headers["cache-control"], "no-cache");
     assert_eq!(events.headers["x-accel-buffering"], "no");
+    assert_eq!(events.headers["flags-user"], *id);
     let snapshot = events.next().await;
     assert_eq!(snapshot.event, "snapshot");
     assert!(events.parser.retry.is_some_and(|millis| (500..=3_000).contains(&millis)));

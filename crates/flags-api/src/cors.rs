@@ -21,7 +21,7 @@ pub(crate) fn cors(origins: &[String]) -> Cors {
             header::HeaderName::from_static("last-event-id"),
             header::HeaderName::from_static("x-request-id"),
         ])
-        .expose_headers(["ETag", "Flags-Revision", "Location", "Retry-After", "X-Request-Id"])
+        .expose_headers(["ETag", "Flags-Revision", "Flags-User", "Location", "Retry-After", "X-Request-Id"])
         .block_on_origin_mismatch(false)
         .max_age(MAX_AGE);
     if origins.iter().any(|origin| origin == "*") {

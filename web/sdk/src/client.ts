@@ -1,5 +1,7 @@
+import { MAX_TIMER, NEVER } from './deadlines.js';
 import { Engine } from './engine.js';
 import { ofType } from './fallback.js';
+import { watchPage } from './page.js';
 import { Persistence } from './persistence.js';
 import { Store } from './store.js';
 import { Failure, Transport } from './transport.js';
@@ -21,7 +23,7 @@ const READY_WITHIN = 5_000;
 /**
  * A client for one user. It begins at once, and goes on until it is closed.
  *
- * @throws TypeError if `baseUrl` is no http or https URL
+ * @throws TypeError if `baseUrl` is no http or https URL, or has a user or password in it
  */
 export function createFlagClient(options: FlagClientOptions): FlagClient {
   return new LiveFlagClient(options);
@@ -47,14 +49,13 @@ class LiveFlagClient implements FlagClient {
     const failed = (kind: FlagClientError['kind'], message: string) => (cause: unknown) =>
       report(new Failure(kind, message, { cause }));
     this.#token = options.token;
-    this.#store = new Store(failed('listener', 'a listener threw'));
-    const credentials = options.credentials ?? (options.token === undefined ? 'same-origin' : 'omit');
+    this.#store = new Store(failed('listener', 'listener'));
     this.#engine = new Engine(
       {
         baseUrl,
         store: this.#store,
-        transport: new Transport(baseUrl, credentials, options.fetch ?? ((...call) => fetch(...call))),
-        persistence: Persistence.open(options, baseUrl, failed('storage', 'values cannot be kept or read')),
+        transport: new Transport(baseUrl, options.credentials, options.fetch ?? ((...call) => fetch(...call))),
+        persistence: Persistence.open(options, baseUrl, failed('storage', 'storage')),
         shareTabs: options.shareTabs ?? true,
         report,
       },
@@ -65,8 +66,8 @@ class LiveFlagClient implements FlagClient {
   }
 
   getFlag(flagName: string): FlagValue;
-  getFlag<T extends Json>(flagName: string, fallback: T): Widened<T>;
-  getFlag(flagName: string, fallback?: Json): FlagValue {
+  getFlag<T extends Json | object>(flagName: string, fallback: T): Widened<T>;
+  getFlag(flagName: string, fallback?: Json | object): FlagValue | object {
     const value = this.#store.value(flagName);
     return fallback === undefined ? value : ofType(value, fallback);
   }
@@ -108,7 +109,7 @@ class LiveFlagClient implements FlagClient {
       const unsubscribe = this.#store.subscribe(null, () => this.#store.state && done());
       this.#onClose.add(done);
       if (this.#closed || this.#store.state) done();
-      else if (timeout !== Number.POSITIVE_INFINITY) timer = setTimeout(done, timeout);
+      else if (timeout !== NEVER) timer = setTimeout(done, Math.min(MAX_TIMER, timeout));
     });
   }
 
@@ -142,27 +143,9 @@ class LiveFlagClient implements FlagClient {
 }
 
 function checkedUrl(baseUrl: string): string {
-  const url = URL.parse ? URL.parse(baseUrl) : new URL(baseUrl);
-  if (!url || !/^https?:$/.test(url.protocol)) {
-    throw new TypeError(`baseUrl must be an http or https URL such as https://flags.example.com, not ${baseUrl}`);
+  const url = new URL(baseUrl);
+  if (!/^https?:$/.test(url.protocol) || url.username || url.password) {
+    throw new TypeError('baseUrl must be an http or https URL without a user');
   }
   return url.href.replace(/[?#].*$/, '').replace(/\/+$/, '');
-}
-
-/** In a browser: a page that is looked at again, or back on the network, does not wait; one that is left lets go. */
-function watchPage(engine: Engine): () => void {
-  if (typeof window === 'undefined' || typeof document === 'undefined') return () => {};
-  const wake = () => document.visibilityState === 'visible' && engine.wake();
-  const leave = () => engine.suspend();
-  const enter = (event: PageTransitionEvent) => event.persisted && engine.connect();
-  window.addEventListener('online', wake);
-  document.addEventListener('visibilitychange', wake);
-  window.addEventListener('pagehide', leave);
-  window.addEventListener('pageshow', enter);
-  return () => {
-    window.removeEventListener('online', wake);
-    document.removeEventListener('visibilitychange', wake);
-    window.removeEventListener('pagehide', leave);
-    window.removeEventListener('pageshow', enter);
-  };
 }

@@ -1,5 +1,8 @@
-/** Longest that a timer can be set for. */
-const MOST = 2 ** 31 - 1;
+/** Longest that a timer can be set for; milliseconds. */
+export const MAX_TIMER = 2 ** 31 - 1;
+
+/** A wait without an end. */
+export const NEVER = Number.POSITIVE_INFINITY;
 
 /** What a client waits for; all of it shares one timer. */
 export type Deadline =
@@ -29,7 +32,7 @@ export class Deadlines {
     return this.#at.has(deadline);
   }
 
-  /** Rings after `wait` milliseconds, whatever was set before; `Infinity` is never. */
+  /** Rings after `wait` milliseconds, whatever was set before; `NEVER` is never. */
   set(deadline: Deadline, wait: number): void {
     this.#at.set(deadline, performance.now() + wait);
     this.#arm();
@@ -43,8 +46,8 @@ export class Deadlines {
   #arm(): void {
     clearTimeout(this.#timer);
     const wait = Math.min(...this.#at.values()) - performance.now();
-    if (wait === Number.POSITIVE_INFINITY) return;
-    this.#timer = setTimeout(() => this.#rung(), Math.min(MOST, Math.max(0, Math.ceil(wait))));
+    if (wait === NEVER) return;
+    this.#timer = setTimeout(() => this.#rung(), Math.min(MAX_TIMER, Math.max(0, Math.ceil(wait))));
   }
 
   #rung(): void {

@@ -1,11 +1,11 @@
 /** Keeps the store up to date: asks, follows, waits and tries again. */
 
-import { backoff, backoffRefused, FIRST } from './backoff.js';
 import { ServerClock } from './clock.js';
-import { type Deadline, Deadlines } from './deadlines.js';
+import { type Deadline, Deadlines, NEVER } from './deadlines.js';
 import { fingerprint } from './fingerprint.js';
 import { decodeState, encodeState, type Persistence } from './persistence.js';
-import type { Position } from './position.js';
+import { formatPosition, isAfter, type Position, parsePosition } from './position.js';
+import { Retry } from './retry.js';
 import { applyChange, applySnapshot, endOverrides, type FlagState, moveTo, nextEnd } from './state.js';
 import type { Store } from './store.js';
 import { type TabNews, Tabs } from './tabs.js';
@@ -21,13 +21,11 @@ const SILENT_FOR = 45_000;
 const GOOD_AFTER = 10_000;
 /** How long an open stream has to tell what an instant has changed, before it is asked for; milliseconds. */
 const PUSHED_WITHIN = 2_000;
-/** How long a cookie is taken to be of the user whose snapshot has just come; milliseconds. */
-const SURE_FOR = 5_000;
 
 /** Why an attempt is given up without being a failure. */
-const SUPERSEDED = new Failure('network', 'another attempt takes its place');
+const SUPERSEDED = new Error('superseded');
 
-export interface EngineParts {
+interface EngineParts {
   readonly baseUrl: string;
   readonly store: Store;
   readonly transport: Transport;
@@ -39,50 +37,53 @@ export interface EngineParts {
 export class Engine {
   readonly #clock = new ServerClock();
   readonly #deadlines = new Deadlines((deadline) => this.#ring(deadline));
-  #attempt: AbortController | null = null;
-  #tabs: Tabs | null = null;
-  /** Whether this tab has a stream of its own, as the one that leads is silent. */
-  #alone = false;
+  readonly #retry = new Retry();
+  readonly #parts: EngineParts;
+  #token: Token | undefined;
+  #closed = false;
+
+  /** What the service last said. The store has the same, as it looks at the present instant. */
+  #state: FlagState | null = null;
+  /** Where the flags last changed. */
+  #changedAt: Position | null = null;
   /** Whether what was last heard of the service was good. */
   #fresh = false;
   #serverStale = false;
-  #failures = 0;
-  #refusals = 0;
-  #firstWait = FIRST;
+
+  #attempt = new AbortController();
   /** When the stream began, by the steady clock; `null` while there is none. */
   #streamSince: number | null = null;
   /** Whether the stream said goodbye. */
   #parted = false;
-  /** With which token a snapshot was last asked for, and when; `null` if one must be asked for. */
-  #sure: { token: string | undefined; at: number } | null = null;
-  /** Tells the present credential from others, in what is kept. */
+  /** The token that a snapshot was last asked for with; `null` if one must be asked for. */
+  #sure: { token: string | undefined } | null = null;
+  /** Tells the credential that the state was given for from others, in what is kept. */
   #credential: string | null = null;
   #loaded = false;
+  /** How often everything was forgotten. */
+  #beginnings = 0;
+
   /** The question beside the stream, while it is open. */
-  #question: Promise<boolean> | null = null;
-  #asking: AbortController | null = null;
+  #question: Promise<Failure | typeof SUPERSEDED | null> | null = null;
+  #asking = new AbortController();
   /** The `validUntil` that was asked about. */
   #askedAbout: number | null = null;
-  #closed = false;
 
-  readonly #parts: EngineParts;
-  #token: Token | undefined;
+  #tabs: Tabs | null = null;
+  /** Whether this tab has a stream of its own, as the one that leads is silent. */
+  #alone = false;
+  #sharesTabs: boolean;
 
   constructor(parts: EngineParts, token: Token | undefined) {
     this.#parts = parts;
     this.#token = token;
-  }
-
-  get #state(): FlagState | null {
-    return this.#parts.store.state;
+    this.#sharesTabs = parts.shareTabs;
   }
 
   /** Begins, or begins anew at once. */
   connect(): void {
     if (this.#closed) return;
-    this.#giveUp();
-    const attempt = new AbortController();
-    this.#attempt = attempt;
+    const attempt = this.#giveUp();
     this.#run(attempt.signal).then(
       () => attempt === this.#attempt && this.#ended(),
       (error) => attempt === this.#attempt && this.#failed(Failure.of(error)),
@@ -92,120 +93,127 @@ export class Engine {
   /** Forgets everything and begins anew with this credential. */
   restart(token: Token | undefined): void {
     if (this.#closed) return;
-    this.suspend();
+    this.#letGo();
     this.#token = token;
-    this.#parts.persistence?.clear();
+    this.#parts.persistence?.clear(this.#state?.userId);
     this.#loaded = true;
-    this.#failures = 0;
-    this.#refusals = 0;
-    this.#parts.store.update(null, true);
-    this.connect();
+    this.#beginnings += 1;
+    this.#retry.reset();
+    this.#state = null;
+    this.#changedAt = null;
+    this.#settle();
+    // A listener may have thought of something else.
+    if (this.#token === token && this.#state === null) this.connect();
   }
 
   /** Asks for a snapshot beside whatever goes on. Resolves to whether it came. */
-  refresh(): Promise<boolean> {
-    this.#question ??= this.#ask().finally(() => {
-      this.#question = null;
-    });
-    return this.#question;
-  }
-
-  async #ask(): Promise<boolean> {
-    if (this.#closed || !this.#attempt) return false;
-    this.#asking = new AbortController();
-    const { signal } = this.#asking;
-    this.#deadlines.set('answer', ANSWER_WITHIN);
-    try {
-      const token = await unless(signal, this.#currentToken());
-      const snapshot = await unless(signal, this.#parts.transport.snapshot(token, signal));
-      signal.throwIfAborted();
-      const isOther = this.#state !== null && this.#state.userId !== snapshot.userId;
-      this.#adopt(snapshot);
-      // The stream tells what changes for the user before.
-      if (isOther) this.connect();
-      return true;
-    } catch (error) {
-      const failure = Failure.of(error);
-      if (failure === SUPERSEDED) return false;
-      // A service that does not answer is in doubt, whatever the stream seems to be.
-      if (failure.kind === 'token' || this.#deadlines.has('retry')) this.#parts.report(failure);
-      else this.#failed(failure);
-      return false;
-    } finally {
-      this.#deadlines.clear('answer');
+  async refresh(): Promise<boolean> {
+    if (this.#closed) return false;
+    const failure = await this.#ask();
+    if (failure instanceof Failure) {
+      // A service that is there may say no to a question, and the stream be good all the same.
+      const isDoubtful = failure.kind !== 'token' && (failure.kind !== 'http' || failure.refused);
+      if (isDoubtful && !this.#deadlines.has('retry')) this.#failed(failure);
+      else this.#parts.report(failure);
     }
+    return failure === null;
   }
 
   /** Somebody looks again, or the network is back: there may be no reason to wait any longer. */
   wake(): void {
     if (this.#closed) return;
     const slept = this.#clock.jumped();
-    if (slept) this.#fresh = false;
+    if (slept) {
+      this.#fresh = false;
+      this.#clock.accept();
+    }
     this.#settle();
-    if (slept || (this.#deadlines.has('retry') && this.#refusals === 0)) this.connect();
+    const waits = this.#deadlines.has('retry');
+    if (waits ? this.#retry.mayHurry : slept) this.connect();
   }
 
   /** Lets go of stream and lock; `connect` goes on. */
   suspend(): void {
-    this.#leaveTabs();
-    this.#giveUp();
-    this.#attempt = null;
-    this.#sure = null;
-    this.#askedAbout = null;
-    this.#fresh = false;
+    this.#letGo();
     this.#settle();
   }
 
   close(): void {
-    this.suspend();
+    if (this.#closed) return;
     this.#closed = true;
+    this.suspend();
     this.#deadlines.clear('boundary', 'refresh');
+  }
+
+  #letGo(): void {
+    this.#leaveTabs();
+    this.#giveUp();
+    this.#sure = null;
+    this.#askedAbout = null;
+    this.#fresh = false;
   }
 
   async #run(signal: AbortSignal): Promise<void> {
     this.#deadlines.set('silence', ANSWER_WITHIN);
-    const token = await unless(signal, this.#tokenAndKept(signal));
+    const token = await unless(signal, this.#currentToken()).catch((error: unknown) => {
+      // Without the token nobody knows for whom something was kept, unless the application says so.
+      if (!signal.aborted && this.#parts.persistence?.knowsUser) this.#load(null);
+      throw error;
+    });
     signal.throwIfAborted();
-    if (!this.#isSureOf(token)) {
+    this.#load(credentialOf(token));
+    if (!this.#sure || this.#sure.token !== token || this.#state === null) {
       const snapshot = await unless(signal, this.#parts.transport.snapshot(token, signal));
-      // It may have been given up in the very moment that the answer came.
+      // It may have been given up in the very moment that the answer came, and by whoever is told of it.
       signal.throwIfAborted();
-      this.#adopt(snapshot);
-      this.#sure = { token, at: performance.now() };
+      this.#adopt(snapshot, token);
+      signal.throwIfAborted();
+      this.#sure = { token };
     }
-    if (this.#joinTabs()) return;
+    if (this.#joinTabs() || !this.#state) return;
     this.#streamSince = performance.now();
-    await unless(
-      signal,
-      this.#parts.transport.stream(token, this.#state?.position ?? null, this.#handler(signal), signal),
-    );
+    const { userId, position } = this.#state;
+    const since = { token, userId, position };
+    await unless(signal, this.#parts.transport.stream(since, this.#handler(signal, token), signal));
   }
 
-  /** Whether the state is surely of this token's user: a stream tells what has changed, and not for whom. */
-  #isSureOf(token: string | undefined): boolean {
-    if (!this.#sure || this.#state === null || this.#sure.token !== token) return false;
-    return token !== undefined || performance.now() - this.#sure.at < SURE_FOR;
+  /** Puts what was kept in force, unless the service is faster. */
+  #load(credential: string | null): void {
+    if (this.#loaded) return;
+    this.#loaded = true;
+    const beginnings = this.#beginnings;
+    void this.#parts.persistence?.load(credential).then((kept) => {
+      if (!kept || this.#state !== null || this.#closed || beginnings !== this.#beginnings) return;
+      this.#credential = credential;
+      this.#state = kept.state;
+      this.#changedAt = kept.state.position;
+      this.#clock.resume(kept.serverAt, kept.writtenAt);
+      this.#settle();
+    });
   }
 
-  #handler(signal: AbortSignal) {
+  #handler(signal: AbortSignal, token: string | undefined) {
     return {
       heard: () => {
         if (!signal.aborted) this.#deadlines.set('silence', SILENT_FOR);
       },
       event: (event: StreamEvent) => {
-        if (!signal.aborted) this.#event(event);
+        if (!signal.aborted) this.#event(event, token);
       },
       retry: (wait: number) => {
-        this.#firstWait = Math.max(100, wait);
+        if (!signal.aborted) this.#retry.startFrom(wait);
       },
     };
   }
 
-  #event(event: StreamEvent): void {
+  #event(event: StreamEvent, token: string | undefined): void {
     if (event.kind === 'bye') {
       this.#parted = event.reason !== 'revoked';
       if (!this.#parted) this.#sure = null;
-    } else if (event.kind === 'snapshot') this.#adopt(event.snapshot);
+      return;
+    }
+    this.#retry.answered();
+    if (event.kind === 'snapshot') this.#adopt(event.snapshot, token);
     else if (event.kind === 'change')
       this.#hear(applyChange(this.#known(event.change), event.change), this.#serverStale);
     else this.#hear(moveTo(this.#known(event), event.position), event.stale);
@@ -214,65 +222,105 @@ export class Engine {
   /** The state, if what comes at this position can go on from it. */
   #known({ position }: { position: Position }): FlagState {
     if (this.#state?.position.epoch !== position.epoch) {
-      throw new Malformed('the stream does not go on where this client stands');
+      throw new Malformed('a gap in the stream');
     }
     return this.#state;
   }
 
-  #adopt(snapshot: Snapshot): void {
+  #adopt(snapshot: Snapshot, token: string | undefined): void {
     const before = this.#state;
-    const state = applySnapshot(before, snapshot);
-    if (before && before.userId !== state.userId) {
-      this.#parts.persistence?.clear();
+    if (before && before.userId !== snapshot.userId) {
+      this.#parts.persistence?.clear(before.userId);
       this.#leaveTabs();
       this.#sure = null;
     }
-    this.#hear(state, snapshot.stale);
+    this.#credential = credentialOf(token);
+    this.#hear(applySnapshot(before, snapshot), snapshot.stale);
   }
 
-  /** The service is there, and this is the state now. */
+  /** The service is there, and this is what it says. */
   #hear(state: FlagState, serverStale: boolean): void {
-    const before = this.#state;
-    if (state !== before) this.#clock.sync(state.position.at);
+    const changed = state.flags !== this.#state?.flags;
+    if (state !== this.#state) this.#clock.sync(state.position.at);
+    this.#state = state;
+    if (changed) this.#changedAt = state.position;
     this.#fresh = true;
-    this.#refusals = 0;
     this.#serverStale = serverStale;
-    this.#settle(state);
-    const now = this.#state;
-    const changed = now && now.flags !== before?.flags;
-    if (changed) this.#parts.persistence?.save(now, this.#clock.now(true), this.#credential);
-    this.#tell(changed ? now : null);
+    if (changed) this.#parts.persistence?.save(state, this.#clock.steadyNow(), this.#credential);
+    this.#tell(changed ? state : null);
+    this.#settle();
   }
 
-  /** Puts a state in force as of now, and waits for the next instant at which time changes it. */
-  #settle(state = this.#state): void {
-    const now = this.#clock.now(this.#fresh);
-    const settled = state && endOverrides(state, now);
-    const until = settled?.validUntil ?? Number.POSITIVE_INFINITY;
-    const end = (settled && nextEnd(settled)) ?? Number.POSITIVE_INFINITY;
+  /** Shows the state as it looks now, and waits for the next instant at which time changes it. */
+  #settle(): void {
+    const now = this.#fresh ? this.#clock.steadyNow() : this.#clock.wallNow();
+    const view = this.#state && endOverrides(this.#state, now);
+    const until = view?.validUntil ?? NEVER;
+    const end = (view && nextEnd(view)) ?? NEVER;
     this.#deadlines.set('boundary', (Math.min(end, until > now ? until : end) - now) / 1000);
     if (!this.#fresh || until > now || until === this.#askedAbout) this.#deadlines.clear('refresh');
     else if (!this.#deadlines.has('refresh')) {
       // An open stream tells it by itself; otherwise all clients ask, and not at the same instant.
       this.#deadlines.set('refresh', PUSHED_WITHIN * (1 + Math.random() / 2));
     }
-    this.#parts.store.update(settled, !this.#fresh || this.#serverStale);
+    this.#parts.store.update(view, !this.#fresh || this.#serverStale);
   }
 
   #ring(deadline: Deadline): void {
+    if (this.#closed) return;
     if (deadline === 'silence') this.#silent();
     else if (deadline === 'retry') this.connect();
     else if (deadline === 'boundary') this.#settle();
-    else if (deadline === 'answer') this.#asking?.abort(silence());
-    else {
-      this.#askedAbout = this.#state?.validUntil ?? null;
-      void this.refresh();
+    else if (deadline === 'answer') this.#asking.abort(silence());
+    else void this.#askAbout(this.#state?.validUntil ?? null);
+  }
+
+  /** Asks what an instant has changed. */
+  async #askAbout(validUntil: number | null): Promise<void> {
+    this.#askedAbout = validUntil;
+    const failure = await this.#ask();
+    // What the stream should have told cannot be asked for either.
+    if (failure instanceof Failure && !this.#deadlines.has('retry')) this.#failed(failure);
+  }
+
+  /** What came of the question, one at a time: `null` if the answer is in force. */
+  #ask(): Promise<Failure | typeof SUPERSEDED | null> {
+    if (this.#question) return this.#question;
+    const asking = new AbortController();
+    this.#asking = asking;
+    this.#deadlines.set('answer', ANSWER_WITHIN);
+    const question = this.#answer(asking.signal)
+      .catch((error: unknown) => (error === SUPERSEDED ? SUPERSEDED : Failure.of(error)))
+      .finally(() => {
+        if (asking !== this.#asking) return;
+        this.#question = null;
+        this.#deadlines.clear('answer');
+      });
+    this.#question = question;
+    return question;
+  }
+
+  async #answer(signal: AbortSignal): Promise<null> {
+    const token = await unless(signal, this.#currentToken());
+    const snapshot = await unless(signal, this.#parts.transport.snapshot(token, signal));
+    signal.throwIfAborted();
+    const isOther = this.#state !== null && this.#state.userId !== snapshot.userId;
+    const [follows, wasFresh] = [this.#follows, this.#fresh];
+    this.#adopt(snapshot, token);
+    signal.throwIfAborted();
+    // The stream, if there is one, tells what changes for the user before.
+    if (isOther || this.#deadlines.has('retry')) this.connect();
+    else if (follows && !wasFresh) {
+      // The tab that leads does not hear the service.
+      this.#fresh = false;
+      this.#settle();
     }
+    return null;
   }
 
   #silent(): void {
     if (this.#follows) {
-      // The tab that leads is frozen or gone: this one helps itself.
+      // The tab that leads is frozen, gone or cut off: this one helps itself.
       this.#leaveTabs();
       this.#alone = true;
       this.connect();
@@ -282,57 +330,63 @@ export class Engine {
   /** The attempt came to its end without an error. */
   #ended(): void {
     if (this.#follows) return;
-    if (this.#parted) this.#tryAgainIn(backoff(1, Math.random(), this.#firstWait));
-    else this.#failed(new Failure('network', 'the stream broke off'));
+    if (!this.#parted) this.#failed(new Failure('network', 'the stream broke off'));
+    else this.#tryAgainIn(this.#retry.afterGoodbye(this.#judgeStream()));
   }
 
   #failed(failure: Failure): void {
-    const lasted = this.#streamSince === null ? 0 : performance.now() - this.#streamSince;
-    if (lasted >= GOOD_AFTER) this.#failures = 0;
+    this.#judgeStream();
     // What broke off can be gone on with; after an answer of another kind a snapshot says more.
     if (failure.kind === 'http' || failure.kind === 'protocol') this.#sure = null;
-    if (failure.refused) this.#leaveTabs();
+    // Another tab may have a better credential.
+    if (failure.refused || failure.kind === 'token' || failure.kind === 'timeout') this.#leaveTabs();
     this.#fresh = false;
-    this.#tryAgainIn(this.#waitAfter(failure));
+    this.#tryAgainIn(this.#retry.after(failure));
     this.#parts.report(failure);
   }
 
-  #waitAfter(failure: Failure): number {
-    const random = Math.random();
-    const wait = failure.refused
-      ? backoffRefused(++this.#refusals, random)
-      : backoff(++this.#failures, random, this.#firstWait);
-    return Math.max(failure.retryAfter, wait);
+  /** Whether the stream that is over was a good one. */
+  #judgeStream(): boolean {
+    const good = this.#streamSince !== null && performance.now() - this.#streamSince >= GOOD_AFTER;
+    if (good) this.#retry.wasGood();
+    return good;
   }
 
   #tryAgainIn(wait: number): void {
     this.#alone = false;
     this.#giveUp();
     this.#deadlines.set('retry', wait);
-    this.#settle();
     this.#tell(null);
+    this.#settle();
   }
 
-  /** Ends the present attempt, whatever it is doing. */
-  #giveUp(): void {
-    this.#attempt?.abort(SUPERSEDED);
-    this.#attempt = new AbortController();
-    this.#asking?.abort(SUPERSEDED);
+  /** Ends the present attempt and the question beside it; returns the next attempt, which nothing is done for yet. */
+  #giveUp(): AbortController {
+    this.#attempt.abort(SUPERSEDED);
+    this.#asking.abort(SUPERSEDED);
+    this.#question = null;
     this.#streamSince = null;
     this.#parted = false;
-    this.#deadlines.clear('silence', 'retry');
+    this.#deadlines.clear('silence', 'retry', 'answer');
+    this.#attempt = new AbortController();
+    return this.#attempt;
   }
 
-  /** Whether another tab has the stream. */
+  /** Whether another tab has the stream, or is about to. */
   get #follows(): boolean {
     return this.#tabs !== null && !this.#tabs.leads && this.#streamSince === null;
   }
 
   /** Joins the tabs of this user; returns whether another one has the stream, or may have. */
   #joinTabs(): boolean {
-    if (!this.#parts.shareTabs || this.#alone || !this.#state) return false;
+    if (!this.#sharesTabs || this.#alone || !this.#state || this.#closed) return false;
     this.#tabs ??= Tabs.join(this.#parts.baseUrl, this.#state.userId, {
       lead: () => this.connect(),
+      refused: () => {
+        this.#sharesTabs = false;
+        this.#leaveTabs();
+        this.connect();
+      },
       told: (news) => this.#told(news),
       asked: () => this.#tell(this.#state),
     });
@@ -348,50 +402,53 @@ export class Engine {
   }
 
   #tell(state: FlagState | null): void {
-    const [fresh, serverStale] = [this.#fresh, this.#serverStale];
-    const serverAt = this.#clock.now(fresh);
-    this.#tabs?.tell({ ...(state ? { state: encodeState(state) } : {}), fresh, serverStale, serverAt });
+    if (!this.#tabs?.leads || !this.#changedAt) return;
+    this.#tabs.tell({
+      ...(state ? { state: encodeState(state) } : {}),
+      changedAt: formatPosition(this.#changedAt),
+      fresh: this.#fresh,
+      serverStale: this.#serverStale,
+      serverAt: this.#clock.steadyNow(),
+    });
   }
 
   #told(news: TabNews): void {
     // A stream of its own goes on until it ends.
-    if (!this.#follows || this.#deadlines.has('retry')) return;
-    this.#deadlines.set('silence', SILENT_FOR + ANSWER_WITHIN);
-    this.#fresh = news.fresh;
-    this.#serverStale = news.serverStale;
-    if (news.fresh) this.#clock.sync(news.serverAt);
-    this.#settle(news.state ? applySnapshot(this.#state, { ...decodeState(news.state), stale: false }) : this.#state);
-  }
-
-  /** The token; before the first one is used, what was kept for it is put in force. */
-  async #tokenAndKept(signal: AbortSignal): Promise<string | undefined> {
-    const token = await this.#currentToken().catch((error: Failure) => error);
-    signal.throwIfAborted();
-    this.#credential = typeof token === 'string' ? fingerprint(token) : null;
-    if (!this.#loaded) {
-      this.#loaded = true;
-      const kept = await this.#parts.persistence?.load(this.#credential);
-      signal.throwIfAborted();
-      if (kept && this.#state === null) {
-        this.#clock.sync(kept.serverAt, kept.writtenAt);
-        this.#settle(kept.state);
-      }
+    if (!this.#follows || !this.#state) return;
+    if (news.state) {
+      const state = applySnapshot(this.#state, { ...decodeState(news.state), stale: false });
+      if (state.flags !== this.#state.flags) this.#changedAt = state.position;
+      this.#state = state;
     }
-    if (token instanceof Failure) throw token;
-    return token;
+    const changedAt = parsePosition(news.changedAt);
+    const { position } = this.#state;
+    const isBehind = !changedAt || changedAt.epoch !== position.epoch || isAfter(changedAt, position);
+    if (isBehind) this.#tabs?.ask();
+    this.#fresh = news.fresh && !isBehind;
+    this.#serverStale = news.serverStale;
+    if (this.#fresh) {
+      this.#clock.sync(news.serverAt);
+      this.#deadlines.clear('retry');
+      this.#deadlines.set('silence', SILENT_FOR + ANSWER_WITHIN);
+    }
+    this.#settle();
   }
 
   async #currentToken(): Promise<string | undefined> {
     try {
       return typeof this.#token === 'function' ? await this.#token() : this.#token;
     } catch (cause) {
-      throw new Failure('token', 'the function that gives the token failed', { cause });
+      throw new Failure('token', 'no token', { cause });
     }
   }
 }
 
+function credentialOf(token: string | undefined): string | null {
+  return token === undefined ? null : fingerprint(token);
+}
+
 function silence(): Failure {
-  return new Failure('timeout', 'the service gives no sign of life');
+  return new Failure('timeout', 'no answer in time');
 }
 
 /** The promise's outcome, unless the signal comes first: then its reason. */

@@ -37,7 +37,7 @@ export function moveTo(state: FlagState, position: Position): FlagState {
 
 /** Ends the overrides whose end has come at `now` (microseconds of the server's clock): what is to be `then` is so now. */
 export function endOverrides(state: FlagState, now: number): FlagState {
-  const due = [...state.flags].filter(([, flag]) => (endOf(flag) ?? Number.POSITIVE_INFINITY) <= now);
+  const due = [...state.flags].filter(([, flag]) => (endOf(flag) ?? now + 1) <= now);
   if (due.length === 0) return state;
   const flags = new Map(state.flags);
   for (const [name, flag] of due) {
@@ -48,12 +48,8 @@ export function endOverrides(state: FlagState, now: number): FlagState {
 
 /** When the next override ends that says what is to be then; microseconds. */
 export function nextEnd(state: FlagState): number | null {
-  let next: number | null = null;
-  for (const flag of state.flags.values()) {
-    const end = endOf(flag);
-    if (end !== null && (next === null || end < next)) next = end;
-  }
-  return next;
+  const ends = [...state.flags.values()].map(endOf).filter((end) => end !== null);
+  return ends.length > 0 ? ends.reduce((a, b) => Math.min(a, b)) : null;
 }
 
 function endOf(flag: WireFlag): number | null {
@@ -61,18 +57,31 @@ function endOf(flag: WireFlag): number | null {
   return end ? parseInstant(end) : null;
 }
 
-/** The names of what differs. */
+/** The names of the flags of which readers see something else: their value, or the override that decides. */
 export function difference(before: FlagState | null, after: FlagState | null): Set<string> {
   const [old, young] = [before?.flags ?? new Map(), after?.flags ?? new Map()];
+  const looksOther = (a?: WireFlag, b?: WireFlag) => !a || !b || a.value !== b.value || a.override !== b.override;
   const names = [...old.keys(), ...young.keys()];
-  return new Set(names.filter((name) => old.get(name) !== young.get(name)));
+  return new Set(old === young ? [] : names.filter((name) => looksOther(old.get(name), young.get(name))));
 }
 
-/** Results that are the same stay the same object, so that nobody who compares them sees a change. */
+/**
+ * What is the same stays the same object, so that nobody who compares sees a change: the whole map, a result, or of a
+ * result at least its value and override.
+ */
 function keepEqual(before: ReadonlyMap<string, WireFlag>, after: ReadonlyMap<string, WireFlag>) {
-  const same = (name: string, flag: WireFlag) => {
-    const old = before.get(name);
-    return old !== undefined && JSON.stringify(old) === JSON.stringify(flag) ? old : flag;
-  };
-  return new Map([...after].map(([name, flag]) => [name, same(name, flag)]));
+  const kept = new Map([...after].map(([name, flag]) => [name, keepParts(before.get(name), flag)]));
+  const same = kept.size === before.size && [...kept].every(([name, flag]) => flag === before.get(name));
+  return same ? before : kept;
+}
+
+function keepParts(old: WireFlag | undefined, flag: WireFlag): WireFlag {
+  if (!old || old === flag || isEqual(old, flag)) return old ?? flag;
+  if (!isEqual(old.value, flag.value)) return flag;
+  const override = old.override && isEqual(old.override, flag.override) ? { override: old.override } : {};
+  return Object.freeze({ ...flag, value: old.value, ...override });
+}
+
+function isEqual(a: unknown, b: unknown): boolean {
+  return a === b || JSON.stringify(a) === JSON.stringify(b);
 }

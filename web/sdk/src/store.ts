@@ -1,12 +1,15 @@
 /** What readers see: the present state, and who is told when it changes. */
 
 import { difference, type FlagState } from './state.js';
-import type { FlagListener, FlagValue, OverrideInfo } from './types.js';
+import type { FlagListener, FlagsChanged, FlagValue, OverrideInfo } from './types.js';
 
 export class Store {
   #current: FlagState | null = null;
   #isStale = true;
   #values: Record<string, FlagValue> | null = null;
+  /** What listeners have still to be told. */
+  readonly #untold: FlagsChanged[] = [];
+  #isTelling = false;
   readonly #listeners = new Set<{ name: string | null; listener: FlagListener }>();
 
   readonly #threw: (cause: unknown) => void;
@@ -29,8 +32,10 @@ export class Store {
 
   /** One object for as long as nothing changes. */
   all(): Record<string, FlagValue> {
-    const flags = [...(this.#current?.flags ?? [])];
-    this.#values ??= Object.freeze(Object.fromEntries(flags.map(([name, flag]) => [name, flag.value])));
+    if (!this.#values) {
+      const flags = [...(this.#current?.flags ?? [])];
+      this.#values = Object.freeze(Object.fromEntries(flags.map(([name, flag]) => [name, flag.value])));
+    }
     return this.#values;
   }
 
@@ -39,7 +44,7 @@ export class Store {
     const flag = this.#current?.flags.get(name);
     if (flag?.source !== 'override' || !flag.override) return null;
     const { override, value } = flag;
-    let info = infos.get(flag);
+    let info = infos.get(override);
     if (!info) {
       info = Object.freeze({
         flagName: name,
@@ -49,7 +54,7 @@ export class Store {
         expiresAt: override.expires_at,
         ...(override.reason === undefined ? {} : { reason: override.reason }),
       });
-      infos.set(flag, info);
+      infos.set(override, info);
     }
     return info;
   }
@@ -62,11 +67,20 @@ export class Store {
     this.#isStale = stale;
     if (flags.size > 0) this.#values = null;
     if (flags.size === 0 && !turned) return;
-    const change = Object.freeze({ flags, stale });
-    for (const { name, listener } of [...this.#listeners]) {
-      if (name !== null && !flags.has(name)) continue;
+    this.#untold.push({ flags, stale });
+    // A listener that changes something is told of it when all know what was before.
+    if (this.#isTelling) return;
+    this.#isTelling = true;
+    for (let change = this.#untold.shift(); change; change = this.#untold.shift()) this.#tell(change);
+    this.#isTelling = false;
+  }
+
+  #tell(change: FlagsChanged): void {
+    for (const entry of [...this.#listeners]) {
+      const concerned = entry.name === null || change.flags.has(entry.name);
+      if (!concerned || !this.#listeners.has(entry)) continue;
       try {
-        listener(change);
+        entry.listener(change);
       } catch (cause) {
         this.#threw(cause);
       }

@@ -8,8 +8,10 @@ const VERSION = 1;
 
 /** What the leader tells. */
 export interface TabNews {
-  /** The state as it is kept, if it has changed. */
+  /** The state as it is kept, if it has changed or somebody asked for it. */
   readonly state?: string;
+  /** The position at which the flags last changed: whoever stands before it must ask. */
+  readonly changedAt: string;
   /** Whether the leader hears the service. */
   readonly fresh: boolean;
   /** Whether the service says that it is stale itself. */
@@ -18,12 +20,14 @@ export interface TabNews {
   readonly serverAt: number;
 }
 
-export interface TabHandler {
+interface TabHandler {
   /** From now on this tab has the stream. */
   lead(): void;
+  /** The browser does not let this page share anything. */
+  refused(): void;
   /** The leader tells something. */
   told(news: TabNews): void;
-  /** A tab that has just come wants to know everything. */
+  /** A tab wants to know everything. */
   asked(): void;
 }
 
@@ -37,28 +41,37 @@ export class Tabs {
   private constructor(name: string, handler: TabHandler) {
     this.#channel = new BroadcastChannel(name);
     this.#channel.onmessage = ({ data }: MessageEvent<Message>) => {
-      if (data.kind === 'hello') {
-        if (this.leads) handler.asked();
-      } else if (!this.leads) handler.told(data.news);
+      if (data?.kind === 'hello' && this.leads) handler.asked();
+      else if (data?.kind === 'news' && !this.leads) handler.told(data.news);
     };
     const lead = () =>
       new Promise<void>((release) => {
         this.#release = release;
         handler.lead();
       });
-    // It is rejected when this tab leaves before its turn.
-    navigator.locks.request(name, { signal: this.#left.signal }, lead).catch(() => {});
-    this.#channel.postMessage({ kind: 'hello' } satisfies Message);
+    navigator.locks.request(name, { signal: this.#left.signal }, lead).catch(() => {
+      if (!this.#left.signal.aborted) handler.refused();
+    });
+    this.ask();
   }
 
-  /** Joins the tabs that show this user what this service says; `null` where the browser cannot. */
+  /** Joins the tabs that show this user what this service says; `null` where the browser cannot or will not. */
   static join(baseUrl: string, userId: string, handler: TabHandler): Tabs | null {
     const able = typeof BroadcastChannel === 'function' && globalThis.navigator?.locks && 'document' in globalThis;
-    return able ? new Tabs(`feature-flags:${VERSION}:${baseUrl}:${userId}`, handler) : null;
+    try {
+      return able ? new Tabs(`feature-flags:${VERSION}:${baseUrl}:${userId}`, handler) : null;
+    } catch {
+      return null;
+    }
   }
 
   get leads(): boolean {
     return this.#release !== null;
+  }
+
+  /** Asks the leader for everything. */
+  ask(): void {
+    this.#channel.postMessage({ kind: 'hello' } satisfies Message);
   }
 
   /** Tells the others, if this tab leads. */

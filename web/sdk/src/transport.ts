@@ -1,13 +1,13 @@
 /** Asks the service: one request for a snapshot, one for a stream of server-sent events (WHATWG HTML, section 9.2). */
 
 import { createParser } from 'eventsource-parser';
-import { retryAfter } from './backoff.js';
 import { formatPosition, type Position } from './position.js';
-import type { FlagClientError } from './types.js';
+import { parseRetryAfter, type RetryHint } from './retry.js';
+import type { FlagClientError, FlagClientOptions } from './types.js';
 import { Malformed, readEvent, readSnapshot, type Snapshot, type StreamEvent } from './wire.js';
 
 /** A request came to nothing. */
-export class Failure extends Error implements FlagClientError {
+export class Failure extends Error implements FlagClientError, RetryHint {
   readonly status: number | undefined;
   /** How long the service asks to be left alone; milliseconds. */
   readonly retryAfter: number;
@@ -31,12 +31,19 @@ export class Failure extends Error implements FlagClientError {
   static of(error: unknown): Failure {
     if (error instanceof Failure) return error;
     if (error instanceof Malformed) return new Failure('protocol', error.message, { cause: error });
-    return new Failure('network', 'the service cannot be reached', { cause: error });
+    return new Failure('network', 'no connection', { cause: error });
   }
 }
 
+/** Where a stream goes on. */
+interface Since {
+  readonly token: string | undefined;
+  readonly userId: string;
+  readonly position: Position;
+}
+
 /** What a stream tells. */
-export interface StreamHandler {
+interface StreamHandler {
   /** Something came, be it a comment. */
   heard(): void;
   event(event: StreamEvent): void;
@@ -46,10 +53,10 @@ export interface StreamHandler {
 
 export class Transport {
   readonly #baseUrl: string;
-  readonly #credentials: RequestCredentials;
+  readonly #credentials: FlagClientOptions['credentials'];
   readonly #fetch: typeof globalThis.fetch;
 
-  constructor(baseUrl: string, credentials: RequestCredentials, fetch: typeof globalThis.fetch) {
+  constructor(baseUrl: string, credentials: FlagClientOptions['credentials'], fetch: typeof globalThis.fetch) {
     this.#baseUrl = baseUrl;
     this.#credentials = credentials;
     this.#fetch = fetch;
@@ -61,15 +68,12 @@ export class Transport {
     return readSnapshot(await response.text());
   }
 
-  /** Reads a stream to its end, from `position` on if the service can. */
-  async stream(
-    token: string | undefined,
-    position: Position | null,
-    handler: StreamHandler,
-    signal: AbortSignal,
-  ): Promise<void> {
-    const since = position ? { 'Last-Event-ID': formatPosition(position) } : {};
-    const response = await this.#get('/api/flags/stream', 'text/event-stream', token, signal, since);
+  /** Reads a stream to its end, from where `since` stands if the service can. */
+  async stream(since: Since, handler: StreamHandler, signal: AbortSignal): Promise<void> {
+    const { token, userId, position } = since;
+    const from = { 'Last-Event-ID': formatPosition(position) };
+    const response = await this.#get('/api/flags/stream', 'text/event-stream', token, signal, from);
+    checkUser(response, userId, token);
     handler.heard();
     const parser = createParser({
       onEvent: ({ event, id, data }) => {
@@ -79,6 +83,8 @@ export class Transport {
       onRetry: (wait) => handler.retry(wait),
     });
     const reader = response.body?.getReader();
+    const cancel = () => void reader?.cancel().catch(() => {});
+    signal.addEventListener('abort', cancel, { once: true });
     const decoder = new TextDecoder();
     try {
       for (let part = await reader?.read(); part && !part.done; part = await reader?.read()) {
@@ -86,7 +92,8 @@ export class Transport {
         parser.feed(decoder.decode(part.value, { stream: true }));
       }
     } finally {
-      reader?.cancel().catch(() => {});
+      signal.removeEventListener('abort', cancel);
+      cancel();
     }
   }
 
@@ -100,19 +107,34 @@ export class Transport {
   ): Promise<Response> {
     const headers: Record<string, string> = { Accept: accept, ...more };
     if (token !== undefined) headers.Authorization = `Bearer ${token}`;
-    const credentials = this.#credentials;
+    const credentials = this.#credentials ?? (token === undefined ? 'same-origin' : 'omit');
     const response = await this.#fetch(this.#baseUrl + path, { headers, credentials, signal, cache: 'no-cache' });
     if (response.status !== 200) {
-      response.body?.cancel().catch(() => {});
+      discard(response);
       const { status } = response;
-      const wait = retryAfter(response.headers.get('Retry-After'));
-      throw new Failure('http', `the service answered ${status}`, { status, retryAfter: wait });
+      const wait = parseRetryAfter(response.headers.get('Retry-After'));
+      throw new Failure('http', `status ${status}`, { status, retryAfter: wait });
     }
-    const mediaType = response.headers.get('Content-Type')?.split(';')[0]?.trim().toLowerCase();
-    if (mediaType !== accept) {
-      response.body?.cancel().catch(() => {});
-      throw new Malformed(`the service answered ${mediaType ?? 'without a media type'} instead of ${accept}`);
+    if (!response.headers.get('Content-Type')?.startsWith(accept)) {
+      discard(response);
+      throw new Malformed(`not ${accept}`);
     }
     return response;
   }
+}
+
+/**
+ * A stream tells what changes, for the user whom the service takes the caller for: whoever holds the state of another one
+ * must not put it in. A token says who that is; a cookie may have become somebody else's.
+ */
+function checkUser(response: Response, userId: string, token: string | undefined): void {
+  const user = response.headers.get('Flags-User');
+  if (user === userId || (user === null && token !== undefined)) return;
+  discard(response);
+  throw new Malformed('a stream of another user');
+}
+
+/** Nobody reads its body. */
+function discard(response: Response): void {
+  response.body?.cancel().catch(() => {});
 }

@@ -4,8 +4,21 @@ export type Json = boolean | string | number | null | readonly Json[] | { readon
 /** What a flag gives. `undefined`: there is no such flag, or nothing is known of it yet. */
 export type FlagValue = Json | undefined;
 
-/** The type that a fallback stands for: of a literal, the type it is a literal of. */
-export type Widened<T> = T extends boolean ? boolean : T extends string ? string : T extends number ? number : T;
+/**
+ * The type that a fallback stands for: of a literal, the type it is a literal of. Of objects and arrays the client sees
+ * only that a value is one.
+ */
+export type Widened<T> = T extends boolean
+  ? boolean
+  : T extends string
+    ? string
+    : T extends number
+      ? number
+      : T extends null
+        ? Json
+        : T extends readonly never[]
+          ? readonly Json[]
+          : T;
 
 /** An override that decides what the user gets now. */
 export interface OverrideInfo {
@@ -21,9 +34,9 @@ export interface OverrideInfo {
   readonly reason?: string | null;
 }
 
-/** What has become of the client since the last call of a listener. */
+/** A change, as listeners are told of it. */
 export interface FlagsChanged {
-  /** The flags that give something else, came or went, or whose override was changed. */
+  /** The flags whose value or override is another one, or that came or went. */
   readonly flags: ReadonlySet<string>;
   /** Whether values may be out of date. */
   readonly stale: boolean;
@@ -64,22 +77,22 @@ export interface FlagClientOptions {
   /** Where the service is, such as `https://flags.example.com`. */
   baseUrl: string;
   /** An API token or a JWT that acts as the user. Without one the session's cookie counts. */
-  token?: Token;
-  /** Whether cookies go along; `same-origin` unless given, `omit` with a token. */
-  credentials?: RequestCredentials;
+  token?: Token | undefined;
+  /** Whether cookies go along; unless given, `same-origin` without a token and `omit` with one. */
+  credentials?: 'omit' | 'same-origin' | 'include' | undefined;
   /** Keeps values for the next start: `'local'` in `localStorage`, or a store of your own. Not kept unless given. */
-  storage?: 'local' | FlagStorage;
+  storage?: 'local' | FlagStorage | undefined;
   /**
    * The user's id, if the application knows it. With it, kept values are found before the service has answered, also
    * where cookies or changing tokens say who the user is.
    */
-  userId?: string;
+  userId?: string | undefined;
   /** Whether tabs of the same user share one stream, where the browser can; `true` unless given. */
-  shareTabs?: boolean;
+  shareTabs?: boolean | undefined;
   /** Is told what failed and is tried again. */
-  onError?: (error: FlagClientError) => void;
+  onError?: ((error: FlagClientError) => void) | undefined;
   /** Used in place of the global `fetch`. */
-  fetch?: typeof fetch;
+  fetch?: typeof fetch | undefined;
 }
 
 /**
@@ -89,8 +102,8 @@ export interface FlagClient {
   /** What the user gets of this flag; `undefined` if there is none. */
   getFlag(flagName: string): FlagValue;
   /** The same, or `fallback` if there is no such flag or it gives something of another type. */
-  getFlag<T extends Json>(flagName: string, fallback: T): Widened<T>;
-  /** What the user gets of each flag. */
+  getFlag<T extends Json | object>(flagName: string, fallback: T): Widened<T>;
+  /** What the user gets of each flag: frozen, and one object for as long as nothing changes. */
   getUserFlags(): Record<string, FlagValue>;
   /** Whether an override decides what the user gets of this flag. */
   hasOverride(flagName: string): boolean;
@@ -104,14 +117,14 @@ export interface FlagClient {
   readonly revision: string | null;
   /**
    * Resolves to `true` once there are values, be they kept ones, and to `false` if there are none after `timeout`
-   * milliseconds (5,000 unless given; `Infinity` waits) or the client is closed. Never rejects.
+   * milliseconds (5,000 unless given, 24 days at most; `Infinity` waits) or when the client is closed. Never rejects.
    */
   ready(timeout?: number): Promise<boolean>;
   /** Calls `listener` after each change; returns what ends that. */
   subscribe(listener: FlagListener): () => void;
   /** Calls `listener` after each change of this flag. */
   subscribe(flagName: string, listener: FlagListener): () => void;
-  /** Asks the service now. Resolves to whether it answered. */
+  /** Asks the service now. Resolves to whether what it says is in force; `false` also if the client began anew meanwhile. */
   refresh(): Promise<boolean>;
   /** Takes another credential in place of the present one: forgets all values and begins anew. */
   setToken(token: Token | undefined): void;

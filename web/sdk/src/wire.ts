@@ -53,9 +53,8 @@ export function readEvent(kind: string | undefined, id: string | undefined, data
       return { kind, change: { ...changeOf(parse(data)), ...at(id) } };
     case 'heartbeat': {
       const { stale } = parse(data) as Partial<Schemas['StreamHeartbeat']>;
-      const position = parsePosition(id ?? '');
-      check(position !== null && typeof stale === 'boolean');
-      return { kind, position, stale };
+      check(typeof stale === 'boolean');
+      return { kind, position: readPosition(id), stale };
     }
     case 'bye': {
       const { reason } = parse(data) as { reason?: unknown };
@@ -67,20 +66,24 @@ export function readEvent(kind: string | undefined, id: string | undefined, data
 }
 
 function at(id: string | undefined): { position: Position } | null {
-  if (id === undefined) return null;
-  const position = parsePosition(id);
+  return id === undefined ? null : { position: readPosition(id) };
+}
+
+/** Reads the `id` of an event. */
+export function readPosition(id: unknown): Position {
+  const position = typeof id === 'string' ? parsePosition(id) : null;
   check(position !== null);
-  return { position };
+  return position;
 }
 
 function snapshotOf(body: Partial<Schemas['MyFlags']>): Snapshot {
   check(typeof body.user_id === 'string' && typeof body.stale === 'boolean');
-  return { userId: body.user_id, stale: body.stale, ...whenOf(body), flags: flagsOf(body.flags) };
+  return { userId: body.user_id, stale: body.stale, ...whenOf(body), flags: readFlags(body.flags) };
 }
 
 function changeOf(body: Partial<Schemas['MyFlagsChange']>): Change {
   check(Array.isArray(body.unset) && body.unset.every((name) => typeof name === 'string'));
-  return { ...whenOf(body), set: flagsOf(body.set), unset: body.unset };
+  return { ...whenOf(body), set: readFlags(body.set), unset: body.unset };
 }
 
 function whenOf(body: { revision?: unknown; evaluated_at?: unknown; valid_until?: unknown }) {
@@ -98,7 +101,8 @@ function instantOrNull(text: unknown): number | null {
   return instant;
 }
 
-function flagsOf(flags: unknown): ReadonlyMap<string, WireFlag> {
+/** Reads results by name. */
+export function readFlags(flags: unknown): ReadonlyMap<string, WireFlag> {
   check(isObject(flags));
   return new Map(Object.entries(flags).map(([name, flag]) => [name, flagOf(flag)]));
 }
@@ -127,14 +131,14 @@ function parse(text: string): Record<string, unknown> {
   try {
     value = JSON.parse(text);
   } catch (cause) {
-    throw new Malformed('what came is no JSON', { cause });
+    throw new Malformed('not the shape of flags', { cause });
   }
   check(isObject(value));
   return value;
 }
 
 function check(condition: boolean): asserts condition {
-  if (!condition) throw new Malformed('what came has not the shape of flags');
+  if (!condition) throw new Malformed('not the shape of flags');
 }
 
 /** All the way down: whoever reads a value cannot change it for others. */

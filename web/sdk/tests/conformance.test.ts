@@ -22,6 +22,7 @@ class Run {
   private refreshed: boolean | undefined;
 
   async step(step: Step): Promise<void> {
+    expect(Object.keys(step), 'one thing in a step').toHaveLength(1);
     if (step.start) this.start(step.start);
     else if (step.answer) this.server.answer(step.answer);
     else if (step.fail === 'everything') this.server.goAway();
@@ -41,6 +42,7 @@ class Run {
       void this.client?.refresh().then((answered) => {
         this.refreshed = answered;
       });
+    else if (step.reset) this.client?.reset();
     else if (step.set_token) this.client?.setToken(step.set_token);
     else if (step.spoil_storage) for (const key of this.kept.keys()) this.kept.set(key, step.spoil_storage);
     else if (step.close) this.client?.close();
@@ -110,7 +112,7 @@ class Run {
       ),
       changed: [...this.changed].sort(),
       user_id: client.userId,
-      revision: client.revision?.replaceAll('-', ''),
+      revision: client.revision,
       ready: this.ready,
       refreshed: this.refreshed,
       stream_open: this.server.streamOpen,

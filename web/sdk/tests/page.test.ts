@@ -1,6 +1,6 @@
 // @vitest-environment jsdom
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
-import { createFlagClient, type FlagClient } from '../src/index.js';
+import { createFlagClient, type FlagClient, type Token } from '../src/index.js';
 import { ScriptedServer } from './scripted.js';
 
 const EPOCH = '11111111111141118111111111111111';
@@ -16,11 +16,11 @@ async function settle(): Promise<void> {
   }
 }
 
-function snapshot(revision: number, value: boolean) {
+function snapshot(revision: number, value: boolean, user = 'u') {
   const flag = { value, flag_type: 'boolean', variant: null, source: 'default' };
   const at = `2030-01-01T00:00:${String(revision).padStart(2, '0')}.000000Z`;
   return {
-    user_id: 'u',
+    user_id: user,
     revision: `${EPOCH}:${revision}`,
     evaluated_at: at,
     valid_until: null,
@@ -33,11 +33,11 @@ function event(revision: number, value: boolean): Uint8Array {
   return Buffer.from(`event: snapshot\ndata: ${JSON.stringify(snapshot(revision, value))}\n\n`);
 }
 
-async function started(shareTabs = false): Promise<FlagClient> {
-  const client = createFlagClient({ baseUrl: 'http://localhost', token: 't', fetch: server.fetch, shareTabs });
+async function started(shareTabs = false, revision = 1, user = 'u', token: Token = 't'): Promise<FlagClient> {
+  const client = createFlagClient({ baseUrl: 'http://localhost', token, fetch: server.fetch, shareTabs });
   clients.push(client);
   await settle();
-  server.answer({ to: 'me', status: 200, json: snapshot(1, false) });
+  server.answer({ to: 'me', status: 200, json: snapshot(revision, revision > 1, user) });
   await settle();
   return client;
 }
@@ -72,11 +72,25 @@ describe('a page', () => {
     expect(server.asksFor('stream')).toBe(true);
   });
 
+  test('that the service asked to wait waits all the same', async () => {
+    await started();
+    server.answer({ to: 'stream', status: 429, headers: { 'Retry-After': '600' }, text: '' });
+    await settle();
+    for (const look of [1, 2]) {
+      document.dispatchEvent(new Event('visibilitychange'));
+      await settle();
+      expect([look, server.asksFor('me'), server.asksFor('stream')]).toEqual([look, false, false]);
+    }
+  });
+
   test('that was refused waits all the same', async () => {
     await started();
     server.answer({ to: 'stream', status: 403, text: '' });
     await settle();
     window.dispatchEvent(new Event('online'));
+    // Nor does a clock that was set give a reason.
+    vi.setSystemTime(Date.now() + 3_600_000);
+    document.dispatchEvent(new Event('visibilitychange'));
     await settle();
     expect([server.asksFor('me'), server.asksFor('stream')]).toEqual([false, false]);
   });
@@ -134,25 +148,27 @@ describe('a page', () => {
   });
 });
 
-/** As much of Web Locks as tabs need: whoever asks first holds the lock until their promise is over. */
+/** As much of Web Locks as tabs need: whoever asks first holds the lock of this name until their promise is over. */
 class Locks {
-  readonly #queue: (() => Promise<void>)[] = [];
+  readonly #queues = new Map<string, (() => Promise<void>)[]>();
 
-  request(_name: string, { signal }: { signal: AbortSignal }, hold: () => Promise<void>): Promise<void> {
+  request(name: string, { signal }: { signal: AbortSignal }, hold: () => Promise<void>): Promise<void> {
+    const queue = this.#queues.get(name) ?? [];
+    this.#queues.set(name, queue);
     return new Promise((resolve, reject) => {
       const turn = () =>
         hold()
           .then(resolve)
           .finally(() => {
-            this.#queue.shift();
-            void this.#queue[0]?.();
+            queue.shift();
+            void queue[0]?.();
           });
       signal.addEventListener('abort', () => {
-        const place = this.#queue.indexOf(turn);
-        if (place > 0) this.#queue.splice(place, 1);
+        const place = queue.indexOf(turn);
+        if (place > 0) queue.splice(place, 1);
         reject(signal.reason);
       });
-      if (this.#queue.push(turn) === 1) void Promise.resolve().then(turn);
+      if (queue.push(turn) === 1) void Promise.resolve().then(turn);
     });
   }
 }
@@ -239,7 +255,11 @@ describe('tabs of one user', () => {
   });
 
   test('help themselves when the leader is silent', async () => {
-    void locks.request('frozen', { signal: new AbortController().signal }, () => new Promise(() => {}));
+    void locks.request(
+      'feature-flags:1:http://localhost:u',
+      { signal: new AbortController().signal },
+      () => new Promise(() => {}),
+    );
     await settle();
     const tab = await started(true);
     expect(server.asksFor('stream')).toBe(false);
@@ -253,5 +273,98 @@ describe('tabs of one user', () => {
     server.send(event(59, true));
     await settle();
     expect([tab.getFlag('a'), tab.stale]).toEqual([true, false]);
+  });
+
+  test('of two users share nothing', async () => {
+    await started(true);
+    server.answer({ to: 'stream', status: 200 });
+    await settle();
+    const second = new ScriptedServer();
+    const other = createFlagClient({ baseUrl: 'http://localhost', token: 'b', fetch: second.fetch });
+    clients.push(other);
+    await settle();
+    second.answer({ to: 'me', status: 200, json: snapshot(1, false, 'b') });
+    await settle();
+    expect(second.asksFor('stream')).toBe(true);
+    server.send(event(2, true));
+    await settle();
+    expect(other.getFlag('a')).toBe(false);
+  });
+
+  test('behind the one that leads ask for what they miss', async () => {
+    const first = await started(true);
+    // The second is answered by a server that is ahead of the others'.
+    const second = await started(true, 2);
+    const third = await started(true);
+    first.close();
+    await settle();
+    server.answer({ to: 'stream', status: 200 });
+    await settle();
+    server.send(Buffer.from(`event: heartbeat\nid: ${EPOCH}:2:1893456005000000\ndata: {"stale":false}\n\n`));
+    await settle();
+    expect([second, third].map((tab) => [tab.getFlag('a'), tab.stale])).toEqual([
+      [true, false],
+      [true, false],
+    ]);
+  });
+
+  test('whose own question failed take what the one that leads tells', async () => {
+    await started(true);
+    server.answer({ to: 'stream', status: 200 });
+    const follower = await started(true);
+    void follower.refresh();
+    await settle();
+    server.fail('me');
+    await settle();
+    expect(follower.stale).toBe(true);
+    server.send(event(5, true));
+    await settle();
+    expect([follower.getFlag('a'), follower.stale]).toEqual([true, false]);
+  });
+
+  test('whose token cannot be had let another one lead', async () => {
+    let fails = false;
+    const token = async () => {
+      if (fails) throw new Error('no token');
+      return 't';
+    };
+    await started(true, 1, 'u', token);
+    server.answer({ to: 'stream', status: 200 });
+    const follower = await started(true);
+    fails = true;
+    server.cut();
+    await settle();
+    await vi.advanceTimersByTimeAsync(1_100);
+    await settle();
+    server.answer({ to: 'stream', status: 200 });
+    await settle();
+    server.send(event(3, true));
+    await settle();
+    expect([follower.getFlag('a'), follower.stale]).toEqual([true, false]);
+  });
+
+  test('that are closed by whoever is told of the first values hold no lock', async () => {
+    const client = createFlagClient({ baseUrl: 'http://localhost', token: 't', fetch: server.fetch });
+    client.subscribe(() => client.close());
+    await settle();
+    server.answer({ to: 'me', status: 200, json: snapshot(1, false) });
+    await settle();
+    await started(true);
+    expect(server.asksFor('stream')).toBe(true);
+  });
+
+  test('that may not share go alone at once', async () => {
+    const refuse = () => Promise.reject(new DOMException('no', 'SecurityError'));
+    Object.defineProperty(navigator, 'locks', { value: { request: refuse }, configurable: true });
+    await started(true);
+    expect(server.asksFor('stream')).toBe(true);
+  });
+
+  test('that may not even make a channel go alone at once', async () => {
+    vi.stubGlobal('BroadcastChannel', function refused() {
+      throw new DOMException('no', 'SecurityError');
+    });
+    await started(true);
+    expect(server.asksFor('stream')).toBe(true);
   });
 });

@@ -1,11 +1,11 @@
 import { describe, expect, expectTypeOf, test, vi } from 'vitest';
-import { backoff, backoffRefused, retryAfter } from '../src/backoff.js';
 import { Deadlines } from '../src/deadlines.js';
 import { ofType } from '../src/fallback.js';
 import { fingerprint } from '../src/fingerprint.js';
 import { createFlagClient } from '../src/index.js';
 import { decodeState, encodeState } from '../src/persistence.js';
 import { formatPosition, isAfter, parseInstant, parsePosition, positionOf } from '../src/position.js';
+import { backoff, parseRetryAfter } from '../src/retry.js';
 import type { FlagValue, Json } from '../src/types.js';
 import { readSnapshot } from '../src/wire.js';
 
@@ -53,12 +53,12 @@ describe('waits', () => {
   test('double up to a bound, and up to half is taken away by chance', () => {
     expect([1, 2, 3, 6, 60].map((failures) => backoff(failures, 1))).toEqual([1000, 2000, 4000, 30000, 30000]);
     expect([backoff(3, 0), backoff(3, 0.5), backoff(1, 1, 500)]).toEqual([2000, 3000, 500]);
-    expect([1, 2, 5].map((refusals) => backoffRefused(refusals, 1))).toEqual([60_000, 120_000, 600_000]);
+    expect([1, 2, 5].map((failures) => backoff(failures, 1, 60_000, 600_000))).toEqual([60_000, 120_000, 600_000]);
   });
 
   test('Retry-After is seconds or a date, and an hour at most', () => {
     const now = Date.parse('2030-01-01T00:00:00Z');
-    const wait = (header: string | null) => retryAfter(header, now);
+    const wait = (header: string | null) => parseRetryAfter(header, now);
     expect([wait(null), wait('7'), wait(' 7 '), wait('soon'), wait('-1')]).toEqual([0, 7000, 7000, 0, 0]);
     expect(wait('Tue, 01 Jan 2030 00:01:00 GMT')).toBe(60_000);
     expect([wait('Mon, 31 Dec 2029 00:00:00 GMT'), wait('999999999')]).toEqual([0, 3_600_000]);
@@ -94,8 +94,12 @@ test('fingerprints differ as credentials do, and hold nothing of them', () => {
   const tokens = ['flg_a', 'flg_b', 'a_glf', '', 'flg_aa', '🚩'];
   const prints = tokens.map(fingerprint);
   expect(new Set(prints).size).toBe(tokens.length);
-  for (const print of prints) expect(print).toMatch(/^[0-9a-f]{16}$/);
+  for (const print of prints) expect(print).toMatch(/^-?\d+\.-?\d+$/);
 });
+
+interface Limits {
+  limit: number;
+}
 
 const ANSWER = {
   user_id: 'u',
@@ -106,11 +110,12 @@ const ANSWER = {
   flags: { a: { value: { deep: [1, { x: 2 }] }, flag_type: 'json', variant: null, source: 'default' } },
 };
 
+const KEPT = encodeState(readSnapshot(JSON.stringify(ANSWER)));
+
 test('what is kept is read again as it was', () => {
   const { userId, position, validUntil, flags } = readSnapshot(JSON.stringify(ANSWER));
   const state = { userId, position, validUntil, flags };
   expect(decodeState(encodeState(state))).toEqual(state);
-  expect(JSON.parse(encodeState(state))).toEqual({ ...ANSWER, stale: true });
 });
 
 test('nobody who reads a value can change it for others', () => {
@@ -120,6 +125,7 @@ test('nobody who reads a value can change it for others', () => {
 });
 
 describe('a client', () => {
+  const answered = () => new Response(JSON.stringify(ANSWER), { headers: { 'Content-Type': 'application/json' } });
   const away: typeof fetch = () => Promise.reject(new TypeError('fetch failed'));
 
   test('is not made for what is no URL', () => {
@@ -183,17 +189,17 @@ describe('a client', () => {
   });
 
   test('shows nothing of a user whose credential was replaced while their values were being read', async () => {
-    const entry = { version: 1, written_at: Date.now(), server_at: 0, state: JSON.stringify(ANSWER) };
+    const entry = { writtenAt: Date.now(), serverAt: 0, state: KEPT };
     let give: (text: string) => void = () => {};
     const kept = new Promise<string>((resolve) => {
       give = resolve;
     });
-    const getItem = vi.fn(() => kept);
+    const getItem = vi.fn((key: string) => (key.endsWith(':u') ? kept : '{"userId":"u"}'));
     const storage = { getItem, setItem: () => {}, removeItem: () => {} };
     const client = createFlagClient({ baseUrl: 'https://example.com', token: 'a', userId: 'u', storage, fetch: away });
     const seen: unknown[] = [];
     client.subscribe(() => seen.push(client.getUserFlags()));
-    await expect.poll(() => getItem.mock.calls.length).toBe(1);
+    await expect.poll(() => getItem.mock.calls.length).toBe(2);
     client.setToken('b');
     give(JSON.stringify(entry));
     expect(await client.ready(50)).toBe(false);
@@ -203,7 +209,6 @@ describe('a client', () => {
 
   test('shows no answer that came in the moment in which its credential was replaced', async () => {
     const waiting: ((response: Response) => void)[] = [];
-    const answered = () => new Response(JSON.stringify(ANSWER), { headers: { 'Content-Type': 'application/json' } });
     const client = createFlagClient({
       baseUrl: 'https://example.com',
       token: 'a',
@@ -225,11 +230,13 @@ describe('a client', () => {
   });
 
   test('does not take what was kept for somebody else', async () => {
-    const entry = { version: 1, written_at: Date.now(), server_at: 0, state: JSON.stringify(ANSWER) };
-    const getItem = () => JSON.stringify(entry);
-    const storage = { getItem, setItem: () => {}, removeItem: () => {} };
-    const started = (userId: string) =>
-      createFlagClient({ baseUrl: 'https://example.com', userId, storage, fetch: away });
+    const entry = { writtenAt: Date.now(), serverAt: 0, state: KEPT };
+    const started = (userId: string) => {
+      const owner = JSON.stringify({ userId, credential: null });
+      const getItem = (key: string) => (key.endsWith(userId) ? JSON.stringify(entry) : owner);
+      const storage = { getItem, setItem: () => {}, removeItem: () => {} };
+      return createFlagClient({ baseUrl: 'https://example.com', userId, storage, fetch: away });
+    };
     const [theirs, ours] = [started('somebody else'), started('u')];
     expect([await ours.ready(), await theirs.ready(50)]).toEqual([true, false]);
     theirs.close();
@@ -256,16 +263,137 @@ describe('a client', () => {
     expectTypeOf(client.getFlag('a', 'x')).toEqualTypeOf<string>();
     expectTypeOf(client.getFlag('a', 3)).toEqualTypeOf<number>();
     expectTypeOf(client.getFlag('a', { limit: 3 })).toEqualTypeOf<{ limit: number }>();
+    expectTypeOf(client.getFlag('a', null)).toEqualTypeOf<Json>();
+    expectTypeOf(client.getFlag('a', [])).toEqualTypeOf<readonly Json[]>();
+    const limits: Limits = { limit: 3 };
+    expectTypeOf(client.getFlag('a', limits)).toEqualTypeOf<Limits>();
     expect(client.getFlag('a', { limit: 3 })).toEqual({ limit: 3 });
   });
 
-  test('a closed client calls nobody', () => {
-    const client = createFlagClient({ baseUrl: 'https://example.com', fetch: away });
-    const end = client.subscribe('a', () => expect.unreachable());
-    end();
+  test('a closed client asks nothing and tells nobody', async () => {
+    const asked = vi.fn(away);
+    const client = createFlagClient({ baseUrl: 'https://example.com', token: 't', fetch: asked });
+    await expect.poll(() => asked.mock.calls.length).toBe(1);
+    const told = vi.fn();
     client.close();
+    client.subscribe(told);
     client.setToken('other');
     client.reset();
+    expect(await client.refresh()).toBe(false);
+    expect(await client.ready()).toBe(false);
+    expect([asked.mock.calls.length, told.mock.calls.length]).toEqual([1, 0]);
     expect([client.stale, client.userId, client.revision, client.getFlag('a', 3)]).toEqual([true, null, null, 3]);
+  });
+
+  test('a listener that acts when the client is closed does not bring it to life again', async () => {
+    const asked = vi.fn(async () => answered());
+    const client = createFlagClient({ baseUrl: 'https://example.com', token: 't', fetch: asked });
+    await client.ready();
+    client.subscribe(() => client.setToken('other'));
+    client.close();
+    const before = asked.mock.calls.length;
+    await new Promise((resolve) => setImmediate(resolve));
+    expect(asked.mock.calls.length).toBe(before);
+  });
+
+  test('tells listeners of changes one after the other, whatever they do meanwhile', async () => {
+    const client = createFlagClient({ baseUrl: 'https://example.com', token: 't', fetch: async () => answered() });
+    const told: string[] = [];
+    let first = true;
+    client.subscribe(({ flags, stale }) => {
+      told.push(`one ${[...flags]} ${stale}`);
+      if (first) client.close();
+      first = false;
+    });
+    const end = client.subscribe(({ flags, stale }) => {
+      told.push(`two ${[...flags]} ${stale}`);
+      gone();
+    });
+    const gone = client.subscribe(() => told.push('gone'));
+    await client.ready();
+    expect(told).toEqual(['one a false', 'two a false', 'one  true', 'two  true']);
+    end();
+  });
+
+  test('asks for the token at each connection, and shows a stream that needs no signal', async () => {
+    let tokens = 0;
+    const cancelled = vi.fn();
+    const client = createFlagClient({
+      baseUrl: 'https://example.com',
+      token: () => `t${++tokens}`,
+      // As some implementations do, it does not care for the signal.
+      fetch: async (input) =>
+        String(input).endsWith('/me')
+          ? answered()
+          : new Response(new ReadableStream({ cancel: cancelled }), {
+              headers: { 'Content-Type': 'text/event-stream' },
+            }),
+    });
+    await client.ready();
+    await new Promise((resolve) => setImmediate(resolve));
+    client.close();
+    await expect.poll(() => cancelled.mock.calls.length).toBe(1);
+    expect(tokens).toBe(1);
+  });
+
+  test('sends cookies when it has no token, and none when it has one', async () => {
+    const sent: (string | undefined)[] = [];
+    const fetch: typeof globalThis.fetch = (_input, init) => {
+      sent.push(init?.credentials);
+      return away('');
+    };
+    const client = createFlagClient({ baseUrl: 'https://example.com', token: 't', fetch });
+    await expect.poll(() => sent).toEqual(['omit']);
+    client.setToken(undefined);
+    await expect.poll(() => sent).toEqual(['omit', 'same-origin']);
+    client.close();
+  });
+
+  test('keeps what was kept while the function that gives the token fails', async () => {
+    const kept = new Map<string, string>();
+    const storage = {
+      getItem: (key: string) => kept.get(key) ?? null,
+      setItem: (key: string, value: string) => void kept.set(key, value),
+      removeItem: (key: string) => void kept.delete(key),
+    };
+    const options = { baseUrl: 'https://example.com', storage };
+    const first = createFlagClient({ ...options, token: 't', fetch: async () => answered() });
+    await first.ready();
+    await expect.poll(() => kept.size).toBe(2);
+    first.close();
+    let fails = true;
+    const token = async () => {
+      if (fails) throw new Error('the network is away');
+      return 't';
+    };
+    const second = createFlagClient({ ...options, token, fetch: away });
+    expect(await second.ready(20)).toBe(false);
+    expect(kept.size).toBe(2);
+    fails = false;
+    expect(await second.ready()).toBe(true);
+    expect(second.getFlag('a')).toEqual(ANSWER.flags.a.value);
+    second.close();
+  });
+
+  test('asks without waiting for a storage that hangs', async () => {
+    const hanging = () => new Promise<never>(() => {});
+    const storage = { getItem: hanging, setItem: hanging, removeItem: hanging };
+    const client = createFlagClient({
+      baseUrl: 'https://example.com',
+      token: 't',
+      storage,
+      fetch: async () => answered(),
+    });
+    expect(await client.ready(1_000)).toBe(true);
+    client.close();
+  });
+
+  test('gives one frozen object of all flags for as long as nothing changes', async () => {
+    const client = createFlagClient({ baseUrl: 'https://example.com', token: 't', fetch: async () => answered() });
+    await client.ready();
+    const flags = client.getUserFlags();
+    expect(client.getUserFlags()).toBe(flags);
+    expect(Object.isFrozen(flags)).toBe(true);
+    client.close();
   });
 });

@@ -62,6 +62,7 @@ export interface Steps {
   no_request_for: number;
   refresh: true;
   set_token: string;
+  reset: true;
   spoil_storage: string;
   close: true;
   expect: Expected;

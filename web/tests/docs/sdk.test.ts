@@ -1,4 +1,5 @@
 import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -16,10 +17,13 @@ interface Example {
   output: string;
 }
 
+function textOf(page: string): string {
+  return readFileSync(new URL(`../../../docs/${page}`, import.meta.url), 'utf8');
+}
+
 /** The examples of a page of documentation, each with the output that the page says it has. */
 function examplesOf(page: string): Example[] {
-  const text = readFileSync(new URL(`../../../docs/${page}`, import.meta.url), 'utf8');
-  const fences = text.matchAll(/```(tsx?)\n(.*?)```\n\n```text\n(.*?)```/gs);
+  const fences = textOf(page).matchAll(/```(tsx?)\n(.*?)```\n\n```text\n(.*?)```/gs);
   return [...fences].map(([, language, code, output], place) => ({
     place: `${page}, example ${place + 1}`,
     language: language as 'ts' | 'tsx',
@@ -43,7 +47,10 @@ beforeAll(async () => {
   rmSync(FOLDER, { recursive: true, force: true });
   mkdirSync(FOLDER);
 });
-afterAll(() => server?.stop());
+afterAll(async () => {
+  await server?.stop();
+  rmSync(FOLDER, { recursive: true, force: true });
+});
 
 /** Writes an example to a file, with the server and the token of this run in it. */
 function written({ code, language }: Example, place: number): string {
@@ -54,7 +61,10 @@ function written({ code, language }: Example, place: number): string {
 }
 
 describe('docs/sdk.md', () => {
-  test('has examples', () => expect(EXAMPLES.length).toBeGreaterThanOrEqual(5));
+  test('has examples, each with what comes of it', () => {
+    expect(EXAMPLES.length).toBeGreaterThanOrEqual(5);
+    expect(EXAMPLES).toHaveLength([...textOf('sdk.md').matchAll(/^```tsx?$/gm)].length);
+  });
 
   test.each(EXAMPLES.map((example, place) => ({ ...example, at: place })))('$place compiles', (example) => {
     const config = ts.readConfigFile(fileURLToPath(new URL('../tsconfig.json', import.meta.url)), ts.sys.readFile);
@@ -86,7 +96,9 @@ async function printed(file: string): Promise<string> {
   await build({ entryPoints: [file], outfile, bundle: true, platform: 'node', format: 'esm' });
   const child = spawn(process.execPath, [outfile], { stdio: ['ignore', 'pipe', 'inherit'] });
   let output = '';
+  const ended = once(child, 'exit');
   for await (const part of child.stdout) output += part;
+  expect((await ended)[0]).toBe(0);
   return output;
 }
 

@@ -1,3 +1,4 @@
+import { spawnSync } from 'node:child_process';
 import { createFlagClient, type FlagClient, type FlagClientError, type FlagClientOptions } from '@feature-flags/sdk';
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
 import { Server, type User } from '../src/server.js';
@@ -67,10 +68,11 @@ test('an admin sets, changes and removes an override, and the client shows it', 
 test('an override ends at its instant', async () => {
   const flags = client();
   await flags.ready();
-  const end = Date.now() + 1_500;
+  const seen: unknown[] = [];
+  flags.subscribe('ui.dark_mode', () => seen.push(flags.getFlag('ui.dark_mode')));
+  const end = Date.now() + 3_000;
   await server.override(ann, 'ui.dark_mode', true, { expires_at: new Date(end).toISOString() });
-  await eventually(() => flags.getFlag('ui.dark_mode')).toBe(true);
-  await eventually(() => flags.getFlag('ui.dark_mode')).toBe(false);
+  await eventually(() => seen).toEqual([true, false]);
   expect(Date.now()).toBeGreaterThanOrEqual(end);
 });
 
@@ -113,6 +115,30 @@ test('a revoked token changes no value, and another one goes on at once', async 
   expect([flags.userId, flags.getUserFlags()]).toEqual([null, {}]);
   await eventually(() => flags.getFlag('ui.theme')).toBe('dark');
   expect([flags.userId, flags.stale]).toEqual([ben.id, false]);
+});
+
+test('by cookie, whoever is signed in sees their own', async () => {
+  let cookie = await server.signIn('cara');
+  // The cookie jar that browsers have.
+  const jar: typeof fetch = (input, init) => fetch(input, { ...init, headers: { ...init?.headers, Cookie: cookie } });
+  const flags = client({ token: undefined, fetch: jar });
+  await flags.ready();
+  await eventually(() => flags.stale).toBe(false);
+  const cara = flags.userId;
+  cookie = await server.signIn('dora');
+  flags.reset();
+  await flags.ready();
+  await eventually(() => flags.stale).toBe(false);
+  expect(flags.userId).not.toBe(cara);
+});
+
+test('both forms of the package can be loaded', () => {
+  const load = (...code: string[]) => spawnSync(process.execPath, code, { encoding: 'utf8' }).stdout.trim();
+  const print = 'console.log(typeof client.createFlagClient, typeof react.useFlag)';
+  const common = `const client = require('@feature-flags/sdk'), react = require('@feature-flags/sdk/react'); ${print}`;
+  expect(load('--eval', common)).toBe('function function');
+  const modern = `import * as client from '@feature-flags/sdk'; import * as react from '@feature-flags/sdk/react'; ${print}`;
+  expect(load('--input-type=module', '--eval', modern)).toBe('function function');
 });
 
 test('asked to, it has what was so when it asked', async () => {

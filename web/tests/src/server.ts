@@ -4,12 +4,14 @@ import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 
 const ROOT = fileURLToPath(new URL('../../../', import.meta.url));
-const BINARY = join(process.env.CARGO_TARGET_DIR ?? join(ROOT, 'target'), 'debug', 'server');
+/** Where the build puts things. */
+export const TARGET = resolve(ROOT, process.env.CARGO_TARGET_DIR ?? 'target');
+const BINARY = join(TARGET, 'debug', 'server');
 
 export interface User {
   readonly id: string;
@@ -45,6 +47,7 @@ export class Server {
     const bind = this.base === '' ? '127.0.0.1:0' : new URL(this.base).host;
     const child = spawn(BINARY, ['--bind', bind, '--database-url', this.#url, ...this.#options], {
       stdio: ['ignore', 'pipe', 'inherit'],
+      env: { ...process.env, FLAGS_LOG: 'warn' },
     });
     this.#process = child;
     for await (const line of createInterface({ input: child.stdout })) {
@@ -90,6 +93,24 @@ export class Server {
     const body = { name, role: 'user', user_id: id };
     const { token } = await this.call('POST', '/api/admin/api-tokens', body);
     return { id: String(id), email, token: String(token) };
+  }
+
+  /** Makes a user who can sign in, and does so; returns the cookie. */
+  async signIn(name: string): Promise<string> {
+    const account = { email: `${name}@example.com`, password: 'correct horse battery' };
+    await this.call('POST', '/api/admin/users', account);
+    const response = await fetch(`${this.base}/api/auth/login`, {
+      method: 'POST',
+      headers: { 'Content-Type': 'application/json' },
+      body: JSON.stringify(account),
+    });
+    return response.headers.get('Set-Cookie')?.split(';')[0] ?? '';
+  }
+
+  /** An API token that may evaluate flags for anybody, and do nothing else. */
+  async evaluator(): Promise<string> {
+    const { token } = await this.call('POST', '/api/admin/api-tokens', { name: 'evaluator', scope: 'evaluate' });
+    return String(token);
   }
 
   /** A boolean flag that gives `false`, or a flag of another type that gives the first of these values. */

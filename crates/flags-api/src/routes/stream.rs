@@ -8,7 +8,10 @@ use std::{
 use actix_web::{
     FromRequest, HttpRequest,
     dev::Payload,
-    http::Method,
+    http::{
+        Method,
+        header::{HeaderName, HeaderValue},
+    },
     web::{self, Data},
 };
 use flags_domain::{Instant, Violation};
@@ -31,6 +34,9 @@ pub(super) fn routes(routes: &mut Routes) {
     routes.add::<__path_my_flag_stream>(web::to(my_flag_stream));
     routes.add::<__path_change_stream>(web::to(change_stream));
 }
+
+/// Whose stream it is: a cookie may have become somebody else's since the client last looked.
+const FLAGS_USER: HeaderName = HeaderName::from_static("flags-user");
 
 /// The data of an event, by the event's name.
 #[derive(ToSchema)]
@@ -122,7 +128,8 @@ fn position(request: &HttpRequest) -> Result<Option<Cursor>, Problem> {
 ///
 /// Events `snapshot` (the answer of `/api/flags/me`, in place of what the client has), `change` (`{"revision",
 /// "evaluated_at", "set": {name: result}, "unset": [name], "valid_until"}`), `heartbeat` every 15 s (`{"revision",
-/// "stale"}`), `bye` (`{"reason"}`). Their `id` is the position to go on from by `Last-Event-ID` or `?cursor=`.
+/// "stale"}`), `bye` (`{"reason"}`). Their `id` is the position to go on from by `Last-Event-ID` or `?cursor=`. The header
+/// `Flags-User` is the id of the user whose values these are.
 #[utoipa::path(
     get, path = "/api/flags/stream", tag = "my flags", operation_id = "stream_my_flags",
     params(
@@ -144,7 +151,12 @@ async fn my_flag_stream(
     let as_of = app.evaluation.replica().revision().number;
     let (credential, user) = caller.granted;
     let user = app.evaluation.user(user.id).await?.ok_or_else(Problem::unauthorized)?;
-    Ok(OwnFlagStream::open(&app, (credential, user), as_of, position.0)?.into_response())
+    let whose = HeaderValue::from_str(&user.id.to_string());
+    let mut response = OwnFlagStream::open(&app, (credential, user), as_of, position.0)?.into_response();
+    if let Ok(whose) = whose {
+        response.headers_mut().insert(FLAGS_USER, whose);
+    }
+    Ok(response)
 }
 
 /// All changes, as they happen
