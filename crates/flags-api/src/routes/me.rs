@@ -161,7 +161,7 @@ async fn my_flag(caller: Require<OwnFlags>, app: Data<App>, flag: PathFlag, know
     let user = caller.granted;
     let stale = app.evaluation.replica().is_stale();
     let view = app.evaluation.replica().read();
-    let found = view.evaluate(&flag.0, &user, now).filter(|evaluated| evaluated.flag.client_visible());
+    let found = view.evaluate(&flag.0, &*user, now).filter(|evaluated| evaluated.flag.client_visible());
     let evaluated = found.ok_or_else(|| Problem::not_found("flag_not_found", "there is no such flag"))?;
     let mut body = String::with_capacity(512);
     write_head(&mut body, user.id, view.revision(), now);

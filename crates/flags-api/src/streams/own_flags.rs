@@ -120,7 +120,7 @@ impl OwnFlagStream {
         let empty = data.len();
         let is_shown = |name: &FlagName| view.flag(name).is_some_and(|flag| flag.compiled().is_shown());
         for name in touched.flags.union(&touched.own) {
-            match view.evaluate(name, &self.user, now).filter(|evaluated| evaluated.flag.client_visible()) {
+            match view.evaluate(name, &*self.user, now).filter(|evaluated| evaluated.flag.client_visible()) {
                 Some(evaluated) => {
                     if data.len() > empty {
                         data.push(',');
