@@ -20,6 +20,7 @@ mod listener;
 mod log;
 mod me;
 mod migrations;
+mod ofrep;
 mod openapi;
 mod outage;
 mod overrides;

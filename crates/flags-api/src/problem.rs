@@ -138,6 +138,16 @@ impl Problem {
         self.status == StatusCode::TOO_MANY_REQUESTS
     }
 
+    /// Stable name of what is wrong.
+    pub(crate) const fn code(&self) -> &'static str {
+        self.code
+    }
+
+    /// What is wrong and what to do.
+    pub(crate) fn detail(&self) -> &str {
+        &self.detail
+    }
+
     /// What went wrong inside, for the log.
     pub(crate) fn cause(&self) -> Option<&str> {
         self.cause.as_deref()

@@ -19,7 +19,12 @@ use flags_service::credentials::{
 use super::{
     Credential, Principal, client::client_address, cookie::session_secret, same_origin::check_change_by_cookie,
 };
-use crate::{app::App, extract::wait_for_min_revision, problem::Problem};
+use crate::{
+    app::App,
+    extract::{wait_for_event, wait_for_min_revision},
+    problem::Problem,
+    routes::ofrep::BULK_EVALUATION,
+};
 
 /// Who calls, or why that cannot be said: in the request's extensions, for the extractors.
 pub(crate) type Outcome = Result<Principal, Option<Problem>>;
@@ -82,7 +87,9 @@ async fn of_authorization(app: &App, request: &ServiceRequest, text: &str) -> Re
 }
 
 async fn up_to_date(app: &App, request: &ServiceRequest) -> Result<(), Problem> {
-    wait_for_min_revision(request.headers(), app.evaluation.replica()).await
+    let replica = app.evaluation.replica();
+    wait_for_min_revision(request.headers(), replica).await?;
+    if request.path() == BULK_EVALUATION { wait_for_event(request.query_string(), replica).await } else { Ok(()) }
 }
 
 /// What a JWT says. Why one is refused is for the log alone.

@@ -14,8 +14,8 @@ pub(crate) use cookie::{no_session_cookie, session_cookie, session_secret};
 pub(crate) use credential::Credential;
 pub(crate) use principal::Principal;
 pub(crate) use require::{
-    ExplainFlags, FollowChanges, FollowOwnFlags, Follows, KnowSelf, ManageFlags, ManageOverrides, ManageSchedules,
-    ManageTokens, ManageUsers, OwnFlags, OwnSession, ReadAuditLog, ReadFlags, ReadOverrides, ReadSchedules, ReadTokens,
-    ReadUsers, Require, Visitor, may_still_read,
+    EvaluateFlags, Evaluates, ExplainFlags, FollowChanges, FollowOwnFlags, Follows, KnowSelf, ManageFlags,
+    ManageOverrides, ManageSchedules, ManageTokens, ManageUsers, OwnFlags, OwnSession, ReadAuditLog, ReadFlags,
+    ReadOverrides, ReadSchedules, ReadTokens, ReadUsers, Require, Visitor, may_still_read,
 };
 pub(crate) use same_origin::check_sign_in;

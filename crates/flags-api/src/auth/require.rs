@@ -102,6 +102,8 @@ permissions! {
     FollowOwnFlags: (Credential, Arc<KnownUser>) = |principal, _request| {
         Ok((principal.credential, own_flags(principal)?))
     };
+    /// Evaluate flags, for whomever this says.
+    EvaluateFlags: Evaluates = |principal, _request| evaluates(principal);
     /// Follow all changes.
     FollowChanges: Credential = |principal, _request| grant_read(&principal).map(|()| principal.credential);
 }
@@ -132,6 +134,21 @@ fn own_flags(principal: Principal) -> Result<Arc<KnownUser>, Problem> {
     principal.role.and(principal.user).ok_or_else(|| {
         Problem::forbidden("no_user", "this credential acts as no user, so it has no flag values of its own")
     })
+}
+
+/// For whom a caller may evaluate flags.
+pub(crate) enum Evaluates {
+    /// For anybody, known or not, by all flags.
+    Anybody,
+    /// For themselves, by the flags that users see.
+    Own(Arc<KnownUser>),
+}
+
+fn evaluates(principal: Principal) -> Result<Evaluates, Problem> {
+    match principal.role {
+        None => Ok(Evaluates::Anybody),
+        Some(_) => own_flags(principal).map(Evaluates::Own),
+    }
 }
 
 /// What a stream's client needs from one look at its credential to the next.

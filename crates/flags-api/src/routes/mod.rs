@@ -7,12 +7,14 @@ mod bulk;
 mod explanations;
 mod flags;
 mod me;
+pub(crate) mod ofrep;
 mod override_lists;
 mod overrides;
 mod schedules;
 mod session;
 mod stream;
 pub(crate) mod system;
+mod tagged;
 mod tokens;
 mod users;
 
@@ -96,8 +98,10 @@ impl Routes {
             }
             methods.sort();
             let allow = HeaderValue::from_str(&methods.join(", ")).unwrap_or(HeaderValue::from_static(""));
-            let mut with_query: Vec<_> =
-                handlers.iter().filter(|handler| handler.takes_query).map(|handler| handler.method.clone()).collect();
+            // Providers of OpenFeature may add to any query what the next version of the protocol has.
+            let lenient = ofrep::is_below(&path);
+            let takes_query = handlers.iter().filter(|handler| handler.takes_query || lenient);
+            let mut with_query: Vec<_> = takes_query.map(|handler| handler.method.clone()).collect();
             if with_query.contains(&Method::GET) {
                 with_query.push(Method::HEAD);
             }
@@ -158,6 +162,7 @@ pub(crate) fn all() -> Routes {
     let mut routes = Routes::default();
     me::routes(&mut routes);
     stream::routes(&mut routes);
+    ofrep::routes(&mut routes);
     overrides::routes(&mut routes);
     override_lists::routes(&mut routes);
     bulk::routes(&mut routes);
