@@ -21,6 +21,7 @@ mod log;
 mod me;
 mod migrations;
 mod ofrep;
+mod ofrep_stream;
 mod openapi;
 mod outage;
 mod overrides;

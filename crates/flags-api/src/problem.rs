@@ -128,6 +128,11 @@ impl Problem {
         self
     }
 
+    pub(crate) fn with_detail(mut self, detail: &str) -> Self {
+        detail.clone_into(&mut self.detail);
+        self
+    }
+
     /// Whether nothing is wrong with the request but that it cannot be answered now.
     pub(crate) fn is_outage(&self) -> bool {
         self.status == StatusCode::SERVICE_UNAVAILABLE

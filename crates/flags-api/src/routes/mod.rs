@@ -98,13 +98,13 @@ impl Routes {
             }
             methods.sort();
             let allow = HeaderValue::from_str(&methods.join(", ")).unwrap_or(HeaderValue::from_static(""));
-            // Providers of OpenFeature may add to any query what the next version of the protocol has.
-            let lenient = ofrep::is_below(&path);
-            let takes_query = handlers.iter().filter(|handler| handler.takes_query || lenient);
-            let mut with_query: Vec<_> = takes_query.map(|handler| handler.method.clone()).collect();
+            let mut with_query: Vec<_> =
+                handlers.iter().filter(|handler| handler.takes_query).map(|handler| handler.method.clone()).collect();
             if with_query.contains(&Method::GET) {
                 with_query.push(Method::HEAD);
             }
+            // Providers of OpenFeature may add to any query what the next version of the protocol has.
+            let takes_any_query = ofrep::is_below(&path);
             let template = RouteTemplate(path.as_str().into());
             let mut resource = web::resource(&path);
             for Handler { method, route, .. } in handlers {
@@ -119,7 +119,7 @@ impl Routes {
             }));
             config.service(resource.wrap(from_fn(move |request: ServiceRequest, next: Next<BoxBody>| {
                 request.extensions_mut().insert(template.clone());
-                let refusal = refuse_query(&request, &with_query);
+                let refusal = if takes_any_query { None } else { refuse_query(&request, &with_query) };
                 async move {
                     let answer: Result<ServiceResponse<EitherBody<BoxBody>>, Error> = match refusal {
                         Some(problem) => Ok(request.error_response(problem).map_into_right_body()),

@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 use crate::{
     app::App,
-    auth::Evaluates,
+    auth::{Evaluates, FlagsSeen},
     extract::{MAX_BODY, json_body, json_text},
     problem::Problem,
 };
@@ -91,8 +91,10 @@ fn read(bytes: &[u8]) -> Result<Asked, Problem> {
 pub(super) struct Evaluatee {
     /// Whose overrides count.
     user_id: Option<Uuid>,
+    /// Who may become a user whose overrides count.
+    named: Option<Uuid>,
     context: EvaluationContext,
-    sees_hidden_flags: bool,
+    flags: FlagsSeen,
 }
 
 impl Evaluatee {
@@ -100,9 +102,10 @@ impl Evaluatee {
     pub(super) async fn of(app: &App, may: Evaluates, asked: Asked) -> Result<Self, Problem> {
         let Asked { targeting_key, attributes } = asked;
         let named = Uuid::try_parse(&targeting_key).ok();
+        let flags = may.flags();
         match may {
             Evaluates::Own(user) if named == Some(user.id) => {
-                Ok(Self { user_id: named, context: user.context.completed_by(attributes), sees_hidden_flags: false })
+                Ok(Self { user_id: named, named, context: user.context.completed_by(attributes), flags })
             }
             Evaluates::Own(_) => {
                 let detail =
@@ -114,20 +117,23 @@ impl Evaluatee {
                     Some(id) => app.evaluation.user(id).await?.filter(|user| user.active),
                     None => None,
                 };
-                Ok(Self {
-                    user_id: user.as_ref().map(|user| user.id),
-                    context: match user {
-                        Some(user) => user.context.overlaid_by(attributes),
-                        None => EvaluationContext::anonymous(&targeting_key, Map::new()).overlaid_by(attributes),
-                    },
-                    sees_hidden_flags: true,
-                })
+                let user_id = user.as_ref().map(|user| user.id);
+                let context = match user {
+                    Some(user) => user.context.overlaid_by(attributes),
+                    None => EvaluationContext::anonymous(&targeting_key, Map::new()).overlaid_by(attributes),
+                };
+                Ok(Self { user_id, named, context, flags })
             }
         }
     }
 
     pub(super) const fn subject(&self) -> Subject<'_> {
         Subject { user_id: self.user_id, context: &self.context }
+    }
+
+    /// The user whose changes may matter, be they one already or not.
+    pub(super) const fn named(&self) -> Option<Uuid> {
+        self.named
     }
 
     /// The key as it counts: of a user, their id in its usual form.
@@ -137,7 +143,7 @@ impl Evaluatee {
 
     /// Whether the caller may know of this flag.
     pub(super) const fn sees(&self, flag: &CompiledFlag) -> bool {
-        !flag.is_archived() && (self.sees_hidden_flags || flag.client_visible())
+        self.flags.has(flag)
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod context;
 mod failure;
+mod stream;
 mod write;
 
 pub(crate) use failure::{EvaluationFailure, EvaluationFailureResponse, failure, is_below};
@@ -29,7 +30,7 @@ use super::{
 };
 use crate::{
     app::App,
-    auth::{EvaluateFlags, Require},
+    auth::{EvaluateFlags, Require, Ticket},
     extract::{EventPosition, FlagKey, IfNoneMatch},
     problem::Problem,
     results::Tally,
@@ -37,10 +38,16 @@ use crate::{
 
 /// Where all flags are evaluated at once; below it stands each flag.
 pub(crate) const BULK_EVALUATION: &str = "/ofrep/v1/evaluate/flags";
+/// Where one hears that they should be evaluated again.
+pub(crate) const EVENT_STREAM: &str = "/ofrep/v1/stream";
+
+/// After so many seconds in the background a page is to close its stream.
+const INACTIVITY_SECONDS: u32 = 120;
 
 pub(super) fn routes(routes: &mut Routes) {
     routes.add::<__path_evaluate_flag>(web::to(evaluate_flag));
     routes.add::<__path_evaluate_flags>(web::to(evaluate_flags));
+    stream::routes(routes);
 }
 
 /// A request of the protocol. Further members are passed over.
@@ -106,6 +113,30 @@ pub(crate) struct BulkEvaluation {
     /// By key.
     flags: Vec<EvaluationResult>,
     metadata: BulkMetadata,
+    #[serde(rename = "eventStreams")]
+    event_streams: Vec<EventStream>,
+}
+
+/// Where to hear that all flags should be evaluated again.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "as above")]
+pub(crate) struct EventStream {
+    /// Always `sse`: server-sent events.
+    #[serde(rename = "type")]
+    kind: &'static str,
+    endpoint: EventStreamEndpoint,
+    /// After so many seconds in the background a page is to close the stream.
+    #[serde(rename = "inactivityDelaySec")]
+    inactivity_delay_sec: u32,
+}
+
+/// An address on this origin.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "as above")]
+pub(crate) struct EventStreamEndpoint {
+    /// Path and query. It holds for one to two hours, and for as long as the credential that asked.
+    #[serde(rename = "requestUri")]
+    request_uri: String,
 }
 
 /// What holds for all of them.
@@ -131,7 +162,8 @@ pub(crate) struct BulkMetadata {
     responses((status = 200, body = EvaluationSuccess), (status = "default", response = EvaluationFailureResponse)),
 )]
 async fn evaluate_flag(caller: Require<EvaluateFlags>, app: Data<App>, key: FlagKey, asked: Asked) -> Answer {
-    let evaluatee = Evaluatee::of(&app, caller.granted, asked).await?;
+    let (_, may) = caller.granted;
+    let evaluatee = Evaluatee::of(&app, may, asked).await?;
     let now = app.evaluation.now();
     let view = app.evaluation.replica().read();
     let flag = view.flag(&key.0).map(FlagState::compiled).filter(|flag| evaluatee.sees(flag));
@@ -148,6 +180,7 @@ async fn evaluate_flag(caller: Require<EvaluateFlags>, app: Data<App>, key: Flag
 /// Evaluate all flags
 ///
 /// The same of every flag that the caller may know of. Supports `If-None-Match`: the tag covers context, values and time.
+/// `eventStreams` says where to hear that one should ask again.
 #[utoipa::path(
     post, path = "/ofrep/v1/evaluate/flags", tag = "OpenFeature", operation_id = "evaluate_flags",
     params(
@@ -169,15 +202,21 @@ async fn evaluate_flags(
     event: EventPosition,
     asked: Asked,
 ) -> Answer {
-    let evaluatee = Evaluatee::of(&app, caller.granted, asked).await?;
-    let now = event.instant(app.evaluation.now());
+    let (credential, may) = caller.granted;
+    let evaluatee = Evaluatee::of(&app, may, asked).await?;
+    let clock = app.evaluation.now();
+    let now = event.instant(clock);
+    let ticket = Ticket::issue(credential, evaluatee.named(), clock).seal(&app.tickets);
     let stale = app.evaluation.replica().is_stale();
     let view = app.evaluation.replica().read();
     let mut body = String::with_capacity(256 * view.flag_count() + 512);
     body.push_str("{\"flags\":[");
     let valid_until = write_flags(&mut body, &view, &evaluatee, now, app.settings.show_reasons_to_users);
     // Writing to a string cannot fail.
-    let _ = write!(body, "],\"metadata\":{{\"stale\":{stale}");
+    let _ = write!(
+        body,
+        r#"],"eventStreams":[{{"type":"sse","endpoint":{{"requestUri":"{EVENT_STREAM}?ticket={ticket}"}},"inactivityDelaySec":{INACTIVITY_SECONDS}}}],"metadata":{{"stale":{stale}"#
+    );
     if let Some(at) = valid_until {
         let _ = write!(body, ",\"valid_until\":\"{at}\"");
     }
