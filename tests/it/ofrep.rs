@@ -6,7 +6,7 @@ use flags_tests::{
     app::{TestApp, override_at},
     caller::{Caller, Reply},
     database::{Kind, tamper},
-    on_both_databases,
+    eventually, on_both_databases,
 };
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -44,8 +44,15 @@ async fn evaluate(caller: &Caller, flag: &str, context: Value) -> Reply {
     caller.post(&format!("{BULK}/{flag}"), &json!({"context": context})).await
 }
 
+/// What a key gets of all flags, by their names.
+pub(crate) async fn all(caller: &Caller, key: &str) -> serde_json::Map<String, Value> {
+    let mut all = caller.post(BULK, &context(key)).await.expect(200).json();
+    let flags = all["flags"].as_array_mut().unwrap().iter_mut().map(Value::take);
+    flags.map(|flag| (flag["key"].as_str().unwrap().to_owned(), flag)).collect()
+}
+
 /// What a key gets of a flag.
-async fn get(caller: &Caller, flag: &str, key: &str) -> Value {
+pub(crate) async fn get(caller: &Caller, flag: &str, key: &str) -> Value {
     evaluate(caller, flag, json!({"targetingKey": key})).await.expect(200).json()
 }
 
@@ -468,6 +475,14 @@ async fn whatever_fails_has_the_protocols_shape(kind: Kind) {
     failed(server.post(&format!("{BULK}/{long}"), &context("k")).await, 414, "GENERAL", Some(&long));
     let head = [("x-large", &*"x".repeat(40_000))];
     failed(server.json(Method::POST, BULK, &head, &context("k")).await, 431, "GENERAL", None);
+    let limits = flags_api::RateLimits { evaluations: 1, ..Default::default() };
+    let busy = TestApp::start_set(kind, flags_api::Settings { limits, ..Default::default() }).await;
+    let eager = application(&busy).await;
+    let refused = eventually("the limit is reached", async || {
+        let reply = eager.post(BULK, &context("k")).await;
+        (reply.status == 429).then_some(reply)
+    });
+    failed(refused.await, 429, "GENERAL", None);
     // Elsewhere errors stay what they are.
     server.get("/api/ofrep/v1").await.expect_problem(404, "not_found");
 }

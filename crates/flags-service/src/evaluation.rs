@@ -145,13 +145,17 @@ impl Evaluation {
         if let Some(user) = cache.get(id) {
             return Ok(Some(user));
         }
+        if cache.is_stranger(id) {
+            return Ok(None);
+        }
         let ticket = cache.ticket(id);
         // Boxed, as it is rare and large: every connection has room for what a request may wait for.
         let found = Box::pin(self.core.read(async |conn| users::find(conn, id).await)).await;
         let found = found.map_err(|error| self.unavailable(&error))?;
         let user = found.map(|record| Arc::new(KnownUser::from(record)));
-        if let Some(user) = &user {
-            cache.fill(ticket, user);
+        match &user {
+            Some(user) => cache.fill(ticket, user),
+            None => cache.fill_stranger(ticket, id),
         }
         Ok(user)
     }
