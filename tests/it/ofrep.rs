@@ -302,7 +302,8 @@ async fn all_flags_come_with_a_tag_that_covers_context_values_and_time(kind: Kin
         ask(caller, &body, &tag).await.expect(304);
         tags.push(tag);
     };
-    differs(&server, context("visitor-1"), "another context that gets the same").await;
+    differs(&server, context("visitor-1"), "another caller").await;
+    differs(&server, context("visitor-2"), "another context that gets the same").await;
     let end = json!({"override_value": true, "expires_at": "2030-01-01T00:00:09Z"});
     app.admin.put(&override_at(&ann, "a"), &end).await.expect(201);
     differs(&ann_calls, context(&ann), "a value").await;
@@ -316,7 +317,7 @@ async fn all_flags_come_with_a_tag_that_covers_context_values_and_time(kind: Kin
     app.admin.patch("/api/admin/feature-flags/b", &rule).await.expect(200);
     differs(&ann_calls, json!({"context": {"targetingKey": ann, "page": "home"}}), "an attribute").await;
     app.clock_to("01-01T00:00:10Z");
-    let ended = ask(&ann_calls, &context(&ann), &tags[2]).await.expect(200).json();
+    let ended = ask(&ann_calls, &context(&ann), &tags[3]).await.expect(200).json();
     assert_eq!((&ended["flags"][0]["value"], ended["metadata"].get("valid_until")), (&json!(false), None));
     // With nothing by which context and time could tell, an epoch still does.
     let before = ask(&ann_calls, &context(&ann), "").await.expect(200).header("etag").to_owned();

@@ -26,6 +26,7 @@ on_both_databases! {
     a_stream_begins_with_word_to_ask_again,
     whatever_may_matter_to_a_user_is_told_and_nothing_else,
     time_is_told_at_its_instant,
+    an_instant_wakes_a_stream_without_a_heartbeat,
     an_application_hears_of_hidden_flags_and_of_whom_it_asked_for,
     a_client_goes_on_where_it_was,
     a_stream_ends_at_once_with_its_credential_or_user,
@@ -183,6 +184,28 @@ async fn time_is_told_at_its_instant(kind: Kind) {
             }
         }
     }
+}
+
+async fn an_instant_wakes_a_stream_without_a_heartbeat(kind: Kind) {
+    let app = TestApp::start_limited(kind, false, silent()).await;
+    app.boolean_flag("f").await;
+    app.flag(json!({"name": "hidden", "flag_type": "boolean", "client_visible": false})).await;
+    let (ann, ann_calls) = app.user("ann").await;
+    let server = application(&app).await;
+    let mut own = follow(&app, &ann_calls, &ann).await;
+    let mut visitors = follow(&app, &server, "visitor-1").await;
+    word(&mut own).await;
+    word(&mut visitors).await;
+    let end = json!({"override_value": true, "expires_at": "2030-01-01T00:00:10Z"});
+    app.admin.put(&override_at(&ann, "f"), &end).await.expect(201);
+    word(&mut own).await;
+    let plan = json!({"scheduled_at": "2030-01-01T00:00:20Z", "serve": {"variant": "on"}});
+    app.admin.post("/api/admin/feature-flags/hidden/scheduled-changes", &plan).await.expect(201);
+    word(&mut visitors).await;
+    app.clock_to("01-01T00:00:10Z");
+    assert_eq!(word(&mut own).await.data["lastModified"], jwt::BEGIN + 10);
+    app.clock_to("01-01T00:00:20Z");
+    assert_eq!(word(&mut visitors).await.data["lastModified"], jwt::BEGIN + 20);
 }
 
 async fn an_application_hears_of_hidden_flags_and_of_whom_it_asked_for(kind: Kind) {
