@@ -115,12 +115,17 @@ async fn neither_log_nor_metrics_hold_a_secret_or_an_email(kind: Kind) {
         let why = json!({"override_value": true, "reason": "canary-reason"});
         browser.put(&override_at(&other, &format!("f.{format}")), &why).await.expect(201);
         browser.delete(&format!("/api/admin/users/{other}")).await.expect(204);
+        let asked = json!({"context": {"targetingKey": id, "canary-attribute": "canary-value"}});
+        let all = browser.post("/ofrep/v1/evaluate/flags", &asked).await.expect(200).json();
+        let stream = all["eventStreams"][0]["endpoint"]["requestUri"].as_str().unwrap();
+        assert_eq!(nobody.stream(stream, &[]).await.next().await.event, "message");
+        let ticket = &stream[stream.len() - 40..];
         let metrics = nobody.get("/metrics").await.text;
         assert!(server.stop().success());
         let logged = std::fs::read_to_string(&log).unwrap();
         assert!(logged.contains("request_id") && logged.lines().count() > 100, "it did log");
         assert!(format != "json" || logged.lines().all(|line| serde_json::from_str::<serde_json::Value>(line).is_ok()));
-        let secrets = [&cookie[cookie.len() - 20..], &token[token.len() - 20..], &wrong[4..24], "$argon2id$"];
+        let secrets = [&cookie[cookie.len() - 20..], &token[token.len() - 20..], &wrong[4..24], "$argon2id$", ticket];
         for (name, text) in [("log", &logged), ("metrics", &metrics)] {
             for line in text.lines() {
                 let leak = line.to_lowercase().replace("canary.flag", "").contains("canary");

@@ -58,6 +58,9 @@ impl EvaluationFailure {
     }
 }
 
+/// Also of a key that is no part of a path.
+const NO_FLAG: &str = "there is no such flag";
+
 /// Whether a path belongs to the protocol.
 pub(crate) fn is_below(path: &str) -> bool {
     path.strip_prefix("/ofrep").is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
@@ -70,11 +73,9 @@ pub(crate) fn failure(path: &str, problem: &Problem, status: StatusCode) -> Opti
     }
     let key = path.strip_prefix(BULK_EVALUATION).and_then(|rest| rest.strip_prefix('/'));
     let key = key.map(|key| percent_decode_str(key).decode_utf8_lossy().into_owned());
-    let failure = EvaluationFailure {
-        error_code: error_code(problem.code(), status, key.is_some()),
-        error_details: problem.detail().to_owned(),
-        key,
-    };
+    let error_code = error_code(problem.code(), status, key.is_some());
+    let details = if error_code == ErrorCode::FlagNotFound { NO_FLAG } else { problem.detail() };
+    let failure = EvaluationFailure { key, error_code, error_details: details.to_owned() };
     // Providers know 400 as what is wrong with a request, and nothing of 422.
     let status = if status == StatusCode::UNPROCESSABLE_ENTITY { StatusCode::BAD_REQUEST } else { status };
     Some((status, "application/json", failure.json()))
@@ -112,7 +113,7 @@ mod tests {
     #[test]
     fn a_failure_names_the_flag_that_was_asked_for_as_it_was_meant() {
         let missing = Problem::not_found("not_found", "nothing here");
-        let not_found = |key: &str| json!({"key": key, "errorCode": "FLAG_NOT_FOUND", "errorDetails": "nothing here"});
+        let not_found = |key: &str| json!({"key": key, "errorCode": "FLAG_NOT_FOUND", "errorDetails": NO_FLAG});
         for (path, key) in
             [("a%2Fb", "a/b"), ("a/b", "a/b"), ("", ""), ("%22%E2%82%AC%22", "\"€\""), ("%ff", "\u{fffd}")]
         {
