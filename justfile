@@ -61,7 +61,7 @@ openapi:
 permissions:
     cargo run --quiet -p flags-tests --example permissions > docs/permissions.md
 
-# Send the API all that its OpenAPI document allows and forbids, as nobody, viewer and admin, for so many seconds
+# Send the API all that its OpenAPI document allows and forbids, as nobody, viewer, application and admin, for so many seconds
 fuzz-api seconds='120':
     cargo build --bins
     scripts/fuzz-api.sh {{ seconds }}

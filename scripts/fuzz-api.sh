@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Sends the server what the OpenAPI document allows, and what it does not, as nobody, viewer and admin: nothing may end in
-# a 5xx, and every answer must be as the document says.
+# Sends the server what the OpenAPI document allows, and what it does not, as nobody, viewer, application and admin: nothing
+# may end in a 5xx, and every answer must be as the document says.
 #
 # fuzz-api.sh [SECONDS]: so long in all (120). FUZZ_DETERMINISTIC=1: the same requests each time.
 set -euo pipefail
@@ -42,6 +42,7 @@ trap stop EXIT
 token() { "$bin/server" token create --database-url "$url" --name "fuzz: $*" "$@"; }
 admin="$(token --role admin)"
 viewer="$(token --role viewer --user vera@example.com)"
+application="$(token --scope evaluate)"
 # Without limits: one caller sends all that it can. The log must hold no error but of requests that are none.
 "$bin/server" --database-url "$url" --bind 127.0.0.1:0 --rate-limit 0 --evaluation-rate-limit 0 --anonymous-rate-limit 0 \
     >"$folder/server.out" 2>"$folder/server.log" &
@@ -62,10 +63,13 @@ fuzz() {
     echo "== as $name, $time s"
     "$venv/bin/schemathesis" --config-file tests/fuzz/schemathesis.toml run docs/openapi.json --url "$base" \
         --checks all --max-time "$time" --continue-on-failure --no-color "${generation[@]}" \
-        --exclude-operation-id stream_my_flags --exclude-operation-id stream_changes "$@" || failed=1
+        --exclude-operation-id stream_my_flags --exclude-operation-id stream_changes \
+        --exclude-operation-id stream_evaluations "$@" || failed=1
 }
 fuzz nobody $((seconds / 6))
 fuzz viewer $((seconds / 4)) --header "Authorization: Bearer $viewer"
+fuzz application $((seconds / 12)) --header "Authorization: Bearer $application" \
+    --include-operation-id evaluate_flag --include-operation-id evaluate_flags
 # What makes tokens void comes last: it may find its own.
 fuzz admin $((seconds / 2)) --header "Authorization: Bearer $admin" \
     --exclude-operation-id revoke_api_token --exclude-operation-id rotate_api_token

@@ -33,7 +33,7 @@ fn operations(user_id: &str) -> Vec<Operation> {
     let mut found = Vec::new();
     for (path, methods) in document["paths"].as_object().unwrap() {
         let path = path.replace("{user_id}", user_id).replace("{flag_name}", "nope");
-        let path = path.replace("{id}", &uuid::Uuid::nil().to_string());
+        let path = path.replace("{id}", &uuid::Uuid::nil().to_string()).replace("{key}", "nope");
         for (method, operation) in methods.as_object().unwrap().iter().filter(|(key, _)| *key != "parameters") {
             // A stream has no end; HEAD is let through like GET.
             let method = if path.ends_with("/stream") { "HEAD" } else { method.as_str() };
@@ -59,9 +59,10 @@ async fn outcome(caller: &Caller, operation: &Operation) -> String {
         // The reason stands in the body of a GET, which for a stream is a refusal as well.
         answer = caller.send(Method::GET, &operation.path, &headers, None).await;
     }
-    match answer.json()["code"].as_str().unwrap() {
-        "unauthorized" => "401".to_owned(),
-        code => format!("403 {code}"),
+    let body = answer.json();
+    match body["code"].as_str().or(body["errorCode"].as_str()) {
+        _ if status == 401 => "401".to_owned(),
+        code => format!("403 {}", code.unwrap()),
     }
 }
 

@@ -1,5 +1,6 @@
 //! What one user gets and why, over HTTP: every planted conflict is named, and all ways to ask agree.
 
+use flags_domain::same_value;
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng, seq::IndexedRandom as _};
 use serde_json::{Value, json};
 
@@ -9,6 +10,8 @@ use flags_tests::{
     database::Kind,
     on_both_databases,
 };
+
+use crate::ofrep;
 
 on_both_databases! {
     every_layer_is_reported,
@@ -262,10 +265,12 @@ async fn all_ways_to_ask_agree(kind: Kind) {
     let app = TestApp::start(kind).await;
     let mut random = StdRng::seed_from_u64(7);
     let (flags, users) = plant(&app, &mut random).await;
+    let application = ofrep::application(&app).await;
     let mut compared = 0;
     for second in [0, 10, 15, 20, 30] {
         app.clock_to(&format!("01-01T00:00:{second:02}Z"));
         for (user, caller) in &users {
+            let by_ofrep = [ofrep::all(caller, user).await, ofrep::all(&application, user).await];
             let mine = caller.get("/api/flags/me").await.expect(200).json();
             let admins = app.admin.get(&format!("/api/admin/users/{user}/flags")).await.expect(200).json();
             for flag in &flags {
@@ -273,6 +278,13 @@ async fn all_ways_to_ask_agree(kind: Kind) {
                 let parts = |answer: &Value| json!([answer["value"], answer["variant"], answer["source"]]);
                 let expected = parts(&mine["flags"][flag]);
                 assert_eq!(parts(&admins["flags"][flag]), expected, "{user} {flag} {second}");
+                let single = ofrep::get(&application, flag, user).await;
+                for found in [&by_ofrep[0][flag], &by_ofrep[1][flag], &single] {
+                    // Floating numbers are written as such, and there is always a variant.
+                    let variant = Some(&found["variant"]).filter(|variant| *variant != "override");
+                    let found = json!([found["value"], variant, found["metadata"]["source"]]);
+                    assert!(same_value(&found, &expected), "{user} {flag} {second}: {found}");
+                }
                 assert_eq!(parts(&found["resolution"]), expected, "{user} {flag} {second}: {found}");
                 let matched =
                     found["layers"].as_array().unwrap().iter().find(|layer| layer["outcome"] == "matched").unwrap();

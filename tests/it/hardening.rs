@@ -119,6 +119,11 @@ async fn neither_log_nor_metrics_hold_a_secret_or_an_email(kind: Kind) {
         let why = json!({"override_value": true, "reason": "canary-reason"});
         browser.put(&override_at(&other, &format!("f.{format}")), &why).await.expect(201);
         browser.delete(&format!("/api/admin/users/{other}")).await.expect(204);
+        let asked = json!({"context": {"targetingKey": id, "canary-attribute": "canary-value"}});
+        let all = browser.post("/ofrep/v1/evaluate/flags", &asked).await.expect(200).json();
+        let stream = all["eventStreams"][0]["endpoint"]["requestUri"].as_str().unwrap();
+        assert_eq!(nobody.stream(stream, &[]).await.next().await.event, "message");
+        let ticket = &stream[stream.len() - 40..];
         let metrics = nobody.get("/metrics").await.text;
         assert!(server.stop().success());
         let logged = std::fs::read_to_string(&log).unwrap();
@@ -127,7 +132,8 @@ async fn neither_log_nor_metrics_hold_a_secret_or_an_email(kind: Kind) {
         let names_the_request = |line: &str| line.contains("a JWT is refused") && line.contains("by-jwt");
         assert!(logged.lines().any(names_the_request), "why a JWT is refused is said of a request");
         let end = |secret: &str| secret[secret.len() - 20..].to_owned();
-        let secrets = [end(&cookie), end(&token), end(&jwt), wrong[4..24].to_owned(), "$argon2id$".to_owned()];
+        let secrets =
+            [end(&cookie), end(&token), end(&jwt), wrong[4..24].to_owned(), "$argon2id$".to_owned(), ticket.to_owned()];
         for (name, text) in [("log", &logged), ("metrics", &metrics)] {
             for line in text.lines() {
                 let leak = line.to_lowercase().replace("canary.flag", "").contains("canary");

@@ -31,7 +31,7 @@ on_both_databases! {
 pub(crate) const BEGIN: i64 = 1_893_456_000;
 
 /// A server that trusts one RSA key, and its file.
-async fn start(kind: Kind, change: impl FnOnce(JwtConfig) -> JwtConfig) -> (TestApp, NamedTempFile) {
+pub(crate) async fn start(kind: Kind, change: impl FnOnce(JwtConfig) -> JwtConfig) -> (TestApp, NamedTempFile) {
     let (kept, source) = file(&document(&[jwk(&key("rsa"), Algorithm::RS256, "k")]));
     (TestApp::start_trusting(kind, change(config(source, &[JwtAlgorithm::Rs256]))).await, kept)
 }
@@ -53,7 +53,7 @@ fn changed(mut base: Value, changes: Value) -> Value {
 }
 
 /// A token of the trusted key.
-fn rs256(claims: &Value) -> String {
+pub(crate) fn rs256(claims: &Value) -> String {
     sign(&key("rsa"), Algorithm::RS256, json!({"alg": "RS256", "kid": "k", "typ": "JWT"}), claims)
 }
 

@@ -75,21 +75,43 @@ async fn a_user_who_is_not_at_hand_is_not_guessed() {
     let server = Running::server(&url);
     let admin = server.caller(&admin_token(&url));
     eventually("the token is known", async || (admin.get("/api/admin/users").await.status == 200).then_some(())).await;
-    admin.post("/api/admin/users", &json!({"email": "ann@example.com"})).await.expect(201);
+    let ann = admin.post("/api/admin/users", &json!({"email": "ann@example.com"})).await.expect(201).json();
+    let ann = ann["id"].as_str().unwrap().to_owned();
+    let scope = ["token", "create", "--database-url", &url, "--name", "app", "--scope", "evaluate"];
+    let app = server.caller(&output_of("server", &scope));
+    admin.post("/api/admin/feature-flags", &json!({"name": "f", "flag_type": "boolean"})).await.expect(201);
+    // Applications may know their visitors by UUIDs: that one is no user is remembered.
+    let visitor = uuid::Uuid::now_v7().to_string();
+    eventually("the application's token is known", async || {
+        let all = app.post("/ofrep/v1/evaluate/flags", &json!({"context": {"targetingKey": visitor}})).await;
+        (all.status == 200).then_some(())
+    })
+    .await;
     let token = user_token(&url, "ann@example.com");
     // Creating the token makes it known to the server at its next tick; the user is looked up at the first request.
     let revision = eventually("the token is known", async || {
         let revision = admin.get("/readyz").await.json()["revision"].as_str().unwrap().to_owned();
-        (revision.split(':').nth(1) == Some("3")).then_some(revision)
+        (revision.split(':').nth(1) == Some("5")).then_some(revision)
     });
     revision.await;
     cluster.shut_down();
+    for path in ["/ofrep/v1/evaluate/flags", "/ofrep/v1/evaluate/flags/f"] {
+        let ask = async |key: &str| app.post(path, &json!({"context": {"targetingKey": key}})).await;
+        for known in ["visitor-1", &visitor] {
+            ask(known).await.expect(200);
+        }
+        let refused = ask(&ann).await.expect(503);
+        assert!(refused.header("retry-after").parse::<u32>().is_ok());
+        assert_eq!(refused.json()["errorCode"], "GENERAL");
+    }
     let refused = server.caller(&token).get("/api/flags/me").await;
     assert!(!refused.header("retry-after").is_empty());
     refused.expect_problem(503, "context_unavailable");
     cluster.launch(&[]);
     eventually("the user can be looked up again", async || {
-        (server.caller(&token).get("/api/flags/me").await.status == 200).then_some(())
+        let context = json!({"context": {"targetingKey": ann}});
+        let evaluated = app.post("/ofrep/v1/evaluate/flags", &context).await.status == 200;
+        (evaluated && server.caller(&token).get("/api/flags/me").await.status == 200).then_some(())
     })
     .await;
 }

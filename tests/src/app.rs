@@ -8,6 +8,7 @@ use flags_service::{
     Core, ManualClock,
     credentials::{
         jwt::{JwtConfig, JwtVerifier},
+        signing::SigningKey,
         tokens::{TokenInput, TokenService},
     },
     evaluation::Evaluation,
@@ -87,6 +88,7 @@ impl TestApp {
     async fn build(kind: Kind, settings: Settings, issuer: Option<JwtConfig>) -> Self {
         let database = Database::migrated(kind).await;
         let store = database.store().await;
+        let tickets = SigningKey::of_event_streams(&store).await.expect("a key");
         let clock = Arc::new(ManualClock::new(Instant::parse(BEGINNING).expect("an instant")));
         let replica = Arc::new(Replica::new(feed::load(&store).await.expect("the database is readable")));
         let bell = Arc::new(Notify::new());
@@ -98,7 +100,7 @@ impl TestApp {
             Some(issuer) => Some(Arc::new(JwtVerifier::start(issuer, clock.clone()).await.expect("a verifier"))),
         };
         let settings = Settings { metrics_with_api: true, workers: 1, jwt, ..settings };
-        let app = App::new(&core, &replica, None, settings);
+        let app = App::new(&core, &replica, tickets, None, settings);
         let shown = app.clone();
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let base = format!("http://{}", listener.local_addr().expect("an address"));

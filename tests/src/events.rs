@@ -98,15 +98,18 @@ impl Events {
         next.expect("an event in time").expect("the stream goes on")
     }
 
-    /// The next event of this name; those before it must be heartbeats.
+    /// The next event of this name; those before it must be heartbeats, however many come within half a minute.
     pub async fn expect(&mut self, name: &str) -> Event {
-        loop {
-            let event = self.next().await;
-            if event.event == name {
-                return event;
+        let wanted = async {
+            loop {
+                let event = self.next().await;
+                if event.event == name {
+                    return event;
+                }
+                assert_eq!(event.event, "heartbeat", "while waiting for {name}: {event:?}");
             }
-            assert_eq!(event.event, "heartbeat", "while waiting for {name}: {event:?}");
-        }
+        };
+        timeout(Duration::from_secs(30), wanted).await.unwrap_or_else(|_| panic!("waited in vain for {name}"))
     }
 
     /// Waits until the stream has ended; what comes before must be heartbeats.

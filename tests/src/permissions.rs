@@ -67,6 +67,6 @@ through, to whatever the operation makes of the request. `401`: no valid credent
 
 Operations bear their names in the [OpenAPI document](openapi.json). Where a path names a user, \u{201c}own\u{201d} is the caller and
 \u{201c}other's\u{201d} somebody else. A caller's role is the lower of their credential's and their user's, looked up live. Callers without
-\u{201c}signed in\u{201d} show an API token.
+\u{201c}signed in\u{201d} show an API token. `stream_evaluations` looks at nothing but the ticket in its address, which they do not have here.
 
 ";

@@ -12,7 +12,7 @@ use std::{
 use flags_api::{App, RateLimits, Settings, StreamLimits, install_metrics, serve, serve_metrics, stop};
 use flags_service::{
     Clock, Core, SystemClock,
-    credentials::{jwt::JwtVerifier, sessions::Lifetimes, tokens},
+    credentials::{jwt::JwtVerifier, sessions::Lifetimes, signing::SigningKey, tokens},
     evaluation::Evaluation,
     feed::{self, Feed},
     replica::Replica,
@@ -108,6 +108,7 @@ async fn build(store: Store, args: &RunArgs) -> Result<(App, JoinHandle<()>), Fa
         None => None,
         Some(config) => Some(Arc::new(JwtVerifier::start(config, Arc::clone(&clock)).await?)),
     };
+    let tickets = SigningKey::of_event_streams(&store).await?;
     feed::check_lineage(&store).await?;
     let replica = Arc::new(Replica::new(feed::load(&store).await?));
     let bell = Arc::new(Notify::new());
@@ -131,7 +132,7 @@ async fn build(store: Store, args: &RunArgs) -> Result<(App, JoinHandle<()>), Fa
         workers: args.workers.or_else(|| thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get),
         jwt,
     };
-    let app = App::new(&core, &replica, Some(metrics.clone()), settings);
+    let app = App::new(&core, &replica, tickets, Some(metrics.clone()), settings);
     let shown = app.clone();
     tokio::spawn(note_token_uses(core, replica));
     tokio::spawn(async move {

@@ -15,7 +15,10 @@ use flags_api::{App, RateLimits, Settings, serve};
 use flags_domain::{FlagName, FlagType, Serve, Weight};
 use flags_service::{
     Core, Precondition, SystemClock,
-    credentials::tokens::{TokenInput, TokenService},
+    credentials::{
+        signing::SigningKey,
+        tokens::{TokenInput, TokenService},
+    },
     evaluation::Evaluation,
     feed,
     flags::{FlagInput, FlagService},
@@ -84,7 +87,8 @@ async fn service(path: &str) -> (SocketAddr, String) {
     // One credential asks for all that the server can give.
     let limits = RateLimits { requests: 0, evaluations: 0, anonymous: 0 };
     let settings = Settings { metrics_with_api: true, workers: 1, limits, ..Settings::default() };
-    let app = App::new(&core, &replica, None, settings);
+    let tickets = SigningKey::of_event_streams(core.store()).await.unwrap();
+    let app = App::new(&core, &replica, tickets, None, settings);
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(serve(&app, listener).unwrap());

@@ -14,6 +14,7 @@ use flags_service::{
     credentials::{
         jwt::JwtVerifier,
         sessions::{Lifetimes, SessionService},
+        signing::SigningKey,
         tokens::TokenService,
     },
     evaluation::Evaluation,
@@ -92,14 +93,23 @@ pub struct App {
     pub(crate) metrics: Option<PrometheusHandle>,
     pub(crate) settings: Settings,
     pub(crate) streams: OpenStreams,
+    /// Signs the tickets of event streams.
+    pub(crate) tickets: SigningKey,
     core: Core,
     /// Turns false when shutdown begins.
     ready: watch::Sender<bool>,
 }
 
 impl App {
-    /// On this core and replica. `metrics` is shown at `/metrics`.
-    pub fn new(core: &Core, replica: &Arc<Replica>, metrics: Option<PrometheusHandle>, settings: Settings) -> Self {
+    /// On this core and replica. All servers on one database need the same key for `tickets`. `metrics` is shown at
+    /// `/metrics`.
+    pub fn new(
+        core: &Core,
+        replica: &Arc<Replica>,
+        tickets: SigningKey,
+        metrics: Option<PrometheusHandle>,
+        settings: Settings,
+    ) -> Self {
         let evaluation = Evaluation::new(core.clone(), Arc::clone(replica));
         Self {
             overrides: UserFlagOverrideService::new(core.clone(), evaluation.clone()),
@@ -114,6 +124,7 @@ impl App {
             metrics,
             settings,
             streams: OpenStreams::default(),
+            tickets,
             core: core.clone(),
             ready: watch::Sender::new(true),
         }

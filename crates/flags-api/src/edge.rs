@@ -19,6 +19,7 @@ use uuid::Uuid;
 use crate::{
     metrics::{HTTP_DURATION, HTTP_REQUESTS},
     problem::{MEDIA_TYPE, Problem},
+    routes::ofrep,
 };
 
 /// The id of a request: the caller's `X-Request-Id` if it is sound, one of ours otherwise.
@@ -56,6 +57,7 @@ async fn pass<B: MessageBody + 'static>(request: ServiceRequest, next: Next<B>) 
         None => next.call(request).await?.map_into_left_body(),
         Some(problem) => request.error_response(problem).map_into_right_body(),
     };
+    let mut response = complete(response, &id);
     let route = route_label(response.request());
     let status = response.status();
     let elapsed = begun.elapsed();
@@ -64,7 +66,6 @@ async fn pass<B: MessageBody + 'static>(request: ServiceRequest, next: Next<B>) 
     histogram!(HTTP_DURATION, &labels).record(elapsed.as_secs_f64());
     counter!(HTTP_REQUESTS, "method" => label, "route" => route.clone(), "status" => status.as_str().to_owned())
         .increment(1);
-    let mut response = complete(response, &id);
     let is_docs = response.request().path().starts_with("/docs");
     set_headers(response.headers_mut(), is_docs, &id);
     let elapsed_us = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX);
@@ -142,9 +143,13 @@ fn complete<B: MessageBody + 'static>(
             tracing::error!(request_id = id, cause, "a request failed");
         }
     }
-    let body = problem.body(id);
+    let (status, media_type, body) = match ofrep::failure(response.request().path(), problem, response.status()) {
+        Some(failure) => failure,
+        None => (response.status(), MEDIA_TYPE, problem.body(id)),
+    };
     let mut response = response.map_body(|_, _| EitherBody::right(BoxBody::new(body)));
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
+    *response.response_mut().status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
     response
 }
 

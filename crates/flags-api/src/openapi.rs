@@ -13,7 +13,10 @@ use utoipa::{
 
 use crate::{
     problem::{ProblemBody, ProblemResponse},
-    routes::{self, Described},
+    routes::{
+        self, Described,
+        ofrep::{EvaluationFailure, EvaluationFailureResponse},
+    },
 };
 
 /// The whole document. The committed copy is `docs/openapi.json`; a test compares them.
@@ -31,7 +34,7 @@ pub fn openapi() -> OpenApi {
     let info = InfoBuilder::new()
         .title("Feature flags with user overrides")
         .description(Some(
-            "Every answer carries `X-Request-Id`; errors are `application/problem+json` (RFC 9457) with a stable `code`.",
+            "Every answer carries `X-Request-Id`; errors are `application/problem+json` (RFC 9457) with a stable `code`; below `/ofrep` they have the shape of that protocol.",
         ))
         .version(env!("CARGO_PKG_VERSION"))
         .license(Some(LicenseBuilder::new().name("MIT OR Apache-2.0").build()))
@@ -132,11 +135,15 @@ fn components(mut schemas: Vec<(String, RefOr<Schema>)>) -> Components {
                 same origin";
     let session = ApiKey::Cookie(ApiKeyValue::with_description("__Host-flags_session", text));
     let (problem, response) = ProblemResponse::response();
+    let (failure, failure_response) = EvaluationFailureResponse::response();
+    EvaluationFailure::schemas(&mut schemas);
+    schemas.push((EvaluationFailure::name().into_owned(), EvaluationFailure::schema()));
     ProblemBody::schemas(&mut schemas);
     schemas.push((ProblemBody::name().into_owned(), ProblemBody::schema()));
     ComponentsBuilder::new()
         .schemas_from_iter(schemas)
         .response(problem, response)
+        .response(failure, failure_response)
         .security_scheme(BEARER, SecurityScheme::Http(bearer))
         .security_scheme(SESSION, SecurityScheme::ApiKey(session))
         .build()
@@ -145,6 +152,7 @@ fn components(mut schemas: Vec<(String, RefOr<Schema>)>) -> Components {
 fn tags() -> Vec<utoipa::openapi::Tag> {
     let tags = [
         ("my flags", "What the caller gets; for applications"),
+        ("OpenFeature", "The OpenFeature Remote Evaluation Protocol (OFREP 0.3.0), for providers of any language"),
         ("overrides", "What one user gets, whatever the other layers say"),
         ("flags", "Flags, their variants and targeting rules"),
         ("scheduled changes", "Changes of a flag's default or switch at an instant"),

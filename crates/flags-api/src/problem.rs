@@ -128,6 +128,11 @@ impl Problem {
         self
     }
 
+    pub(crate) fn with_detail(mut self, detail: &str) -> Self {
+        detail.clone_into(&mut self.detail);
+        self
+    }
+
     /// Whether nothing is wrong with the request but that it cannot be answered now.
     pub(crate) fn is_outage(&self) -> bool {
         self.status == StatusCode::SERVICE_UNAVAILABLE
@@ -136,6 +141,16 @@ impl Problem {
     /// Whether the caller asked for too much.
     pub(crate) fn is_rate_limit(&self) -> bool {
         self.status == StatusCode::TOO_MANY_REQUESTS
+    }
+
+    /// Stable name of what is wrong.
+    pub(crate) const fn code(&self) -> &'static str {
+        self.code
+    }
+
+    /// What is wrong and what to do.
+    pub(crate) fn detail(&self) -> &str {
+        &self.detail
     }
 
     /// What went wrong inside, for the log.

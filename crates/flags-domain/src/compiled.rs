@@ -26,6 +26,7 @@ use crate::{
 pub struct CompiledFlag {
     name: FlagName,
     flag_type: FlagType,
+    floating: bool,
     client_visible: bool,
     archived: bool,
     layers: Result<Layers, CompileFailure>,
@@ -113,6 +114,10 @@ pub(crate) enum CompiledServe {
 }
 
 impl CompiledServe {
+    pub(crate) const fn is_split(&self) -> bool {
+        matches!(self, Self::Split { .. })
+    }
+
     fn reads_attributes(&self) -> bool {
         matches!(self, Self::Split { bucket_by: Some(attribute), .. } if &**attribute != "user_id")
     }
@@ -124,6 +129,7 @@ impl CompiledFlag {
         Self {
             name: flag.name.clone(),
             flag_type: flag.flag_type,
+            floating: flag.is_floating(),
             client_visible: flag.client_visible,
             archived: flag.archived_at.is_some(),
             layers: Layers::compile(flag, schedule),
@@ -138,6 +144,12 @@ impl CompiledFlag {
     /// The flag's type.
     pub const fn flag_type(&self) -> FlagType {
         self.flag_type
+    }
+
+    /// Whether it is a number flag any variant of which was written with a fraction or an exponent: then all of its values
+    /// are meant as floating ones, whole ones too.
+    pub const fn is_floating(&self) -> bool {
+        self.floating
     }
 
     /// Whether users themselves get it.

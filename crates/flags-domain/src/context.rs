@@ -8,6 +8,11 @@ use crate::instant::Instant;
 /// Attributes that the service itself knows; a user's own attributes cannot take these names.
 pub const RESERVED_ATTRIBUTES: [&str; 4] = ["user_id", "email", "role", "created_at"];
 
+/// Largest attributes of one context, in bytes of JSON text.
+pub const MAX_ATTRIBUTES_BYTES: usize = 64 * 1024;
+/// Deepest nesting of attributes.
+pub const MAX_ATTRIBUTES_DEPTH: usize = 32;
+
 /// Who a flag is evaluated for.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EvaluationContext {
@@ -60,6 +65,19 @@ impl EvaluationContext {
         &self.targeting_key
     }
 
+    /// The same with these attributes beside its own, which stay what they are under every name that a condition can give.
+    #[must_use]
+    pub fn completed_by(&self, given: Map<String, Value>) -> Self {
+        Self { attributes: laid_over(self.attributes.clone(), without_built_in(given)), ..self.clone() }
+    }
+
+    /// The same with these attributes, which win over its own under every name that a condition can give. The built-in ones
+    /// are not theirs to set.
+    #[must_use]
+    pub fn overlaid_by(&self, given: Map<String, Value>) -> Self {
+        Self { attributes: laid_over(without_built_in(given), self.attributes.clone()), ..self.clone() }
+    }
+
     /// The attribute of this name, or `None` if it is missing or null: a built-in one, then the user's own under
     /// exactly this key, then dots walk into objects.
     pub(crate) fn attribute(&self, name: &str) -> Option<Attribute<'_>> {
@@ -75,12 +93,30 @@ impl EvaluationContext {
     }
 
     fn own_attribute(&self, name: &str) -> Option<&Value> {
-        if let Some(value) = self.attributes.get(name) {
-            return Some(value);
-        }
-        let (first, rest) = name.split_once('.')?;
-        rest.split('.').try_fold(self.attributes.get(first)?, |value, key| value.as_object()?.get(key))
+        look_up(&self.attributes, name)
     }
+}
+
+/// What stands under exactly this key, else what dots lead to.
+fn look_up<'a>(attributes: &'a Map<String, Value>, name: &str) -> Option<&'a Value> {
+    if let Some(value) = attributes.get(name) {
+        return Some(value);
+    }
+    let (first, rest) = name.split_once('.')?;
+    rest.split('.').try_fold(attributes.get(first)?, |value, key| value.as_object()?.get(key))
+}
+
+/// Both together. What can be found in `upper` is found so in the whole: a key of `lower` with dots in it must not hide what
+/// they lead to in `upper`.
+fn laid_over(mut upper: Map<String, Value>, lower: Map<String, Value>) -> Map<String, Value> {
+    let added: Vec<_> = lower.into_iter().filter(|(key, _)| look_up(&upper, key).is_none()).collect();
+    upper.extend(added);
+    upper
+}
+
+fn without_built_in(mut attributes: Map<String, Value>) -> Map<String, Value> {
+    attributes.retain(|key, _| !RESERVED_ATTRIBUTES.contains(&key.as_str()));
+    attributes
 }
 
 /// The value of an attribute as seen by a condition.
@@ -201,6 +237,49 @@ mod tests {
         assert_eq!(context.attribute("email").and_then(Attribute::text), Some("a@b.c"));
         assert!(context.attribute("role").is_none());
         assert_eq!(context.targeting_key(), "6ba7b810-9dad-11d1-80b4-00c04fd430c8");
+    }
+
+    fn object(value: Value) -> Map<String, Value> {
+        let Value::Object(object) = value else { panic!("must be an object") };
+        object
+    }
+
+    /// The texts of these attributes, with `given` beside the context's own and over them.
+    fn check_given(own: Value, given: Value, name: &str, completed: &str, overlaid: &str) {
+        let (context, given) = (context(own), object(given));
+        let text = |context: &EvaluationContext| {
+            context.attribute(name).and_then(Attribute::text).unwrap_or_default().to_owned()
+        };
+        assert_eq!(text(&context.completed_by(given.clone())), completed, "completed: {name}");
+        assert_eq!(text(&context.overlaid_by(given)), overlaid, "overlaid: {name}");
+    }
+
+    #[test]
+    fn given_attributes_add_to_the_own_ones_or_win_over_them() {
+        check_given(json!({"plan": "free"}), json!({"plan": "pro"}), "plan", "free", "pro");
+        check_given(json!({"plan": "free"}), json!({"page": "home"}), "page", "home", "home");
+        check_given(json!({"plan": "free"}), json!({"page": "home"}), "plan", "free", "free");
+        check_given(json!({"plan": null}), json!({"plan": "pro"}), "plan", "", "pro");
+        check_given(json!({"plan": "free"}), json!({"plan": null}), "plan", "free", "");
+    }
+
+    #[test]
+    fn no_dot_lets_given_attributes_past_the_own_ones_or_the_own_ones_past_them() {
+        check_given(json!({"a": {"b": "own"}}), json!({"a.b": "given"}), "a.b", "own", "given");
+        check_given(json!({"a.b": "own"}), json!({"a": {"b": "given"}}), "a.b", "own", "given");
+        check_given(json!({"a": {"b": "own"}}), json!({"a": {"c": "given"}}), "a.c", "", "given");
+        check_given(json!({"a": {"b": "own"}}), json!({"a": {"c": "given"}}), "a.b", "own", "");
+        check_given(json!({"a": {"b": {"c": "own"}}}), json!({"a.b.c": "given"}), "a.b.c", "own", "given");
+    }
+
+    #[test]
+    fn the_built_in_attributes_cannot_be_given() {
+        let given = json!({"user_id": "x", "email": "x", "role": "x", "created_at": "x", "email.x": "kept"});
+        for (name, own) in [("user_id", "6ba7b810-9dad-11d1-80b4-00c04fd430c8"), ("email", "a@b.c"), ("role", "")] {
+            check_given(json!({}), given.clone(), name, own, own);
+        }
+        check_given(json!({}), given, "email.x", "kept", "kept");
+        check_given(json!({}), json!({"email": {"x": "hidden"}}), "email.x", "", "");
     }
 
     #[test]

@@ -93,6 +93,11 @@ impl Flag {
         self.variants.iter().any(|variant| variant.id == id)
     }
 
+    /// Whether it is a number flag any variant of which was written with a fraction or an exponent.
+    pub fn is_floating(&self) -> bool {
+        self.flag_type == FlagType::Number && self.variants.iter().any(|variant| variant.value.is_f64())
+    }
+
     /// All that is wrong with the definition, with pointers relative to it. Empty means: it compiles.
     pub fn check(&self) -> Vec<Violation> {
         let mut found = self.check_texts();
@@ -222,6 +227,19 @@ pub(crate) mod tests {
     #[test]
     fn a_sound_flag_has_no_violations() {
         check(|_| {}, &[]);
+    }
+
+    #[test]
+    fn a_number_flag_is_floating_if_any_variant_was_written_so() {
+        let floating = |flag_type, values: &str| {
+            let values: Vec<Value> = serde_json::from_str(values).unwrap();
+            let variant = |value| Variant { id: "v".to_owned(), name: None, value, description: None };
+            Flag { flag_type, variants: values.into_iter().map(variant).collect(), ..boolean_flag() }.is_floating()
+        };
+        assert!(floating(FlagType::Number, "[1, 2.5]"));
+        assert!(floating(FlagType::Number, "[1.0]") && floating(FlagType::Number, "[1e2]"));
+        assert!(!floating(FlagType::Number, "[1, -3, 0]"));
+        assert!(!floating(FlagType::Json, "[1.5]"), "JSON is what it is");
     }
 
     #[test]

@@ -62,7 +62,7 @@ mod violation;
 pub use change::Change;
 pub use compiled::{CompileFailure, CompiledFlag, CompiledVariant};
 pub use condition::ConditionFailure;
-pub use context::{EvaluationContext, RESERVED_ATTRIBUTES};
+pub use context::{EvaluationContext, MAX_ATTRIBUTES_BYTES, MAX_ATTRIBUTES_DEPTH, RESERVED_ATTRIBUTES};
 pub use explain::{Explanation, Given, Layer, LayerOutcome, LayerReport, NextChange, SplitReport, WhyNot, explain};
 pub use finding::FindingCode;
 pub use flag::{
@@ -76,5 +76,7 @@ pub use schedule::{Effective, SchedulePreview, ScheduleStatus, ScheduledChange};
 pub use serve::{InvalidWeight, MAX_ATTRIBUTE_LENGTH, Serve, Weight};
 pub use snapshot::{Edit, FlagState, Snapshot};
 pub use user_override::{MAX_REASON_LENGTH, OverrideStatus, OverrideView, UserOverride};
-pub use value::{FlagType, MAX_INTEGER, MAX_VALUE_BYTES, MAX_VALUE_DEPTH, PreparedValue, check_json, same_value};
+pub use value::{
+    FlagType, MAX_INTEGER, MAX_VALUE_BYTES, MAX_VALUE_DEPTH, PreparedValue, check_json, is_deeper_than, same_value,
+};
 pub use violation::{Violation, check_key, check_text};

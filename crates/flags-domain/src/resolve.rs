@@ -3,7 +3,7 @@
 use uuid::Uuid;
 
 use crate::{
-    compiled::{CompiledFlag, CompiledVariant, Layers},
+    compiled::{CompiledFlag, CompiledServe, CompiledVariant, Layers},
     context::EvaluationContext,
     instant::Instant,
     user_override::OverrideView,
@@ -81,6 +81,25 @@ pub enum OverrideOutcome {
     TypeMismatch,
 }
 
+impl CompiledFlag {
+    /// Whether the layer that decided shares its variants out by weight. Asked after the fact, so that resolving need not
+    /// note it.
+    pub fn splits(&self, source: Source<'_>) -> bool {
+        let Some(layers) = self.layers() else { return false };
+        let serve = match source {
+            Source::Override | Source::Disabled => None,
+            Source::TargetingRule { rule_id } => {
+                layers.rules.iter().find(|rule| *rule.id == *rule_id).map(|rule| &rule.serve)
+            }
+            Source::ScheduledChange { id } => {
+                layers.serve_steps.iter().find(|step| step.change_id == id).map(|step| &step.serve)
+            }
+            Source::Default => Some(&layers.default),
+        };
+        serve.is_some_and(CompiledServe::is_split)
+    }
+}
+
 /// What `context` gets of `flag` at `now`. `None`: the flag is archived, or could not be compiled and no override
 /// stands in.
 ///
@@ -128,5 +147,50 @@ fn resolve_layers<'r>(
     match step {
         Some(step) => (layers.pick(&step.serve, context), Source::ScheduledChange { id: step.change_id }, valid_until),
         None => (layers.pick(&layers.default, context), Source::Default, valid_until),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Map, json};
+
+    use super::*;
+    use crate::{flag::tests::boolean_flag, schedule::ScheduledChange, serve::Serve};
+
+    fn serve(value: serde_json::Value) -> Serve {
+        serde_json::from_value(value).unwrap()
+    }
+
+    #[test]
+    fn a_result_is_split_if_the_layer_that_gave_it_is() {
+        let (fixed, split) = (json!({"variant": "on"}), json!({"weights": {"on": 100}}));
+        let rule = |id: &str, plan: &str, serve| {
+            let condition = json!({"attribute": "plan", "operator": "equals", "values": [plan]});
+            serde_json::from_value(json!({"id": id, "conditions": [condition], "serve": serve})).unwrap()
+        };
+        let mut flag = boolean_flag();
+        flag.targeting_rules = vec![rule("a", "a", &fixed), rule("b", "b", &split)];
+        flag.default = serve(split.clone());
+        let change = |id: u128, at, serve: &serde_json::Value| -> ScheduledChange {
+            let id = Uuid::from_u128(id);
+            serde_json::from_value(json!({"id": id, "scheduled_at": at, "serve": serve})).unwrap()
+        };
+        let schedule = [change(1, "2030-01-01T00:00:00Z", &fixed), change(2, "2031-01-01T00:00:00Z", &split)];
+        let splits = |flag: &crate::Flag, plan: &str, at: &str| {
+            let compiled = CompiledFlag::compile(flag, &schedule);
+            let attributes = Map::from_iter([("plan".to_owned(), json!(plan))]);
+            let context = EvaluationContext::anonymous("somebody", attributes);
+            let found = resolve(&compiled, &context, None, Instant::parse(at).unwrap()).unwrap();
+            (found.source.as_str(), compiled.splits(found.source))
+        };
+        let early = "2029-01-01T00:00:00Z";
+        assert_eq!(splits(&flag, "a", early), ("targeting_rule", false));
+        assert_eq!(splits(&flag, "b", early), ("targeting_rule", true));
+        assert_eq!(splits(&flag, "c", early), ("default", true));
+        assert_eq!(splits(&flag, "c", "2030-06-01T00:00:00Z"), ("scheduled_change", false));
+        assert_eq!(splits(&flag, "c", "2031-06-01T00:00:00Z"), ("scheduled_change", true));
+        let fixed_default = crate::Flag { default: serve(fixed), ..flag.clone() };
+        assert_eq!(splits(&fixed_default, "c", early), ("default", false));
+        assert_eq!(splits(&crate::Flag { enabled: false, ..flag }, "b", early), ("disabled", false));
     }
 }

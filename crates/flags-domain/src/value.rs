@@ -79,6 +79,16 @@ pub fn check_json(pointer: &str, value: &Value, max_bytes: usize, max_depth: usi
     Ok(())
 }
 
+/// Whether a value is nested more levels deep than this; a scalar has one level.
+pub fn is_deeper_than(value: &Value, levels: usize) -> bool {
+    let Some(left) = levels.checked_sub(1) else { return true };
+    match value {
+        Value::Array(items) => items.iter().any(|item| is_deeper_than(item, left)),
+        Value::Object(fields) => fields.values().any(|item| is_deeper_than(item, left)),
+        _ => false,
+    }
+}
+
 fn check_parts(pointer: &str, value: &Value, depth_left: usize) -> Result<(), Violation> {
     let nul = || Violation::new(pointer, "nul_character", "must not contain the NUL character");
     if depth_left == 0 {
@@ -164,6 +174,8 @@ mod tests {
         let nested = |levels: usize| (1..levels).fold(json!(1), |inner, _| json!([inner]));
         assert_eq!(code(nested(32)), None);
         assert_eq!(code(nested(33)), Some("too_deep"));
+        assert!(!is_deeper_than(&nested(32), 32) && is_deeper_than(&nested(33), 32));
+        assert!(is_deeper_than(&json!({"a": {"b": [1]}}), 3) && !is_deeper_than(&json!({"a": {"b": [1]}}), 4));
         assert_eq!(code(json!("a".repeat(MAX_VALUE_BYTES - 2))), None);
         assert_eq!(code(json!("a".repeat(MAX_VALUE_BYTES - 1))), Some("too_large"));
         assert_eq!(code(json!({"a": ["x\0"]})), Some("nul_character"));

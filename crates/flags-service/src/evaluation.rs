@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicI64, Ordering},
 };
 
-use flags_domain::{CompiledFlag, Instant, Resolution, resolve};
+use flags_domain::{CompiledFlag, EvaluationContext, FlagState, Instant, Resolution, resolve};
 use flags_store::users::{self, email_key};
 use serde_json::Value;
 use uuid::Uuid;
@@ -29,40 +29,77 @@ pub struct Evaluated<'v> {
     pub then: Option<Resolution<'v>>,
 }
 
-impl View<'_> {
-    /// What the user gets of every flag that is not archived, in order of the flags' names.
-    ///
-    /// Flags and the user's overrides are both in order of names, so they are walked side by side.
-    pub fn evaluate_all(&self, user: &KnownUser, now: Instant) -> impl Iterator<Item = Evaluated<'_>> {
-        let mut overrides = self.overrides_of(user.id).peekable();
-        self.flags().filter_map(move |state| {
-            let flag = state.compiled();
-            while overrides.next_if(|o| o.flag_name < flag.name()).is_some() {}
-            let found = overrides.next_if(|o| o.flag_name == flag.name());
-            evaluate(flag, user, found, now)
-        })
-    }
+/// Whom flags are evaluated for.
+#[derive(Clone, Copy, Debug)]
+pub struct Subject<'s> {
+    /// Whose overrides count; `None`: nobody's.
+    pub user_id: Option<Uuid>,
+    /// What rules and splits look at.
+    pub context: &'s EvaluationContext,
+}
 
-    /// What the user gets of one flag; `None` if it is not there or gives no result.
-    pub fn evaluate(&self, flag_name: &str, user: &KnownUser, now: Instant) -> Option<Evaluated<'_>> {
-        let flag = self.flag(flag_name)?.compiled();
-        let found = self.overrides_of(user.id).find(|o| o.flag_name == flag.name());
-        evaluate(flag, user, found, now)
+impl<'s> From<&'s KnownUser> for Subject<'s> {
+    fn from(user: &'s KnownUser) -> Self {
+        Self { user_id: Some(user.id), context: &user.context }
     }
 }
 
-/// What `user` gets of a flag, given their override of it, if they have one.
-pub fn evaluate<'v>(
+impl View<'_> {
+    /// What the subject gets of every flag that is not archived, in order of the flags' names. A flag that could not be
+    /// compiled gives no result unless an override stands in.
+    pub fn evaluate_all<'s>(
+        &self,
+        subject: impl Into<Subject<'s>>,
+        now: Instant,
+    ) -> impl Iterator<Item = Evaluated<'_>> {
+        self.evaluate_each(subject, now).filter_map(|(_, evaluated)| evaluated)
+    }
+
+    /// The same with the flags that give no result; [`CompiledFlag::failure`] says why.
+    ///
+    /// Flags and the subject's overrides are both in order of names, so they are walked side by side.
+    pub fn evaluate_each<'s>(
+        &self,
+        subject: impl Into<Subject<'s>>,
+        now: Instant,
+    ) -> impl Iterator<Item = (&CompiledFlag, Option<Evaluated<'_>>)> {
+        let subject = subject.into();
+        let overrides = subject.user_id.into_iter().flat_map(|user_id| self.overrides_of(user_id));
+        let mut overrides = overrides.peekable();
+        self.flags().map(FlagState::compiled).filter(|flag| !flag.is_archived()).map(move |flag| {
+            while overrides.next_if(|o| o.flag_name < flag.name()).is_some() {}
+            let found = overrides.next_if(|o| o.flag_name == flag.name());
+            (flag, evaluate(flag, subject, found, now))
+        })
+    }
+
+    /// What the subject gets of one flag; `None` if it is not there or gives no result.
+    pub fn evaluate<'s>(
+        &self,
+        flag_name: &str,
+        subject: impl Into<Subject<'s>>,
+        now: Instant,
+    ) -> Option<Evaluated<'_>> {
+        let subject = subject.into();
+        let flag = self.flag(flag_name)?.compiled();
+        let found = subject.user_id.and_then(|id| self.overrides_of(id).find(|o| o.flag_name == flag.name()));
+        evaluate(flag, subject, found, now)
+    }
+}
+
+/// What the subject gets of a flag, given their override of it, if they have one.
+pub fn evaluate<'v, 's>(
     flag: &'v CompiledFlag,
-    user: &KnownUser,
+    subject: impl Into<Subject<'s>>,
     found: Option<OverrideRef<'v>>,
     now: Instant,
 ) -> Option<Evaluated<'v>> {
-    let resolution = resolve(flag, &user.context, found.map(|o| o.view()), now)?;
+    let context = subject.into().context;
+    let resolution = resolve(flag, context, found.map(|o| o.view()), now)?;
     let decided = resolution.source == flags_domain::Source::Override;
     let user_override = found.filter(|_| decided);
     let end = user_override.and_then(|o| o.expires_at);
-    let then = end.and_then(|end| resolve(flag, &user.context, None, end));
+    let then = end.and_then(|end| resolve(flag, context, None, end));
     Some(Evaluated { flag, resolution, user_override, then })
 }
 
@@ -108,13 +145,17 @@ impl Evaluation {
         if let Some(user) = cache.get(id) {
             return Ok(Some(user));
         }
+        if cache.is_stranger(id) {
+            return Ok(None);
+        }
         let ticket = cache.ticket(id);
         // Boxed, as it is rare and large: each request would carry room for it.
         let found = Box::pin(self.core.read(async |conn| users::find(conn, id).await)).await;
         let found = found.map_err(|error| self.unavailable(&error))?;
         let user = found.map(|record| Arc::new(KnownUser::from(record)));
-        if let Some(user) = &user {
-            cache.fill(ticket, user);
+        match &user {
+            Some(user) => cache.fill(ticket, user),
+            None => cache.fill_stranger(ticket, id),
         }
         Ok(user)
     }
@@ -166,7 +207,7 @@ impl Evaluation {
     pub async fn value_for_user(&self, flag_name: &str, user_id: Uuid) -> Result<Value> {
         let user = self.user(user_id).await?.ok_or(ServiceError::NotFound(Thing::User))?;
         let view = self.replica.read();
-        let evaluated = view.evaluate(flag_name, &user, self.now());
+        let evaluated = view.evaluate(flag_name, &*user, self.now());
         evaluated.map(|e| e.resolution.value.value().clone()).ok_or(ServiceError::NotFound(Thing::Flag))
     }
 }

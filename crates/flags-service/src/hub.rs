@@ -1,4 +1,5 @@
-//! Wakes streams: a signal for each user whose streams are open, one for all users, one for whoever wants every commit.
+//! Wakes streams: a signal for each user whose streams are open, one for all users, one for whoever sees flags that are
+//! hidden from users as well, one for whoever wants every commit.
 //!
 //! A signal carries no news but the revision that last touched its hearers; they pull what is new from the replica. So a
 //! slow reader costs a position and never a queue, and a quiet one nothing.
@@ -14,6 +15,7 @@ use uuid::Uuid;
 #[derive(Debug)]
 pub struct Hub {
     everybody: watch::Sender<i64>,
+    every_flag: watch::Sender<i64>,
     every_commit: watch::Sender<i64>,
     users: Mutex<FxHashMap<Uuid, watch::Sender<i64>>>,
 }
@@ -22,22 +24,34 @@ pub struct Hub {
 #[derive(Debug, Default)]
 pub(crate) struct Concerned {
     pub(crate) everybody: bool,
+    /// Whoever sees flags that are hidden from users.
+    pub(crate) hidden_flags: bool,
     pub(crate) users: FxHashSet<Uuid>,
 }
 
 impl Default for Hub {
     fn default() -> Self {
-        Self { everybody: watch::Sender::new(0), every_commit: watch::Sender::new(0), users: Mutex::default() }
+        let signal = || watch::Sender::new(0);
+        Self { everybody: signal(), every_flag: signal(), every_commit: signal(), users: Mutex::default() }
     }
 }
 
 impl Hub {
     /// The signals of a user's stream. What came before this call must be looked for in the replica, after it.
     pub fn subscribe(self: &Arc<Self>, user_id: Uuid) -> Subscription {
+        self.subscription(user_id, &self.everybody)
+    }
+
+    /// The same of a stream for which flags count as well that are hidden from users.
+    pub fn subscribe_to_every_flag(self: &Arc<Self>, user_id: Uuid) -> Subscription {
+        self.subscription(user_id, &self.every_flag)
+    }
+
+    fn subscription(self: &Arc<Self>, user_id: Uuid, everybody: &watch::Sender<i64>) -> Subscription {
         let mut users = self.users.lock();
         let own = users.entry(user_id).or_insert_with(|| watch::Sender::new(0)).subscribe();
         drop(users);
-        Subscription { hub: Arc::clone(self), user_id, everybody: self.everybody.subscribe(), own }
+        Subscription { hub: Arc::clone(self), user_id, everybody: everybody.subscribe(), own }
     }
 
     /// The signal of every commit.
@@ -56,6 +70,9 @@ impl Hub {
         if concerned.everybody {
             note(&self.everybody);
         }
+        if concerned.everybody || concerned.hidden_flags {
+            note(&self.every_flag);
+        }
         if !concerned.users.is_empty() {
             let users = self.users.lock();
             concerned.users.iter().filter_map(|id| users.get(id)).for_each(note);
@@ -64,6 +81,9 @@ impl Hub {
 
     /// Wakes whom a commit concerns.
     pub(crate) fn wake(&self, concerned: &Concerned, revision: i64) {
+        if concerned.everybody || concerned.hidden_flags {
+            self.every_flag.send_modify(|_| {});
+        }
         if concerned.everybody {
             self.everybody.send_modify(|_| {});
         } else if !concerned.users.is_empty() {
@@ -78,6 +98,7 @@ impl Hub {
     /// Wakes every stream, though nothing was committed.
     pub(crate) fn wake_all(&self) {
         self.everybody.send_modify(|_| {});
+        self.every_flag.send_modify(|_| {});
         self.every_commit.send_modify(|_| {});
     }
 }
@@ -128,7 +149,7 @@ mod tests {
     use super::*;
 
     fn user(id: u128) -> Concerned {
-        Concerned { everybody: false, users: [Uuid::from_u128(id)].into_iter().collect() }
+        Concerned { users: [Uuid::from_u128(id)].into_iter().collect(), ..Concerned::default() }
     }
 
     fn is_woken(subscription: &Subscription) -> bool {
@@ -151,6 +172,24 @@ mod tests {
         hub.wake(&all, 8);
         assert!(is_woken(&one) && is_woken(&two));
         assert_eq!(*hub.subscribe_to_all().borrow(), 8);
+    }
+
+    #[test]
+    fn hidden_flags_wake_only_whoever_sees_them() {
+        let hub = Arc::new(Hub::default());
+        let (one, mut all) = (hub.subscribe(Uuid::from_u128(1)), hub.subscribe_to_every_flag(Uuid::from_u128(1)));
+        let hidden = Concerned { hidden_flags: true, ..Concerned::default() };
+        hub.note(&hidden, 7);
+        hub.wake(&hidden, 7);
+        assert_eq!((one.touched_at(), all.touched_at()), (0, 7));
+        assert!(!is_woken(&one) && is_woken(&all));
+        for concerned in [user(1), Concerned { everybody: true, ..Concerned::default() }] {
+            all.hear();
+            hub.note(&concerned, 8);
+            hub.wake(&concerned, 8);
+            assert!(is_woken(&one) && is_woken(&all), "what concerns users concerns them as well");
+        }
+        assert_eq!((one.touched_at(), all.touched_at()), (8, 8));
     }
 
     #[test]

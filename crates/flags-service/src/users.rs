@@ -2,7 +2,9 @@
 
 use std::collections::HashMap;
 
-use flags_domain::{RESERVED_ATTRIBUTES, Violation, check_json, check_text};
+use flags_domain::{
+    MAX_ATTRIBUTES_BYTES, MAX_ATTRIBUTES_DEPTH, RESERVED_ATTRIBUTES, Violation, check_json, check_text,
+};
 use flags_store::{
     Author, Committed, Page, StoreError, Tx,
     actor_labels::{self, user_actor},
@@ -22,11 +24,6 @@ use crate::{
     patch::assign,
     precondition::Precondition,
 };
-
-/// Largest attributes of one user, in bytes of JSON text.
-const MAX_ATTRIBUTES_BYTES: usize = 64 * 1024;
-/// Deepest nesting of attributes.
-const MAX_ATTRIBUTES_DEPTH: usize = 32;
 
 /// A new user.
 #[derive(Clone, Debug)]

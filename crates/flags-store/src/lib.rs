@@ -23,6 +23,7 @@ mod page;
 pub mod passwords;
 pub mod schedules;
 mod schema;
+pub mod service_keys;
 pub mod sessions;
 pub mod sign_in_attempts;
 mod sql_types;

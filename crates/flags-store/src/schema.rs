@@ -218,6 +218,15 @@ diesel::table! {
     }
 }
 
+diesel::table! {
+    use diesel::sql_types::*;
+
+    service_keys (name) {
+        name -> Text,
+        secret -> Binary,
+    }
+}
+
 diesel::joinable!(user_passwords -> users (user_id));
 diesel::joinable!(sign_in_places -> users (user_id));
 diesel::joinable!(user_flag_overrides -> users (user_id));

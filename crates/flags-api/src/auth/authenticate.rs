@@ -17,9 +17,16 @@ use flags_service::credentials::{
 };
 
 use super::{
-    Credential, Principal, client::client_address, cookie::session_secret, same_origin::check_change_by_cookie,
+    Credential, Principal, Ticket, client::client_address, cookie::session_secret, require::no_ticket,
+    same_origin::check_change_by_cookie,
 };
-use crate::{app::App, edge::RequestId, extract::wait_for_min_revision, problem::Problem};
+use crate::{
+    app::App,
+    edge::RequestId,
+    extract::{wait_for_event, wait_for_min_revision},
+    problem::Problem,
+    routes::ofrep::{BULK_EVALUATION, EVENT_STREAM},
+};
 
 /// Who calls, or why that cannot be said: in the request's extensions, for the extractors.
 pub(crate) type Outcome = Result<Principal, Option<Problem>>;
@@ -39,6 +46,9 @@ pub(crate) async fn authenticate(
 
 /// The caller. A credential in `Authorization` goes before a cookie.
 async fn identify(app: &App, request: &ServiceRequest) -> Outcome {
+    if request.path() == EVENT_STREAM {
+        return of_ticket(app, request).await.map_err(Some);
+    }
     let credential = if request.headers().contains_key(AUTHORIZATION) {
         let text = bearer(request).ok_or_else(|| Some(Problem::unauthorized()))?;
         of_authorization(app, request, text).await.map_err(Some)?
@@ -55,6 +65,18 @@ async fn identify(app: &App, request: &ServiceRequest) -> Outcome {
         Credential::Session { hash, user_id: None }
     };
     Principal::of(app, credential, true).await.map_err(Some)
+}
+
+/// The caller whose credential stands in the ticket of the address: there nothing else counts. Following is no use of it, or
+/// whoever got hold of an address could keep a session alive.
+async fn of_ticket(app: &App, request: &ServiceRequest) -> Result<Principal, Problem> {
+    let mut parameters = form_urlencoded::parse(request.query_string().as_bytes());
+    let text = parameters.find(|(name, _)| name == "ticket").map(|(_, value)| value);
+    let ticket = text.and_then(|text| Ticket::open(&text, &app.tickets, app.evaluation.now()));
+    let ticket = ticket.ok_or_else(no_ticket)?;
+    up_to_date(app, request).await?;
+    request.extensions_mut().insert(ticket);
+    Principal::of(app, ticket.credential, false).await
 }
 
 /// The credential in `Authorization`. Whom it names is looked up as of the revision that the request wants to be answered
@@ -82,7 +104,9 @@ async fn of_authorization(app: &App, request: &ServiceRequest, text: &str) -> Re
 }
 
 async fn up_to_date(app: &App, request: &ServiceRequest) -> Result<(), Problem> {
-    wait_for_min_revision(request.headers(), app.evaluation.replica()).await
+    let replica = app.evaluation.replica();
+    wait_for_min_revision(request.headers(), replica).await?;
+    if request.path() == BULK_EVALUATION { wait_for_event(request.query_string(), replica).await } else { Ok(()) }
 }
 
 /// What a JWT says. Why one is refused is for the log alone.

@@ -3,10 +3,12 @@
 use std::{future::Ready, future::ready, marker::PhantomData, sync::Arc};
 
 use actix_web::{FromRequest, HttpMessage as _, HttpRequest, dev::Payload};
+use flags_domain::CompiledFlag;
 use flags_service::replica::KnownUser;
 use flags_store::{Author, sessions::SessionRecord, users::Role};
+use uuid::Uuid;
 
-use super::{Credential, Principal, authenticate::Outcome};
+use super::{Credential, Principal, Ticket, authenticate::Outcome};
 use crate::{app::App, edge::RequestId, problem::Problem};
 
 /// Lets only those through who have the permission `P`; holds what the permission gives.
@@ -97,6 +99,10 @@ permissions! {
     FollowOwnFlags: (Credential, Arc<KnownUser>) = |principal, _request| {
         Ok((principal.credential, own_flags(principal)?))
     };
+    /// Evaluate flags, for whomever this says.
+    EvaluateFlags: (Credential, Evaluates) = |principal, _request| Ok((principal.credential, evaluates(principal)?));
+    /// Hear of what may change what was evaluated, with the ticket that came with it.
+    FollowEvaluations: (Ticket, FlagsSeen) = |principal, request| follow_evaluations(principal, request);
     /// Follow all changes.
     FollowChanges: Credential = |principal, _request| grant_read(&principal).map(|()| principal.credential);
 }
@@ -129,6 +135,71 @@ fn own_flags(principal: Principal) -> Result<Arc<KnownUser>, Problem> {
     })
 }
 
+/// For whom a caller may evaluate flags.
+pub(crate) enum Evaluates {
+    /// For anybody, known or not.
+    Anybody,
+    /// For themselves.
+    Own(Arc<KnownUser>),
+}
+
+fn evaluates(principal: Principal) -> Result<Evaluates, Problem> {
+    match principal.role {
+        None => Ok(Evaluates::Anybody),
+        Some(_) => own_flags(principal).map(Evaluates::Own),
+    }
+}
+
+/// Which flags count for a caller who evaluates them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FlagsSeen {
+    /// All.
+    All,
+    /// Those that users see.
+    Shown,
+}
+
+impl FlagsSeen {
+    /// Whether the caller may know of this flag.
+    pub(crate) const fn has(self, flag: &CompiledFlag) -> bool {
+        match self {
+            Self::All => !flag.is_archived(),
+            Self::Shown => flag.is_shown(),
+        }
+    }
+}
+
+impl Evaluates {
+    /// By which flags.
+    pub(crate) const fn flags(&self) -> FlagsSeen {
+        match self {
+            Self::Anybody => FlagsSeen::All,
+            Self::Own(_) => FlagsSeen::Shown,
+        }
+    }
+
+    /// Whether this user may be asked for; `None` is somebody who is no user.
+    fn reaches(&self, user_id: Option<Uuid>) -> bool {
+        match self {
+            Self::Anybody => true,
+            Self::Own(user) => user_id == Some(user.id),
+        }
+    }
+}
+
+fn follow_evaluations(principal: Principal, request: &HttpRequest) -> Result<(Ticket, FlagsSeen), Problem> {
+    let ticket = request.extensions().get::<Ticket>().copied().ok_or_else(no_ticket)?;
+    let credential = principal.credential;
+    let may = evaluates(principal)?;
+    if may.reaches(ticket.user_id) { Ok((Ticket { credential, ..ticket }, may.flags())) } else { Err(no_ticket()) }
+}
+
+/// 401 to whoever wants to follow evaluations without a ticket that is good.
+pub(super) fn no_ticket() -> Problem {
+    let detail = "take the address of this stream from a fresh evaluation of all flags";
+    Problem::unauthorized().with_detail(detail)
+}
+
 /// What is followed, or read part by part, from one look at the credential to the next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Follows {
@@ -136,6 +207,8 @@ pub(crate) enum Follows {
     OwnFlags,
     /// All changes, those to come or those of the log.
     Changes,
+    /// What may change an evaluation for this user, or for somebody who is none.
+    Evaluations(Option<Uuid>),
 }
 
 impl Credential {
@@ -145,6 +218,7 @@ impl Credential {
             Ok(principal) => match follows {
                 Follows::OwnFlags => own_flags(principal).is_ok(),
                 Follows::Changes => grant_read(&principal).is_ok(),
+                Follows::Evaluations(user_id) => evaluates(principal).is_ok_and(|may| may.reaches(user_id)),
             },
             Err(problem) => problem.is_outage(),
         }

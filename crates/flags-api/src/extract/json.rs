@@ -23,10 +23,13 @@ use crate::problem::Problem;
 /// Longest that a body may take to arrive.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// Largest body unless something else is said, in bytes.
+pub(crate) const MAX_BODY: usize = 256 * 1024;
+
 /// What a request's body can be read as.
 pub(crate) trait Body: DeserializeOwned {
     /// Largest body, in bytes.
-    const LIMIT: usize = 256 * 1024;
+    const LIMIT: usize = MAX_BODY;
 }
 
 /// A JSON body of this shape.
@@ -40,14 +43,19 @@ impl<T: Body + 'static> FromRequest for Json<T> {
         let request = request.clone();
         let payload = payload.take();
         Box::pin(async move {
-            check_media_type(&request)?;
-            let bytes = timeout(BODY_TIMEOUT, read_body(&request, payload, T::LIMIT)).await.map_err(|_| {
-                Problem::new(StatusCode::REQUEST_TIMEOUT, "request_timeout", "the body did not arrive in time")
-            })??;
+            let bytes = json_body(&request, payload, T::LIMIT).await?;
             remember_body(&request, &bytes);
             parse(&bytes).map(Self)
         })
     }
+}
+
+/// The body of a request that says it is JSON, of at most so many bytes.
+pub(crate) async fn json_body(request: &HttpRequest, payload: Payload, limit: usize) -> Result<Bytes, Problem> {
+    check_media_type(request)?;
+    timeout(BODY_TIMEOUT, read_body(request, payload, limit))
+        .await
+        .map_err(|_| Problem::new(StatusCode::REQUEST_TIMEOUT, "request_timeout", "the body did not arrive in time"))?
 }
 
 /// Whether the request says that its body is JSON.
@@ -88,12 +96,18 @@ async fn read_body(request: &HttpRequest, mut payload: Payload, limit: usize) ->
     Ok(body.freeze())
 }
 
-/// 400 only for bytes that are no JSON; JSON of the wrong shape is 422.
-fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+/// The text of a body that is JSON, of whatever shape.
+pub(crate) fn json_text(bytes: &[u8]) -> Result<&str, Problem> {
     let no_json =
         |why: String| Problem::new(StatusCode::BAD_REQUEST, "invalid_json", format!("the body is no JSON: {why}"));
     let text = std::str::from_utf8(bytes).map_err(|error| no_json(error.to_string()))?;
     serde_json::from_str::<IgnoredAny>(text).map_err(|error| no_json(error.to_string()))?;
+    Ok(text)
+}
+
+/// 400 only for bytes that are no JSON; JSON of the wrong shape is 422.
+fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+    let text = json_text(bytes)?;
     // Serde would take an array for a struct, field by field.
     if !text.trim_start().starts_with('{') {
         return Err(Violation::new("", "invalid_type", "the body must be a JSON object").into());

@@ -7,10 +7,10 @@ mod query;
 mod revision;
 
 pub(crate) use idempotency::{idempotency_key, refuse_idempotency_key};
-pub(crate) use json::{Body, Json, is_json, present};
+pub(crate) use json::{Body, Json, MAX_BODY, is_json, json_body, json_text, present};
 pub(crate) use preconditions::{IfMatch, IfNoneMatch, entity_tag};
 pub(crate) use query::{Cursor, Limit, Query, foreign_cursor, short_text};
-pub(crate) use revision::wait_for_min_revision;
+pub(crate) use revision::{EventPosition, wait_for_event, wait_for_min_revision};
 
 use actix_web::{FromRequest, HttpRequest, dev::Payload};
 use flags_domain::FlagName;
@@ -24,6 +24,9 @@ pub(crate) struct UserId(pub(crate) Uuid);
 
 /// `{flag_name}` of the path. What is no flag name names no flag.
 pub(crate) struct PathFlag(pub(crate) FlagName);
+
+/// `{key}` of the path: a flag's name in the words of OpenFeature.
+pub(crate) struct FlagKey(pub(crate) FlagName);
 
 /// `{id}` of the path, of a scheduled change.
 pub(crate) struct ScheduleId(pub(crate) Uuid);
@@ -52,5 +55,6 @@ macro_rules! path_part {
 
 path_part!(UserId, "user_id", read_id, "user_not_found", "there is no such user");
 path_part!(PathFlag, "flag_name", |text| FlagName::new(text).ok(), "flag_not_found", "there is no such flag");
+path_part!(FlagKey, "key", |text| FlagName::new(text).ok(), "flag_not_found", "there is no such flag");
 path_part!(ScheduleId, "id", read_id, "scheduled_change_not_found", "there is no such scheduled change");
 path_part!(TokenId, "id", read_id, "token_not_found", "there is no such API token");

@@ -4,7 +4,6 @@ use std::fmt::Write as _;
 
 use actix_web::{
     HttpResponse,
-    http::header,
     web::{self, Data},
 };
 use flags_domain::{self as domain, Instant};
@@ -13,9 +12,12 @@ use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 use uuid::Uuid;
-use xxhash_rust::xxh3::xxh3_128;
 
-use super::{Routes, answer::Answer};
+use super::{
+    Routes,
+    answer::Answer,
+    tagged::{private, respond, tag},
+};
 use crate::{
     app::App,
     auth::{OwnFlags, Require},
@@ -145,9 +147,9 @@ async fn my_flags(caller: Require<OwnFlags>, app: Data<App>, known: IfNoneMatch)
     let stale = app.evaluation.replica().is_stale();
     let view = app.evaluation.replica().read();
     let written = all_flags(&view, &user, now, stale, app.settings.show_reasons_to_users);
-    let etag = etag(user.id, view.revision().epoch, &written.body.as_bytes()[written.answer_at..]);
+    let etag = tag(user.id.as_bytes(), view.revision().epoch, &written.body.as_bytes()[written.answer_at..]);
     drop(view);
-    respond(&known, etag, written.body)
+    respond(&known, &etag, written.body)
 }
 
 /// One of my flag values
@@ -161,7 +163,7 @@ async fn my_flag(caller: Require<OwnFlags>, app: Data<App>, flag: PathFlag, know
     let user = caller.granted;
     let stale = app.evaluation.replica().is_stale();
     let view = app.evaluation.replica().read();
-    let found = view.evaluate(&flag.0, &user, now).filter(|evaluated| evaluated.flag.client_visible());
+    let found = view.evaluate(&flag.0, &*user, now).filter(|evaluated| evaluated.flag.client_visible());
     let evaluated = found.ok_or_else(|| Problem::not_found("flag_not_found", "there is no such flag"))?;
     let mut body = String::with_capacity(512);
     write_head(&mut body, user.id, view.revision(), now);
@@ -173,25 +175,7 @@ async fn my_flag(caller: Require<OwnFlags>, app: Data<App>, flag: PathFlag, know
     let mut tally = Tally::default();
     tally.count(&evaluated.resolution);
     tally.publish();
-    respond(&known, etag(user.id, view.revision().epoch, &body.as_bytes()[answer..]), body)
-}
-
-/// A tag over everything but the revision and the instant of evaluation.
-fn etag(user_id: Uuid, epoch: Uuid, answer: &[u8]) -> String {
-    let hash = xxh3_128(answer) ^ xxh3_128(user_id.as_bytes()) ^ xxh3_128(epoch.as_bytes()).rotate_left(1);
-    format!("\"{hash:032x}\"")
-}
-
-fn respond(known: &IfNoneMatch, etag: String, body: String) -> Answer {
-    let mut response = if known.has(&etag) { HttpResponse::NotModified() } else { HttpResponse::Ok() };
-    response
-        .insert_header((header::ETAG, etag.as_str()))
-        .insert_header((header::CACHE_CONTROL, "private, no-cache"))
-        .insert_header((header::VARY, "Authorization, Cookie"));
-    if known.has(&etag) {
-        return Ok(response.finish());
-    }
-    Ok(response.content_type("application/json").body(body))
+    respond(&known, &tag(user.id.as_bytes(), view.revision().epoch, &body.as_bytes()[answer..]), body)
 }
 
 /// One of the caller's overrides.
@@ -264,8 +248,5 @@ async fn my_overrides(caller: Require<OwnFlags>, app: Data<App>) -> Answer {
         stale,
         overrides: view.overrides_of(user_id).filter(visible).map(|o| MyOverride::show(o, now, reasons)).collect(),
     };
-    Ok(HttpResponse::Ok()
-        .insert_header((header::CACHE_CONTROL, "private, no-cache"))
-        .insert_header((header::VARY, "Authorization, Cookie"))
-        .json(&body))
+    Ok(private(HttpResponse::Ok()).json(&body))
 }

@@ -7,12 +7,14 @@ mod bulk;
 mod explanations;
 mod flags;
 mod me;
+pub(crate) mod ofrep;
 mod override_lists;
 mod overrides;
 mod schedules;
 mod session;
 mod stream;
 pub(crate) mod system;
+mod tagged;
 mod tokens;
 mod users;
 
@@ -101,6 +103,8 @@ impl Routes {
             if with_query.contains(&Method::GET) {
                 with_query.push(Method::HEAD);
             }
+            // Providers of OpenFeature may add to any query what the next version of the protocol has.
+            let takes_any_query = ofrep::is_below(&path);
             let template = RouteTemplate(path.as_str().into());
             let mut resource = web::resource(&path);
             for Handler { method, route, .. } in handlers {
@@ -115,7 +119,7 @@ impl Routes {
             }));
             config.service(resource.wrap(from_fn(move |request: ServiceRequest, next: Next<BoxBody>| {
                 request.extensions_mut().insert(template.clone());
-                let refusal = refuse_query(&request, &with_query);
+                let refusal = if takes_any_query { None } else { refuse_query(&request, &with_query) };
                 async move {
                     let answer: Result<ServiceResponse<EitherBody<BoxBody>>, Error> = match refusal {
                         Some(problem) => Ok(request.error_response(problem).map_into_right_body()),
@@ -158,6 +162,7 @@ pub(crate) fn all() -> Routes {
     let mut routes = Routes::default();
     me::routes(&mut routes);
     stream::routes(&mut routes);
+    ofrep::routes(&mut routes);
     overrides::routes(&mut routes);
     override_lists::routes(&mut routes);
     bulk::routes(&mut routes);

@@ -61,6 +61,7 @@ impl Default for StreamLimits {
 pub(crate) struct OpenStreams {
     own_flags: Arc<AtomicUsize>,
     changes: Arc<AtomicUsize>,
+    evaluations: Arc<AtomicUsize>,
 }
 
 impl OpenStreams {
@@ -68,17 +69,18 @@ impl OpenStreams {
         match follows {
             Follows::OwnFlags => &self.own_flags,
             Follows::Changes => &self.changes,
+            Follows::Evaluations(_) => &self.evaluations,
         }
     }
 
     fn all(&self) -> usize {
-        self.own_flags.load(Ordering::Relaxed) + self.changes.load(Ordering::Relaxed)
+        [&self.own_flags, &self.changes, &self.evaluations].map(|open| open.load(Ordering::Relaxed)).iter().sum()
     }
 
     /// Sets the gauge anew, as the exporter drops what is not.
     #[expect(clippy::cast_precision_loss, reason = "counts stay far below 2^53")]
     pub(crate) fn show(&self) {
-        for follows in [Follows::OwnFlags, Follows::Changes] {
+        for follows in [Follows::OwnFlags, Follows::Changes, Follows::Evaluations(None)] {
             gauge!(STREAMS_OPEN, "kind" => kind(follows)).set(self.of(follows).load(Ordering::Relaxed) as f64);
         }
     }
@@ -88,6 +90,7 @@ const fn kind(follows: Follows) -> &'static str {
     match follows {
         Follows::OwnFlags => "user",
         Follows::Changes => "admin",
+        Follows::Evaluations(_) => "ofrep",
     }
 }
 

@@ -1,10 +1,12 @@
-//! Streams of server-sent events: one of a user's own flag values, one of all changes for admins.
+//! Streams of server-sent events: one of a user's own flag values, one of all changes for admins, one that tells providers of
+//! OpenFeature to ask again.
 //!
 //! A stream holds a position, no copies: when it is woken and its client reads, it pulls what is new from the replica and
 //! evaluates that, now. A client that does not read is not written for; the socket's limits end it.
 
 mod changes;
 mod connection;
+mod evaluations;
 mod event;
 mod own_flags;
 
@@ -12,12 +14,19 @@ pub use self::connection::StreamLimits;
 pub(crate) use self::{
     changes::{ChangeEvent, ChangeStream},
     connection::OpenStreams,
+    evaluations::EvaluationStream,
     own_flags::OwnFlagStream,
 };
 
 use actix_web::{HttpResponse, http::header, web::Bytes};
-use flags_service::cursor::Cursor;
+use flags_domain::Instant;
+use flags_service::{
+    cursor::Cursor,
+    hub::Subscription,
+    replica::{Touched, View},
+};
 use futures_util::stream;
+use uuid::Uuid;
 
 use self::connection::{Connection, Due};
 
@@ -87,6 +96,28 @@ async fn next(stream: &mut impl EventStream) -> Option<Bytes> {
             return Some(out.into());
         }
         stream.wait(pulled == Pulled::Blocked).await;
+    }
+}
+
+/// Who followed up to where, and by which signals.
+struct Follower<'s> {
+    user_id: Uuid,
+    cursor: Option<Cursor>,
+    /// Of the replica at the last look; `None` before the first.
+    generation: Option<u64>,
+    signals: &'s Subscription,
+}
+
+impl Follower<'_> {
+    /// What may have changed for them up to this view at `now`; `None` if that cannot be told.
+    fn touched(&self, view: &View<'_>, now: Instant) -> Option<Touched> {
+        let cursor = self.cursor.filter(|_| self.generation.is_none_or(|before| before == view.generation()))?;
+        if self.generation.is_some() && self.signals.touched_at() <= cursor.revision.number {
+            // Nothing was committed that concerns them: no need to look, however many commits there were.
+            let own = view.moved_by_time(self.user_id, cursor.evaluated_at, now).collect();
+            return Some(Touched { own, ..Touched::default() });
+        }
+        view.touched_since(&cursor, self.user_id, now)
     }
 }
 

@@ -10,7 +10,7 @@ use flags_service::{
     replica::{KnownUser, Touched, View},
 };
 
-use super::{EventStream, Pulled, connection::Connection};
+use super::{EventStream, Follower, Pulled, connection::Connection};
 use crate::{
     app::App,
     auth::{Credential, Follows},
@@ -68,15 +68,13 @@ impl OwnFlagStream {
         }
         let here = Cursor { revision: view.revision(), evaluated_at: now };
         let first = self.generation.is_none();
-        let same = self.generation.is_none_or(|before| before == view.generation());
-        let touched = self.cursor.filter(|_| same).and_then(|cursor| {
-            if !first && self.signals.touched_at() <= cursor.revision.number {
-                // Nothing was committed that concerns this user: no need to look, however many commits there were.
-                let own = view.moved_by_time(self.user.id, cursor.evaluated_at, now).collect();
-                return Some(Touched { own, ..Touched::default() });
-            }
-            view.touched_since(&cursor, self.user.id, now)
-        });
+        let follower = Follower {
+            user_id: self.user.id,
+            cursor: self.cursor,
+            generation: self.generation,
+            signals: &self.signals,
+        };
+        let touched = follower.touched(&view, now);
         match touched {
             Some(Touched { user: Some(revision), .. }) if revision > self.user_as_of => {
                 return Looked::UserTouched(view.revision().number);
@@ -120,7 +118,7 @@ impl OwnFlagStream {
         let empty = data.len();
         let is_shown = |name: &FlagName| view.flag(name).is_some_and(|flag| flag.compiled().is_shown());
         for name in touched.flags.union(&touched.own) {
-            match view.evaluate(name, &self.user, now).filter(|evaluated| evaluated.flag.client_visible()) {
+            match view.evaluate(name, &*self.user, now).filter(|evaluated| evaluated.flag.client_visible()) {
                 Some(evaluated) => {
                     if data.len() > empty {
                         data.push(',');

@@ -4,5 +4,6 @@ pub mod jwt;
 pub mod passwords;
 pub mod secret;
 pub mod sessions;
+pub mod signing;
 pub mod throttle;
 pub mod tokens;

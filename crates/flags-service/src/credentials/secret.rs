@@ -47,8 +47,7 @@ impl Secret {
     /// A new one, from the operating system's randomness.
     pub(super) fn generate(kind: SecretKind) -> Result<Self> {
         let mut bytes = [0_u8; 36];
-        let failed = |error: rand::rngs::SysError| ServiceError::Internal(format!("no randomness: {error}"));
-        rand::rngs::SysRng.try_fill_bytes(&mut bytes[..32]).map_err(failed)?;
+        bytes[..32].copy_from_slice(&random_bytes()?);
         let checksum = crc32fast::hash(&bytes[..32]);
         bytes[32..].copy_from_slice(&checksum.to_be_bytes());
         Ok(Self(format!("{}{}", kind.prefix(), URL_SAFE_NO_PAD.encode(bytes))))
@@ -74,6 +73,14 @@ impl Secret {
         // It is ASCII and longer than that.
         &self.0[self.0.len() - 4..]
     }
+}
+
+/// 256 bits of the operating system's randomness.
+pub(super) fn random_bytes() -> Result<[u8; 32]> {
+    let mut bytes = [0_u8; 32];
+    let failed = |error: rand::rngs::SysError| ServiceError::Internal(format!("no randomness: {error}"));
+    rand::rngs::SysRng.try_fill_bytes(&mut bytes).map_err(failed)?;
+    Ok(bytes)
 }
 
 /// SHA-256 of a secret: 256 random bits need no slow hash.

@@ -250,10 +250,14 @@ impl Replica {
         let (edit, changed) = {
             let state = self.state.read();
             let edit = state.flags.prepare(commit.changes.iter().map(|(_, change)| change));
-            let changed = shown_changes(&state.flags, &edit);
+            let changed = effects_of(&state.flags, &edit);
             (edit, changed)
         };
-        let mut concerned = Concerned { everybody: !changed.is_empty(), ..Concerned::default() };
+        let mut concerned = Concerned {
+            everybody: changed.values().any(|effect| *effect != Effect::HiddenFlag),
+            hidden_flags: !changed.is_empty(),
+            ..Concerned::default()
+        };
         let mut state = self.state.write();
         state.put_in_force(edit);
         let mut effects = commit.changes.iter().map(|(_, change)| state.take_in(change, &changed)).collect::<Vec<_>>();
@@ -264,7 +268,7 @@ impl Replica {
                 // Streams are to see that a credential is void.
                 (Change::TokenTouched(_), _) => concerned.everybody = true,
                 (_, Effect::Override { .. } | Effect::User) => concerned.users.extend(summary.user_id),
-                (_, Effect::Flag { .. } | Effect::None | Effect::Unknown) => {}
+                (_, Effect::Flag { .. } | Effect::HiddenFlag | Effect::None | Effect::Unknown) => {}
             }
         }
         let mut effects = effects.into_iter();
@@ -278,16 +282,18 @@ impl Replica {
     }
 }
 
-/// The flags that users see, before or after, and that an edit makes give something else; each with whether they saw it
-/// before.
-fn shown_changes(flags: &Snapshot, edit: &Edit) -> FxHashMap<FlagName, bool> {
+/// Whom an edit gives something else, by the flags it does so by.
+fn effects_of(flags: &Snapshot, edit: &Edit) -> FxHashMap<FlagName, Effect> {
     let is_shown = |flag: Option<&FlagState>| flag.is_some_and(|flag| flag.compiled().is_shown());
-    let changed = flags.flags_changed_by(edit).map(|(name, before, after)| (name, is_shown(before), is_shown(after)));
-    changed.filter(|(_, before, after)| *before || *after).map(|(name, before, _)| (name.clone(), before)).collect()
+    let effect = |before: bool, after: bool| {
+        if before || after { Effect::Flag { shown_before: before } } else { Effect::HiddenFlag }
+    };
+    let changed = flags.flags_changed_by(edit);
+    changed.map(|(name, before, after)| (name.clone(), effect(is_shown(before), is_shown(after)))).collect()
 }
 
-fn of_flag(name: &FlagName, changed: &FxHashMap<FlagName, bool>) -> Effect {
-    changed.get(name).map_or(Effect::None, |shown_before| Effect::Flag { shown_before: *shown_before })
+fn of_flag(name: &FlagName, changed: &FxHashMap<FlagName, Effect>) -> Effect {
+    changed.get(name).copied().unwrap_or(Effect::None)
 }
 
 impl State {
@@ -317,8 +323,8 @@ impl State {
     }
 
     /// Takes in what is no change of flags, and tells whom the change may give other values; `changed` are the flags that
-    /// users see and that give something else from now on, each with whether they saw it before.
-    fn take_in(&mut self, change: &Change, changed: &FxHashMap<FlagName, bool>) -> Effect {
+    /// give something else from now on, each with whom that concerns.
+    fn take_in(&mut self, change: &Change, changed: &FxHashMap<FlagName, Effect>) -> Effect {
         match change {
             Change::OverrideSet(new) => {
                 self.overrides.set(new);

@@ -59,6 +59,8 @@ pub enum Effect {
         /// Whether they saw it before.
         shown_before: bool,
     },
+    /// Whoever sees flags that are hidden from users, as this one was before and is since.
+    HiddenFlag,
     /// It cannot be told: whoever has not seen it must begin anew.
     Unknown,
     /// The user, of this flag; nobody who saw the state at or after `until`, when the override had ended by itself.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use flags_domain::{FlagName, Instant};
+use flags_domain::{CompiledFlag, FlagName, Instant};
 use uuid::Uuid;
 
 use super::{Effect, KnownUser, RecentChange, View};
@@ -17,6 +17,8 @@ pub struct Touched {
     pub flags: BTreeSet<FlagName>,
     /// These flags, for this user alone, who may never have seen them and may not now.
     pub own: BTreeSet<FlagName>,
+    /// Flags that users neither saw before nor see now.
+    pub hidden: bool,
 }
 
 impl View<'_> {
@@ -46,6 +48,7 @@ impl View<'_> {
                     Effect::Override { until } if of_user && until.is_none_or(|until| until > seen_at) => {
                         touched.own.extend(change.flag_name.clone());
                     }
+                    Effect::HiddenFlag => touched.hidden = true,
                     Effect::User if of_user => touched.user = Some(commit.revision),
                     Effect::None | Effect::Override { .. } | Effect::User => {}
                 }
@@ -79,5 +82,14 @@ impl View<'_> {
         );
         let evaluated = names.into_iter().filter_map(|name| self.evaluate(name, user, now));
         evaluated.filter(|e| e.flag.client_visible()).filter_map(|e| e.resolution.valid_until).min()
+    }
+
+    /// The next instant after `now` at which time alone may change what anybody gets by the flags that `sees` lets through,
+    /// whatever their context, if they have this user's overrides.
+    pub fn next_instant(&self, user_id: Uuid, now: Instant, sees: impl Fn(&CompiledFlag) -> bool) -> Option<Instant> {
+        let counts = |name: &FlagName| self.flag(name).is_some_and(|flag| sees(flag.compiled()));
+        let scheduled = self.0.instants_after(now).find(|(_, name)| counts(name)).map(|(at, _)| *at);
+        let ends = self.overrides_of(user_id).filter(|o| counts(o.flag_name)).filter_map(|o| o.expires_at);
+        scheduled.into_iter().chain(ends.filter(|end| *end > now)).min()
     }
 }

@@ -11,6 +11,8 @@ use uuid::Uuid;
 
 /// Most users held.
 const CAPACITY: usize = 1_000_000;
+/// Most ids held that are no user's.
+const STRANGER_CAPACITY: usize = 200_000;
 /// Most e-mails whose users are held: only issuers that name users by them need any.
 const EMAIL_CAPACITY: usize = 100_000;
 /// Users share this many counters of changes.
@@ -46,6 +48,8 @@ impl From<UserRecord> for KnownUser {
 #[derive(Debug)]
 pub struct UserCache {
     users: Cache<Uuid, Arc<KnownUser>>,
+    /// Ids that are no user's: applications may know their visitors by UUIDs as well. Apart, so that they drive no user out.
+    strangers: Cache<Uuid, ()>,
     /// Who had an e-mail when that was last looked up. Nobody empties it: whoever reads it compares with what the user has.
     by_email: Cache<String, Uuid>,
     changes: [Mutex<u64>; SHARDS],
@@ -59,6 +63,7 @@ impl Default for UserCache {
     fn default() -> Self {
         Self {
             users: Cache::new(CAPACITY),
+            strangers: Cache::new(STRANGER_CAPACITY),
             by_email: Cache::new(EMAIL_CAPACITY),
             changes: std::array::from_fn(|_| Mutex::new(0)),
         }
@@ -71,6 +76,11 @@ impl UserCache {
         self.users.get(&id)
     }
 
+    /// Whether this is known to be no user's id.
+    pub fn is_stranger(&self, id: Uuid) -> bool {
+        self.strangers.get(&id).is_some()
+    }
+
     /// To be taken before the database is read.
     pub fn ticket(&self, id: Uuid) -> Ticket {
         Ticket(*self.shard(id).lock())
@@ -81,6 +91,14 @@ impl UserCache {
         let changes = self.shard(user.id).lock();
         if *changes == ticket.0 {
             self.users.insert(user.id, Arc::clone(user));
+        }
+    }
+
+    /// Keeps that there is no such user, unless the log has overtaken it.
+    pub fn fill_stranger(&self, ticket: Ticket, id: Uuid) {
+        let changes = self.shard(id).lock();
+        if *changes == ticket.0 {
+            self.strangers.insert(id, ());
         }
     }
 
@@ -99,6 +117,7 @@ impl UserCache {
         let mut changes = self.shard(id).lock();
         *changes += 1;
         self.users.remove(&id);
+        self.strangers.remove(&id);
     }
 
     /// Drops everybody.
@@ -107,6 +126,7 @@ impl UserCache {
             *shard.lock() += 1;
         }
         self.users.clear();
+        self.strangers.clear();
     }
 
     fn shard(&self, id: Uuid) -> &Mutex<u64> {
@@ -141,5 +161,21 @@ mod tests {
         cache.forget_all();
         cache.fill(ticket, &one);
         assert!(cache.get(one.id).is_none() && cache.get(two.id).is_none());
+    }
+
+    #[test]
+    fn nobody_stays_a_stranger_whom_the_log_names() {
+        let cache = UserCache::default();
+        let id = Uuid::from_u128(1);
+        let ticket = cache.ticket(id);
+        cache.fill_stranger(ticket, id);
+        assert!(cache.is_stranger(id));
+        cache.forget(id);
+        assert!(!cache.is_stranger(id));
+        cache.fill_stranger(ticket, id);
+        assert!(!cache.is_stranger(id), "overtaken by the log");
+        cache.fill_stranger(cache.ticket(id), id);
+        cache.forget_all();
+        assert!(!cache.is_stranger(id));
     }
 }

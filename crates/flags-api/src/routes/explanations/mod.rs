@@ -80,7 +80,7 @@ async fn flags_of_user(_: Require<ExplainFlags>, app: Data<App>, user_id: UserId
     let mut valid_until: Option<Instant> = None;
     let mut flags = BTreeMap::new();
     for (state, found) in &held {
-        let Some(evaluated) = evaluate(state.compiled(), &user, found.as_ref().map(HeldOverride::get), at) else {
+        let Some(evaluated) = evaluate(state.compiled(), &*user, found.as_ref().map(HeldOverride::get), at) else {
             continue;
         };
         valid_until = [valid_until, evaluated.resolution.valid_until].into_iter().flatten().min();
