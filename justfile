@@ -11,16 +11,16 @@ run:
     cargo build --bins
     scripts/run-demo.sh
 
-# Run all tests on both databases and in a browser (installs PostgreSQL and Chromium by apt where they are missing)
-test: postgres chromium web
+# Run all tests on both databases and in a browser (installs PostgreSQL, Chromium and Python by apt where they are missing)
+test: postgres chromium web openfeature
     cargo build --workspace --bins
     cargo test --workspace --doc
     cargo test --workspace --lib --bins
     cargo test -p flags-domain --test '*'
     cargo test -p flags-tests --test chaos -- --selection
-    cargo test -p flags-tests --test it
     npm --prefix web run build
     npm --prefix web test
+    cargo test -p flags-tests --test it
 
 # Everything a change must pass: formatting, lints, documentation, tests
 ci: check test
@@ -72,7 +72,7 @@ chaos *args: postgres
     cargo test --release -q -p flags-tests --test chaos -- {{ args }}
 
 # Run the tests of the TypeScript packages alone
-test-web: chromium web
+test-web: chromium web openfeature
     cargo build --bins
     npm --prefix web run build
     npm --prefix web test
@@ -96,3 +96,8 @@ chromium:
 [private]
 web:
     scripts/ensure-web.sh
+
+# Install OpenFeature's provider for Python
+[private]
+openfeature:
+    scripts/ensure-openfeature.sh

@@ -3,12 +3,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-if ! command -v llvm-cov-22 >/dev/null; then
-    sudo=''
-    [ "$(id -u)" -eq 0 ] || sudo='sudo'
-    $sudo apt-get update -qq
-    DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq llvm-22
-fi
+command -v llvm-cov-22 >/dev/null || scripts/apt-install.sh 'LLVM 22 (llvm-cov-22)' llvm-22
 cargo llvm-cov --version >/dev/null 2>&1 || cargo install cargo-llvm-cov --locked
 export LLVM_COV=/usr/bin/llvm-cov-22 LLVM_PROFDATA=/usr/bin/llvm-profdata-22
 

@@ -10,19 +10,8 @@ seconds="${1:-120}"
 bin="${CARGO_TARGET_DIR:-target}/debug"
 venv="${CARGO_TARGET_DIR:-target}/fuzz-venv"
 
-install_python() {
-    python3 -m venv --help >/dev/null 2>&1 && python3 -c 'import ensurepip' 2>/dev/null && return
-    if ! command -v apt-get >/dev/null; then
-        echo 'The fuzzer needs Python 3 with venv. Install it and try again.' >&2
-        exit 1
-    fi
-    sudo=''
-    [ "$(id -u)" -eq 0 ] || sudo='sudo'
-    $sudo apt-get update -qq
-    DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq python3 python3-venv
-}
 if [ ! -x "$venv/bin/schemathesis" ]; then
-    install_python
+    scripts/ensure-python.sh
     rm -rf "$venv"
     python3 -m venv "$venv"
     "$venv/bin/pip" install --quiet --disable-pip-version-check 'schemathesis>=4.32,<5'

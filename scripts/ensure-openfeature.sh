@@ -1,0 +1,16 @@
+#!/usr/bin/env bash
+# The tests ask the server as OpenFeature's provider for Python does: installs that in a place of its own.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+requirements='web/tests/openfeature/requirements.txt'
+venv="${CARGO_TARGET_DIR:-target}/openfeature-venv"
+
+if cmp -s "$requirements" "$venv/requirements.txt"; then
+    exit 0
+fi
+scripts/ensure-python.sh
+rm -rf "$venv"
+python3 -m venv "$venv"
+"$venv/bin/pip" install --quiet --disable-pip-version-check --requirement "$requirements"
+cp "$requirements" "$venv/requirements.txt"
