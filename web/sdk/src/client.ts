@@ -49,13 +49,13 @@ class LiveFlagClient implements FlagClient {
     const failed = (kind: FlagClientError['kind'], message: string) => (cause: unknown) =>
       report(new Failure(kind, message, { cause }));
     this.#token = options.token;
-    this.#store = new Store(failed('listener', 'listener'));
+    this.#store = new Store(failed('listener', 'a listener threw'));
     this.#engine = new Engine(
       {
         baseUrl,
         store: this.#store,
         transport: new Transport(baseUrl, options.credentials, options.fetch ?? ((...call) => fetch(...call))),
-        persistence: Persistence.open(options, baseUrl, failed('storage', 'storage')),
+        persistence: Persistence.open(options, baseUrl, failed('storage', 'values cannot be kept or read')),
         shareTabs: options.shareTabs ?? true,
         report,
       },
@@ -143,9 +143,14 @@ class LiveFlagClient implements FlagClient {
 }
 
 function checkedUrl(baseUrl: string): string {
-  const url = new URL(baseUrl);
-  if (!/^https?:$/.test(url.protocol) || url.username || url.password) {
-    throw new TypeError('baseUrl must be an http or https URL without a user');
+  let url: URL | null = null;
+  try {
+    url = new URL(baseUrl);
+  } catch {
+    // Told below, with what would be right.
+  }
+  if (!url || !/^https?:$/.test(url.protocol) || url.username || url.password) {
+    throw new TypeError(`baseUrl must be a URL such as https://flags.example.com, not ${baseUrl}`);
   }
   return url.href.replace(/[?#].*$/, '').replace(/\/+$/, '');
 }

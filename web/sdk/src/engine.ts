@@ -222,7 +222,7 @@ export class Engine {
   /** The state, if what comes at this position can go on from it. */
   #known({ position }: { position: Position }): FlagState {
     if (this.#state?.position.epoch !== position.epoch) {
-      throw new Malformed('a gap in the stream');
+      throw new Malformed('the stream does not go on where this client stands');
     }
     return this.#state;
   }
@@ -438,7 +438,7 @@ export class Engine {
     try {
       return typeof this.#token === 'function' ? await this.#token() : this.#token;
     } catch (cause) {
-      throw new Failure('token', 'no token', { cause });
+      throw new Failure('token', 'the function that gives the token failed', { cause });
     }
   }
 }
@@ -448,7 +448,7 @@ function credentialOf(token: string | undefined): string | null {
 }
 
 function silence(): Failure {
-  return new Failure('timeout', 'no answer in time');
+  return new Failure('timeout', 'the service gives no sign of life');
 }
 
 /** The promise's outcome, unless the signal comes first: then its reason. */

@@ -31,7 +31,7 @@ export class Failure extends Error implements FlagClientError, RetryHint {
   static of(error: unknown): Failure {
     if (error instanceof Failure) return error;
     if (error instanceof Malformed) return new Failure('protocol', error.message, { cause: error });
-    return new Failure('network', 'no connection', { cause: error });
+    return new Failure('network', `no connection: ${error}`, { cause: error });
   }
 }
 
@@ -110,14 +110,14 @@ export class Transport {
     const credentials = this.#credentials ?? (token === undefined ? 'same-origin' : 'omit');
     const response = await this.#fetch(this.#baseUrl + path, { headers, credentials, signal, cache: 'no-cache' });
     if (response.status !== 200) {
-      discard(response);
-      const { status } = response;
-      const wait = parseRetryAfter(response.headers.get('Retry-After'));
-      throw new Failure('http', `status ${status}`, { status, retryAfter: wait });
+      const { status, headers } = response;
+      const wait = parseRetryAfter(headers.get('Retry-After'));
+      const why = await reason(response);
+      throw new Failure('http', `${path} answered ${status}${why}`, { status, retryAfter: wait });
     }
     if (!response.headers.get('Content-Type')?.startsWith(accept)) {
       discard(response);
-      throw new Malformed(`not ${accept}`);
+      throw new Malformed(`${path} did not answer with ${accept}`);
     }
     return response;
   }
@@ -137,4 +137,14 @@ function checkUser(response: Response, userId: string, token: string | undefined
 /** Nobody reads its body. */
 function discard(response: Response): void {
   response.body?.cancel().catch(() => {});
+}
+
+/** What the service says of an error (RFC 9457), for whoever reads the message. */
+async function reason(response: Response): Promise<string> {
+  try {
+    const { detail } = await response.json();
+    return typeof detail === 'string' ? `: ${detail}` : '';
+  } catch {
+    return '';
+  }
 }

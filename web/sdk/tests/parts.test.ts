@@ -243,6 +243,20 @@ describe('a client', () => {
     ours.close();
   });
 
+  test('says what the service says of an error', async () => {
+    const messages: string[] = [];
+    const problem = JSON.stringify({ status: 403, code: 'no_user', detail: 'this credential acts as no user' });
+    const client = createFlagClient({
+      baseUrl: 'https://example.com',
+      token: 't',
+      onError: ({ message }) => messages.push(message),
+      fetch: async () =>
+        new Response(problem, { status: 403, headers: { 'Content-Type': 'application/problem+json' } }),
+    });
+    await expect.poll(() => messages).toEqual(['/api/flags/me answered 403: this credential acts as no user']);
+    client.close();
+  });
+
   test('says when the function that gives the token fails', async () => {
     const kinds: string[] = [];
     const client = createFlagClient({
