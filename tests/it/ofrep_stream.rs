@@ -260,7 +260,15 @@ async fn a_client_goes_on_where_it_was(kind: Kind) {
     let second = second.id.unwrap();
     assert_eq!(resume(&second).await.event, "heartbeat");
     app.clock_to("01-01T00:00:09Z");
-    assert_eq!(resume(&second).await.event, "message", "what time moved meanwhile");
+    let third = resume(&second).await;
+    assert_eq!(third.event, "message", "what time moved meanwhile");
+    app.flag(json!({"name": "shy", "flag_type": "boolean", "client_visible": false})).await;
+    let third = third.id.unwrap();
+    assert_eq!(resume(&third).await.event, "heartbeat");
+    for visible in [true, false] {
+        app.admin.patch("/api/admin/feature-flags/shy", &json!({"client_visible": visible})).await.expect(200);
+    }
+    assert_eq!(resume(&third).await.event, "message", "an answer in between had a flag that is hidden again");
 }
 
 /// One whose streams do not beat: what ends them is the end itself.

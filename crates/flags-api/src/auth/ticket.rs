@@ -10,7 +10,8 @@ use uuid::Uuid;
 use super::Credential;
 
 /// A ticket holds for the window it was issued in and the next one, in microseconds: all that are issued within one window
-/// are the same, so that asking again does not move a client to another address.
+/// are the same, so that asking again does not move a client to another address. Windows begin at another instant for each
+/// credential and user, so that streams do not all end at once.
 const WINDOW: i64 = 60 * 60 * 1_000_000;
 
 /// Of the form below.
@@ -30,8 +31,11 @@ pub(crate) struct Ticket {
 impl Ticket {
     /// A ticket for whoever showed this credential and asked for this user.
     pub(crate) fn issue(credential: Credential, user_id: Option<Uuid>, now: Instant) -> Self {
-        let window = now.as_micros().div_euclid(WINDOW);
-        let ends_at = Instant::from_micros(window.saturating_add(2).saturating_mul(WINDOW));
+        let (high, low) = user_id.unwrap_or_default().as_u64_pair();
+        let shift = ((credential.key() ^ high ^ low) >> 1).cast_signed() % WINDOW;
+        let window = now.as_micros().saturating_sub(shift).div_euclid(WINDOW);
+        let ends_at = window.saturating_add(2).saturating_mul(WINDOW).saturating_add(shift);
+        let ends_at = Instant::from_micros(ends_at);
         let ends_at = match credential {
             Credential::Jwt { expires_at, .. } => ends_at.min(expires_at),
             Credential::Token { .. } | Credential::Session { .. } => ends_at,
@@ -154,16 +158,32 @@ mod tests {
         }
     }
 
+    /// One whose windows begin at full hours.
+    fn punctual() -> Credential {
+        Credential::Token { hash: [0; 32], user_id: None }
+    }
+
     #[test]
     fn tickets_of_one_hour_are_the_same_and_end_with_the_next_one() {
-        let seal = |now| Ticket::issue(token(), None, now).seal(&key(1));
+        let seal = |now| Ticket::issue(punctual(), None, now).seal(&key(1));
         assert_eq!(seal(at("10:00:00")), seal(at("10:59:59.999999")));
         assert_ne!(seal(at("10:59:59.999999")), seal(at("11:00:00")));
         let text = seal(at("10:00:00"));
         assert!(Ticket::open(&text, &key(1), at("11:59:59.999999")).is_some());
         assert!(Ticket::open(&text, &key(1), at("12:00:00")).is_none());
-        let before_1970 = Ticket::issue(token(), None, Instant::from_micros(-1));
+        let before_1970 = Ticket::issue(punctual(), None, Instant::from_micros(-1));
         assert_eq!(before_1970.ends_at.as_micros(), WINDOW);
+    }
+
+    #[test]
+    fn tickets_of_different_users_end_at_different_instants() {
+        let now = at("10:20:30");
+        let ends: std::collections::BTreeSet<_> = (0..50)
+            .map(|n| Ticket::issue(token(), Some(Uuid::from_u128((n << 64) | (n * 977))), now).ends_at)
+            .collect();
+        assert!(ends.len() > 20, "{}", ends.len());
+        let left = ends.iter().map(|end| end.as_micros() - now.as_micros());
+        assert!(left.into_iter().all(|left| (WINDOW..=2 * WINDOW).contains(&left)));
     }
 
     #[test]

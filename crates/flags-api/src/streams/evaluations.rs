@@ -98,7 +98,8 @@ impl EvaluationStream {
         let is_seen = |name: &FlagName| view.flag(name).is_some_and(|flag| self.flags.has(flag.compiled()));
         let of_flags = match self.flags {
             FlagsSeen::All => touched.hidden || !touched.own.is_empty(),
-            FlagsSeen::Shown => touched.own.iter().any(is_seen),
+            // What the client has may be newer than where its stream stood: it may have seen what came and went.
+            FlagsSeen::Shown => touched.came || touched.own.iter().any(is_seen),
         };
         of_flags || touched.user.is_some() || !touched.flags.is_empty()
     }

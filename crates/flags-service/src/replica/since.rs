@@ -17,6 +17,8 @@ pub struct Touched {
     pub flags: BTreeSet<FlagName>,
     /// These flags, for this user alone, who may never have seen them and may not now.
     pub own: BTreeSet<FlagName>,
+    /// Some flag that users did not see before, whether or not it went again.
+    pub came: bool,
     /// Flags that users neither saw before nor see now.
     pub hidden: bool,
 }
@@ -54,6 +56,7 @@ impl View<'_> {
                 }
             }
         }
+        touched.came = !came.is_empty();
         touched.own.extend(self.moved_by_time(user_id, seen_at, now));
         Some(touched)
     }
