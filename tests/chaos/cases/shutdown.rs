@@ -18,10 +18,12 @@ pub(crate) async fn run(case: &str, kind: Kind, scale: Scale, verdict: &mut Verd
     }
     let server = scene.servers.pop().expect("a server");
     let (base, token) = (server.base.clone(), scene.admin_token.clone());
+    // Made before the time counts: each takes its own.
+    let admins: Vec<_> = (0..writers).map(|_| flags_tests::caller::Caller::new(&base, Some(&token))).collect();
     let stopped = Instant::now() + Duration::from_millis(500);
     let scene_now = &scene;
     let write = |writer: usize| {
-        let admin = flags_tests::caller::Caller::new(&base, Some(&token));
+        let admin = &admins[writer];
         async move {
             let path = override_at(&scene_now.users[writer].id.to_string(), "flag0");
             let mut acknowledged = 0;
@@ -29,7 +31,7 @@ pub(crate) async fn run(case: &str, kind: Kind, scale: Scale, verdict: &mut Verd
             while Instant::now() < stopped + Duration::from_secs(15) {
                 let value = scene_now.fresh_value();
                 let body = json!({"override_value": value});
-                if scene_now.change(&admin, Method::PUT, &path, Some(body)).await.is_none() {
+                if scene_now.change(admin, Method::PUT, &path, Some(body)).await.is_none() {
                     break;
                 }
                 acknowledged = value;
