@@ -278,7 +278,7 @@ impl Scene {
         let mut at = 0;
         let mut gaps = 0;
         loop {
-            let read = self.core.read(async |conn| flags_store::log::read_on(conn, at, 5_000).await);
+            let read = self.core.read(async |conn| flags_store::change_log::read_on(conn, at, 5_000).await);
             let (head, rows) = read.await.expect("the log can be read");
             for commit in rows.chunk_by(|a, b| a.summary.revision == b.summary.revision) {
                 gaps += usize::from(commit[0].summary.revision != at + 1);
@@ -294,8 +294,9 @@ impl Scene {
     }
 
     async fn revision_text(&self, number: i64) -> String {
-        let head = self.core.read(async |conn| flags_store::log::head(conn).await).await.expect("the database answers");
-        flags_store::log::Revision { number, ..head }.to_string()
+        let head =
+            self.core.read(async |conn| flags_store::change_log::head(conn).await).await.expect("the database answers");
+        flags_store::change_log::Revision { number, ..head }.to_string()
     }
 
     /// Whether each stream was told of each change that concerned it, in order, and how long that took.

@@ -91,9 +91,9 @@ impl TestApp {
         let tickets = SigningKey::of_event_streams(&store).await.expect("a key");
         let clock = Arc::new(ManualClock::new(Instant::parse(BEGINNING).expect("an instant")));
         let replica = Arc::new(Replica::new(feed::load(&store).await.expect("the database is readable")));
-        let bell = Arc::new(Notify::new());
-        let core = Core::new(store.clone(), clock.clone()).with_replica(Arc::clone(&replica), Arc::clone(&bell));
-        let feed = Feed::new(store, Arc::clone(&replica), bell, clock.clone());
+        let wakeup = Arc::new(Notify::new());
+        let core = Core::new(store.clone(), clock.clone()).with_replica(Arc::clone(&replica), Arc::clone(&wakeup));
+        let feed = Feed::new(store, Arc::clone(&replica), wakeup, clock.clone());
         let feed = tokio::spawn(feed.run());
         let jwt = match issuer {
             None => None,
@@ -189,7 +189,7 @@ impl TestApp {
     /// The log, as `(revision, action, entity)` in order.
     pub async fn log(&self) -> Vec<(i64, String, String)> {
         let mut conn = self.core.store().conn().await.expect("a connection");
-        let (_, rows) = flags_store::log::read_on(&mut conn, 0, 100_000).await.expect("a log");
+        let (_, rows) = flags_store::change_log::read_on(&mut conn, 0, 100_000).await.expect("a log");
         rows.into_iter()
             .map(|r| (r.summary.revision, r.summary.action.as_str().to_owned(), r.summary.entity.as_str().to_owned()))
             .collect()

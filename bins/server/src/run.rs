@@ -111,10 +111,10 @@ async fn build(store: Store, args: &RunArgs) -> Result<(App, JoinHandle<()>), Fa
     let tickets = SigningKey::of_event_streams(&store).await?;
     feed::check_lineage(&store).await?;
     let replica = Arc::new(Replica::new(feed::load(&store).await?));
-    let bell = Arc::new(Notify::new());
-    let core = Core::new(store.clone(), Arc::clone(&clock)).with_replica(Arc::clone(&replica), Arc::clone(&bell));
+    let wakeup = Arc::new(Notify::new());
+    let core = Core::new(store.clone(), Arc::clone(&clock)).with_replica(Arc::clone(&replica), Arc::clone(&wakeup));
     Evaluation::new(core.clone(), Arc::clone(&replica)).warm_up().await?;
-    let feed = Feed::new(store, Arc::clone(&replica), bell, clock);
+    let feed = Feed::new(store, Arc::clone(&replica), wakeup, clock);
     let feed = tokio::spawn(feed.run());
     let settings = Settings {
         show_reasons_to_users: args.show_reasons_to_users,

@@ -30,10 +30,10 @@ use tokio::sync::watch;
 
 use crate::{
     auth, cors,
-    edge::edge,
     limits::{Limits, RateLimits},
     metrics,
     openapi::openapi,
+    request_middleware::request_middleware,
     routes,
     streams::{OpenStreams, StreamLimits},
 };
@@ -94,19 +94,19 @@ pub struct App {
     pub(crate) settings: Settings,
     pub(crate) streams: OpenStreams,
     /// Signs the tickets of event streams.
-    pub(crate) tickets: SigningKey,
+    pub(crate) stream_token_key: SigningKey,
     core: Core,
     /// Turns false when shutdown begins.
     ready: watch::Sender<bool>,
 }
 
 impl App {
-    /// On this core and replica. All servers on one database need the same key for `tickets`. `metrics` is shown at
+    /// On this core and replica. All servers on one database need the same key for `stream_token_key`. `metrics` is shown at
     /// `/metrics`.
     pub fn new(
         core: &Core,
         replica: &Arc<Replica>,
-        tickets: SigningKey,
+        stream_token_key: SigningKey,
         metrics: Option<PrometheusHandle>,
         settings: Settings,
     ) -> Self {
@@ -124,7 +124,7 @@ impl App {
             metrics,
             settings,
             streams: OpenStreams::default(),
-            tickets,
+            stream_token_key,
             core: core.clone(),
             ready: watch::Sender::new(true),
         }
@@ -168,7 +168,7 @@ pub fn serve(app: &App, listener: TcpListener) -> std::io::Result<Server> {
             .app_data(data.clone())
             .wrap(from_fn(auth::authenticate))
             .wrap(Condition::new(!data.settings.cors_origins.is_empty(), cors::cors(&data.settings.cors_origins)))
-            .wrap(from_fn(edge))
+            .wrap(from_fn(request_middleware))
             .configure(|config| routes::configure(config, document.clone(), metrics_with_api))
             .default_service(web::to(routes::system::unmatched))
     });
@@ -181,7 +181,7 @@ pub fn serve_metrics(app: &App, listener: TcpListener) -> std::io::Result<Server
     let server = HttpServer::new(move || {
         actix_web::App::new()
             .app_data(data.clone())
-            .wrap(from_fn(edge))
+            .wrap(from_fn(request_middleware))
             .configure(routes::configure_metrics)
             .default_service(web::to(routes::system::unmatched))
     });

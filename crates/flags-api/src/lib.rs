@@ -7,13 +7,13 @@
 mod app;
 mod auth;
 mod cors;
-mod edge;
+mod evaluation_json;
 mod extract;
 mod limits;
 mod metrics;
 mod openapi;
 mod problem;
-mod results;
+mod request_middleware;
 mod routes;
 mod streams;
 mod wire;

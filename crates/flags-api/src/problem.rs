@@ -10,7 +10,7 @@ use actix_web::{
     },
 };
 use flags_domain::Violation;
-use flags_service::{Conflict, ServiceError, Thing};
+use flags_service::{Conflict, ResourceKind, ServiceError};
 use flags_store::StoreError;
 use serde::Serialize;
 use utoipa::{ToResponse, ToSchema};
@@ -252,13 +252,13 @@ impl From<StoreError> for Problem {
     }
 }
 
-const fn missing(thing: Thing) -> &'static str {
+const fn missing(thing: ResourceKind) -> &'static str {
     match thing {
-        Thing::User => "user_not_found",
-        Thing::Flag => "flag_not_found",
-        Thing::Override => "override_not_found",
-        Thing::ScheduledChange => "scheduled_change_not_found",
-        Thing::ApiToken => "token_not_found",
+        ResourceKind::User => "user_not_found",
+        ResourceKind::Flag => "flag_not_found",
+        ResourceKind::Override => "override_not_found",
+        ResourceKind::ScheduledChange => "scheduled_change_not_found",
+        ResourceKind::ApiToken => "token_not_found",
     }
 }
 

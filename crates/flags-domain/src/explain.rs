@@ -47,14 +47,14 @@ pub struct LayerReport<'r> {
     /// What became of it.
     pub outcome: LayerOutcome,
     /// What it gives, or would give if no higher layer decided; `None` if it has nothing to give.
-    pub gives: Option<Given<'r>>,
+    pub gives: Option<LayerResult<'r>>,
     /// Why it has nothing to give.
-    pub why_not: Option<WhyNot<'r>>,
+    pub why_not: Option<SkipReason<'r>>,
 }
 
 /// What a layer gives.
 #[derive(Clone, Copy, Debug)]
-pub struct Given<'r> {
+pub struct LayerResult<'r> {
     /// The value.
     pub value: &'r PreparedValue,
     /// The variant that has it; `None` for an override's value that no variant has.
@@ -128,7 +128,7 @@ pub enum LayerOutcome {
 
 /// Why a layer has nothing to give.
 #[derive(Clone, Debug, PartialEq)]
-pub enum WhyNot<'r> {
+pub enum SkipReason<'r> {
     /// There is no override.
     NoOverride,
     /// The override is switched off.
@@ -208,7 +208,7 @@ struct Report<'r> {
 }
 
 impl<'r> Report<'r> {
-    fn add(&mut self, layer: Layer<'r>, says: Result<Given<'r>, WhyNot<'r>>) {
+    fn add(&mut self, layer: Layer<'r>, says: Result<LayerResult<'r>, SkipReason<'r>>) {
         let outcome = match (&says, self.decided) {
             (_, true) => LayerOutcome::NotReached,
             (Ok(_), false) => LayerOutcome::Matched,
@@ -241,7 +241,7 @@ fn layers<'r>(
         None => {
             let (pointer, detail) =
                 flag.failure().map_or(("", ""), |failure| (failure.pointer.as_str(), failure.detail.as_str()));
-            report.add(Layer::Invalid, Err(WhyNot::Invalid { pointer, detail }));
+            report.add(Layer::Invalid, Err(SkipReason::Invalid { pointer, detail }));
         }
         Some(layers) => add_definition(&mut report, state.flag(), layers, context, now),
     }
@@ -252,16 +252,16 @@ fn by_override<'r>(
     flag: &'r CompiledFlag,
     user_override: Option<OverrideView<'r>>,
     now: Instant,
-) -> Result<Given<'r>, WhyNot<'r>> {
-    let found = user_override.ok_or(WhyNot::NoOverride)?;
+) -> Result<LayerResult<'r>, SkipReason<'r>> {
+    let found = user_override.ok_or(SkipReason::NoOverride)?;
     match flag.override_outcome(found, now) {
         OverrideOutcome::Decided => {
-            Ok(Given { value: found.value, variant: flag.variant_with(found.value), split: None })
+            Ok(LayerResult { value: found.value, variant: flag.variant_with(found.value), split: None })
         }
-        OverrideOutcome::Absent => Err(WhyNot::NoOverride),
-        OverrideOutcome::Disabled => Err(WhyNot::OverrideDisabled),
-        OverrideOutcome::Expired => Err(WhyNot::OverrideExpired),
-        OverrideOutcome::TypeMismatch => Err(WhyNot::OverrideTypeMismatch),
+        OverrideOutcome::Absent => Err(SkipReason::NoOverride),
+        OverrideOutcome::Disabled => Err(SkipReason::OverrideDisabled),
+        OverrideOutcome::Expired => Err(SkipReason::OverrideExpired),
+        OverrideOutcome::TypeMismatch => Err(SkipReason::OverrideTypeMismatch),
     }
 }
 
@@ -279,16 +279,16 @@ fn add_definition<'r>(
     report.add(
         Layer::Disabled { set_by },
         if is_on {
-            Err(WhyNot::FlagEnabled)
+            Err(SkipReason::FlagEnabled)
         } else {
-            Ok(Given { value: off.value(), variant: Some(off), split: None })
+            Ok(LayerResult { value: off.value(), variant: Some(off), split: None })
         },
     );
     // Rules that are switched off were not compiled; the others come in the same order.
     let mut compiled = layers.rules.iter();
     for rule in &flag.targeting_rules {
         let says = match rule.enabled.then(|| compiled.next()).flatten() {
-            None => Err(WhyNot::RuleDisabled),
+            None => Err(SkipReason::RuleDisabled),
             Some(compiled) => match compiled.first_failure(context) {
                 None => Ok(given(layers, &compiled.serve, context)),
                 Some((index, failure)) => Err(condition(rule, index, failure, context)),
@@ -299,7 +299,7 @@ fn add_definition<'r>(
     let (step, _) = layers.serve_at(now);
     report.add(
         Layer::ScheduledChange { id: step.map(|step| step.change_id) },
-        step.map(|step| given(layers, &step.serve, context)).ok_or(WhyNot::NothingDue),
+        step.map(|step| given(layers, &step.serve, context)).ok_or(SkipReason::NothingDue),
     );
     report.add(Layer::Default, Ok(given(layers, &layers.default, context)));
 }
@@ -309,13 +309,13 @@ fn condition<'r>(
     index: usize,
     failure: ConditionFailure,
     context: &EvaluationContext,
-) -> WhyNot<'r> {
+) -> SkipReason<'r> {
     let condition = &rule.conditions[index];
     let seen = context.attribute(&condition.attribute).map(|attribute| attribute.excerpt());
-    WhyNot::Condition { index, attribute: &condition.attribute, operator: condition.operator, seen, failure }
+    SkipReason::Condition { index, attribute: &condition.attribute, operator: condition.operator, seen, failure }
 }
 
-fn given<'r>(layers: &'r Layers, serve: &'r CompiledServe, context: &EvaluationContext) -> Given<'r> {
+fn given<'r>(layers: &'r Layers, serve: &'r CompiledServe, context: &EvaluationContext) -> LayerResult<'r> {
     let variant = layers.pick(serve, context);
     let split = match serve {
         CompiledServe::Variant(_) => None,
@@ -324,5 +324,5 @@ fn given<'r>(layers: &'r Layers, serve: &'r CompiledServe, context: &EvaluationC
             bucket: layers.bucket(bucket_by.as_deref(), context),
         }),
     };
-    Given { value: variant.value(), variant: Some(variant), split }
+    LayerResult { value: variant.value(), variant: Some(variant), split }
 }

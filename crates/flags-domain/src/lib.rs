@@ -63,7 +63,9 @@ pub use change::Change;
 pub use compiled::{CompileFailure, CompiledFlag, CompiledVariant};
 pub use condition::ConditionFailure;
 pub use context::{EvaluationContext, MAX_ATTRIBUTES_BYTES, MAX_ATTRIBUTES_DEPTH, RESERVED_ATTRIBUTES};
-pub use explain::{Explanation, Given, Layer, LayerOutcome, LayerReport, NextChange, SplitReport, WhyNot, explain};
+pub use explain::{
+    Explanation, Layer, LayerOutcome, LayerReport, LayerResult, NextChange, SkipReason, SplitReport, explain,
+};
 pub use finding::FindingCode;
 pub use flag::{
     Flag, MAX_DESCRIPTION_LENGTH, MAX_RULES, MAX_TAGS, MAX_VARIANT_ID_LENGTH, MAX_VARIANTS, Variant, boolean_variants,

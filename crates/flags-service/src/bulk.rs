@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::{
-    core::{Command, Core, Done, Intent},
+    core::{Command, CommandOutcome, CommandRequest, Core},
     error::{Result, ServiceError, check},
     overrides::UserFlagOverrideService,
 };
@@ -76,11 +76,11 @@ impl UserFlagOverrideService {
     /// `dry_run` nothing is changed, and the result is what would be.
     pub async fn bulk(
         &self,
-        intent: Intent<BulkResult>,
+        intent: CommandRequest<BulkResult>,
         action: BulkAction,
         target: BulkTarget,
         dry_run: bool,
-    ) -> Result<Done<BulkResult>> {
+    ) -> Result<CommandOutcome<BulkResult>> {
         check_end(action, self.core.now())?;
         let filter = match target {
             BulkTarget::Ids(ids) => {
@@ -107,7 +107,7 @@ fn check_end(action: BulkAction, now: Instant) -> Result<()> {
 
 /// Which overrides a filter means. Under a key they are written down first, so that whoever asks again means the same ones,
 /// and another request cannot take the key meanwhile.
-async fn plan(core: &Core, intent: &Intent<BulkResult>, filter: OverrideFilter) -> Result<Vec<Uuid>> {
+async fn plan(core: &Core, intent: &CommandRequest<BulkResult>, filter: OverrideFilter) -> Result<Vec<Uuid>> {
     let author = intent.author().clone();
     let written = match intent.key() {
         None => core.execute(author, Plan(filter)).await,
@@ -115,7 +115,7 @@ async fn plan(core: &Core, intent: &Intent<BulkResult>, filter: OverrideFilter) 
             let text = |ids: &Vec<Uuid>, _: &Committed| {
                 std::iter::once(PLAN).chain(ids.iter().flat_map(|id| *id.as_bytes())).collect()
             };
-            core.execute(Intent::once(author, key.clone(), Arc::new(text)), Plan(filter)).await
+            core.execute(CommandRequest::once(author, key.clone(), Arc::new(text)), Plan(filter)).await
         }
     };
     match written {
@@ -150,14 +150,18 @@ impl Command for Plan {
 
 /// One part after the other. Under a key each part has a key of its own, so that a request that is sent again, or twice at
 /// once, carries no part out twice, and goes on where the first one ended.
-async fn carry_out(core: &Core, intent: &Intent<BulkResult>, parts: impl Iterator<Item = Bulk>) -> Result<BulkResult> {
+async fn carry_out(
+    core: &Core,
+    intent: &CommandRequest<BulkResult>,
+    parts: impl Iterator<Item = Bulk>,
+) -> Result<BulkResult> {
     let mut all = BulkResult::default();
     for (number, part) in parts.enumerate() {
         let author = intent.author().clone();
         let step = match intent.key() {
             None => author.into(),
             // Ids and numbers can always be written.
-            Some(key) => Intent::once(
+            Some(key) => CommandRequest::once(
                 author,
                 key.part(number),
                 Arc::new(|result: &BulkResult, _: &Committed| serde_json::to_vec(result).unwrap_or_default()),
@@ -176,10 +180,14 @@ async fn carry_out(core: &Core, intent: &Intent<BulkResult>, parts: impl Iterato
 }
 
 /// Keeps the answer in place of the plan, if there is a key.
-async fn finish(core: &Core, intent: &Intent<BulkResult>, all: BulkResult) -> Result<Done<BulkResult>> {
+async fn finish(
+    core: &Core,
+    intent: &CommandRequest<BulkResult>,
+    all: BulkResult,
+) -> Result<CommandOutcome<BulkResult>> {
     let mut tx = core.begin().await?;
     let Some(key) = intent.key() else {
-        return Ok(Done { output: all, committed: tx.commit(intent.author()).await? });
+        return Ok(CommandOutcome { output: all, committed: tx.commit(intent.author()).await? });
     };
     match idempotency::claim(&mut tx, key).await? {
         // Another request of the same key was faster, and this is what it answered.
@@ -187,8 +195,8 @@ async fn finish(core: &Core, intent: &Intent<BulkResult>, all: BulkResult) -> Re
         Claim::Taken => Err(ServiceError::KeyTaken),
         Claim::Answered(_) | Claim::Free => {
             let answer = |committed: &Committed| intent.render(&all, committed);
-            let committed = tx.commit_keeping(intent.author(), key, answer).await?;
-            Ok(Done { output: all, committed })
+            let committed = tx.commit_with_response(intent.author(), key, answer).await?;
+            Ok(CommandOutcome { output: all, committed })
         }
     }
 }

@@ -4,8 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use flags_store::{
     Author, Committed, Conn, Store, StoreError, Tx,
-    idempotency::{self, Claim, IdempotencyKey, KeptAnswer},
-    log::Revision,
+    change_log::Revision,
+    idempotency::{self, Claim, IdempotencyKey, StoredResponse},
     within,
 };
 use tokio::{
@@ -42,7 +42,7 @@ pub struct Core {
 #[derive(Clone)]
 struct Follower {
     replica: Arc<Replica>,
-    bell: Arc<Notify>,
+    wakeup: Arc<Notify>,
 }
 
 /// Something that changes state. It may be applied several times, each time in a new transaction, until one commits.
@@ -59,7 +59,7 @@ pub trait Command: Clone + Send + Sync + 'static {
 
 /// Something that is no change of state, such as who is signed in: it stands in no log and takes no revision. It may be
 /// applied several times, like a [`Command`].
-pub(crate) trait BookKeeping: Send + Sync + 'static {
+pub(crate) trait UnloggedCommand: Send + Sync + 'static {
     /// What the caller wants to know.
     type Output: Send + 'static;
 
@@ -68,30 +68,30 @@ pub(crate) trait BookKeeping: Send + Sync + 'static {
 }
 
 /// What a caller asks for: in whose name and, if they gave it a key, once only.
-pub struct Intent<T> {
+pub struct CommandRequest<T> {
     author: Author,
-    once: Option<Once<T>>,
+    once: Option<Idempotency<T>>,
 }
 
 /// Makes the answer to a change of what came out of it.
 type Render<T> = Arc<dyn Fn(&T, &Committed) -> Vec<u8> + Send + Sync>;
 
-struct Once<T> {
+struct Idempotency<T> {
     key: IdempotencyKey,
     render: Render<T>,
 }
 
-impl<T> From<Author> for Intent<T> {
+impl<T> From<Author> for CommandRequest<T> {
     fn from(author: Author) -> Self {
         Self { author, once: None }
     }
 }
 
-impl<T> Intent<T> {
+impl<T> CommandRequest<T> {
     /// To be carried out once, however often it is asked for under this key. The answer is made by `render`, kept with the
     /// change in one transaction, and given to whoever asks again ([`ServiceError::Answered`]).
     pub fn once(author: Author, key: IdempotencyKey, render: Render<T>) -> Self {
-        Self { author, once: Some(Once { key, render }) }
+        Self { author, once: Some(Idempotency { key, render }) }
     }
 
     /// In whose name.
@@ -121,7 +121,7 @@ pub(crate) enum Progress {
 
 /// A change that is durable, and what came out of it.
 #[derive(Clone, Debug)]
-pub struct Done<T> {
+pub struct CommandOutcome<T> {
     /// What the caller wants to know.
     pub output: T,
     /// The proof.
@@ -134,10 +134,10 @@ impl Core {
         Self { store, clock, follower: None, runtime: Handle::current() }
     }
 
-    /// For a server, whose replica `bell` wakes up.
+    /// For a server, whose replica `wakeup` wakes up.
     #[must_use]
-    pub fn with_replica(self, replica: Arc<Replica>, bell: Arc<Notify>) -> Self {
-        Self { follower: Some(Follower { replica, bell }), ..self }
+    pub fn with_replica(self, replica: Arc<Replica>, wakeup: Arc<Notify>) -> Self {
+        Self { follower: Some(Follower { replica, wakeup }), ..self }
     }
 
     /// The present instant.
@@ -159,9 +159,9 @@ impl Core {
     /// and this process evaluates by it (or cannot follow its log for two seconds, which it says in its own).
     pub async fn execute<C: Command>(
         &self,
-        intent: impl Into<Intent<C::Output>>,
+        intent: impl Into<CommandRequest<C::Output>>,
         command: C,
-    ) -> Result<Done<C::Output>> {
+    ) -> Result<CommandOutcome<C::Output>> {
         let (this, intent) = (self.clone(), intent.into());
         self.detached(async move { this.write(&intent, &command).await }).await
     }
@@ -188,16 +188,16 @@ impl Core {
     }
 
     /// Writes down something that is no change of state.
-    pub(crate) async fn keep_books<B: BookKeeping>(&self, books: B) -> Result<B::Output> {
+    pub(crate) async fn execute_unlogged<B: UnloggedCommand>(&self, books: B) -> Result<B::Output> {
         let this = self.clone();
-        self.detached(async move { again_after_collisions(|| this.attempt_books(&books)).await }).await
+        self.detached(async move { again_after_collisions(|| this.attempt_unlogged(&books)).await }).await
     }
 
-    async fn attempt_books<B: BookKeeping>(&self, books: &B) -> Result<B::Output> {
+    async fn attempt_unlogged<B: UnloggedCommand>(&self, books: &B) -> Result<B::Output> {
         let mut tx = self.begin().await?;
         match books.apply(&mut tx).await {
             Ok(output) => {
-                tx.commit_book_keeping().await?;
+                tx.commit_unlogged().await?;
                 Ok(output)
             }
             Err(error) => {
@@ -217,7 +217,11 @@ impl Core {
         outcome.unwrap_or_else(|error| Err(ServiceError::Internal(error.to_string())))
     }
 
-    async fn write<C: Command>(&self, intent: &Intent<C::Output>, command: &C) -> Result<Done<C::Output>> {
+    async fn write<C: Command>(
+        &self,
+        intent: &CommandRequest<C::Output>,
+        command: &C,
+    ) -> Result<CommandOutcome<C::Output>> {
         let outcome = again_after_collisions(|| self.attempt(intent, command)).await;
         match &outcome {
             Ok(done) => {
@@ -225,7 +229,7 @@ impl Core {
                 self.reach(done.committed.revision()).await;
             }
             // Whoever asks again is to find the change as well.
-            Err(ServiceError::Answered(KeptAnswer { revision, .. })) => self.reach_number(*revision).await,
+            Err(ServiceError::Answered(StoredResponse { revision, .. })) => self.reach_number(*revision).await,
             Err(_) => {}
         }
         outcome
@@ -234,7 +238,7 @@ impl Core {
     /// Waits, for some time, until this process evaluates by a revision.
     async fn reach(&self, revision: Revision) {
         let Some(follower) = &self.follower else { return };
-        follower.bell.notify_one();
+        follower.wakeup.notify_one();
         if !follower.replica.wait_for(revision, APPLY_DEADLINE).await {
             tracing::warn!(%revision, "the replica lags behind a write of this process");
         }
@@ -248,10 +252,14 @@ impl Core {
 
     pub(crate) async fn begin(&self) -> Result<Tx> {
         let clock = Arc::clone(&self.clock);
-        Ok(self.store.begin_by(Arc::new(move || clock.now())).await?)
+        Ok(self.store.begin_with_clock(Arc::new(move || clock.now())).await?)
     }
 
-    async fn attempt<C: Command>(&self, intent: &Intent<C::Output>, command: &C) -> Result<Done<C::Output>> {
+    async fn attempt<C: Command>(
+        &self,
+        intent: &CommandRequest<C::Output>,
+        command: &C,
+    ) -> Result<CommandOutcome<C::Output>> {
         let mut tx = self.begin().await?;
         match Self::apply(&mut tx, intent, command).await {
             Ok(output) => Self::commit::<C>(tx, intent, output).await,
@@ -263,14 +271,18 @@ impl Core {
         }
     }
 
-    async fn apply<C: Command>(tx: &mut Tx, intent: &Intent<C::Output>, command: &C) -> Result<C::Output> {
+    async fn apply<C: Command>(tx: &mut Tx, intent: &CommandRequest<C::Output>, command: &C) -> Result<C::Output> {
         if let Some(once) = &intent.once {
             claim(tx, &once.key).await?;
         }
         command.apply(tx, &intent.author).await
     }
 
-    async fn commit<C: Command>(tx: Tx, intent: &Intent<C::Output>, mut output: C::Output) -> Result<Done<C::Output>> {
+    async fn commit<C: Command>(
+        tx: Tx,
+        intent: &CommandRequest<C::Output>,
+        mut output: C::Output,
+    ) -> Result<CommandOutcome<C::Output>> {
         let stamp = |output: &mut C::Output, committed: &Committed| {
             if !committed.entries().is_empty() {
                 C::stamp(output, committed.revision().number);
@@ -287,10 +299,10 @@ impl Core {
                     stamp(&mut output, committed);
                     (once.render)(&output, committed)
                 };
-                tx.commit_keeping(&intent.author, &once.key, answer).await?
+                tx.commit_with_response(&intent.author, &once.key, answer).await?
             }
         };
-        Ok(Done { output, committed })
+        Ok(CommandOutcome { output, committed })
     }
 
     /// Reads from the database.

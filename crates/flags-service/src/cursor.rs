@@ -3,7 +3,7 @@
 use std::fmt;
 
 use flags_domain::Instant;
-use flags_store::log::Revision;
+use flags_store::change_log::Revision;
 
 /// A position in a stream. Time moves values as well as changes do, so it names both.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,14 +3,15 @@
 use std::time::Duration;
 
 use flags_domain::Violation;
-use flags_store::{StoreError, idempotency::KeptAnswer};
+pub use flags_store::change_log::ResourceKind;
+use flags_store::{StoreError, idempotency::StoredResponse};
 
 /// Why a use case did not do what was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum ServiceError {
     /// What the request names is not there.
     #[error("there is no such {0}")]
-    NotFound(Thing),
+    NotFound(ResourceKind),
     /// The state does not allow it; nothing is wrong with the request itself.
     #[error("{0}")]
     Conflict(Conflict),
@@ -25,7 +26,7 @@ pub enum ServiceError {
     ContextUnavailable,
     /// Nothing was done, since it was done before under the same idempotency key: this is the answer of then.
     #[error("this was carried out before, under the same idempotency key")]
-    Answered(KeptAnswer),
+    Answered(StoredResponse),
     /// The idempotency key stands for another request.
     #[error("the idempotency key was used for another request")]
     KeyTaken,
@@ -51,33 +52,6 @@ pub enum ServiceError {
 
 /// Shorthand for results of use cases.
 pub type Result<T> = std::result::Result<T, ServiceError>;
-
-/// What can be missing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Thing {
-    /// A user.
-    User,
-    /// A flag, or one that is archived where that counts as missing.
-    Flag,
-    /// An override.
-    Override,
-    /// A scheduled change.
-    ScheduledChange,
-    /// An API token, or one that was revoked.
-    ApiToken,
-}
-
-impl std::fmt::Display for Thing {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::User => "user",
-            Self::Flag => "flag",
-            Self::Override => "override",
-            Self::ScheduledChange => "scheduled change",
-            Self::ApiToken => "API token",
-        })
-    }
-}
 
 /// What can stand in the way.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -12,8 +12,8 @@ use uuid::Uuid;
 
 use crate::{
     core::Core,
-    error::{Result, ServiceError, Thing},
-    replica::{KnownUser, OverrideRef, Replica, View},
+    error::{ResourceKind, Result, ServiceError},
+    replica::{CachedUser, OverrideRef, Replica, View},
 };
 
 /// What a user gets of one flag.
@@ -38,8 +38,8 @@ pub struct Subject<'s> {
     pub context: &'s EvaluationContext,
 }
 
-impl<'s> From<&'s KnownUser> for Subject<'s> {
-    fn from(user: &'s KnownUser) -> Self {
+impl<'s> From<&'s CachedUser> for Subject<'s> {
+    fn from(user: &'s CachedUser) -> Self {
         Self { user_id: Some(user.id), context: &user.context }
     }
 }
@@ -140,7 +140,7 @@ impl Evaluation {
 
     /// What is known of a user, from memory if they were seen lately. While the database is down an unknown one is a
     /// [`ServiceError::ContextUnavailable`], never a guess.
-    pub async fn user(&self, id: Uuid) -> Result<Option<Arc<KnownUser>>> {
+    pub async fn user(&self, id: Uuid) -> Result<Option<Arc<CachedUser>>> {
         let cache = self.replica.users();
         if let Some(user) = cache.get(id) {
             return Ok(Some(user));
@@ -152,7 +152,7 @@ impl Evaluation {
         // Boxed, as it is rare and large: each request would carry room for it.
         let found = Box::pin(self.core.read(async |conn| users::find(conn, id).await)).await;
         let found = found.map_err(|error| self.unavailable(&error))?;
-        let user = found.map(|record| Arc::new(KnownUser::from(record)));
+        let user = found.map(|record| Arc::new(CachedUser::from(record)));
         match &user {
             Some(user) => cache.fill(ticket, user),
             None => cache.fill_stranger(ticket, id),
@@ -163,10 +163,10 @@ impl Evaluation {
     /// What is known of the user who has this e-mail, in whatever case of its ASCII letters; from memory if they were seen
     /// lately. Letters beyond ASCII must be the same: whoever vouches for the e-mail may tell mailboxes apart that the
     /// database does not, such as those of `k` and of the sign for kelvin.
-    pub async fn user_by_email(&self, email: &str) -> Result<Option<Arc<KnownUser>>> {
+    pub async fn user_by_email(&self, email: &str) -> Result<Option<Arc<CachedUser>>> {
         let cache = self.replica.users();
         let key = email_key(email);
-        let is_theirs = |user: &Arc<KnownUser>| user.email.eq_ignore_ascii_case(email);
+        let is_theirs = |user: &Arc<CachedUser>| user.email.eq_ignore_ascii_case(email);
         if let Some(id) = cache.id_of(&key)
             && let Some(user) = self.user(id).await?.filter(is_theirs)
         {
@@ -196,7 +196,7 @@ impl Evaluation {
             for record in self.core.read(async |conn| users::find_all(conn, part).await).await? {
                 let ticket = tickets.iter().find(|(id, _)| *id == record.id);
                 if let Some((_, ticket)) = ticket {
-                    self.replica.users().fill(*ticket, &Arc::new(KnownUser::from(record)));
+                    self.replica.users().fill(*ticket, &Arc::new(CachedUser::from(record)));
                 }
             }
         }
@@ -205,9 +205,9 @@ impl Evaluation {
 
     /// The value that a user gets of a flag.
     pub async fn value_for_user(&self, flag_name: &str, user_id: Uuid) -> Result<Value> {
-        let user = self.user(user_id).await?.ok_or(ServiceError::NotFound(Thing::User))?;
+        let user = self.user(user_id).await?.ok_or(ServiceError::NotFound(ResourceKind::User))?;
         let view = self.replica.read();
         let evaluated = view.evaluate(flag_name, &*user, self.now());
-        evaluated.map(|e| e.resolution.value.value().clone()).ok_or(ServiceError::NotFound(Thing::Flag))
+        evaluated.map(|e| e.resolution.value.value().clone()).ok_or(ServiceError::NotFound(ResourceKind::Flag))
     }
 }

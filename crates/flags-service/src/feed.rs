@@ -9,7 +9,7 @@ use std::{
 };
 
 use flags_domain::{Change, Snapshot};
-use flags_store::{Conn, Store, StoreError, api_tokens, flags, log, overrides, schedules, within};
+use flags_store::{Conn, Store, StoreError, api_tokens, change_log, flags, overrides, schedules, within};
 use parking_lot::Mutex;
 use rustc_hash::{FxHashMap, FxHashSet};
 use tokio::{
@@ -44,7 +44,7 @@ pub struct Feed {
     /// What is fed.
     replica: Arc<Replica>,
     /// Rung after every commit of this process.
-    bell: Arc<Notify>,
+    wakeup: Arc<Notify>,
     /// Tells how late changes arrive, and which overrides are active.
     clock: Arc<dyn Clock>,
     /// The epochs that this process has left: one that comes back means that a backup was restored.
@@ -69,7 +69,7 @@ pub async fn check_lineage(store: &Store) -> Result<(), StoreError> {
 pub async fn load(store: &Store) -> Result<Loaded, StoreError> {
     let begun = Instant::now();
     let mut conn = bounded(store.snapshot()).await?;
-    let revision = bounded(log::head(&mut conn)).await?;
+    let revision = bounded(change_log::head(&mut conn)).await?;
     let mut schedules_by_flag: FxHashMap<_, Vec<_>> = FxHashMap::default();
     for record in bounded(schedules::load_all(&mut conn)).await? {
         schedules_by_flag.entry(record.flag_name).or_default().push(record.change);
@@ -85,7 +85,7 @@ pub async fn load(store: &Store) -> Result<Loaded, StoreError> {
         }
     }
     let tokens = bounded(api_tokens::load_all(&mut conn)).await?;
-    let recent = match bounded(log::recent(&mut conn, RECENT)).await {
+    let recent = match bounded(change_log::recent(&mut conn, RECENT)).await {
         // Without it, streams begin anew.
         Err(StoreError::Corrupt(_)) => Vec::new(),
         read => read?,
@@ -108,9 +108,9 @@ pub async fn load(store: &Store) -> Result<Loaded, StoreError> {
 }
 
 impl Feed {
-    /// A feed of this replica; `bell` is rung after every commit of this process.
-    pub fn new(store: Store, replica: Arc<Replica>, bell: Arc<Notify>, clock: Arc<dyn Clock>) -> Self {
-        Self { store, replica, bell, clock, left: Mutex::default() }
+    /// A feed of this replica; `wakeup` is rung after every commit of this process.
+    pub fn new(store: Store, replica: Arc<Replica>, wakeup: Arc<Notify>, clock: Arc<dyn Clock>) -> Self {
+        Self { store, replica, wakeup, clock, left: Mutex::default() }
     }
 
     /// Follows the log until the task is dropped. A database that cannot be read is tried again at every tick; meanwhile
@@ -129,10 +129,10 @@ impl Feed {
                 Ok(mut listener) => {
                     pause = LISTEN_AGAIN.0;
                     listening.store(true, Ordering::Relaxed);
-                    self.bell.notify_one();
+                    self.wakeup.notify_one();
                     let error = loop {
                         match listener.heard().await {
-                            Ok(()) => self.bell.notify_one(),
+                            Ok(()) => self.wakeup.notify_one(),
                             Err(error) => break error,
                         }
                     };
@@ -154,7 +154,7 @@ impl Feed {
         loop {
             let ticked = tokio::select! {
                 _ = tick.tick() => true,
-                () = self.bell.notified() => false,
+                () = self.wakeup.notified() => false,
             };
             let outcome = if ticked { check_lineage(&self.store).await } else { Ok(()) };
             let outcome = match outcome {
@@ -184,7 +184,7 @@ impl Feed {
         loop {
             look.tick().await;
             if std::mem::replace(&mut stale, self.replica.is_stale()) != stale {
-                self.replica.hub().wake_all();
+                self.replica.notifier().wake_all();
             }
             metrics::show_listener(listening.load(Ordering::Relaxed));
             metrics::show_replica(self.replica.revision().number, self.replica.age());
@@ -199,11 +199,11 @@ impl Feed {
             Ok(Some(why)) => why,
             Err(StoreError::Corrupt(what)) => {
                 tracing::error!(what, "the log holds what this program cannot read");
-                Gap::Unreadable
+                ReloadReason::Unreadable
             }
             Err(error) => return Err(error),
         };
-        if let Gap::Restored(epoch) = why
+        if let ReloadReason::Restored(epoch) = why
             && bounded(self.store.begin_epoch_after(epoch)).await?
         {
             tracing::warn!("the log went back: a backup was restored, and a new epoch has begun");
@@ -220,25 +220,25 @@ impl Feed {
     }
 
     /// Applies what is new; gives the reason if that cannot be done.
-    async fn read_on(&self) -> Result<Option<Gap>, StoreError> {
+    async fn read_on(&self) -> Result<Option<ReloadReason>, StoreError> {
         let mut conn = self.store.feed_conn().await?;
         loop {
             let at = self.replica.revision();
-            let (head, rows) = log::read_on(&mut conn, at.number, BATCH).await?;
+            let (head, rows) = change_log::read_on(&mut conn, at.number, BATCH).await?;
             metrics::show_log_head(head.number);
             if head.epoch != at.epoch {
                 let known = self.left.lock().contains(&head.epoch);
-                return Ok(Some(if known { Gap::Restored(head.epoch) } else { Gap::OtherEpoch }));
+                return Ok(Some(if known { ReloadReason::Restored(head.epoch) } else { ReloadReason::OtherEpoch }));
             }
             if head.number < at.number {
-                return Ok(Some(Gap::Restored(head.epoch)));
+                return Ok(Some(ReloadReason::Restored(head.epoch)));
             }
             if head.number == at.number {
                 self.replica.mark_read();
                 return Ok(None);
             }
             if !self.apply(&mut conn, at, rows).await? {
-                return Ok(Some(Gap::Hole));
+                return Ok(Some(ReloadReason::Hole));
             }
         }
     }
@@ -247,8 +247,8 @@ impl Feed {
     async fn apply(
         &self,
         conn: &mut Conn,
-        at: log::Revision,
-        rows: Vec<log::LoggedChange>,
+        at: change_log::Revision,
+        rows: Vec<change_log::LoggedChange>,
     ) -> Result<bool, StoreError> {
         let mut next = at.number;
         for rows in rows.chunk_by(|a, b| a.summary.revision == b.summary.revision) {
@@ -256,13 +256,13 @@ impl Feed {
             if rows[0].summary.revision != next {
                 return Ok(false);
             }
-            let read = |row: &log::LoggedChange| Ok((row.summary.clone(), row.change()?));
+            let read = |row: &change_log::LoggedChange| Ok((row.summary.clone(), row.change()?));
             let changes = rows.iter().map(read).collect::<Result<Vec<_>, StoreError>>()?;
             let touched = |change: &Change| if let Change::TokenTouched(id) = change { Some(*id) } else { None };
             let ids: Vec<_> = changes.iter().filter_map(|(_, change)| touched(change)).collect();
             let tokens = if ids.is_empty() { Vec::new() } else { api_tokens::find_all(conn, &ids).await? };
             metrics::record_propagation(rows[0].summary.at, self.clock.now());
-            self.replica.apply(Commit { revision: log::Revision { number: next, ..at }, changes, tokens });
+            self.replica.apply(Commit { revision: change_log::Revision { number: next, ..at }, changes, tokens });
         }
         Ok(next > at.number)
     }
@@ -270,7 +270,7 @@ impl Feed {
 
 /// Why the log cannot be followed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Gap {
+enum ReloadReason {
     OtherEpoch,
     /// The log went back: within this epoch, or to it.
     Restored(Uuid),
@@ -278,7 +278,7 @@ enum Gap {
     Unreadable,
 }
 
-impl Gap {
+impl ReloadReason {
     const fn as_str(self) -> &'static str {
         match self {
             Self::OtherEpoch => "other_epoch",

@@ -13,19 +13,19 @@ use uuid::Uuid;
 use crate::{
     error::Result,
     evaluation::Evaluation,
-    replica::{KnownUser, OverrideRef, View},
+    replica::{CachedUser, OverrideRef, View},
 };
 
 /// How much one request may look at.
 #[derive(Clone, Copy, Debug)]
-pub struct Effort {
+pub struct ScanBudget {
     /// Most overrides.
     pub overrides: usize,
     /// Most users whom the database is asked for (and some more, as they are asked for together).
     pub users: usize,
 }
 
-impl Default for Effort {
+impl Default for ScanBudget {
     fn default() -> Self {
         Self { overrides: 250_000, users: 10_000 }
     }
@@ -75,7 +75,7 @@ pub async fn find(
     filter: &FindingFilter,
     after: Option<(Uuid, String)>,
     limit: usize,
-    effort: Effort,
+    effort: ScanBudget,
 ) -> Result<Findings> {
     let now = evaluation.now();
     let mut search =
@@ -91,7 +91,7 @@ struct Search<'s> {
     filter: &'s FindingFilter,
     now: Instant,
     limit: usize,
-    effort: Effort,
+    effort: ScanBudget,
     /// Overrides looked at so far.
     looks: usize,
     /// Users asked the database for so far.
@@ -163,7 +163,7 @@ impl Search<'_> {
     }
 
     /// Those of these users on whose attributes an answer may depend.
-    async fn known_users(&mut self, some: &[Uuid]) -> Result<HashMap<Uuid, Arc<KnownUser>>> {
+    async fn known_users(&mut self, some: &[Uuid]) -> Result<HashMap<Uuid, Arc<CachedUser>>> {
         let (mut known, mut unknown) = (HashMap::new(), Vec::new());
         if !self.filter.finding.reads_attributes() {
             return Ok(known);
@@ -185,7 +185,7 @@ impl Search<'_> {
             self.read += unknown.len();
             // Not remembered: they were not asked for by anybody who will ask again.
             for record in self.evaluation.core().read(async |conn| users::find_all(conn, &unknown).await).await? {
-                known.insert(record.id, Arc::new(KnownUser::from(record)));
+                known.insert(record.id, Arc::new(CachedUser::from(record)));
             }
         }
         Ok(known)
@@ -211,7 +211,7 @@ impl Search<'_> {
 struct Subject<'s> {
     id: Uuid,
     /// If their attributes were asked for.
-    known: Option<&'s Arc<KnownUser>>,
+    known: Option<&'s Arc<CachedUser>>,
     /// Made once for all their overrides, and only if one of them needs it.
     nameless: OnceCell<EvaluationContext>,
 }

@@ -14,9 +14,9 @@ pub mod evaluation;
 pub mod feed;
 pub mod findings;
 pub mod flags;
-pub mod hub;
 pub mod maintenance;
 pub mod metrics;
+pub mod notifier;
 pub mod overrides;
 mod patch;
 mod precondition;
@@ -28,7 +28,7 @@ pub mod wall_time;
 
 pub use crate::{
     clock::{Clock, ManualClock, SystemClock},
-    core::{Command, Core, Done, Intent},
-    error::{Conflict, Result, ServiceError, Thing},
+    core::{Command, CommandOutcome, CommandRequest, Core},
+    error::{Conflict, ResourceKind, Result, ServiceError},
     precondition::Precondition,
 };

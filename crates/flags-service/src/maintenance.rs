@@ -7,10 +7,9 @@ use std::time::Duration;
 use flags_domain::Instant;
 use flags_store::{
     Author, Tx,
+    change_log::{self, Action},
     clock::database_time,
-    idempotency,
-    log::{self, Action},
-    overrides,
+    idempotency, overrides,
     schedules::{self, ScheduleRecord},
     sessions, sign_in_attempts,
 };
@@ -160,7 +159,7 @@ pub async fn purge_attempts(core: &Core) -> Result<u64> {
 pub async fn purge_log(core: &Core, keep: Duration) -> Result<u64> {
     let keep = micros(keep);
     let before = core.now().plus_micros(-keep);
-    until_none_is_left(async || Ok(log::purge(core.store(), before, REVISIONS_AT_ONCE).await?)).await
+    until_none_is_left(async || Ok(change_log::purge(core.store(), before, REVISIONS_AT_ONCE).await?)).await
 }
 
 async fn until_none_is_left(batch: impl AsyncFn() -> Result<u64>) -> Result<u64> {

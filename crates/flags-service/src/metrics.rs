@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use flags_domain::{FlagName, Instant};
 use flags_store::{
-    LogEntry,
-    log::{Action, Entity},
+    ChangeLogEntry,
+    change_log::{Action, ResourceKind},
 };
 use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 
@@ -47,8 +47,8 @@ pub fn describe() {
 }
 
 /// Counts what a commit did to overrides: every path that changes them ends here.
-pub(crate) fn count_changes(entries: &[LogEntry]) {
-    for entry in entries.iter().filter(|entry| entry.entity == Entity::Override) {
+pub(crate) fn count_changes(entries: &[ChangeLogEntry]) {
+    for entry in entries.iter().filter(|entry| entry.entity == ResourceKind::Override) {
         let flag_name = entry.flag_name.clone().unwrap_or_default();
         let action = match entry.action {
             Action::Created => "created",

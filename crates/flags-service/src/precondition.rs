@@ -1,6 +1,6 @@
 //! What a caller expects of the state it changes (RFC 9110, section 13).
 
-use flags_store::{Tx, log, log::Revision};
+use flags_store::{Tx, change_log, change_log::Revision};
 
 use crate::error::{Result, ServiceError};
 
@@ -24,7 +24,7 @@ impl Precondition {
         let holds = match (self, revision) {
             (Self::None, _) | (Self::Exists, Some(_)) | (Self::Absent, None) => true,
             (Self::AnyOf(expected), Some(number)) => {
-                let present = Revision { number, ..log::head(tx.conn()).await? };
+                let present = Revision { number, ..change_log::head(tx.conn()).await? };
                 expected.contains(&present)
             }
             _ => false,

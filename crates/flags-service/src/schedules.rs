@@ -4,16 +4,16 @@ use std::collections::HashMap;
 
 use flags_domain::{Flag, FlagName, Instant, SchedulePreview, ScheduleStatus, ScheduledChange, Serve, Violation};
 use flags_store::{
-    Author, Page, Tx, flags,
-    log::Action,
-    schedules,
+    Author, Page, Tx,
+    change_log::Action,
+    flags, schedules,
     schedules::{ScheduleFilter, ScheduleRecord},
 };
 use uuid::Uuid;
 
 use crate::{
-    core::{Command, Core, Done, Intent},
-    error::{Conflict, Result, ServiceError, Thing, check},
+    core::{Command, CommandOutcome, CommandRequest, Core},
+    error::{Conflict, ResourceKind, Result, ServiceError, check},
     flags::claim,
     patch::assign,
     precondition::Precondition,
@@ -99,7 +99,7 @@ impl ScheduleService {
             let context = Context::read(conn, names).await?;
             Ok(Some(page.map(|record| context.detail(record, now))))
         });
-        read.await?.ok_or(ServiceError::NotFound(Thing::Flag))
+        read.await?.ok_or(ServiceError::NotFound(ResourceKind::Flag))
     }
 
     /// The scheduled change of this id, if it is one of this flag.
@@ -107,10 +107,10 @@ impl ScheduleService {
         let now = self.core.now();
         let read = self.core.read(async |conn| {
             if flags::find(conn, flag_name).await?.is_none() {
-                return Ok(Err(Thing::Flag));
+                return Ok(Err(ResourceKind::Flag));
             }
             let record = schedules::find(conn, id).await?.filter(|record| record.flag_name.as_str() == flag_name);
-            let Some(record) = record else { return Ok(Err(Thing::ScheduledChange)) };
+            let Some(record) = record else { return Ok(Err(ResourceKind::ScheduledChange)) };
             let context = Context::read(conn, vec![record.flag_name.clone()]).await?;
             Ok(Ok(context.detail(record, now)))
         });
@@ -120,10 +120,10 @@ impl ScheduleService {
     /// Plans a change.
     pub async fn create(
         &self,
-        intent: impl Into<Intent<ScheduleDetail>>,
+        intent: impl Into<CommandRequest<ScheduleDetail>>,
         flag_name: &str,
         input: ScheduleInput,
-    ) -> Result<Done<ScheduleDetail>> {
+    ) -> Result<CommandOutcome<ScheduleDetail>> {
         let command = CreateSchedule { flag_name: flag_name.to_owned(), input };
         self.core.execute(intent, command).await
     }
@@ -136,7 +136,7 @@ impl ScheduleService {
         id: Uuid,
         patch: SchedulePatch,
         precondition: Precondition,
-    ) -> Result<Done<ScheduleDetail>> {
+    ) -> Result<CommandOutcome<ScheduleDetail>> {
         let edit = Edit::Patch(patch);
         let command = EditSchedule { flag_name: flag_name.to_owned(), id, edit, precondition };
         self.core.execute(author, command).await
@@ -145,11 +145,11 @@ impl ScheduleService {
     /// Calls a pending change off.
     pub async fn cancel(
         &self,
-        intent: impl Into<Intent<ScheduleDetail>>,
+        intent: impl Into<CommandRequest<ScheduleDetail>>,
         flag_name: &str,
         id: Uuid,
         precondition: Precondition,
-    ) -> Result<Done<ScheduleDetail>> {
+    ) -> Result<CommandOutcome<ScheduleDetail>> {
         let command = EditSchedule { flag_name: flag_name.to_owned(), id, edit: Edit::Cancel, precondition };
         self.core.execute(intent, command).await
     }
@@ -248,7 +248,7 @@ impl Command for EditSchedule {
         let (flag, siblings) = claim(tx, &self.flag_name, &Precondition::None).await?;
         let before = siblings.iter().find(|record| record.change.id == self.id).cloned();
         self.precondition.check(tx, before.as_ref().map(|record| record.revision)).await?;
-        let before = before.ok_or(ServiceError::NotFound(Thing::ScheduledChange))?;
+        let before = before.ok_or(ServiceError::NotFound(ResourceKind::ScheduledChange))?;
         let (flag, changes) = (flag.flag, siblings.into_iter().map(|record| record.change).collect::<Vec<_>>());
         let now = tx.now();
         match before.change.status(&flag, &changes, now) {

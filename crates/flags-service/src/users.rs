@@ -17,9 +17,9 @@ use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use crate::{
-    core::{Command, Core, Done, Intent, Progress},
+    core::{Command, CommandOutcome, CommandRequest, Core, Progress},
     credentials::passwords::{self, Password},
-    error::{Conflict, Result, ServiceError, Thing, check},
+    error::{Conflict, ResourceKind, Result, ServiceError, check},
     maintenance::BATCH,
     patch::assign,
     precondition::Precondition,
@@ -68,7 +68,7 @@ pub struct UserDetail {
 
 /// What becomes of what makes a deleted user readable: the labels of theirs and of their tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Labels {
+pub enum ErasurePolicy {
     /// They stay, so that the log can be read.
     Kept,
     /// They go, also if the user was deleted before. The log stays as it is and names nothing but ids.
@@ -108,7 +108,7 @@ impl UserService {
             let counts = overrides::count_by_user(conn, &[id], now).await?;
             Ok(Some(detail(record, &counts)))
         });
-        found.await?.ok_or(ServiceError::NotFound(Thing::User))
+        found.await?.ok_or(ServiceError::NotFound(ResourceKind::User))
     }
 
     /// The user of this e-mail, in whatever case.
@@ -117,7 +117,11 @@ impl UserService {
     }
 
     /// Creates a user.
-    pub async fn create(&self, intent: impl Into<Intent<UserDetail>>, input: UserInput) -> Result<Done<UserDetail>> {
+    pub async fn create(
+        &self,
+        intent: impl Into<CommandRequest<UserDetail>>,
+        input: UserInput,
+    ) -> Result<CommandOutcome<UserDetail>> {
         let hash = match input.password.clone() {
             None => None,
             Some(password) => {
@@ -135,7 +139,7 @@ impl UserService {
         id: Uuid,
         patch: UserPatch,
         precondition: Precondition,
-    ) -> Result<Done<UserDetail>> {
+    ) -> Result<CommandOutcome<UserDetail>> {
         self.core.execute(author, PatchUser { id, patch, precondition }).await
     }
 
@@ -146,7 +150,7 @@ impl UserService {
         author: Author,
         id: Uuid,
         precondition: Precondition,
-        labels: Labels,
+        labels: ErasurePolicy,
     ) -> Result<Committed> {
         let next = |command: &mut DeleteUser| command.precondition = Precondition::None;
         self.core.execute_until_finished(author, DeleteUser { id, precondition, labels }, next).await
@@ -247,7 +251,7 @@ impl Command for PatchUser {
 struct DeleteUser {
     id: Uuid,
     precondition: Precondition,
-    labels: Labels,
+    labels: ErasurePolicy,
 }
 
 impl Command for DeleteUser {
@@ -255,16 +259,16 @@ impl Command for DeleteUser {
 
     async fn apply(&self, tx: &mut Tx, _: &Author) -> Result<Progress> {
         let user = match claim(tx, self.id, &self.precondition).await {
-            Err(ServiceError::NotFound(_)) if self.labels == Labels::Erased => {
+            Err(ServiceError::NotFound(_)) if self.labels == ErasurePolicy::Erased => {
                 return if erase(tx, self.id).await? {
                     Ok(Progress::Finished)
                 } else {
-                    Err(ServiceError::NotFound(Thing::User))
+                    Err(ServiceError::NotFound(ResourceKind::User))
                 };
             }
             claimed => claimed?,
         };
-        let batch = overrides::claim_some(tx, overrides::Of::User(self.id), BATCH).await?;
+        let batch = overrides::claim_some(tx, overrides::OverrideOwner::User(self.id), BATCH).await?;
         for gone in &batch {
             overrides::delete(tx, &gone.user_override).await?;
         }
@@ -283,7 +287,7 @@ impl Command for DeleteUser {
             api_tokens::delete(tx, &token).await?;
         }
         users::delete(tx, &user).await?;
-        if self.labels == Labels::Erased {
+        if self.labels == ErasurePolicy::Erased {
             erase(tx, self.id).await?;
         }
         if is_active_admin(&user) {
@@ -304,10 +308,10 @@ async fn erase(tx: &mut Tx, id: Uuid) -> Result<bool> {
 
 /// The user, held to the end of the transaction.
 pub(crate) async fn claim(tx: &mut Tx, id: Uuid, precondition: &Precondition) -> Result<UserRecord> {
-    tx.claim_user(id).await?;
+    tx.lock_user(id).await?;
     let user = users::find(tx.conn(), id).await?;
     precondition.check(tx, user.as_ref().map(|user| user.revision)).await?;
-    user.ok_or(ServiceError::NotFound(Thing::User))
+    user.ok_or(ServiceError::NotFound(ResourceKind::User))
 }
 
 fn is_active_admin(user: &UserRecord) -> bool {
@@ -317,7 +321,7 @@ fn is_active_admin(user: &UserRecord) -> bool {
 /// Under the lock of the log's head, so that of two who demote each other one comes second and is refused. The last lock
 /// to take: whoever holds it keeps all other changes waiting.
 async fn check_not_last_admin(tx: &mut Tx, id: Uuid) -> Result<()> {
-    tx.claim_head().await?;
+    tx.lock_change_log_head().await?;
     if users::another_active_admin(tx.conn(), id).await? { Ok(()) } else { Err(Conflict::LastAdmin.into()) }
 }
 

@@ -4,7 +4,7 @@ use diesel::{BoolExpressionMethods, ExpressionMethods, NullableExpressionMethods
 use diesel_async::RunQueryDsl;
 use uuid::Uuid;
 
-use crate::{commit::Tx, error::Result, schema::actor_labels, sql_types::Uid, store::on};
+use crate::{commit::Tx, error::Result, schema::actor_labels, sql_types::DbUuid, store::on};
 
 /// The name of a user in the log.
 pub fn user_actor(id: Uuid) -> String {
@@ -23,7 +23,7 @@ pub async fn set(tx: &mut Tx, actor: &str, label: &str) -> Result<()> {
 
 /// The same, of an actor that acts as this user. Once it is said it stays said, whoever sets the label.
 pub(crate) async fn set_of(tx: &mut Tx, actor: &str, label: &str, user_id: Option<Uuid>) -> Result<()> {
-    let user_id = user_id.map(Uid);
+    let user_id = user_id.map(DbUuid);
     on!(tx.conn(), |c| {
         diesel::insert_into(actor_labels::table)
             .values((actor_labels::actor.eq(actor), actor_labels::label.eq(label), actor_labels::user_id.eq(user_id)))
@@ -40,7 +40,7 @@ pub(crate) async fn set_of(tx: &mut Tx, actor: &str, label: &str, user_id: Optio
 pub async fn erase(tx: &mut Tx, user_id: Uuid) -> Result<usize> {
     let actor = user_actor(user_id);
     on!(tx.conn(), |c| {
-        let theirs = actor_labels::actor.eq(&actor).nullable().or(actor_labels::user_id.eq(Uid(user_id)));
+        let theirs = actor_labels::actor.eq(&actor).nullable().or(actor_labels::user_id.eq(DbUuid(user_id)));
         diesel::delete(actor_labels::table.filter(theirs)).execute(c).await
     })
 }

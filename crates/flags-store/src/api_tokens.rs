@@ -11,12 +11,12 @@ use uuid::Uuid;
 
 use crate::{
     actor_labels::{self, token_actor},
-    commit::{LogEntry, Tx},
+    change_log::{Action, ResourceKind},
+    commit::{ChangeLogEntry, Tx},
     error::{Result, StoreError},
-    log::{Action, Entity},
     page::{CountUpTo, Page},
     schema::api_tokens,
-    sql_types::{At, Uid},
+    sql_types::{DbInstant, DbUuid},
     store::{Conn, Store, on},
     users::Role,
 };
@@ -79,19 +79,19 @@ const EVALUATE: &str = "evaluate";
 #[derive(Queryable, Selectable, Insertable)]
 #[diesel(table_name = api_tokens)]
 struct Row {
-    id: Uid,
+    id: DbUuid,
     name: String,
     token_hash: Vec<u8>,
     last_four: String,
     role: Option<String>,
     scope: Option<String>,
-    user_id: Option<Uid>,
+    user_id: Option<DbUuid>,
     created_by: String,
-    created_at: At,
-    expires_at: Option<At>,
+    created_at: DbInstant,
+    expires_at: Option<DbInstant>,
     lifetime: Option<i64>,
-    revoked_at: Option<At>,
-    last_used_at: Option<At>,
+    revoked_at: Option<DbInstant>,
+    last_used_at: Option<DbInstant>,
     revision: i64,
 }
 
@@ -102,19 +102,19 @@ impl From<&TokenRecord> for Row {
             Grant::Evaluate => (None, Some(EVALUATE.to_owned())),
         };
         Self {
-            id: Uid(token.id),
+            id: DbUuid(token.id),
             name: token.name.clone(),
             token_hash: token.hash.to_vec(),
             last_four: token.last_four.clone(),
             role,
             scope,
-            user_id: token.user_id.map(Uid),
+            user_id: token.user_id.map(DbUuid),
             created_by: token.created_by.clone(),
-            created_at: At(token.created_at),
-            expires_at: token.expires_at.map(At),
+            created_at: DbInstant(token.created_at),
+            expires_at: token.expires_at.map(DbInstant),
             lifetime: token.lifetime,
-            revoked_at: token.revoked_at.map(At),
-            last_used_at: token.last_used_at.map(At),
+            revoked_at: token.revoked_at.map(DbInstant),
+            last_used_at: token.last_used_at.map(DbInstant),
             revision: token.revision,
         }
     }
@@ -159,7 +159,7 @@ pub async fn load_all(conn: &mut Conn) -> Result<Vec<TokenRecord>> {
 
 /// The tokens of these ids that exist.
 pub async fn find_all(conn: &mut Conn, ids: &[Uuid]) -> Result<Vec<TokenRecord>> {
-    let ids: Vec<_> = ids.iter().copied().map(Uid).collect();
+    let ids: Vec<_> = ids.iter().copied().map(DbUuid).collect();
     let rows: Vec<Row> = on!(conn, |c| {
         api_tokens::table.filter(api_tokens::id.eq_any(&ids)).select(Row::as_select()).load(c).await
     })?;
@@ -169,7 +169,7 @@ pub async fn find_all(conn: &mut Conn, ids: &[Uuid]) -> Result<Vec<TokenRecord>>
 /// The token of this id.
 pub async fn find(conn: &mut Conn, id: Uuid) -> Result<Option<TokenRecord>> {
     let row: Option<Row> =
-        on!(conn, |c| api_tokens::table.find(Uid(id)).select(Row::as_select()).first(c).await.optional())?;
+        on!(conn, |c| api_tokens::table.find(DbUuid(id)).select(Row::as_select()).first(c).await.optional())?;
     row.map(TryInto::try_into).transpose()
 }
 
@@ -194,10 +194,10 @@ pub async fn list(
         ($query:expr) => {{
             let mut query = $query;
             if let Some(user_id) = filter.user_id {
-                query = query.filter(dsl::user_id.eq(Uid(user_id)));
+                query = query.filter(dsl::user_id.eq(DbUuid(user_id)));
             }
             if let Some(now) = filter.valid_at {
-                let unexpired = dsl::expires_at.is_null().or(dsl::expires_at.gt(At(now)).assume_not_null());
+                let unexpired = dsl::expires_at.is_null().or(dsl::expires_at.gt(DbInstant(now)).assume_not_null());
                 query = query.filter(dsl::revoked_at.is_null()).filter(unexpired);
             }
             query
@@ -208,7 +208,9 @@ pub async fn list(
     let rows: Vec<Row> = on!(conn, |c| {
         let mut query = filtered!(dsl::api_tokens.select(Row::as_select()).into_boxed::<Db>());
         if let Some((at, id)) = after {
-            query = query.filter(dsl::created_at.lt(At(at)).or(dsl::created_at.eq(At(at)).and(dsl::id.gt(Uid(id)))));
+            query = query.filter(
+                dsl::created_at.lt(DbInstant(at)).or(dsl::created_at.eq(DbInstant(at)).and(dsl::id.gt(DbUuid(id)))),
+            );
         }
         query.order((dsl::created_at.desc(), dsl::id.asc())).limit(i64::from(limit) + 1).load(c).await
     })?;
@@ -219,9 +221,9 @@ pub async fn list(
 /// Writes a new end, or the revocation, of a token that is still as it was `before`; a [`StoreError::Collision`] if it is
 /// not.
 pub async fn update(tx: &mut Tx, action: Action, before: &TokenRecord, after: &TokenRecord) -> Result<()> {
-    let (expires_at, revoked_at) = (after.expires_at.map(At), after.revoked_at.map(At));
+    let (expires_at, revoked_at) = (after.expires_at.map(DbInstant), after.revoked_at.map(DbInstant));
     let changed = on!(tx.conn(), |c| {
-        let row = api_tokens::table.find(Uid(before.id)).filter(api_tokens::revision.eq(before.revision));
+        let row = api_tokens::table.find(DbUuid(before.id)).filter(api_tokens::revision.eq(before.revision));
         let row = row.filter(api_tokens::revoked_at.is_null());
         let set = (api_tokens::expires_at.eq(expires_at), api_tokens::revoked_at.eq(revoked_at));
         diesel::update(row).set(set).execute(c).await
@@ -239,9 +241,10 @@ pub async fn mark_used(store: &Store, used: &[(Uuid, Instant)]) -> Result<()> {
     let mut conn = store.conn().await?;
     for (id, at) in used {
         on!(conn, |c| {
-            let older = api_tokens::last_used_at.is_null().or(api_tokens::last_used_at.lt(At(*at)).assume_not_null());
-            let row = api_tokens::table.find(Uid(*id)).filter(older);
-            diesel::update(row).set(api_tokens::last_used_at.eq(At(*at))).execute(c).await
+            let older =
+                api_tokens::last_used_at.is_null().or(api_tokens::last_used_at.lt(DbInstant(*at)).assume_not_null());
+            let row = api_tokens::table.find(DbUuid(*id)).filter(older);
+            diesel::update(row).set(api_tokens::last_used_at.eq(DbInstant(*at))).execute(c).await
         })?;
     }
     Ok(())
@@ -250,7 +253,7 @@ pub async fn mark_used(store: &Store, used: &[(Uuid, Instant)]) -> Result<()> {
 /// The tokens that act as this user.
 pub async fn of_user(conn: &mut Conn, user_id: Uuid) -> Result<Vec<TokenRecord>> {
     let rows: Vec<Row> = on!(conn, |c| {
-        let rows = api_tokens::table.filter(api_tokens::user_id.eq(Uid(user_id)));
+        let rows = api_tokens::table.filter(api_tokens::user_id.eq(DbUuid(user_id)));
         rows.order(api_tokens::id).select(Row::as_select()).load(c).await
     })?;
     rows.into_iter().map(TryInto::try_into).collect()
@@ -267,14 +270,14 @@ pub async fn insert(tx: &mut Tx, new: &TokenRecord) -> Result<()> {
 
 /// Removes a token, with the user it acts as.
 pub async fn delete(tx: &mut Tx, gone: &TokenRecord) -> Result<()> {
-    let id = Uid(gone.id);
+    let id = DbUuid(gone.id);
     on!(tx.conn(), |c| diesel::delete(api_tokens::table.find(id)).execute(c).await)?;
     tx.record(entry(Action::Deleted, Some(gone), None));
     Ok(())
 }
 
 /// The log holds no name of a token: it says that it changed, and what else became of the token.
-fn entry(action: Action, before: Option<&TokenRecord>, after: Option<&TokenRecord>) -> LogEntry {
+fn entry(action: Action, before: Option<&TokenRecord>, after: Option<&TokenRecord>) -> ChangeLogEntry {
     let state = |token: &TokenRecord| {
         let (role, scope) = match token.grant {
             Grant::Role(role) => (Some(role.as_str()), None),
@@ -291,9 +294,9 @@ fn entry(action: Action, before: Option<&TokenRecord>, after: Option<&TokenRecor
     {
         fields.insert("changed".to_owned(), json!(changed_fields(before, after)));
     }
-    LogEntry {
+    ChangeLogEntry {
         action,
-        entity: Entity::ApiToken,
+        entity: ResourceKind::ApiToken,
         entity_id: after.or(before).map(|token| token.id),
         flag_name: None,
         user_id: after.or(before).and_then(|token| token.user_id),

@@ -17,11 +17,11 @@ use uuid::Uuid;
 
 use crate::{
     actor_labels::{token_actor, user_actor},
+    change_log::{Action, ResourceKind},
     error::Result,
-    log::{Action, Entity},
     page::{CountUpTo, Page},
     schema::{actor_labels, change_log},
-    sql_types::{AnyJson, At, Uid},
+    sql_types::{DbInstant, DbUuid, LenientJson},
     store::{Conn, on},
 };
 
@@ -61,14 +61,14 @@ pub async fn scope(conn: &mut Conn, filter: &AuditFilter) -> Result<Scope> {
     // Adding nothing keeps PostgreSQL from walking through the revisions from one end, far from the instants that are meant.
     if let Some(since) = filter.since {
         let lowest: Option<i64> = on!(conn, |c| {
-            let rows = change_log::table.filter(dsl::at.ge(At(since)));
+            let rows = change_log::table.filter(dsl::at.ge(DbInstant(since)));
             rows.select(min(dsl::revision + 0)).first(c).await
         })?;
         scope.lowest = Some(lowest.unwrap_or(i64::MAX));
     }
     if let Some(until) = filter.until {
         let highest: Option<i64> = on!(conn, |c| {
-            let rows = change_log::table.filter(dsl::at.lt(At(until)));
+            let rows = change_log::table.filter(dsl::at.lt(DbInstant(until)));
             rows.select(max(dsl::revision + 0)).first(c).await
         })?;
         scope.highest = Some(highest.unwrap_or(0));
@@ -100,7 +100,7 @@ pub struct AuditEntry {
     pub actor_label: Option<String>,
     /// What was done; mostly the name of an [`Action`].
     pub action: String,
-    /// To what kind of thing; mostly the name of an [`Entity`].
+    /// To what kind of thing; mostly the name of an [`ResourceKind`].
     pub entity: String,
     /// To which thing, where it has an id.
     pub entity_id: Option<Uuid>,
@@ -127,16 +127,16 @@ pub struct AuditEntry {
 struct Row {
     revision: i64,
     ord: i32,
-    id: Uid,
-    at: At,
+    id: DbUuid,
+    at: DbInstant,
     actor: String,
     action: String,
     entity: String,
-    entity_id: Option<Uid>,
+    entity_id: Option<DbUuid>,
     flag_name: Option<String>,
-    user_id: Option<Uid>,
-    before: Option<AnyJson>,
-    after: Option<AnyJson>,
+    user_id: Option<DbUuid>,
+    before: Option<LenientJson>,
+    after: Option<LenientJson>,
     reason: Option<String>,
     request_id: Option<String>,
 }
@@ -144,7 +144,7 @@ struct Row {
 impl Row {
     /// The token it concerns.
     fn token(&self) -> Option<String> {
-        let is_token = self.entity == Entity::ApiToken.as_str();
+        let is_token = self.entity == ResourceKind::ApiToken.as_str();
         self.entity_id.filter(|_| is_token).map(|id| token_actor(id.0))
     }
 
@@ -176,7 +176,7 @@ impl Row {
     }
 }
 
-fn state(document: AnyJson) -> Value {
+fn state(document: LenientJson) -> Value {
     document.0.unwrap_or_else(|why| json!({ "unreadable": why }))
 }
 
@@ -193,16 +193,16 @@ macro_rules! filtered {
             query = query.filter(dsl::flag_name.eq(name.clone()).assume_not_null());
         }
         if let Some(id) = filter.user_id {
-            query = query.filter(dsl::user_id.eq(Uid(id)).assume_not_null());
+            query = query.filter(dsl::user_id.eq(DbUuid(id)).assume_not_null());
         }
         if let Some(action) = filter.action {
             query = query.filter(dsl::action.eq(action.as_str()));
         }
         if let Some(at) = filter.since {
-            query = query.filter(dsl::at.ge(At(at)));
+            query = query.filter(dsl::at.ge(DbInstant(at)));
         }
         if let Some(at) = filter.until {
-            query = query.filter(dsl::at.lt(At(at)));
+            query = query.filter(dsl::at.lt(DbInstant(at)));
         }
         query
     }};

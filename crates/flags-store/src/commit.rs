@@ -16,11 +16,11 @@ use uuid::Uuid;
 
 use crate::{
     backend::{self, postgres::RowLock},
+    change_log::{Action, ResourceKind, Revision},
     error::{Result, StoreError},
-    idempotency::{self, IdempotencyKey, KeptAnswer},
-    log::{Action, Entity, Revision},
+    idempotency::{self, IdempotencyKey, StoredResponse},
     schema::{api_tokens, change_log, feature_flags, log_head, scheduled_changes, user_flag_overrides, users},
-    sql_types::{At, Json, Uid},
+    sql_types::{DbInstant, DbJson, DbUuid},
     store::{Backend, Conn, Store, on},
 };
 
@@ -29,7 +29,7 @@ pub struct Tx {
     conn: Conn,
     clock: Arc<dyn Fn() -> Instant + Send + Sync>,
     now: Instant,
-    entries: Vec<LogEntry>,
+    entries: Vec<ChangeLogEntry>,
     _writer: OwnedSemaphorePermit,
 }
 
@@ -44,11 +44,11 @@ pub struct Author {
 
 /// One change as the log is to record it.
 #[derive(Clone, Debug, PartialEq)]
-pub struct LogEntry {
+pub struct ChangeLogEntry {
     /// What was done.
     pub action: Action,
     /// To what kind of thing.
-    pub entity: Entity,
+    pub entity: ResourceKind,
     /// To which thing, where it has an id.
     pub entity_id: Option<Uuid>,
     /// The flag it concerns.
@@ -67,7 +67,7 @@ pub struct LogEntry {
 #[derive(Clone, Debug)]
 pub struct Committed {
     revision: Revision,
-    entries: Vec<LogEntry>,
+    entries: Vec<ChangeLogEntry>,
 }
 
 impl Committed {
@@ -77,7 +77,7 @@ impl Committed {
     }
 
     /// What the log recorded. Empty if nothing changed.
-    pub fn entries(&self) -> &[LogEntry] {
+    pub fn entries(&self) -> &[ChangeLogEntry] {
         &self.entries
     }
 }
@@ -85,38 +85,38 @@ impl Committed {
 /// A row of the log as it is inserted.
 #[derive(Insertable)]
 #[diesel(table_name = change_log)]
-pub(crate) struct LogRow {
+pub(crate) struct ChangeLogInsert {
     revision: i64,
     ord: i32,
-    id: Uid,
-    at: At,
+    id: DbUuid,
+    at: DbInstant,
     actor: String,
     action: &'static str,
     entity: &'static str,
-    entity_id: Option<Uid>,
+    entity_id: Option<DbUuid>,
     flag_name: Option<String>,
-    user_id: Option<Uid>,
-    before: Option<Json>,
-    after: Option<Json>,
+    user_id: Option<DbUuid>,
+    before: Option<DbJson>,
+    after: Option<DbJson>,
     reason: Option<String>,
     request_id: Option<String>,
 }
 
-impl LogRow {
-    fn new(revision: i64, ord: usize, at: Instant, author: &Author, entry: &LogEntry) -> Self {
+impl ChangeLogInsert {
+    fn new(revision: i64, ord: usize, at: Instant, author: &Author, entry: &ChangeLogEntry) -> Self {
         Self {
             revision,
             ord: i32::try_from(ord).unwrap_or(i32::MAX),
-            id: Uid(Uuid::now_v7()),
-            at: At(at),
+            id: DbUuid(Uuid::now_v7()),
+            at: DbInstant(at),
             actor: author.actor.clone(),
             action: entry.action.as_str(),
             entity: entry.entity.as_str(),
-            entity_id: entry.entity_id.map(Uid),
+            entity_id: entry.entity_id.map(DbUuid),
             flag_name: entry.flag_name.clone(),
-            user_id: entry.user_id.map(Uid),
-            before: entry.before.clone().map(Json),
-            after: entry.after.clone().map(Json),
+            user_id: entry.user_id.map(DbUuid),
+            before: entry.before.clone().map(DbJson),
+            after: entry.after.clone().map(DbJson),
             reason: entry.reason.clone(),
             request_id: author.request_id.clone(),
         }
@@ -126,12 +126,12 @@ impl LogRow {
 impl Store {
     /// Begins a transaction that may change state, all at the instant `now`.
     pub async fn begin(&self, now: Instant) -> Result<Tx> {
-        self.begin_by(Arc::new(move || now)).await
+        self.begin_with_clock(Arc::new(move || now)).await
     }
 
     /// Begins a transaction that may change state. Its instant is taken from `clock` anew whenever it has waited for a
     /// lock: what was committed meanwhile, or fell due, came before.
-    pub async fn begin_by(&self, clock: Arc<dyn Fn() -> Instant + Send + Sync>) -> Result<Tx> {
+    pub async fn begin_with_clock(&self, clock: Arc<dyn Fn() -> Instant + Send + Sync>) -> Result<Tx> {
         let writer = self.writer().await?;
         let mut conn = self.conn().await?;
         match &mut conn.0 {
@@ -170,34 +170,34 @@ impl Tx {
     }
 
     /// Notes a change for the log. The functions that change rows call it; nobody else can.
-    pub(crate) fn record(&mut self, entry: LogEntry) {
+    pub(crate) fn record(&mut self, entry: ChangeLogEntry) {
         self.entries.push(entry);
     }
 
     /// Holds the user's row to the end, so that nothing is born under a user who is just going.
-    pub async fn share_user(&mut self, id: Uuid) -> Result<()> {
-        self.lock_user(id, RowLock::Share).await
+    pub async fn lock_user_shared(&mut self, id: Uuid) -> Result<()> {
+        self.lock_user_row(id, RowLock::Share).await
     }
 
     /// Holds the user's row to the end, alone.
-    pub async fn claim_user(&mut self, id: Uuid) -> Result<()> {
-        self.lock_user(id, RowLock::Update).await
+    pub async fn lock_user(&mut self, id: Uuid) -> Result<()> {
+        self.lock_user_row(id, RowLock::Update).await
     }
 
     /// Holds the flag's row to the end, so that nothing is born under a flag that is just going.
-    pub async fn share_flag(&mut self, name: &str) -> Result<()> {
-        self.lock_flag(name, RowLock::Share).await
+    pub async fn lock_flag_shared(&mut self, name: &str) -> Result<()> {
+        self.lock_flag_row(name, RowLock::Share).await
     }
 
     /// Holds the flag's row to the end, alone.
-    pub async fn claim_flag(&mut self, name: &str) -> Result<()> {
-        self.lock_flag(name, RowLock::Update).await
+    pub async fn lock_flag(&mut self, name: &str) -> Result<()> {
+        self.lock_flag_row(name, RowLock::Update).await
     }
 
     /// Holds the log's head to the end, so that no other change commits meanwhile. The last lock to take.
-    pub async fn claim_head(&mut self) -> Result<()> {
+    pub async fn lock_change_log_head(&mut self) -> Result<()> {
         match &mut self.conn.0 {
-            Backend::Postgres(object) => backend::postgres::lock_head(object).await?,
+            Backend::Postgres(object) => backend::postgres::lock_change_log_head(object).await?,
             Backend::Sqlite(_) => {}
         }
         self.refresh_now();
@@ -205,18 +205,18 @@ impl Tx {
     }
 
     /// SQLite has locked everything already.
-    async fn lock_user(&mut self, id: Uuid, lock: RowLock) -> Result<()> {
+    async fn lock_user_row(&mut self, id: Uuid, lock: RowLock) -> Result<()> {
         match &mut self.conn.0 {
-            Backend::Postgres(object) => backend::postgres::lock_user(object, Uid(id), lock).await?,
+            Backend::Postgres(object) => backend::postgres::lock_user_row(object, DbUuid(id), lock).await?,
             Backend::Sqlite(_) => {}
         }
         self.refresh_now();
         Ok(())
     }
 
-    async fn lock_flag(&mut self, name: &str, lock: RowLock) -> Result<()> {
+    async fn lock_flag_row(&mut self, name: &str, lock: RowLock) -> Result<()> {
         match &mut self.conn.0 {
-            Backend::Postgres(object) => backend::postgres::lock_flag(object, name, lock).await?,
+            Backend::Postgres(object) => backend::postgres::lock_flag_row(object, name, lock).await?,
             Backend::Sqlite(_) => {}
         }
         self.refresh_now();
@@ -227,7 +227,7 @@ impl Tx {
     /// changed nothing: it takes no revision and is rolled back, with any book-keeping that was done in it.
     pub async fn commit(mut self, author: &Author) -> Result<Committed> {
         if self.entries.is_empty() {
-            let revision = crate::log::head(&mut self.conn).await?;
+            let revision = crate::change_log::head(&mut self.conn).await?;
             self.rollback().await?;
             return Ok(Committed { revision, entries: Vec::new() });
         }
@@ -236,7 +236,7 @@ impl Tx {
 
     /// The same, and keeps an answer with the idempotency key that the transaction has claimed: `answer` makes it of what is
     /// about to be committed, and must not let anything of it out.
-    pub async fn commit_keeping(
+    pub async fn commit_with_response(
         self,
         author: &Author,
         key: &IdempotencyKey,
@@ -246,7 +246,7 @@ impl Tx {
     }
 
     /// Commits what is no change of state, such as sessions: nothing may have been recorded, and no revision is taken.
-    pub async fn commit_book_keeping(mut self) -> Result<()> {
+    pub async fn commit_unlogged(mut self) -> Result<()> {
         if !self.entries.is_empty() {
             return Err(StoreError::Refused("a change of state must go through the log".to_owned()));
         }
@@ -275,7 +275,7 @@ impl Tx {
     ) -> Result<Committed> {
         let entries = std::mem::take(&mut self.entries);
         let revision = if entries.is_empty() {
-            crate::log::head(&mut self.conn).await?
+            crate::change_log::head(&mut self.conn).await?
         } else {
             let revision = next_revision(&mut self.conn).await?;
             self.stamp(revision.number, &entries).await?;
@@ -284,7 +284,7 @@ impl Tx {
         };
         let committed = Committed { revision, entries };
         if let Some((key, answer)) = answer(&committed) {
-            idempotency::keep(self, key, &KeptAnswer { answer, revision: revision.number }).await?;
+            idempotency::keep(self, key, &StoredResponse { answer, revision: revision.number }).await?;
         }
         on!(self.conn, |c| commit(c).await)?;
         Ok(committed)
@@ -295,8 +295,8 @@ impl Tx {
         on!(self.conn, |c| rollback(c).await)
     }
 
-    async fn append(&mut self, revision: i64, author: &Author, entries: &[LogEntry]) -> Result<()> {
-        let row = |(ord, entry)| LogRow::new(revision, ord, self.now, author, entry);
+    async fn append(&mut self, revision: i64, author: &Author, entries: &[ChangeLogEntry]) -> Result<()> {
+        let row = |(ord, entry)| ChangeLogInsert::new(revision, ord, self.now, author, entry);
         let rows: Vec<_> = entries.iter().enumerate().map(row).collect();
         match &mut self.conn.0 {
             Backend::Postgres(object) => backend::postgres::append_log(object, &rows).await?,
@@ -306,18 +306,18 @@ impl Tx {
     }
 
     /// Writes the revision into every row that was changed and is still there.
-    async fn stamp(&mut self, revision: i64, entries: &[LogEntry]) -> Result<()> {
+    async fn stamp(&mut self, revision: i64, entries: &[ChangeLogEntry]) -> Result<()> {
         let ids = |entity| {
-            let of_entity = move |entry: &&LogEntry| entry.entity == entity && entry.after.is_some();
-            entries.iter().filter(of_entity).filter_map(|entry| entry.entity_id).map(Uid).collect::<Vec<_>>()
+            let of_entity = move |entry: &&ChangeLogEntry| entry.entity == entity && entry.after.is_some();
+            entries.iter().filter(of_entity).filter_map(|entry| entry.entity_id).map(DbUuid).collect::<Vec<_>>()
         };
-        let flags = entries.iter().filter(|entry| entry.entity == Entity::Flag && entry.after.is_some());
+        let flags = entries.iter().filter(|entry| entry.entity == ResourceKind::Flag && entry.after.is_some());
         let flags: Vec<_> = flags.filter_map(|entry| entry.flag_name.as_deref()).collect();
-        stamp!(self, users, users::id, ids(Entity::User), revision);
+        stamp!(self, users, users::id, ids(ResourceKind::User), revision);
         stamp!(self, feature_flags, feature_flags::name, flags, revision);
-        stamp!(self, scheduled_changes, scheduled_changes::id, ids(Entity::ScheduledChange), revision);
-        stamp!(self, user_flag_overrides, user_flag_overrides::id, ids(Entity::Override), revision);
-        stamp!(self, api_tokens, api_tokens::id, ids(Entity::ApiToken), revision);
+        stamp!(self, scheduled_changes, scheduled_changes::id, ids(ResourceKind::ScheduledChange), revision);
+        stamp!(self, user_flag_overrides, user_flag_overrides::id, ids(ResourceKind::Override), revision);
+        stamp!(self, api_tokens, api_tokens::id, ids(ResourceKind::ApiToken), revision);
         Ok(())
     }
 }
@@ -337,7 +337,7 @@ use stamp;
 
 /// Counts the log's head up. From here to the end of the transaction no other can commit a change.
 async fn next_revision(conn: &mut Conn) -> Result<Revision> {
-    let (epoch, number): (Uid, i64) = on!(conn, |c| {
+    let (epoch, number): (DbUuid, i64) = on!(conn, |c| {
         diesel::update(log_head::table)
             .set(log_head::revision.eq(log_head::revision + 1))
             .returning((log_head::epoch, log_head::revision))

@@ -6,10 +6,10 @@ use uuid::Uuid;
 
 use crate::{
     backend,
+    change_log::Revision,
     error::Result,
-    log::Revision,
     schema::log_head,
-    sql_types::Uid,
+    sql_types::DbUuid,
     store::{Backend, Store, on},
 };
 
@@ -17,7 +17,7 @@ impl Store {
     /// Begins a new epoch, as the numbers after a restored backup are used again. Running servers load everything anew.
     pub async fn new_epoch(&self) -> Result<Revision> {
         let _writer = self.writer().await?;
-        let epoch = Uid(Uuid::now_v7());
+        let epoch = DbUuid(Uuid::now_v7());
         let number: i64 = on!(self.conn().await?, |c| {
             let head = diesel::update(log_head::table).set(log_head::epoch.eq(epoch));
             head.returning(log_head::revision).get_result(c).await
@@ -29,8 +29,8 @@ impl Store {
     /// acts. Returns whether this one did.
     pub async fn begin_epoch_after(&self, seen: Uuid) -> Result<bool> {
         let begun = on!(self.feed_conn().await?, |c| {
-            let head = diesel::update(log_head::table.filter(log_head::epoch.eq(Uid(seen))));
-            head.set(log_head::epoch.eq(Uid(Uuid::now_v7()))).execute(c).await
+            let head = diesel::update(log_head::table.filter(log_head::epoch.eq(DbUuid(seen))));
+            head.set(log_head::epoch.eq(DbUuid(Uuid::now_v7()))).execute(c).await
         })?;
         Ok(begun == 1)
     }
@@ -45,13 +45,13 @@ impl Store {
             Backend::Sqlite(_) => None,
         };
         let Some(present) = present else { return Ok(false) };
-        let (epoch, written): (Uid, Option<String>) =
+        let (epoch, written): (DbUuid, Option<String>) =
             on!(conn, |c| log_head::table.select((log_head::epoch, log_head::lineage)).first(c).await)?;
         if written.as_ref() == Some(&present) {
             return Ok(false);
         }
         // The first to write under a lineage notes it; from then on another one ends the epoch.
-        let next = if written.is_none() { epoch } else { Uid(Uuid::now_v7()) };
+        let next = if written.is_none() { epoch } else { DbUuid(Uuid::now_v7()) };
         let adopted = on!(conn, |c| {
             let head = diesel::update(log_head::table.filter(log_head::epoch.eq(epoch)));
             head.set((log_head::epoch.eq(next), log_head::lineage.eq(&present))).execute(c).await

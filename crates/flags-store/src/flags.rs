@@ -8,12 +8,12 @@ use diesel_async::RunQueryDsl;
 use flags_domain::{Flag, FlagName, FlagType, Instant};
 
 use crate::{
-    commit::{LogEntry, Tx},
+    change_log::{self, Action, ResourceKind},
+    commit::{ChangeLogEntry, Tx},
     error::{Result, StoreError},
-    log::{self, Action, Entity},
     page::{CountUpTo, Page, containing},
     schema::feature_flags,
-    sql_types::{At, Json},
+    sql_types::{DbInstant, DbJson},
     store::{Conn, on},
 };
 
@@ -40,22 +40,22 @@ struct Row {
     flag_type: String,
     description: Option<String>,
     owner: Option<String>,
-    tags: Json,
+    tags: DbJson,
     enabled: bool,
-    variants: Json,
-    default_serve: Json,
+    variants: DbJson,
+    default_serve: DbJson,
     off_variant: String,
-    targeting_rules: Json,
+    targeting_rules: DbJson,
     salt: String,
     client_visible: bool,
-    archived_at: Option<At>,
-    default_set_at: At,
-    enabled_set_at: At,
+    archived_at: Option<DbInstant>,
+    default_set_at: DbInstant,
+    enabled_set_at: DbInstant,
     deleting: bool,
     search_text: String,
     tags_text: String,
-    created_at: At,
-    updated_at: At,
+    created_at: DbInstant,
+    updated_at: DbInstant,
     revision: i64,
 }
 
@@ -68,22 +68,22 @@ impl From<&FlagRecord> for Row {
             flag_type: flag.flag_type.as_str().to_owned(),
             description: flag.description.clone(),
             owner: flag.owner.clone(),
-            tags: Json(log::write(&flag.tags)),
+            tags: DbJson(change_log::write(&flag.tags)),
             enabled: flag.enabled,
-            variants: Json(log::write(&flag.variants)),
-            default_serve: Json(log::write(&flag.default)),
+            variants: DbJson(change_log::write(&flag.variants)),
+            default_serve: DbJson(change_log::write(&flag.default)),
             off_variant: flag.off_variant.clone(),
-            targeting_rules: Json(log::write(&flag.targeting_rules)),
+            targeting_rules: DbJson(change_log::write(&flag.targeting_rules)),
             salt: flag.salt.clone(),
             client_visible: flag.client_visible,
-            archived_at: flag.archived_at.map(At),
-            default_set_at: At(flag.default_set_at),
-            enabled_set_at: At(flag.enabled_set_at),
+            archived_at: flag.archived_at.map(DbInstant),
+            default_set_at: DbInstant(flag.default_set_at),
+            enabled_set_at: DbInstant(flag.enabled_set_at),
             deleting: record.deleting,
             search_text: format!("{}\n{description}", flag.name).to_lowercase(),
             tags_text: flag.tags.iter().map(|tag| tag_text(tag)).collect(),
-            created_at: At(record.created_at),
-            updated_at: At(record.updated_at),
+            created_at: DbInstant(record.created_at),
+            updated_at: DbInstant(record.updated_at),
             revision: record.revision,
         }
     }
@@ -102,16 +102,16 @@ impl TryFrom<Row> for FlagRecord {
         let flag_type =
             FlagType::parse(&row.flag_type).ok_or_else(|| StoreError::corrupt(TABLE, "unknown flag_type"))?;
         let flag = Flag {
-            name: log::read_name(&row.name)?,
+            name: change_log::read_name(&row.name)?,
             flag_type,
             description: row.description,
             owner: row.owner,
-            tags: log::read(TABLE, &row.tags.0)?,
+            tags: change_log::read(TABLE, &row.tags.0)?,
             enabled: row.enabled,
-            variants: log::read(TABLE, &row.variants.0)?,
-            default: log::read(TABLE, &row.default_serve.0)?,
+            variants: change_log::read(TABLE, &row.variants.0)?,
+            default: change_log::read(TABLE, &row.default_serve.0)?,
             off_variant: row.off_variant,
-            targeting_rules: log::read(TABLE, &row.targeting_rules.0)?,
+            targeting_rules: change_log::read(TABLE, &row.targeting_rules.0)?,
             salt: row.salt,
             client_visible: row.client_visible,
             archived_at: row.archived_at.map(|at| at.0),
@@ -244,15 +244,15 @@ pub async fn list(conn: &mut Conn, filter: &FlagFilter, order: FlagOrder, limit:
     Ok(Page::cut(rows, limit, total))
 }
 
-fn entry(action: Action, before: Option<&Flag>, after: Option<&Flag>) -> LogEntry {
-    LogEntry {
+fn entry(action: Action, before: Option<&Flag>, after: Option<&Flag>) -> ChangeLogEntry {
+    ChangeLogEntry {
         action,
-        entity: Entity::Flag,
+        entity: ResourceKind::Flag,
         entity_id: None,
         flag_name: after.or(before).map(|flag| flag.name.to_string()),
         user_id: None,
-        before: before.map(log::write),
-        after: after.map(log::write),
+        before: before.map(change_log::write),
+        after: after.map(change_log::write),
         reason: None,
     }
 }

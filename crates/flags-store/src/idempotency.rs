@@ -12,7 +12,7 @@ use crate::{
     commit::Tx,
     error::Result,
     schema::idempotency_keys,
-    sql_types::At,
+    sql_types::DbInstant,
     store::{Backend, Store, on},
 };
 
@@ -41,7 +41,7 @@ impl IdempotencyKey {
 
 /// What the first request with a key got.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct KeptAnswer {
+pub struct StoredResponse {
     /// The answer, in the words of whoever gave it.
     pub answer: Vec<u8>,
     /// The revision it speaks of.
@@ -54,7 +54,7 @@ pub enum Claim {
     /// It is, and this transaction holds it.
     Free,
     /// The same request was carried out.
-    Answered(KeptAnswer),
+    Answered(StoredResponse),
     /// Another request was.
     Taken,
 }
@@ -62,7 +62,7 @@ pub enum Claim {
 /// Claims a key for this transaction. Waits for another transaction that holds it.
 pub async fn claim(tx: &mut Tx, key: &IdempotencyKey) -> Result<Claim> {
     use idempotency_keys::dsl;
-    let cutoff = At(tx.now().plus_micros(-KEPT_FOR));
+    let cutoff = DbInstant(tx.now().plus_micros(-KEPT_FOR));
     on!(tx.conn(), |c| {
         let old = dsl::idempotency_keys.filter(dsl::caller.eq(&key.caller).and(dsl::key.eq(&key.key)));
         diesel::delete(old.filter(dsl::created_at.le(cutoff))).execute(c).await
@@ -73,7 +73,7 @@ pub async fn claim(tx: &mut Tx, key: &IdempotencyKey) -> Result<Claim> {
         dsl::fingerprint.eq(&key.fingerprint[..]),
         dsl::answer.eq(&[][..]),
         dsl::revision.eq(0),
-        dsl::created_at.eq(At(tx.now())),
+        dsl::created_at.eq(DbInstant(tx.now())),
     );
     let inserted = on!(tx.conn(), |c| {
         diesel::insert_into(dsl::idempotency_keys).values(row).on_conflict_do_nothing().execute(c).await
@@ -88,7 +88,7 @@ pub async fn claim(tx: &mut Tx, key: &IdempotencyKey) -> Result<Claim> {
     })?;
     Ok(match found {
         Some((fingerprint, answer, revision)) if fingerprint == key.fingerprint => {
-            Claim::Answered(KeptAnswer { answer, revision })
+            Claim::Answered(StoredResponse { answer, revision })
         }
         Some(_) => Claim::Taken,
         None => return Err(crate::StoreError::Collision("a key went while it was looked for".to_owned())),
@@ -96,7 +96,7 @@ pub async fn claim(tx: &mut Tx, key: &IdempotencyKey) -> Result<Claim> {
 }
 
 /// Keeps the answer with a key that the transaction has claimed, or that was kept before.
-pub(crate) async fn keep(tx: &mut Tx, key: &IdempotencyKey, kept: &KeptAnswer) -> Result<()> {
+pub(crate) async fn keep(tx: &mut Tx, key: &IdempotencyKey, kept: &StoredResponse) -> Result<()> {
     use idempotency_keys::dsl;
     on!(tx.conn(), |c| {
         diesel::update(dsl::idempotency_keys.find((&key.caller, &key.key)))
@@ -125,13 +125,14 @@ pub async fn purge(store: &Store, until: Instant, limit: i64) -> Result<u64> {
     let _writer = store.writer().await?;
     let mut conn = store.conn().await?;
     let old: Vec<(String, String)> = on!(conn, |c| {
-        let old = dsl::idempotency_keys.filter(dsl::created_at.le(At(until))).order(dsl::created_at).limit(limit);
+        let old =
+            dsl::idempotency_keys.filter(dsl::created_at.le(DbInstant(until))).order(dsl::created_at).limit(limit);
         old.select((dsl::caller, dsl::key)).load(c).await
     })?;
     let mut removed = 0;
     for (caller, key) in old {
         removed += on!(conn, |c| {
-            let row = dsl::idempotency_keys.find((&caller, &key)).filter(dsl::created_at.le(At(until)));
+            let row = dsl::idempotency_keys.find((&caller, &key)).filter(dsl::created_at.le(DbInstant(until)));
             diesel::delete(row).execute(c).await
         })? as u64;
     }

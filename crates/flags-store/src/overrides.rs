@@ -15,11 +15,11 @@ pub use self::list::{
 };
 use crate::{
     backend,
-    commit::{LogEntry, Tx},
+    change_log::{self, Action, ResourceKind},
+    commit::{ChangeLogEntry, Tx},
     error::{Result, StoreError},
-    log::{self, Action, Entity},
     schema::{feature_flags, user_flag_overrides},
-    sql_types::{AnyJson, At, Json, Uid},
+    sql_types::{DbInstant, DbJson, DbUuid, LenientJson},
     store::{Backend, Conn, on, within},
 };
 
@@ -35,47 +35,47 @@ pub struct OverrideRecord {
 #[derive(Insertable)]
 #[diesel(table_name = user_flag_overrides)]
 struct NewRow {
-    id: Uid,
-    user_id: Uid,
+    id: DbUuid,
+    user_id: DbUuid,
     flag_name: String,
-    override_value: Json,
+    override_value: DbJson,
     enabled: Option<bool>,
     reason: Option<String>,
     created_by: String,
-    created_at: At,
-    updated_at: At,
-    expires_at: Option<At>,
+    created_at: DbInstant,
+    updated_at: DbInstant,
+    expires_at: Option<DbInstant>,
 }
 
 #[derive(Queryable, Selectable)]
 #[diesel(table_name = user_flag_overrides)]
 struct Row {
-    id: Uid,
-    user_id: Uid,
+    id: DbUuid,
+    user_id: DbUuid,
     flag_name: String,
-    override_value: AnyJson,
+    override_value: LenientJson,
     enabled: Option<bool>,
     reason: Option<String>,
     created_by: String,
-    created_at: Option<At>,
-    updated_at: Option<At>,
-    expires_at: Option<At>,
+    created_at: Option<DbInstant>,
+    updated_at: Option<DbInstant>,
+    expires_at: Option<DbInstant>,
     revision: i64,
 }
 
 impl From<&UserOverride> for NewRow {
     fn from(o: &UserOverride) -> Self {
         Self {
-            id: Uid(o.id),
-            user_id: Uid(o.user_id),
+            id: DbUuid(o.id),
+            user_id: DbUuid(o.user_id),
             flag_name: o.flag_name.to_string(),
-            override_value: Json(o.override_value.clone()),
+            override_value: DbJson(o.override_value.clone()),
             enabled: o.enabled,
             reason: o.reason.clone(),
             created_by: o.created_by.clone(),
-            created_at: At(o.created_at),
-            updated_at: At(o.updated_at),
-            expires_at: o.expires_at.map(At),
+            created_at: DbInstant(o.created_at),
+            updated_at: DbInstant(o.updated_at),
+            expires_at: o.expires_at.map(DbInstant),
         }
     }
 }
@@ -85,11 +85,11 @@ impl TryFrom<Row> for OverrideRecord {
 
     fn try_from(row: Row) -> Result<Self> {
         // Rows that others inserted may lack the instants, which the specification's table allows.
-        let instant = |at: Option<At>| at.map_or(Instant::from_micros(0), |at| at.0);
+        let instant = |at: Option<DbInstant>| at.map_or(Instant::from_micros(0), |at| at.0);
         let user_override = UserOverride {
             id: row.id.0,
             user_id: row.user_id.0,
-            flag_name: log::read_name(&row.flag_name)?,
+            flag_name: change_log::read_name(&row.flag_name)?,
             override_value: row.override_value.0.map_err(|error| StoreError::corrupt("override_value", error))?,
             enabled: row.enabled,
             reason: row.reason,
@@ -106,7 +106,7 @@ impl TryFrom<Row> for OverrideRecord {
 pub async fn find(conn: &mut Conn, user_id: Uuid, flag_name: &str) -> Result<Option<OverrideRecord>> {
     let row: Option<Row> = on!(conn, |c| {
         user_flag_overrides::table
-            .filter(user_flag_overrides::user_id.eq(Uid(user_id)))
+            .filter(user_flag_overrides::user_id.eq(DbUuid(user_id)))
             .filter(user_flag_overrides::flag_name.eq(flag_name))
             .select(Row::as_select())
             .first(c)
@@ -119,7 +119,7 @@ pub async fn find(conn: &mut Conn, user_id: Uuid, flag_name: &str) -> Result<Opt
 /// The same, held to the end of the transaction.
 pub async fn claim(tx: &mut Tx, user_id: Uuid, flag_name: &str) -> Result<Option<OverrideRecord>> {
     if let Backend::Postgres(object) = &mut tx.conn().0 {
-        backend::postgres::lock_override(object, Uid(user_id), flag_name).await?;
+        backend::postgres::lock_override(object, DbUuid(user_id), flag_name).await?;
     }
     tx.refresh_now();
     find(tx.conn(), user_id, flag_name).await
@@ -140,13 +140,13 @@ pub async fn insert(tx: &mut Tx, new: &UserOverride) -> Result<bool> {
 /// Writes the changed fields of an override that the transaction has claimed.
 pub async fn update(tx: &mut Tx, before: &UserOverride, after: &UserOverride) -> Result<()> {
     on!(tx.conn(), |c| {
-        diesel::update(user_flag_overrides::table.find(Uid(after.id)))
+        diesel::update(user_flag_overrides::table.find(DbUuid(after.id)))
             .set((
-                user_flag_overrides::override_value.eq(Json(after.override_value.clone())),
+                user_flag_overrides::override_value.eq(DbJson(after.override_value.clone())),
                 user_flag_overrides::enabled.eq(after.enabled),
                 user_flag_overrides::reason.eq(after.reason.as_deref()),
-                user_flag_overrides::updated_at.eq(At(after.updated_at)),
-                user_flag_overrides::expires_at.eq(after.expires_at.map(At)),
+                user_flag_overrides::updated_at.eq(DbInstant(after.updated_at)),
+                user_flag_overrides::expires_at.eq(after.expires_at.map(DbInstant)),
             ))
             .execute(c)
             .await
@@ -158,7 +158,8 @@ pub async fn update(tx: &mut Tx, before: &UserOverride, after: &UserOverride) ->
 /// Removes an override that the transaction has claimed; as expired if its end has passed.
 pub async fn delete(tx: &mut Tx, gone: &UserOverride) -> Result<()> {
     let now = tx.now();
-    let deleted = on!(tx.conn(), |c| diesel::delete(user_flag_overrides::table.find(Uid(gone.id))).execute(c).await)?;
+    let deleted =
+        on!(tx.conn(), |c| diesel::delete(user_flag_overrides::table.find(DbUuid(gone.id))).execute(c).await)?;
     let action = if gone.status(now) == OverrideStatus::Expired { Action::Expired } else { Action::Deleted };
     if deleted == 1 {
         tx.record(entry(action, Some(gone), None));
@@ -169,7 +170,7 @@ pub async fn delete(tx: &mut Tx, gone: &UserOverride) -> Result<()> {
 /// Up to `limit` overrides whose end has passed at `due`, held to the end of the transaction; those that another transaction
 /// holds are passed over.
 pub async fn claim_expired(tx: &mut Tx, due: Instant, limit: i64) -> Result<Vec<OverrideRecord>> {
-    let now = At(due);
+    let now = DbInstant(due);
     let ids = match &mut tx.conn().0 {
         Backend::Postgres(object) => backend::postgres::claim_expired_overrides(object, now, limit).await?,
         Backend::Sqlite(object) => backend::sqlite::expired_overrides(object, now, limit).await?,
@@ -185,7 +186,7 @@ pub async fn claim_expired(tx: &mut Tx, due: Instant, limit: i64) -> Result<Vec<
 
 /// Whose overrides are meant.
 #[derive(Clone, Copy, Debug)]
-pub enum Of<'n> {
+pub enum OverrideOwner<'n> {
     /// One user's.
     User(Uuid),
     /// One flag's.
@@ -193,12 +194,12 @@ pub enum Of<'n> {
 }
 
 /// Up to `limit` overrides of a user or flag, in the order of their ids, held to the end of the transaction.
-pub async fn claim_some(tx: &mut Tx, of: Of<'_>, limit: i64) -> Result<Vec<OverrideRecord>> {
-    let mut ids: Vec<Uid> = on!(tx.conn(), |c| {
+pub async fn claim_some(tx: &mut Tx, of: OverrideOwner<'_>, limit: i64) -> Result<Vec<OverrideRecord>> {
+    let mut ids: Vec<DbUuid> = on!(tx.conn(), |c| {
         let mut query = user_flag_overrides::table.select(user_flag_overrides::id).into_boxed::<Db>();
         query = match of {
-            Of::User(id) => query.filter(user_flag_overrides::user_id.eq(Uid(id))),
-            Of::Flag(name) => query.filter(user_flag_overrides::flag_name.eq(name.to_owned())),
+            OverrideOwner::User(id) => query.filter(user_flag_overrides::user_id.eq(DbUuid(id))),
+            OverrideOwner::Flag(name) => query.filter(user_flag_overrides::flag_name.eq(name.to_owned())),
         };
         query.order(user_flag_overrides::id).limit(limit).load(c).await
     })?;
@@ -245,7 +246,7 @@ const LOAD_BATCH: i64 = 10_000;
 async fn load_after(conn: &mut Conn, after: Uuid) -> Result<Vec<Row>> {
     on!(conn, |c| {
         user_flag_overrides::table
-            .filter(user_flag_overrides::id.gt(Uid(after)))
+            .filter(user_flag_overrides::id.gt(DbUuid(after)))
             .order(user_flag_overrides::id)
             .limit(LOAD_BATCH)
             .select(Row::as_select())
@@ -257,7 +258,7 @@ async fn load_after(conn: &mut Conn, after: Uuid) -> Result<Vec<Row>> {
 /// Those of these overrides that are there, in the order of their ids, held to the end of the transaction. What belongs to a
 /// flag that is being deleted is left to the deletion.
 pub async fn claim_all(tx: &mut Tx, ids: &[Uuid]) -> Result<Vec<OverrideRecord>> {
-    let mut ids: Vec<Uid> = ids.iter().copied().map(Uid).collect();
+    let mut ids: Vec<DbUuid> = ids.iter().copied().map(DbUuid).collect();
     if let Backend::Postgres(object) = &mut tx.conn().0 {
         ids = backend::postgres::lock_overrides(object, &ids).await?;
     }
@@ -271,11 +272,11 @@ pub async fn claim_all(tx: &mut Tx, ids: &[Uuid]) -> Result<Vec<OverrideRecord>>
     records(tx.conn(), &ids).await
 }
 
-async fn records(conn: &mut Conn, ids: &[Uid]) -> Result<Vec<OverrideRecord>> {
+async fn records(conn: &mut Conn, ids: &[DbUuid]) -> Result<Vec<OverrideRecord>> {
     rows_of(conn, ids).await?.into_iter().map(TryInto::try_into).collect()
 }
 
-async fn rows_of(conn: &mut Conn, ids: &[Uid]) -> Result<Vec<Row>> {
+async fn rows_of(conn: &mut Conn, ids: &[DbUuid]) -> Result<Vec<Row>> {
     on!(conn, |c| {
         let rows = user_flag_overrides::table.filter(user_flag_overrides::id.eq_any(ids));
         rows.order(user_flag_overrides::id).select(Row::as_select()).load(c).await
@@ -285,21 +286,21 @@ async fn rows_of(conn: &mut Conn, ids: &[Uid]) -> Result<Vec<Row>> {
 /// How many overrides have passed their end at `now` and are still there.
 pub async fn count_expired(conn: &mut Conn, now: Instant) -> Result<i64> {
     on!(conn, |c| {
-        let expired = user_flag_overrides::table.filter(user_flag_overrides::expires_at.le(At(now)));
+        let expired = user_flag_overrides::table.filter(user_flag_overrides::expires_at.le(DbInstant(now)));
         expired.count().get_result(c).await
     })
 }
 
-fn entry(action: Action, before: Option<&UserOverride>, after: Option<&UserOverride>) -> LogEntry {
+fn entry(action: Action, before: Option<&UserOverride>, after: Option<&UserOverride>) -> ChangeLogEntry {
     let subject = after.or(before);
-    LogEntry {
+    ChangeLogEntry {
         action,
-        entity: Entity::Override,
+        entity: ResourceKind::Override,
         entity_id: subject.map(|o| o.id),
         flag_name: subject.map(|o| o.flag_name.to_string()),
         user_id: subject.map(|o| o.user_id),
-        before: before.map(log::write),
-        after: after.map(log::write),
+        before: before.map(change_log::write),
+        after: after.map(change_log::write),
         reason: subject.and_then(|o| o.reason.clone()),
     }
 }

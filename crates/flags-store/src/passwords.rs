@@ -10,7 +10,7 @@ use crate::{
     commit::Tx,
     error::Result,
     schema::{user_passwords, users as users_table},
-    sql_types::{At, Uid},
+    sql_types::{DbInstant, DbUuid},
     store::{Conn, on},
     users::{self, UserRecord, email_key},
 };
@@ -39,7 +39,7 @@ pub struct Account {
 /// Who has this e-mail, in whatever case, and a password.
 pub async fn account(conn: &mut Conn, email: &str) -> Result<Option<Account>> {
     let key = email_key(email);
-    let row: Option<(Uid, bool, String)> = on!(conn, |c| {
+    let row: Option<(DbUuid, bool, String)> = on!(conn, |c| {
         let account = users_table::table.inner_join(user_passwords::table).filter(users_table::email_key.eq(&key));
         let columns = (users_table::id, users_table::active, user_passwords::hash);
         account.select(columns).first(c).await.optional()
@@ -50,7 +50,7 @@ pub async fn account(conn: &mut Conn, email: &str) -> Result<Option<Account>> {
 /// A user's password, if they have one.
 pub async fn find(conn: &mut Conn, user_id: Uuid) -> Result<Option<PasswordHash>> {
     let hash: Option<String> = on!(conn, |c| {
-        user_passwords::table.find(Uid(user_id)).select(user_passwords::hash).first(c).await.optional()
+        user_passwords::table.find(DbUuid(user_id)).select(user_passwords::hash).first(c).await.optional()
     })?;
     Ok(hash.map(PasswordHash))
 }
@@ -58,9 +58,9 @@ pub async fn find(conn: &mut Conn, user_id: Uuid) -> Result<Option<PasswordHash>
 /// Gives a user that is just being made their first password; the log has the user's creation.
 pub async fn insert(tx: &mut Tx, user_id: Uuid, hash: &PasswordHash) -> Result<()> {
     let row = (
-        user_passwords::user_id.eq(Uid(user_id)),
+        user_passwords::user_id.eq(DbUuid(user_id)),
         user_passwords::hash.eq(&hash.0),
-        user_passwords::set_at.eq(At(tx.now())),
+        user_passwords::set_at.eq(DbInstant(tx.now())),
     );
     on!(tx.conn(), |c| diesel::insert_into(user_passwords::table).values(row).execute(c).await)?;
     Ok(())
@@ -68,11 +68,11 @@ pub async fn insert(tx: &mut Tx, user_id: Uuid, hash: &PasswordHash) -> Result<(
 
 /// Sets the password of a user that the transaction has claimed. The log says that it changed.
 pub async fn set(tx: &mut Tx, user: &UserRecord, hash: &PasswordHash) -> Result<()> {
-    let set_at = At(tx.now());
+    let set_at = DbInstant(tx.now());
     on!(tx.conn(), |c| {
         diesel::insert_into(user_passwords::table)
             .values((
-                user_passwords::user_id.eq(Uid(user.id)),
+                user_passwords::user_id.eq(DbUuid(user.id)),
                 user_passwords::hash.eq(&hash.0),
                 user_passwords::set_at.eq(set_at),
             ))

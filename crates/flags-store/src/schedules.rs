@@ -12,12 +12,12 @@ use uuid::Uuid;
 
 use crate::{
     backend,
-    commit::{LogEntry, Tx},
+    change_log::{self, Action, ResourceKind},
+    commit::{ChangeLogEntry, Tx},
     error::{Result, StoreError},
-    log::{self, Action, Entity},
     page::{CountUpTo, Page},
     schema::scheduled_changes,
-    sql_types::{At, Json, Uid},
+    sql_types::{DbInstant, DbJson, DbUuid},
     store::{Backend, Conn, on},
 };
 
@@ -44,17 +44,17 @@ pub struct ScheduleRecord {
 #[diesel(table_name = scheduled_changes)]
 #[diesel(treat_none_as_null = true)]
 struct Row {
-    id: Uid,
+    id: DbUuid,
     flag_name: String,
-    scheduled_at: At,
-    serve: Option<Json>,
+    scheduled_at: DbInstant,
+    serve: Option<DbJson>,
     enabled: Option<bool>,
     description: Option<String>,
     created_by: String,
-    created_at: At,
-    updated_at: At,
-    cancelled_at: Option<At>,
-    marked_at: Option<At>,
+    created_at: DbInstant,
+    updated_at: DbInstant,
+    cancelled_at: Option<DbInstant>,
+    marked_at: Option<DbInstant>,
     revision: i64,
 }
 
@@ -62,17 +62,17 @@ impl From<&ScheduleRecord> for Row {
     fn from(record: &ScheduleRecord) -> Self {
         let change = &record.change;
         Self {
-            id: Uid(change.id),
+            id: DbUuid(change.id),
             flag_name: record.flag_name.to_string(),
-            scheduled_at: At(change.scheduled_at),
-            serve: change.serve.as_ref().map(|serve| Json(log::write(serve))),
+            scheduled_at: DbInstant(change.scheduled_at),
+            serve: change.serve.as_ref().map(|serve| DbJson(change_log::write(serve))),
             enabled: change.enabled,
             description: change.description.clone(),
             created_by: record.created_by.clone(),
-            created_at: At(record.created_at),
-            updated_at: At(record.updated_at),
-            cancelled_at: change.cancelled_at.map(At),
-            marked_at: record.marked_at.map(At),
+            created_at: DbInstant(record.created_at),
+            updated_at: DbInstant(record.updated_at),
+            cancelled_at: change.cancelled_at.map(DbInstant),
+            marked_at: record.marked_at.map(DbInstant),
             revision: record.revision,
         }
     }
@@ -85,14 +85,14 @@ impl TryFrom<Row> for ScheduleRecord {
         let change = ScheduledChange {
             id: row.id.0,
             scheduled_at: row.scheduled_at.0,
-            serve: row.serve.map(|serve| log::read("scheduled_changes", &serve.0)).transpose()?,
+            serve: row.serve.map(|serve| change_log::read("scheduled_changes", &serve.0)).transpose()?,
             enabled: row.enabled,
             description: row.description,
             cancelled_at: row.cancelled_at.map(|at| at.0),
         };
         Ok(Self {
             change,
-            flag_name: log::read_name(&row.flag_name)?,
+            flag_name: change_log::read_name(&row.flag_name)?,
             created_by: row.created_by,
             created_at: row.created_at.0,
             updated_at: row.updated_at.0,
@@ -108,8 +108,9 @@ fn records(rows: Vec<Row>) -> Result<Vec<ScheduleRecord>> {
 
 /// The scheduled change of this id.
 pub async fn find(conn: &mut Conn, id: Uuid) -> Result<Option<ScheduleRecord>> {
-    let row: Option<Row> =
-        on!(conn, |c| { scheduled_changes::table.find(Uid(id)).select(Row::as_select()).first(c).await.optional() })?;
+    let row: Option<Row> = on!(conn, |c| {
+        scheduled_changes::table.find(DbUuid(id)).select(Row::as_select()).first(c).await.optional()
+    })?;
     row.map(TryInto::try_into).transpose()
 }
 
@@ -154,7 +155,7 @@ pub async fn update(tx: &mut Tx, action: Action, before: &ScheduleRecord, after:
 
 /// Removes a scheduled change whose flag the transaction has claimed.
 pub async fn delete(tx: &mut Tx, gone: &ScheduleRecord) -> Result<()> {
-    let id = Uid(gone.change.id);
+    let id = DbUuid(gone.change.id);
     on!(tx.conn(), |c| diesel::delete(scheduled_changes::table.find(id)).execute(c).await)?;
     tx.record(entry(Action::Deleted, Some(gone), None));
     Ok(())
@@ -165,7 +166,7 @@ pub async fn delete(tx: &mut Tx, gone: &ScheduleRecord) -> Result<()> {
 pub async fn claim_due(tx: &mut Tx, now: Instant, flags: i64) -> Result<Vec<ScheduleRecord>> {
     let names = match &mut tx.conn().0 {
         Backend::Postgres(object) => {
-            let names = backend::postgres::claim_flags_with_due_changes(object, At(now), flags).await?;
+            let names = backend::postgres::claim_flags_with_due_changes(object, DbInstant(now), flags).await?;
             Some(names)
         }
         // The transaction holds the whole file.
@@ -175,7 +176,7 @@ pub async fn claim_due(tx: &mut Tx, now: Instant, flags: i64) -> Result<Vec<Sche
         let mut query = scheduled_changes::table
             .filter(scheduled_changes::marked_at.is_null())
             .filter(scheduled_changes::cancelled_at.is_null())
-            .filter(scheduled_changes::scheduled_at.le(At(now)))
+            .filter(scheduled_changes::scheduled_at.le(DbInstant(now)))
             .select(Row::as_select())
             .into_boxed::<Db>();
         if let Some(names) = names {
@@ -195,7 +196,7 @@ pub async fn count_due(conn: &mut Conn, now: Instant) -> Result<i64> {
         scheduled_changes::table
             .filter(scheduled_changes::marked_at.is_null())
             .filter(scheduled_changes::cancelled_at.is_null())
-            .filter(scheduled_changes::scheduled_at.le(At(now)))
+            .filter(scheduled_changes::scheduled_at.le(DbInstant(now)))
             .count()
             .get_result(c)
             .await
@@ -210,7 +211,7 @@ pub async fn count_pending(conn: &mut Conn, names: &[FlagName], now: Instant) ->
         dsl::scheduled_changes
             .filter(dsl::flag_name.eq_any(&names))
             .filter(dsl::cancelled_at.is_null())
-            .filter(dsl::scheduled_at.gt(At(now)))
+            .filter(dsl::scheduled_at.gt(DbInstant(now)))
             .group_by(dsl::flag_name)
             .select((dsl::flag_name, count_star()))
             .load(c)
@@ -243,7 +244,7 @@ pub async fn list(
                 query = query.filter(dsl::flag_name.eq(name.to_owned()));
             }
             if let Some(now) = filter.pending_at {
-                query = query.filter(dsl::scheduled_at.gt(At(now))).filter(dsl::cancelled_at.is_null());
+                query = query.filter(dsl::scheduled_at.gt(DbInstant(now))).filter(dsl::cancelled_at.is_null());
             }
             query
         }};
@@ -253,24 +254,24 @@ pub async fn list(
     let rows: Vec<Row> = on!(conn, |c| {
         let mut query = filtered!(Row::as_select());
         if let Some((at, id)) = after {
-            let later = dsl::scheduled_at.gt(At(at));
-            query = query.filter(later.or(dsl::scheduled_at.eq(At(at)).and(dsl::id.gt(Uid(id)))));
+            let later = dsl::scheduled_at.gt(DbInstant(at));
+            query = query.filter(later.or(dsl::scheduled_at.eq(DbInstant(at)).and(dsl::id.gt(DbUuid(id)))));
         }
         query.order((dsl::scheduled_at.asc(), dsl::id.asc())).limit(bound).load(c).await
     })?;
     Ok(Page::cut(records(rows)?, limit, total))
 }
 
-fn entry(action: Action, before: Option<&ScheduleRecord>, after: Option<&ScheduleRecord>) -> LogEntry {
+fn entry(action: Action, before: Option<&ScheduleRecord>, after: Option<&ScheduleRecord>) -> ChangeLogEntry {
     let subject = after.or(before);
-    LogEntry {
+    ChangeLogEntry {
         action,
-        entity: Entity::ScheduledChange,
+        entity: ResourceKind::ScheduledChange,
         entity_id: subject.map(|record| record.change.id),
         flag_name: subject.map(|record| record.flag_name.to_string()),
         user_id: None,
-        before: before.map(|record| log::write(&record.change)),
-        after: after.map(|record| log::write(&record.change)),
+        before: before.map(|record| change_log::write(&record.change)),
+        after: after.map(|record| change_log::write(&record.change)),
         reason: None,
     }
 }

@@ -14,7 +14,7 @@ use crate::{
     commit::Tx,
     error::{Result, StoreError},
     schema::sessions,
-    sql_types::{At, Uid},
+    sql_types::{DbInstant, DbUuid},
     store::{Conn, Store, on},
 };
 
@@ -44,12 +44,12 @@ impl fmt::Debug for SessionRecord {
 #[derive(Queryable, Selectable, Insertable)]
 #[diesel(table_name = sessions)]
 struct Row {
-    id: Uid,
+    id: DbUuid,
     token_hash: Vec<u8>,
-    user_id: Uid,
-    created_at: At,
-    last_seen_at: At,
-    ends_at: At,
+    user_id: DbUuid,
+    created_at: DbInstant,
+    last_seen_at: DbInstant,
+    ends_at: DbInstant,
 }
 
 impl TryFrom<Row> for SessionRecord {
@@ -82,12 +82,12 @@ pub async fn find(conn: &mut Conn, hash: &[u8; 32]) -> Result<Option<SessionReco
 /// Inserts a session.
 pub async fn insert(tx: &mut Tx, new: &SessionRecord) -> Result<()> {
     let row = Row {
-        id: Uid(new.id),
+        id: DbUuid(new.id),
         token_hash: new.hash.to_vec(),
-        user_id: Uid(new.user_id),
-        created_at: At(new.created_at),
-        last_seen_at: At(new.last_seen_at),
-        ends_at: At(new.ends_at),
+        user_id: DbUuid(new.user_id),
+        created_at: DbInstant(new.created_at),
+        last_seen_at: DbInstant(new.last_seen_at),
+        ends_at: DbInstant(new.ends_at),
     };
     on!(tx.conn(), |c| diesel::insert_into(sessions::table).values(&row).execute(c).await)?;
     Ok(())
@@ -104,7 +104,7 @@ pub async fn delete(tx: &mut Tx, hash: &[u8; 32]) -> Result<()> {
 /// Removes all sessions of a user.
 pub async fn delete_of_user(tx: &mut Tx, user_id: Uuid) -> Result<()> {
     on!(tx.conn(), |c| {
-        diesel::delete(sessions::table.filter(sessions::user_id.eq(Uid(user_id)))).execute(c).await
+        diesel::delete(sessions::table.filter(sessions::user_id.eq(DbUuid(user_id)))).execute(c).await
     })?;
     Ok(())
 }
@@ -113,8 +113,8 @@ pub async fn delete_of_user(tx: &mut Tx, user_id: Uuid) -> Result<()> {
 pub async fn touch(store: &Store, id: Uuid, at: Instant) -> Result<()> {
     let _writer = store.writer().await?;
     on!(store.conn().await?, |c| {
-        let session = sessions::table.find(Uid(id)).filter(sessions::last_seen_at.lt(At(at)));
-        diesel::update(session).set(sessions::last_seen_at.eq(At(at))).execute(c).await
+        let session = sessions::table.find(DbUuid(id)).filter(sessions::last_seen_at.lt(DbInstant(at)));
+        diesel::update(session).set(sessions::last_seen_at.eq(DbInstant(at))).execute(c).await
     })?;
     Ok(())
 }
@@ -124,8 +124,8 @@ pub async fn touch(store: &Store, id: Uuid, at: Instant) -> Result<()> {
 pub async fn purge(store: &Store, now: Instant, idle_since: Instant, limit: i64) -> Result<u64> {
     let _writer = store.writer().await?;
     let mut conn = store.conn().await?;
-    let is_over = || sessions::ends_at.le(At(now)).or(sessions::last_seen_at.le(At(idle_since)));
-    let over: Vec<Uid> =
+    let is_over = || sessions::ends_at.le(DbInstant(now)).or(sessions::last_seen_at.le(DbInstant(idle_since)));
+    let over: Vec<DbUuid> =
         on!(conn, |c| sessions::table.filter(is_over()).limit(limit).select(sessions::id).load(c).await)?;
     let removed = on!(conn, |c| {
         let over = sessions::table.filter(sessions::id.eq_any(&over)).filter(is_over());

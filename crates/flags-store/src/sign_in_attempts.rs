@@ -10,7 +10,7 @@ use crate::{
     commit::Tx,
     error::Result,
     schema::{sign_in_attempts, sign_in_places, users},
-    sql_types::{At, Uid},
+    sql_types::{DbInstant, DbUuid},
     store::{Store, on},
 };
 
@@ -25,8 +25,8 @@ pub struct Attempts {
 
 /// What is known of a subject, which this transaction holds to its end: of two attempts at once one comes second.
 pub async fn claim(tx: &mut Tx, subject: &[u8; 32]) -> Result<Attempts> {
-    let first = At(tx.now());
-    let (failures, last_at): (i32, At) = on!(tx.conn(), |c| {
+    let first = DbInstant(tx.now());
+    let (failures, last_at): (i32, DbInstant) = on!(tx.conn(), |c| {
         diesel::insert_into(sign_in_attempts::table)
             .values((
                 sign_in_attempts::subject.eq(&subject[..]),
@@ -49,7 +49,10 @@ pub async fn claim(tx: &mut Tx, subject: &[u8; 32]) -> Result<Attempts> {
 pub async fn set(tx: &mut Tx, subject: &[u8; 32], known: Attempts) -> Result<()> {
     on!(tx.conn(), |c| {
         diesel::update(sign_in_attempts::table.find(&subject[..]))
-            .set((sign_in_attempts::failures.eq(known.failures), sign_in_attempts::last_at.eq(At(known.last_at))))
+            .set((
+                sign_in_attempts::failures.eq(known.failures),
+                sign_in_attempts::last_at.eq(DbInstant(known.last_at)),
+            ))
             .execute(c)
             .await
     })?;
@@ -64,9 +67,10 @@ pub async fn forget(tx: &mut Tx, subject: &[u8; 32]) -> Result<()> {
 
 /// Whether the account of this key of an e-mail was signed in to from this place after `since`.
 pub async fn is_known_place(tx: &mut Tx, email_key: &str, place: &[u8; 32], since: Instant) -> Result<bool> {
-    let found: Option<At> = on!(tx.conn(), |c| {
+    let found: Option<DbInstant> = on!(tx.conn(), |c| {
         let places = sign_in_places::table.inner_join(users::table).filter(users::email_key.eq(email_key));
-        let places = places.filter(sign_in_places::place.eq(&place[..]).and(sign_in_places::last_at.gt(At(since))));
+        let places =
+            places.filter(sign_in_places::place.eq(&place[..]).and(sign_in_places::last_at.gt(DbInstant(since))));
         places.select(sign_in_places::last_at).first(c).await.optional()
     })?;
     Ok(found.is_some())
@@ -74,11 +78,11 @@ pub async fn is_known_place(tx: &mut Tx, email_key: &str, place: &[u8; 32], sinc
 
 /// Writes down that an account was signed in to from this place.
 pub async fn note_place(tx: &mut Tx, user_id: Uuid, place: &[u8; 32]) -> Result<()> {
-    let now = At(tx.now());
+    let now = DbInstant(tx.now());
     on!(tx.conn(), |c| {
         diesel::insert_into(sign_in_places::table)
             .values((
-                sign_in_places::user_id.eq(Uid(user_id)),
+                sign_in_places::user_id.eq(DbUuid(user_id)),
                 sign_in_places::place.eq(&place[..]),
                 sign_in_places::last_at.eq(now),
             ))
@@ -96,7 +100,7 @@ pub async fn purge_places(store: &Store, until: Instant) -> Result<u64> {
     let _writer = store.writer().await?;
     let mut conn = store.conn().await?;
     let removed = on!(conn, |c| {
-        diesel::delete(sign_in_places::table.filter(sign_in_places::last_at.le(At(until)))).execute(c).await
+        diesel::delete(sign_in_places::table.filter(sign_in_places::last_at.le(DbInstant(until)))).execute(c).await
     })?;
     Ok(removed as u64)
 }
@@ -106,12 +110,12 @@ pub async fn purge(store: &Store, until: Instant, limit: i64) -> Result<u64> {
     let _writer = store.writer().await?;
     let mut conn = store.conn().await?;
     let old: Vec<Vec<u8>> = on!(conn, |c| {
-        let old = sign_in_attempts::table.filter(sign_in_attempts::last_at.le(At(until))).limit(limit);
+        let old = sign_in_attempts::table.filter(sign_in_attempts::last_at.le(DbInstant(until))).limit(limit);
         old.select(sign_in_attempts::subject).load(c).await
     })?;
     let removed = on!(conn, |c| {
         let old = sign_in_attempts::table.filter(sign_in_attempts::subject.eq_any(&old));
-        diesel::delete(old.filter(sign_in_attempts::last_at.le(At(until)))).execute(c).await
+        diesel::delete(old.filter(sign_in_attempts::last_at.le(DbInstant(until)))).execute(c).await
     })?;
     Ok(removed as u64)
 }

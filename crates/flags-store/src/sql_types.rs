@@ -41,22 +41,22 @@ pub struct Doc;
 /// A point in time as it goes to and comes from a database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, AsExpression, FromSqlRow)]
 #[diesel(sql_type = Instant)]
-pub struct At(pub domain::Instant);
+pub struct DbInstant(pub domain::Instant);
 
 /// A UUID as it goes to and comes from a database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, AsExpression, FromSqlRow)]
 #[diesel(sql_type = Id)]
-pub struct Uid(pub uuid::Uuid);
+pub struct DbUuid(pub uuid::Uuid);
 
 /// A JSON document as it goes to and comes from a database.
 #[derive(Clone, Debug, PartialEq, AsExpression, FromSqlRow)]
 #[diesel(sql_type = Doc)]
-pub struct Json(pub Value);
+pub struct DbJson(pub Value);
 
 /// Microseconds from 1970 to 2000, PostgreSQL's epoch.
 const POSTGRES_EPOCH: i64 = 946_684_800_000_000;
 
-impl ToSql<Instant, Pg> for At {
+impl ToSql<Instant, Pg> for DbInstant {
     fn to_sql<'b>(&'b self, out: &mut Output<'b, '_, Pg>) -> serialize::Result {
         let micros = self.0.as_micros() - POSTGRES_EPOCH;
         out.write_all(&micros.to_be_bytes())?;
@@ -64,48 +64,48 @@ impl ToSql<Instant, Pg> for At {
     }
 }
 
-impl FromSql<Instant, Pg> for At {
+impl FromSql<Instant, Pg> for DbInstant {
     fn from_sql(value: PgValue<'_>) -> deserialize::Result<Self> {
         let micros = i64::from_be_bytes(value.as_bytes().try_into()?);
         Ok(Self(domain::Instant::from_micros(micros.saturating_add(POSTGRES_EPOCH))))
     }
 }
 
-impl ToSql<Instant, Sqlite> for At {
+impl ToSql<Instant, Sqlite> for DbInstant {
     fn to_sql<'b>(&'b self, out: &mut Output<'b, '_, Sqlite>) -> serialize::Result {
         out.set_value(self.0.as_micros());
         Ok(IsNull::No)
     }
 }
 
-impl FromSql<Instant, Sqlite> for At {
+impl FromSql<Instant, Sqlite> for DbInstant {
     fn from_sql(value: SqliteValue<'_, '_, '_>) -> deserialize::Result<Self> {
         let micros = <i64 as FromSql<BigInt, Sqlite>>::from_sql(value)?;
         Ok(Self(domain::Instant::from_micros(micros)))
     }
 }
 
-impl ToSql<Id, Pg> for Uid {
+impl ToSql<Id, Pg> for DbUuid {
     fn to_sql<'b>(&'b self, out: &mut Output<'b, '_, Pg>) -> serialize::Result {
         out.write_all(self.0.as_bytes())?;
         Ok(IsNull::No)
     }
 }
 
-impl FromSql<Id, Pg> for Uid {
+impl FromSql<Id, Pg> for DbUuid {
     fn from_sql(value: PgValue<'_>) -> deserialize::Result<Self> {
         Ok(Self(uuid::Uuid::from_slice(value.as_bytes())?))
     }
 }
 
-impl ToSql<Id, Sqlite> for Uid {
+impl ToSql<Id, Sqlite> for DbUuid {
     fn to_sql<'b>(&'b self, out: &mut Output<'b, '_, Sqlite>) -> serialize::Result {
         out.set_value(self.0.as_bytes().as_slice());
         Ok(IsNull::No)
     }
 }
 
-impl FromSql<Id, Sqlite> for Uid {
+impl FromSql<Id, Sqlite> for DbUuid {
     fn from_sql(value: SqliteValue<'_, '_, '_>) -> deserialize::Result<Self> {
         let bytes = <Vec<u8> as FromSql<Binary, Sqlite>>::from_sql(value)?;
         Ok(Self(uuid::Uuid::from_slice(&bytes)?))
@@ -115,7 +115,7 @@ impl FromSql<Id, Sqlite> for Uid {
 /// The version byte before the text of a `jsonb` on the wire.
 const JSONB_VERSION: u8 = 1;
 
-impl ToSql<Doc, Pg> for Json {
+impl ToSql<Doc, Pg> for DbJson {
     fn to_sql<'b>(&'b self, out: &mut Output<'b, '_, Pg>) -> serialize::Result {
         out.write_all(&[JSONB_VERSION])?;
         serde_json::to_writer(out, &self.0)?;
@@ -123,7 +123,7 @@ impl ToSql<Doc, Pg> for Json {
     }
 }
 
-impl FromSql<Doc, Pg> for Json {
+impl FromSql<Doc, Pg> for DbJson {
     fn from_sql(value: PgValue<'_>) -> deserialize::Result<Self> {
         match value.as_bytes().split_first() {
             Some((&JSONB_VERSION, text)) => read_json(text),
@@ -132,37 +132,37 @@ impl FromSql<Doc, Pg> for Json {
     }
 }
 
-impl ToSql<Doc, Sqlite> for Json {
+impl ToSql<Doc, Sqlite> for DbJson {
     fn to_sql<'b>(&'b self, out: &mut Output<'b, '_, Sqlite>) -> serialize::Result {
         out.set_value(self.0.to_string());
         Ok(IsNull::No)
     }
 }
 
-impl FromSql<Doc, Sqlite> for Json {
+impl FromSql<Doc, Sqlite> for DbJson {
     fn from_sql(value: SqliteValue<'_, '_, '_>) -> deserialize::Result<Self> {
         let text = <String as FromSql<Text, Sqlite>>::from_sql(value)?;
         read_json(text.as_bytes())
     }
 }
 
-fn read_json(text: &[u8]) -> deserialize::Result<Json> {
+fn read_json(text: &[u8]) -> deserialize::Result<DbJson> {
     let mut value = serde_json::from_slice(text)?;
     restore_floats(&mut value);
-    Ok(Json(value))
+    Ok(DbJson(value))
 }
 
 /// A document that others may have written: if it cannot be read, that is told with its row and takes no other down.
 #[derive(Clone, Debug, PartialEq, FromSqlRow, AsExpression)]
 #[diesel(sql_type = Doc)]
-pub(crate) struct AnyJson(pub(crate) std::result::Result<Value, String>);
+pub(crate) struct LenientJson(pub(crate) std::result::Result<Value, String>);
 
-impl<DB: diesel::backend::Backend> FromSql<Doc, DB> for AnyJson
+impl<DB: diesel::backend::Backend> FromSql<Doc, DB> for LenientJson
 where
-    Json: FromSql<Doc, DB>,
+    DbJson: FromSql<Doc, DB>,
 {
     fn from_sql(value: DB::RawValue<'_>) -> deserialize::Result<Self> {
-        Ok(Self(Json::from_sql(value).map(|json| json.0).map_err(|error| error.to_string())))
+        Ok(Self(DbJson::from_sql(value).map(|json| json.0).map_err(|error| error.to_string())))
     }
 }
 
@@ -188,7 +188,7 @@ mod tests {
 
     #[test]
     fn large_doubles_come_back_as_doubles() {
-        let Json(value) =
+        let DbJson(value) =
             read_json(b"[100000000000000000, 9007199254740992, -3, {\"a\": 18000000000000000000}]").unwrap();
         assert_eq!(value.to_string(), r#"[1e+17,9007199254740992,-3,{"a":1.8e+19}]"#);
     }

@@ -15,11 +15,11 @@ use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 use crate::{
-    commit::{LogEntry, Tx},
+    change_log::{Action, ResourceKind, names},
+    commit::{ChangeLogEntry, Tx},
     error::{Result, StoreError},
-    log::{Action, Entity, names},
     schema::users,
-    sql_types::{At, Json, Uid},
+    sql_types::{DbInstant, DbJson, DbUuid},
     store::{Conn, on},
 };
 
@@ -91,16 +91,16 @@ pub struct UserRecord {
 #[diesel(table_name = users)]
 #[diesel(treat_none_as_null = true)]
 struct Row {
-    id: Uid,
+    id: DbUuid,
     email: String,
     email_key: String,
     display_name: Option<String>,
     role: String,
-    attributes: Json,
+    attributes: DbJson,
     active: bool,
     search_text: String,
-    created_at: At,
-    updated_at: At,
+    created_at: DbInstant,
+    updated_at: DbInstant,
     revision: i64,
 }
 
@@ -108,16 +108,16 @@ impl From<&UserRecord> for Row {
     fn from(user: &UserRecord) -> Self {
         let name = user.display_name.as_deref().unwrap_or_default();
         Self {
-            id: Uid(user.id),
+            id: DbUuid(user.id),
             email: user.email.clone(),
             email_key: email_key(&user.email),
             display_name: user.display_name.clone(),
             role: user.role.as_str().to_owned(),
-            attributes: Json(Value::Object(user.attributes.clone())),
+            attributes: DbJson(Value::Object(user.attributes.clone())),
             active: user.active,
             search_text: format!("{}\n{name}", user.email).to_lowercase(),
-            created_at: At(user.created_at),
-            updated_at: At(user.updated_at),
+            created_at: DbInstant(user.created_at),
+            updated_at: DbInstant(user.updated_at),
             revision: user.revision,
         }
     }
@@ -147,13 +147,13 @@ impl TryFrom<Row> for UserRecord {
 /// The user of this id.
 pub async fn find(conn: &mut Conn, id: Uuid) -> Result<Option<UserRecord>> {
     let row: Option<Row> =
-        on!(conn, |c| users::table.find(Uid(id)).select(Row::as_select()).first(c).await.optional())?;
+        on!(conn, |c| users::table.find(DbUuid(id)).select(Row::as_select()).first(c).await.optional())?;
     row.map(TryInto::try_into).transpose()
 }
 
 /// The users of these ids that exist, in the order of their ids.
 pub async fn find_all(conn: &mut Conn, ids: &[Uuid]) -> Result<Vec<UserRecord>> {
-    let ids: Vec<_> = ids.iter().copied().map(Uid).collect();
+    let ids: Vec<_> = ids.iter().copied().map(DbUuid).collect();
     let rows: Vec<Row> = on!(conn, |c| {
         users::table.filter(users::id.eq_any(&ids)).order(users::id).select(Row::as_select()).load(c).await
     })?;
@@ -185,7 +185,7 @@ pub async fn another_active_admin(conn: &mut Conn, than: Uuid) -> Result<bool> {
         let admins = users::table
             .filter(users::role.eq(Role::Admin.as_str()))
             .filter(users::active.eq(true))
-            .filter(users::id.ne(Uid(than)));
+            .filter(users::id.ne(DbUuid(than)));
         diesel::select(exists(admins)).get_result(c).await
     })
 }
@@ -221,7 +221,7 @@ pub(crate) fn record_new_password(tx: &mut Tx, user: &UserRecord) {
 
 /// Removes a user that the transaction has claimed. Their overrides and tokens must be gone.
 pub async fn delete(tx: &mut Tx, gone: &UserRecord) -> Result<()> {
-    let id = Uid(gone.id);
+    let id = DbUuid(gone.id);
     on!(tx.conn(), |c| diesel::delete(users::table.find(id)).execute(c).await)?;
     tx.record(entry(Action::Deleted, Some(gone), None));
     Ok(())
@@ -230,18 +230,18 @@ pub async fn delete(tx: &mut Tx, gone: &UserRecord) -> Result<()> {
 /// Records that what made a user readable was removed (see [`actor_labels::erase`](crate::actor_labels::erase)).
 pub fn record_erasure(tx: &mut Tx, id: Uuid) {
     let nothing = entry(Action::Erased, None, None);
-    tx.record(LogEntry { entity_id: Some(id), user_id: Some(id), ..nothing });
+    tx.record(ChangeLogEntry { entity_id: Some(id), user_id: Some(id), ..nothing });
 }
 
-fn entry(action: Action, before: Option<&UserRecord>, after: Option<&UserRecord>) -> LogEntry {
+fn entry(action: Action, before: Option<&UserRecord>, after: Option<&UserRecord>) -> ChangeLogEntry {
     let state = |user: &UserRecord| json!({"id": user.id, "role": user.role.as_str(), "active": user.active});
     let mut after_state = after.map(state);
     if let (Some(before), Some(after), Some(Value::Object(fields))) = (before, after, after_state.as_mut()) {
         fields.insert("changed".to_owned(), json!(changed_fields(before, after)));
     }
-    LogEntry {
+    ChangeLogEntry {
         action,
-        entity: Entity::User,
+        entity: ResourceKind::User,
         entity_id: after.or(before).map(|user| user.id),
         flag_name: None,
         user_id: after.or(before).map(|user| user.id),

@@ -66,14 +66,14 @@ pub(crate) async fn run(case: &str, kind: Kind, scale: Scale, verdict: &mut Verd
         failures += wrong(what, expected, &first(&cursor).await);
     }
     // At the tail and in the middle: one change, of exactly the flags that were touched for this user since.
-    let touched_since = |revision: i64| {
+    let changes_since = |revision: i64| {
         let concerns =
             |write: &&crate::scene::Write| write.revision > revision && write.user.is_none_or(|user| user == 0);
         let names = writes.iter().filter(concerns).map(|write| write.flag.clone()).chain(["flag0".to_owned()]);
         format!("change {}", names.collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>().join(" "))
     };
     for (what, at) in [("tail", tail), ("middle", number - REMEMBERED / 2), ("head - 3", number - 3)] {
-        failures += wrong(what, &touched_since(at), &first(&at_revision(at)).await);
+        failures += wrong(what, &changes_since(at), &first(&at_revision(at)).await);
     }
     failures += wrong("none", "snapshot", &ann.stream("/api/flags/stream", &[]).await.next().await.event);
     // At the head nothing is to be said: the next change is the first event.

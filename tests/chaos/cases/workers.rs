@@ -8,7 +8,7 @@ use std::{
 
 use flags_domain::{FlagName, ScheduledChange};
 use flags_store::{
-    log::{Action, read_on},
+    change_log::{Action, read_on},
     schedules::{self, ScheduleRecord},
 };
 use flags_tests::{database::Kind, process::binary, seed};

@@ -17,14 +17,14 @@ use flags_service::credentials::{
 };
 
 use super::{
-    Credential, Principal, Ticket, client::client_address, cookie::session_secret, require::no_ticket,
+    Credential, Principal, StreamToken, client::client_address, cookie::session_secret, require::no_ticket,
     same_origin::check_change_by_cookie,
 };
 use crate::{
     app::App,
-    edge::RequestId,
     extract::{wait_for_event, wait_for_min_revision},
     problem::Problem,
+    request_middleware::RequestId,
     routes::ofrep::{BULK_EVALUATION, EVENT_STREAM},
 };
 
@@ -72,7 +72,7 @@ async fn identify(app: &App, request: &ServiceRequest) -> Outcome {
 async fn of_ticket(app: &App, request: &ServiceRequest) -> Result<Principal, Problem> {
     let mut parameters = form_urlencoded::parse(request.query_string().as_bytes());
     let text = parameters.find(|(name, _)| name == "ticket").map(|(_, value)| value);
-    let ticket = text.and_then(|text| Ticket::open(&text, &app.tickets, app.evaluation.now()));
+    let ticket = text.and_then(|text| StreamToken::open(&text, &app.stream_token_key, app.evaluation.now()));
     let ticket = ticket.ok_or_else(no_ticket)?;
     up_to_date(app, request).await?;
     request.extensions_mut().insert(ticket);

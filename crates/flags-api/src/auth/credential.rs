@@ -8,7 +8,7 @@ use flags_service::{
 use flags_store::{
     actor_labels::{token_actor, user_actor},
     api_tokens::Grant,
-    log::Entity,
+    change_log::ResourceKind,
     sessions::SessionRecord,
     users::Role,
 };
@@ -155,7 +155,7 @@ impl Credential {
             Self::Token { user_id, .. } | Self::Session { user_id, .. } => *user_id,
             Self::Jwt { user_id, .. } => Some(*user_id),
         };
-        change.entity == Entity::User && change.user_id == user_id
+        change.entity == ResourceKind::User && change.user_id == user_id
     }
 
     /// A number that differs from credential to credential; of JWTs, from user to user.

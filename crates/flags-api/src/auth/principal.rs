@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use flags_domain::Instant;
-use flags_service::replica::KnownUser;
+use flags_service::replica::CachedUser;
 use flags_store::{api_tokens::Grant, sessions::SessionRecord, users::Role};
 
 use super::credential::{ActsAs, Credential};
@@ -17,7 +17,7 @@ pub(crate) struct Principal {
     /// What they may do: the lower of the credential's role and its user's. `None`: evaluate flags and nothing else.
     pub(crate) role: Option<Role>,
     /// The user the credential acts as.
-    pub(crate) user: Option<Arc<KnownUser>>,
+    pub(crate) user: Option<Arc<CachedUser>>,
     /// What they showed.
     pub(crate) credential: Credential,
     /// The session, if they are signed in.

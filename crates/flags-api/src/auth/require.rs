@@ -4,12 +4,12 @@ use std::{future::Ready, future::ready, marker::PhantomData, sync::Arc};
 
 use actix_web::{FromRequest, HttpMessage as _, HttpRequest, dev::Payload};
 use flags_domain::CompiledFlag;
-use flags_service::replica::KnownUser;
+use flags_service::replica::CachedUser;
 use flags_store::{Author, sessions::SessionRecord, users::Role};
 use uuid::Uuid;
 
-use super::{Credential, Principal, Ticket, authenticate::Outcome};
-use crate::{app::App, edge::RequestId, problem::Problem};
+use super::{Credential, Principal, StreamToken, authenticate::Outcome};
+use crate::{app::App, problem::Problem, request_middleware::RequestId};
 
 /// Lets only those through who have the permission `P`; holds what the permission gives.
 pub(crate) struct Require<P: Permission> {
@@ -94,15 +94,15 @@ permissions! {
     /// Read the audit trail.
     ReadAuditLog: Credential = |principal, _request| grant_read(&principal).map(|()| principal.credential);
     /// Read one's own flag values and overrides.
-    OwnFlags: Arc<KnownUser> = |principal, _request| own_flags(principal);
+    OwnFlags: Arc<CachedUser> = |principal, _request| own_flags(principal);
     /// Follow one's own flag values.
-    FollowOwnFlags: (Credential, Arc<KnownUser>) = |principal, _request| {
+    FollowOwnFlags: (Credential, Arc<CachedUser>) = |principal, _request| {
         Ok((principal.credential, own_flags(principal)?))
     };
     /// Evaluate flags, for whomever this says.
     EvaluateFlags: (Credential, Evaluates) = |principal, _request| Ok((principal.credential, evaluates(principal)?));
     /// Hear of what may change what was evaluated, with the ticket that came with it.
-    FollowEvaluations: (Ticket, FlagsSeen) = |principal, request| follow_evaluations(principal, request);
+    FollowEvaluations: (StreamToken, FlagVisibility) = |principal, request| follow_evaluations(principal, request);
     /// Follow all changes.
     FollowChanges: Credential = |principal, _request| grant_read(&principal).map(|()| principal.credential);
 }
@@ -129,7 +129,7 @@ impl FromRequest for Visitor {
     }
 }
 
-fn own_flags(principal: Principal) -> Result<Arc<KnownUser>, Problem> {
+fn own_flags(principal: Principal) -> Result<Arc<CachedUser>, Problem> {
     principal.role.and(principal.user).ok_or_else(|| {
         Problem::forbidden("no_user", "this credential acts as no user, so it has no flag values of its own")
     })
@@ -140,7 +140,7 @@ pub(crate) enum Evaluates {
     /// For anybody, known or not.
     Anybody,
     /// For themselves.
-    Own(Arc<KnownUser>),
+    Own(Arc<CachedUser>),
 }
 
 fn evaluates(principal: Principal) -> Result<Evaluates, Problem> {
@@ -152,14 +152,14 @@ fn evaluates(principal: Principal) -> Result<Evaluates, Problem> {
 
 /// Which flags count for a caller who evaluates them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum FlagsSeen {
+pub(crate) enum FlagVisibility {
     /// All.
     All,
     /// Those that users see.
     Shown,
 }
 
-impl FlagsSeen {
+impl FlagVisibility {
     /// Whether the caller may know of this flag.
     pub(crate) const fn has(self, flag: &CompiledFlag) -> bool {
         match self {
@@ -171,10 +171,10 @@ impl FlagsSeen {
 
 impl Evaluates {
     /// By which flags.
-    pub(crate) const fn flags(&self) -> FlagsSeen {
+    pub(crate) const fn flags(&self) -> FlagVisibility {
         match self {
-            Self::Anybody => FlagsSeen::All,
-            Self::Own(_) => FlagsSeen::Shown,
+            Self::Anybody => FlagVisibility::All,
+            Self::Own(_) => FlagVisibility::Shown,
         }
     }
 
@@ -187,11 +187,11 @@ impl Evaluates {
     }
 }
 
-fn follow_evaluations(principal: Principal, request: &HttpRequest) -> Result<(Ticket, FlagsSeen), Problem> {
-    let ticket = request.extensions().get::<Ticket>().copied().ok_or_else(no_ticket)?;
+fn follow_evaluations(principal: Principal, request: &HttpRequest) -> Result<(StreamToken, FlagVisibility), Problem> {
+    let ticket = request.extensions().get::<StreamToken>().copied().ok_or_else(no_ticket)?;
     let credential = principal.credential;
     let may = evaluates(principal)?;
-    if may.reaches(ticket.user_id) { Ok((Ticket { credential, ..ticket }, may.flags())) } else { Err(no_ticket()) }
+    if may.reaches(ticket.user_id) { Ok((StreamToken { credential, ..ticket }, may.flags())) } else { Err(no_ticket()) }
 }
 
 /// 401 to whoever wants to follow evaluations without a ticket that is good.

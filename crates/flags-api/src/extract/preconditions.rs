@@ -9,7 +9,7 @@ use actix_web::{
 };
 use flags_domain::Violation;
 use flags_service::Precondition;
-use flags_store::log::Revision;
+use flags_store::change_log::Revision;
 
 use crate::problem::Problem;
 

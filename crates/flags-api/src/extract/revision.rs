@@ -9,7 +9,7 @@ use std::{
 use actix_web::{FromRequest, HttpRequest, dev::Payload, http::header::HeaderMap};
 use flags_domain::{Instant, Violation};
 use flags_service::{cursor::Cursor, replica::Replica};
-use flags_store::log::Revision;
+use flags_store::change_log::Revision;
 
 use crate::problem::Problem;
 

@@ -4,7 +4,7 @@ use actix_web::web::{self, Data};
 use flags_domain::Instant;
 use flags_store::{
     audit::{self as store, Place},
-    log,
+    change_log,
 };
 use serde::Serialize;
 use serde_json::Value;
@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::{
     Routes,
-    answer::{self, Answer},
+    reply::{self, HandlerResult},
 };
 use crate::{
     app::App,
@@ -29,7 +29,7 @@ pub(super) fn routes(routes: &mut Routes) {
 
 mirror! {
     /// What was done.
-    AuditAction = log::Action {
+    AuditAction = change_log::Action {
         Created, Updated, Deleted, Expired, Archived, Restored, Cancelled, Applied, Revoked, Erased,
     }
 }
@@ -170,10 +170,10 @@ audit_query! {
     get, path = "/api/admin/audit-log", tag = "audit", operation_id = "list_audit_log", params(AuditQuery),
     responses((status = 200, body = List<AuditEntry>), (status = "default", response = ProblemResponse)),
 )]
-async fn list(_: Require<ReadAuditLog>, app: Data<App>, Query(query): Query<AuditQuery>) -> Answer {
+async fn list(_: Require<ReadAuditLog>, app: Data<App>, Query(query): Query<AuditQuery>) -> HandlerResult {
     let filter = query.filter();
     let after = query.cursor.map(|Cursor((revision, ord))| Place { revision, ord });
     let page = app.audit.list(&filter, after, query.limit.0).await?;
     let cursor = |last: &store::AuditEntry| Cursor((last.place.revision, last.place.ord)).encode();
-    answer::json(&List::new(page, cursor, AuditEntry::from))
+    reply::json(&List::new(page, cursor, AuditEntry::from))
 }

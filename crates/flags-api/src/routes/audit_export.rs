@@ -15,8 +15,8 @@ use uuid::Uuid;
 
 use super::{
     Routes,
-    answer::Answer,
     audit::{AuditEntry, audit_query},
+    reply::HandlerResult,
 };
 use crate::{
     app::App,
@@ -65,7 +65,7 @@ async fn export(
     app: Data<App>,
     Query(query): Query<ExportQuery>,
     request: HttpRequest,
-) -> Answer {
+) -> HandlerResult {
     let format = query.format;
     let scope = app.audit.scope(&query.filter()).await?;
     let mut export = Export { app: (**app).clone(), reader: caller.granted, scope, format, next: Next::Newest };

@@ -7,15 +7,15 @@ use actix_web::{
 };
 use flags_domain::{Instant, Violation};
 use flags_service::bulk::{self, AT_ONCE, BulkResult, BulkTarget};
-use flags_store::{Committed, log::Revision, overrides::OverrideFilter};
+use flags_store::{Committed, change_log::Revision, overrides::OverrideFilter};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::{
     Routes,
-    answer::{self, Answer, Reply},
     override_lists::read_filter,
+    reply::{self, HandlerResult, Reply},
 };
 use crate::{
     app::App,
@@ -193,10 +193,10 @@ async fn change_many(
     app: Data<App>,
     Json(body): Json<BulkChange>,
     request: HttpRequest,
-) -> Answer {
+) -> HandlerResult {
     let dry_run = body.dry_run;
     let action = body.action().map_err(Problem::from)?;
     let target = body.target(app.evaluation.now()).map_err(Problem::from)?;
     let carry_out = async |intent| app.overrides.bulk(intent, action, target, dry_run).await;
-    answer::once(&request, author.granted, show, carry_out).await
+    reply::execute_idempotently(&request, author.granted, show, carry_out).await
 }

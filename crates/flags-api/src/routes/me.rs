@@ -15,15 +15,15 @@ use uuid::Uuid;
 
 use super::{
     Routes,
-    answer::Answer,
-    tagged::{private, respond, tag},
+    conditional::{private, respond, tag},
+    reply::HandlerResult,
 };
 use crate::{
     app::App,
     auth::{OwnFlags, Require},
+    evaluation_json::{Tally, all_flags, write_end, write_head, write_result},
     extract::{IfNoneMatch, PathFlag},
     problem::{Problem, ProblemResponse},
-    results::{Tally, all_flags, write_end, write_head, write_result},
     wire::{FlagType, OverrideStatus},
 };
 
@@ -141,7 +141,7 @@ impl From<domain::Source<'_>> for Source {
     get, path = "/api/flags/me", tag = "my flags", operation_id = "get_my_flags",
     responses((status = 200, body = MyFlags), (status = 304, description = "The reader has it already"), (status = "default", response = ProblemResponse)),
 )]
-async fn my_flags(caller: Require<OwnFlags>, app: Data<App>, known: IfNoneMatch) -> Answer {
+async fn my_flags(caller: Require<OwnFlags>, app: Data<App>, known: IfNoneMatch) -> HandlerResult {
     let now = app.evaluation.now();
     let user = caller.granted;
     let stale = app.evaluation.replica().is_stale();
@@ -158,7 +158,7 @@ async fn my_flags(caller: Require<OwnFlags>, app: Data<App>, known: IfNoneMatch)
     params(("flag_name" = String, Path)),
     responses((status = 200, body = MyOneFlag), (status = 304, description = "The reader has it already"), (status = "default", response = ProblemResponse)),
 )]
-async fn my_flag(caller: Require<OwnFlags>, app: Data<App>, flag: PathFlag, known: IfNoneMatch) -> Answer {
+async fn my_flag(caller: Require<OwnFlags>, app: Data<App>, flag: PathFlag, known: IfNoneMatch) -> HandlerResult {
     let now = app.evaluation.now();
     let user = caller.granted;
     let stale = app.evaluation.replica().is_stale();
@@ -234,7 +234,7 @@ pub(crate) struct MyOverrides<'o> {
     get, path = "/api/flags/me/overrides", tag = "my flags", operation_id = "get_my_overrides",
     responses((status = 200, body = MyOverrides), (status = "default", response = ProblemResponse)),
 )]
-async fn my_overrides(caller: Require<OwnFlags>, app: Data<App>) -> Answer {
+async fn my_overrides(caller: Require<OwnFlags>, app: Data<App>) -> HandlerResult {
     let now = app.evaluation.now();
     let user_id = caller.granted.id;
     let stale = app.evaluation.replica().is_stale();

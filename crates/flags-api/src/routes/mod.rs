@@ -1,20 +1,20 @@
 //! The routes: one file a resource, its request and response types first, then its handlers.
 
-mod answer;
 mod audit;
 mod audit_export;
 mod bulk;
+mod conditional;
 mod explanations;
 mod flags;
 mod me;
 pub(crate) mod ofrep;
 mod override_lists;
 mod overrides;
+mod reply;
 mod schedules;
 mod session;
 mod stream;
 pub(crate) mod system;
-mod tagged;
 mod tokens;
 mod users;
 
@@ -40,7 +40,7 @@ use utoipa::{
 };
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
-use crate::{auth::is_known_caller, edge::RouteTemplate, problem::Problem};
+use crate::{auth::is_known_caller, problem::Problem, request_middleware::RouteTemplate};
 
 /// Handlers with their paths, methods and descriptions, all of which come from `#[utoipa::path]`: what is served and what
 /// is described cannot differ.

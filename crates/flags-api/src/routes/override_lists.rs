@@ -2,7 +2,7 @@
 
 use actix_web::web::{self, Data};
 use flags_domain::{Instant, Violation};
-use flags_service::findings::{self, Effort, FindingFilter};
+use flags_service::findings::{self, FindingFilter, ScanBudget};
 use flags_store::overrides::{ListedOverride, OverrideFilter, OverrideOrder};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -10,8 +10,8 @@ use uuid::Uuid;
 
 use super::{
     Routes,
-    answer::{self, Answer},
     overrides::UserOverride,
+    reply::{self, HandlerResult},
 };
 use crate::{
     app::App,
@@ -52,11 +52,11 @@ async fn list_of_user(
     app: Data<App>,
     user_id: UserId,
     Query(page): Query<FlagNamePage>,
-) -> Answer {
+) -> HandlerResult {
     let now = app.evaluation.now();
     let page = app.overrides.list_of_user(user_id.0, page.cursor.map(|cursor| cursor.0), page.limit.0).await?;
     let cursor = |last: &ListedOverride| Cursor(&last.record.user_override.flag_name).encode();
-    answer::json(&List::new(page, cursor, |listed| UserOverride::show(listed, now)))
+    reply::json(&List::new(page, cursor, |listed| UserOverride::show(listed, now)))
 }
 
 /// Which part of a list.
@@ -84,11 +84,11 @@ async fn list_of_flag(
     app: Data<App>,
     flag: PathFlag,
     Query(page): Query<EmailPage>,
-) -> Answer {
+) -> HandlerResult {
     let now = app.evaluation.now();
     let page = app.overrides.list_of_flag(&flag.0, page.cursor.map(|cursor| cursor.0), page.limit.0).await?;
     let cursor = |last: &ListedOverride| Cursor((&last.user_email, last.record.user_override.id)).encode();
-    answer::json(&List::new(page, cursor, |listed| UserOverride::show(listed, now)))
+    reply::json(&List::new(page, cursor, |listed| UserOverride::show(listed, now)))
 }
 
 /// In what order all overrides are listed.
@@ -186,7 +186,7 @@ pub(super) fn read_filter(
     get, path = "/api/admin/flag-overrides", tag = "overrides", operation_id = "list_overrides", params(OverrideQuery),
     responses((status = 200, body = List<UserOverride>), (status = "default", response = ProblemResponse)),
 )]
-async fn list(_: Require<ReadOverrides>, app: Data<App>, Query(query): Query<OverrideQuery>) -> Answer {
+async fn list(_: Require<ReadOverrides>, app: Data<App>, Query(query): Query<OverrideQuery>) -> HandlerResult {
     let now = app.evaluation.now();
     if let Some(finding) = query.finding {
         return list_findings(&app, finding, query, now).await;
@@ -197,10 +197,10 @@ async fn list(_: Require<ReadOverrides>, app: Data<App>, Query(query): Query<Ove
     let order = sort.order(query.cursor.map(|cursor| cursor.0))?;
     let page = app.overrides.list(&filter, order, query.limit.0).await?;
     let cursor = |last: &ListedOverride| Cursor(sort.place(last)).encode();
-    answer::json(&List::new(page, cursor, |listed| UserOverride::show(listed, now)))
+    reply::json(&List::new(page, cursor, |listed| UserOverride::show(listed, now)))
 }
 
-async fn list_findings(app: &App, finding: Finding, query: OverrideQuery, now: Instant) -> Answer {
+async fn list_findings(app: &App, finding: Finding, query: OverrideQuery, now: Instant) -> HandlerResult {
     let not_with = |pointer, detail| Violation::new(pointer, "not_with_finding", detail);
     if query.search.is_some() {
         return Err(not_with("/search", "cannot be used with `finding`; use `flag_name` or `user_id`").into());
@@ -221,12 +221,13 @@ async fn list_findings(app: &App, finding: Finding, query: OverrideQuery, now: I
         Some(_) => return Err(foreign_cursor()),
     };
     let is_first = after.is_none();
-    let findings = findings::find(&app.evaluation, &filter, after, query.limit.0 as usize, Effort::default()).await?;
+    let findings =
+        findings::find(&app.evaluation, &filter, after, query.limit.0 as usize, ScanBudget::default()).await?;
     let ids: Vec<_> = findings.found.iter().map(|found| found.id).collect();
     let listed = app.overrides.find_listed(&ids).await?;
     let is_whole = is_first && findings.next.is_none();
     let cursor =
         findings.next.map(|(user_id, flag_name)| Cursor(OverridePlace::Found(finding, user_id, flag_name)).encode());
     let items = listed.into_iter().map(|listed| UserOverride::show(listed, now)).collect();
-    answer::json(&List::found(items, is_whole, cursor))
+    reply::json(&List::found(items, is_whole, cursor))
 }

@@ -5,17 +5,16 @@ use actix_web::{
     web::{self, Data},
 };
 use flags_domain::Instant;
-use flags_service::overrides::{OverrideInput, OverridePatch, Placed};
-use flags_store::{Committed, log::Revision, overrides::ListedOverride};
+use flags_service::overrides::{OverrideInput, OverridePatch, UpsertOutcome};
+use flags_store::{Committed, change_log::Revision, overrides::ListedOverride};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::{
-    Routes,
-    answer::{self, Answer},
-    location_below,
+    Routes, location_below,
+    reply::{self, HandlerResult},
 };
 use crate::{
     app::App,
@@ -149,7 +148,7 @@ async fn create(
     user_id: UserId,
     Json(body): Json<CreateOverride>,
     request: HttpRequest,
-) -> Answer {
+) -> HandlerResult {
     let input = OverrideInput {
         override_value: body.override_value,
         enabled: body.enabled,
@@ -159,10 +158,10 @@ async fn create(
     let (now, location) = (app.evaluation.now(), location_below(request.path(), &body.flag_name));
     let reply = move |listed: &ListedOverride, committed: &Committed| {
         let shown = UserOverride::show(listed.clone(), now);
-        answer::created(committed, listed.record.revision, location.clone(), &shown)
+        reply::created(committed, listed.record.revision, location.clone(), &shown)
     };
     let carry_out = async |intent| app.overrides.create(intent, user_id.0, &body.flag_name, input).await;
-    answer::once(&request, author.granted, reply, carry_out).await
+    reply::execute_idempotently(&request, author.granted, reply, carry_out).await
 }
 
 /// One override
@@ -171,11 +170,11 @@ async fn create(
     operation_id = "get_user_override", params(("user_id" = Uuid, Path), ("flag_name" = String, Path)),
     responses((status = 200, body = UserOverride), (status = "default", response = ProblemResponse)),
 )]
-async fn get(_: Require<ReadOverrides>, app: Data<App>, user_id: UserId, flag: PathFlag) -> Answer {
+async fn get(_: Require<ReadOverrides>, app: Data<App>, user_id: UserId, flag: PathFlag) -> HandlerResult {
     let now = app.evaluation.now();
     let found = app.overrides.get(user_id.0, &flag.0).await?;
     let revision = Revision { number: found.record.revision, ..app.evaluation.replica().revision() };
-    answer::resource(revision, &UserOverride::show(found, now))
+    reply::resource(revision, &UserOverride::show(found, now))
 }
 
 /// Create or replace an override
@@ -195,7 +194,7 @@ async fn put(
     expected: IfMatch,
     Json(body): Json<PutOverride>,
     request: HttpRequest,
-) -> Answer {
+) -> HandlerResult {
     let input = OverrideInput {
         override_value: body.override_value,
         enabled: body.enabled,
@@ -208,8 +207,8 @@ async fn put(
     let number = listed.record.revision;
     let body = UserOverride::show(listed, now);
     Ok(match placed {
-        Placed::Created => answer::created(&done.committed, number, request.path().to_owned(), &body),
-        Placed::Replaced => answer::changed(&done.committed, number, &body),
+        UpsertOutcome::Created => reply::created(&done.committed, number, request.path().to_owned(), &body),
+        UpsertOutcome::Replaced => reply::changed(&done.committed, number, &body),
     }
     .into())
 }
@@ -227,7 +226,7 @@ async fn patch(
     (user_id, flag): (UserId, PathFlag),
     expected: IfMatch,
     Json(body): Json<PatchOverride>,
-) -> Answer {
+) -> HandlerResult {
     let patch = OverridePatch {
         override_value: body.override_value,
         enabled: body.enabled,
@@ -237,7 +236,7 @@ async fn patch(
     let done = app.overrides.patch(author.granted, user_id.0, &flag.0, patch, expected.0).await?;
     let now = app.evaluation.now();
     let number = done.output.record.revision;
-    Ok(answer::changed(&done.committed, number, &UserOverride::show(done.output, now)).into())
+    Ok(reply::changed(&done.committed, number, &UserOverride::show(done.output, now)).into())
 }
 
 /// Remove an override
@@ -252,7 +251,7 @@ async fn delete(
     user_id: UserId,
     flag: PathFlag,
     expected: IfMatch,
-) -> Answer {
+) -> HandlerResult {
     let done = app.overrides.delete(author.granted, user_id.0, &flag.0, expected.0).await?;
-    answer::removed(&done.committed)
+    reply::removed(&done.committed)
 }

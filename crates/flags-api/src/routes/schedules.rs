@@ -11,15 +11,14 @@ use flags_service::{
     schedules::{ScheduleDetail, ScheduleInput, SchedulePatch},
     wall_time::read_instant,
 };
-use flags_store::{Committed, log::Revision};
+use flags_store::{Committed, change_log::Revision};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use super::{
-    Routes,
-    answer::{self, Answer, Reply},
-    location_below,
+    Routes, location_below,
+    reply::{self, HandlerResult, Reply},
 };
 use crate::{
     app::App,
@@ -204,12 +203,17 @@ fn cursor_of(last: &ScheduleDetail) -> String {
     operation_id = "list_flag_scheduled_changes", params(("flag_name" = String, Path), SchedulePage),
     responses((status = 200, body = List<ScheduledChange>), (status = "default", response = ProblemResponse)),
 )]
-async fn list(_: Require<ReadSchedules>, app: Data<App>, flag: PathFlag, Query(page): Query<SchedulePage>) -> Answer {
+async fn list(
+    _: Require<ReadSchedules>,
+    app: Data<App>,
+    flag: PathFlag,
+    Query(page): Query<SchedulePage>,
+) -> HandlerResult {
     let page = app
         .schedules
         .list(Some(&flag.0), page.status.is_some(), page.cursor.map(|cursor| cursor.0), page.limit.0)
         .await?;
-    answer::json(&List::new(page, cursor_of, ScheduledChange::show))
+    reply::json(&List::new(page, cursor_of, ScheduledChange::show))
 }
 
 /// Scheduled changes of all flags, by instant
@@ -218,10 +222,10 @@ async fn list(_: Require<ReadSchedules>, app: Data<App>, flag: PathFlag, Query(p
     params(SchedulePage),
     responses((status = 200, body = List<ScheduledChange>), (status = "default", response = ProblemResponse)),
 )]
-async fn list_all(_: Require<ReadSchedules>, app: Data<App>, Query(page): Query<SchedulePage>) -> Answer {
+async fn list_all(_: Require<ReadSchedules>, app: Data<App>, Query(page): Query<SchedulePage>) -> HandlerResult {
     let page =
         app.schedules.list(None, page.status.is_some(), page.cursor.map(|cursor| cursor.0), page.limit.0).await?;
-    answer::json(&List::new(page, cursor_of, ScheduledChange::show))
+    reply::json(&List::new(page, cursor_of, ScheduledChange::show))
 }
 
 /// Plan a change
@@ -236,7 +240,7 @@ async fn create(
     flag: PathFlag,
     Json(body): Json<CreateScheduledChange>,
     request: HttpRequest,
-) -> Answer {
+) -> HandlerResult {
     let input = ScheduleInput {
         scheduled_at: read_instant(&body.scheduled_at, body.timezone.as_deref())?,
         serve: body.serve.map(|serve| serve.read("/serve")).transpose()?,
@@ -246,10 +250,10 @@ async fn create(
     let here = request.path().to_owned();
     let reply = move |detail: &ScheduleDetail, committed: &Committed| {
         let location = location_below(&here, &detail.record.change.id.to_string());
-        answer::created(committed, detail.record.revision, location, &ScheduledChange::show(detail.clone()))
+        reply::created(committed, detail.record.revision, location, &ScheduledChange::show(detail.clone()))
     };
     let carry_out = async |intent| app.schedules.create(intent, &flag.0, input).await;
-    answer::once(&request, author.granted, reply, carry_out).await
+    reply::execute_idempotently(&request, author.granted, reply, carry_out).await
 }
 
 /// One scheduled change
@@ -258,10 +262,10 @@ async fn create(
     operation_id = "get_scheduled_change", params(("flag_name" = String, Path), ("id" = Uuid, Path)),
     responses((status = 200, body = ScheduledChange), (status = "default", response = ProblemResponse)),
 )]
-async fn get(_: Require<ReadSchedules>, app: Data<App>, flag: PathFlag, id: ScheduleId) -> Answer {
+async fn get(_: Require<ReadSchedules>, app: Data<App>, flag: PathFlag, id: ScheduleId) -> HandlerResult {
     let detail = app.schedules.get(&flag.0, id.0).await?;
     let revision = Revision { number: detail.record.revision, ..app.evaluation.replica().revision() };
-    answer::resource(revision, &ScheduledChange::show(detail))
+    reply::resource(revision, &ScheduledChange::show(detail))
 }
 
 /// Change fields of a pending change
@@ -277,7 +281,7 @@ async fn patch(
     (flag, id): (PathFlag, ScheduleId),
     expected: IfMatch,
     Json(body): Json<PatchScheduledChange>,
-) -> Answer {
+) -> HandlerResult {
     let scheduled_at = match (&body.scheduled_at, &body.timezone) {
         (Some(text), zone) => Some(read_instant(text, zone.as_deref())?),
         (None, None) => None,
@@ -308,12 +312,12 @@ async fn cancel(
     id: ScheduleId,
     expected: IfMatch,
     request: HttpRequest,
-) -> Answer {
+) -> HandlerResult {
     let carry_out = async |intent| app.schedules.cancel(intent, &flag.0, id.0, expected.0).await;
-    answer::once(&request, author.granted, show_changed, carry_out).await
+    reply::execute_idempotently(&request, author.granted, show_changed, carry_out).await
 }
 
 /// The answer to a change of a scheduled change.
 fn show_changed(detail: &ScheduleDetail, committed: &Committed) -> Reply {
-    answer::changed(committed, detail.record.revision, &ScheduledChange::show(detail.clone()))
+    reply::changed(committed, detail.record.revision, &ScheduledChange::show(detail.clone()))
 }

@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use super::{
     Routes,
-    answer::{Answer, FLAGS_REVISION},
+    reply::{FLAGS_REVISION, HandlerResult},
     users::Role,
 };
 use crate::{
@@ -134,7 +134,7 @@ fn cookie_of(request: &HttpRequest, app: &App, signed_in: &SignedIn) -> Cookie<'
         (status = "default", response = ProblemResponse),
     ),
 )]
-async fn login(_: Visitor, app: Data<App>, Json(body): Json<Login>, request: HttpRequest) -> Answer {
+async fn login(_: Visitor, app: Data<App>, Json(body): Json<Login>, request: HttpRequest) -> HandlerResult {
     refuse_idempotency_key(&request)?;
     check_sign_in(&request, &app.settings)?;
     if let Some(violation) = check_text("/email", &body.email, MAX_EMAIL_LENGTH) {
@@ -159,7 +159,7 @@ async fn login(_: Visitor, app: Data<App>, Json(body): Json<Login>, request: Htt
     post, path = "/api/auth/logout", tag = "session", operation_id = "logout", security(("session" = [])),
     responses((status = 204, description = "Signed out"), (status = "default", response = ProblemResponse)),
 )]
-async fn logout(caller: Require<OwnSession>, app: Data<App>, request: HttpRequest) -> Answer {
+async fn logout(caller: Require<OwnSession>, app: Data<App>, request: HttpRequest) -> HandlerResult {
     let (_, session) = caller.granted;
     app.sessions.sign_out(&session).await?;
     Ok(HttpResponse::NoContent().cookie(no_session_cookie(&request, &app.settings)).finish())
@@ -170,7 +170,7 @@ async fn logout(caller: Require<OwnSession>, app: Data<App>, request: HttpReques
     post, path = "/api/auth/logout-all", tag = "session", operation_id = "logout_all", security(("session" = [])),
     responses((status = 204, description = "All sessions of the caller have ended"), (status = "default", response = ProblemResponse)),
 )]
-async fn logout_all(caller: Require<OwnSession>, app: Data<App>, request: HttpRequest) -> Answer {
+async fn logout_all(caller: Require<OwnSession>, app: Data<App>, request: HttpRequest) -> HandlerResult {
     let (_, session) = caller.granted;
     app.sessions.sign_out_everywhere(session.user_id).await?;
     Ok(HttpResponse::NoContent().cookie(no_session_cookie(&request, &app.settings)).finish())
@@ -195,7 +195,7 @@ async fn change_password(
     app: Data<App>,
     Json(body): Json<ChangePassword>,
     request: HttpRequest,
-) -> Answer {
+) -> HandlerResult {
     refuse_idempotency_key(&request)?;
     let (author, session) = caller.granted;
     let address = client_address(&request, app.settings.proxies);
@@ -211,6 +211,6 @@ async fn change_password(
     get, path = "/api/auth/me", tag = "session", operation_id = "me",
     responses((status = 200, body = Me), (status = "default", response = ProblemResponse)),
 )]
-async fn me(caller: Require<KnowSelf>, app: Data<App>) -> Answer {
+async fn me(caller: Require<KnowSelf>, app: Data<App>) -> HandlerResult {
     Ok(HttpResponse::Ok().json(Me::show(&app, &caller.granted).await?))
 }

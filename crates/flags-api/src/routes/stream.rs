@@ -20,8 +20,8 @@ use utoipa::ToSchema;
 
 use super::{
     Routes,
-    answer::Answer,
     me::{MyFlag, MyFlags},
+    reply::HandlerResult,
 };
 use crate::{
     app::App,
@@ -143,7 +143,7 @@ async fn my_flag_stream(
     app: Data<App>,
     position: Position,
     request: HttpRequest,
-) -> Answer {
+) -> HandlerResult {
     if request.method() == Method::HEAD {
         return Ok(head_only());
     }
@@ -176,7 +176,7 @@ async fn change_stream(
     app: Data<App>,
     position: Position,
     request: HttpRequest,
-) -> Answer {
+) -> HandlerResult {
     if request.method() == Method::HEAD {
         return Ok(head_only());
     }

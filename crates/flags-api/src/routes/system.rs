@@ -8,7 +8,7 @@ use actix_web::{
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{Routes, answer::Answer};
+use super::{Routes, reply::HandlerResult};
 use crate::{
     app::App,
     problem::{Problem, ProblemResponse},
@@ -77,7 +77,7 @@ async fn readyz(app: Data<App>) -> HttpResponse {
     get, path = "/metrics", tag = "system", operation_id = "metrics", security(()),
     responses((status = 200, body = String, content_type = "text/plain"), (status = "default", response = ProblemResponse)),
 )]
-async fn metrics(app: Data<App>) -> Answer {
+async fn metrics(app: Data<App>) -> HandlerResult {
     let handle = app.metrics.as_ref().ok_or_else(|| Problem::not_found("not_found", "metrics are off"))?;
     Ok(HttpResponse::Ok().content_type("text/plain; version=0.0.4; charset=utf-8").body(handle.render()))
 }
@@ -86,7 +86,7 @@ const WELCOME: &str = include_str!("welcome.html");
 
 /// Where no route matches: a problem below the API's paths; elsewhere, to a browser's GET, the page that says where things
 /// are.
-pub(crate) async fn unmatched(request: HttpRequest) -> Answer {
+pub(crate) async fn unmatched(request: HttpRequest) -> HandlerResult {
     let below = |root: &str| request.path() == root || request.path().starts_with(&format!("{root}/"));
     let ours = ["/api", "/ofrep", "/healthz", "/readyz", "/metrics", "/openapi.json", "/docs"].into_iter().any(below);
     if ours || ![Method::GET, Method::HEAD].contains(request.method()) {

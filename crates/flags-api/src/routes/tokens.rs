@@ -11,16 +11,15 @@ use flags_service::credentials::tokens::{MAX_OVERLAP, NewToken, Rotation, TokenI
 use flags_store::{
     Committed,
     api_tokens::{Grant, TokenFilter, TokenRecord},
-    log::Revision,
+    change_log::Revision,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use super::{
-    Routes,
-    answer::{self, Answer},
-    location_below,
+    Routes, location_below,
+    reply::{self, HandlerResult},
     session::Scope,
     users::Role,
 };
@@ -187,12 +186,12 @@ pub(crate) struct TokenQuery {
     get, path = "/api/admin/api-tokens", tag = "API tokens", operation_id = "list_api_tokens", params(TokenQuery),
     responses((status = 200, body = List<ApiToken>), (status = "default", response = ProblemResponse)),
 )]
-async fn list(_: Require<ReadTokens>, app: Data<App>, Query(query): Query<TokenQuery>) -> Answer {
+async fn list(_: Require<ReadTokens>, app: Data<App>, Query(query): Query<TokenQuery>) -> HandlerResult {
     let now = app.evaluation.now();
     let filter = TokenFilter { user_id: query.user_id, valid_at: query.active_only.then_some(now) };
     let page = app.tokens.list(&filter, query.cursor.map(|cursor| cursor.0), query.limit.0).await?;
     let cursor = |last: &TokenRecord| Cursor((last.created_at, last.id)).encode();
-    answer::json(&List::new(page, cursor, |token| ApiToken::show(token, now)))
+    reply::json(&List::new(page, cursor, |token| ApiToken::show(token, now)))
 }
 
 /// Make an API token
@@ -206,7 +205,7 @@ async fn create(
     app: Data<App>,
     Json(body): Json<CreateApiToken>,
     request: HttpRequest,
-) -> Answer {
+) -> HandlerResult {
     refuse_idempotency_key(&request)?;
     let grant = match (body.role, body.scope) {
         (Some(role), None) => Grant::Role(role.into()),
@@ -222,11 +221,11 @@ async fn create(
 }
 
 /// 201 with a token and its secret, which stands below `path`.
-fn made(app: &App, path: &str, committed: &Committed, made: NewToken) -> Answer {
+fn made(app: &App, path: &str, committed: &Committed, made: NewToken) -> HandlerResult {
     let location = location_below(path, &made.record.id.to_string());
     let revision = made.record.revision;
     let shown = NewApiToken::show(made, app.evaluation.now());
-    Ok(answer::created(committed, revision, location, &shown).into())
+    Ok(reply::created(committed, revision, location, &shown).into())
 }
 
 /// One API token
@@ -235,10 +234,10 @@ fn made(app: &App, path: &str, committed: &Committed, made: NewToken) -> Answer 
     params(("id" = Uuid, Path)),
     responses((status = 200, body = ApiToken), (status = "default", response = ProblemResponse)),
 )]
-async fn get(_: Require<ReadTokens>, app: Data<App>, id: TokenId) -> Answer {
+async fn get(_: Require<ReadTokens>, app: Data<App>, id: TokenId) -> HandlerResult {
     let token = app.tokens.get(id.0).await?;
     let revision = Revision { number: token.revision, ..app.evaluation.replica().revision() };
-    answer::resource(revision, &ApiToken::show(token, app.evaluation.now()))
+    reply::resource(revision, &ApiToken::show(token, app.evaluation.now()))
 }
 
 /// Revoke an API token, for good
@@ -247,8 +246,8 @@ async fn get(_: Require<ReadTokens>, app: Data<App>, id: TokenId) -> Answer {
     params(("id" = Uuid, Path)),
     responses((status = 204, description = "Revoked"), (status = "default", response = ProblemResponse)),
 )]
-async fn revoke(author: Require<ManageTokens>, app: Data<App>, id: TokenId, expected: IfMatch) -> Answer {
-    answer::removed(&app.tokens.revoke(author.granted, id.0, expected.0).await?)
+async fn revoke(author: Require<ManageTokens>, app: Data<App>, id: TokenId, expected: IfMatch) -> HandlerResult {
+    reply::removed(&app.tokens.revoke(author.granted, id.0, expected.0).await?)
 }
 
 /// Make an API token that takes the place of this one
@@ -266,7 +265,7 @@ async fn rotate(
     expected: IfMatch,
     Json(body): Json<RotateApiToken>,
     request: HttpRequest,
-) -> Answer {
+) -> HandlerResult {
     refuse_idempotency_key(&request)?;
     let overlap = Duration::from_secs(body.overlap_seconds.into());
     if overlap > MAX_OVERLAP {

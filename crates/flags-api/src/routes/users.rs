@@ -5,10 +5,10 @@ use actix_web::{
     web::{self, Data},
 };
 use flags_domain::Instant;
-use flags_service::users::{Labels, UserDetail, UserInput, UserPatch};
+use flags_service::users::{ErasurePolicy, UserDetail, UserInput, UserPatch};
 use flags_store::{
     Committed,
-    log::Revision,
+    change_log::Revision,
     users::{self as store, UserFilter, UserOrder},
 };
 use serde::{Deserialize, Serialize};
@@ -17,9 +17,8 @@ use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use super::{
-    Routes,
-    answer::{self, Answer},
-    location_below,
+    Routes, location_below,
+    reply::{self, HandlerResult},
 };
 use crate::{
     app::App,
@@ -211,7 +210,7 @@ impl UserSort {
     get, path = "/api/admin/users", tag = "users", operation_id = "list_users", params(UserQuery),
     responses((status = 200, body = List<User>), (status = "default", response = ProblemResponse)),
 )]
-async fn list(_: Require<ReadUsers>, app: Data<App>, Query(query): Query<UserQuery>) -> Answer {
+async fn list(_: Require<ReadUsers>, app: Data<App>, Query(query): Query<UserQuery>) -> HandlerResult {
     let now = app.evaluation.now();
     let filter = UserFilter {
         search: query.search.map(|text| text.to_lowercase()),
@@ -220,7 +219,7 @@ async fn list(_: Require<ReadUsers>, app: Data<App>, Query(query): Query<UserQue
     let order = query.sort.order(query.cursor.map(|cursor| cursor.0))?;
     let page = app.users.list(&filter, order, query.limit.0).await?;
     let cursor = |last: &UserDetail| Cursor(query.sort.place(last)).encode();
-    answer::json(&List::new(page, cursor, User::show))
+    reply::json(&List::new(page, cursor, User::show))
 }
 
 /// Make a user known
@@ -233,7 +232,7 @@ async fn create(
     app: Data<App>,
     Json(body): Json<CreateUser>,
     request: HttpRequest,
-) -> Answer {
+) -> HandlerResult {
     let input = UserInput {
         email: body.email,
         display_name: body.display_name,
@@ -248,9 +247,10 @@ async fn create(
     let here = request.path().to_owned();
     let reply = move |detail: &UserDetail, committed: &Committed| {
         let location = location_below(&here, &detail.record.id.to_string());
-        answer::created(committed, detail.record.revision, location, &User::show(detail.clone()))
+        reply::created(committed, detail.record.revision, location, &User::show(detail.clone()))
     };
-    answer::once(&request, author.granted, reply, async |intent| app.users.create(intent, input).await).await
+    reply::execute_idempotently(&request, author.granted, reply, async |intent| app.users.create(intent, input).await)
+        .await
 }
 
 /// One user
@@ -258,10 +258,10 @@ async fn create(
     get, path = "/api/admin/users/{user_id}", tag = "users", operation_id = "get_user", params(("user_id" = Uuid, Path)),
     responses((status = 200, body = User), (status = "default", response = ProblemResponse)),
 )]
-async fn get(_: Require<ReadUsers>, app: Data<App>, user_id: UserId) -> Answer {
+async fn get(_: Require<ReadUsers>, app: Data<App>, user_id: UserId) -> HandlerResult {
     let detail = app.users.get(user_id.0).await?;
     let revision = Revision { number: detail.record.revision, ..app.evaluation.replica().revision() };
-    answer::resource(revision, &User::show(detail))
+    reply::resource(revision, &User::show(detail))
 }
 
 /// Change fields of a user
@@ -276,7 +276,7 @@ async fn patch(
     user_id: UserId,
     expected: IfMatch,
     Json(body): Json<PatchUser>,
-) -> Answer {
+) -> HandlerResult {
     let patch = UserPatch {
         email: body.email,
         display_name: body.display_name,
@@ -285,7 +285,7 @@ async fn patch(
         active: body.active,
     };
     let done = app.users.patch(author.granted, user_id.0, patch, expected.0).await?;
-    Ok(answer::changed(&done.committed, done.output.record.revision, &User::show(done.output)).into())
+    Ok(reply::changed(&done.committed, done.output.record.revision, &User::show(done.output)).into())
 }
 
 /// Set a user's password
@@ -302,9 +302,9 @@ async fn set_password(
     user_id: UserId,
     expected: IfMatch,
     Json(body): Json<SetPassword>,
-) -> Answer {
+) -> HandlerResult {
     let done = app.sessions.set_password(author.granted, user_id.0, body.password.into(), expected.0).await?;
-    answer::removed(&done.committed)
+    reply::removed(&done.committed)
 }
 
 /// How a user is deleted.
@@ -331,7 +331,7 @@ async fn delete(
     user_id: UserId,
     expected: IfMatch,
     Query(query): Query<DeleteQuery>,
-) -> Answer {
-    let labels = if query.erase { Labels::Erased } else { Labels::Kept };
-    answer::removed(&app.users.delete(author.granted, user_id.0, expected.0, labels).await?)
+) -> HandlerResult {
+    let labels = if query.erase { ErasurePolicy::Erased } else { ErasurePolicy::Kept };
+    reply::removed(&app.users.delete(author.granted, user_id.0, expected.0, labels).await?)
 }

@@ -7,7 +7,7 @@ use flags_service::{
     cursor::Cursor,
     replica::{RecentChange, RecentCommit},
 };
-use flags_store::log::Revision;
+use flags_store::change_log::Revision;
 use serde::Serialize;
 use tokio::sync::watch;
 use utoipa::ToSchema;
@@ -74,7 +74,7 @@ impl ChangeStream {
     /// A stream that goes on from `cursor` if it can.
     pub(crate) fn open(app: &Data<App>, credential: Credential, cursor: Option<Cursor>) -> Result<Self, Problem> {
         let connection = Connection::open(app, Follows::Changes, credential)?;
-        let signal = app.evaluation.replica().hub().subscribe_to_all();
+        let signal = app.evaluation.replica().notifier().subscribe_to_all();
         Ok(Self { connection, signal, cursor, generation: None })
     }
 

@@ -6,15 +6,15 @@ use actix_web::web::Data;
 use flags_domain::{FlagName, Instant};
 use flags_service::{
     cursor::Cursor,
-    hub::Subscription,
-    replica::{Touched, View},
+    notifier::Subscription,
+    replica::{ChangesSince, View},
 };
 use uuid::Uuid;
 
 use super::{EventStream, Follower, Pulled, connection::Connection};
 use crate::{
     app::App,
-    auth::{FlagsSeen, Follows, Ticket},
+    auth::{FlagVisibility, Follows, StreamToken},
     problem::Problem,
 };
 
@@ -26,7 +26,7 @@ pub(crate) struct EvaluationStream {
     connection: Connection,
     signals: Subscription,
     user_id: Uuid,
-    flags: FlagsSeen,
+    flags: FlagVisibility,
     /// When the ticket becomes void.
     ends_at: Instant,
     /// Where the client stands; `None` if it has nothing yet that counts.
@@ -50,16 +50,16 @@ impl EvaluationStream {
     /// A stream for the bearer of this ticket, who sees these flags, that goes on from `cursor` if it can.
     pub(crate) fn open(
         app: &Data<App>,
-        ticket: Ticket,
-        flags: FlagsSeen,
+        ticket: StreamToken,
+        flags: FlagVisibility,
         cursor: Option<Cursor>,
     ) -> Result<Self, Problem> {
         let connection = Connection::open(app, Follows::Evaluations(ticket.user_id), ticket.credential)?;
         let user_id = ticket.user_id.unwrap_or(NOBODY);
-        let hub = app.evaluation.replica().hub();
+        let notifier = app.evaluation.replica().notifier();
         let signals = match flags {
-            FlagsSeen::All => hub.subscribe_to_every_flag(user_id),
-            FlagsSeen::Shown => hub.subscribe(user_id),
+            FlagVisibility::All => notifier.subscribe_to_every_flag(user_id),
+            FlagVisibility::Shown => notifier.subscribe(user_id),
         };
         let ends_at = ticket.ends_at;
         Ok(Self { connection, signals, user_id, flags, ends_at, cursor, generation: None, next_instant: None })
@@ -94,12 +94,12 @@ impl EvaluationStream {
 
     /// Attributes of the request are not known here, so whatever may matter to anybody counts. Of flags that users neither saw
     /// nor see, nothing does to a client that sees as much as they.
-    fn is_news(&self, view: &View<'_>, touched: &Touched) -> bool {
+    fn is_news(&self, view: &View<'_>, touched: &ChangesSince) -> bool {
         let is_seen = |name: &FlagName| view.flag(name).is_some_and(|flag| self.flags.has(flag.compiled()));
         let of_flags = match self.flags {
-            FlagsSeen::All => touched.hidden || !touched.own.is_empty(),
+            FlagVisibility::All => touched.hidden || !touched.own.is_empty(),
             // What the client has may be newer than where its stream stood: it may have seen what came and went.
-            FlagsSeen::Shown => touched.came || touched.own.iter().any(is_seen),
+            FlagVisibility::Shown => touched.came || touched.own.iter().any(is_seen),
         };
         of_flags || touched.user.is_some() || !touched.flags.is_empty()
     }

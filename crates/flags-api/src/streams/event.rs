@@ -22,7 +22,7 @@ pub(super) fn write_retry(out: &mut String, millis: u64) {
 #[cfg(test)]
 mod tests {
     use flags_domain::Instant;
-    use flags_store::log::Revision;
+    use flags_store::change_log::Revision;
     use uuid::Uuid;
 
     use super::*;

@@ -22,8 +22,8 @@ use actix_web::{HttpResponse, http::header, web::Bytes};
 use flags_domain::Instant;
 use flags_service::{
     cursor::Cursor,
-    hub::Subscription,
-    replica::{Touched, View},
+    notifier::Subscription,
+    replica::{ChangesSince, View},
 };
 use futures_util::stream;
 use uuid::Uuid;
@@ -110,14 +110,14 @@ struct Follower<'s> {
 
 impl Follower<'_> {
     /// What may have changed for them up to this view at `now`; `None` if that cannot be told.
-    fn touched(&self, view: &View<'_>, now: Instant) -> Option<Touched> {
+    fn touched(&self, view: &View<'_>, now: Instant) -> Option<ChangesSince> {
         let cursor = self.cursor.filter(|_| self.generation.is_none_or(|before| before == view.generation()))?;
         if self.generation.is_some() && self.signals.touched_at() <= cursor.revision.number {
             // Nothing was committed that concerns them: no need to look, however many commits there were.
             let own = view.moved_by_time(self.user_id, cursor.evaluated_at, now).collect();
-            return Some(Touched { own, ..Touched::default() });
+            return Some(ChangesSince { own, ..ChangesSince::default() });
         }
-        view.touched_since(&cursor, self.user_id, now)
+        view.changes_since(&cursor, self.user_id, now)
     }
 }
 

@@ -6,23 +6,23 @@ use actix_web::web::Data;
 use flags_domain::{FlagName, Instant};
 use flags_service::{
     cursor::Cursor,
-    hub::Subscription,
-    replica::{KnownUser, Touched, View},
+    notifier::Subscription,
+    replica::{CachedUser, ChangesSince, View},
 };
 
 use super::{EventStream, Follower, Pulled, connection::Connection};
 use crate::{
     app::App,
     auth::{Credential, Follows},
+    evaluation_json::{Tally, all_flags, write_end_of_change, write_head_of_change, write_named_result},
     problem::Problem,
-    results::{Tally, all_flags, write_end_of_change, write_head_of_change, write_named_result},
 };
 
 /// What a user sees of flags, event by event.
 pub(crate) struct OwnFlagStream {
     connection: Connection,
     signals: Subscription,
-    user: Arc<KnownUser>,
+    user: Arc<CachedUser>,
     /// What is known of the user is as of this revision or later.
     user_as_of: i64,
     /// Where the client stands; `None` if it has nothing yet that counts.
@@ -48,12 +48,12 @@ impl OwnFlagStream {
     /// `user_as_of`.
     pub(crate) fn open(
         app: &Data<App>,
-        (credential, user): (Credential, Arc<KnownUser>),
+        (credential, user): (Credential, Arc<CachedUser>),
         user_as_of: i64,
         cursor: Option<Cursor>,
     ) -> Result<Self, Problem> {
         let connection = Connection::open(app, Follows::OwnFlags, credential)?;
-        let signals = app.evaluation.replica().hub().subscribe(user.id);
+        let signals = app.evaluation.replica().notifier().subscribe(user.id);
         Ok(Self { connection, signals, user, user_as_of, cursor, generation: None, valid_until: None })
     }
 
@@ -76,7 +76,7 @@ impl OwnFlagStream {
         };
         let touched = follower.touched(&view, now);
         match touched {
-            Some(Touched { user: Some(revision), .. }) if revision > self.user_as_of => {
+            Some(ChangesSince { user: Some(revision), .. }) if revision > self.user_as_of => {
                 return Looked::UserTouched(view.revision().number);
             }
             // Of a client that comes from elsewhere nobody knows what was known of its user then.
@@ -104,7 +104,7 @@ impl OwnFlagStream {
 
     /// What of the touched flags the user sees now, and which of them they see no more. A flag that was hidden all along is
     /// not named. `first` says that nothing is known yet of when time may change something.
-    fn write_change(&mut self, out: &mut String, view: &View<'_>, here: &Cursor, touched: &Touched, first: bool) {
+    fn write_change(&mut self, out: &mut String, view: &View<'_>, here: &Cursor, touched: &ChangesSince, first: bool) {
         let now = here.evaluated_at;
         if touched.flags.is_empty() && touched.own.is_empty() {
             if first || self.valid_until.is_some_and(|at| at <= now) {

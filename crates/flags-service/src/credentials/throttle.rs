@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 use crate::{
     clock::micros,
-    core::BookKeeping,
+    core::UnloggedCommand,
     error::{Result, ServiceError},
 };
 
@@ -104,7 +104,7 @@ impl Attempt {
 /// soon.
 pub(super) struct ReserveAttempt(pub(super) Attempt);
 
-impl BookKeeping for ReserveAttempt {
+impl UnloggedCommand for ReserveAttempt {
     type Output = ();
 
     async fn apply(&self, tx: &mut Tx) -> Result<()> {

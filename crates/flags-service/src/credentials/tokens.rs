@@ -6,7 +6,7 @@ use flags_domain::{Instant, Violation, check_key};
 use flags_store::{
     Author, Committed, Page, Tx,
     api_tokens::{self, Grant, TokenFilter, TokenRecord},
-    log::Action,
+    change_log::Action,
     users::{self, Role},
 };
 use uuid::Uuid;
@@ -14,8 +14,8 @@ use uuid::Uuid;
 use super::secret::{Secret, SecretKind, hash};
 use crate::{
     clock::micros,
-    core::{Command, Core, Done},
-    error::{Conflict, Result, ServiceError, Thing, check},
+    core::{Command, CommandOutcome, Core},
+    error::{Conflict, ResourceKind, Result, ServiceError, check},
     precondition::Precondition,
     replica::Replica,
 };
@@ -79,11 +79,11 @@ impl TokenService {
     /// The token of this id.
     pub async fn get(&self, id: Uuid) -> Result<TokenRecord> {
         let found = self.core.read(async |conn| api_tokens::find(conn, id).await).await?;
-        found.ok_or(ServiceError::NotFound(Thing::ApiToken))
+        found.ok_or(ServiceError::NotFound(ResourceKind::ApiToken))
     }
 
     /// Makes a token.
-    pub async fn create(&self, author: Author, input: TokenInput) -> Result<Done<NewToken>> {
+    pub async fn create(&self, author: Author, input: TokenInput) -> Result<CommandOutcome<NewToken>> {
         let secret = Secret::generate(SecretKind::ApiToken)?;
         self.core.execute(author, CreateToken { id: Uuid::now_v7(), secret, input }).await
     }
@@ -100,7 +100,7 @@ impl TokenService {
         id: Uuid,
         rotation: Rotation,
         precondition: Precondition,
-    ) -> Result<Done<NewToken>> {
+    ) -> Result<CommandOutcome<NewToken>> {
         let secret = Secret::generate(SecretKind::ApiToken)?;
         let command = RotateToken { id, new_id: Uuid::now_v7(), secret, rotation, precondition };
         self.core.execute(author, command).await
@@ -127,8 +127,8 @@ impl Command for CreateToken {
         let input = &self.input;
         check(violations(input, tx.now()))?;
         if let Some(user_id) = input.user_id {
-            tx.share_user(user_id).await?;
-            users::find(tx.conn(), user_id).await?.ok_or(ServiceError::NotFound(Thing::User))?;
+            tx.lock_user_shared(user_id).await?;
+            users::find(tx.conn(), user_id).await?.ok_or(ServiceError::NotFound(ResourceKind::User))?;
         }
         insert(tx, author, self.id, &self.secret, input).await
     }
@@ -163,11 +163,11 @@ async fn claim(tx: &mut Tx, id: Uuid, precondition: &Precondition) -> Result<Tok
     let user_id = api_tokens::find(tx.conn(), id).await?.and_then(|token| token.user_id);
     if let Some(user_id) = user_id {
         // The order of locks: users come first, and whoever deletes one deletes their tokens.
-        tx.share_user(user_id).await?;
+        tx.lock_user_shared(user_id).await?;
     }
     let token = api_tokens::find(tx.conn(), id).await?.filter(|token| token.revoked_at.is_none());
     precondition.check(tx, token.as_ref().map(|token| token.revision)).await?;
-    token.ok_or(ServiceError::NotFound(Thing::ApiToken))
+    token.ok_or(ServiceError::NotFound(ResourceKind::ApiToken))
 }
 
 #[derive(Clone)]

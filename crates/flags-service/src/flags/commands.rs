@@ -3,8 +3,8 @@
 use flags_domain::{Effective, Flag, FlagType, Instant, ScheduleStatus, Serve, Violation};
 use flags_store::{
     Author, Tx,
+    change_log::Action,
     flags::{self, FlagRecord},
-    log::Action,
     overrides,
     schedules::{self, ScheduleRecord},
 };
@@ -12,7 +12,7 @@ use flags_store::{
 use super::{FlagDetail, FlagInput, FlagPatch, detail::Beside};
 use crate::{
     core::{Command, Progress},
-    error::{Conflict, Result, ServiceError, Thing, check},
+    error::{Conflict, ResourceKind, Result, ServiceError, check},
     maintenance::BATCH,
     patch::assign,
     precondition::Precondition,
@@ -235,14 +235,14 @@ impl Command for DeleteFlag {
     type Output = Progress;
 
     async fn apply(&self, tx: &mut Tx, _: &Author) -> Result<Progress> {
-        tx.claim_flag(&self.name).await?;
+        tx.lock_flag(&self.name).await?;
         let record = flags::find(tx.conn(), &self.name).await?;
         self.precondition.check(tx, record.as_ref().map(|record| record.revision)).await?;
-        let record = record.ok_or(ServiceError::NotFound(Thing::Flag))?;
+        let record = record.ok_or(ServiceError::NotFound(ResourceKind::Flag))?;
         if record.flag.archived_at.is_none() {
             return Err(Conflict::FlagNotArchived.into());
         }
-        let batch = overrides::claim_some(tx, overrides::Of::Flag(&self.name), BATCH).await?;
+        let batch = overrides::claim_some(tx, overrides::OverrideOwner::Flag(&self.name), BATCH).await?;
         for gone in &batch {
             overrides::delete(tx, &gone.user_override).await?;
         }
@@ -265,10 +265,10 @@ pub(crate) async fn claim(
     name: &str,
     precondition: &Precondition,
 ) -> Result<(FlagRecord, Vec<ScheduleRecord>)> {
-    tx.claim_flag(name).await?;
+    tx.lock_flag(name).await?;
     let record = flags::find(tx.conn(), name).await?.filter(|record| !record.deleting);
     precondition.check(tx, record.as_ref().map(|record| record.revision)).await?;
-    let record = record.ok_or(ServiceError::NotFound(Thing::Flag))?;
+    let record = record.ok_or(ServiceError::NotFound(ResourceKind::Flag))?;
     let schedule = schedules::of_flags(tx.conn(), std::slice::from_ref(&record.flag.name)).await?;
     Ok((record, schedule))
 }

@@ -16,8 +16,8 @@ use self::{
     detail::Beside,
 };
 use crate::{
-    core::{Core, Done, Intent},
-    error::{Result, ServiceError, Thing},
+    core::{CommandOutcome, CommandRequest, Core},
+    error::{ResourceKind, Result, ServiceError},
     precondition::Precondition,
 };
 
@@ -54,11 +54,15 @@ impl FlagService {
             let mut beside = Beside::read(conn, std::slice::from_ref(&record.flag.name), now).await?;
             Ok(Some(beside.detail(record)))
         });
-        found.await?.ok_or(ServiceError::NotFound(Thing::Flag))
+        found.await?.ok_or(ServiceError::NotFound(ResourceKind::Flag))
     }
 
     /// Creates a flag.
-    pub async fn create(&self, intent: impl Into<Intent<FlagDetail>>, input: FlagInput) -> Result<Done<FlagDetail>> {
+    pub async fn create(
+        &self,
+        intent: impl Into<CommandRequest<FlagDetail>>,
+        input: FlagInput,
+    ) -> Result<CommandOutcome<FlagDetail>> {
         self.core.execute(intent, CreateFlag { input }).await
     }
 
@@ -69,27 +73,27 @@ impl FlagService {
         name: &str,
         patch: FlagPatch,
         precondition: Precondition,
-    ) -> Result<Done<FlagDetail>> {
+    ) -> Result<CommandOutcome<FlagDetail>> {
         self.core.execute(author, PatchFlag { name: name.to_owned(), patch, precondition }).await
     }
 
     /// Puts a flag out of use: no result for anybody. Its pending scheduled changes are cancelled.
     pub async fn archive(
         &self,
-        intent: impl Into<Intent<FlagDetail>>,
+        intent: impl Into<CommandRequest<FlagDetail>>,
         name: &str,
         precondition: Precondition,
-    ) -> Result<Done<FlagDetail>> {
+    ) -> Result<CommandOutcome<FlagDetail>> {
         self.core.execute(intent, ArchiveFlag { name: name.to_owned(), precondition }).await
     }
 
     /// Puts an archived flag back in use, with the overrides that have not expired.
     pub async fn restore(
         &self,
-        intent: impl Into<Intent<FlagDetail>>,
+        intent: impl Into<CommandRequest<FlagDetail>>,
         name: &str,
         precondition: Precondition,
-    ) -> Result<Done<FlagDetail>> {
+    ) -> Result<CommandOutcome<FlagDetail>> {
         self.core.execute(intent, RestoreFlag { name: name.to_owned(), precondition }).await
     }
 

@@ -9,10 +9,10 @@ use flags_store::{
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::{OverrideInput, OverridePatch, Placed};
+use super::{OverrideInput, OverridePatch, UpsertOutcome};
 use crate::{
     core::Command,
-    error::{Conflict, Result, ServiceError, Thing, check},
+    error::{Conflict, ResourceKind, Result, ServiceError, check},
     precondition::Precondition,
 };
 
@@ -53,7 +53,7 @@ pub(super) struct SetOverride {
 }
 
 impl Command for SetOverride {
-    type Output = (Placed, ListedOverride);
+    type Output = (UpsertOutcome, ListedOverride);
 
     async fn apply(&self, tx: &mut Tx, author: &Author) -> Result<Self::Output> {
         share_parents(tx, self.user_id, &self.flag_name).await?;
@@ -65,7 +65,7 @@ impl Command for SetOverride {
             let record = insert(tx, author, self.user_id, &self.flag_name, &self.input).await?;
             // Another transaction was faster: the next attempt finds what it created.
             let record = record.ok_or_else(|| StoreError::Collision("an override was created meanwhile".to_owned()))?;
-            return Ok((Placed::Created, ListedOverride { record, user_email }));
+            return Ok((UpsertOutcome::Created, ListedOverride { record, user_email }));
         };
         let patch = OverridePatch {
             override_value: Some(self.input.override_value.clone()),
@@ -74,7 +74,7 @@ impl Command for SetOverride {
             expires_at: Some(self.input.expires_at),
         };
         let record = change(tx, &flag, record, &patch).await?;
-        Ok((Placed::Replaced, ListedOverride { record, user_email }))
+        Ok((UpsertOutcome::Replaced, ListedOverride { record, user_email }))
     }
 
     fn stamp(output: &mut Self::Output, revision: i64) {
@@ -98,9 +98,9 @@ impl Command for PatchOverride {
         let record = overrides::claim(tx, self.user_id, &self.flag_name).await?;
         let record = record.filter(|record| record.user_override.status(tx.now()) != OverrideStatus::Expired);
         self.precondition.check(tx, record.as_ref().map(|record| record.revision)).await?;
-        let user = users::find(tx.conn(), self.user_id).await?.ok_or(ServiceError::NotFound(Thing::User))?;
-        let record = record.ok_or(ServiceError::NotFound(Thing::Override))?;
-        let flag = flags::find(tx.conn(), &self.flag_name).await?.ok_or(ServiceError::NotFound(Thing::Flag))?;
+        let user = users::find(tx.conn(), self.user_id).await?.ok_or(ServiceError::NotFound(ResourceKind::User))?;
+        let record = record.ok_or(ServiceError::NotFound(ResourceKind::Override))?;
+        let flag = flags::find(tx.conn(), &self.flag_name).await?.ok_or(ServiceError::NotFound(ResourceKind::Flag))?;
         let record = change(tx, &flag.flag, record, &self.patch).await?;
         Ok(ListedOverride { record, user_email: user.email })
     }
@@ -124,24 +124,24 @@ impl Command for DeleteOverride {
         let record = overrides::claim(tx, self.user_id, &self.flag_name).await?;
         self.precondition.check(tx, record.as_ref().map(|record| record.revision)).await?;
         if users::find(tx.conn(), self.user_id).await?.is_none() {
-            return Err(ServiceError::NotFound(Thing::User));
+            return Err(ServiceError::NotFound(ResourceKind::User));
         }
-        let record = record.ok_or(ServiceError::NotFound(Thing::Override))?;
+        let record = record.ok_or(ServiceError::NotFound(ResourceKind::Override))?;
         Ok(overrides::delete(tx, &record.user_override).await?)
     }
 }
 
 /// Holds user and flag, so that neither goes while an override is born.
 async fn share_parents(tx: &mut Tx, user_id: Uuid, flag_name: &str) -> Result<()> {
-    tx.share_user(user_id).await?;
-    Ok(tx.share_flag(flag_name).await?)
+    tx.lock_user_shared(user_id).await?;
+    Ok(tx.lock_flag_shared(flag_name).await?)
 }
 
 /// The user's e-mail and the flag, which must not be archived.
 async fn find_parents(tx: &mut Tx, user_id: Uuid, flag_name: &str) -> Result<(String, Flag)> {
-    let user = users::find(tx.conn(), user_id).await?.ok_or(ServiceError::NotFound(Thing::User))?;
+    let user = users::find(tx.conn(), user_id).await?.ok_or(ServiceError::NotFound(ResourceKind::User))?;
     let flag = flags::find(tx.conn(), flag_name).await?.filter(|record| record.flag.archived_at.is_none());
-    Ok((user.email, flag.ok_or(ServiceError::NotFound(Thing::Flag))?.flag))
+    Ok((user.email, flag.ok_or(ServiceError::NotFound(ResourceKind::Flag))?.flag))
 }
 
 /// The override, held; one that has expired is removed on the way and counts as absent.

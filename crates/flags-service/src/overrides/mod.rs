@@ -15,8 +15,8 @@ use uuid::Uuid;
 
 use self::commands::{CreateOverride, DeleteOverride, PatchOverride, SetOverride};
 use crate::{
-    core::{Core, Done, Intent},
-    error::{Result, ServiceError, Thing},
+    core::{CommandOutcome, CommandRequest, Core},
+    error::{ResourceKind, Result, ServiceError},
     evaluation::Evaluation,
     maintenance,
     precondition::Precondition,
@@ -59,7 +59,7 @@ impl UserFlagOverrideService {
         flag_name: &str,
         input: OverrideInput,
         precondition: Precondition,
-    ) -> Result<Done<(Placed, ListedOverride)>> {
+    ) -> Result<CommandOutcome<(UpsertOutcome, ListedOverride)>> {
         let command = SetOverride { user_id, flag_name: read_name(flag_name)?, input, precondition };
         self.core.execute(author, command).await
     }
@@ -68,7 +68,7 @@ impl UserFlagOverrideService {
     pub async fn remove_override(&self, author: Author, user_id: Uuid, flag_name: &str) -> Result<bool> {
         match self.delete(author, user_id, flag_name, Precondition::None).await {
             Ok(_) => Ok(true),
-            Err(ServiceError::NotFound(Thing::Override)) => Ok(false),
+            Err(ServiceError::NotFound(ResourceKind::Override)) => Ok(false),
             Err(error) => Err(error),
         }
     }
@@ -92,7 +92,7 @@ impl UserFlagOverrideService {
             Ok((known, overrides::list(conn, &filter, order, limit).await?))
         });
         let (known, page) = page.await?;
-        if known { Ok(page) } else { Err(ServiceError::NotFound(Thing::User)) }
+        if known { Ok(page) } else { Err(ServiceError::NotFound(ResourceKind::User)) }
     }
 
     /// The overrides of a flag by the users' e-mail, whatever their status.
@@ -109,7 +109,7 @@ impl UserFlagOverrideService {
             Ok((known, overrides::list(conn, &filter, order, limit).await?))
         });
         let (known, page) = page.await?;
-        if known { Ok(page) } else { Err(ServiceError::NotFound(Thing::Flag)) }
+        if known { Ok(page) } else { Err(ServiceError::NotFound(ResourceKind::Flag)) }
     }
 
     /// All overrides that `filter` lets through.
@@ -136,19 +136,19 @@ impl UserFlagOverrideService {
             Ok((user, overrides::find(conn, user_id, flag_name).await?))
         });
         let (user, record) = found.await?;
-        let user = user.ok_or(ServiceError::NotFound(Thing::User))?;
-        let record = record.ok_or(ServiceError::NotFound(Thing::Override))?;
+        let user = user.ok_or(ServiceError::NotFound(ResourceKind::User))?;
+        let record = record.ok_or(ServiceError::NotFound(ResourceKind::Override))?;
         Ok(ListedOverride { record, user_email: user.email })
     }
 
     /// Creates an override; one that has not expired stands in the way.
     pub async fn create(
         &self,
-        intent: impl Into<Intent<ListedOverride>>,
+        intent: impl Into<CommandRequest<ListedOverride>>,
         user_id: Uuid,
         flag_name: &str,
         input: OverrideInput,
-    ) -> Result<Done<ListedOverride>> {
+    ) -> Result<CommandOutcome<ListedOverride>> {
         let command = CreateOverride { user_id, flag_name: read_name(flag_name)?, input };
         self.core.execute(intent, command).await
     }
@@ -161,7 +161,7 @@ impl UserFlagOverrideService {
         flag_name: &str,
         patch: OverridePatch,
         precondition: Precondition,
-    ) -> Result<Done<ListedOverride>> {
+    ) -> Result<CommandOutcome<ListedOverride>> {
         let command = PatchOverride { user_id, flag_name: read_name(flag_name)?, patch, precondition };
         self.core.execute(author, command).await
     }
@@ -173,7 +173,7 @@ impl UserFlagOverrideService {
         user_id: Uuid,
         flag_name: &str,
         precondition: Precondition,
-    ) -> Result<Done<()>> {
+    ) -> Result<CommandOutcome<()>> {
         let command = DeleteOverride { user_id, flag_name: flag_name.to_owned(), precondition };
         self.core.execute(author, command).await
     }
@@ -207,7 +207,7 @@ pub struct OverridePatch {
 
 /// Whether setting an override made one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Placed {
+pub enum UpsertOutcome {
     /// There was none before.
     Created,
     /// It replaced one, or left it as it was.
@@ -218,5 +218,5 @@ pub enum Placed {
 const PAGE: u32 = 200;
 
 fn read_name(text: &str) -> Result<FlagName> {
-    FlagName::new(text).map_err(|_| ServiceError::NotFound(Thing::Flag))
+    FlagName::new(text).map_err(|_| ServiceError::NotFound(ResourceKind::Flag))
 }

@@ -7,7 +7,7 @@ mod counts;
 mod interner;
 mod override_index;
 mod override_ref;
-mod ring;
+mod recent_changes;
 mod since;
 mod tokens;
 mod user_cache;
@@ -23,22 +23,22 @@ use std::{
 use flags_domain::{Change, Edit, FlagName, FlagState, Instant, Snapshot, UserOverride};
 use flags_store::{
     api_tokens::TokenRecord,
-    log::{Action, ChangeSummary, Entity as LogEntity, Revision},
+    change_log::{Action, ChangeSummary, ResourceKind, Revision},
 };
 use parking_lot::RwLock;
 use rustc_hash::FxHashMap;
 use tokio::{sync::watch, time::timeout};
 use uuid::Uuid;
 
-use self::{override_index::OverrideIndex, ring::Ring, tokens::TokenIndex};
+use self::{override_index::OverrideIndex, recent_changes::RecentChanges, tokens::TokenIndex};
 pub use self::{
     override_ref::{HeldOverride, OverrideRef},
-    ring::{Effect, RecentChange, RecentCommit},
-    since::Touched,
-    user_cache::{KnownUser, Ticket, UserCache},
+    recent_changes::{Invalidation, RecentChange, RecentCommit},
+    since::ChangesSince,
+    user_cache::{CachedUser, FillGuard, UserCache},
     view::View,
 };
-use crate::hub::{Concerned, Hub};
+use crate::notifier::{Audience, ChangeNotifier};
 
 /// Answers are called stale once the database has not been read for so long.
 pub const STALE_AFTER: Duration = Duration::from_secs(5);
@@ -54,7 +54,7 @@ pub struct Replica {
     position: watch::Sender<Revision>,
     last_read: RwLock<Moment>,
     users: UserCache,
-    hub: Arc<Hub>,
+    notifier: Arc<ChangeNotifier>,
 }
 
 #[derive(Debug)]
@@ -67,7 +67,7 @@ struct State {
     instants: BTreeMap<Instant, BTreeSet<FlagName>>,
     overrides: OverrideIndex,
     tokens: TokenIndex,
-    recent: Ring,
+    recent: RecentChanges,
 }
 
 /// Everything the replica holds, as read from the database at one revision.
@@ -77,7 +77,7 @@ pub struct Loaded {
     flags: Snapshot,
     overrides: OverrideIndex,
     tokens: Vec<TokenRecord>,
-    recent: Ring,
+    recent: RecentChanges,
 }
 
 impl Loaded {
@@ -85,11 +85,12 @@ impl Loaded {
     /// gap, so that streams can be resumed that were cut before this process began.
     pub fn new(revision: Revision, flags: Snapshot, tokens: Vec<TokenRecord>, recent: &[ChangeSummary]) -> Self {
         let floor = recent.first().map_or(revision.number, |oldest| oldest.revision - 1);
-        let mut ring = Ring::new(floor);
+        let mut recent_changes = RecentChanges::new(floor);
         for commit in recent.chunk_by(|a, b| a.revision == b.revision) {
-            ring.push(RecentCommit::new(commit[0].revision, commit, |change| possible_effect(change, &flags)));
+            recent_changes
+                .push(RecentCommit::new(commit[0].revision, commit, |change| possible_invalidation(change, &flags)));
         }
-        Self { revision, flags, overrides: OverrideIndex::default(), tokens, recent: ring }
+        Self { revision, flags, overrides: OverrideIndex::default(), tokens, recent: recent_changes }
     }
 
     /// Adds an override.
@@ -100,22 +101,22 @@ impl Loaded {
 
 /// Whom a change may have given other values, as far as it can be told without the state before it. Users must not learn
 /// the names of flags that they never saw.
-fn possible_effect(change: &ChangeSummary, flags: &Snapshot) -> Effect {
+fn possible_invalidation(change: &ChangeSummary, flags: &Snapshot) -> Invalidation {
     match (change.entity, change.action) {
-        (LogEntity::ScheduledChange, Action::Applied) | (LogEntity::ApiToken, _) => Effect::None,
-        (LogEntity::Flag | LogEntity::ScheduledChange, _) => {
+        (ResourceKind::ScheduledChange, Action::Applied) | (ResourceKind::ApiToken, _) => Invalidation::None,
+        (ResourceKind::Flag | ResourceKind::ScheduledChange, _) => {
             let flag = change.flag_name.as_ref().and_then(|name| flags.get(name));
             // Whether one that is shown was so before an update is not known; that its name has been seen is likely.
             let is_new = matches!(change.action, Action::Created | Action::Restored);
-            let shown_before = !(is_new && change.entity == LogEntity::Flag);
+            let shown_before = !(is_new && change.entity == ResourceKind::Flag);
             if flag.is_some_and(|flag| flag.compiled().is_shown()) {
-                Effect::Flag { shown_before }
+                Invalidation::Flag { shown_before }
             } else {
-                Effect::Unknown
+                Invalidation::Unknown
             }
         }
-        (LogEntity::Override, _) => Effect::Override { until: None },
-        (LogEntity::User, _) => Effect::User,
+        (ResourceKind::Override, _) => Invalidation::Override { until: None },
+        (ResourceKind::User, _) => Invalidation::User,
     }
 }
 
@@ -163,13 +164,13 @@ impl Replica {
             position,
             last_read: RwLock::new(Moment::now()),
             users: UserCache::default(),
-            hub: Arc::default(),
+            notifier: Arc::default(),
         }
     }
 
     /// What wakes streams.
-    pub const fn hub(&self) -> &Arc<Hub> {
-        &self.hub
+    pub const fn notifier(&self) -> &Arc<ChangeNotifier> {
+        &self.notifier
     }
 
     /// The users seen lately.
@@ -237,7 +238,7 @@ impl Replica {
         };
         drop(old);
         self.position.send_replace(revision);
-        self.hub.wake_all();
+        self.notifier.wake_all();
     }
 
     /// Applies one commit. Only the feed calls it, and only for the next revision.
@@ -253,47 +254,50 @@ impl Replica {
             let changed = effects_of(&state.flags, &edit);
             (edit, changed)
         };
-        let mut concerned = Concerned {
-            everybody: changed.values().any(|effect| *effect != Effect::HiddenFlag),
+        let mut audience = Audience {
+            everybody: changed.values().any(|invalidation| *invalidation != Invalidation::HiddenFlag),
             hidden_flags: !changed.is_empty(),
-            ..Concerned::default()
+            ..Audience::default()
         };
         let mut state = self.state.write();
         state.put_in_force(edit);
         let mut effects = commit.changes.iter().map(|(_, change)| state.take_in(change, &changed)).collect::<Vec<_>>();
         commit.tokens.into_iter().filter(|token| token.revoked_at.is_none()).for_each(|token| state.tokens.set(token));
         state.revision = commit.revision;
-        for ((summary, change), effect) in commit.changes.iter().zip(&mut effects) {
-            match (change, *effect) {
+        for ((summary, change), invalidation) in commit.changes.iter().zip(&mut effects) {
+            match (change, *invalidation) {
                 // Streams are to see that a credential is void.
-                (Change::TokenTouched(_), _) => concerned.everybody = true,
-                (_, Effect::Override { .. } | Effect::User) => concerned.users.extend(summary.user_id),
-                (_, Effect::Flag { .. } | Effect::HiddenFlag | Effect::None | Effect::Unknown) => {}
+                (Change::TokenTouched(_), _) => audience.everybody = true,
+                (_, Invalidation::Override { .. } | Invalidation::User) => audience.users.extend(summary.user_id),
+                (
+                    _,
+                    Invalidation::Flag { .. } | Invalidation::HiddenFlag | Invalidation::None | Invalidation::Unknown,
+                ) => {}
             }
         }
         let mut effects = effects.into_iter();
         let summaries: Vec<_> = commit.changes.into_iter().map(|(summary, _)| summary).collect();
         let number = commit.revision.number;
-        state.recent.push(RecentCommit::new(number, &summaries, |_| effects.next().unwrap_or(Effect::None)));
-        self.hub.note(&concerned, number);
+        state.recent.push(RecentCommit::new(number, &summaries, |_| effects.next().unwrap_or(Invalidation::None)));
+        self.notifier.note(&audience, number);
         drop(state);
         self.position.send_replace(commit.revision);
-        self.hub.wake(&concerned, number);
+        self.notifier.wake(&audience, number);
     }
 }
 
 /// Whom an edit gives something else, by the flags it does so by.
-fn effects_of(flags: &Snapshot, edit: &Edit) -> FxHashMap<FlagName, Effect> {
+fn effects_of(flags: &Snapshot, edit: &Edit) -> FxHashMap<FlagName, Invalidation> {
     let is_shown = |flag: Option<&FlagState>| flag.is_some_and(|flag| flag.compiled().is_shown());
-    let effect = |before: bool, after: bool| {
-        if before || after { Effect::Flag { shown_before: before } } else { Effect::HiddenFlag }
+    let invalidation = |before: bool, after: bool| {
+        if before || after { Invalidation::Flag { shown_before: before } } else { Invalidation::HiddenFlag }
     };
     let changed = flags.flags_changed_by(edit);
-    changed.map(|(name, before, after)| (name.clone(), effect(is_shown(before), is_shown(after)))).collect()
+    changed.map(|(name, before, after)| (name.clone(), invalidation(is_shown(before), is_shown(after)))).collect()
 }
 
-fn of_flag(name: &FlagName, changed: &FxHashMap<FlagName, Effect>) -> Effect {
-    changed.get(name).copied().unwrap_or(Effect::None)
+fn of_flag(name: &FlagName, changed: &FxHashMap<FlagName, Invalidation>) -> Invalidation {
+    changed.get(name).copied().unwrap_or(Invalidation::None)
 }
 
 impl State {
@@ -324,21 +328,21 @@ impl State {
 
     /// Takes in what is no change of flags, and tells whom the change may give other values; `changed` are the flags that
     /// give something else from now on, each with whom that concerns.
-    fn take_in(&mut self, change: &Change, changed: &FxHashMap<FlagName, Effect>) -> Effect {
+    fn take_in(&mut self, change: &Change, changed: &FxHashMap<FlagName, Invalidation>) -> Invalidation {
         match change {
             Change::OverrideSet(new) => {
                 self.overrides.set(new);
-                Effect::Override { until: None }
+                Invalidation::Override { until: None }
             }
             Change::OverrideRemoved { user_id, flag_name } => match self.overrides.remove(*user_id, flag_name) {
-                Some(removed) => Effect::Override { until: removed.expires_at },
-                None => Effect::None,
+                Some(removed) => Invalidation::Override { until: removed.expires_at },
+                None => Invalidation::None,
             },
             Change::TokenTouched(id) => {
                 self.tokens.remove(*id);
-                Effect::None
+                Invalidation::None
             }
-            Change::UserTouched(_) => Effect::User,
+            Change::UserTouched(_) => Invalidation::User,
             Change::FlagSet(flag) => of_flag(&flag.name, changed),
             Change::FlagRemoved(name)
             | Change::ScheduledChangeSet(name, _)

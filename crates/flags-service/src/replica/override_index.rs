@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::{
     counts::Counts,
     interner::Interner,
-    override_ref::{Note, OverrideRef},
+    override_ref::{OverrideMetadata, OverrideRef},
 };
 
 /// Users are spread over so many maps, so that one that grows is a small one: a commit must not make readers wait until
@@ -29,7 +29,7 @@ pub(super) struct OverrideIndex {
     /// The first of the entries that are free.
     free: u32,
     values: Interner<InternedValue>,
-    notes: Interner<Note>,
+    notes: Interner<OverrideMetadata>,
     flags: Vec<FlagName>,
     flag_keys: FxHashMap<FlagName, u32>,
     counts: Counts,
@@ -160,7 +160,7 @@ impl OverrideIndex {
             ends_at: new.expires_at.map_or(Entry::NEVER, Instant::as_micros),
             flag_and_marks: flag | if new.is_enabled() { Entry::ENABLED } else { 0 },
             value: self.values.hold(InternedValue(PreparedValue::new(new.override_value.clone()))),
-            note: self.notes.hold(Note::of(new)),
+            note: self.notes.hold(OverrideMetadata::of(new)),
             next: Entry::NONE,
         };
         let flags = &self.flags;

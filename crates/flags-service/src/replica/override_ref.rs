@@ -33,7 +33,7 @@ pub struct HeldOverride {
     flag_name: FlagName,
     value: PreparedValue,
     enabled: bool,
-    note: Note,
+    note: OverrideMetadata,
     created_at: Instant,
     updated_at: Instant,
     expires_at: Option<Instant>,
@@ -46,7 +46,7 @@ impl From<OverrideRef<'_>> for HeldOverride {
             flag_name: o.flag_name.clone(),
             value: o.value.clone(),
             enabled: o.enabled,
-            note: Note { reason: o.reason.map(Into::into), created_by: o.created_by.into() },
+            note: OverrideMetadata { reason: o.reason.map(Into::into), created_by: o.created_by.into() },
             created_at: o.created_at,
             updated_at: o.updated_at,
             expires_at: o.expires_at,
@@ -85,12 +85,12 @@ impl<'r> OverrideRef<'r> {
 
 /// What is for people.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Note {
+pub(super) struct OverrideMetadata {
     pub(super) reason: Option<Box<str>>,
     pub(super) created_by: Box<str>,
 }
 
-impl Note {
+impl OverrideMetadata {
     pub(super) fn of(o: &UserOverride) -> Self {
         Self { reason: o.reason.as_deref().map(Into::into), created_by: o.created_by.as_str().into() }
     }

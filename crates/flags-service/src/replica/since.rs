@@ -5,12 +5,12 @@ use std::collections::BTreeSet;
 use flags_domain::{CompiledFlag, FlagName, Instant};
 use uuid::Uuid;
 
-use super::{Effect, KnownUser, RecentChange, View};
+use super::{CachedUser, Invalidation, RecentChange, View};
 use crate::cursor::Cursor;
 
 /// What may have changed for a user since a cursor.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Touched {
+pub struct ChangesSince {
     /// The user themselves, last at this revision, in which case every flag may have.
     pub user: Option<i64>,
     /// These flags, for everybody. Users saw each of them before or see it now.
@@ -26,33 +26,33 @@ pub struct Touched {
 impl View<'_> {
     /// What may have changed for the user since `cursor` up to this view at `now`: what the commits after it touched, and
     /// what moved by time alone. `None` if that cannot be told any more, or the cursor never was a position of this log.
-    pub fn touched_since(&self, cursor: &Cursor, user_id: Uuid, now: Instant) -> Option<Touched> {
+    pub fn changes_since(&self, cursor: &Cursor, user_id: Uuid, now: Instant) -> Option<ChangesSince> {
         let seen_at = cursor.evaluated_at;
         if cursor.revision.epoch != self.revision().epoch || seen_at > now {
             return None;
         }
-        let mut touched = Touched::default();
+        let mut touched = ChangesSince::default();
         let mut came = BTreeSet::new();
         for commit in self.commits_after(cursor.revision.number)? {
             for change in &commit.changes {
                 let of_user = change.user_id == Some(user_id);
-                match change.effect {
-                    Effect::Unknown => return None,
+                match change.invalidation {
+                    Invalidation::Unknown => return None,
                     // Who has not seen it may not be told that it went: one that came and went meanwhile.
-                    Effect::Flag { shown_before: false } => {
+                    Invalidation::Flag { shown_before: false } => {
                         touched.own.extend(change.flag_name.clone().filter(|name| !touched.flags.contains(name)));
                         came.extend(change.flag_name.clone());
                     }
-                    Effect::Flag { shown_before: true } => {
+                    Invalidation::Flag { shown_before: true } => {
                         let name = change.flag_name.clone().filter(|name| !came.contains(name));
                         touched.flags.extend(name);
                     }
-                    Effect::Override { until } if of_user && until.is_none_or(|until| until > seen_at) => {
+                    Invalidation::Override { until } if of_user && until.is_none_or(|until| until > seen_at) => {
                         touched.own.extend(change.flag_name.clone());
                     }
-                    Effect::HiddenFlag => touched.hidden = true,
-                    Effect::User if of_user => touched.user = Some(commit.revision),
-                    Effect::None | Effect::Override { .. } | Effect::User => {}
+                    Invalidation::HiddenFlag => touched.hidden = true,
+                    Invalidation::User if of_user => touched.user = Some(commit.revision),
+                    Invalidation::None | Invalidation::Override { .. } | Invalidation::User => {}
                 }
             }
         }
@@ -63,7 +63,8 @@ impl View<'_> {
 
     /// Whether the user themselves may have changed after `revision`.
     pub fn user_touched_after(&self, revision: i64, user_id: Uuid) -> bool {
-        let touches = |change: &RecentChange| change.effect == Effect::User && change.user_id == Some(user_id);
+        let touches =
+            |change: &RecentChange| change.invalidation == Invalidation::User && change.user_id == Some(user_id);
         // What is not known may be so.
         self.commits_after(revision).is_none_or(|mut commits| commits.any(|commit| commit.changes.iter().any(touches)))
     }
@@ -78,7 +79,7 @@ impl View<'_> {
 
     /// The next instant after `now` at which time alone may change what the user gets of the flags they
     /// see: the earliest `valid_until` of them all. Looks only at those flags that time can change.
-    pub fn valid_until(&self, user: &KnownUser, now: Instant) -> Option<Instant> {
+    pub fn valid_until(&self, user: &CachedUser, now: Instant) -> Option<Instant> {
         let mut names: BTreeSet<&FlagName> = self.0.instants_after(now).map(|(_, name)| name).collect();
         names.extend(
             self.overrides_of(user.id).filter(|o| o.expires_at.is_some_and(|end| end > now)).map(|o| o.flag_name),

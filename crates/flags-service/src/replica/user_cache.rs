@@ -20,7 +20,7 @@ const SHARDS: usize = 64;
 
 /// What evaluation and permission need of a user.
 #[derive(Debug)]
-pub struct KnownUser {
+pub struct CachedUser {
     /// Their id.
     pub id: Uuid,
     /// What they may do.
@@ -33,7 +33,7 @@ pub struct KnownUser {
     pub context: EvaluationContext,
 }
 
-impl From<UserRecord> for KnownUser {
+impl From<UserRecord> for CachedUser {
     fn from(user: UserRecord) -> Self {
         let context =
             EvaluationContext::user(user.id, &user.email, user.role.as_str(), user.created_at, user.attributes);
@@ -43,11 +43,11 @@ impl From<UserRecord> for KnownUser {
 
 /// A bounded cache of users, filled on demand and emptied by the log.
 ///
-/// A fill reads the database and may be overtaken by a change: it takes a [`Ticket`] before it reads, and what it read is
+/// A fill reads the database and may be overtaken by a change: it takes a [`FillGuard`] before it reads, and what it read is
 /// kept only if the log has named no user of the same shard since.
 #[derive(Debug)]
 pub struct UserCache {
-    users: Cache<Uuid, Arc<KnownUser>>,
+    users: Cache<Uuid, Arc<CachedUser>>,
     /// Ids that are no user's: applications may know their visitors by UUIDs as well. Apart, so that they drive no user out.
     strangers: Cache<Uuid, ()>,
     /// Who had an e-mail when that was last looked up. Nobody empties it: whoever reads it compares with what the user has.
@@ -57,7 +57,7 @@ pub struct UserCache {
 
 /// The state of the log, as far as it concerns a user, when a fill began.
 #[derive(Clone, Copy, Debug)]
-pub struct Ticket(u64);
+pub struct FillGuard(u64);
 
 impl Default for UserCache {
     fn default() -> Self {
@@ -72,7 +72,7 @@ impl Default for UserCache {
 
 impl UserCache {
     /// The user, if they are at hand.
-    pub fn get(&self, id: Uuid) -> Option<Arc<KnownUser>> {
+    pub fn get(&self, id: Uuid) -> Option<Arc<CachedUser>> {
         self.users.get(&id)
     }
 
@@ -82,12 +82,12 @@ impl UserCache {
     }
 
     /// To be taken before the database is read.
-    pub fn ticket(&self, id: Uuid) -> Ticket {
-        Ticket(*self.shard(id).lock())
+    pub fn ticket(&self, id: Uuid) -> FillGuard {
+        FillGuard(*self.shard(id).lock())
     }
 
     /// Keeps what was read, unless the log has overtaken it.
-    pub fn fill(&self, ticket: Ticket, user: &Arc<KnownUser>) {
+    pub fn fill(&self, ticket: FillGuard, user: &Arc<CachedUser>) {
         let changes = self.shard(user.id).lock();
         if *changes == ticket.0 {
             self.users.insert(user.id, Arc::clone(user));
@@ -95,7 +95,7 @@ impl UserCache {
     }
 
     /// Keeps that there is no such user, unless the log has overtaken it.
-    pub fn fill_stranger(&self, ticket: Ticket, id: Uuid) {
+    pub fn fill_stranger(&self, ticket: FillGuard, id: Uuid) {
         let changes = self.shard(id).lock();
         if *changes == ticket.0 {
             self.strangers.insert(id, ());
@@ -141,10 +141,10 @@ mod tests {
 
     use super::*;
 
-    fn user(id: u128) -> Arc<KnownUser> {
+    fn user(id: u128) -> Arc<CachedUser> {
         let id = Uuid::from_u128(id);
         let context = EvaluationContext::user(id, "a@b.c", "user", Instant::from_micros(0), Map::new());
-        Arc::new(KnownUser { id, role: Role::User, active: true, email: "a@b.c".into(), context })
+        Arc::new(CachedUser { id, role: Role::User, active: true, email: "a@b.c".into(), context })
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use flags_domain::{FlagState, Instant};
-use flags_store::{api_tokens::TokenRecord, log::Revision};
+use flags_store::{api_tokens::TokenRecord, change_log::Revision};
 use parking_lot::RwLockReadGuard;
 use uuid::Uuid;
 

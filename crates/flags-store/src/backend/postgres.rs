@@ -14,10 +14,10 @@ use diesel_async::{
 use futures_util::FutureExt as _;
 
 use crate::{
-    commit::LogRow,
+    commit::ChangeLogInsert,
     error::{Result, StoreError},
     schema::{change_log, feature_flags, log_head, scheduled_changes, user_flag_overrides, users},
-    sql_types::{At, Uid},
+    sql_types::{DbInstant, DbUuid},
     store::CONNECTION_TIMEOUT,
     users::Indexed,
 };
@@ -77,16 +77,16 @@ pub(crate) enum RowLock {
     Update,
 }
 
-pub(crate) async fn lock_user(conn: &mut AsyncPgConnection, id: Uid, lock: RowLock) -> QueryResult<()> {
+pub(crate) async fn lock_user_row(conn: &mut AsyncPgConnection, id: DbUuid, lock: RowLock) -> QueryResult<()> {
     let query = users::table.filter(users::id.eq(id)).select(users::id);
-    let _: Option<Uid> = match lock {
+    let _: Option<DbUuid> = match lock {
         RowLock::Share => query.for_share().first(conn).await.optional()?,
         RowLock::Update => query.for_update().first(conn).await.optional()?,
     };
     Ok(())
 }
 
-pub(crate) async fn lock_flag(conn: &mut AsyncPgConnection, name: &str, lock: RowLock) -> QueryResult<()> {
+pub(crate) async fn lock_flag_row(conn: &mut AsyncPgConnection, name: &str, lock: RowLock) -> QueryResult<()> {
     let query = feature_flags::table.filter(feature_flags::name.eq(name)).select(feature_flags::name);
     let _: Option<String> = match lock {
         RowLock::Share => query.for_share().first(conn).await.optional()?,
@@ -95,13 +95,13 @@ pub(crate) async fn lock_flag(conn: &mut AsyncPgConnection, name: &str, lock: Ro
     Ok(())
 }
 
-pub(crate) async fn lock_head(conn: &mut AsyncPgConnection) -> QueryResult<()> {
+pub(crate) async fn lock_change_log_head(conn: &mut AsyncPgConnection) -> QueryResult<()> {
     let _: i64 = log_head::table.select(log_head::revision).for_update().first(conn).await?;
     Ok(())
 }
 
 /// Appends all rows in one statement: round trips under the lock of `log_head` cost throughput.
-pub(crate) async fn append_log(conn: &mut AsyncPgConnection, rows: &[LogRow]) -> QueryResult<()> {
+pub(crate) async fn append_log(conn: &mut AsyncPgConnection, rows: &[ChangeLogInsert]) -> QueryResult<()> {
     // Far below the limit of 65,535 parameters a statement.
     for part in rows.chunks(1_000) {
         diesel::insert_into(change_log::table).values(part).execute(conn).await?;
@@ -118,8 +118,8 @@ pub(crate) async fn begin_snapshot(conn: &mut AsyncPgConnection) -> QueryResult<
     diesel_async::AnsiTransactionManager::begin_transaction_sql(conn, sql).await
 }
 
-pub(crate) async fn lock_override(conn: &mut AsyncPgConnection, user_id: Uid, flag_name: &str) -> QueryResult<()> {
-    let _: Option<Uid> = user_flag_overrides::table
+pub(crate) async fn lock_override(conn: &mut AsyncPgConnection, user_id: DbUuid, flag_name: &str) -> QueryResult<()> {
+    let _: Option<DbUuid> = user_flag_overrides::table
         .filter(user_flag_overrides::user_id.eq(user_id))
         .filter(user_flag_overrides::flag_name.eq(flag_name))
         .select(user_flag_overrides::id)
@@ -131,7 +131,7 @@ pub(crate) async fn lock_override(conn: &mut AsyncPgConnection, user_id: Uid, fl
 }
 
 /// Holds these overrides and returns those that are still there.
-pub(crate) async fn lock_overrides(conn: &mut AsyncPgConnection, ids: &[Uid]) -> QueryResult<Vec<Uid>> {
+pub(crate) async fn lock_overrides(conn: &mut AsyncPgConnection, ids: &[DbUuid]) -> QueryResult<Vec<DbUuid>> {
     user_flag_overrides::table
         .filter(user_flag_overrides::id.eq_any(ids))
         .order(user_flag_overrides::id)
@@ -144,9 +144,9 @@ pub(crate) async fn lock_overrides(conn: &mut AsyncPgConnection, ids: &[Uid]) ->
 /// Holds overrides whose end has passed. The row is checked again once it is held, since an admin may have extended it.
 pub(crate) async fn claim_expired_overrides(
     conn: &mut AsyncPgConnection,
-    now: At,
+    now: DbInstant,
     limit: i64,
-) -> QueryResult<Vec<Uid>> {
+) -> QueryResult<Vec<DbUuid>> {
     user_flag_overrides::table
         .filter(user_flag_overrides::expires_at.le(now))
         // Others may have put in rows of flags that never were; the log could not name them.
@@ -163,11 +163,11 @@ pub(crate) async fn claim_expired_overrides(
 #[derive(QueryableByName)]
 struct Clock {
     #[diesel(sql_type = crate::sql_types::Instant)]
-    now: At,
+    now: DbInstant,
 }
 
 /// What the server's clock says.
-pub(crate) async fn clock(conn: &mut AsyncPgConnection) -> QueryResult<At> {
+pub(crate) async fn clock(conn: &mut AsyncPgConnection) -> QueryResult<DbInstant> {
     let clock: Clock = sql_query("SELECT clock_timestamp() AS now").get_result(conn).await?;
     Ok(clock.now)
 }
@@ -223,7 +223,7 @@ pub(crate) async fn lift_statement_timeout(conn: &mut AsyncPgConnection) -> Quer
 /// transaction holds are passed over.
 pub(crate) async fn claim_flags_with_due_changes(
     conn: &mut AsyncPgConnection,
-    now: At,
+    now: DbInstant,
     limit: i64,
 ) -> QueryResult<Vec<String>> {
     let due = scheduled_changes::table

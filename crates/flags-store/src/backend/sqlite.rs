@@ -17,11 +17,11 @@ use diesel_async::{
 use futures_util::FutureExt as _;
 
 use crate::{
-    commit::LogRow,
+    commit::ChangeLogInsert,
     error::{Result, StoreError},
     page::CountUpTo,
     schema::{change_log, feature_flags, user_flag_overrides},
-    sql_types::{At, Uid},
+    sql_types::{DbInstant, DbUuid},
     store::{AsyncSqliteConnection, CONNECTION_TIMEOUT},
     users::Indexed,
 };
@@ -67,7 +67,7 @@ async fn connect(path: String) -> ConnectionResult<AsyncSqliteConnection> {
 }
 
 /// Row by row: diesel-async has no batch insert for SQLite, and there are no round trips to save.
-pub(crate) async fn append_log(conn: &mut AsyncSqliteConnection, rows: &[LogRow]) -> QueryResult<()> {
+pub(crate) async fn append_log(conn: &mut AsyncSqliteConnection, rows: &[ChangeLogInsert]) -> QueryResult<()> {
     for row in rows {
         diesel::insert_into(change_log::table).values(row).execute(conn).await?;
     }
@@ -88,7 +88,11 @@ async fn begin(conn: &mut AsyncSqliteConnection, sql: &'static str) -> QueryResu
 }
 
 /// Overrides whose end has passed. The transaction holds the whole file, so nobody else can be at them.
-pub(crate) async fn expired_overrides(conn: &mut AsyncSqliteConnection, now: At, limit: i64) -> QueryResult<Vec<Uid>> {
+pub(crate) async fn expired_overrides(
+    conn: &mut AsyncSqliteConnection,
+    now: DbInstant,
+    limit: i64,
+) -> QueryResult<Vec<DbUuid>> {
     user_flag_overrides::table
         .filter(user_flag_overrides::expires_at.le(now))
         // Others may have put in rows of flags that never were; the log could not name them.

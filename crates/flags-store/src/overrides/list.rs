@@ -15,7 +15,7 @@ use crate::{
     error::Result,
     page::{CountUpTo, Page, containing},
     schema::{feature_flags, user_flag_overrides, users},
-    sql_types::{At, Uid},
+    sql_types::{DbInstant, DbUuid},
     store::{Conn, on},
 };
 
@@ -75,11 +75,11 @@ macro_rules! filtered {
             query = query.filter(dsl::flag_name.eq(name.clone()));
         }
         if let Some(id) = filter.user_id {
-            query = query.filter(dsl::user_id.eq(Uid(id)));
+            query = query.filter(dsl::user_id.eq(DbUuid(id)));
         }
-        let now_or = |at: Instant| dsl::expires_at.is_null().or(dsl::expires_at.gt(At(at)).assume_not_null());
+        let now_or = |at: Instant| dsl::expires_at.is_null().or(dsl::expires_at.gt(DbInstant(at)).assume_not_null());
         match filter.status {
-            Some((OverrideStatus::Expired, at)) => query = query.filter(dsl::expires_at.le(At(at))),
+            Some((OverrideStatus::Expired, at)) => query = query.filter(dsl::expires_at.le(DbInstant(at))),
             Some((OverrideStatus::Active, at)) => {
                 query =
                     query.filter(now_or(at)).filter(dsl::enabled.is_null().or(dsl::enabled.eq(true).assume_not_null()));
@@ -90,7 +90,7 @@ macro_rules! filtered {
             None => {}
         }
         if let Some(at) = filter.expires_before {
-            query = query.filter(dsl::expires_at.lt(At(at)));
+            query = query.filter(dsl::expires_at.lt(DbInstant(at)));
         }
         query
     }};
@@ -121,46 +121,45 @@ pub async fn list(
             .select((Row::as_select(), users::email))
             .into_boxed::<Db>();
         let query = filtered!(all, filter);
-        let query =
-            match order {
-                OverrideOrder::FlagName(after) => {
-                    let query = query.order((feature_flags::name.asc(), dsl::id.asc()));
-                    match after {
-                        Some(name) => query.filter(feature_flags::name.gt(name)),
-                        None => query,
-                    }
+        let query = match order {
+            OverrideOrder::FlagName(after) => {
+                let query = query.order((feature_flags::name.asc(), dsl::id.asc()));
+                match after {
+                    Some(name) => query.filter(feature_flags::name.gt(name)),
+                    None => query,
                 }
-                OverrideOrder::UserEmail(after) => {
-                    let query = query.order((users::email.asc(), dsl::id.asc()));
-                    match after {
-                        Some((email, id)) => query
-                            .filter(users::email.gt(email.clone()).or(users::email.eq(email).and(dsl::id.gt(Uid(id))))),
-                        None => query,
-                    }
+            }
+            OverrideOrder::UserEmail(after) => {
+                let query = query.order((users::email.asc(), dsl::id.asc()));
+                match after {
+                    Some((email, id)) => query
+                        .filter(users::email.gt(email.clone()).or(users::email.eq(email).and(dsl::id.gt(DbUuid(id))))),
+                    None => query,
                 }
-                OverrideOrder::NewestChange(after) => {
-                    let query = query.order((dsl::revision.desc(), dsl::id.asc()));
-                    match after {
-                        Some((revision, id)) => query
-                            .filter(dsl::revision.lt(revision).or(dsl::revision.eq(revision).and(dsl::id.gt(Uid(id))))),
-                        None => query,
-                    }
+            }
+            OverrideOrder::NewestChange(after) => {
+                let query = query.order((dsl::revision.desc(), dsl::id.asc()));
+                match after {
+                    Some((revision, id)) => query
+                        .filter(dsl::revision.lt(revision).or(dsl::revision.eq(revision).and(dsl::id.gt(DbUuid(id))))),
+                    None => query,
                 }
-                OverrideOrder::SoonestEnd(after) => {
-                    let query = query.order((dsl::expires_at.is_null().asc(), dsl::expires_at.asc(), dsl::id.asc()));
-                    match after {
-                        Some((Some(end), id)) => query.filter(
-                            dsl::expires_at
-                                .gt(At(end))
-                                .assume_not_null()
-                                .or(dsl::expires_at.eq(At(end)).assume_not_null().and(dsl::id.gt(Uid(id))))
-                                .or(dsl::expires_at.is_null()),
-                        ),
-                        Some((None, id)) => query.filter(dsl::expires_at.is_null().and(dsl::id.gt(Uid(id)))),
-                        None => query,
-                    }
+            }
+            OverrideOrder::SoonestEnd(after) => {
+                let query = query.order((dsl::expires_at.is_null().asc(), dsl::expires_at.asc(), dsl::id.asc()));
+                match after {
+                    Some((Some(end), id)) => query.filter(
+                        dsl::expires_at
+                            .gt(DbInstant(end))
+                            .assume_not_null()
+                            .or(dsl::expires_at.eq(DbInstant(end)).assume_not_null().and(dsl::id.gt(DbUuid(id))))
+                            .or(dsl::expires_at.is_null()),
+                    ),
+                    Some((None, id)) => query.filter(dsl::expires_at.is_null().and(dsl::id.gt(DbUuid(id)))),
+                    None => query,
                 }
-            };
+            }
+        };
         query.limit(bound).load(c).await
     })?;
     let rows = rows.into_iter().map(listed).collect::<Result<Vec<_>>>()?;
@@ -170,7 +169,7 @@ pub async fn list(
 /// Those of these overrides that are there, in no particular order.
 pub async fn find_listed(conn: &mut Conn, ids: &[Uuid]) -> Result<Vec<ListedOverride>> {
     use user_flag_overrides::dsl;
-    let ids: Vec<_> = ids.iter().copied().map(Uid).collect();
+    let ids: Vec<_> = ids.iter().copied().map(DbUuid).collect();
     let rows: Vec<(Row, String)> = on!(conn, |c| {
         let all = dsl::user_flag_overrides.inner_join(users::table).filter(dsl::id.eq_any(&ids));
         all.select((Row::as_select(), users::email)).load(c).await
@@ -187,8 +186,8 @@ pub async fn matching(
 ) -> Result<Vec<Uuid>> {
     use user_flag_overrides::dsl;
     let bound = i64::try_from(limit).unwrap_or(i64::MAX);
-    let among: Option<Vec<Uid>> = among.map(|ids| ids.iter().copied().map(Uid).collect());
-    let ids: Vec<Uid> = on!(conn, |c| {
+    let among: Option<Vec<DbUuid>> = among.map(|ids| ids.iter().copied().map(DbUuid).collect());
+    let ids: Vec<DbUuid> = on!(conn, |c| {
         let mut query = dsl::user_flag_overrides
             .inner_join(users::table)
             .inner_join(feature_flags::table.on(feature_flags::name.eq(dsl::flag_name)))
@@ -209,7 +208,7 @@ pub async fn count_by_flag(conn: &mut Conn, names: &[FlagName], now: Instant) ->
     let counts: Vec<(String, i64)> = on!(conn, |c| {
         dsl::user_flag_overrides
             .filter(dsl::flag_name.eq_any(&names))
-            .filter(dsl::expires_at.is_null().or(dsl::expires_at.gt(At(now)).assume_not_null()))
+            .filter(dsl::expires_at.is_null().or(dsl::expires_at.gt(DbInstant(now)).assume_not_null()))
             .group_by(dsl::flag_name)
             .select((dsl::flag_name, count_star()))
             .load(c)
@@ -221,13 +220,13 @@ pub async fn count_by_flag(conn: &mut Conn, names: &[FlagName], now: Instant) ->
 /// How many unexpired overrides of unarchived flags each of these users has. Users without any are left out.
 pub async fn count_by_user(conn: &mut Conn, ids: &[Uuid], now: Instant) -> Result<HashMap<Uuid, i64>> {
     use user_flag_overrides::dsl;
-    let ids: Vec<Uid> = ids.iter().copied().map(Uid).collect();
-    let counts: Vec<(Uid, i64)> = on!(conn, |c| {
+    let ids: Vec<DbUuid> = ids.iter().copied().map(DbUuid).collect();
+    let counts: Vec<(DbUuid, i64)> = on!(conn, |c| {
         dsl::user_flag_overrides
             .inner_join(feature_flags::table.on(feature_flags::name.eq(dsl::flag_name)))
             .filter(feature_flags::archived_at.is_null())
             .filter(dsl::user_id.eq_any(&ids))
-            .filter(dsl::expires_at.is_null().or(dsl::expires_at.gt(At(now)).assume_not_null()))
+            .filter(dsl::expires_at.is_null().or(dsl::expires_at.gt(DbInstant(now)).assume_not_null()))
             .group_by(dsl::user_id)
             .select((dsl::user_id, count_star()))
             .load(c)

@@ -17,14 +17,14 @@ use uuid::Uuid;
 
 use super::{
     Row, UserRecord,
-    search::{Beginning, Part, Sought},
+    search::{Prefix, SearchTerm, Substring},
 };
 use crate::{
     backend::{self, Explaining},
     error::Result,
     page::{Computed, CountUpTo, Explained, MAX_TOTAL, Page},
     schema::{feature_flags, user_flag_overrides, users},
-    sql_types::{At, Uid},
+    sql_types::{DbInstant, DbUuid},
     store::{Backend, Conn, on},
 };
 
@@ -54,25 +54,25 @@ pub enum UserOrder {
 #[derive(Clone, Copy)]
 enum Condition<'a> {
     Any,
-    EmailBegins(&'a Beginning),
+    EmailBegins(&'a Prefix),
     /// The e-mail does, and is written so that it is in this range.
-    EmailWritten(&'a Range<String>, &'a Beginning),
-    NameBegins(&'a Beginning),
+    EmailWritten(&'a Range<String>, &'a Prefix),
+    NameBegins(&'a Prefix),
     /// The name does, and the e-mail does not.
-    OnlyNameBegins(&'a Beginning),
+    OnlyNameBegins(&'a Prefix),
     /// Either does, by their indexes.
-    Begins(&'a Beginning),
+    Begins(&'a Prefix),
     /// Either does, by looking at each.
-    HasBeginning(&'a Beginning),
+    HasBeginning(&'a Prefix),
     /// Has this part, by the search index.
-    Indexed(&'a Part),
+    Indexed(&'a Substring),
     /// Has this part, by looking at each.
-    Has(&'a Part),
+    Has(&'a Substring),
 }
 
 /// How a query comes by its order.
 #[derive(Clone, Copy)]
-enum Way<'a> {
+enum ScanStrategy<'a> {
     /// Along the order's index, to its end or up to this place.
     Walk(Option<&'a Place>),
     /// All that match are found first and then sorted. The planner is given no choice: it would take a walk for those that
@@ -83,11 +83,11 @@ enum Way<'a> {
 /// A place in either order.
 enum Place {
     Email(String),
-    Created(At, Uid),
+    Created(DbInstant, DbUuid),
 }
 
 /// E-mail, instant and id of a user.
-type Gathered = (String, At, Uid);
+type Gathered = (String, DbInstant, DbUuid);
 
 /// What the statements of a list share.
 struct Reader<'a> {
@@ -116,25 +116,25 @@ macro_rules! such {
         let mut query = dsl::users.select($columns).into_boxed::<Db>();
         match $condition {
             Condition::Any => {}
-            Condition::EmailBegins(Beginning { lower: Range { start, end }, .. }) => {
+            Condition::EmailBegins(Prefix { lower: Range { start, end }, .. }) => {
                 query = query.filter(dsl::email_key.ge(start).and(dsl::email_key.lt(end)));
             }
-            Condition::EmailWritten(written, Beginning { lower: Range { start, end }, .. }) => {
+            Condition::EmailWritten(written, Prefix { lower: Range { start, end }, .. }) => {
                 query = query.filter(dsl::email.ge(&written.start).and(dsl::email.lt(&written.end)));
                 query = query.filter(Computed(dsl::email_key).ge(start).and(Computed(dsl::email_key).lt(end)));
             }
-            Condition::NameBegins(Beginning { lower: Range { start, end }, .. }) => {
+            Condition::NameBegins(Prefix { lower: Range { start, end }, .. }) => {
                 query = query.filter(dsl::name_start.ge(start).and(dsl::name_start.lt(end)));
             }
-            Condition::OnlyNameBegins(Beginning { lower: Range { start, end }, .. }) => {
+            Condition::OnlyNameBegins(Prefix { lower: Range { start, end }, .. }) => {
                 query = query.filter(dsl::name_start.ge(start).and(dsl::name_start.lt(end)));
                 query = query.filter(dsl::email_key.lt(start).or(dsl::email_key.ge(end)));
             }
-            Condition::Begins(Beginning { lower: Range { start, end }, .. }) => {
+            Condition::Begins(Prefix { lower: Range { start, end }, .. }) => {
                 let of_email = dsl::email_key.ge(start).and(dsl::email_key.lt(end));
                 query = query.filter(of_email.or(dsl::name_start.ge(start).and(dsl::name_start.lt(end))));
             }
-            Condition::HasBeginning(Beginning { lower: Range { start, end }, .. }) => {
+            Condition::HasBeginning(Prefix { lower: Range { start, end }, .. }) => {
                 let of_email = Computed(dsl::email_key).ge(start).and(Computed(dsl::email_key).lt(end));
                 let of_name = Computed(dsl::name_start).ge(start).and(Computed(dsl::name_start).lt(end));
                 query = query.filter(of_email.or(of_name));
@@ -148,7 +148,7 @@ macro_rules! such {
             let live = live.filter(feature_flags::archived_at.is_null());
             let theirs = live.filter(user_flag_overrides::user_id.eq(dsl::id)).filter(
                 user_flag_overrides::expires_at.is_null().or(diesel::NullableExpressionMethods::assume_not_null(
-                    user_flag_overrides::expires_at.gt(At(now)),
+                    user_flag_overrides::expires_at.gt(DbInstant(now)),
                 )),
             );
             query = if wanted { query.filter(exists(theirs)) } else { query.filter(diesel::dsl::not(exists(theirs))) };
@@ -167,22 +167,22 @@ macro_rules! in_order {
             UserOrder::Email(Some((email, _))) => query = query.filter(dsl::email.gt(email)),
             UserOrder::Newest(Some((at, id))) => {
                 // That it is no later follows from the rest, but says where in the index to begin.
-                query = query.filter(dsl::created_at.le(At(*at)));
-                query = query.filter(dsl::created_at.lt(At(*at)).or(dsl::id.gt(Uid(*id))));
+                query = query.filter(dsl::created_at.le(DbInstant(*at)));
+                query = query.filter(dsl::created_at.lt(DbInstant(*at)).or(dsl::id.gt(DbUuid(*id))));
             }
         }
         match $way {
-            Way::Walk(None) | Way::Sort => {}
-            Way::Walk(Some(Place::Email(end))) => query = query.filter(dsl::email.lt(end)),
-            Way::Walk(Some(Place::Created(at, id))) => {
+            ScanStrategy::Walk(None) | ScanStrategy::Sort => {}
+            ScanStrategy::Walk(Some(Place::Email(end))) => query = query.filter(dsl::email.lt(end)),
+            ScanStrategy::Walk(Some(Place::Created(at, id))) => {
                 query = query.filter(dsl::created_at.ge(*at)).filter(dsl::created_at.gt(*at).or(dsl::id.lt(*id)));
             }
         }
         match ($order, $way) {
-            (UserOrder::Email(_), Way::Walk(_)) => query.order(dsl::email),
-            (UserOrder::Email(_), Way::Sort) => query.order(Computed(dsl::email)),
-            (UserOrder::Newest(_), Way::Walk(_)) => query.order((dsl::created_at.desc(), dsl::id)),
-            (UserOrder::Newest(_), Way::Sort) => query.order((Computed(dsl::created_at).desc(), dsl::id)),
+            (UserOrder::Email(_), ScanStrategy::Walk(_)) => query.order(dsl::email),
+            (UserOrder::Email(_), ScanStrategy::Sort) => query.order(Computed(dsl::email)),
+            (UserOrder::Newest(_), ScanStrategy::Walk(_)) => query.order((dsl::created_at.desc(), dsl::id)),
+            (UserOrder::Newest(_), ScanStrategy::Sort) => query.order((Computed(dsl::created_at).desc(), dsl::id)),
         }
     }};
 }
@@ -200,14 +200,14 @@ macro_rules! note {
 
 impl Reader<'_> {
     async fn list(&mut self, order: UserOrder, limit: u32) -> Result<Page<UserRecord>> {
-        let sought = self.filter.search.as_deref().and_then(Sought::new);
+        let sought = self.filter.search.as_deref().and_then(SearchTerm::new);
         let bound = limit + 1;
         let (total, found) = match &sought {
             None => {
                 let total = self.count(Condition::Any).await?;
-                (total, self.places(Condition::Any, &order, Way::Walk(None), bound).await?)
+                (total, self.places(Condition::Any, &order, ScanStrategy::Walk(None), bound).await?)
             }
-            Some(Sought::Beginning(beginning)) => {
+            Some(SearchTerm::Prefix(beginning)) => {
                 let of_email = self.count(Condition::EmailBegins(beginning)).await?;
                 let of_name = self.count(Condition::OnlyNameBegins(beginning)).await?;
                 let total = (of_email + of_name).min(MAX_TOTAL + 1);
@@ -226,7 +226,7 @@ impl Reader<'_> {
                 };
                 (total, found)
             }
-            Some(Sought::Part(part)) => match self.gather(part).await? {
+            Some(SearchTerm::Substring(part)) => match self.gather(part).await? {
                 Some(all) => (i64::try_from(all.len()).unwrap_or(i64::MAX), first_of(all, &order, bound)),
                 None => {
                     let conditions = [Condition::Indexed(part), Condition::Has(part)];
@@ -250,7 +250,7 @@ impl Reader<'_> {
 
     /// All that have a part, with all that an order needs; `None` if there are more than [`MAX_TOTAL`]. To count them first
     /// and then to find and sort them would take as long twice.
-    async fn gather(&mut self, part: &Part) -> Result<Option<Vec<Gathered>>> {
+    async fn gather(&mut self, part: &Substring) -> Result<Option<Vec<Gathered>>> {
         let many = usize::try_from(MAX_TOTAL).unwrap_or(usize::MAX);
         let condition = match &mut self.conn.0 {
             // Whether there are very many the index of SQLite says at once, if nothing else is asked.
@@ -292,10 +292,10 @@ impl Reader<'_> {
         [find, know]: [Condition<'_>; 2],
         order: &UserOrder,
         limit: u32,
-    ) -> Result<Vec<(String, Uid)>> {
+    ) -> Result<Vec<(String, DbUuid)>> {
         match self.walk_if_many(total, know, order, limit).await? {
             Some(met) => Ok(met),
-            None => self.places(find, order, Way::Sort, limit).await,
+            None => self.places(find, order, ScanStrategy::Sort, limit).await,
         }
     }
 
@@ -306,12 +306,12 @@ impl Reader<'_> {
         know: Condition<'_>,
         order: &UserOrder,
         limit: u32,
-    ) -> Result<Option<Vec<(String, Uid)>>> {
+    ) -> Result<Option<Vec<(String, DbUuid)>>> {
         if total <= MAX_TOTAL {
             return Ok(None);
         }
         let end = self.end_of_walk(order).await?;
-        let met = self.places(know, order, Way::Walk(end.as_ref()), limit).await?;
+        let met = self.places(know, order, ScanStrategy::Walk(end.as_ref()), limit).await?;
         Ok(Some(met).filter(|met| end.is_none() || met.len() >= limit as usize))
     }
 
@@ -319,19 +319,19 @@ impl Reader<'_> {
     /// sorted, and put between.
     async fn beginnings_by_email(
         &mut self,
-        beginning: &Beginning,
+        beginning: &Prefix,
         order: &UserOrder,
         limit: u32,
-    ) -> Result<Vec<(String, Uid)>> {
+    ) -> Result<Vec<(String, DbUuid)>> {
         let mut found = Vec::new();
         for written in &beginning.written {
             let missing = limit.saturating_sub(u32::try_from(found.len()).unwrap_or(limit));
             if missing > 0 {
                 let condition = Condition::EmailWritten(written, beginning);
-                found.extend(self.places(condition, order, Way::Walk(None), missing).await?);
+                found.extend(self.places(condition, order, ScanStrategy::Walk(None), missing).await?);
             }
         }
-        found.extend(self.places(Condition::NameBegins(beginning), order, Way::Sort, limit).await?);
+        found.extend(self.places(Condition::NameBegins(beginning), order, ScanStrategy::Sort, limit).await?);
         found.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
         found.dedup_by(|(one, _), (other, _)| one == other);
         found.truncate(limit as usize);
@@ -343,9 +343,9 @@ impl Reader<'_> {
         &mut self,
         condition: Condition<'_>,
         order: &UserOrder,
-        way: Way<'_>,
+        way: ScanStrategy<'_>,
         limit: u32,
-    ) -> Result<Vec<(String, Uid)>> {
+    ) -> Result<Vec<(String, DbUuid)>> {
         let limit = i64::from(limit);
         on!(self.conn, |c| {
             note!(self.plans, c, in_order!(condition, self.filter, order, way).limit(limit));
@@ -368,8 +368,8 @@ impl Reader<'_> {
             }
             UserOrder::Newest(after) => {
                 let (at, id) = after.unwrap_or((Instant::from_micros(i64::MAX), Uuid::nil()));
-                let (at, id) = (At(at), Uid(id));
-                let end: Option<(At, Uid)> = on!(self.conn, |c| {
+                let (at, id) = (DbInstant(at), DbUuid(id));
+                let end: Option<(DbInstant, DbUuid)> = on!(self.conn, |c| {
                     let rest = dsl::users.filter(dsl::created_at.le(at));
                     let rest = rest.filter(dsl::created_at.lt(at).or(dsl::id.gt(id)));
                     let rest = rest.order((dsl::created_at.desc(), dsl::id)).select((dsl::created_at, dsl::id));
@@ -381,16 +381,16 @@ impl Reader<'_> {
     }
 
     /// The users of these ids that are still there, in the order given.
-    async fn load(&mut self, ids: &[Uid]) -> Result<Vec<UserRecord>> {
+    async fn load(&mut self, ids: &[DbUuid]) -> Result<Vec<UserRecord>> {
         let rows: Vec<Row> =
             on!(self.conn, |c| { users::table.filter(users::id.eq_any(ids)).select(Row::as_select()).load(c).await })?;
-        let mut rows: HashMap<Uid, Row> = rows.into_iter().map(|row| (row.id, row)).collect();
+        let mut rows: HashMap<DbUuid, Row> = rows.into_iter().map(|row| (row.id, row)).collect();
         ids.iter().filter_map(|id| rows.remove(id)).map(TryInto::try_into).collect()
     }
 }
 
 /// The first in order of these.
-fn first_of(mut all: Vec<Gathered>, order: &UserOrder, limit: u32) -> Vec<(String, Uid)> {
+fn first_of(mut all: Vec<Gathered>, order: &UserOrder, limit: u32) -> Vec<(String, DbUuid)> {
     match order {
         UserOrder::Email(after) => {
             all.retain(|(email, ..)| after.as_ref().is_none_or(|(after, _)| email > after));

@@ -18,34 +18,34 @@ use crate::{
 };
 
 /// What is looked for.
-pub(super) enum Sought {
+pub(super) enum SearchTerm {
     /// E-mail or name begin with these one or two characters.
-    Beginning(Beginning),
+    Prefix(Prefix),
     /// E-mail or name contain these three characters or more.
-    Part(Part),
+    Substring(Substring),
 }
 
-impl Sought {
+impl SearchTerm {
     /// Reads a text in lower case. `None` if it is empty, which is a part of everything.
     pub(super) fn new(text: &str) -> Option<Self> {
         match text.chars().count() {
             0 => None,
-            1 | 2 => Some(Self::Beginning(Beginning::new(text))),
-            _ => Some(Self::Part(Part::new(text))),
+            1 | 2 => Some(Self::Prefix(Prefix::new(text))),
+            _ => Some(Self::Substring(Substring::new(text))),
         }
     }
 }
 
 /// One or two characters that e-mail or name begin with.
 #[derive(Clone, Debug)]
-pub(super) struct Beginning {
+pub(super) struct Prefix {
     /// The texts in lower case that begin so.
     pub(super) lower: Range<String>,
     /// The texts as written that begin so in lower case, and few others: apart from each other, and in order.
     pub(super) written: Vec<Range<String>>,
 }
 
-impl Beginning {
+impl Prefix {
     fn new(text: &str) -> Self {
         // What has its last character, and what goes on.
         let (mut whole, mut open) = (Vec::new(), vec![String::new()]);
@@ -97,13 +97,13 @@ fn beginning_with(text: &str) -> Range<String> {
 
 /// A part of e-mail or name.
 #[derive(Clone, Debug)]
-pub(super) struct Part {
+pub(super) struct Substring {
     /// For `LIKE`, on `search_text`.
     pub(super) pattern: String,
     indexed: Indexed,
 }
 
-impl Part {
+impl Substring {
     fn new(text: &str) -> Self {
         // E-mail and name stand with a line feed between them, and only the name can have one.
         let within_name = text.contains('\n');
@@ -128,7 +128,7 @@ impl Part {
     }
 }
 
-/// See [`Part::indexed`]. What becomes of it stands with each database.
+/// See [`Substring::indexed`]. What becomes of it stands with each database.
 #[derive(Clone, Debug)]
 pub(crate) struct Indexed {
     pub(crate) trigrams: Vec<String>,
@@ -173,7 +173,7 @@ mod tests {
 
     #[test]
     fn whatever_begins_so_in_lower_case_is_in_one_range_of_what_is_written() {
-        let starts = |text| Beginning::new(text).written.into_iter().map(|range| range.start).collect::<Vec<_>>();
+        let starts = |text| Prefix::new(text).written.into_iter().map(|range| range.start).collect::<Vec<_>>();
         assert_eq!(starts("j"), ["J", "j"]);
         assert_eq!(starts("k1"), ["K1", "k1", "\u{212a}1"]);
         assert_eq!(starts("1"), ["1"]);
@@ -181,7 +181,7 @@ mod tests {
         for first in ('\0'..=char::MAX).filter(|letter| changes(letter) || u32::from(*letter) % 97 == 0) {
             for written in [format!("{first}"), format!("{first}x"), format!("A{first}")] {
                 let lower: String = written.to_lowercase().chars().take(2).collect();
-                let found = Beginning::new(&lower).written.iter().filter(|range| range.contains(&written)).count();
+                let found = Prefix::new(&lower).written.iter().filter(|range| range.contains(&written)).count();
                 assert_eq!(found, 1, "{written:?}");
             }
         }

@@ -1,28 +1,28 @@
 //! What one user gets of the flags, and why: now, or at an instant to come.
 
-mod given;
 mod report;
+mod user_flags;
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use actix_web::web::{self, Data};
 use flags_domain::{Instant, Violation, explain};
 use flags_service::{
-    ServiceError, Thing,
+    ResourceKind, ServiceError,
     evaluation::evaluate,
-    replica::{HeldOverride, KnownUser},
+    replica::{CachedUser, HeldOverride},
 };
 use serde::Deserialize;
 use utoipa::IntoParams;
 use uuid::Uuid;
 
 use self::{
-    given::{FlagOfUser, FlagsOfUser, OverrideDetail, Resolved},
     report::{Explanation, FindingReport, Layer, NextChange, Resolution},
+    user_flags::{FlagOfUser, FlagsOfUser, OverrideDetail, Resolved},
 };
 use super::{
     Routes,
-    answer::{self, Answer},
+    reply::{self, HandlerResult},
 };
 use crate::{
     app::App,
@@ -55,9 +55,9 @@ impl AsOf {
     }
 }
 
-async fn known_user(app: &App, user_id: Uuid) -> Result<Arc<KnownUser>, Problem> {
+async fn known_user(app: &App, user_id: Uuid) -> Result<Arc<CachedUser>, Problem> {
     let user = app.evaluation.user(user_id).await?;
-    Ok(user.ok_or(ServiceError::NotFound(Thing::User))?)
+    Ok(user.ok_or(ServiceError::NotFound(ResourceKind::User))?)
 }
 
 /// What a user gets of all flags
@@ -68,7 +68,12 @@ async fn known_user(app: &App, user_id: Uuid) -> Result<Arc<KnownUser>, Problem>
     params(("user_id" = Uuid, Path), AsOf),
     responses((status = 200, body = FlagsOfUser), (status = "default", response = ProblemResponse)),
 )]
-async fn flags_of_user(_: Require<ExplainFlags>, app: Data<App>, user_id: UserId, Query(as_of): Query<AsOf>) -> Answer {
+async fn flags_of_user(
+    _: Require<ExplainFlags>,
+    app: Data<App>,
+    user_id: UserId,
+    Query(as_of): Query<AsOf>,
+) -> HandlerResult {
     let at = as_of.read(app.evaluation.now())?;
     let user = known_user(&app, user_id.0).await?;
     let stale = app.evaluation.replica().is_stale();
@@ -87,7 +92,7 @@ async fn flags_of_user(_: Require<ExplainFlags>, app: Data<App>, user_id: UserId
         flags.insert(evaluated.flag.name().as_str(), FlagOfUser::show(&evaluated, at));
     }
     let revision = revision.to_string();
-    answer::json(&FlagsOfUser { user_id: user.id, revision, evaluated_at: at, valid_until, stale, flags })
+    reply::json(&FlagsOfUser { user_id: user.id, revision, evaluated_at: at, valid_until, stale, flags })
 }
 
 /// Why a user gets what they get of a flag
@@ -103,7 +108,7 @@ async fn explanation(
     app: Data<App>,
     (user_id, flag): (UserId, PathFlag),
     Query(as_of): Query<AsOf>,
-) -> Answer {
+) -> HandlerResult {
     let at = as_of.read(app.evaluation.now())?;
     let user = known_user(&app, user_id.0).await?;
     let stale = app.evaluation.replica().is_stale();
@@ -113,10 +118,10 @@ async fn explanation(
         let found = view.overrides_of(user.id).find(|o| *o.flag_name == flag.0);
         (view.revision(), view.held_flag(&flag.0), found.map(HeldOverride::from))
     };
-    let state = state.ok_or(ServiceError::NotFound(Thing::Flag))?;
+    let state = state.ok_or(ServiceError::NotFound(ResourceKind::Flag))?;
     let found = found.as_ref().map(HeldOverride::get);
     let explained = explain(&state, &user.context, found.map(|o| o.view()), at);
-    answer::json(&Explanation {
+    reply::json(&Explanation {
         user_id: user.id,
         flag_name: state.flag().name.as_str(),
         revision: revision.to_string(),

@@ -1,12 +1,12 @@
 //! Why a user gets it: layer by layer.
 
-use flags_domain::{self as domain, Instant, WhyNot};
+use flags_domain::{self as domain, Instant, SkipReason};
 use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::given::{OverrideDetail, Resolved};
+use super::user_flags::{OverrideDetail, Resolved};
 use crate::wire::{Finding, Operator, mirror};
 
 /// Why a user gets what they get of a flag.
@@ -212,23 +212,23 @@ impl<'v> Layer<'v> {
 }
 
 impl<'v> WhyNotMatched<'v> {
-    pub(super) fn show(why: WhyNot<'v>) -> Self {
+    pub(super) fn show(why: SkipReason<'v>) -> Self {
         match why {
-            WhyNot::NoOverride => Self::NoOverride,
-            WhyNot::OverrideDisabled => Self::OverrideDisabled,
-            WhyNot::OverrideExpired => Self::OverrideExpired,
-            WhyNot::OverrideTypeMismatch => Self::OverrideTypeMismatch,
-            WhyNot::FlagEnabled => Self::FlagEnabled,
-            WhyNot::RuleDisabled => Self::RuleDisabled,
-            WhyNot::Condition { index, attribute, operator, seen, failure } => Self::Condition {
+            SkipReason::NoOverride => Self::NoOverride,
+            SkipReason::OverrideDisabled => Self::OverrideDisabled,
+            SkipReason::OverrideExpired => Self::OverrideExpired,
+            SkipReason::OverrideTypeMismatch => Self::OverrideTypeMismatch,
+            SkipReason::FlagEnabled => Self::FlagEnabled,
+            SkipReason::RuleDisabled => Self::RuleDisabled,
+            SkipReason::Condition { index, attribute, operator, seen, failure } => Self::Condition {
                 condition: index,
                 attribute,
                 operator: operator.into(),
                 seen: seen.unwrap_or_default(),
                 failure: failure.into(),
             },
-            WhyNot::NothingDue => Self::NothingDue,
-            WhyNot::Invalid { pointer, detail } => Self::Invalid { pointer, detail },
+            SkipReason::NothingDue => Self::NothingDue,
+            SkipReason::Invalid { pointer, detail } => Self::Invalid { pointer, detail },
         }
     }
 }

@@ -1,8 +1,8 @@
 //! Flags, for admins and viewers.
 
-mod given;
 mod list;
-mod shown;
+mod request;
+mod response;
 
 use actix_web::{
     HttpRequest,
@@ -10,17 +10,16 @@ use actix_web::{
 };
 use flags_domain::Instant;
 use flags_service::flags::{FlagDetail, FlagInput, FlagPatch};
-use flags_store::{Committed, flags::FlagFilter, log::Revision};
+use flags_store::{Committed, change_log::Revision, flags::FlagFilter};
 
 use self::{
-    given::{CreateFlag, PatchFlag, PutTargetingRules},
     list::FlagQuery,
-    shown::FeatureFlag,
+    request::{CreateFlag, PatchFlag, PutTargetingRules},
+    response::FeatureFlag,
 };
 use super::{
-    Routes,
-    answer::{self, Answer, Reply},
-    location_below,
+    Routes, location_below,
+    reply::{self, HandlerResult, Reply},
 };
 use crate::{
     app::App,
@@ -46,14 +45,14 @@ pub(super) fn routes(routes: &mut Routes) {
     get, path = "/api/admin/feature-flags", tag = "flags", operation_id = "list_flags", params(FlagQuery),
     responses((status = 200, body = List<FeatureFlag>), (status = "default", response = ProblemResponse)),
 )]
-async fn list(_: Require<ReadFlags>, app: Data<App>, Query(query): Query<FlagQuery>) -> Answer {
+async fn list(_: Require<ReadFlags>, app: Data<App>, Query(query): Query<FlagQuery>) -> HandlerResult {
     let now = app.evaluation.now();
     let search = query.search.map(|text| text.to_lowercase());
     let filter = FlagFilter { search, tag: query.tag, archived: query.archived };
     let order = query.sort.order(query.cursor.map(|cursor| cursor.0))?;
     let page = app.flags.list(&filter, order, query.limit.0).await?;
     let cursor = |last: &FlagDetail| Cursor(query.sort.place(last)).encode();
-    answer::json(&List::new(page, cursor, |detail| FeatureFlag::show(&detail, now)))
+    reply::json(&List::new(page, cursor, |detail| FeatureFlag::show(&detail, now)))
 }
 
 /// Create a flag
@@ -66,13 +65,14 @@ async fn create(
     app: Data<App>,
     Json(body): Json<CreateFlag>,
     request: HttpRequest,
-) -> Answer {
+) -> HandlerResult {
     let input: FlagInput = body.try_into()?;
     let (now, location) = (app.evaluation.now(), location_below(request.path(), &input.name));
     let reply = move |flag: &FlagDetail, committed: &Committed| {
-        answer::created(committed, flag.record.revision, location.clone(), &FeatureFlag::show(flag, now))
+        reply::created(committed, flag.record.revision, location.clone(), &FeatureFlag::show(flag, now))
     };
-    answer::once(&request, author.granted, reply, async |intent| app.flags.create(intent, input).await).await
+    reply::execute_idempotently(&request, author.granted, reply, async |intent| app.flags.create(intent, input).await)
+        .await
 }
 
 /// One flag
@@ -81,11 +81,11 @@ async fn create(
     params(("flag_name" = String, Path)),
     responses((status = 200, body = FeatureFlag), (status = "default", response = ProblemResponse)),
 )]
-async fn get(_: Require<ReadFlags>, app: Data<App>, flag: PathFlag) -> Answer {
+async fn get(_: Require<ReadFlags>, app: Data<App>, flag: PathFlag) -> HandlerResult {
     let now = app.evaluation.now();
     let detail = app.flags.get(&flag.0).await?;
     let revision = Revision { number: detail.record.revision, ..app.evaluation.replica().revision() };
-    answer::resource(revision, &FeatureFlag::show(&detail, now))
+    reply::resource(revision, &FeatureFlag::show(&detail, now))
 }
 
 /// Change fields of a flag
@@ -100,7 +100,7 @@ async fn patch(
     flag: PathFlag,
     expected: IfMatch,
     Json(body): Json<PatchFlag>,
-) -> Answer {
+) -> HandlerResult {
     let done = app.flags.patch(author.granted, &flag.0, body.try_into()?, expected.0).await?;
     Ok(show_changed(app.evaluation.now())(&done.output, &done.committed).into())
 }
@@ -117,7 +117,7 @@ async fn put_rules(
     flag: PathFlag,
     expected: IfMatch,
     Json(body): Json<PutTargetingRules>,
-) -> Answer {
+) -> HandlerResult {
     let patch = FlagPatch { targeting_rules: Some(read_rules(body.targeting_rules)?), ..FlagPatch::default() };
     let done = app.flags.patch(author.granted, &flag.0, patch, expected.0).await?;
     Ok(show_changed(app.evaluation.now())(&done.output, &done.committed).into())
@@ -137,14 +137,14 @@ async fn archive(
     flag: PathFlag,
     expected: IfMatch,
     request: HttpRequest,
-) -> Answer {
+) -> HandlerResult {
     let carry_out = async |intent| app.flags.archive(intent, &flag.0, expected.0).await;
-    answer::once(&request, author.granted, show_changed(app.evaluation.now()), carry_out).await
+    reply::execute_idempotently(&request, author.granted, show_changed(app.evaluation.now()), carry_out).await
 }
 
 /// The answer to a change of a flag.
 fn show_changed(now: Instant) -> impl Fn(&FlagDetail, &Committed) -> Reply {
-    move |flag, committed| answer::changed(committed, flag.record.revision, &FeatureFlag::show(flag, now))
+    move |flag, committed| reply::changed(committed, flag.record.revision, &FeatureFlag::show(flag, now))
 }
 
 /// Put an archived flag back in use
@@ -159,9 +159,9 @@ async fn restore(
     flag: PathFlag,
     expected: IfMatch,
     request: HttpRequest,
-) -> Answer {
+) -> HandlerResult {
     let carry_out = async |intent| app.flags.restore(intent, &flag.0, expected.0).await;
-    answer::once(&request, author.granted, show_changed(app.evaluation.now()), carry_out).await
+    reply::execute_idempotently(&request, author.granted, show_changed(app.evaluation.now()), carry_out).await
 }
 
 /// Delete an archived flag with its overrides and scheduled changes
@@ -170,6 +170,6 @@ async fn restore(
     params(("flag_name" = String, Path)),
     responses((status = 204, description = "Deleted"), (status = "default", response = ProblemResponse)),
 )]
-async fn delete(author: Require<ManageFlags>, app: Data<App>, flag: PathFlag, expected: IfMatch) -> Answer {
-    answer::removed(&app.flags.delete(author.granted, &flag.0, expected.0).await?)
+async fn delete(author: Require<ManageFlags>, app: Data<App>, flag: PathFlag, expected: IfMatch) -> HandlerResult {
+    reply::removed(&app.flags.delete(author.granted, &flag.0, expected.0).await?)
 }

@@ -18,19 +18,19 @@ use uuid::Uuid;
 
 use crate::{
     app::App,
-    auth::{Evaluates, FlagsSeen},
+    auth::{Evaluates, FlagVisibility},
     extract::{MAX_BODY, json_body, json_text},
     problem::Problem,
 };
 
 /// The evaluation context of a request.
 #[derive(Debug)]
-pub(super) struct Asked {
+pub(super) struct OfrepRequest {
     targeting_key: String,
     attributes: Map<String, Value>,
 }
 
-impl FromRequest for Asked {
+impl FromRequest for OfrepRequest {
     type Error = Problem;
     type Future = Pin<Box<dyn Future<Output = Result<Self, Problem>>>>;
 
@@ -68,7 +68,7 @@ struct Body {
     context: Option<Value>,
 }
 
-fn read(bytes: &[u8]) -> Result<Asked, Problem> {
+fn read(bytes: &[u8]) -> Result<OfrepRequest, Problem> {
     let text = json_text(bytes)?;
     // Serde would take an array for a struct.
     if !text.trim_start().starts_with('{') {
@@ -95,23 +95,23 @@ fn read(bytes: &[u8]) -> Result<Asked, Problem> {
         return Err(invalid(format!("the context may have at most {MAX_ATTRIBUTES_BYTES} bytes as JSON text")));
     }
     let Value::Object(attributes) = context else { return Err(invalid("the context must be a JSON object")) };
-    Ok(Asked { targeting_key, attributes })
+    Ok(OfrepRequest { targeting_key, attributes })
 }
 
 /// Whom flags are evaluated for, and by which flags.
-pub(super) struct Evaluatee {
+pub(super) struct EvaluationTarget {
     /// Whose overrides count.
     user_id: Option<Uuid>,
     /// Who may become a user whose overrides count.
     named: Option<Uuid>,
     context: EvaluationContext,
-    flags: FlagsSeen,
+    flags: FlagVisibility,
 }
 
-impl Evaluatee {
+impl EvaluationTarget {
     /// Whom a caller who may do this has asked for. Of somebody who is no active user nothing is known but what was sent.
-    pub(super) async fn of(app: &App, may: Evaluates, asked: Asked) -> Result<Self, Problem> {
-        let Asked { targeting_key, attributes } = asked;
+    pub(super) async fn of(app: &App, may: Evaluates, asked: OfrepRequest) -> Result<Self, Problem> {
+        let OfrepRequest { targeting_key, attributes } = asked;
         let named = Uuid::try_parse(&targeting_key).ok();
         let flags = may.flags();
         match may {

@@ -19,21 +19,21 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use self::{
-    context::{Asked, Evaluatee},
+    context::{EvaluationTarget, OfrepRequest},
     failure::unreadable,
     write::write_evaluation,
 };
 use super::{
     Routes,
-    answer::Answer,
-    tagged::{private, respond, tag},
+    conditional::{private, respond, tag},
+    reply::HandlerResult,
 };
 use crate::{
     app::App,
-    auth::{EvaluateFlags, Require, Ticket},
+    auth::{EvaluateFlags, Require, StreamToken},
+    evaluation_json::Tally,
     extract::{EventPosition, FlagKey, IfNoneMatch},
     problem::Problem,
-    results::Tally,
 };
 
 /// Where all flags are evaluated at once; below it stands each flag.
@@ -161,9 +161,14 @@ pub(crate) struct BulkMetadata {
     params(("key" = String, Path)), request_body = EvaluationRequest,
     responses((status = 200, body = EvaluationSuccess), (status = "default", response = EvaluationFailureResponse)),
 )]
-async fn evaluate_flag(caller: Require<EvaluateFlags>, app: Data<App>, key: FlagKey, asked: Asked) -> Answer {
+async fn evaluate_flag(
+    caller: Require<EvaluateFlags>,
+    app: Data<App>,
+    key: FlagKey,
+    asked: OfrepRequest,
+) -> HandlerResult {
     let (_, may) = caller.granted;
-    let evaluatee = Evaluatee::of(&app, may, asked).await?;
+    let evaluatee = EvaluationTarget::of(&app, may, asked).await?;
     let now = app.evaluation.now();
     let view = app.evaluation.replica().read();
     let flag = view.flag(&key.0).map(FlagState::compiled).filter(|flag| evaluatee.sees(flag));
@@ -200,13 +205,13 @@ async fn evaluate_flags(
     app: Data<App>,
     known: IfNoneMatch,
     event: EventPosition,
-    asked: Asked,
-) -> Answer {
+    asked: OfrepRequest,
+) -> HandlerResult {
     let (credential, may) = caller.granted;
-    let evaluatee = Evaluatee::of(&app, may, asked).await?;
+    let evaluatee = EvaluationTarget::of(&app, may, asked).await?;
     let clock = app.evaluation.now();
     let now = event.instant(clock);
-    let ticket = Ticket::issue(credential, evaluatee.named(), clock).seal(&app.tickets);
+    let ticket = StreamToken::issue(credential, evaluatee.named(), clock).seal(&app.stream_token_key);
     let stale = app.evaluation.replica().is_stale();
     let view = app.evaluation.replica().read();
     let mut body = String::with_capacity(256 * view.flag_count() + 512);
@@ -230,7 +235,7 @@ async fn evaluate_flags(
 fn write_flags(
     out: &mut String,
     view: &View<'_>,
-    evaluatee: &Evaluatee,
+    evaluatee: &EvaluationTarget,
     now: Instant,
     reasons: bool,
 ) -> Option<Instant> {

@@ -11,7 +11,7 @@ use super::EvaluationFailureResponse;
 use crate::{
     app::App,
     auth::{FollowEvaluations, Require},
-    routes::{Routes, answer::Answer},
+    routes::{Routes, reply::HandlerResult},
     streams::{EvaluationStream, EventStream as _, head_only, read_cursor},
 };
 
@@ -42,7 +42,7 @@ fn position(request: &HttpRequest) -> Option<Cursor> {
     ),
     responses((status = 200, body = String, content_type = "text/event-stream"), (status = "default", response = EvaluationFailureResponse)),
 )]
-async fn evaluation_stream(caller: Require<FollowEvaluations>, app: Data<App>, request: HttpRequest) -> Answer {
+async fn evaluation_stream(caller: Require<FollowEvaluations>, app: Data<App>, request: HttpRequest) -> HandlerResult {
     if request.method() == Method::HEAD {
         return Ok(head_only());
     }

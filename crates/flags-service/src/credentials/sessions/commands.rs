@@ -11,12 +11,12 @@ use uuid::Uuid;
 use super::Lifetimes;
 use crate::{
     clock::micros,
-    core::{BookKeeping, Command},
+    core::{Command, UnloggedCommand},
     credentials::{
         secret::{Secret, hash},
         throttle::{self, Attempt},
     },
-    error::{Result, ServiceError, Thing},
+    error::{ResourceKind, Result, ServiceError},
     precondition::Precondition,
     users::claim,
 };
@@ -33,12 +33,12 @@ pub(super) struct OpenSession {
     pub(super) lifetimes: Lifetimes,
 }
 
-impl BookKeeping for OpenSession {
+impl UnloggedCommand for OpenSession {
     type Output = SessionRecord;
 
     async fn apply(&self, tx: &mut Tx) -> Result<SessionRecord> {
         // Nobody can deactivate the user, or change the password, before this session is there to be ended.
-        tx.share_user(self.user_id).await?;
+        tx.lock_user_shared(self.user_id).await?;
         let active = users::find(tx.conn(), self.user_id).await?.is_some_and(|user| user.active);
         let password = store_passwords::find(tx.conn(), self.user_id).await?;
         if !active || password.as_ref() != Some(&self.password) {
@@ -79,9 +79,9 @@ impl Command for ChangePassword {
 
     async fn apply(&self, tx: &mut Tx, _: &Author) -> Result<SessionRecord> {
         let user_id = self.open.user_id;
-        tx.claim_user(user_id).await?;
+        tx.lock_user(user_id).await?;
         let user = users::find(tx.conn(), user_id).await?.filter(|user| user.active);
-        let user = user.ok_or(ServiceError::NotFound(Thing::User))?;
+        let user = user.ok_or(ServiceError::NotFound(ResourceKind::User))?;
         if store_passwords::find(tx.conn(), user_id).await?.as_ref() != Some(&self.open.password) {
             return Err(ServiceError::SignInRefused);
         }
@@ -95,7 +95,7 @@ pub(super) struct EndSession {
     pub(super) hash: [u8; 32],
 }
 
-impl BookKeeping for EndSession {
+impl UnloggedCommand for EndSession {
     type Output = ();
 
     async fn apply(&self, tx: &mut Tx) -> Result<()> {
@@ -108,7 +108,7 @@ pub(super) struct EndAll {
     pub(super) user_id: Uuid,
 }
 
-impl BookKeeping for EndAll {
+impl UnloggedCommand for EndAll {
     type Output = ();
 
     async fn apply(&self, tx: &mut Tx) -> Result<()> {

@@ -26,8 +26,8 @@ use super::{
     throttle::{Attempt, ReserveAttempt},
 };
 use crate::{
-    core::{Core, Done},
-    error::{Result, ServiceError, Thing, check},
+    core::{CommandOutcome, Core},
+    error::{ResourceKind, Result, ServiceError, check},
     precondition::Precondition,
 };
 
@@ -99,7 +99,7 @@ impl SessionService {
     /// Signs somebody in: a new session, under a new secret. Takes the same time whether or not there is such an account.
     pub async fn sign_in(&self, wanted: SignIn) -> Result<SignedIn> {
         let attempt = Attempt::new(&wanted.email, &wanted.address);
-        self.core.keep_books(ReserveAttempt(attempt.clone())).await?;
+        self.core.execute_unlogged(ReserveAttempt(attempt.clone())).await?;
         let account = self.core.read(async |conn| store_passwords::account(conn, &wanted.email).await).await?;
         let expected = account.as_ref().map(|account| account.hash.clone());
         let fits = passwords::verify(wanted.password, expected).await?;
@@ -108,7 +108,7 @@ impl SessionService {
         };
         let open = self.open(&account, attempt, wanted.previous)?;
         let (secret, previous) = (open.secret.clone(), open.previous);
-        let session = self.core.keep_books(open).await?;
+        let session = self.core.execute_unlogged(open).await?;
         if let Some(previous) = previous {
             self.known.remove(&previous);
         }
@@ -142,14 +142,14 @@ impl SessionService {
 
     /// Ends a session.
     pub async fn sign_out(&self, session: &SessionRecord) -> Result<()> {
-        self.core.keep_books(EndSession { hash: session.hash }).await?;
+        self.core.execute_unlogged(EndSession { hash: session.hash }).await?;
         self.known.remove(&session.hash);
         Ok(())
     }
 
     /// Ends all sessions of a user.
     pub async fn sign_out_everywhere(&self, user_id: Uuid) -> Result<()> {
-        self.core.keep_books(EndAll { user_id }).await?;
+        self.core.execute_unlogged(EndAll { user_id }).await?;
         self.known.forget(user_id);
         Ok(())
     }
@@ -161,7 +161,7 @@ impl SessionService {
         user_id: Uuid,
         password: Password,
         precondition: Precondition,
-    ) -> Result<Done<UserRecord>> {
+    ) -> Result<CommandOutcome<UserRecord>> {
         let user = self.user(user_id).await?;
         check(password.violation("/password", &user.email).into_iter().collect())?;
         let hash = passwords::hash(password).await?;
@@ -172,7 +172,7 @@ impl SessionService {
 
     async fn user(&self, id: Uuid) -> Result<UserRecord> {
         let user = self.core.read(async |conn| users::find(conn, id).await).await?;
-        user.ok_or(ServiceError::NotFound(Thing::User))
+        user.ok_or(ServiceError::NotFound(ResourceKind::User))
     }
 
     /// Changes the password of whoever is signed in, if they know the present one. All their sessions end; a new one begins.
@@ -182,11 +182,11 @@ impl SessionService {
         session: &SessionRecord,
         address: &str,
         passwords: NewPassword,
-    ) -> Result<Done<SignedIn>> {
+    ) -> Result<CommandOutcome<SignedIn>> {
         let user = self.user(session.user_id).await?;
         check(passwords.new.violation("/new_password", &user.email).into_iter().collect())?;
         let attempt = Attempt::new(&user.email, address);
-        self.core.keep_books(ReserveAttempt(attempt.clone())).await?;
+        self.core.execute_unlogged(ReserveAttempt(attempt.clone())).await?;
         let present = self.core.read(async |conn| store_passwords::find(conn, user.id).await).await?;
         if !passwords::verify(passwords.present, present.clone()).await? {
             return Err(ServiceError::SignInRefused);
@@ -199,7 +199,7 @@ impl SessionService {
         let done = self.core.execute(author, ChangePassword { open, hash }).await?;
         self.known.forget(user.id);
         let signed_in = SignedIn { secret, session: done.output };
-        Ok(Done { output: signed_in, committed: done.committed })
+        Ok(CommandOutcome { output: signed_in, committed: done.committed })
     }
 }
 

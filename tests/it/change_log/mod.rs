@@ -1,0 +1,4 @@
+//! The change log: transactions, revisions and notifications.
+
+mod notifications;
+mod transactions;

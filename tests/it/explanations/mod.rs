@@ -1,0 +1,3 @@
+//! Explanations of evaluation results.
+
+mod reports;

@@ -1,0 +1,3 @@
+//! `/api/flags/me`.
+
+mod values;

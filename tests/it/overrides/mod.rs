@@ -1,0 +1,6 @@
+//! User overrides.
+
+mod bulk;
+mod concurrency;
+mod findings;
+mod lifecycle;

@@ -1,0 +1,3 @@
+//! Scheduled changes.
+
+mod lifecycle;

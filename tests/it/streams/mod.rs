@@ -1,0 +1,4 @@
+//! Event streams.
+
+pub(crate) mod events;
+mod resume;

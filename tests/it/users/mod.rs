@@ -1,0 +1,4 @@
+//! Users.
+
+mod lifecycle;
+mod search;
