@@ -1,17 +1,17 @@
-# Feature flags with user overrides: the index of commands. `just` alone lists them.
+# Commands for development. `just` without arguments lists them.
 
 set shell := ["bash", "-euo", "pipefail", "-c"]
 
-# List the commands
+# List all commands
 default:
     @just --list --unsorted
 
-# Start server and worker with demo data on SQLite; Ctrl-C stops both
+# Run the server and the worker with demo data on SQLite; stop with Ctrl-C
 run:
     cargo build --bins
     scripts/run-demo.sh
 
-# Run all tests on both databases and in a browser (installs PostgreSQL, Chromium and Python by apt where they are missing)
+# Run all tests on both databases and in a browser (installs missing PostgreSQL, Chromium and Python with apt)
 test: postgres chromium web openfeature
     cargo build --workspace --bins
     cargo test --workspace --doc
@@ -22,10 +22,10 @@ test: postgres chromium web openfeature
     npm --prefix web test
     cargo test -p flags-tests --test it
 
-# Everything a change must pass: formatting, lints, documentation, tests
+# Run all checks and tests that a change must pass
 ci: check test
 
-# Formatting, lints, documentation and sizes
+# Check formatting, lints, documentation, crate dependencies and the TypeScript packages
 check: web
     cargo fmt --all --check
     cargo clippy --workspace --all-targets -- -D warnings
@@ -34,70 +34,70 @@ check: web
     scripts/check-layers.sh
     npm --prefix web run check
 
-# Measure how much of the code the tests run (installs what it needs); fails below 85 % of lines
+# Measure line coverage of all tests (installs missing tools); fails below 85 %
 coverage: postgres
     scripts/coverage.sh
 
-# Measure evaluation in nanoseconds and the server in requests
+# Benchmark flag evaluation and the HTTP API
 bench:
     cargo bench -p flags-domain --bench resolve
     cargo bench -p flags-api --bench me
 
-# Measure evaluation alone, and beside the evaluators of other systems in one run
+# Benchmark flag evaluation, and compare it with the evaluators of other systems
 bench-domain:
     cargo bench -p flags-domain --bench resolve
     cargo run --release --manifest-path benchmarks/evaluators/Cargo.toml --target-dir target/evaluators
     cargo run --release --manifest-path benchmarks/evaluators/Cargo.toml --target-dir target/evaluators --bin allocations
 
-# Measure searches for users beside a million of them, on both databases
+# Benchmark user search with a million users on both databases
 bench-search *args: postgres
     cargo test --release -q -p flags-tests --test search -- {{ args }}
 
-# Write the OpenAPI document after the API has changed
+# Regenerate docs/openapi.json
 openapi:
     cargo run --quiet --bin server -- openapi > docs/openapi.json
 
-# Write the document of permissions after their table has changed
+# Regenerate docs/permissions.md
 permissions:
     cargo run --quiet -p flags-tests --example permissions > docs/permissions.md
 
-# Send the API all that its OpenAPI document allows and forbids, as nobody, viewer, application and admin, for so many seconds
+# Fuzz the HTTP API with valid and invalid requests for the given number of seconds
 fuzz-api seconds='120':
     cargo build --bins
     scripts/fuzz-api.sh {{ seconds }}
 
-# Break things on purpose and check every promise: all cases, or `just chaos writers --seed 7`
+# Run fault-injection tests: all cases, or a selection such as `just chaos writers --seed 7`
 chaos *args: postgres
     cargo build --release --bins
     cargo test --release -q -p flags-tests --test chaos -- {{ args }}
 
-# Run the tests of the TypeScript packages alone
+# Run only the tests of the TypeScript packages
 test-web: chromium web openfeature
     cargo build --bins
     npm --prefix web run build
     npm --prefix web test
 
-# Format everything
+# Format Rust and TypeScript code
 fmt: web
     cargo fmt --all
     npm --prefix web run fmt
 
-# Install PostgreSQL by apt if its server programs are missing
+# Install PostgreSQL with apt if its server programs are missing
 [private]
 postgres:
     scripts/ensure-postgres.sh
 
-# Install Chromium by apt if it is missing
+# Install Chromium with apt if it is missing
 [private]
 chromium:
     scripts/ensure-chromium.sh
 
-# Install what the packages under web/ need
+# Install the npm dependencies of the packages under web/
 [private]
 web:
     scripts/ensure-web.sh
 
-# Install OpenFeature's provider for Python
+# Install the OpenFeature provider for Python
 [private]
 openfeature:
     scripts/ensure-openfeature.sh

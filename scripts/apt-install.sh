@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# apt-install.sh WHAT PACKAGE...: installs Debian packages, or says what is missing where there is no apt.
+# apt-install.sh NAME PACKAGE...: installs Debian packages, or reports NAME as missing on systems without apt.
 set -euo pipefail
 
-what="$1"
+name="$1"
 shift
 if ! command -v apt-get >/dev/null; then
-    echo "$what is missing. Install it and try again." >&2
+    echo "$name is not installed, and apt-get is not available. Install it, then retry." >&2
     exit 1
 fi
 sudo=''

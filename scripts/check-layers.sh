@@ -1,17 +1,17 @@
 #!/usr/bin/env bash
-# The layers point one way; see ARCHITECTURE.md.
+# Checks that crates depend on each other only in the direction that ARCHITECTURE.md describes.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-# refuse PACKAGE PATTERN: PACKAGE must not depend on anything whose name matches.
-refuse() {
+# forbid PACKAGE PATTERN: fails if PACKAGE depends on a crate with a matching name.
+forbid() {
     if cargo tree --quiet --package "$1" --edges normal --prefix none | awk '{print $1}' | sort -u | grep -xE "$2"; then
-        echo "$1 must not depend on these" >&2
+        echo "$1 must not depend on the crates above" >&2
         exit 1
     fi
 }
-refuse flags-domain 'tokio|diesel.*|actix.*|flags-(store|service|api)|metrics|rand|getrandom'
-refuse flags-store 'actix.*|flags-(service|api)'
-refuse flags-service 'actix.*|flags-api'
-refuse cleanup-worker 'actix.*|flags-api'
+forbid flags-domain 'tokio|diesel.*|actix.*|flags-(store|service|api)|metrics|rand|getrandom'
+forbid flags-store 'actix.*|flags-(service|api)'
+forbid flags-service 'actix.*|flags-api'
+forbid cleanup-worker 'actix.*|flags-api'
 echo 'layers: ok'

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Line coverage of all crates by all tests, the processes that the tests start included.
+# coverage.sh [PERCENT]: measures line coverage of all crates by all tests, including the processes that tests start.
+# Fails below PERCENT (default 85).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

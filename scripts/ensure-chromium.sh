@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# The tests of pages need Chromium: installs it where it is missing. CHROMIUM names one that stands elsewhere.
+# Installs Chromium, which the browser tests need, if it is missing. CHROMIUM is the path of another installation.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 if [ -n "${CHROMIUM:-}" ] && [ ! -x "$CHROMIUM" ]; then
-    echo "CHROMIUM names $CHROMIUM, and there is no program." >&2
+    echo "CHROMIUM is set to $CHROMIUM, which is not an executable file." >&2
     exit 1
 fi
 [ -x "${CHROMIUM:-/usr/bin/chromium}" ] ||
-    scripts/apt-install.sh 'Chromium (at /usr/bin/chromium, or where CHROMIUM says)' chromium
+    scripts/apt-install.sh 'Chromium (/usr/bin/chromium, or the path in CHROMIUM)' chromium

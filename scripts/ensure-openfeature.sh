@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The tests ask the server as OpenFeature's provider for Python does: installs that in a place of its own.
+# Installs the OpenFeature provider for Python, which some tests use, into a virtual environment.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# The tests start throw-away PostgreSQL clusters from installed binaries: installs them where they are missing.
+# Installs the PostgreSQL server programs if they are missing. The tests start temporary clusters with them.
 set -euo pipefail
 
 if compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || command -v initdb >/dev/null; then
     exit 0
 fi
 if command -v apt-get >/dev/null; then
-    # No cluster of the system's own is wanted.
+    # Keep the package from creating and starting a system-wide cluster.
     sudo=''
     [ "$(id -u)" -eq 0 ] || sudo='sudo'
     $sudo mkdir -p /etc/postgresql-common

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Some tests use Python programs: installs Python with venv where it is missing.
+# Installs Python 3 with venv, which some tests need, if it is missing.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Sends the server what the OpenAPI document allows, and what it does not, as nobody, viewer, application and admin: nothing
-# may end in a 5xx, and every answer must be as the document says.
+# Sends requests that are valid and invalid according to the OpenAPI document, with different permissions: anonymous,
+# viewer, application and admin. Fails if a response has a 5xx status or does not conform to the document.
 #
-# fuzz-api.sh [SECONDS]: so long in all (120). FUZZ_DETERMINISTIC=1: the same requests each time.
+# fuzz-api.sh [SECONDS]: SECONDS is the total duration (default 120).
+# FUZZ_DETERMINISTIC=1: send the same requests in every run.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -32,7 +33,8 @@ token() { "$bin/server" token create --database-url "$url" --name "fuzz: $*" "$@
 admin="$(token --role admin)"
 viewer="$(token --role viewer --user vera@example.com)"
 application="$(token --scope evaluate)"
-# Without limits: one caller sends all that it can. The log must hold no error but of requests that are none.
+# Disable the rate limits, because the fuzzer sends as many requests as possible. The server's log is checked at the
+# end.
 "$bin/server" --database-url "$url" --bind 127.0.0.1:0 --rate-limit 0 --evaluation-rate-limit 0 --anonymous-rate-limit 0 \
     >"$folder/server.out" 2>"$folder/server.log" &
 server=$!
@@ -45,31 +47,31 @@ base="$(sed -n 's/^listening on //p' "$folder/server.out")"
 generation=(--generation-database none)
 [ -z "${FUZZ_DETERMINISTIC:-}" ] || generation=(--generation-deterministic)
 failed=0
-# fuzz NAME SECONDS OPTIONS…: streams have no end, so they are left to other tests.
+# fuzz NAME SECONDS OPTIONS…: runs the fuzzer. Excludes event streams, because their responses do not end.
 fuzz() {
     local name="$1" time="$2"
     shift 2
-    echo "== as $name, $time s"
+    echo "== fuzzing as $name for $time s"
     "$venv/bin/schemathesis" --config-file tests/fuzz/schemathesis.toml run docs/openapi.json --url "$base" \
         --checks all --max-time "$time" --continue-on-failure --no-color "${generation[@]}" \
         --exclude-operation-id stream_my_flags --exclude-operation-id stream_changes \
         --exclude-operation-id stream_evaluations "$@" || failed=1
 }
-fuzz nobody $((seconds / 6))
+fuzz anonymous $((seconds / 6))
 fuzz viewer $((seconds / 4)) --header "Authorization: Bearer $viewer"
 fuzz application $((seconds / 12)) --header "Authorization: Bearer $application" \
     --include-operation-id evaluate_flag --include-operation-id evaluate_flags
-# What makes tokens void comes last: it may find its own.
+# Revoke and rotate tokens last, because the fuzzer may invalidate its own token.
 fuzz admin $((seconds / 2)) --header "Authorization: Bearer $admin" \
     --exclude-operation-id revoke_api_token --exclude-operation-id rotate_api_token
-fuzz 'admin, of tokens' $((seconds / 12)) --header "Authorization: Bearer $admin" \
+fuzz 'admin (token revocation and rotation)' $((seconds / 12)) --header "Authorization: Bearer $admin" \
     --include-operation-id revoke_api_token --include-operation-id rotate_api_token
 
 if grep -E ' ERROR .*(request failed|panicked)' "$folder/server.log" >&2; then
     failed=1
 fi
 if ! curl --silent --fail --output /dev/null "$base/readyz"; then
-    echo 'the server does not answer any more' >&2
+    echo 'the server is no longer ready' >&2
     failed=1
 fi
 [ "$failed" -eq 0 ] && echo 'fuzz: ok'

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Server and worker on a fresh SQLite file with demo data, until Ctrl-C. Every start begins anew.
+# Runs the server and the worker with demo data until Ctrl-C. Every run uses a new SQLite file and deletes it at the
+# end.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -22,7 +23,8 @@ trap stop EXIT
 trap 'exit 0' INT TERM
 
 guide="$("$bin/server" demo --database-url "$url" --bind "$bind")"
-# In process groups of their own, so that Ctrl-C reaches this script alone, which then stops them in order.
+# `set -m` starts each process in its own process group, so that Ctrl-C signals only this script, which then stops the
+# worker before the server.
 set -m
 "$bin/server" --database-url "$url" --bind "$bind" >"$folder/server.out" &
 server=$!
@@ -37,5 +39,5 @@ worker=$!
 set +m
 printf '\n%s\n\nRunning on http://%s with a new database (%s). Ctrl-C stops server and worker.\n' "$guide" "$bind" "$url"
 wait -n "$server" "$worker" || true
-echo 'a process ended on its own' >&2
+echo 'the server or the worker has exited unexpectedly' >&2
 exit 1

@@ -94,7 +94,7 @@ async fn follow(user: usize, caller: Caller, state: Arc<Mutex<Followed>>, journa
     loop {
         let cursor = state.lock().expect("no panic").cursor.clone();
         let headers: Vec<_> = cursor.iter().map(|cursor| ("Last-Event-ID", cursor.as_str())).collect();
-        if let Ok(mut events) = caller.try_stream("/api/flags/stream", &headers).await {
+        if let Ok(mut events) = caller.try_open_stream("/api/flags/stream", &headers).await {
             state.lock().expect("no panic").connects += 1;
             let mut first = true;
             while let Some(event) = events.try_next().await {

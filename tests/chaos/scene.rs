@@ -10,16 +10,16 @@ use std::{
 
 use flags_service::{
     Core, SystemClock,
-    credentials::tokens::{TokenInput, TokenService},
-    users::{UserInput, UserService},
+    credentials::tokens::{NewToken, TokenService},
+    users::{NewUser, UserService},
 };
-use flags_store::{Author, Store, api_tokens::Grant, users::Role};
+use flags_store::{Author, Store, api_tokens::TokenGrant, users::Role};
 use flags_tests::{
-    app::override_at,
+    app::override_path,
     caller::Caller,
     cluster::Cluster,
-    database::{Database, Kind, create},
-    process::{Running, output_of},
+    database::{Database, Kind, create_database},
+    process::{RunningProcess, stdout_of},
     proxy::{Proxy, Target},
 };
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng, seq::IndexedRandom as _};
@@ -44,7 +44,7 @@ pub(crate) struct Scene {
     pub(crate) cluster: Option<Cluster>,
     _database: Option<Database>,
     pub(crate) core: Core,
-    pub(crate) servers: Vec<Running>,
+    pub(crate) servers: Vec<RunningProcess>,
     pub(crate) admin_token: String,
     pub(crate) users: Vec<User>,
     pub(crate) flags: Vec<String>,
@@ -84,7 +84,7 @@ impl Scene {
         let (cluster, database, url) = match kind {
             Kind::Postgres => {
                 let cluster = Cluster::start(&[]);
-                let url = create(&cluster, "template0").await;
+                let url = create_database(&cluster, "template0").await;
                 (Some(cluster), None, url)
             }
             Kind::Sqlite => {
@@ -93,7 +93,7 @@ impl Scene {
                 (None, Some(database), url)
             }
         };
-        output_of("server", &["migrate", "--database-url", &url]);
+        stdout_of("server", &["migrate", "--database-url", &url]);
         let store = Store::open(&url.parse().expect("a URL")).await.expect("the database opens");
         let core = Core::new(store, Arc::new(SystemClock::default()));
         let mut scene = Self {
@@ -110,9 +110,9 @@ impl Scene {
             seed,
             values: AtomicI64::new(1),
         };
-        scene.admin_token = scene.token(Grant::Role(Role::Admin), None).await;
+        scene.admin_token = scene.token(TokenGrant::Role(Role::Admin), None).await;
         for number in 0..users {
-            let input = UserInput {
+            let input = NewUser {
                 email: format!("user{number}@example.com"),
                 display_name: None,
                 role: Role::User,
@@ -122,13 +122,13 @@ impl Scene {
             };
             let made = UserService::new(scene.core.clone()).create(author(), input).await.expect("a user");
             let id = made.output.record.id;
-            scene.users.push(User { id, token: scene.token(Grant::Role(Role::User), Some(id)).await });
+            scene.users.push(User { id, token: scene.token(TokenGrant::Role(Role::User), Some(id)).await });
         }
         scene
     }
 
-    async fn token(&self, grant: Grant, user_id: Option<Uuid>) -> String {
-        let input = TokenInput { name: "chaos".to_owned(), grant, user_id, expires_at: None };
+    async fn token(&self, grant: TokenGrant, user_id: Option<Uuid>) -> String {
+        let input = NewToken { name: "chaos".to_owned(), grant, user_id, expires_at: None };
         let done = TokenService::new(self.core.clone()).create(author(), input).await.expect("a token");
         done.output.secret.reveal().to_owned()
     }
@@ -137,7 +137,7 @@ impl Scene {
     pub(crate) async fn serve(&mut self, url: &str, count: usize) {
         // The writers share one credential, and ask as fast as they can.
         let arguments = ["--database-url", url, "--rate-limit", "0", "--evaluation-rate-limit", "0"];
-        self.servers.extend((0..count).map(|_| Running::start("server", &arguments)));
+        self.servers.extend((0..count).map(|_| RunningProcess::start("server", &arguments)));
         if !std::mem::replace(&mut self.has_flags, true) {
             for flag in self.flags.iter().map(String::as_str).chain([MARKER]) {
                 let body = json!({"name": flag, "flag_type": "number", "variants": [{"id": "v", "value": 0}],
@@ -195,7 +195,7 @@ impl Scene {
 
     /// Sets an override to a fresh value.
     pub(crate) async fn set(&self, admin: &Caller, user: usize, flag: &str) -> Option<Write> {
-        let path = override_at(&self.users[user].id.to_string(), flag);
+        let path = override_path(&self.users[user].id.to_string(), flag);
         let body = json!({"override_value": self.fresh_value()});
         let revision = self.change(admin, Method::PUT, &path, Some(body)).await?;
         Some(Write { user: Some(user), flag: flag.to_owned(), acked_at: Instant::now(), revision })
@@ -223,7 +223,7 @@ impl Scene {
                 let write = match rng.random_range(0..100) {
                     0..5 => self.set_default(admin, flag).await,
                     5..25 => {
-                        let path = override_at(&self.users[user].id.to_string(), flag);
+                        let path = override_path(&self.users[user].id.to_string(), flag);
                         let revision = self.change(admin, Method::DELETE, &path, None).await;
                         let acked_at = Instant::now();
                         revision.map(|revision| Write { user: Some(user), flag: flag.clone(), acked_at, revision })
@@ -261,7 +261,7 @@ impl Scene {
         let mut differing = 0;
         for follower in followers {
             for server in &self.servers {
-                let mine = self.user(follower.user, &server.base);
+                let mine = self.user(follower.user, &server.base_url);
                 let minimum = self.revision_text(end.revision).await;
                 let reply = mine.send(Method::GET, "/api/flags/me", &[("Flags-Min-Revision", &minimum)], None).await;
                 let flags = reply.json()["flags"].as_object().cloned().unwrap_or_default();
@@ -278,7 +278,7 @@ impl Scene {
         let mut at = 0;
         let mut gaps = 0;
         loop {
-            let read = self.core.read(async |conn| flags_store::change_log::read_on(conn, at, 5_000).await);
+            let read = self.core.read(async |conn| flags_store::change_log::read_after(conn, at, 5_000).await);
             let (head, rows) = read.await.expect("the log can be read");
             for commit in rows.chunk_by(|a, b| a.summary.revision == b.summary.revision) {
                 gaps += usize::from(commit[0].summary.revision != at + 1);

@@ -2,5 +2,5 @@
 #![allow(clippy::print_stdout, reason = "that is what it is for")]
 
 fn main() {
-    print!("{}", flags_tests::permissions::Table::read().to_markdown());
+    print!("{}", flags_tests::permissions::PermissionTable::read().to_markdown());
 }

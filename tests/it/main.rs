@@ -1,5 +1,5 @@
-//! Integration tests: the real application on both databases, and the real binaries as processes.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+//! Integration tests. They run the application in-process on SQLite and PostgreSQL, and the binaries as processes.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests fail by panicking")]
 
 mod audit;
 mod auth;

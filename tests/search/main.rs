@@ -23,7 +23,7 @@ use flags_store::{
 use flags_tests::{
     app::author,
     cluster::Cluster,
-    database::{Kind, create, execute, query, tamper},
+    database::{DatabaseKind, create_database, execute_postgres, execute_raw, query_postgres},
     seed,
 };
 use people::People;
@@ -49,7 +49,7 @@ struct Args {
 type Terms = BTreeMap<&'static str, Vec<String>>;
 
 const KINDS: [&str; 9] = [
-    "part, nobody has it",
+    "part, anonymous has it",
     "part, of up to 100",
     "part, of up to 10,000",
     "part, of more",
@@ -65,14 +65,14 @@ async fn main() {
     let args = Args::parse();
     let folder = tempfile::TempDir::with_prefix("flags-search-").expect("a temporary folder");
     let file = format!("sqlite://{}", folder.path().join("flags.db").display());
-    run(Kind::Sqlite, &file, &args).await;
+    run(DatabaseKind::Sqlite, &file, &args).await;
     // With the settings of a new installation.
     let cluster = Cluster::start(&[]);
-    let url = create(&cluster, "template0").await;
-    run(Kind::Postgres, &url, &args).await;
+    let url = create_database(&cluster, "template0").await;
+    run(DatabaseKind::Postgres, &url, &args).await;
 }
 
-async fn run(kind: Kind, url: &str, args: &Args) {
+async fn run(kind: DatabaseKind, url: &str, args: &Args) {
     println!("\n== {kind:?}, {} users", args.users);
     let store = Store::open(&url.parse().expect("a URL")).await.expect("the database opens");
     store.migrate().await.expect("migrations apply");
@@ -100,13 +100,13 @@ async fn run(kind: Kind, url: &str, args: &Args) {
 }
 
 /// Puts in the users, and returns every thousandth.
-async fn fill(kind: Kind, url: &str, people: &People, random: &mut SmallRng, count: usize) -> Vec<UserRecord> {
+async fn fill(kind: DatabaseKind, url: &str, people: &People, random: &mut SmallRng, count: usize) -> Vec<UserRecord> {
     let begun = Instant::now();
     let mut sample = Vec::new();
     let definition = "SELECT indexdef FROM pg_indexes WHERE indexname = 'idx_users_search'";
-    let index = if kind == Kind::Postgres { query(url, definition).await.remove(0) } else { None };
+    let index = if kind == DatabaseKind::Postgres { query_postgres(url, definition).await.remove(0) } else { None };
     if index.is_some() {
-        execute(url, "SET synchronous_commit = off; DROP INDEX idx_users_search").await;
+        execute_postgres(url, "SET synchronous_commit = off; DROP INDEX idx_users_search").await;
     }
     let all = (0..count).map(|number| {
         let user = people.user(random, number);
@@ -115,17 +115,17 @@ async fn fill(kind: Kind, url: &str, people: &People, random: &mut SmallRng, cou
         }
         user
     });
-    seed::users_in_bulk(url, all).await;
+    seed::bulk_insert_users(url, all).await;
     println!("{:.0} s to put them in", begun.elapsed().as_secs_f64());
     if let Some(index) = index {
         let begun = Instant::now();
-        execute(url, &index).await;
-        execute(url, "VACUUM ANALYZE users").await;
+        execute_postgres(url, &index).await;
+        execute_postgres(url, "VACUUM ANALYZE users").await;
         println!("{:.0} s to make the search index of them", begun.elapsed().as_secs_f64());
         let sizes = "SELECT string_agg(c.relname || ' ' || pg_relation_size(c.oid) / 1000000 || ' MB', ', ')
                      FROM pg_class c LEFT JOIN pg_index i ON i.indexrelid = c.oid
                      WHERE 'users'::regclass IN (c.oid, i.indrelid)";
-        println!("{}", query(url, sizes).await.remove(0).unwrap_or_default());
+        println!("{}", query_postgres(url, sizes).await.remove(0).unwrap_or_default());
     } else {
         let file = std::fs::metadata(url.trim_start_matches("sqlite://")).expect("a file");
         println!("{} MB of file", file.len() / 1_000_000);
@@ -134,16 +134,16 @@ async fn fill(kind: Kind, url: &str, people: &People, random: &mut SmallRng, cou
 }
 
 /// What it takes to make users, one a transaction, with the migration for searches and without it.
-async fn measure_inserts(kind: Kind, url: &str, store: &Store, random: &mut SmallRng, from: usize) {
+async fn measure_inserts(kind: DatabaseKind, url: &str, store: &Store, random: &mut SmallRng, from: usize) {
     let people = People::new(random);
     let mut medians = Vec::new();
     for round in 0..2 {
         if round == 1 {
             let down = match kind {
-                Kind::Postgres => include_str!("../../migrations/postgres/00000000000003_user_search/down.sql"),
-                Kind::Sqlite => include_str!("../../migrations/sqlite/00000000000003_user_search/down.sql"),
+                DatabaseKind::Postgres => include_str!("../../migrations/postgres/00000000000003_user_search/down.sql"),
+                DatabaseKind::Sqlite => include_str!("../../migrations/sqlite/00000000000003_user_search/down.sql"),
             };
-            tamper(url, down).await;
+            execute_raw(url, down).await;
         }
         let mut times = Vec::new();
         for number in 0..1_000 {
@@ -228,7 +228,7 @@ async fn measure(store: &Store, terms: &[String], newest: bool) -> [Vec<f64>; 2]
 }
 
 /// Milliseconds for the same by looking at everybody.
-async fn scans(kind: Kind, url: &str, terms: &[String], newest: bool) -> Vec<f64> {
+async fn scans(kind: DatabaseKind, url: &str, terms: &[String], newest: bool) -> Vec<f64> {
     let order = if newest { "created_at DESC, id" } else { "email" };
     let mut times = Vec::new();
     for text in terms {
@@ -240,10 +240,10 @@ async fn scans(kind: Kind, url: &str, terms: &[String], newest: bool) -> Vec<f64
         };
         let count = format!("SELECT count(*) FROM (SELECT id FROM users WHERE {condition} LIMIT 10001) AS counted");
         let page = format!("SELECT email FROM users WHERE {condition} ORDER BY {order} LIMIT 51");
-        if kind == Kind::Postgres {
+        if kind == DatabaseKind::Postgres {
             let begun = Instant::now();
-            query(url, &count).await;
-            query(url, &page).await;
+            query_postgres(url, &count).await;
+            query_postgres(url, &page).await;
             times.push(begun.elapsed().as_secs_f64() * 1e3);
         } else {
             let mut conn = SqliteConnection::establish(url.trim_start_matches("sqlite://")).expect("the file opens");
@@ -263,7 +263,7 @@ async fn show_plans(store: &Store, terms: &Terms) {
         println!("\n{kind}, {text:?}:");
         let filter = UserFilter { search: Some(text.clone()), has_overrides: None };
         let mut conn = store.conn().await.expect("a connection");
-        let lines = users::plans(&mut conn, &filter, UserOrder::Email(None), 50).await.expect("plans");
+        let lines = users::explain(&mut conn, &filter, UserOrder::Email(None), 50).await.expect("plans");
         for line in lines {
             println!("    {line}");
         }

@@ -2,7 +2,7 @@
 
 use flags_domain::Instant;
 use flags_store::users::UserRecord;
-use flags_tests::{app::BEGINNING, seed};
+use flags_tests::{app::START_TIME, seed};
 use rand::{RngExt as _, rngs::SmallRng, seq::IndexedRandom as _};
 use uuid::Uuid;
 
@@ -51,11 +51,11 @@ impl People {
         };
         let local = if number.is_multiple_of(97) { capital(&local) } else { local };
         let day = i64::try_from(number).expect("few") * 30_000_000 + random.random_range(0..1_000_000_000);
-        let at = Instant::parse(BEGINNING).expect("an instant").plus_micros(day);
+        let at = Instant::parse(START_TIME).expect("an instant").plus_micros(day);
         UserRecord {
             id: Uuid::from_u128(random.random()),
             display_name: (!number.is_multiple_of(12)).then(|| format!("{first} {last}")),
-            ..seed::user(&format!("{local}@{domain}"), at)
+            ..seed::user_record(&format!("{local}@{domain}"), at)
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The application in this process, on a real database, with a clock that stands where the test puts it.
+//! The application in the test process, on a real database, with a manually set clock.
 
 use std::{net::TcpListener, sync::Arc, time::Duration};
 
@@ -6,208 +6,223 @@ use flags_api::{App, Settings, StreamLimits, serve};
 use flags_domain::Instant;
 use flags_service::{
     Core, ManualClock,
+    change_feed::{self, ChangeFeed},
     credentials::{
         jwt::{JwtConfig, JwtVerifier},
         signing::SigningKey,
-        tokens::{TokenInput, TokenService},
+        tokens::{NewToken, TokenService},
     },
     evaluation::Evaluation,
-    feed::{self, Feed},
     overrides::UserFlagOverrideService,
     replica::Replica,
 };
-use flags_store::{Author, api_tokens::Grant, users::Role};
+use flags_store::{Author, api_tokens::TokenGrant, users::Role};
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 use uuid::Uuid;
 
 use crate::{
     caller::Caller,
-    database::{Database, Kind},
+    database::{Database, DatabaseKind},
 };
 
-/// When the clock of every test begins.
-pub const BEGINNING: &str = "2030-01-01T00:00:00Z";
+/// Time to which the clock is set when the application starts.
+pub const START_TIME: &str = "2030-01-01T00:00:00Z";
 
-/// The password of those who sign in.
+/// Password of the users that [`TestApp::create_account`] creates.
 pub const PASSWORD: &str = "correct horse battery staple";
 
-/// A server in this process.
+/// A server in the test process, with a database of its own.
 pub struct TestApp {
     pub admin: Caller,
-    pub nobody: Caller,
+    pub anonymous: Caller,
     pub core: Core,
     pub replica: Arc<Replica>,
     pub clock: Arc<ManualClock>,
-    /// Gone with this.
+    /// Deleted when the application is dropped.
     pub database: Database,
-    feed: tokio::task::JoinHandle<()>,
+    change_feed: tokio::task::JoinHandle<()>,
     server: actix_web::dev::ServerHandle,
-    base: String,
+    base_url: String,
     pub app: App,
 }
 
 impl Drop for TestApp {
     fn drop(&mut self) {
-        self.feed.abort();
-        // Streams would keep the server from ending.
+        self.change_feed.abort();
+        // Open event streams would prevent the server from stopping.
         self.app.begin_shutdown();
         let server = self.server.clone();
         tokio::spawn(async move { server.stop(false).await });
     }
 }
 
+/// Author of the changes that tests commit without the HTTP API.
 pub fn author() -> Author {
     Author { actor: "system:test".to_owned(), request_id: None }
 }
 
 impl TestApp {
-    pub async fn start(kind: Kind) -> Self {
-        Self::start_with(kind, false).await
+    pub async fn start(kind: DatabaseKind) -> Self {
+        Self::start_with_settings(kind, Settings::default()).await
     }
 
-    pub async fn start_with(kind: Kind, show_reasons_to_users: bool) -> Self {
-        Self::start_limited(kind, show_reasons_to_users, StreamLimits::default()).await
+    pub async fn start_with_user_reasons(kind: DatabaseKind, show_reasons_to_users: bool) -> Self {
+        Self::start_with_settings(kind, Settings { show_reasons_to_users, ..Settings::default() }).await
     }
 
-    pub async fn start_limited(kind: Kind, show_reasons_to_users: bool, streams: StreamLimits) -> Self {
-        Self::start_set(kind, Settings { show_reasons_to_users, streams, ..Settings::default() }).await
+    pub async fn start_with_stream_limits(kind: DatabaseKind, stream_limits: StreamLimits) -> Self {
+        Self::start_with_settings(kind, Settings { stream_limits, ..Settings::default() }).await
     }
 
-    /// One that accepts JWTs as this says, and whose streams do not beat: what ends them is the end itself.
-    pub async fn start_trusting(kind: Kind, issuer: JwtConfig) -> Self {
-        let streams = StreamLimits { heartbeat: Duration::from_secs(3_600), ..StreamLimits::default() };
-        Self::build(kind, Settings { streams, ..Settings::default() }, Some(issuer)).await
+    /// Starts an application that accepts JWTs. The heartbeat interval of its event streams is an hour, so heartbeats
+    /// cannot be the reason why a stream ends.
+    pub async fn start_with_jwt(kind: DatabaseKind, jwt: JwtConfig) -> Self {
+        let stream_limits = StreamLimits { heartbeat: Duration::from_secs(3_600), ..StreamLimits::default() };
+        Self::build(kind, Settings { stream_limits, ..Settings::default() }, Some(jwt)).await
     }
 
-    /// With these settings, but for the number of threads.
-    pub async fn start_set(kind: Kind, settings: Settings) -> Self {
+    /// Ignores `metrics_with_api`, `workers` and `jwt` of the settings.
+    pub async fn start_with_settings(kind: DatabaseKind, settings: Settings) -> Self {
         Self::build(kind, settings, None).await
     }
 
-    async fn build(kind: Kind, settings: Settings, issuer: Option<JwtConfig>) -> Self {
+    async fn build(kind: DatabaseKind, settings: Settings, jwt: Option<JwtConfig>) -> Self {
         let database = Database::migrated(kind).await;
         let store = database.store().await;
-        let tickets = SigningKey::of_event_streams(&store).await.expect("a key");
-        let clock = Arc::new(ManualClock::new(Instant::parse(BEGINNING).expect("an instant")));
-        let replica = Arc::new(Replica::new(feed::load(&store).await.expect("the database is readable")));
+        let stream_token_key = SigningKey::for_event_streams(&store).await.expect("signing key can be loaded");
+        let clock = Arc::new(ManualClock::new(parse_instant(START_TIME)));
+        let replica = Arc::new(Replica::new(change_feed::load(&store).await.expect("replica can be loaded")));
         let wakeup = Arc::new(Notify::new());
         let core = Core::new(store.clone(), clock.clone()).with_replica(Arc::clone(&replica), Arc::clone(&wakeup));
-        let feed = Feed::new(store, Arc::clone(&replica), wakeup, clock.clone());
-        let feed = tokio::spawn(feed.run());
-        let jwt = match issuer {
+        let change_feed = tokio::spawn(ChangeFeed::new(store, Arc::clone(&replica), wakeup, clock.clone()).run());
+        let jwt = match jwt {
             None => None,
-            Some(issuer) => Some(Arc::new(JwtVerifier::start(issuer, clock.clone()).await.expect("a verifier"))),
+            Some(config) => {
+                Some(Arc::new(JwtVerifier::start(config, clock.clone()).await.expect("JWT verifier can start")))
+            }
         };
         let settings = Settings { metrics_with_api: true, workers: 1, jwt, ..settings };
-        let app = App::new(&core, &replica, tickets, None, settings);
-        let shown = app.clone();
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let base = format!("http://{}", listener.local_addr().expect("an address"));
-        let server = serve(&app, listener).expect("a server");
+        let app = App::new(&core, &replica, stream_token_key, None, settings);
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+        let base_url = format!("http://{}", listener.local_addr().expect("the listener has an address"));
+        let server = serve(&app, listener).expect("server can start");
         let handle = server.handle();
         tokio::spawn(server);
-        let token = make_token(&core, Grant::Role(Role::Admin), None, None).await;
-        let (admin, nobody) = (Caller::new(&base, Some(&token)), Caller::new(&base, None));
-        Self { admin, nobody, core, replica, clock, database, feed, server: handle, base, app: shown }
+        let token = create_token(&core, TokenGrant::Role(Role::Admin), None, None).await;
+        let (admin, anonymous) = (Caller::new(&base_url, Some(&token)), Caller::new(&base_url, None));
+        Self { admin, anonymous, core, replica, clock, database, change_feed, server: handle, base_url, app }
     }
 
-    /// Where it listens.
-    pub fn base(&self) -> &str {
-        &self.base
+    pub fn base_url(&self) -> &str {
+        &self.base_url
     }
 
-    /// Puts the clock to an instant of the year 2030, such as `01-01T00:00:05Z`.
-    pub fn clock_to(&self, instant: &str) {
-        self.clock.set(Instant::parse(&format!("2030-{instant}")).expect("an instant"));
+    /// Sets the clock to an instant in 2030. The argument omits the year: `01-01T00:00:05Z`.
+    pub fn set_clock(&self, instant: &str) {
+        self.clock.set(parse_instant(&format!("2030-{instant}")));
     }
 
-    /// Puts the clock back by ten years, before anything was done: to what the worker does only once the database's clock
-    /// agrees that its instant has come.
-    pub fn clock_to_the_past(&self) {
-        self.clock.set(Instant::parse("2020-01-01T00:00:00Z").expect("an instant"));
+    /// Sets the clock to 2020-01-01. The worker acts on an instant only when it has passed on the database clock too,
+    /// and the database clock shows the real time.
+    pub fn set_clock_before_real_time(&self) {
+        self.clock.set(parse_instant("2020-01-01T00:00:00Z"));
     }
 
-    /// Lets the server load everything anew, as after a restored backup.
-    pub async fn reload(&self) {
-        let epoch = self.core.store().new_epoch().await.expect("a new epoch");
-        let loaded = async || (self.replica.revision().epoch == epoch.epoch).then_some(());
-        crate::eventually("everything is loaded", loaded).await;
+    /// Starts a new epoch, as after a restored backup, and waits until the server has reloaded its replica.
+    pub async fn reload_replica(&self) {
+        let epoch = self.core.store().start_new_epoch().await.expect("a new epoch can be started");
+        let reloaded = async || (self.replica.revision().epoch == epoch.epoch).then_some(());
+        crate::eventually("the replica is reloaded", reloaded).await;
     }
 
-    /// A caller who shows this.
-    pub fn bearer(&self, text: &str) -> Caller {
-        Caller::new(&self.base, Some(text))
+    /// Returns a caller that sends `Authorization: Bearer` with the given text.
+    pub fn caller_with_bearer(&self, credential: &str) -> Caller {
+        Caller::new(&self.base_url, Some(credential))
     }
 
-    /// A caller with a token of its own.
-    pub async fn caller(&self, grant: Grant, user_id: Option<Uuid>, expires_at: Option<Instant>) -> Caller {
-        Caller::new(&self.base, Some(&make_token(&self.core, grant, user_id, expires_at).await))
+    /// Creates an API token and returns a caller that uses it.
+    pub async fn caller_with_token(
+        &self,
+        grant: TokenGrant,
+        user_id: Option<Uuid>,
+        expires_at: Option<Instant>,
+    ) -> Caller {
+        Caller::new(&self.base_url, Some(&create_token(&self.core, grant, user_id, expires_at).await))
     }
 
-    /// A user with this name, attributes and role, as `(id, caller)`.
-    pub async fn user_with(&self, name: &str, role: &str, attributes: Value) -> (String, Caller) {
+    /// Creates a user with the e-mail `<name>@example.com` and an API token. Returns the user id and a caller that
+    /// uses the token.
+    pub async fn create_user_with(&self, name: &str, role: &str, attributes: Value) -> (String, Caller) {
         let body = json!({"email": format!("{name}@example.com"), "role": role, "attributes": attributes});
-        let id = self.admin.post("/api/admin/users", &body).await.expect(201).json()["id"]
-            .as_str()
-            .expect("an id")
-            .to_owned();
-        let role = Role::parse(role).expect("a role");
-        let caller = self.caller(Grant::Role(role), Some(id.parse().expect("a UUID")), None).await;
-        (id, caller)
+        let id = self.post_user(&body).await;
+        let role = Role::parse(role).expect("role exists");
+        let user_id = id.parse().expect("user id is a UUID");
+        (id, self.caller_with_token(TokenGrant::Role(role), Some(user_id), None).await)
     }
 
-    /// A user with this name, role and [`PASSWORD`], as `(id, e-mail)`.
-    pub async fn account(&self, name: &str, role: &str) -> (String, String) {
+    /// Creates a user who can sign in with [`PASSWORD`]. Returns the user id and the e-mail.
+    pub async fn create_account(&self, name: &str, role: &str) -> (String, String) {
         let email = format!("{name}@example.com");
-        let body = json!({"email": email, "role": role, "password": PASSWORD});
-        let id = self.admin.post("/api/admin/users", &body).await.expect(201).json()["id"].clone();
-        (id.as_str().expect("an id").to_owned(), email)
+        let id = self.post_user(&json!({"email": email, "role": role, "password": PASSWORD})).await;
+        (id, email)
     }
 
-    /// A plain user with this name.
-    pub async fn user(&self, name: &str) -> (String, Caller) {
-        self.user_with(name, "user", json!({})).await
+    /// Creates a user with role `user` and no attributes; otherwise like [`Self::create_user_with`].
+    pub async fn create_user(&self, name: &str) -> (String, Caller) {
+        self.create_user_with(name, "user", json!({})).await
     }
 
-    /// A flag from what it needs.
-    pub async fn flag(&self, definition: Value) -> Value {
+    /// Sends a user to the API and returns the id of the created user.
+    async fn post_user(&self, body: &Value) -> String {
+        let user = self.admin.post("/api/admin/users", body).await.expect(201).json();
+        user["id"].as_str().expect("user id is a string").to_owned()
+    }
+
+    /// Creates a flag through the API and returns the response body.
+    pub async fn create_flag(&self, definition: Value) -> Value {
         self.admin.post("/api/admin/feature-flags", &definition).await.expect(201).json()
     }
 
-    /// A boolean flag that serves `false`.
-    pub async fn boolean_flag(&self, name: &str) {
-        self.flag(json!({"name": name, "flag_type": "boolean"})).await;
+    /// Creates a boolean flag with the default value `false`.
+    pub async fn create_boolean_flag(&self, name: &str) {
+        self.create_flag(json!({"name": name, "flag_type": "boolean"})).await;
     }
 
-    /// The specification's service.
     pub fn override_service(&self) -> UserFlagOverrideService {
         let evaluation = Evaluation::new(self.core.clone(), Arc::clone(&self.replica));
         UserFlagOverrideService::new(self.core.clone(), evaluation)
     }
 
-    /// The log, as `(revision, action, entity)` in order.
-    pub async fn log(&self) -> Vec<(i64, String, String)> {
-        let mut conn = self.core.store().conn().await.expect("a connection");
-        let (_, rows) = flags_store::change_log::read_on(&mut conn, 0, 100_000).await.expect("a log");
+    /// Returns revision, action and resource kind of all rows of the change log, in order.
+    pub async fn change_log(&self) -> Vec<(i64, String, String)> {
+        let mut conn = self.core.store().conn().await.expect("a connection is available");
+        let (_, rows) =
+            flags_store::change_log::read_after(&mut conn, 0, 100_000).await.expect("change log can be read");
         rows.into_iter()
-            .map(|r| (r.summary.revision, r.summary.action.as_str().to_owned(), r.summary.entity.as_str().to_owned()))
+            .map(|r| {
+                (r.summary.revision, r.summary.action.as_str().to_owned(), r.summary.resource_kind.as_str().to_owned())
+            })
             .collect()
     }
 }
 
-async fn make_token(core: &Core, grant: Grant, user_id: Option<Uuid>, expires_at: Option<Instant>) -> String {
-    let input = TokenInput { name: "test".to_owned(), grant, user_id, expires_at };
-    let done = TokenService::new(core.clone()).create(author(), input).await.expect("a token");
-    done.output.secret.reveal().to_owned()
+fn parse_instant(text: &str) -> Instant {
+    Instant::parse(text).expect("instant is valid")
 }
 
-/// The path of a user's overrides.
-pub fn overrides_of(user_id: &str) -> String {
+async fn create_token(core: &Core, grant: TokenGrant, user_id: Option<Uuid>, expires_at: Option<Instant>) -> String {
+    let new_token = NewToken { name: "test".to_owned(), grant, user_id, expires_at };
+    let created = TokenService::new(core.clone()).create(author(), new_token).await.expect("token can be created");
+    created.output.secret.reveal().to_owned()
+}
+
+/// Path of a user's list of overrides.
+pub fn user_overrides_path(user_id: &str) -> String {
     format!("/api/admin/users/{user_id}/flag-overrides")
 }
 
-/// The path of one override.
-pub fn override_at(user_id: &str, flag: &str) -> String {
+/// Path of one override.
+pub fn override_path(user_id: &str, flag: &str) -> String {
     format!("/api/admin/users/{user_id}/flag-overrides/{flag}")
 }

@@ -1,4 +1,4 @@
-//! Who calls: a caller is an address and a credential, and every test sends its requests the same way.
+//! HTTP client of the tests.
 
 use reqwest::{
     Method, RequestBuilder, StatusCode,
@@ -6,24 +6,23 @@ use reqwest::{
 };
 use serde_json::Value;
 
-use crate::events::Events;
+use crate::events::EventStream;
 
-/// Sends requests to one server with one credential, or none.
+/// Sends requests to one server with one credential or none.
 #[derive(Clone)]
 pub struct Caller {
-    base: String,
+    base_url: String,
     credential: Credential,
     client: reqwest::Client,
-    /// Without a limit on how long an answer may take to its end.
-    streaming: reqwest::Client,
+    /// Without a timeout, because event streams do not end.
+    streaming_client: reqwest::Client,
 }
 
-/// What a caller shows.
 #[derive(Clone)]
 enum Credential {
     None,
     Bearer(String),
-    /// `name=value`, sent as a browser does from a page of the server itself.
+    /// `name=value`, sent with the headers of a same-origin request.
     Cookie(String),
 }
 
@@ -37,51 +36,52 @@ impl Credential {
     }
 }
 
-/// An answer, read to the end.
+/// A response whose body was read completely.
 #[derive(Debug)]
-pub struct Reply {
+pub struct ApiResponse {
     pub status: StatusCode,
     pub headers: HeaderMap,
     pub text: String,
 }
 
-impl Reply {
-    /// The body as JSON; null if there is none.
+impl ApiResponse {
+    /// Returns the body as JSON, or null if it is not valid JSON.
     pub fn json(&self) -> Value {
         serde_json::from_str(&self.text).unwrap_or_default()
     }
 
+    /// Returns a header, or an empty string if the response does not have it.
     pub fn header(&self, name: &str) -> &str {
-        self.headers.get(name).map_or("", |value| value.to_str().expect("text"))
+        self.headers.get(name).map_or("", |value| value.to_str().expect("header value is ASCII"))
     }
 
-    /// The cookie that the answer sets, as `name=value`.
+    /// Returns the cookie of the `Set-Cookie` header as `name=value`, without its attributes.
     pub fn cookie(&self) -> &str {
         self.header("set-cookie").split(';').next().unwrap_or_default()
     }
 
-    /// Panics unless the status is this one.
+    /// Asserts the status and returns the response.
     #[track_caller]
     pub fn expect(self, status: u16) -> Self {
         assert_eq!(self.status.as_u16(), status, "{}", self.text);
         self
     }
 
-    /// Panics unless it is a problem with this status and code, shaped as the contract says.
+    /// Asserts that the response is a complete RFC 9457 problem with this status and code. Returns its body.
     #[track_caller]
     pub fn expect_problem(self, status: u16, code: &str) -> Value {
-        let reply = self.expect(status);
-        let body = reply.json();
-        assert_eq!(body["code"], code, "{}", reply.text);
-        assert_eq!(reply.header("content-type"), "application/problem+json");
+        let response = self.expect(status);
+        let body = response.json();
+        assert_eq!(body["code"], code, "{}", response.text);
+        assert_eq!(response.header("content-type"), "application/problem+json");
         assert_eq!(body["status"], status);
-        assert_eq!(body["instance"], reply.header("x-request-id"));
+        assert_eq!(body["instance"], response.header("x-request-id"));
         assert_eq!(body["type"], format!("urn:feature-flags:problem:{code}"));
-        assert!(body["title"].is_string() && body["detail"].is_string(), "{}", reply.text);
+        assert!(body["title"].is_string() && body["detail"].is_string(), "{}", response.text);
         body
     }
 
-    /// Panics unless it is a 422 whose first violation points here with this code.
+    /// Asserts that the status is 422 and that the first violation has this JSON pointer and code.
     #[track_caller]
     pub fn expect_violation(self, pointer: &str, code: &str) {
         let body = self.expect(422).json();
@@ -94,101 +94,111 @@ impl Reply {
 }
 
 impl Caller {
-    pub fn new(base: &str, token: Option<&str>) -> Self {
-        let client = reqwest::Client::builder().timeout(std::time::Duration::from_secs(30)).build().expect("a client");
-        let streaming = reqwest::Client::builder().build().expect("a client");
+    /// Returns a caller that authenticates with a bearer token, or is anonymous. The timeout of a request is 30
+    /// seconds, except for event streams.
+    pub fn new(base_url: &str, token: Option<&str>) -> Self {
+        let timeout = std::time::Duration::from_secs(30);
+        let client = reqwest::Client::builder().timeout(timeout).build().expect("HTTP client can be built");
+        let streaming_client = reqwest::Client::builder().build().expect("HTTP client can be built");
         let credential = token.map_or(Credential::None, |token| Credential::Bearer(token.to_owned()));
-        Self { base: base.to_owned(), credential, client, streaming }
+        Self { base_url: base_url.to_owned(), credential, client, streaming_client }
     }
 
-    /// A browser that has this cookie, as `name=value`.
+    /// Returns a caller that sends this cookie (`name=value`) as a browser does for same-origin requests.
     pub fn with_cookie(&self, cookie: &str) -> Self {
         Self { credential: Credential::Cookie(cookie.to_owned()), ..self.clone() }
     }
 
-    /// Signs in; the caller that comes back has the cookie.
+    /// Signs in and returns a caller that uses the session cookie.
     pub async fn sign_in(&self, email: &str, password: &str) -> Self {
-        let answer = self.post("/api/auth/login", &serde_json::json!({"email": email, "password": password})).await;
-        self.with_cookie(answer.expect(200).cookie())
+        let response = self.post("/api/auth/login", &serde_json::json!({"email": email, "password": password})).await;
+        self.with_cookie(response.expect(200).cookie())
     }
 
-    /// The same caller at another server.
-    pub fn at(&self, base: &str) -> Self {
-        Self { base: base.to_owned(), ..self.clone() }
+    /// Returns a caller with the same credential for another server.
+    pub fn at_server(&self, base_url: &str) -> Self {
+        Self { base_url: base_url.to_owned(), ..self.clone() }
     }
 
-    /// Sends a request; an error means that no answer came.
+    /// Sends a request. Returns an error if no complete response arrives.
     pub async fn try_send(
         &self,
         method: Method,
         path: &str,
         headers: &[(&str, &str)],
         body: Option<Vec<u8>>,
-    ) -> reqwest::Result<Reply> {
-        let mut request = self.client.request(method, format!("{}{path}", self.base));
+    ) -> reqwest::Result<ApiResponse> {
+        let mut request = self.client.request(method, format!("{}{path}", self.base_url));
         request = self.credential.add_to(request);
         for (name, value) in headers {
-            let name = HeaderName::from_bytes(name.as_bytes()).expect("a header's name");
-            request = request.header(name, HeaderValue::from_str(value).expect("a header's value"));
+            let name = HeaderName::from_bytes(name.as_bytes()).expect("header name is valid");
+            request = request.header(name, HeaderValue::from_str(value).expect("header value is valid"));
         }
         if let Some(body) = body {
             request = request.body(body);
         }
         let response = request.send().await?;
         let (status, headers) = (response.status(), response.headers().clone());
-        Ok(Reply { status, headers, text: response.text().await? })
+        Ok(ApiResponse { status, headers, text: response.text().await? })
     }
 
-    pub async fn send(&self, method: Method, path: &str, headers: &[(&str, &str)], body: Option<Vec<u8>>) -> Reply {
-        let sent = self.try_send(method.clone(), path, headers, body).await;
-        sent.unwrap_or_else(|e| panic!("{method} {path}: {e:?}"))
+    /// Like [`Self::try_send`], but panics if no complete response arrives.
+    pub async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Option<Vec<u8>>,
+    ) -> ApiResponse {
+        let result = self.try_send(method.clone(), path, headers, body).await;
+        result.unwrap_or_else(|e| panic!("{method} {path}: {e:?}"))
     }
 
-    /// Sends JSON with further headers.
-    pub async fn json(&self, method: Method, path: &str, headers: &[(&str, &str)], body: &Value) -> Reply {
-        let mut all = vec![("content-type", "application/json")];
-        all.extend_from_slice(headers);
-        self.send(method, path, &all, Some(body.to_string().into_bytes())).await
+    /// Sends a JSON body with `Content-Type: application/json` and the given headers.
+    pub async fn send_json(&self, method: Method, path: &str, headers: &[(&str, &str)], body: &Value) -> ApiResponse {
+        let mut all_headers = vec![("content-type", "application/json")];
+        all_headers.extend_from_slice(headers);
+        self.send(method, path, &all_headers, Some(body.to_string().into_bytes())).await
     }
 
-    /// Opens a stream of events; panics unless the answer is one.
-    pub async fn stream(&self, path: &str, headers: &[(&str, &str)]) -> Events {
-        self.try_stream(path, headers).await.unwrap_or_else(|e| panic!("{path}: {e:?}"))
+    /// Opens an event stream. Panics if the server does not respond with a success status.
+    pub async fn open_stream(&self, path: &str, headers: &[(&str, &str)]) -> EventStream {
+        self.try_open_stream(path, headers).await.unwrap_or_else(|e| panic!("{path}: {e:?}"))
     }
 
-    /// Opens a stream of events; an error means that no answer came.
-    pub async fn try_stream(&self, path: &str, headers: &[(&str, &str)]) -> reqwest::Result<Events> {
-        let mut request = self.streaming.get(format!("{}{path}", self.base));
+    /// Opens an event stream. Returns an error if no response arrives or its status is 4xx or 5xx.
+    pub async fn try_open_stream(&self, path: &str, headers: &[(&str, &str)]) -> reqwest::Result<EventStream> {
+        let mut request = self.streaming_client.get(format!("{}{path}", self.base_url));
         request = self.credential.add_to(request);
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        Ok(Events::new(request.send().await?.error_for_status()?))
+        Ok(EventStream::new(request.send().await?.error_for_status()?))
     }
 
-    /// Begins a request whose answer is read by whoever calls, as slowly as they like.
-    pub async fn open(&self, path: &str) -> reqwest::Response {
-        let sent = self.credential.add_to(self.streaming.get(format!("{}{path}", self.base))).send().await;
-        sent.unwrap_or_else(|e| panic!("{path}: {e:?}"))
+    /// Sends a GET request and returns the response before its body is read.
+    pub async fn open_response(&self, path: &str) -> reqwest::Response {
+        let request = self.credential.add_to(self.streaming_client.get(format!("{}{path}", self.base_url)));
+        request.send().await.unwrap_or_else(|e| panic!("{path}: {e:?}"))
     }
 
-    pub async fn get(&self, path: &str) -> Reply {
+    pub async fn get(&self, path: &str) -> ApiResponse {
         self.send(Method::GET, path, &[], None).await
     }
 
-    pub async fn post(&self, path: &str, body: &Value) -> Reply {
-        self.json(Method::POST, path, &[], body).await
+    pub async fn post(&self, path: &str, body: &Value) -> ApiResponse {
+        self.send_json(Method::POST, path, &[], body).await
     }
 
-    pub async fn put(&self, path: &str, body: &Value) -> Reply {
-        self.json(Method::PUT, path, &[], body).await
+    pub async fn put(&self, path: &str, body: &Value) -> ApiResponse {
+        self.send_json(Method::PUT, path, &[], body).await
     }
 
-    pub async fn patch(&self, path: &str, body: &Value) -> Reply {
-        self.json(Method::PATCH, path, &[], body).await
+    pub async fn patch(&self, path: &str, body: &Value) -> ApiResponse {
+        self.send_json(Method::PATCH, path, &[], body).await
     }
 
-    pub async fn delete(&self, path: &str) -> Reply {
+    pub async fn delete(&self, path: &str) -> ApiResponse {
         self.send(Method::DELETE, path, &[], None).await
     }
 }

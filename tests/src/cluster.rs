@@ -1,8 +1,8 @@
-//! PostgreSQL clusters of the tests' own: made by `initdb` in a temporary folder, reachable by a socket in it and by
-//! nothing else, and ended by their own process id.
+//! Private PostgreSQL clusters. `initdb` creates each cluster in a temporary folder. It accepts connections only through
+//! a Unix socket in that folder.
 //!
-//! A shell stands between: it waits for its standard input to end, which it does when this process does, however that
-//! ends. So no cluster outlives the tests.
+//! A shell process supervises each cluster: it stops the server when its standard input is closed. This happens
+//! automatically when the test process exits or crashes, so no cluster outlives the tests.
 
 use std::{
     fs,
@@ -17,12 +17,12 @@ use tempfile::TempDir;
 /// A running cluster.
 pub struct Cluster {
     folder: TempDir,
-    shell: Child,
-    /// The shell ends the cluster when this is dropped.
-    _lifeline: Option<ChildStdin>,
+    supervisor: Child,
+    /// Standard input of the supervisor, which stops the server when this is dropped.
+    _supervisor_stdin: Option<ChildStdin>,
 }
 
-/// The cluster that most tests share, each with a database of its own. It ends with this process.
+/// Returns the cluster that most tests share, each with a database of its own. It runs until the test process exits.
 pub fn shared() -> &'static Cluster {
     static SHARED: OnceLock<Cluster> = OnceLock::new();
     SHARED.get_or_init(|| {
@@ -31,46 +31,47 @@ pub fn shared() -> &'static Cluster {
 }
 
 impl Cluster {
-    /// Makes and starts a cluster with these further options.
+    /// Creates a cluster and starts its server with additional command-line options.
     pub fn start(options: &[&str]) -> Self {
-        let folder = tempfile::Builder::new().prefix("flags-pg-").tempdir().expect("a temporary folder");
-        hand_over(folder.path());
+        let folder = tempfile::Builder::new().prefix("flags-pg-").tempdir().expect("temporary folder can be created");
+        make_postgres_owner_of(folder.path());
         let data = folder.path().join("data");
-        let mut initdb = unprivileged("initdb");
+        let mut initdb = postgres_command("initdb");
         initdb
             .args(["--auth=trust", "--username=postgres", "--encoding=UTF8", "--locale=C", "--no-sync", "-D"])
             .arg(&data);
-        let made = initdb.output().expect("initdb runs");
-        assert!(made.status.success(), "initdb: {}", String::from_utf8_lossy(&made.stderr));
-        let mut cluster = Self { folder, shell: Command::new("true").spawn().expect("true"), _lifeline: None };
+        let output = initdb.output().expect("initdb can be started");
+        assert!(output.status.success(), "initdb failed: {}", String::from_utf8_lossy(&output.stderr));
+        let placeholder = Command::new("true").spawn().expect("`true` can be started");
+        let mut cluster = Self { folder, supervisor: placeholder, _supervisor_stdin: None };
         cluster.launch(options);
         cluster
     }
 
-    /// Starts the server on the data that is there, and waits until it answers.
+    /// Starts the server on the existing data and waits until it accepts connections.
     pub fn launch(&mut self, options: &[&str]) {
-        let _ = self.shell.wait();
+        let _ = self.supervisor.wait();
         let data = self.folder.path().join("data");
         let server = format!(
             "'{}' -D '{}' -k '{}' -c listen_addresses= -c autovacuum=off -c max_connections=400 {} >'{}' 2>&1",
-            bin("postgres").display(),
+            program_path("postgres").display(),
             data.display(),
             self.folder.path().display(),
             options.join(" "),
             self.folder.path().join("log").display(),
         );
         let script = format!("{server} & server=$!; read _; kill -INT $server 2>/dev/null; wait $server");
-        let mut shell = as_unprivileged("sh");
-        self.shell = shell.args(["-c", &script]).stdin(Stdio::piped()).spawn().expect("a shell");
-        self._lifeline = self.shell.stdin.take();
+        let mut shell = unprivileged_command("sh");
+        self.supervisor = shell.args(["-c", &script]).stdin(Stdio::piped()).spawn().expect("a shell can be started");
+        self._supervisor_stdin = self.supervisor.stdin.take();
         self.wait_until_ready();
     }
 
     fn wait_until_ready(&self) {
         for _ in 0..600 {
-            let mut ready = Command::new(bin("pg_isready"));
-            ready.args(["-q", "-t", "1", "-U", "postgres", "-h"]).arg(self.folder.path());
-            if ready.status().expect("pg_isready runs").success() {
+            let mut pg_isready = Command::new(program_path("pg_isready"));
+            pg_isready.args(["-q", "-t", "1", "-U", "postgres", "-h"]).arg(self.folder.path());
+            if pg_isready.status().expect("pg_isready can be started").success() {
                 return;
             }
             std::thread::sleep(std::time::Duration::from_millis(50));
@@ -80,47 +81,47 @@ impl Cluster {
         panic!("PostgreSQL does not start: {log}");
     }
 
-    /// The URL of a database in this cluster.
+    /// Returns the URL of a database in this cluster.
     pub fn url(&self, database: &str) -> String {
         let socket = self.folder.path().display().to_string().replace('/', "%2F");
         format!("postgres://postgres@{socket}/{database}")
     }
 
-    /// The process id of the server that all its other processes descend from.
+    /// Returns the process id of the postmaster, the parent of all other server processes.
     pub fn pid(&self) -> i32 {
-        let file = fs::read_to_string(self.folder.path().join("data/postmaster.pid")).expect("the server runs");
-        file.lines().next().and_then(|line| line.parse().ok()).expect("a process id")
+        let file = fs::read_to_string(self.folder.path().join("data/postmaster.pid")).expect("the server is running");
+        file.lines().next().and_then(|line| line.parse().ok()).expect("postmaster.pid starts with a process id")
     }
 
-    /// The path of the server's socket.
+    /// Returns the path of the Unix socket.
     pub fn socket(&self) -> PathBuf {
         self.folder.path().join(".s.PGSQL.5432")
     }
 
-    /// Ends all processes of the server at once, in whatever they are doing, and waits until they are gone.
+    /// Sends SIGKILL to all server processes and waits until they have exited.
     pub fn kill(&mut self) {
         for pid in self.pids() {
-            // One that has ended meanwhile is as good as killed.
+            // `kill` fails if the process has already exited. That is fine.
             let _ = Command::new("kill").args(["-KILL", &pid.to_string()]).stderr(Stdio::null()).status();
         }
-        // The shell waits for this end, whatever became of the server.
-        self._lifeline = None;
-        let _ = self.shell.wait();
+        // The supervisor keeps waiting for its standard input to be closed, even after the server was killed.
+        self._supervisor_stdin = None;
+        let _ = self.supervisor.wait();
     }
 
-    /// All processes of the server.
+    /// Returns the process ids of all server processes; the postmaster comes first.
     pub fn pids(&self) -> Vec<i32> {
         let parent = self.pid();
         let children =
-            Command::new("ps").args(["-o", "pid=", "--ppid", &parent.to_string()]).output().expect("ps runs");
+            Command::new("ps").args(["-o", "pid=", "--ppid", &parent.to_string()]).output().expect("ps can be started");
         let children = String::from_utf8_lossy(&children.stdout).into_owned();
         std::iter::once(parent).chain(children.split_whitespace().filter_map(|pid| pid.parse().ok())).collect()
     }
 
-    /// Stops the server, ending the connections it has, and waits until it is gone.
+    /// Stops the server with SIGINT, which closes its connections, and waits until it has exited.
     pub fn shut_down(&mut self) {
-        self._lifeline = None;
-        let _ = self.shell.wait();
+        self._supervisor_stdin = None;
+        let _ = self.supervisor.wait();
     }
 }
 
@@ -130,19 +131,20 @@ impl Drop for Cluster {
     }
 }
 
-/// A program of PostgreSQL's newest installed version.
-pub fn bin(name: &str) -> PathBuf {
+/// Returns the path of a program of the newest installed PostgreSQL version, or `name` if none is installed in
+/// `/usr/lib/postgresql`.
+pub fn program_path(name: &str) -> PathBuf {
     let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten().map(|entry| entry.path());
     let newest = versions.filter(|path| path.join("bin").join(name).exists()).max();
     newest.map_or_else(|| PathBuf::from(name), |version| version.join("bin").join(name))
 }
 
-fn unprivileged(name: &str) -> Command {
-    as_unprivileged(bin(name).to_str().expect("UTF-8"))
+fn postgres_command(name: &str) -> Command {
+    unprivileged_command(program_path(name).to_str().expect("path is valid UTF-8"))
 }
 
-/// PostgreSQL refuses to run as root.
-fn as_unprivileged(program: &str) -> Command {
+/// Returns a command that runs as the user `postgres` if the current user is root. PostgreSQL refuses to run as root.
+fn unprivileged_command(program: &str) -> Command {
     if !is_root() {
         return Command::new(program);
     }
@@ -152,14 +154,14 @@ fn as_unprivileged(program: &str) -> Command {
 }
 
 fn is_root() -> bool {
-    let id = Command::new("id").arg("-u").output().expect("id runs");
+    let id = Command::new("id").arg("-u").output().expect("id can be started");
     id.stdout.trim_ascii() == b"0"
 }
 
-/// Gives the folder to whom the server runs as.
-fn hand_over(folder: &Path) {
+/// Changes the owner to the user as which [`unprivileged_command`] runs programs.
+fn make_postgres_owner_of(folder: &Path) {
     if is_root() {
-        let done = Command::new("chown").arg("postgres").arg(folder).status().expect("chown runs");
-        assert!(done.success());
+        let status = Command::new("chown").arg("postgres").arg(folder).status().expect("chown can be started");
+        assert!(status.success(), "chown failed");
     }
 }

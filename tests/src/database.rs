@@ -1,4 +1,4 @@
-//! A database for one test, of either kind.
+//! SQLite and PostgreSQL databases for single tests, and SQL statements that bypass the application.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -9,155 +9,165 @@ use tokio::sync::{Mutex, OnceCell};
 
 use crate::cluster::{self, Cluster};
 
-/// Which database.
+/// Database system on which a test runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum DatabaseKind {
     Sqlite,
     Postgres,
 }
 
-/// A database of one test's own, gone with it.
+/// A database for one test. A SQLite file is deleted on drop; a PostgreSQL database is deleted with its cluster.
 pub struct Database {
     pub url: String,
     _folder: Option<TempDir>,
 }
 
 impl Database {
-    /// An empty one.
-    pub async fn empty(kind: Kind) -> Self {
+    /// Creates a database without a schema.
+    pub async fn empty(kind: DatabaseKind) -> Self {
         match kind {
-            Kind::Sqlite => {
-                let folder = TempDir::with_prefix("flags-sqlite-").expect("a temporary folder");
+            DatabaseKind::Sqlite => {
+                let folder = TempDir::with_prefix("flags-sqlite-").expect("temporary folder can be created");
                 let url = format!("sqlite://{}", folder.path().join("flags.db").display());
                 Self { url, _folder: Some(folder) }
             }
-            Kind::Postgres => Self { url: create(cluster::shared(), "template0").await, _folder: None },
+            DatabaseKind::Postgres => {
+                Self { url: create_database(cluster::shared(), "template0").await, _folder: None }
+            }
         }
     }
 
-    /// One with the present schema.
-    pub async fn migrated(kind: Kind) -> Self {
-        if kind == Kind::Postgres {
-            return Self { url: create(cluster::shared(), migrated_template().await).await, _folder: None };
+    /// Creates a database with the current schema.
+    pub async fn migrated(kind: DatabaseKind) -> Self {
+        if kind == DatabaseKind::Postgres {
+            let url = create_database(cluster::shared(), migrated_template().await).await;
+            return Self { url, _folder: None };
         }
         let database = Self::empty(kind).await;
-        database.store().await.migrate().await.expect("migrations apply");
+        database.store().await.migrate().await.expect("migrations succeed");
         database
     }
 
     pub fn database_url(&self) -> DatabaseUrl {
-        self.url.parse().expect("a database URL")
+        self.url.parse().expect("database URL is valid")
     }
 
     pub async fn store(&self) -> Store {
-        Store::open(&self.database_url()).await.expect("the database opens")
+        Store::open(&self.database_url()).await.expect("database can be opened")
     }
 }
 
-/// Migrating takes longer than copying what was migrated once.
+/// Returns the name of a database with the current schema. Copying it is faster than migrating each database.
 async fn migrated_template() -> &'static str {
     static TEMPLATE: OnceCell<()> = OnceCell::const_new();
     TEMPLATE
         .get_or_init(|| async {
             let shared = cluster::shared();
-            execute(&shared.url("postgres"), "CREATE DATABASE migrated").await;
-            let url = shared.url("migrated").parse().expect("a database URL");
-            let store = Store::open(&url).await.expect("the database opens");
-            store.migrate().await.expect("migrations apply");
+            execute_postgres(&shared.url("postgres"), "CREATE DATABASE migrated").await;
+            let url = shared.url("migrated").parse().expect("database URL is valid");
+            let store = Store::open(&url).await.expect("database can be opened");
+            store.migrate().await.expect("migrations succeed");
         })
         .await;
     "migrated"
 }
 
-/// Creates a database in `cluster` and returns its URL.
-pub async fn create(cluster: &Cluster, template: &str) -> String {
+/// Creates a PostgreSQL database as a copy of `template` and returns its URL.
+pub async fn create_database(cluster: &Cluster, template: &str) -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
-    // A template cannot be copied while another copy is under way.
-    static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
+    // PostgreSQL cannot copy a template twice at the same time.
+    static COPY_LOCK: Mutex<()> = Mutex::const_new(());
     let name = format!("test_{}", NEXT.fetch_add(1, Ordering::Relaxed));
-    let _guard = ONE_AT_A_TIME.lock().await;
-    execute(&cluster.url("postgres"), &format!("CREATE DATABASE {name} TEMPLATE {template}")).await;
+    let _guard = COPY_LOCK.lock().await;
+    execute_postgres(&cluster.url("postgres"), &format!("CREATE DATABASE {name} TEMPLATE {template}")).await;
     cluster.url(&name)
 }
 
-/// Runs a statement over a connection of its own.
-pub async fn execute(url: &str, sql: &str) {
+/// Executes SQL statements on PostgreSQL over a new connection.
+pub async fn execute_postgres(url: &str, sql: &str) {
     let client = connect(url).await;
     client.batch_execute(sql).await.unwrap_or_else(|e| panic!("{sql}: {e}"));
 }
 
-/// Runs a statement past the application, on either database.
-pub async fn tamper(url: &str, sql: &str) {
+/// Executes SQL statements on either database without the application, so that they are not in the change log.
+pub async fn execute_raw(url: &str, sql: &str) {
     match url.strip_prefix("sqlite://") {
-        None => execute(url, sql).await,
+        None => execute_postgres(url, sql).await,
         Some(path) => {
-            let mut conn = SqliteConnection::establish(path).expect("the file opens");
+            let mut conn = SqliteConnection::establish(path).expect("database file can be opened");
             conn.batch_execute(&format!("PRAGMA busy_timeout = 5000; {sql}")).unwrap_or_else(|e| panic!("{sql}: {e}"));
         }
     }
 }
 
-/// The same on rows of the log, which SQLite's triggers guard; they are gone after this.
-pub async fn tamper_with_log(url: &str, sql: &str) {
+/// Like [`execute_raw`], for statements that modify rows of the change log. On SQLite, first drops the triggers that
+/// reject such statements; they stay dropped.
+pub async fn execute_raw_on_change_log(url: &str, sql: &str) {
     if url.starts_with("sqlite://") {
         let names = ["keeps_its_rows", "loses_no_row", "replaces_no_row"];
         let drops: String = names.map(|name| format!("DROP TRIGGER IF EXISTS change_log_{name};")).concat();
-        tamper(url, &drops).await;
+        execute_raw(url, &drops).await;
     }
-    tamper(url, sql).await;
+    execute_raw(url, sql).await;
 }
 
-/// Runs a statement past the application that may be refused, on either database.
-pub async fn try_tamper(url: &str, sql: &str) -> Result<(), String> {
+/// Like [`execute_raw`], but returns the error message of the database if a statement fails.
+pub async fn try_execute_raw(url: &str, sql: &str) -> Result<(), String> {
     match url.strip_prefix("sqlite://") {
         None => {
-            let outcome = connect(url).await.batch_execute(sql).await;
-            outcome.map_err(|error| error.as_db_error().map_or_else(|| error.to_string(), |e| e.message().to_owned()))
+            let result = connect(url).await.batch_execute(sql).await;
+            result.map_err(|error| error.as_db_error().map_or_else(|| error.to_string(), |e| e.message().to_owned()))
         }
         Some(path) => {
-            let mut conn = SqliteConnection::establish(path).expect("the file opens");
+            let mut conn = SqliteConnection::establish(path).expect("database file can be opened");
             conn.batch_execute(&format!("PRAGMA busy_timeout = 5000; {sql}")).map_err(|error| error.to_string())
         }
     }
 }
 
-/// All rows of a table, each as text; bytes as hexadecimal numbers.
-pub async fn rows(url: &str, table: &str) -> Vec<String> {
+/// Returns all rows of a table, sorted, each as text. Binary values are hexadecimal.
+pub async fn table_rows(url: &str, table: &str) -> Vec<String> {
     match url.strip_prefix("sqlite://") {
-        None => query(url, &format!("SELECT t::text FROM {table} t ORDER BY 1")).await.into_iter().flatten().collect(),
+        None => {
+            let sql = format!("SELECT t::text FROM {table} t ORDER BY 1");
+            query_postgres(url, &sql).await.into_iter().flatten().collect()
+        }
         Some(path) => {
-            let columns =
-                texts(path, &format!("SELECT 'quote(' || name || ')' AS text FROM pragma_table_info('{table}')"));
-            texts(path, &format!("SELECT {} AS text FROM {table} ORDER BY 1", columns.join(" || ',' || ")))
+            let columns = query_sqlite(
+                path,
+                &format!("SELECT 'quote(' || name || ')' AS text FROM pragma_table_info('{table}')"),
+            );
+            query_sqlite(path, &format!("SELECT {} AS text FROM {table} ORDER BY 1", columns.join(" || ',' || ")))
         }
     }
 }
 
-/// All tables.
-pub async fn tables(url: &str) -> Vec<String> {
+/// Returns the names of all tables.
+pub async fn table_names(url: &str) -> Vec<String> {
     match url.strip_prefix("sqlite://") {
         None => {
-            let names = "SELECT table_name FROM information_schema.tables WHERE table_schema = 'public'";
-            query(url, names).await.into_iter().flatten().collect()
+            let sql = "SELECT table_name FROM information_schema.tables WHERE table_schema = 'public'";
+            query_postgres(url, sql).await.into_iter().flatten().collect()
         }
-        Some(path) => texts(path, "SELECT name AS text FROM sqlite_master WHERE type = 'table'"),
+        Some(path) => query_sqlite(path, "SELECT name AS text FROM sqlite_master WHERE type = 'table'"),
     }
 }
 
 #[derive(diesel::QueryableByName)]
-struct OneText {
+struct TextRow {
     #[diesel(sql_type = diesel::sql_types::Text)]
     text: String,
 }
 
-fn texts(path: &str, sql: &str) -> Vec<String> {
-    let mut conn = SqliteConnection::establish(path).expect("the file opens");
-    let rows: Vec<OneText> = diesel::sql_query(sql).load(&mut conn).unwrap_or_else(|e| panic!("{sql}: {e}"));
+/// Runs a query that selects one column named `text`.
+fn query_sqlite(path: &str, sql: &str) -> Vec<String> {
+    let mut conn = SqliteConnection::establish(path).expect("database file can be opened");
+    let rows: Vec<TextRow> = diesel::sql_query(sql).load(&mut conn).unwrap_or_else(|e| panic!("{sql}: {e}"));
     rows.into_iter().map(|row| row.text).collect()
 }
 
-/// The first column of what a query gives, as text.
-pub async fn query(url: &str, sql: &str) -> Vec<Option<String>> {
+/// Runs a query on PostgreSQL and returns the first column as text. `None` is SQL NULL.
+pub async fn query_postgres(url: &str, sql: &str) -> Vec<Option<String>> {
     let client = connect(url).await;
     let messages = client.simple_query(sql).await.unwrap_or_else(|e| panic!("{sql}: {e}"));
     let rows = messages.into_iter().filter_map(|message| match message {
@@ -168,7 +178,8 @@ pub async fn query(url: &str, sql: &str) -> Vec<Option<String>> {
 }
 
 async fn connect(url: &str) -> tokio_postgres::Client {
-    let (client, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls).await.expect("the cluster answers");
+    let (client, connection) =
+        tokio_postgres::connect(url, tokio_postgres::NoTls).await.expect("PostgreSQL accepts connections");
     tokio::spawn(connection);
     client
 }

@@ -1,4 +1,4 @@
-//! A reader of server-sent events, as a client of the service has one.
+//! Client for server-sent events.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -6,56 +6,60 @@ use reqwest::header::HeaderMap;
 use serde_json::Value;
 use tokio::time::timeout;
 
-/// One event.
+/// A server-sent event with a JSON payload.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Event {
+    /// Value of the `event` field.
     pub event: String,
     pub id: Option<String>,
     pub data: Value,
 }
 
 impl Event {
-    /// The revision's number in the event's id.
+    /// Returns the revision number of the stream position in the event id.
     pub fn revision(&self) -> i64 {
-        let id = self.id.as_deref().expect("an event with an id");
-        id.split(':').nth(1).and_then(|number| number.parse().ok()).expect("a cursor")
+        self.position_part(1)
     }
 
-    /// The instant in the event's id, in microseconds.
+    /// Returns the instant of the stream position in the event id, in microseconds since the Unix epoch.
     pub fn evaluated_at(&self) -> i64 {
-        let id = self.id.as_deref().expect("an event with an id");
-        id.split(':').nth(2).and_then(|number| number.parse().ok()).expect("a cursor")
+        self.position_part(2)
+    }
+
+    fn position_part(&self, index: usize) -> i64 {
+        let id = self.id.as_deref().expect("event has an id");
+        id.split(':').nth(index).and_then(|part| part.parse().ok()).expect("event id is a stream position")
     }
 }
 
-/// Splits bytes into events.
+/// Parses a byte stream into events.
 #[derive(Debug, Default)]
-pub struct Parser {
+pub struct EventParser {
     buffer: Vec<u8>,
     events: VecDeque<Event>,
-    /// The last `retry:`, in milliseconds.
+    /// Most recent value of the `retry` field, in milliseconds.
     pub retry: Option<u64>,
 }
 
-impl Parser {
+impl EventParser {
     pub fn push(&mut self, bytes: &[u8]) {
         self.buffer.extend_from_slice(bytes);
         while let Some(end) = self.buffer.windows(2).position(|pair| pair == b"\n\n") {
             let block: Vec<u8> = self.buffer.drain(..end + 2).collect();
-            self.read(std::str::from_utf8(&block).expect("UTF-8"));
+            self.parse_block(std::str::from_utf8(&block).expect("event is valid UTF-8"));
         }
     }
 
-    fn read(&mut self, block: &str) {
+    fn parse_block(&mut self, block: &str) {
         let field = |name: &str| block.lines().find_map(|line| line.strip_prefix(name));
         if let Some(millis) = field("retry: ") {
             self.retry = millis.parse().ok();
         }
         if let Some(data) = field("data: ") {
             self.events.push_back(Event {
-                event: field("event: ").expect("an event has a name").to_owned(),
+                event: field("event: ").expect("event has a name").to_owned(),
                 id: field("id: ").map(ToOwned::to_owned),
-                data: serde_json::from_str(data).expect("data is JSON"),
+                data: serde_json::from_str(data).expect("data is valid JSON"),
             });
         }
     }
@@ -65,22 +69,22 @@ impl Parser {
     }
 }
 
-/// An open stream.
-pub struct Events {
+/// An open event stream.
+pub struct EventStream {
     response: reqwest::Response,
     pub headers: HeaderMap,
-    pub parser: Parser,
-    /// Every byte that came and that nobody has taken yet.
+    pub parser: EventParser,
+    /// Received bytes of the body. Callers may empty it.
     pub raw: Vec<u8>,
 }
 
-impl Events {
+impl EventStream {
     pub(crate) fn new(response: reqwest::Response) -> Self {
         let headers = response.headers().clone();
-        Self { response, headers, parser: Parser::default(), raw: Vec::new() }
+        Self { response, headers, parser: EventParser::default(), raw: Vec::new() }
     }
 
-    /// The next event; `None` when the stream has ended or was cut.
+    /// Waits for the next event without a timeout. Returns `None` if the stream has ended or the connection was lost.
     pub async fn try_next(&mut self) -> Option<Event> {
         loop {
             if let Some(event) = self.parser.pop() {
@@ -92,15 +96,15 @@ impl Events {
         }
     }
 
-    /// The next event, whatever it is; panics if none comes within half a minute.
+    /// Returns the next event. Panics if the stream ends or no event arrives within 30 seconds.
     pub async fn next(&mut self) -> Event {
         let next = timeout(Duration::from_secs(30), self.try_next()).await;
-        next.expect("an event in time").expect("the stream goes on")
+        next.expect("timed out waiting for an event").expect("the stream is open")
     }
 
-    /// The next event of this name; those before it must be heartbeats, however many come within half a minute.
+    /// Skips heartbeats and returns the next event, which must have this name. Panics after 30 seconds.
     pub async fn expect(&mut self, name: &str) -> Event {
-        let wanted = async {
+        let find = async {
             loop {
                 let event = self.next().await;
                 if event.event == name {
@@ -109,13 +113,14 @@ impl Events {
                 assert_eq!(event.event, "heartbeat", "while waiting for {name}: {event:?}");
             }
         };
-        timeout(Duration::from_secs(30), wanted).await.unwrap_or_else(|_| panic!("waited in vain for {name}"))
+        timeout(Duration::from_secs(30), find).await.unwrap_or_else(|_| panic!("timed out waiting for event {name}"))
     }
 
-    /// Waits until the stream has ended; what comes before must be heartbeats.
+    /// Skips heartbeats and waits for the end of the stream. Panics if another event arrives, or after 30 seconds.
     pub async fn expect_end(&mut self) {
         loop {
-            match timeout(Duration::from_secs(30), self.try_next()).await.expect("an end in time") {
+            let next = timeout(Duration::from_secs(30), self.try_next()).await;
+            match next.expect("timed out waiting for the end of the stream") {
                 None => return,
                 Some(event) => assert_eq!(event.event, "heartbeat", "{event:?}"),
             }

@@ -1,4 +1,4 @@
-//! An issuer of JWTs: keys made for tests, tokens however wrong, and a server that publishes keys.
+//! A JWT issuer for tests: key pairs, valid and invalid JWTs, and an HTTP server that publishes keys.
 
 use std::{
     fs,
@@ -20,10 +20,10 @@ use tempfile::NamedTempFile;
 pub const ISSUER: &str = "https://issuer.example";
 pub const AUDIENCE: &str = "flags";
 
-/// A key of `tests/keys`.
-pub fn key(name: &str) -> EncodingKey {
+/// Loads `tests/keys/test-<name>.der`.
+pub fn private_key(name: &str) -> EncodingKey {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("keys/test-{name}.der"));
-    let der = fs::read(path).expect("a key");
+    let der = fs::read(path).expect("key file can be read");
     match name {
         "rsa" | "rsa-other" => EncodingKey::from_rsa_der(&der),
         "ed25519" => EncodingKey::from_ed_der(&der),
@@ -31,33 +31,34 @@ pub fn key(name: &str) -> EncodingKey {
     }
 }
 
-/// The public half of a key, as issuers publish it.
+/// Returns the public key of a key pair as a JSON Web Key.
 pub fn jwk(key: &EncodingKey, algorithm: Algorithm, id: &str) -> Value {
-    let mut jwk = serde_json::to_value(Jwk::from_encoding_key(key, algorithm).expect("a JWK")).expect("JSON");
+    let jwk = Jwk::from_encoding_key(key, algorithm).expect("key fits the algorithm");
+    let mut jwk = serde_json::to_value(jwk).expect("JWK can be serialized");
     jwk["kid"] = json!(id);
     jwk["use"] = json!("sig");
     jwk
 }
 
-/// A JWK Set.
-pub fn document(keys: &[Value]) -> String {
+/// Returns a JWK Set document.
+pub fn jwk_set(keys: &[Value]) -> String {
     json!({ "keys": keys }).to_string()
 }
 
-/// A part of a token.
-pub fn encode(part: impl AsRef<[u8]>) -> String {
+/// Encodes one part of a JWT as base64url without padding.
+pub fn base64url(part: impl AsRef<[u8]>) -> String {
     URL_SAFE_NO_PAD.encode(part)
 }
 
-/// A token of this header and these claims, signed.
-pub fn sign(key: &EncodingKey, algorithm: Algorithm, header: impl ToString, claims: impl ToString) -> String {
-    let message = format!("{}.{}", encode(header.to_string()), encode(claims.to_string()));
-    let signature = crypto::sign(message.as_bytes(), key, algorithm).expect("a signature");
+/// Signs a JWT. The header may name another algorithm than the one that signs.
+pub fn sign_jwt(key: &EncodingKey, algorithm: Algorithm, header: impl ToString, claims: impl ToString) -> String {
+    let message = format!("{}.{}", base64url(header.to_string()), base64url(claims.to_string()));
+    let signature = crypto::sign(message.as_bytes(), key, algorithm).expect("message can be signed");
     format!("{message}.{signature}")
 }
 
-/// A configuration with these keys, by which `sub` names the user.
-pub fn config(keys: KeySource, algorithms: &[JwtAlgorithm]) -> JwtConfig {
+/// Returns a configuration for JWTs of [`ISSUER`] whose `sub` claim is a user id. JWTs grant role `user` at most.
+pub fn jwt_config(keys: KeySource, algorithms: &[JwtAlgorithm]) -> JwtConfig {
     JwtConfig {
         issuer: ISSUER.to_owned(),
         audience: AUDIENCE.to_owned(),
@@ -69,37 +70,37 @@ pub fn config(keys: KeySource, algorithms: &[JwtAlgorithm]) -> JwtConfig {
     }
 }
 
-/// The arguments by which a server trusts the keys in a file.
-pub fn arguments(keys: &NamedTempFile) -> [&str; 6] {
-    let path = keys.path().to_str().expect("a path in UTF-8");
+/// Command-line arguments of a server that accepts JWTs signed with the keys in a file.
+pub fn jwt_arguments(keys: &NamedTempFile) -> [&str; 6] {
+    let path = keys.path().to_str().expect("path is valid UTF-8");
     ["--jwt-issuer", ISSUER, "--jwt-audience", AUDIENCE, "--jwt-keys", path]
 }
 
-/// A file with this content, gone with what is returned.
-pub fn file(content: &str) -> (NamedTempFile, KeySource) {
-    let mut file = NamedTempFile::new().expect("a file");
-    file.write_all(content.as_bytes()).expect("a full disk is no test");
+/// Writes a key document to a temporary file, which is deleted when the returned handle is dropped.
+pub fn write_key_file(content: &str) -> (NamedTempFile, KeySource) {
+    let mut file = NamedTempFile::new().expect("temporary file can be created");
+    file.write_all(content.as_bytes()).expect("temporary file can be written");
     let source = KeySource::File(file.path().to_owned());
     (file, source)
 }
 
-/// What the server that publishes keys answers.
+/// Response of a [`KeyServer`] to requests for `/keys`.
 #[derive(Clone, Debug)]
-pub enum Answer {
+pub enum KeyServerResponse {
     Document(String),
     Status(u16),
     Redirect(String),
-    /// So many bytes.
+    /// A body of this number of bytes, which is not a key document.
     Large(usize),
-    /// Nothing, for as long as it takes.
+    /// The server never responds.
     Silence,
 }
 
-/// A server that publishes keys at `/keys`, and at `/moved/<n>` after `n` redirects.
+/// A server that publishes keys at `/keys`. `/moved/<n>` reaches `/keys` through `n` redirects (at least one).
 pub struct KeyServer {
-    pub answer: Arc<Mutex<Answer>>,
-    hits: Arc<AtomicUsize>,
-    pub base: String,
+    response: Arc<Mutex<KeyServerResponse>>,
+    request_count: Arc<AtomicUsize>,
+    pub base_url: String,
     server: ServerHandle,
 }
 
@@ -111,58 +112,58 @@ impl Drop for KeyServer {
 }
 
 impl KeyServer {
-    pub fn start(answer: Answer) -> Self {
-        let (answer, hits) = (Arc::new(Mutex::new(answer)), Arc::new(AtomicUsize::new(0)));
-        let shared = (Arc::clone(&answer), Arc::clone(&hits));
+    pub fn start(response: KeyServerResponse) -> Self {
+        let (response, request_count) = (Arc::new(Mutex::new(response)), Arc::new(AtomicUsize::new(0)));
+        let shared = (Arc::clone(&response), Arc::clone(&request_count));
         let server = HttpServer::new(move || {
             App::new()
                 .app_data(web::Data::new(shared.clone()))
-                .route("/keys", web::get().to(keys))
-                .route("/moved/{left}", web::get().to(moved))
+                .route("/keys", web::get().to(serve_keys))
+                .route("/moved/{redirects}", web::get().to(redirect_towards_keys))
         });
-        let server = server.workers(1).disable_signals().bind("127.0.0.1:0").expect("a free port");
-        let base = format!("http://{}", server.addrs()[0]);
+        let server = server.workers(1).disable_signals().bind("127.0.0.1:0").expect("a port is free");
+        let base_url = format!("http://{}", server.addrs()[0]);
         let server = server.run();
         let handle = server.handle();
         tokio::spawn(server);
-        Self { answer, hits, base, server: handle }
+        Self { response, request_count, base_url, server: handle }
     }
 
     pub fn source(&self, path: &str) -> KeySource {
-        KeySource::parse(&format!("{}{path}", self.base)).expect("a URL")
+        KeySource::parse(&format!("{}{path}", self.base_url)).expect("URL is valid")
     }
 
-    pub fn set(&self, answer: Answer) {
-        *self.answer.lock().expect("no panic") = answer;
+    pub fn set_response(&self, response: KeyServerResponse) {
+        *self.response.lock().expect("lock is not poisoned") = response;
     }
 
-    /// How often keys were asked for.
-    pub fn hits(&self) -> usize {
-        self.hits.load(Ordering::SeqCst)
-    }
-}
-
-type Shared = web::Data<(Arc<Mutex<Answer>>, Arc<AtomicUsize>)>;
-
-async fn keys(shared: Shared) -> HttpResponse {
-    shared.1.fetch_add(1, Ordering::SeqCst);
-    let answer = shared.0.lock().expect("no panic").clone();
-    match answer {
-        Answer::Document(text) => HttpResponse::Ok().content_type("application/jwk-set+json").body(text),
-        Answer::Status(status) => HttpResponse::build(status.try_into().expect("a status")).finish(),
-        Answer::Redirect(to) => redirect(&to),
-        Answer::Large(bytes) => HttpResponse::Ok().body(" ".repeat(bytes)),
-        Answer::Silence => std::future::pending().await,
+    /// Returns the number of requests for `/keys`.
+    pub fn request_count(&self) -> usize {
+        self.request_count.load(Ordering::SeqCst)
     }
 }
 
-async fn moved(left: web::Path<usize>) -> HttpResponse {
-    match left.into_inner() {
+type KeyServerState = web::Data<(Arc<Mutex<KeyServerResponse>>, Arc<AtomicUsize>)>;
+
+async fn serve_keys(state: KeyServerState) -> HttpResponse {
+    state.1.fetch_add(1, Ordering::SeqCst);
+    let response = state.0.lock().expect("lock is not poisoned").clone();
+    match response {
+        KeyServerResponse::Document(text) => HttpResponse::Ok().content_type("application/jwk-set+json").body(text),
+        KeyServerResponse::Status(status) => HttpResponse::build(status.try_into().expect("status is valid")).finish(),
+        KeyServerResponse::Redirect(location) => redirect(&location),
+        KeyServerResponse::Large(bytes) => HttpResponse::Ok().body(" ".repeat(bytes)),
+        KeyServerResponse::Silence => std::future::pending().await,
+    }
+}
+
+async fn redirect_towards_keys(redirects: web::Path<usize>) -> HttpResponse {
+    match redirects.into_inner() {
         0 | 1 => redirect("/keys"),
-        left => redirect(&format!("/moved/{}", left - 1)),
+        remaining => redirect(&format!("/moved/{}", remaining - 1)),
     }
 }
 
-fn redirect(to: &str) -> HttpResponse {
-    HttpResponse::Found().insert_header(("location", to)).finish()
+fn redirect(location: &str) -> HttpResponse {
+    HttpResponse::Found().insert_header(("location", location)).finish()
 }

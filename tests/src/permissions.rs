@@ -8,7 +8,7 @@ pub struct Table(BTreeMap<String, BTreeMap<String, String>>);
 
 /// The callers, in the order in which people read them.
 const COLUMNS: [&str; 12] = [
-    "nobody",
+    "anonymous",
     "user, own",
     "user, other's",
     "user, signed in",

@@ -1,4 +1,4 @@
-//! The real binaries, started as processes and ended by signals.
+//! The binaries of this workspace as processes.
 
 use std::{
     io::{BufRead as _, BufReader, Write as _},
@@ -8,9 +8,10 @@ use std::{
 
 use crate::caller::Caller;
 
-/// A binary of this workspace. The test command builds them before the tests, so none is stale.
-pub fn binary(name: &str) -> PathBuf {
-    let mut folder = std::env::current_exe().expect("this program has a path");
+/// Returns the path of a binary of this workspace. The binaries must be built before the tests run: Cargo does not build
+/// the binaries of other packages for a test.
+pub fn binary_path(name: &str) -> PathBuf {
+    let mut folder = std::env::current_exe().expect("path of the test program is known");
     folder.pop();
     if folder.ends_with("deps") {
         folder.pop();
@@ -20,141 +21,146 @@ pub fn binary(name: &str) -> PathBuf {
     path
 }
 
-/// Runs a binary to its end.
+/// Runs a binary and waits until it exits.
 pub fn run(name: &str, arguments: &[&str]) -> Output {
-    Command::new(binary(name)).args(arguments).output().expect("the binary runs")
+    Command::new(binary_path(name)).args(arguments).output().expect("binary can be started")
 }
 
-/// What a run that must succeed printed, without the last line feed.
-pub fn output_of(name: &str, arguments: &[&str]) -> String {
+/// Runs a binary, which must succeed. Returns its standard output without trailing white space.
+pub fn stdout_of(name: &str, arguments: &[&str]) -> String {
     let output = run(name, arguments);
     assert!(output.status.success(), "{name} {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).expect("UTF-8").trim_end().to_owned()
+    String::from_utf8(output.stdout).expect("standard output is valid UTF-8").trim_end().to_owned()
 }
 
-/// The same, of a run that reads this from its standard input.
-pub fn output_with_input(name: &str, arguments: &[&str], input: &str) -> String {
-    let mut command = Command::new(binary(name));
-    let mut child = command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("it starts");
-    child.stdin.take().expect("a standard input").write_all(input.as_bytes()).expect("it reads");
-    let output = child.wait_with_output().expect("it ends");
+/// Like [`stdout_of`], with `input` on the standard input.
+pub fn stdout_with_input(name: &str, arguments: &[&str], input: &str) -> String {
+    let mut command = Command::new(binary_path(name));
+    command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = command.spawn().expect("binary can be started");
+    let mut stdin = child.stdin.take().expect("standard input is piped");
+    stdin.write_all(input.as_bytes()).expect("the process reads its standard input");
+    drop(stdin);
+    let output = child.wait_with_output().expect("the process can be waited for");
     assert!(output.status.success(), "{name} {arguments:?} failed");
-    String::from_utf8(output.stdout).expect("UTF-8").trim_end().to_owned()
+    String::from_utf8(output.stdout).expect("standard output is valid UTF-8").trim_end().to_owned()
 }
 
-/// Asserts that a run fails with exit code 1 and one line that holds `part`.
+/// Asserts that a run exits with code 1 and writes exactly one line, which contains `message`, to standard error. Log
+/// lines of level INFO do not count.
 #[track_caller]
-pub fn fails_with(name: &str, arguments: &[&str], part: &str) {
+pub fn assert_fails_with(name: &str, arguments: &[&str], message: &str) {
     let output = run(name, arguments);
     let text = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{text}");
     let lines: Vec<_> = text.lines().filter(|line| !line.contains(" INFO ")).collect();
-    assert!(lines.len() == 1 && lines[0].contains(part), "expected one line with {part:?}, got {text}");
+    assert!(lines.len() == 1 && lines[0].contains(message), "expected one line with {message:?}, got {text}");
 }
 
-/// A process that listens on a port of its own.
-pub struct Running {
+/// A running server or worker. Dropping it stops the process with SIGTERM.
+pub struct RunningProcess {
     child: Child,
-    pub base: String,
+    pub base_url: String,
 }
 
-/// The more specific a directive, the more it counts.
-const TALKATIVE: &str = "trace,tokio_postgres::query=trace,tokio_postgres=trace,postgres=trace,diesel=trace,\
+/// Log filter that requests all messages of all libraries. The directives are specific because a specific directive takes
+/// precedence over a general one.
+const VERBOSE_LOG_FILTER: &str = "trace,tokio_postgres::query=trace,tokio_postgres=trace,postgres=trace,diesel=trace,\
     actix_web::middleware=trace,actix_http::h1=trace,hyper::proto=trace";
 
-impl Running {
-    /// Starts a binary that says where it listens.
+impl RunningProcess {
+    /// Starts a binary on a free port and waits until it prints the address on which it listens.
     pub fn start(name: &str, arguments: &[&str]) -> Self {
         Self::start_at(name, arguments, "127.0.0.1:0")
     }
 
-    /// The same, at an address of choice.
+    /// Like [`Self::start`], with a fixed address.
     pub fn start_at(name: &str, arguments: &[&str], bind: &str) -> Self {
-        Self::spawn(Command::new(binary(name)).args(arguments).args(["--bind", bind]).stderr(Stdio::null()))
+        Self::spawn(Command::new(binary_path(name)).args(arguments).args(["--bind", bind]).stderr(Stdio::null()))
     }
 
-    /// A server on this database, with more arguments, that logs all that it can into this file, libraries in detail if it
-    /// lets them.
-    pub fn talkative_server(url: &str, format: &str, log: &Path, more: &[&str]) -> Self {
-        let log = std::fs::File::create(log).expect("a file");
-        let arguments = ["--database-url", url, "--log-format", format, "--bind", "127.0.0.1:0"];
-        let mut command = Command::new(binary("server"));
-        Self::spawn(command.args(arguments).args(more).env("FLAGS_LOG", TALKATIVE).stderr(log))
+    /// Starts a server with additional arguments that writes log messages of all levels to a file.
+    pub fn server_with_verbose_log(url: &str, log_format: &str, log_file: &Path, arguments: &[&str]) -> Self {
+        let log = std::fs::File::create(log_file).expect("log file can be created");
+        let default_arguments = ["--database-url", url, "--log-format", log_format, "--bind", "127.0.0.1:0"];
+        let mut command = Command::new(binary_path("server"));
+        command.args(default_arguments).args(arguments);
+        Self::spawn(command.env("FLAGS_LOG", VERBOSE_LOG_FILTER).stderr(log))
     }
 
     fn spawn(command: &mut Command) -> Self {
         let name = command.get_program().to_string_lossy().into_owned();
-        let mut child = command.stdout(Stdio::piped()).spawn().expect("the binary starts");
+        let mut child = command.stdout(Stdio::piped()).spawn().expect("binary can be started");
         let mut line = String::new();
-        let stdout = child.stdout.as_mut().expect("its standard output");
-        BufReader::new(stdout).read_line(&mut line).expect("a line");
-        let base =
-            line.trim().strip_prefix("listening on ").unwrap_or_else(|| panic!("{name} said {line:?}")).to_owned();
-        Self { child, base }
+        let stdout = child.stdout.as_mut().expect("standard output is piped");
+        BufReader::new(stdout).read_line(&mut line).expect("standard output can be read");
+        let base_url = line.trim().strip_prefix("listening on ");
+        let base_url = base_url.unwrap_or_else(|| panic!("{name} printed {line:?} instead of its address")).to_owned();
+        Self { child, base_url }
     }
 
-    /// A server on this database.
+    /// Starts a server on this database.
     pub fn server(url: &str) -> Self {
         Self::start("server", &["--database-url", url])
     }
 
     pub fn caller(&self, token: &str) -> Caller {
-        Caller::new(&self.base, Some(token))
+        Caller::new(&self.base_url, Some(token))
     }
 
     pub fn pid(&self) -> i32 {
-        i32::try_from(self.child.id()).expect("a process id")
+        i32::try_from(self.child.id()).expect("process id fits into i32")
     }
 
-    /// Memory that is resident, in KiB.
+    /// Resident memory in KiB.
     pub fn resident_kib(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("it runs");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a line");
-        line.trim().trim_end_matches(" kB").parse().expect("a number")
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("the process is running");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS is present");
+        line.trim().trim_end_matches(" kB").parse().expect("VmRSS is a number")
     }
 
-    /// Asks it to stop, and waits until it has.
+    /// Sends SIGTERM and waits until the process exits.
     pub fn stop(mut self) -> ExitStatus {
-        signal("TERM", self.pid());
-        self.child.wait().expect("it ends")
+        send_signal("TERM", self.pid());
+        self.child.wait().expect("the process can be waited for")
     }
 
-    /// Ends it at once, in whatever it is doing.
+    /// Sends SIGKILL and waits until the process exits.
     pub fn kill(mut self) {
-        signal("KILL", self.pid());
+        send_signal("KILL", self.pid());
         let _ = self.child.wait();
     }
 }
 
-impl Drop for Running {
+impl Drop for RunningProcess {
     fn drop(&mut self) {
         if matches!(self.child.try_wait(), Ok(None)) {
-            // By SIGTERM, so that a measured process still writes its coverage.
-            signal("TERM", self.pid());
+            // SIGTERM instead of SIGKILL, because a process writes its coverage data when it exits normally.
+            send_signal("TERM", self.pid());
             let _ = self.child.wait();
         }
     }
 }
 
-/// Sends a signal to one process.
-pub fn signal(name: &str, pid: i32) {
-    let sent = Command::new("kill").args([format!("-{name}"), pid.to_string()]).status().expect("kill runs");
-    assert!(sent.success(), "cannot send {name} to {pid}");
+/// Sends a signal to a process, by the signal's name without `SIG`.
+pub fn send_signal(name: &str, pid: i32) {
+    let status = Command::new("kill").args([format!("-{name}"), pid.to_string()]).status();
+    assert!(status.expect("kill can be started").success(), "cannot send {name} to {pid}");
 }
 
-/// Makes a user of this e-mail on the command line, and a token that acts as them; returns id and token.
-pub fn user_with_token(url: &str, email: &str) -> (String, String) {
-    let id = output_of("server", &["user", "create", "--database-url", url, "--email", email]);
-    (id, user_token(url, email))
+/// Creates a user with role `user` and an API token of that user on the command line. Returns the user id and the token.
+pub fn create_user_with_token(url: &str, email: &str) -> (String, String) {
+    let id = stdout_of("server", &["user", "create", "--database-url", url, "--email", email]);
+    (id, create_user_token(url, email))
 }
 
-/// Makes a token that acts as the user of this e-mail on the command line.
-pub fn user_token(url: &str, email: &str) -> String {
-    let words = ["token", "create", "--database-url", url, "--name", "n", "--role", "user", "--user", email];
-    output_of("server", &words)
+/// Creates an API token of an existing user on the command line.
+pub fn create_user_token(url: &str, email: &str) -> String {
+    let arguments = ["token", "create", "--database-url", url, "--name", "n", "--role", "user", "--user", email];
+    stdout_of("server", &arguments)
 }
 
-/// Makes an admin's token on the command line.
-pub fn admin_token(url: &str) -> String {
-    output_of("server", &["token", "create", "--database-url", url, "--name", "test", "--role", "admin"])
+/// Creates an API token with role `admin` on the command line.
+pub fn create_admin_token(url: &str) -> String {
+    stdout_of("server", &["token", "create", "--database-url", url, "--name", "test", "--role", "admin"])
 }

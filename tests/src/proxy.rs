@@ -1,4 +1,4 @@
-//! A small TCP proxy that does to connections what networks do.
+//! A TCP proxy that simulates network faults.
 
 use std::{
     net::SocketAddr,
@@ -17,42 +17,43 @@ use tokio::{
     sync::watch,
 };
 
-/// Where connections lead.
+/// Address to which the proxy forwards connections.
 #[derive(Clone, Debug)]
 pub enum Target {
     Tcp(SocketAddr),
-    /// A Unix socket's path.
+    /// Path of a Unix socket.
     Unix(PathBuf),
 }
 
-/// What happens to bytes on their way, on every connection.
+/// Fault that affects the bytes of all connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// Nothing.
+    /// Forwards bytes unchanged.
     Pass,
-    /// They vanish, and the connection stays open.
+    /// Discards all bytes and keeps the connections open.
     BlackHole,
-    /// So many bytes a second, and no more.
+    /// Limits each direction of a connection to this number of bytes per second.
     Throttle(usize),
-    /// They come so much later.
+    /// Delays each chunk of up to 16 KiB. The next chunk is read after the delay.
     Delay(Duration),
-    /// PostgreSQL's notifications vanish, everything else passes.
-    SwallowNotifications,
+    /// Discards the notifications of PostgreSQL and forwards all other messages.
+    DropNotifications,
 }
 
-/// What happens to one connection.
+/// State of one connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fate {
+enum ConnectionState {
     Open,
-    Cut,
-    /// What comes from the client is taken for ended, the other way stays open.
+    /// The proxy closes both directions.
+    Closed,
+    /// The proxy closes the direction from client to server. The other direction stays open.
     HalfClosed,
 }
 
 struct Connection {
     id: u64,
-    fate: watch::Sender<Fate>,
-    /// Whether PostgreSQL's LISTEN was seen on it.
+    state: watch::Sender<ConnectionState>,
+    /// Whether the client has sent a `LISTEN` command of PostgreSQL.
     listens: AtomicBool,
 }
 
@@ -63,7 +64,7 @@ struct Shared {
     next_id: AtomicU64,
 }
 
-/// A listening proxy. It ends with its runtime.
+/// A listening proxy. It runs until its Tokio runtime shuts down.
 #[derive(Clone)]
 pub struct Proxy {
     pub address: SocketAddr,
@@ -71,57 +72,57 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// Begins to pass connections on.
+    /// Starts a proxy on a free local port.
     pub async fn start(target: Target) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        let address = listener.local_addr().expect("an address");
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
+        let address = listener.local_addr().expect("the listener has an address");
         let fault = watch::Sender::new(Fault::Pass);
         let shared = Arc::new(Shared { target, fault, connections: Mutex::default(), next_id: AtomicU64::new(0) });
         tokio::spawn(accept(listener, Arc::clone(&shared)));
         Self { address, shared }
     }
 
-    /// Does this to all bytes from now on.
-    pub fn set(&self, fault: Fault) {
+    /// Sets the fault for existing and new connections.
+    pub fn set_fault(&self, fault: Fault) {
         self.shared.fault.send_replace(fault);
     }
 
-    /// How many open connections listen for PostgreSQL's notifications.
-    pub fn listeners(&self) -> usize {
-        let connections = self.shared.connections.lock().expect("no panic");
+    /// Returns the number of open connections that have sent `LISTEN`.
+    pub fn listening_connection_count(&self) -> usize {
+        let connections = self.shared.connections.lock().expect("lock is not poisoned");
         let listens = |connection: &&Arc<Connection>| {
-            connection.listens.load(Ordering::Relaxed) && *connection.fate.borrow() == Fate::Open
+            connection.listens.load(Ordering::Relaxed) && *connection.state.borrow() == ConnectionState::Open
         };
         connections.iter().filter(listens).count()
     }
 
-    /// Ends up to `count` connections of random choice, both ways at once; returns how many.
-    pub fn cut_some(&self, count: usize, rng: &mut impl Rng) -> usize {
-        let connections = self.shared.connections.lock().expect("no panic");
+    /// Closes up to `count` randomly chosen connections. Returns the number of closed connections.
+    pub fn close_some(&self, count: usize, rng: &mut impl Rng) -> usize {
+        let connections = self.shared.connections.lock().expect("lock is not poisoned");
         let chosen = connections.iter().sample(rng, count);
-        chosen.iter().for_each(|connection| _ = connection.fate.send_replace(Fate::Cut));
+        chosen.iter().for_each(|connection| _ = connection.state.send_replace(ConnectionState::Closed));
         chosen.len()
     }
 
-    /// Ends all connections.
-    pub fn cut_all(&self) -> usize {
-        self.each(Fate::Cut, |_| true)
+    /// Closes all connections. Returns their number.
+    pub fn close_all(&self) -> usize {
+        self.set_state_where(ConnectionState::Closed, |_| true)
     }
 
-    /// Ends the connections that listen for PostgreSQL's notifications; returns how many.
-    pub fn cut_listeners(&self) -> usize {
-        self.each(Fate::Cut, |connection| connection.listens.load(Ordering::Relaxed))
+    /// Closes the connections that have sent `LISTEN`. Returns their number.
+    pub fn close_listening(&self) -> usize {
+        self.set_state_where(ConnectionState::Closed, |connection| connection.listens.load(Ordering::Relaxed))
     }
 
-    /// Ends one way of every connection.
+    /// Closes the direction from client to server of all connections. Returns their number.
     pub fn half_close_all(&self) -> usize {
-        self.each(Fate::HalfClosed, |_| true)
+        self.set_state_where(ConnectionState::HalfClosed, |_| true)
     }
 
-    fn each(&self, fate: Fate, which: impl Fn(&Connection) -> bool) -> usize {
-        let connections = self.shared.connections.lock().expect("no panic");
-        let chosen: Vec<_> = connections.iter().filter(|connection| which(connection)).collect();
-        chosen.iter().for_each(|connection| _ = connection.fate.send_replace(fate));
+    fn set_state_where(&self, state: ConnectionState, predicate: impl Fn(&Connection) -> bool) -> usize {
+        let connections = self.shared.connections.lock().expect("lock is not poisoned");
+        let chosen: Vec<_> = connections.iter().filter(|connection| predicate(connection)).collect();
+        chosen.iter().for_each(|connection| _ = connection.state.send_replace(state));
         chosen.len()
     }
 }
@@ -129,81 +130,81 @@ impl Proxy {
 async fn accept(listener: TcpListener, shared: Arc<Shared>) {
     loop {
         let Ok((client, _)) = listener.accept().await else { continue };
-        tokio::spawn(carry(client, Arc::clone(&shared)));
+        tokio::spawn(forward(client, Arc::clone(&shared)));
     }
 }
 
-async fn carry(client: TcpStream, shared: Arc<Shared>) {
+async fn forward(client: TcpStream, shared: Arc<Shared>) {
     let _ = client.set_nodelay(true);
     let connection = Arc::new(Connection {
         id: shared.next_id.fetch_add(1, Ordering::Relaxed),
-        fate: watch::Sender::new(Fate::Open),
+        state: watch::Sender::new(ConnectionState::Open),
         listens: AtomicBool::new(false),
     });
-    shared.connections.lock().expect("no panic").push(Arc::clone(&connection));
+    shared.connections.lock().expect("lock is not poisoned").push(Arc::clone(&connection));
     match &shared.target {
         Target::Tcp(address) => {
             if let Ok(server) = TcpStream::connect(address).await {
                 let _ = server.set_nodelay(true);
-                pump_both(client.into_split(), server.into_split(), &shared, &connection).await;
+                copy_both_directions(client.into_split(), server.into_split(), &shared, &connection).await;
             }
         }
         Target::Unix(path) => {
             if let Ok(server) = UnixStream::connect(path).await {
-                pump_both(client.into_split(), server.into_split(), &shared, &connection).await;
+                copy_both_directions(client.into_split(), server.into_split(), &shared, &connection).await;
             }
         }
     }
-    shared.connections.lock().expect("no panic").retain(|open| open.id != connection.id);
+    shared.connections.lock().expect("lock is not poisoned").retain(|open| open.id != connection.id);
 }
 
-async fn pump_both(
+async fn copy_both_directions(
     client: (impl AsyncRead + Unpin, impl AsyncWrite + Unpin),
     server: (impl AsyncRead + Unpin, impl AsyncWrite + Unpin),
     shared: &Shared,
     connection: &Connection,
 ) {
-    let up = pump(client.0, server.1, shared, connection, true);
-    let down = pump(server.0, client.1, shared, connection, false);
-    let mut fate = connection.fate.subscribe();
+    let to_server = copy(client.0, server.1, shared, connection, true);
+    let to_client = copy(server.0, client.1, shared, connection, false);
+    let mut state = connection.state.subscribe();
     tokio::select! {
-        _ = async { tokio::join!(up, down) } => {}
-        _ = fate.wait_for(|fate| *fate == Fate::Cut) => {}
+        _ = async { tokio::join!(to_server, to_client) } => {}
+        _ = state.wait_for(|state| *state == ConnectionState::Closed) => {}
     }
 }
 
-async fn pump(
+async fn copy(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
     shared: &Shared,
     connection: &Connection,
-    upwards: bool,
+    is_to_server: bool,
 ) {
-    let mut frames = Frames::default();
+    let mut messages = MessageSplitter::default();
     let mut buffer = vec![0; 16 * 1024];
-    let mut fate = connection.fate.subscribe();
+    let mut state = connection.state.subscribe();
     loop {
         let read = tokio::select! {
             read = from.read(&mut buffer) => read.unwrap_or(0),
-            _ = fate.wait_for(|fate| *fate == Fate::HalfClosed), if upwards => 0,
+            _ = state.wait_for(|state| *state == ConnectionState::HalfClosed), if is_to_server => 0,
         };
         if read == 0 {
             let _ = to.shutdown().await;
             return;
         }
         let mut bytes = buffer[..read].to_vec();
-        if upwards && bytes.windows(7).any(|part| part == b"LISTEN ") {
+        if is_to_server && bytes.windows(7).any(|window| window == b"LISTEN ") {
             connection.listens.store(true, Ordering::Relaxed);
         }
         let fault = *shared.fault.borrow();
-        if !upwards && connection.listens.load(Ordering::Relaxed) {
-            bytes = frames.pass(&bytes, fault == Fault::SwallowNotifications);
+        if !is_to_server && connection.listens.load(Ordering::Relaxed) {
+            bytes = messages.push(&bytes, fault == Fault::DropNotifications);
         }
         match fault {
             Fault::BlackHole => continue,
             Fault::Delay(delay) => tokio::time::sleep(delay).await,
             Fault::Throttle(rate) => tokio::time::sleep(Duration::from_secs_f64(read as f64 / rate as f64)).await,
-            Fault::Pass | Fault::SwallowNotifications => {}
+            Fault::Pass | Fault::DropNotifications => {}
         }
         if to.write_all(&bytes).await.is_err() {
             return;
@@ -211,25 +212,27 @@ async fn pump(
     }
 }
 
-/// PostgreSQL's messages to a client: a byte of kind, four of length, and the rest. Begins between two messages.
+/// Splits the bytes that PostgreSQL sends into messages: one byte for the type, four bytes for the length (without the
+/// type), and the payload. The first byte must be the start of a message.
 #[derive(Default)]
-struct Frames(Vec<u8>);
+struct MessageSplitter(Vec<u8>);
 
-impl Frames {
-    /// Takes bytes in and gives whole messages out, without notifications if they are to vanish.
-    fn pass(&mut self, bytes: &[u8], swallow: bool) -> Vec<u8> {
+impl MessageSplitter {
+    /// Adds received bytes and returns the complete messages, without notifications if `drop_notifications` is set.
+    fn push(&mut self, bytes: &[u8], drop_notifications: bool) -> Vec<u8> {
         self.0.extend_from_slice(bytes);
-        let mut out = Vec::new();
+        let mut complete = Vec::new();
         while let Some(length) = self.0.get(1..5).and_then(|length| length.try_into().ok()).map(u32::from_be_bytes) {
             let end = length as usize + 1;
             if self.0.len() < end {
                 break;
             }
             let message: Vec<u8> = self.0.drain(..end).collect();
-            if !(swallow && message[0] == b'A') {
-                out.extend(message);
+            // `A` is the type of NotificationResponse.
+            if !(drop_notifications && message[0] == b'A') {
+                complete.extend(message);
             }
         }
-        out
+        complete
     }
 }

@@ -1,14 +1,14 @@
-//! Rows put straight into a database, through the same transaction as everything else.
+//! Test data that is inserted without the API.
 
 use flags_domain::{FlagName, Instant, UserOverride};
 use flags_store::{Store, Tx, overrides, users};
 use serde_json::{Map, json};
 use uuid::Uuid;
 
-use crate::{app::author, database::tamper};
+use crate::{app::author, database::execute_raw};
 
-/// A plain user of this e-mail.
-pub fn user(email: &str, now: Instant) -> users::UserRecord {
+/// Returns an active user with role `user` and no attributes.
+pub fn user_record(email: &str, now: Instant) -> users::UserRecord {
     users::UserRecord {
         id: Uuid::now_v7(),
         email: email.to_owned(),
@@ -22,14 +22,14 @@ pub fn user(email: &str, now: Instant) -> users::UserRecord {
     }
 }
 
-/// Inserts a user and returns their id.
+/// Inserts a user and returns the user id.
 pub async fn insert_user(tx: &mut Tx, email: &str) -> Uuid {
-    let user = user(email, tx.now());
+    let user = user_record(email, tx.now());
     assert!(users::insert(tx, &user).await.unwrap());
     user.id
 }
 
-/// Inserts an override with the value `true`.
+/// Inserts an override with the value `true`. The flag must exist and be boolean.
 pub async fn insert_override(tx: &mut Tx, user_id: Uuid, flag: &str, expires_at: Option<Instant>) {
     let new = UserOverride {
         id: Uuid::now_v7(),
@@ -46,8 +46,8 @@ pub async fn insert_override(tx: &mut Tx, user_id: Uuid, flag: &str, expires_at:
     assert!(overrides::insert(tx, &new).await.unwrap());
 }
 
-/// Puts in `count` users with an override each of the flag `f` whose end lies in the past.
-pub async fn expired_overrides(store: &Store, count: usize) {
+/// Inserts `count` users, each with an expired override of the flag `f`.
+pub async fn insert_expired_overrides(store: &Store, count: usize) {
     let past = Instant::parse("2020-01-01T00:00:00Z").unwrap();
     let mut tx = store.begin(past).await.unwrap();
     for number in 0..count {
@@ -57,8 +57,8 @@ pub async fn expired_overrides(store: &Store, count: usize) {
     tx.commit(&author()).await.unwrap();
 }
 
-/// Appends `count` rows to the log, four to a revision, each with a state of about `size` bytes.
-pub async fn log_rows(url: &str, count: usize, size: usize) {
+/// Appends `count` rows to the change log, four per revision. The column `before` of each row has about `size` bytes.
+pub async fn insert_change_log_rows(url: &str, count: usize, size: usize) {
     let (id, at, user) = if url.starts_with("sqlite://") {
         ("randomblob(16)", "1893456000000000", "x'00000000000000000000000000000000'")
     } else {
@@ -72,16 +72,16 @@ pub async fn log_rows(url: &str, count: usize, size: usize) {
              {user}, {state} FROM n;
          UPDATE log_head SET revision = (SELECT max(revision) FROM change_log);"
     );
-    tamper(url, &sql).await;
+    execute_raw(url, &sql).await;
 }
 
-/// Puts in users past the application, as many as fifty thousand in a transaction.
-pub async fn users_in_bulk(url: &str, all: impl IntoIterator<Item = users::UserRecord>) {
-    let mut all = all.into_iter().peekable();
-    while all.peek().is_some() {
+/// Inserts users without the application, up to 50,000 per transaction.
+pub async fn bulk_insert_users(url: &str, users: impl IntoIterator<Item = users::UserRecord>) {
+    let mut users = users.into_iter().peekable();
+    while users.peek().is_some() {
         let mut sql = String::from("BEGIN;");
         for _ in 0..50 {
-            let rows: Vec<_> = all.by_ref().take(1_000).map(|user| row(url, &user)).collect();
+            let rows: Vec<_> = users.by_ref().take(1_000).map(|user| user_row_sql(url, &user)).collect();
             if !rows.is_empty() {
                 sql += "INSERT INTO users (id, email, email_key, display_name, role, attributes, active, search_text, \
                         created_at, updated_at) VALUES ";
@@ -89,13 +89,13 @@ pub async fn users_in_bulk(url: &str, all: impl IntoIterator<Item = users::UserR
                 sql += ";";
             }
         }
-        tamper(url, &(sql + "COMMIT")).await;
+        execute_raw(url, &(sql + "COMMIT")).await;
     }
 }
 
-/// A user as a row of an INSERT, with what the application would derive.
-fn row(url: &str, user: &users::UserRecord) -> String {
-    let text = |text: &str| format!("'{}'", text.replace('\'', "''"));
+/// Returns a user as a row of an `INSERT` statement, including the columns that the application derives.
+fn user_row_sql(url: &str, user: &users::UserRecord) -> String {
+    let quote = |text: &str| format!("'{}'", text.replace('\'', "''"));
     let micros = user.created_at.as_micros();
     let (id, at) = if url.starts_with("sqlite") {
         (format!("x'{}'", user.id.simple()), micros.to_string())
@@ -105,9 +105,9 @@ fn row(url: &str, user: &users::UserRecord) -> String {
     let name = user.display_name.as_deref();
     format!(
         "({id},{},{},{},'user','{{}}',true,{},{at},{at})",
-        text(&user.email),
-        text(&user.email.to_lowercase()),
-        name.map_or("NULL".to_owned(), text),
-        text(&format!("{}\n{}", user.email, name.unwrap_or_default()).to_lowercase()),
+        quote(&user.email),
+        quote(&user.email.to_lowercase()),
+        name.map_or("NULL".to_owned(), quote),
+        quote(&format!("{}\n{}", user.email, name.unwrap_or_default()).to_lowercase()),
     )
 }

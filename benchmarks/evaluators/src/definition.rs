@@ -1,29 +1,30 @@
-//! The flags that every engine gets, and for whom they are evaluated.
+//! Flags and the user that all engines evaluate.
 
-/// For whom all flags are evaluated: on the plan `pro`, in `de`, with 12 seats, so that every rule matches.
+/// Id of the user of all evaluations. The user has the plan `pro`, the country `de` and 12 seats, so every rule
+/// matches.
 pub const USER: &str = "0198c2a4-7a3e-7c11-b1a5-5d4f3c2b1a09";
 
-/// A boolean flag.
+/// Definition of a boolean flag, independent of the engine.
 pub struct Definition {
-    /// Its name, unique.
+    /// Unique name.
     pub name: String,
-    /// What decides it.
+    /// Layer that decides the result.
     pub layer: Layer,
 }
 
-/// What decides a flag.
+/// Layer that decides the result of a flag.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Layer {
-    /// On for everybody.
+    /// On for all users.
     Default,
-    /// On for half of the users, by their id.
+    /// On for half of the users, by a percentage split on the user id.
     Split,
-    /// Off; on for plan in [pro, team], country in [de, at, ch] and seats at least 10.
+    /// Off, except for users with plan in [pro, team], country in [de, at, ch] and at least 10 seats.
     Rule,
 }
 
-/// A hundred flags, a third for each layer.
-pub fn hundred() -> Vec<Definition> {
+/// Returns a hundred flags, a third of them for each layer.
+pub fn hundred_definitions() -> Vec<Definition> {
     let layers = [Layer::Default, Layer::Split, Layer::Rule];
     (0..100).map(|n| Definition { name: format!("area{}.flag{n}", n % 7), layer: layers[n % 3] }).collect()
 }

@@ -1,6 +1,6 @@
-//! The engines, each set up from the same definitions and used by its cheapest way to get all flags for one user.
+//! The engines. Each is set up from the same definitions and evaluates all flags for one user in its fastest way.
 //!
-//! Whatever an engine can prepare beforehand is prepared beforehand: flags are parsed and compiled, the context is built.
+//! Setup is not measured: flags are parsed and compiled, and the context is built, before the measurement.
 
 mod eppo;
 mod flags_domain;
@@ -10,51 +10,59 @@ mod unleash;
 
 use std::collections::HashMap;
 
-pub use self::flags_domain::{context as own_context, flag as own_flag};
+pub use self::flags_domain::{context as flags_domain_context, flag as flags_domain_flag};
 
 use crate::{
     definition::{Definition, Layer},
-    turns::Contender,
+    interleaved::Candidate,
 };
 
-/// Something that evaluates all flags for one user.
+/// An evaluator with all flags and one user.
 pub trait Engine {
-    /// Evaluates every flag and shows whether it is on.
-    fn evaluate(&self, show: impl FnMut(&str, bool));
+    /// Evaluates every flag, and calls `on_result` with its name and whether it is on.
+    fn evaluate(&self, on_result: impl FnMut(&str, bool));
 }
 
-/// All engines, checked, the first being `flags-domain`.
-pub fn all(definitions: &[Definition]) -> Vec<Contender> {
+/// Creates and checks all engines. The first is `flags-domain`.
+pub fn all_engines(definitions: &[Definition]) -> Vec<Candidate> {
     vec![
-        contender("flags-domain", definitions, flags_domain::Prepared::new(definitions)),
-        contender("flags-domain, each flag looked up by its name", definitions, flags_domain::ByName::new(definitions)),
-        contender("unleash-yggdrasil", definitions, unleash::Prepared::new(definitions)),
-        contender("eppo_core", definitions, eppo::Prepared::new(definitions)),
-        contender("launchdarkly-server-sdk-evaluation", definitions, launchdarkly::Prepared::new(definitions)),
-        contender("flagsmith-flag-engine", definitions, flagsmith::Prepared::new(definitions)),
+        candidate("flags-domain", definitions, flags_domain::FlagsDomainEngine::new(definitions)),
+        candidate(
+            "flags-domain, one lookup by name per flag",
+            definitions,
+            flags_domain::FlagsDomainByNameEngine::new(definitions),
+        ),
+        candidate("unleash-yggdrasil", definitions, unleash::UnleashEngine::new(definitions)),
+        candidate("eppo_core", definitions, eppo::EppoEngine::new(definitions)),
+        candidate(
+            "launchdarkly-server-sdk-evaluation",
+            definitions,
+            launchdarkly::LaunchDarklyEngine::new(definitions),
+        ),
+        candidate("flagsmith-flag-engine", definitions, flagsmith::FlagsmithEngine::new(definitions)),
     ]
 }
 
-fn contender(name: &str, definitions: &[Definition], engine: impl Engine + 'static) -> Contender {
+fn candidate(name: &str, definitions: &[Definition], engine: impl Engine + 'static) -> Candidate {
     check(name, definitions, &engine);
-    Contender::new(name, move || {
+    Candidate::new(name, move || {
         let mut on = 0_usize;
         engine.evaluate(|_, is_on| on += usize::from(is_on));
         on
     })
 }
 
-/// Panics unless every flag by default or rule is on, and of the splits some are and some are not.
+/// Panics unless every flag decided by its default or by a rule is on, and some but not all of the splits are on.
 fn check(name: &str, definitions: &[Definition], engine: &impl Engine) {
-    let mut seen = HashMap::new();
+    let mut results = HashMap::new();
     engine.evaluate(|flag, is_on| {
-        seen.insert(flag.to_owned(), is_on);
+        results.insert(flag.to_owned(), is_on);
     });
-    assert_eq!(seen.len(), definitions.len(), "{name} evaluates every flag");
+    assert_eq!(results.len(), definitions.len(), "{name} does not evaluate every flag");
     let (splits, others): (Vec<_>, Vec<_>) = definitions.iter().partition(|flag| flag.layer == Layer::Split);
     for flag in others {
-        assert!(seen[&flag.name], "{name} has {} on", flag.name);
+        assert!(results[&flag.name], "{name} evaluates {} to off", flag.name);
     }
-    let on = splits.iter().filter(|flag| seen[&flag.name]).count();
-    assert!((1..splits.len()).contains(&on), "{name} has {on} of {} splits on", splits.len());
+    let on = splits.iter().filter(|flag| results[&flag.name]).count();
+    assert!((1..splits.len()).contains(&on), "{name} evaluates {on} of {} splits to on", splits.len());
 }

@@ -1,4 +1,4 @@
-//! `/healthz` and `/metrics` of the worker.
+//! HTTP endpoints `/healthz` and `/metrics` of the worker.
 
 use std::{convert::Infallible, io, net::SocketAddr, time::Duration};
 
@@ -14,7 +14,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
 
-/// Serves both until the process ends, and returns the address.
+/// Binds `address`, serves both endpoints in the background until the process ends, and returns the bound address.
 pub(crate) async fn serve(address: SocketAddr, metrics: PrometheusHandle) -> io::Result<SocketAddr> {
     let describe = |error: io::Error| io::Error::new(error.kind(), format!("cannot listen on {address}: {error}"));
     let listener = TcpListener::bind(address).await.map_err(describe)?;
@@ -22,17 +22,18 @@ pub(crate) async fn serve(address: SocketAddr, metrics: PrometheusHandle) -> io:
     tokio::spawn(async move {
         loop {
             let Ok((stream, _)) = listener.accept().await else {
-                // Out of file descriptors, most likely: trying again at once would only burn a core.
+                // Most likely the process has no free file descriptors. Without a pause the loop would spin.
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 continue;
             };
             let metrics = metrics.clone();
             tokio::spawn(async move {
                 let service = service_fn(move |request| {
-                    let answer = answer(&request, &metrics);
-                    async move { Ok::<_, Infallible>(answer) }
+                    let response = respond(&request, &metrics);
+                    async move { Ok::<_, Infallible>(response) }
                 });
-                // A caller that hangs up is no error of ours. The timer bounds how long a request's head may take.
+                // Errors are ignored: they mean that the client closed the connection. The timer limits the time for
+                // the request headers.
                 let _ = http1::Builder::new()
                     .timer(TokioTimer::new())
                     .serve_connection(TokioIo::new(stream), service)
@@ -43,14 +44,14 @@ pub(crate) async fn serve(address: SocketAddr, metrics: PrometheusHandle) -> io:
     Ok(address)
 }
 
-fn answer(request: &Request<Incoming>, metrics: &PrometheusHandle) -> Response<Full<Bytes>> {
+fn respond(request: &Request<Incoming>, metrics: &PrometheusHandle) -> Response<Full<Bytes>> {
     let (status, body) = match (request.method(), request.uri().path()) {
         (&Method::GET, "/healthz") => (StatusCode::OK, "ok\n".to_owned()),
         (&Method::GET, "/metrics") => {
             metrics.run_upkeep();
             (StatusCode::OK, metrics.render())
         }
-        _ => (StatusCode::NOT_FOUND, "there are /healthz and /metrics here\n".to_owned()),
+        _ => (StatusCode::NOT_FOUND, "not found; the endpoints are /healthz and /metrics\n".to_owned()),
     };
     let mut response = Response::new(Full::new(Bytes::from(body)));
     *response.status_mut() = status;

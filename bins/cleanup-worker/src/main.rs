@@ -1,4 +1,4 @@
-//! The maintenance worker: reads its command line, opens the database, and does its rounds.
+//! The cleanup worker: runs maintenance rounds periodically or once.
 
 mod health;
 
@@ -7,7 +7,7 @@ use std::{io::Write as _, net::SocketAddr, path::PathBuf, process::ExitCode, syn
 use clap::Parser;
 use flags_service::{
     Core, SystemClock,
-    maintenance::{Policy, Round, run_round},
+    maintenance::{MaintenanceReport, RetentionPolicy, run_round},
     metrics,
     startup::{self, LogFormat, SecretOption},
 };
@@ -18,85 +18,90 @@ use tokio::{
     time::{MissedTickBehavior, interval},
 };
 
-/// Removes what has expired and marks what has fallen due. Any number of workers may run beside any number of servers.
+/// Maintenance worker of the feature-flag service. It removes expired overrides, records applied scheduled changes, and
+/// purges old data. Several workers can run at the same time.
 #[derive(Debug, Parser)]
 #[command(name = "cleanup-worker", version)]
 struct Args {
-    /// postgres://…, or sqlite:// and a file [default: sqlite://flags.db]. The server must have applied its migrations.
+    /// Database URL, such as postgres://USER@HOST/DATABASE or sqlite://FILE [default: sqlite://flags.db]. The schema
+    /// must be up to date (`server migrate`).
     #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
     database_url: Option<SecretOption>,
-    /// A file that holds the URL, so that a password in it stands in no list of processes.
+    /// File that contains the database URL. This keeps a password out of the process list.
     #[arg(long, env = "DATABASE_URL_FILE", value_name = "FILE", conflicts_with = "database_url")]
     database_url_file: Option<PathBuf>,
-    /// How log lines are written to standard error: text or json. FLAGS_LOG says which, as in info,flags_store=debug.
+    /// Format of the application log on standard error: text or json. The environment variable FLAGS_LOG filters the
+    /// log, for example `info,flags_store=debug`.
     #[arg(long, env = "FLAGS_LOG_FORMAT", value_name = "FORMAT", default_value = "text")]
     log_format: LogFormat,
-    /// Do one round, print what it did, and end (exit code 0 if it succeeded, 1 if not).
+    /// Run one round, print a report and exit. The exit code is 0 on success and 1 on failure.
     #[arg(long, env = "FLAGS_WORKER_ONCE")]
     once: bool,
-    /// Time between rounds, such as 30s or 5m; at least 10ms.
+    /// Time between two rounds, for example 30s or 5m. At least 10ms.
     #[arg(long, env = "FLAGS_WORKER_INTERVAL", default_value = "30s", value_parser = at_least_ten_milliseconds)]
     interval: Duration,
-    /// Remove rows of the log that are older than this, such as 90d; at least a day. They are kept for ever if left out.
-    #[arg(long, env = "FLAGS_WORKER_KEEP_LOG", value_parser = at_least_a_day)]
-    keep_log: Option<Duration>,
-    /// Serve /healthz and /metrics here; port 0 picks a free one.
+    /// Retention of the change log, for example 90d: older entries are removed. At least 1d [default: keep all
+    /// entries].
+    #[arg(long, env = "FLAGS_CHANGE_LOG_RETENTION", value_parser = at_least_one_day)]
+    change_log_retention: Option<Duration>,
+    /// Address for /healthz and /metrics. Port 0 selects a free port [default: do not serve them].
     #[arg(long, env = "FLAGS_WORKER_BIND")]
     bind: Option<SocketAddr>,
 }
 
 fn at_least_ten_milliseconds(text: &str) -> Result<Duration, String> {
-    let interval = humantime::parse_duration(text).map_err(|error| format!("{error}; write 30s or 5m"))?;
+    let interval =
+        humantime::parse_duration(text).map_err(|error| format!("{error}; use a duration such as 30s or 5m"))?;
     if interval < Duration::from_millis(10) { Err("must be at least 10ms".to_owned()) } else { Ok(interval) }
 }
 
-fn at_least_a_day(text: &str) -> Result<Duration, String> {
-    let keep = humantime::parse_duration(text).map_err(|error| format!("{error}; write 90d"))?;
-    if keep < Duration::from_secs(24 * 60 * 60) { Err("must be at least 1d".to_owned()) } else { Ok(keep) }
+fn at_least_one_day(text: &str) -> Result<Duration, String> {
+    let retention = humantime::parse_duration(text).map_err(|error| format!("{error}; use a duration such as 90d"))?;
+    if retention < Duration::from_secs(24 * 60 * 60) { Err("must be at least 1d".to_owned()) } else { Ok(retention) }
 }
 
-type Failure = Box<dyn std::error::Error + Send + Sync>;
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Longest that what still runs on threads for blocking work may hold up the end: a lock of SQLite's file, say.
-const LAST_WAIT: Duration = Duration::from_secs(1);
+/// Timeout for blocking tasks at exit, such as one that waits for the lock of a SQLite file.
+const BLOCKING_TASKS_TIMEOUT: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    startup::start_logging(args.log_format, "info");
-    startup::warn_of_secrets_in_arguments();
-    let outcome = tokio::runtime::Runtime::new().map_err(Failure::from).and_then(|runtime| {
-        let outcome = runtime.block_on(work(args));
-        runtime.shutdown_timeout(LAST_WAIT);
+    startup::init_logging(args.log_format, "info");
+    startup::warn_about_passwords_in_arguments();
+    let outcome = tokio::runtime::Runtime::new().map_err(BoxError::from).and_then(|runtime| {
+        let outcome = runtime.block_on(execute(args));
+        runtime.shutdown_timeout(BLOCKING_TASKS_TIMEOUT);
         outcome
     });
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            // If standard error is gone there is nobody left to tell.
+        Err(error) => {
+            // If standard error is closed, the message cannot be reported elsewhere.
             let _ = writeln!(
                 std::io::stderr(),
                 "cleanup-worker: {}",
-                failure.to_string().split_whitespace().collect::<Vec<_>>().join(" ")
+                error.to_string().split_whitespace().collect::<Vec<_>>().join(" ")
             );
             ExitCode::FAILURE
         }
     }
 }
 
-async fn work(args: Args) -> Result<(), Failure> {
+async fn execute(args: Args) -> Result<(), BoxError> {
     let url = startup::database_url(args.database_url.as_ref(), args.database_url_file.as_deref())?;
     if let DatabaseUrl::Sqlite(path) = &url
         && !path.exists()
     {
-        let advice = "is not there; check the path, or run `server migrate` to make it";
-        return Err(format!("the database file {} {advice}", path.display()).into());
+        let advice = "check the path, or run `server migrate` to create it";
+        return Err(format!("the database file {} does not exist; {advice}", path.display()).into());
     }
     let store = Store::open(&url).await?;
     if !store.is_migrated().await? {
-        return Err("the database's schema is not this program's; run `server migrate`".into());
+        return Err("the database schema does not match this version; run `server migrate`".into());
     }
     let core = Core::new(store, Arc::new(SystemClock::default()));
-    let policy = Policy { keep_log: args.keep_log };
+    let policy = RetentionPolicy { change_log_retention: args.change_log_retention };
     if args.once {
         writeln!(std::io::stdout(), "{}", run_round(&core, policy).await?)?;
         return Ok(());
@@ -110,12 +115,11 @@ async fn work(args: Args) -> Result<(), Failure> {
     run_until_stopped(&core, policy, args.interval).await
 }
 
-/// Round after round until SIGTERM or SIGINT. A transaction under way is finished or rolled back as a whole, so nothing is
-/// left half done.
-async fn run_until_stopped(core: &Core, policy: Policy, period: Duration) -> Result<(), Failure> {
+/// Runs rounds until SIGTERM or SIGINT. Interrupting a round is safe, because each step is one transaction.
+async fn run_until_stopped(core: &Core, policy: RetentionPolicy, period: Duration) -> Result<(), BoxError> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    tracing::info!(?period, "doing rounds");
+    tracing::info!(interval = ?period, "worker started");
     tokio::select! {
         _ = terminate.recv() => Ok(()),
         _ = interrupt.recv() => Ok(()),
@@ -123,17 +127,25 @@ async fn run_until_stopped(core: &Core, policy: Policy, period: Duration) -> Res
     }
 }
 
-async fn run_rounds(core: &Core, policy: Policy, period: Duration) {
+async fn run_rounds(core: &Core, policy: RetentionPolicy, period: Duration) {
     let mut tick = interval(period);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tick.tick().await;
         let outcome = run_round(core, policy).await;
-        metrics::count_round(outcome.is_ok());
+        metrics::record_worker_round(outcome.is_ok());
         match outcome {
-            Ok(round) if round == Round::default() => {}
-            Ok(round) => tracing::info!("{round}"),
-            Err(error) => tracing::error!(%error, "a round failed; the next one tries again"),
+            Ok(report) if report == MaintenanceReport::default() => {}
+            Ok(report) => tracing::info!(
+                overrides_expired = report.overrides_expired,
+                scheduled_changes_applied = report.scheduled_changes_applied,
+                idempotency_keys_purged = report.idempotency_keys_purged,
+                sessions_purged = report.sessions_purged,
+                sign_in_attempts_purged = report.sign_in_attempts_purged,
+                revisions_purged = report.revisions_purged,
+                "maintenance round completed"
+            ),
+            Err(error) => tracing::error!(%error, "maintenance round failed; the next round retries"),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The command line; every option can be given by environment as well.
+//! Command-line options. Each option can also be set with an environment variable.
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -11,85 +11,88 @@ use flags_service::{
 };
 use flags_store::{DatabaseUrl, users::Role};
 
-use crate::{failure::Failure, jwt_args::JwtArgs};
+use crate::{cli_error::CliError, jwt_args::JwtArgs};
 
-/// Feature flags with user overrides: the server and its commands.
+/// Feature-flag server with user overrides.
 #[derive(Debug, Parser)]
 #[command(name = "server", version, args_conflicts_with_subcommands = true)]
 pub(crate) struct Cli {
-    /// How log lines are written to standard error: text or json. FLAGS_LOG says which, as in info,flags_api=debug.
+    /// Format of the application log on standard error: text or json. The environment variable FLAGS_LOG filters the
+    /// log, for example `info,flags_api=debug`.
     #[arg(long, env = "FLAGS_LOG_FORMAT", value_name = "FORMAT", default_value = "text", global = true)]
     pub(crate) log_format: LogFormat,
     #[command(subcommand)]
-    pub(crate) command: Option<Command>,
+    pub(crate) command: Option<CliCommand>,
     #[command(flatten)]
     pub(crate) run: RunArgs,
 }
 
 #[derive(Debug, Subcommand)]
-pub(crate) enum Command {
-    /// Serve (also what happens without a command).
+pub(crate) enum CliCommand {
+    /// Start the server. This is the default command.
     Run(Box<RunArgs>),
-    /// Apply the migrations that are missing.
-    Migrate(Database),
-    /// Fill an empty database with demo data and print demo tokens and curl lines.
+    /// Apply pending database migrations.
+    Migrate(DatabaseArgs),
+    /// Fill an empty database with demo data and print example requests with access tokens.
     Demo {
         #[command(flatten)]
-        database: Database,
-        /// Address that the printed curl lines call.
+        database: DatabaseArgs,
+        /// Address of the server in the printed example requests.
         #[arg(long, env = "FLAGS_BIND", default_value = "127.0.0.1:8080")]
         bind: SocketAddr,
     },
-    /// Begin a new epoch, after a backup was restored: revisions of before no longer count.
-    NewEpoch(Database),
-    /// API tokens.
+    /// Start a new revision epoch after restoring a database backup, and print it.
+    ///
+    /// Revisions and stream positions from before the restore become invalid, and clients reload all flags.
+    NewEpoch(DatabaseArgs),
+    /// Manage API tokens.
     #[command(subcommand)]
     Token(TokenCommand),
-    /// Users.
+    /// Manage users.
     #[command(subcommand)]
     User(UserCommand),
-    /// Print the OpenAPI document.
+    /// Print the OpenAPI document as JSON.
     Openapi,
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct Database {
-    /// postgres://…, or sqlite:// and a file [default: sqlite://flags.db].
+pub(crate) struct DatabaseArgs {
+    /// Database URL, such as postgres://USER@HOST/DATABASE or sqlite://FILE [default: sqlite://flags.db].
     #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
     database_url: Option<SecretOption>,
-    /// A file that holds the URL, so that a password in it stands in no list of processes.
+    /// File that contains the database URL. This keeps a password out of the process list.
     #[arg(long, env = "DATABASE_URL_FILE", value_name = "FILE", conflicts_with = "database_url")]
     database_url_file: Option<PathBuf>,
 }
 
-impl Database {
-    /// The URL, read. Not by the parser of arguments, whose errors take several lines.
-    pub(crate) fn url(&self) -> Result<DatabaseUrl, Failure> {
+impl DatabaseArgs {
+    /// Parses the URL. Clap does not parse it, because its error messages span several lines.
+    pub(crate) fn url(&self) -> Result<DatabaseUrl, CliError> {
         let url = startup::database_url(self.database_url.as_ref(), self.database_url_file.as_deref());
-        url.map_err(|error| Failure::new(error.to_string()))
+        url.map_err(|error| CliError::new(error.to_string()))
     }
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct RunArgs {
     #[command(flatten)]
-    pub(crate) database: Database,
-    /// Address to serve on; port 0 picks a free one.
+    pub(crate) database: DatabaseArgs,
+    /// Address to listen on. Port 0 selects a free port.
     #[arg(long, env = "FLAGS_BIND", default_value = "127.0.0.1:8080")]
     pub(crate) bind: SocketAddr,
-    /// Serve /metrics on an address of its own instead of beside the API.
+    /// Separate address for /metrics. By default, the address of the API also serves /metrics.
     #[arg(long, env = "FLAGS_METRICS_BIND")]
     pub(crate) metrics_bind: Option<SocketAddr>,
-    /// Do not apply missing migrations at start.
+    /// Do not apply pending migrations at startup. The server exits with an error if migrations are pending.
     #[arg(long, env = "FLAGS_NO_MIGRATE")]
     pub(crate) no_migrate: bool,
-    /// Let users see the reason of their own overrides.
+    /// Allow users to read the reasons of their own overrides.
     #[arg(long, env = "FLAGS_SHOW_REASONS_TO_USERS")]
     pub(crate) show_reasons_to_users: bool,
-    /// Threads that serve requests; as many as there are cores if left out.
+    /// Number of threads that serve requests [default: number of CPU cores].
     #[arg(long, env = "FLAGS_WORKERS")]
     pub(crate) workers: Option<std::num::NonZeroUsize>,
-    /// Most streams at once; further ones get 503.
+    /// Maximum number of concurrent event streams. The server rejects further streams with status 503.
     #[arg(long, env = "FLAGS_MAX_STREAMS", default_value_t = 20_000)]
     pub(crate) max_streams: usize,
     #[command(flatten)]
@@ -98,51 +101,62 @@ pub(crate) struct RunArgs {
     pub(crate) access: AccessArgs,
 }
 
-/// Who is let in, and how much they may ask for.
+/// Options for sessions, browser access and rate limits.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Access")]
 pub(crate) struct AccessArgs {
-    /// Sessions end when they were not used for so long, such as 8h; from 1m to 90d.
+    /// Session idle timeout, for example 30m or 8h. From 1m to 90d.
     #[arg(long, env = "FLAGS_SESSION_IDLE", default_value = "8h", value_parser = session_time)]
     pub(crate) session_idle: Duration,
-    /// Sessions end after so long, however much they are used; from 1m to 90d.
+    /// Maximum session lifetime, regardless of use, for example 12h or 7d. From 1m to 90d.
     #[arg(long, env = "FLAGS_SESSION_LIFETIME", default_value = "7d", value_parser = session_time)]
     pub(crate) session_lifetime: Duration,
-    /// Where browsers find this server, such as `https://flags.example.com`. Changes by cookie must come from there; if left
-    /// out, from the host that a request names.
+    /// Public origin of this server, such as `https://flags.example.com`. Changes that use a session cookie must come
+    /// from this origin [default: the Host header of the request].
     #[arg(long, env = "FLAGS_PUBLIC_URL", value_name = "ORIGIN", value_parser = origin)]
     pub(crate) public_url: Option<String>,
-    /// Origins whose pages may read answers (CORS), separated by commas; * stands for all.
+    /// Comma-separated list of origins whose pages may read responses (CORS). Use * for all origins. By default, no
+    /// other origin may.
     #[arg(long, env = "FLAGS_CORS_ORIGINS", value_name = "ORIGINS", value_delimiter = ',', value_parser = cors_origin)]
     pub(crate) cors_origins: Vec<String>,
-    /// How many proxies stand in front: so many addresses at the end of X-Forwarded-For are believed.
-    #[arg(long, env = "FLAGS_PROXIES", value_name = "COUNT", default_value_t = 0)]
-    pub(crate) proxies: usize,
-    /// Requests a second of one credential, without evaluations; for a moment twice as many; 0 is no limit.
+    /// Number of trusted reverse proxies in front of the server. With N proxies, the client address is the Nth entry
+    /// from the end of X-Forwarded-For. With 0, the server ignores the header.
+    #[arg(long, env = "FLAGS_TRUSTED_PROXIES", value_name = "COUNT", default_value_t = 0, value_parser = proxy_count)]
+    pub(crate) trusted_proxies: usize,
+    /// Maximum number of requests per second for each credential, not counting evaluations. Short bursts may reach
+    /// twice this rate. 0 disables the limit.
     #[arg(long, env = "FLAGS_RATE_LIMIT", value_name = "COUNT", default_value_t = RateLimits::default().requests)]
     pub(crate) rate_limit: u32,
-    /// Evaluations a second of one credential; for a moment twice as many; 0 is no limit.
+    /// Maximum number of evaluations per second for each credential. Short bursts may reach twice this rate. 0 disables
+    /// the limit.
     #[arg(long, env = "FLAGS_EVALUATION_RATE_LIMIT", value_name = "COUNT",
           default_value_t = RateLimits::default().evaluations)]
     pub(crate) evaluation_rate_limit: u32,
-    /// Requests a second without a valid credential from one address; for a moment twice as many; 0 is no limit.
+    /// Maximum number of requests per second without a valid credential from one address. Short bursts may reach twice
+    /// this rate. 0 disables the limit.
     #[arg(long, env = "FLAGS_ANONYMOUS_RATE_LIMIT", value_name = "COUNT",
           default_value_t = RateLimits::default().anonymous)]
     pub(crate) anonymous_rate_limit: u32,
 }
 
 fn session_time(text: &str) -> Result<Duration, String> {
-    let time = humantime::parse_duration(text).map_err(|error| format!("{error}; write 8h or 7d"))?;
+    let time = humantime::parse_duration(text).map_err(|error| format!("{error}; use a duration such as 8h or 7d"))?;
     let bounds = Duration::from_secs(60)..=MAX_LIFETIME;
     if bounds.contains(&time) { Ok(time) } else { Err("must be from 1m to 90d".to_owned()) }
 }
 
-/// Scheme, host and port, and nothing else.
+fn proxy_count(text: &str) -> Result<usize, String> {
+    text.parse().map_err(|_| {
+        "must be the number of reverse proxies, not their addresses; for one proxy, use --trusted-proxies 1".to_owned()
+    })
+}
+
+/// Parses an origin: scheme, host and optional port. A trailing slash is removed.
 fn origin(text: &str) -> Result<String, String> {
     let text = text.strip_suffix('/').unwrap_or(text);
-    let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://")).unwrap_or_default();
-    let sound = !rest.is_empty() && !rest.contains(['/', '?', '#', '@', '*', ' ', ',']);
-    if sound {
+    let authority = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://")).unwrap_or_default();
+    let is_valid = !authority.is_empty() && !authority.contains(['/', '?', '#', '@', '*', ' ', ',']);
+    if is_valid {
         Ok(text.to_ascii_lowercase())
     } else {
         Err("must be an origin such as https://flags.example.com".to_owned())
@@ -155,23 +169,23 @@ fn cors_origin(text: &str) -> Result<String, String> {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum TokenCommand {
-    /// Make an API token and print it, this once.
+    /// Create an API token and print it. The token cannot be displayed again later.
     Create {
         #[command(flatten)]
-        database: Database,
-        /// For people, to tell tokens apart.
+        database: DatabaseArgs,
+        /// Name of the token in lists and in the audit log.
         #[arg(long)]
         name: String,
-        /// What it may do.
+        /// Role of the token.
         #[arg(long, required_unless_present = "scope", conflicts_with = "scope")]
         role: Option<CliRole>,
-        /// Instead of a role.
+        /// Scope of the token, instead of a role. The scope `evaluate` permits only flag evaluation, for any user.
         #[arg(long)]
         scope: Option<CliScope>,
-        /// The user it acts as, by e-mail; needed with `--role user`.
+        /// E-mail address of the user that the token acts as. Required for role user.
         #[arg(long, value_name = "E-MAIL")]
         user: Option<String>,
-        /// When it becomes void (RFC 3339).
+        /// Expiry in RFC 3339 format, such as 2030-01-31T00:00:00Z [default: no expiry].
         #[arg(long, value_name = "INSTANT", value_parser = Instant::parse)]
         expires_at: Option<Instant>,
     },
@@ -179,31 +193,31 @@ pub(crate) enum TokenCommand {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum UserCommand {
-    /// Make a user known and print their id.
+    /// Create a user and print the user id.
     Create {
         #[command(flatten)]
-        database: Database,
-        /// Unique without regard to case.
+        database: DatabaseArgs,
+        /// E-mail address, unique regardless of case.
         #[arg(long)]
         email: String,
-        /// What they may do.
+        /// Role of the user.
         #[arg(long, default_value = "user")]
         role: CliRole,
-        /// For people.
+        /// Display name of the user.
         #[arg(long)]
         display_name: Option<String>,
-        /// Read a password to sign in with from standard input; its first line counts.
+        /// Read a password from the first line of standard input. Without a password, the user cannot sign in.
         #[arg(long)]
         password_stdin: bool,
     },
-    /// Set a user's password, read from standard input; all their sessions end.
+    /// Set the password of a user and end all sessions of the user.
     SetPassword {
         #[command(flatten)]
-        database: Database,
-        /// Whose.
+        database: DatabaseArgs,
+        /// E-mail address of the user.
         #[arg(long)]
         email: String,
-        /// Read the password from standard input; its first line counts. There is no other way.
+        /// Read the password from the first line of standard input. Required, because no other source is supported.
         #[arg(long, required = true)]
         password_stdin: bool,
     },
@@ -229,4 +243,20 @@ impl From<CliRole> for Role {
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(crate) enum CliScope {
     Evaluate,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn trusted_proxies_must_be_a_count() {
+        let parse = |value: &str| Cli::try_parse_from(["server", "--trusted-proxies", value]);
+        assert_eq!(parse("2").unwrap().run.access.trusted_proxies, 2);
+        for address in ["10.0.0.1", "10.0.0.0/8", "::1", "proxy.example"] {
+            let error = parse(address).unwrap_err().to_string();
+            assert!(error.contains("number of reverse proxies, not their addresses"), "{address}: {error}");
+            assert!(error.contains("--trusted-proxies 1"), "{address}: {error}");
+        }
+    }
 }

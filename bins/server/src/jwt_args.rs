@@ -1,25 +1,26 @@
-//! The options of JWTs.
+//! Options for JWTs of an external issuer.
 
 use clap::Args;
 use flags_service::credentials::jwt::{JwtAlgorithm, JwtConfig, JwtConfigError, KeySource, UserClaim};
 use flags_store::users::Role;
 
-use crate::failure::Failure;
+use crate::cli_error::CliError;
 
-/// Whose JWTs are accepted as credentials, beside API tokens: nobody's unless issuer, audience and keys are given.
+/// Issuer whose JWTs the server accepts. JWTs are disabled unless issuer, audience and keys are set.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "JWTs of an external issuer")]
 pub(crate) struct JwtArgs {
-    /// The `iss` that JWTs must have.
+    /// Required value of the claim `iss`. Setting issuer, audience and keys enables JWTs.
     #[arg(long, env = "FLAGS_JWT_ISSUER")]
     jwt_issuer: Option<String>,
-    /// The `aud` that JWTs must have, alone or among others.
+    /// Audience that the claim `aud` must contain.
     #[arg(long, env = "FLAGS_JWT_AUDIENCE")]
     jwt_audience: Option<String>,
-    /// The issuer's keys (JWK Set): a file, or a URL (`https://`, or `http://` on this host).
+    /// Public keys of the issuer (JWK Set): a file, an https:// URL, or an http:// URL with a loopback host.
     #[arg(long, env = "FLAGS_JWT_KEYS", value_name = "FILE|URL", hide_env_values = true)]
     jwt_keys: Option<String>,
-    /// How JWTs may be signed: RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, EdDSA; several with commas.
+    /// Comma-separated list of allowed signature algorithms: RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384,
+    /// EdDSA.
     #[arg(
         long,
         env = "FLAGS_JWT_ALGORITHM",
@@ -29,13 +30,15 @@ pub(crate) struct JwtArgs {
         value_parser = algorithm
     )]
     jwt_algorithm: Vec<JwtAlgorithm>,
-    /// The claim that names the user: by id, or by e-mail unless it is `sub`.
+    /// Claim that identifies the user. `sub` must contain the user id; other claims may contain the user id or e-mail
+    /// address.
     #[arg(long, env = "FLAGS_JWT_USER_CLAIM", value_name = "CLAIM", default_value = "sub")]
     jwt_user_claim: String,
-    /// The claim that holds roles, such as realm_access.roles; without it a caller has their user's role.
+    /// Claim that contains roles, such as realm_access.roles. By default, the caller has the role of the user.
     #[arg(long, env = "FLAGS_JWT_ROLE_CLAIM", value_name = "CLAIM")]
     jwt_role_claim: Option<String>,
-    /// A value of the role claim and the role it stands for (admin, viewer, user); several with commas. Others count as user.
+    /// Comma-separated mapping from values of the role claim to the roles admin, viewer and user, such as
+    /// flag-admins=admin. Other values mean user.
     #[arg(
         long,
         env = "FLAGS_JWT_ROLE",
@@ -47,12 +50,14 @@ pub(crate) struct JwtArgs {
 }
 
 impl JwtArgs {
-    /// What is configured, if anything is.
-    pub(crate) fn config(&self) -> Result<Option<JwtConfig>, Failure> {
+    /// Returns the configuration, or `None` if JWTs are disabled.
+    pub(crate) fn config(&self) -> Result<Option<JwtConfig>, CliError> {
         let (issuer, audience, keys) = match (&self.jwt_issuer, &self.jwt_audience, &self.jwt_keys) {
-            (None, None, None) => return self.nothing(),
+            (None, None, None) => return self.disabled(),
             (Some(issuer), Some(audience), Some(keys)) => (issuer.clone(), audience.clone(), keys),
-            _ => return Err(Failure::new("--jwt-issuer, --jwt-audience and --jwt-keys go together; give all or none")),
+            _ => {
+                return Err(CliError::new("--jwt-issuer, --jwt-audience and --jwt-keys must be used together"));
+            }
         };
         let user_claim = match self.jwt_user_claim.as_str() {
             "sub" => UserClaim::Sub,
@@ -69,16 +74,18 @@ impl JwtArgs {
         }))
     }
 
-    /// Nothing, as long as nothing hangs in the air.
-    fn nothing(&self) -> Result<Option<JwtConfig>, Failure> {
+    /// Returns `None`, unless role options are set without the options that they depend on.
+    fn disabled(&self) -> Result<Option<JwtConfig>, CliError> {
         if self.jwt_role_claim.is_some() || !self.jwt_role.is_empty() {
-            return Err(Failure::new("roles of JWTs need --jwt-issuer, --jwt-audience and --jwt-keys"));
+            return Err(CliError::new(
+                "--jwt-role-claim and --jwt-role require --jwt-issuer, --jwt-audience and --jwt-keys",
+            ));
         }
         Ok(None)
     }
 }
 
-impl From<JwtConfigError> for Failure {
+impl From<JwtConfigError> for CliError {
     fn from(error: JwtConfigError) -> Self {
         Self::new(error.to_string())
     }
@@ -86,12 +93,12 @@ impl From<JwtConfigError> for Failure {
 
 fn algorithm(text: &str) -> Result<JwtAlgorithm, String> {
     JwtAlgorithm::parse(text).ok_or_else(|| {
-        let known: Vec<_> = JwtAlgorithm::ALL.iter().map(|algorithm| algorithm.as_str()).collect();
-        format!("must be one of {}", known.join(", "))
+        let supported: Vec<_> = JwtAlgorithm::ALL.iter().map(|algorithm| algorithm.as_str()).collect();
+        format!("must be one of {}", supported.join(", "))
     })
 }
 
-/// The value may have an equals sign of its own.
+/// Parses `VALUE=ROLE`. The value may contain equals signs.
 fn allowed_role(text: &str) -> Result<(String, Role), String> {
     let (value, role) = text.rsplit_once('=').ok_or("must be VALUE=ROLE, such as flag-admins=admin")?;
     let role = Role::parse(role).ok_or("the role must be admin, viewer or user")?;
@@ -105,52 +112,53 @@ mod tests {
     use super::*;
 
     #[derive(Parser)]
-    struct Line {
+    struct TestCli {
         #[command(flatten)]
         jwt: JwtArgs,
     }
 
-    fn config(line: &str) -> Result<Option<JwtConfig>, String> {
-        let line = Line::try_parse_from(std::iter::once("x").chain(line.split_whitespace()));
-        line.map_err(|error| error.to_string())?.jwt.config().map_err(|failure| failure.to_string())
+    fn config(arguments: &str) -> Result<Option<JwtConfig>, String> {
+        let cli = TestCli::try_parse_from(std::iter::once("server").chain(arguments.split_whitespace()));
+        cli.map_err(|error| error.to_string())?.jwt.config().map_err(|error| error.to_string())
     }
 
-    const WHOLE: &str = "--jwt-issuer i --jwt-audience a --jwt-keys keys.json";
+    const REQUIRED: &str = "--jwt-issuer i --jwt-audience a --jwt-keys keys.json";
 
     #[test]
-    fn issuer_audience_and_keys_go_together() {
+    fn issuer_audience_and_keys_must_be_used_together() {
         assert!(config("").unwrap().is_none());
-        let whole = config(WHOLE).unwrap().unwrap();
-        assert_eq!((whole.algorithms, whole.user_claim), (vec![JwtAlgorithm::Rs256], UserClaim::Sub));
-        for part in ["--jwt-issuer i", "--jwt-audience a --jwt-keys k", "--jwt-issuer i --jwt-keys k"] {
-            assert!(config(part).unwrap_err().contains("go together"), "{part}");
+        let config_with_defaults = config(REQUIRED).unwrap().unwrap();
+        assert_eq!(config_with_defaults.algorithms, [JwtAlgorithm::Rs256]);
+        assert_eq!(config_with_defaults.user_claim, UserClaim::Sub);
+        for incomplete in ["--jwt-issuer i", "--jwt-audience a --jwt-keys k", "--jwt-issuer i --jwt-keys k"] {
+            assert!(config(incomplete).unwrap_err().contains("must be used together"), "{incomplete}");
         }
-        assert!(config("--jwt-role a=admin").unwrap_err().contains("roles of JWTs need"));
+        assert!(config("--jwt-role a=admin").unwrap_err().contains("require --jwt-issuer"));
     }
 
     #[test]
-    fn lists_are_separated_by_commas_or_given_again() {
-        let line = format!(
-            "{WHOLE} --jwt-algorithm ES256,EdDSA --jwt-algorithm PS512 --jwt-user-claim email \
+    fn lists_accept_commas_and_repeated_options() {
+        let arguments = format!(
+            "{REQUIRED} --jwt-algorithm ES256,EdDSA --jwt-algorithm PS512 --jwt-user-claim email \
              --jwt-role-claim realm_access.roles --jwt-role a=admin,cn=b=viewer"
         );
-        let config = config(&line).unwrap().unwrap();
+        let config = config(&arguments).unwrap().unwrap();
         assert_eq!(config.algorithms, [JwtAlgorithm::Es256, JwtAlgorithm::EdDsa, JwtAlgorithm::Ps512]);
         assert_eq!(config.user_claim, UserClaim::Named("email".to_owned()));
         assert_eq!(config.allowed_roles, [("a".to_owned(), Role::Admin), ("cn=b".to_owned(), Role::Viewer)]);
     }
 
     #[test]
-    fn what_makes_no_sense_is_refused() {
-        for (more, why) in [
+    fn rejects_invalid_values() {
+        for (arguments, message) in [
             ("--jwt-algorithm HS256", "must be one of RS256"),
             ("--jwt-algorithm none", "must be one of RS256"),
             ("--jwt-role admin", "VALUE=ROLE"),
             ("--jwt-role a=root", "admin, viewer or user"),
         ] {
-            assert!(config(&format!("{WHOLE} {more}")).unwrap_err().contains(why), "{more}");
+            assert!(config(&format!("{REQUIRED} {arguments}")).unwrap_err().contains(message), "{arguments}");
         }
-        let plain = config("--jwt-issuer i --jwt-audience a --jwt-keys http://issuer.example/jwks").unwrap_err();
-        assert!(plain.contains("https:// only"), "{plain}");
+        let error = config("--jwt-issuer i --jwt-audience a --jwt-keys http://issuer.example/jwks").unwrap_err();
+        assert!(error.contains("must use https://"), "{error}");
     }
 }

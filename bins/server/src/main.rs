@@ -1,9 +1,9 @@
-//! The feature-flag server: reads its command line, builds, runs.
+//! The feature-flag server and its administrative commands.
 
 mod args;
+mod cli_error;
 mod commands;
 mod demo;
-mod failure;
 mod jwt_args;
 mod run;
 
@@ -13,44 +13,44 @@ use clap::Parser as _;
 use flags_service::startup;
 
 use crate::{
-    args::{Cli, Command},
-    failure::Failure,
+    args::{Cli, CliCommand},
+    cli_error::CliError,
 };
 
-/// Longest that what still runs on threads for blocking work may hold up the end: a lock of SQLite's file, say.
-const LAST_WAIT: Duration = Duration::from_secs(1);
+/// Timeout for blocking tasks at exit, such as one that waits for the lock of a SQLite file.
+const BLOCKING_TASKS_TIMEOUT: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    startup::start_logging(cli.log_format, "info,actix_server=warn");
-    startup::warn_of_secrets_in_arguments();
+    startup::init_logging(cli.log_format, "info,actix_server=warn");
+    startup::warn_about_passwords_in_arguments();
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
-        Err(error) => return report(&error.into()),
+        Err(error) => return print_error(&error.into()),
     };
-    let outcome = runtime.block_on(carry_out(cli));
-    runtime.shutdown_timeout(LAST_WAIT);
+    let outcome = runtime.block_on(execute(cli));
+    runtime.shutdown_timeout(BLOCKING_TASKS_TIMEOUT);
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => report(&failure),
+        Err(error) => print_error(&error),
     }
 }
 
-fn report(failure: &Failure) -> ExitCode {
-    // If standard error is gone there is nobody left to tell.
-    let _ = writeln!(std::io::stderr(), "server: {failure}");
+fn print_error(error: &CliError) -> ExitCode {
+    // If standard error is closed, the message cannot be reported elsewhere.
+    let _ = writeln!(std::io::stderr(), "server: {error}");
     ExitCode::FAILURE
 }
 
-async fn carry_out(cli: Cli) -> Result<(), Failure> {
+async fn execute(cli: Cli) -> Result<(), CliError> {
     match cli.command {
         None => run::run(cli.run).await,
-        Some(Command::Run(args)) => run::run(*args).await,
-        Some(Command::Migrate(database)) => commands::migrate(&database.url()?).await,
-        Some(Command::Demo { database, bind }) => demo::demo(&database.url()?, bind).await,
-        Some(Command::NewEpoch(database)) => commands::new_epoch(&database.url()?).await,
-        Some(Command::Token(command)) => commands::token(command).await,
-        Some(Command::User(command)) => commands::user(command).await,
-        Some(Command::Openapi) => commands::openapi(),
+        Some(CliCommand::Run(args)) => run::run(*args).await,
+        Some(CliCommand::Migrate(database)) => commands::migrate(&database.url()?).await,
+        Some(CliCommand::Demo { database, bind }) => demo::demo(&database.url()?, bind).await,
+        Some(CliCommand::NewEpoch(database)) => commands::new_epoch(&database.url()?).await,
+        Some(CliCommand::Token(command)) => commands::token(command).await,
+        Some(CliCommand::User(command)) => commands::user(command).await,
+        Some(CliCommand::Openapi) => commands::openapi(),
     }
 }

@@ -1,6 +1,9 @@
-//! Requests per second of `/api/flags/me` with 100 flags, beside an actix handler that returns ready bytes of the same
-//! size, in turns within one run. Server and load share the machine, so the ratio is what counts.
-#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a benchmark")]
+//! Throughput of `GET /api/flags/me` with 100 flags, compared with an actix handler that returns a static body of the
+//! same size.
+//!
+//! The rounds of the two servers alternate. Server and load generator share the machine, so only the ratio is
+//! meaningful.
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "benchmark")]
 
 use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
@@ -14,49 +17,50 @@ use actix_web::{HttpServer, web};
 use flags_api::{App, RateLimits, Settings, serve};
 use flags_domain::{FlagName, FlagType, Serve, Weight};
 use flags_service::{
-    Core, Precondition, SystemClock,
+    Core, Precondition, SystemClock, change_feed,
     credentials::{
         signing::SigningKey,
-        tokens::{TokenInput, TokenService},
+        tokens::{NewToken, TokenService},
     },
     evaluation::Evaluation,
-    feed,
-    flags::{FlagInput, FlagService},
-    overrides::{OverrideInput, UserFlagOverrideService},
+    flags::{FlagService, NewFlag},
+    overrides::{NewOverride, UserFlagOverrideService},
     replica::Replica,
-    users::{UserInput, UserService},
+    users::{NewUser, UserService},
 };
-use flags_store::{Author, Store, api_tokens::Grant, users::Role};
+use flags_store::{Author, Store, api_tokens::TokenGrant, users::Role};
 use serde_json::json;
 
 const FLAGS: usize = 100;
 const CONNECTIONS: usize = 16;
 const ROUNDS: usize = 7;
-const ROUND: Duration = Duration::from_secs(2);
+const ROUND_DURATION: Duration = Duration::from_secs(2);
 
 #[tokio::main]
 async fn main() {
-    let folder = tempfile::tempdir().unwrap();
-    let (address, token) = service(&folder.path().join("flags.db").display().to_string()).await;
+    let directory = tempfile::tempdir().unwrap();
+    let (address, token) = start_service(&directory.path().join("flags.db").display().to_string()).await;
     let request = format!("GET /api/flags/me HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n\r\n");
-    let bytes = Client::new(address).send(&request);
-    let ready = ready_bytes(bytes);
-    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    let body_bytes = Client::new(address).send(&request);
+    let static_address = start_static_server(body_bytes);
+    let (mut service_rates, mut static_rates) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
-        ours.push(measure(address, &request).await);
-        theirs.push(measure(ready, &request).await);
+        service_rates.push(measure(address, &request).await);
+        static_rates.push(measure(static_address, &request).await);
     }
-    let (ours, theirs) = (median(&mut ours), median(&mut theirs));
+    let (service_rate, static_rate) = (median(&mut service_rates), median(&mut static_rates));
     println!(
-        "{FLAGS} flags ({bytes} bytes a body), {CONNECTIONS} connections, 1 server thread, {ROUNDS} rounds of {ROUND:?} in turns, medians:"
+        "{FLAGS} flags ({body_bytes} bytes per body), {CONNECTIONS} connections, 1 server thread; \
+         medians of {ROUNDS} alternating rounds of {ROUND_DURATION:?}:"
     );
-    println!("  /api/flags/me   {ours:>9.0} requests/s   {:>6.1} us each", 1e6 / ours);
-    println!("  ready bytes     {theirs:>9.0} requests/s   {:>6.1} us each", 1e6 / theirs);
-    println!("  ratio           {:>9.2}", ours / theirs);
+    println!("  /api/flags/me   {service_rate:>9.0} requests/s   {:>6.1} us per request", 1e6 / service_rate);
+    println!("  static body     {static_rate:>9.0} requests/s   {:>6.1} us per request", 1e6 / static_rate);
+    println!("  ratio           {:>9.2}", service_rate / static_rate);
 }
 
-/// The service with flags of all kinds and a user with ten overrides.
-async fn service(path: &str) -> (SocketAddr, String) {
+/// Starts the service with flags of several kinds and a user with ten overrides. Returns its address and a token of the
+/// user.
+async fn start_service(path: &str) -> (SocketAddr, String) {
     let store = Store::open(&format!("sqlite://{path}").parse().unwrap()).await.unwrap();
     store.migrate().await.unwrap();
     let core = Core::new(store.clone(), Arc::new(SystemClock::default()));
@@ -64,7 +68,7 @@ async fn service(path: &str) -> (SocketAddr, String) {
     for number in 0..FLAGS {
         FlagService::new(core.clone()).create(author.clone(), flag(number)).await.unwrap();
     }
-    let user = UserInput {
+    let user = NewUser {
         email: "ann@example.com".to_owned(),
         display_name: None,
         role: Role::User,
@@ -73,29 +77,29 @@ async fn service(path: &str) -> (SocketAddr, String) {
         password: None,
     };
     let id = UserService::new(core.clone()).create(author.clone(), user).await.unwrap().output.record.id;
-    let empty = Arc::new(Replica::new(feed::load(&store).await.unwrap()));
-    let overrides = UserFlagOverrideService::new(core.clone(), Evaluation::new(core.clone(), empty));
+    let replica = Arc::new(Replica::new(change_feed::load(&store).await.unwrap()));
+    let overrides = UserFlagOverrideService::new(core.clone(), Evaluation::new(core.clone(), replica));
     for number in 0..10 {
-        let input = OverrideInput { override_value: json!("mine"), enabled: true, reason: None, expires_at: None };
+        let input = NewOverride { override_value: json!("mine"), enabled: true, reason: None, expires_at: None };
         let name = format!("area.flag{number}");
         overrides.set_override(author.clone(), id, &name, input, Precondition::None).await.unwrap();
     }
     let input =
-        TokenInput { name: "bench".to_owned(), grant: Grant::Role(Role::User), user_id: Some(id), expires_at: None };
+        NewToken { name: "bench".to_owned(), grant: TokenGrant::Role(Role::User), user_id: Some(id), expires_at: None };
     let token = TokenService::new(core.clone()).create(author, input).await.unwrap().output.secret.reveal().to_owned();
-    let replica = Arc::new(Replica::new(feed::load(&store).await.unwrap()));
-    // One credential asks for all that the server can give.
-    let limits = RateLimits { requests: 0, evaluations: 0, anonymous: 0 };
-    let settings = Settings { metrics_with_api: true, workers: 1, limits, ..Settings::default() };
-    let tickets = SigningKey::of_event_streams(core.store()).await.unwrap();
-    let app = App::new(&core, &replica, tickets, None, settings);
+    let replica = Arc::new(Replica::new(change_feed::load(&store).await.unwrap()));
+    // All requests use one credential, so the limits are disabled.
+    let rate_limits = RateLimits { requests: 0, evaluations: 0, anonymous: 0 };
+    let settings = Settings { metrics_with_api: true, workers: 1, rate_limits, ..Settings::default() };
+    let stream_token_key = SigningKey::for_event_streams(core.store()).await.unwrap();
+    let app = App::new(&core, &replica, stream_token_key, None, settings);
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(serve(&app, listener).unwrap());
     (address, token)
 }
 
-fn flag(number: usize) -> FlagInput {
+fn flag(number: usize) -> NewFlag {
     let variant = |id: &str, value: &str| flags_domain::Variant {
         id: id.to_owned(),
         name: None,
@@ -106,7 +110,7 @@ fn flag(number: usize) -> FlagInput {
     let split = Serve::Split { weights: [("a".to_owned(), half), ("b".to_owned(), half)].into(), bucket_by: None };
     let rule = json!({"id": "r", "serve": {"variant": "b"},
         "conditions": [{"attribute": "plan", "operator": "equals", "values": ["pro"]}]});
-    FlagInput {
+    NewFlag {
         name: FlagName::new(&format!("area.flag{number}")).unwrap(),
         flag_type: FlagType::String,
         description: None,
@@ -122,34 +126,34 @@ fn flag(number: usize) -> FlagInput {
     }
 }
 
-/// A handler that returns so many bytes.
-fn ready_bytes(count: usize) -> SocketAddr {
-    let body = web::Bytes::from(vec![b'x'; count]);
+/// Starts a server whose handler returns a static body of `body_bytes` bytes.
+fn start_static_server(body_bytes: usize) -> SocketAddr {
+    let body = web::Bytes::from(vec![b'x'; body_bytes]);
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let server = HttpServer::new(move || {
         let body = body.clone();
-        let answer = move || {
+        let handler = move || {
             let body = body.clone();
             async move { body }
         };
-        actix_web::App::new().route("/api/flags/me", web::get().to(answer))
+        actix_web::App::new().route("/api/flags/me", web::get().to(handler))
     });
     tokio::spawn(server.workers(1).disable_signals().listen(listener).unwrap().run());
     address
 }
 
-/// Requests per second over one round.
+/// Measures the requests per second over one round.
 async fn measure(address: SocketAddr, request: &str) -> f64 {
     let request = request.to_owned();
-    let begun = Moment::now();
+    let started_at = Moment::now();
     let clients: Vec<_> = (0..CONNECTIONS)
         .map(|_| {
             let request = request.clone();
             thread::spawn(move || {
                 let mut client = Client::new(address);
                 let mut count = 0_u32;
-                while begun.elapsed() < ROUND {
+                while started_at.elapsed() < ROUND_DURATION {
                     client.send(&request);
                     count += 1;
                 }
@@ -159,10 +163,10 @@ async fn measure(address: SocketAddr, request: &str) -> f64 {
         .collect();
     let joined =
         tokio::task::spawn_blocking(move || clients.into_iter().map(|client| client.join().unwrap()).sum::<u32>());
-    f64::from(joined.await.unwrap()) / begun.elapsed().as_secs_f64()
+    f64::from(joined.await.unwrap()) / started_at.elapsed().as_secs_f64()
 }
 
-/// A connection that is kept alive.
+/// HTTP/1.1 client with one keep-alive connection.
 struct Client(BufReader<TcpStream>);
 
 impl Client {
@@ -172,7 +176,7 @@ impl Client {
         Self(BufReader::new(stream))
     }
 
-    /// Sends a request and returns the length of the answer's body.
+    /// Sends a request and returns the length of the response body.
     fn send(&mut self, request: &str) -> usize {
         self.0.get_mut().write_all(request.as_bytes()).unwrap();
         let (mut line, mut length) = (String::new(), 0);

@@ -1,4 +1,4 @@
-//! Puts everything together: services, middleware, routes.
+//! Shared application state and HTTP server set-up.
 
 use std::{net::TcpListener, sync::Arc, time::Duration};
 
@@ -13,7 +13,7 @@ use flags_service::{
     audit::AuditService,
     credentials::{
         jwt::JwtVerifier,
-        sessions::{Lifetimes, SessionService},
+        sessions::{SessionLifetimes, SessionService},
         signing::SigningKey,
         tokens::TokenService,
     },
@@ -29,56 +29,58 @@ use socket2::SockRef;
 use tokio::sync::watch;
 
 use crate::{
-    auth, cors,
-    limits::{Limits, RateLimits},
-    metrics,
+    auth, cors, metrics,
     openapi::openapi,
+    rate_limits::{RateLimiters, RateLimits},
     request_middleware::request_middleware,
     routes,
     streams::{OpenStreams, StreamLimits},
 };
 
-/// Longest that requests under way may take once shutdown has begun: with all else it is to be over within 10 s.
-const SHUTDOWN_SECONDS: u64 = 8;
+/// Timeout for requests in progress when shutdown begins, in seconds. The whole shutdown must take less than 10 s.
+const SHUTDOWN_TIMEOUT_SECONDS: u64 = 8;
 
-/// Bytes that the kernel holds for a client that does not read, before it ends the connection. (It doubles them.)
-const SEND_BUFFER: usize = 64 * 1024;
-/// Longest that sent bytes may stay unacknowledged, or a client's window closed.
-const UNREAD_FOR: Duration = Duration::from_secs(30);
+/// Size of each connection's send buffer, in bytes. Linux doubles the value.
+const SEND_BUFFER_BYTES: usize = 64 * 1024;
+/// Timeout for unacknowledged data and for a closed receive window (`TCP_USER_TIMEOUT`).
+const TCP_USER_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Sets what ends connections whose clients do not read. Those that are accepted have it from the listener.
-fn limit_sockets(listener: &TcpListener) -> std::io::Result<()> {
+/// Limits the buffered bytes and the time that a client which does not read can occupy. Accepted connections inherit
+/// the options of the listener.
+fn set_socket_options(listener: &TcpListener) -> std::io::Result<()> {
     let socket = SockRef::from(listener);
-    socket.set_send_buffer_size(SEND_BUFFER)?;
-    socket.set_tcp_user_timeout(Some(UNREAD_FOR))
+    socket.set_send_buffer_size(SEND_BUFFER_BYTES)?;
+    socket.set_tcp_user_timeout(Some(TCP_USER_TIMEOUT))
 }
 
-/// What an operator can choose.
+/// Settings of the HTTP server.
 #[derive(Clone, Debug, Default)]
 pub struct Settings {
-    /// Whether users see the reason of their own overrides.
+    /// Whether users can read the reasons of their own overrides.
     pub show_reasons_to_users: bool,
-    /// Whether `/metrics` is served beside the API (otherwise on an address of its own).
+    /// Whether `/metrics` is served on the address of the API. Otherwise [`serve_metrics`] serves it on its own
+    /// address.
     pub metrics_with_api: bool,
-    /// Threads that serve requests.
+    /// Number of threads that serve requests.
     pub workers: usize,
-    /// How long sessions live.
-    pub sessions: Lifetimes,
-    /// How much callers may ask for.
-    pub limits: RateLimits,
-    /// How many proxies stand between callers and this server: so many addresses of `X-Forwarded-For` are believed.
-    pub proxies: usize,
-    /// Where browsers find this server, such as `https://flags.example.com`; what requests say is taken if left out.
+    /// Idle timeout and maximum lifetime of sessions.
+    pub session_lifetimes: SessionLifetimes,
+    /// Rate limits of credentials and addresses.
+    pub rate_limits: RateLimits,
+    /// Number of trusted reverse proxies in front of the server. The client's address is this many entries from the end
+    /// of `X-Forwarded-For`; 0 ignores the header.
+    pub trusted_proxies: usize,
+    /// Public origin of the server, such as `https://flags.example.com`. Defaults to the `Host` header of the request.
     pub public_url: Option<String>,
-    /// The origins whose pages may read answers (CORS).
+    /// Origins whose pages may read responses (CORS). `*` allows all origins.
     pub cors_origins: Vec<String>,
-    /// How streams are bounded.
-    pub streams: StreamLimits,
-    /// Verifies JWTs, if those of an issuer are accepted beside API tokens.
+    /// Limits of event streams.
+    pub stream_limits: StreamLimits,
+    /// Verifier for JWTs of an external issuer. `None` rejects all JWTs.
     pub jwt: Option<Arc<JwtVerifier>>,
 }
 
-/// What handlers use.
+/// State that all request handlers share. Cheap to clone.
 #[derive(Clone)]
 pub struct App {
     pub(crate) evaluation: Evaluation,
@@ -88,21 +90,22 @@ pub struct App {
     pub(crate) users: UserService,
     pub(crate) tokens: TokenService,
     pub(crate) sessions: SessionService,
-    pub(crate) limits: Limits,
+    pub(crate) rate_limiters: RateLimiters,
     pub(crate) audit: AuditService,
     pub(crate) metrics: Option<PrometheusHandle>,
     pub(crate) settings: Settings,
-    pub(crate) streams: OpenStreams,
-    /// Signs the tickets of event streams.
+    pub(crate) open_streams: OpenStreams,
+    /// Key that signs stream tokens.
     pub(crate) stream_token_key: SigningKey,
     core: Core,
-    /// Turns false when shutdown begins.
+    /// False once shutdown has begun.
     ready: watch::Sender<bool>,
 }
 
 impl App {
-    /// On this core and replica. All servers on one database need the same key for `stream_token_key`. `metrics` is shown at
-    /// `/metrics`.
+    /// Creates the state.
+    ///
+    /// All servers on one database must use the same `stream_token_key`. `metrics` renders the response of `/metrics`.
     pub fn new(
         core: &Core,
         replica: &Arc<Replica>,
@@ -118,12 +121,12 @@ impl App {
             schedules: ScheduleService::new(core.clone()),
             users: UserService::new(core.clone()),
             tokens: TokenService::new(core.clone()),
-            sessions: SessionService::new(core.clone(), settings.sessions),
-            limits: Limits::new(settings.limits),
+            sessions: SessionService::new(core.clone(), settings.session_lifetimes),
+            rate_limiters: RateLimiters::new(settings.rate_limits),
             audit: AuditService::new(core.clone()),
             metrics,
             settings,
-            streams: OpenStreams::default(),
+            open_streams: OpenStreams::default(),
             stream_token_key,
             core: core.clone(),
             ready: watch::Sender::new(true),
@@ -134,31 +137,32 @@ impl App {
         *self.ready.borrow()
     }
 
-    /// Turns false when shutdown begins.
+    /// Returns a receiver whose value becomes false when shutdown begins.
     pub(crate) fn readiness(&self) -> watch::Receiver<bool> {
         self.ready.subscribe()
     }
 
-    /// Sets the gauges that only time changes, as the exporter drops what is not set anew. To be called every few seconds.
-    pub fn show_gauges(&self) {
-        self.streams.show();
-        metrics::show_pools(self.core.store());
+    /// Sets the gauges of open streams and database connections. Must be called every few seconds, because the exporter
+    /// drops gauges that are not updated.
+    pub fn update_gauges(&self) {
+        self.open_streams.record_gauges();
+        metrics::record_pool_gauges(self.core.store());
     }
 
-    /// Forgets the rate limits of whoever has asked for nothing lately. To be called every few seconds.
-    pub fn forget_quiet_callers(&self) {
-        self.limits.forget_the_quiet();
+    /// Frees the rate-limiter state of idle callers. Should be called every few seconds.
+    pub fn drop_idle_rate_limiters(&self) {
+        self.rate_limiters.drop_idle_keys();
     }
 
-    /// Takes this server out of the balancer: `/readyz` answers 503 from now on, and streams end.
+    /// Makes `/readyz` return 503, so that load balancers send no more requests, and ends all event streams.
     pub fn begin_shutdown(&self) {
         self.ready.send_replace(false);
     }
 }
 
-/// Serves the API on `listener` until the server's handle stops it. Signals are the caller's business.
+/// Serves the API on `listener` until the server is stopped through its handle. Does not install signal handlers.
 pub fn serve(app: &App, listener: TcpListener) -> std::io::Result<Server> {
-    limit_sockets(&listener)?;
+    set_socket_options(&listener)?;
     let workers = app.settings.workers;
     let data = Data::new(app.clone());
     let document = openapi();
@@ -172,10 +176,10 @@ pub fn serve(app: &App, listener: TcpListener) -> std::io::Result<Server> {
             .configure(|config| routes::configure(config, document.clone(), metrics_with_api))
             .default_service(web::to(routes::system::unmatched))
     });
-    Ok(server.workers(workers).shutdown_timeout(SHUTDOWN_SECONDS).disable_signals().listen(listener)?.run())
+    Ok(server.workers(workers).shutdown_timeout(SHUTDOWN_TIMEOUT_SECONDS).disable_signals().listen(listener)?.run())
 }
 
-/// Serves `/metrics` alone, on an address of its own.
+/// Serves `/metrics` only, on a separate address.
 pub fn serve_metrics(app: &App, listener: TcpListener) -> std::io::Result<Server> {
     let data = Data::new(app.clone());
     let server = HttpServer::new(move || {
@@ -185,10 +189,10 @@ pub fn serve_metrics(app: &App, listener: TcpListener) -> std::io::Result<Server
             .configure(routes::configure_metrics)
             .default_service(web::to(routes::system::unmatched))
     });
-    Ok(server.workers(1).shutdown_timeout(SHUTDOWN_SECONDS).disable_signals().listen(listener)?.run())
+    Ok(server.workers(1).shutdown_timeout(SHUTDOWN_TIMEOUT_SECONDS).disable_signals().listen(listener)?.run())
 }
 
-/// Stops a server: no new connections, requests under way are finished.
+/// Stops a server gracefully: it accepts no new connections and finishes the requests in progress.
 pub async fn stop(handle: &ServerHandle) {
     handle.stop(true).await;
 }

@@ -1,12 +1,15 @@
-//! Which pages of other origins may read answers; none, unless the operator names them.
+//! Cross-origin resource sharing (CORS). Disabled unless the operator configures allowed origins.
 
 use actix_cors::Cors;
 use actix_web::http::{Method, header};
 
-/// How long browsers may remember what is allowed, in seconds.
-const MAX_AGE: usize = 600;
+/// Time that browsers may cache the response to a preflight request, in seconds.
+const PREFLIGHT_MAX_AGE_SECONDS: usize = 600;
 
-/// For these origins, or for all if `*` is among them. Cookies never cross over: an application brings a token.
+/// Builds the CORS middleware for these origins, or for all origins if `*` is among them.
+///
+/// Credentials are not allowed, so browsers never send the session cookie cross-origin. Applications on other origins
+/// must use a token.
 pub(crate) fn cors(origins: &[String]) -> Cors {
     let cors = Cors::default()
         .allowed_methods([Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE])
@@ -23,7 +26,7 @@ pub(crate) fn cors(origins: &[String]) -> Cors {
         ])
         .expose_headers(["ETag", "Flags-Revision", "Flags-User", "Location", "Retry-After", "X-Request-Id"])
         .block_on_origin_mismatch(false)
-        .max_age(MAX_AGE);
+        .max_age(PREFLIGHT_MAX_AGE_SECONDS);
     if origins.iter().any(|origin| origin == "*") {
         return cors.allow_any_origin();
     }

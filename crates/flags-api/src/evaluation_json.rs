@@ -1,12 +1,15 @@
-//! Writes what users get as JSON, by hand: from fragments prepared when a flag is compiled, with no allocation per flag.
+//! JSON serialization of evaluation results.
+//!
+//! The functions append JSON fragments that were prepared when the flag was compiled, instead of using serde. This
+//! avoids allocations per flag.
 
 use std::{fmt::Write as _, sync::LazyLock};
 
 use flags_domain::{FlagName, Instant, Resolution, Source};
 use flags_service::{
-    cursor::Cursor,
-    evaluation::Evaluated,
+    evaluation::EvaluatedFlag,
     replica::{CachedUser, OverrideRef, View},
+    stream_position::StreamPosition,
 };
 use flags_store::change_log::Revision;
 use metrics::{Counter, counter};
@@ -15,58 +18,66 @@ use uuid::Uuid;
 
 use crate::metrics::EVALUATIONS;
 
-/// The whole answer of `/api/flags/me`, and where in it the part begins that is the same as long as nothing changes.
-pub(crate) struct AllFlags {
+/// Response body of `GET /api/flags/me`.
+pub(crate) struct OwnFlagsBody {
     pub(crate) body: String,
-    pub(crate) answer_at: usize,
-    /// The next instant at which time alone may change it.
+    /// Byte offset of the content that the entity tag covers: everything after the revision and the evaluation time.
+    pub(crate) content_offset: usize,
+    /// Next instant at which a result can change without a change to flags, overrides or the user.
     pub(crate) valid_until: Option<Instant>,
 }
 
-/// How many results there were of each source.
+/// Numbers of evaluations by source, for the evaluations metric.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Tally([u64; 5]);
+pub(crate) struct EvaluationCounts([u64; 5]);
 
-impl Tally {
+impl EvaluationCounts {
     const SOURCES: [&str; 5] = ["override", "disabled", "targeting_rule", "scheduled_change", "default"];
 
-    pub(crate) fn count(&mut self, resolution: &Resolution<'_>) {
-        let place = match resolution.source {
+    pub(crate) fn record(&mut self, resolution: &Resolution<'_>) {
+        let index = match resolution.source {
             Source::Override => 0,
             Source::Disabled => 1,
             Source::TargetingRule { .. } => 2,
             Source::ScheduledChange { .. } => 3,
             Source::Default => 4,
         };
-        self.0[place] += 1;
+        self.0[index] += 1;
     }
 
-    /// Adds them to the metric. The counters are looked up once: the recorder stands before the first request.
+    /// Adds the numbers to the metric. The counters are looked up only once, which is safe because the server installs
+    /// the metrics recorder before it accepts requests.
     pub(crate) fn publish(self) {
         static COUNTERS: LazyLock<[Counter; 5]> =
-            LazyLock::new(|| Tally::SOURCES.map(|source| counter!(EVALUATIONS, "source" => source)));
+            LazyLock::new(|| EvaluationCounts::SOURCES.map(|source| counter!(EVALUATIONS, "source" => source)));
         for (counter, count) in COUNTERS.iter().zip(self.0).filter(|(_, count)| *count > 0) {
             counter.increment(count);
         }
     }
 }
 
-/// What the user gets of every flag they see.
-pub(crate) fn all_flags(view: &View<'_>, user: &CachedUser, now: Instant, stale: bool, reasons: bool) -> AllFlags {
+/// Evaluates all client-visible flags for the user. `reasons` includes the reasons of overrides.
+pub(crate) fn build_own_flags_body(
+    view: &View<'_>,
+    user: &CachedUser,
+    now: Instant,
+    stale: bool,
+    reasons: bool,
+) -> OwnFlagsBody {
     let mut body = String::with_capacity(128 * view.flag_count() + 512);
-    write_head(&mut body, user.id, view.revision(), now);
-    let answer_at = body.len();
+    write_response_start(&mut body, user.id, view.revision(), now);
+    let content_offset = body.len();
     body.push_str(",\"flags\":");
     let valid_until = write_flags(&mut body, view, user, now, reasons);
-    write_end(&mut body, valid_until, stale);
+    write_response_end(&mut body, valid_until, stale);
     body.push('}');
-    AllFlags { body, answer_at, valid_until }
+    OwnFlagsBody { body, content_offset, valid_until }
 }
 
-/// An object of all visible flags; returns the earliest of their `valid_until`.
+/// Writes an object with all client-visible flags. Returns the earliest `valid_until`.
 fn write_flags(out: &mut String, view: &View<'_>, user: &CachedUser, now: Instant, reasons: bool) -> Option<Instant> {
     let mut valid_until: Option<Instant> = None;
-    let mut tally = Tally::default();
+    let mut counts = EvaluationCounts::default();
     out.push('{');
     let empty = out.len();
     for evaluated in view.evaluate_all(user, now).filter(|evaluated| evaluated.flag.client_visible()) {
@@ -74,16 +85,16 @@ fn write_flags(out: &mut String, view: &View<'_>, user: &CachedUser, now: Instan
             out.push(',');
         }
         write_named_result(out, &evaluated, reasons);
-        tally.count(&evaluated.resolution);
+        counts.record(&evaluated.resolution);
         valid_until = [valid_until, evaluated.resolution.valid_until].into_iter().flatten().min();
     }
     out.push('}');
-    tally.publish();
+    counts.publish();
     valid_until
 }
 
-/// The members of one result.
-pub(crate) fn write_result(out: &mut String, evaluated: &Evaluated<'_>, reasons: bool) {
+/// Writes the members of one evaluation result, without the enclosing braces.
+pub(crate) fn write_result(out: &mut String, evaluated: &EvaluatedFlag<'_>, reasons: bool) {
     write_value(out, &evaluated.resolution);
     out.push_str(",\"flag_type\":\"");
     out.push_str(evaluated.flag.flag_type().as_str());
@@ -92,7 +103,7 @@ pub(crate) fn write_result(out: &mut String, evaluated: &Evaluated<'_>, reasons:
         out.push_str(",\"override\":");
         write_override(out, user_override, reasons);
     }
-    if let Some(then) = &evaluated.then {
+    if let Some(then) = &evaluated.after_override {
         out.push_str(",\"then\":{");
         write_value(out, then);
         out.push('}');
@@ -110,7 +121,7 @@ fn write_value(out: &mut String, resolution: &Resolution<'_>) {
 }
 
 fn write_override(out: &mut String, user_override: &OverrideRef<'_>, reasons: bool) {
-    // Writing to a string cannot fail.
+    // Writing to a `String` cannot fail.
     let _ = write!(
         out,
         "{{\"created_at\":\"{}\",\"updated_at\":\"{}\",\"expires_at\":",
@@ -133,19 +144,21 @@ fn write_instant(out: &mut String, at: Option<Instant>) {
     }
 }
 
-pub(crate) fn write_head(body: &mut String, user_id: Uuid, revision: Revision, now: Instant) {
+/// Writes the start of a response, up to the evaluation time. The object stays open.
+pub(crate) fn write_response_start(body: &mut String, user_id: Uuid, revision: Revision, now: Instant) {
     let _ = write!(body, "{{\"user_id\":\"{user_id}\",\"revision\":\"{revision}\",\"evaluated_at\":\"{now}\"");
 }
 
-pub(crate) fn write_end(body: &mut String, valid_until: Option<Instant>, stale: bool) {
+/// Writes the members that follow the results: `valid_until` and `stale`. The object stays open.
+pub(crate) fn write_response_end(body: &mut String, valid_until: Option<Instant>, stale: bool) {
     body.push_str(",\"valid_until\":");
     write_instant(body, valid_until);
     let _ = write!(body, ",\"stale\":{stale}");
 }
 
-/// A member with the flag's name and result.
-pub(crate) fn write_named_result(out: &mut String, evaluated: &Evaluated<'_>, reasons: bool) {
-    // A flag's name needs no escaping.
+/// Writes an object member whose key is the flag name and whose value is the result.
+pub(crate) fn write_named_result(out: &mut String, evaluated: &EvaluatedFlag<'_>, reasons: bool) {
+    // Flag names contain no characters that JSON must escape.
     out.push('"');
     out.push_str(evaluated.flag.name());
     out.push_str("\":{");
@@ -153,16 +166,16 @@ pub(crate) fn write_named_result(out: &mut String, evaluated: &Evaluated<'_>, re
     out.push('}');
 }
 
-/// The beginning of a `change`, up to the first member of `set`.
-pub(crate) fn write_head_of_change(out: &mut String, at: &Cursor) {
+/// Writes the start of a `change` event, up to the opening brace of `set`.
+pub(crate) fn write_change_start(out: &mut String, at: &StreamPosition) {
     let _ = write!(out, "{{\"revision\":\"{}\",\"evaluated_at\":\"{}\",\"set\":{{", at.revision, at.evaluated_at);
 }
 
-/// The rest of a `change`.
-pub(crate) fn write_end_of_change(out: &mut String, unset: &[&FlagName], valid_until: Option<Instant>) {
+/// Writes the rest of a `change` event. `unset` are flags that are no longer visible to the user.
+pub(crate) fn write_change_end(out: &mut String, unset: &[&FlagName], valid_until: Option<Instant>) {
     out.push_str("},\"unset\":[");
-    for (place, name) in unset.iter().enumerate() {
-        let _ = write!(out, "{}\"{name}\"", if place > 0 { "," } else { "" });
+    for (index, name) in unset.iter().enumerate() {
+        let _ = write!(out, "{}\"{name}\"", if index > 0 { "," } else { "" });
     }
     out.push_str("],\"valid_until\":");
     write_instant(out, valid_until);

@@ -1,25 +1,25 @@
-//! HTTP interface of the feature-flag service: the only crate that knows HTTP and the JSON of the wire.
+//! HTTP API of the feature-flag service. HTTP and the JSON wire format are defined in this crate only.
 //!
-//! Handlers say in their signatures who may call them (`auth`), read requests by extractors that refuse with a pointer to
-//! what is wrong (`extract`), call one use case, and show what came of it. Errors become RFC 9457 problems in one place
-//! (`problem`).
+//! A handler's signature names the required permission (`auth`) and the extractors that parse and validate the request
+//! (`extract`). The handler calls one service function and converts the result to a response. Errors are converted to
+//! RFC 9457 problem documents in one place (`problem`).
 
 mod app;
 mod auth;
 mod cors;
 mod evaluation_json;
 mod extract;
-mod limits;
 mod metrics;
 mod openapi;
 mod problem;
+mod rate_limits;
 mod request_middleware;
 mod routes;
 mod streams;
 mod wire;
 
 pub use app::{App, Settings, serve, serve_metrics, stop};
-pub use limits::RateLimits;
 pub use metrics::install as install_metrics;
 pub use openapi::openapi;
+pub use rate_limits::RateLimits;
 pub use streams::StreamLimits;

@@ -1,4 +1,4 @@
-//! Errors as they go over the wire: `application/problem+json` (RFC 9457), with a stable `code`.
+//! Error responses: problem documents (RFC 9457, `application/problem+json`) with a stable `code`.
 
 use std::time::Duration;
 
@@ -15,10 +15,10 @@ use flags_store::StoreError;
 use serde::Serialize;
 use utoipa::{ToResponse, ToSchema};
 
-/// Media type of problems.
-pub(crate) const MEDIA_TYPE: &str = "application/problem+json";
+/// Media type of problem documents.
+pub(crate) const PROBLEM_MEDIA_TYPE: &str = "application/problem+json";
 
-/// An error answer. Its body is written by the outermost middleware, which knows the request's id.
+/// Error response. The outermost middleware writes its body, because only the middleware knows the request id.
 #[derive(Debug)]
 pub(crate) struct Problem {
     status: StatusCode,
@@ -26,54 +26,57 @@ pub(crate) struct Problem {
     detail: String,
     errors: Vec<Violation>,
     header: Option<(HeaderName, HeaderValue)>,
-    /// For the log alone.
+    /// Internal cause. It appears in the application log only.
     cause: Option<String>,
 }
 
-/// The body of every error answer (RFC 9457).
+/// Problem document (RFC 9457), the body of every error response.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct ProblemBody<'p> {
-    /// A URI that names the kind of problem.
+    /// URI of the problem type: `urn:feature-flags:problem:` followed by `code`.
     #[serde(rename = "type")]
     #[schema(example = "urn:feature-flags:problem:override_exists")]
     kind: String,
-    /// The status in words.
+    /// Reason phrase of the HTTP status, such as `Conflict`.
     title: &'p str,
-    /// The HTTP status.
+    /// HTTP status code.
     status: u16,
-    /// What is wrong and what to do.
+    /// Description of this error and how to fix it. The wording may change; use `code` in programs.
     detail: &'p str,
-    /// The request's id, as in `X-Request-Id`.
+    /// Request id, as in the `X-Request-Id` response header. Quote it when reporting an error.
     instance: &'p str,
-    /// Stable name of the problem.
+    /// Stable, machine-readable error code.
     #[schema(example = "override_exists")]
     code: &'static str,
-    /// With 422: what is wrong with which field.
+    /// Invalid fields of the request. Present with status 422 only.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     #[schema(value_type = Vec<FieldError>)]
     errors: &'p [Violation],
 }
 
-/// What is wrong with one field of a request.
+/// Invalid field of a request.
 #[derive(ToSchema)]
-#[expect(dead_code, reason = "stands for the domain's violation in the OpenAPI document")]
+#[expect(dead_code, reason = "schema of `Violation` in the OpenAPI document")]
 pub(crate) struct FieldError {
-    /// JSON pointer (RFC 6901) into the body; for query parameters `/` and the name.
+    /// JSON pointer (RFC 6901) to the field in the body, or `/` followed by the name of a query parameter or header.
     pointer: String,
-    /// Stable name of the problem.
+    /// Stable, machine-readable error code.
     code: String,
-    /// What is wrong and what to do.
+    /// Description of the error and how to fix it.
     detail: String,
 }
 
-/// Any error, in the OpenAPI document.
+/// Response for all errors in the OpenAPI document.
 #[derive(ToResponse)]
 #[response(
-    description = "A problem (RFC 9457)",
+    description = "Error (RFC 9457)",
     content_type = "application/problem+json",
-    headers(("Retry-After" = Option<u32>, description = "With 429 and 503: seconds to wait before trying again"))
+    headers((
+        "Retry-After" = Option<u32>,
+        description = "Time to wait before the next attempt, in seconds. Sent with 429 and 503."
+    ))
 )]
-#[expect(dead_code, reason = "stands for problems in the OpenAPI document")]
+#[expect(dead_code, reason = "response schema of the OpenAPI document")]
 pub(crate) struct ProblemResponse(ProblemBody<'static>);
 
 impl Problem {
@@ -86,7 +89,8 @@ impl Problem {
     }
 
     pub(crate) fn invalid(errors: Vec<Violation>) -> Self {
-        // The contract names this one code; everything else about a body is told field by field.
+        // The API contract requires a top-level code of its own for this error. All other invalid fields share one
+        // code.
         let mismatch = errors.iter().any(|e| e.code == "value_type_mismatch" && e.pointer == "/override_value");
         let code = if mismatch { "value_type_mismatch" } else { "validation_failed" };
         let detail = errors.first().map_or_else(String::new, |first| match first.pointer.as_str() {
@@ -97,7 +101,7 @@ impl Problem {
     }
 
     pub(crate) fn unauthorized() -> Self {
-        let detail = "send a valid credential (Authorization: Bearer …), or sign in";
+        let detail = "missing or invalid credential; send `Authorization: Bearer <token>` or sign in";
         let header = (header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         Self { header: Some(header), ..Self::new(StatusCode::UNAUTHORIZED, "unauthorized", detail) }
     }
@@ -111,7 +115,7 @@ impl Problem {
         Self { header: Some(header), ..Self::new(StatusCode::SERVICE_UNAVAILABLE, code, detail) }
     }
 
-    /// 429; `wait` is rounded up to whole seconds.
+    /// 429 with `Retry-After`. `wait` is rounded up to whole seconds, at least 1.
     pub(crate) fn too_many_requests(code: &'static str, detail: &str, wait: Duration) -> Self {
         let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
         let header = (header::RETRY_AFTER, HeaderValue::from(seconds.max(1)));
@@ -119,7 +123,7 @@ impl Problem {
     }
 
     pub(crate) fn internal(cause: String) -> Self {
-        let detail = "something went wrong inside; the log has it under this request's id";
+        let detail = "internal error; quote the request id when reporting it";
         Self { cause: Some(cause), ..Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", detail) }
     }
 
@@ -133,32 +137,30 @@ impl Problem {
         self
     }
 
-    /// Whether nothing is wrong with the request but that it cannot be answered now.
-    pub(crate) fn is_outage(&self) -> bool {
+    /// Whether the status is 503, so a retry of the same request can succeed.
+    pub(crate) fn is_unavailable(&self) -> bool {
         self.status == StatusCode::SERVICE_UNAVAILABLE
     }
 
-    /// Whether the caller asked for too much.
-    pub(crate) fn is_rate_limit(&self) -> bool {
+    /// Whether the status is 429.
+    pub(crate) fn is_rate_limited(&self) -> bool {
         self.status == StatusCode::TOO_MANY_REQUESTS
     }
 
-    /// Stable name of what is wrong.
     pub(crate) const fn code(&self) -> &'static str {
         self.code
     }
 
-    /// What is wrong and what to do.
     pub(crate) fn detail(&self) -> &str {
         &self.detail
     }
 
-    /// What went wrong inside, for the log.
+    /// Returns the internal cause, for the application log.
     pub(crate) fn cause(&self) -> Option<&str> {
         self.cause.as_deref()
     }
 
-    /// The body for the request of this id.
+    /// Serializes the problem document.
     pub(crate) fn body(&self, request_id: &str) -> String {
         let body = ProblemBody {
             kind: format!("urn:feature-flags:problem:{}", self.code),
@@ -186,7 +188,7 @@ impl ResponseError for Problem {
 
     fn error_response(&self) -> HttpResponse {
         let mut response = HttpResponse::build(self.status);
-        response.content_type(MEDIA_TYPE);
+        response.content_type(PROBLEM_MEDIA_TYPE);
         if let Some(header) = &self.header {
             response.insert_header(header.clone());
         }
@@ -203,33 +205,35 @@ impl From<Violation> for Problem {
 impl From<ServiceError> for Problem {
     fn from(error: ServiceError) -> Self {
         match error {
-            ServiceError::NotFound(thing) => Self::not_found(missing(thing), format!("there is no such {thing}")),
+            ServiceError::NotFound(kind) => Self::not_found(not_found_code(kind), format!("no such {kind}")),
             ServiceError::Conflict(conflict) => {
                 Self::new(StatusCode::CONFLICT, conflict_code(&conflict), conflict.to_string())
             }
             ServiceError::PreconditionFailed => {
-                let detail = "the resource has changed or is not there; read it again";
+                let detail =
+                    "the resource was changed, created or deleted since it was last read; read it again and retry";
                 Self::new(StatusCode::PRECONDITION_FAILED, "precondition_failed", detail)
             }
             ServiceError::Invalid(violations) => Self::invalid(violations),
             ServiceError::ContextUnavailable => {
-                let detail = "what is known of the user cannot be looked up at the moment";
+                let detail = "the user's attributes are unavailable because the database cannot be read; retry later";
                 Self::unavailable("context_unavailable", detail, "2")
             }
-            ServiceError::KeyTaken => {
-                let detail = "this Idempotency-Key was used for another request; take a new key for each request";
+            ServiceError::IdempotencyKeyReused => {
+                let detail =
+                    "the Idempotency-Key was already used for a different request; use a new key for each request";
                 Self::new(StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused", detail)
             }
-            ServiceError::SignInRefused => {
-                Self::new(StatusCode::UNAUTHORIZED, "sign_in_failed", "e-mail or password is wrong")
+            ServiceError::InvalidCredentials => {
+                Self::new(StatusCode::UNAUTHORIZED, "sign_in_failed", "wrong e-mail address or password")
             }
-            ServiceError::TooSoon { retry_after } => {
-                let detail = "too many attempts have failed; wait a little before the next";
+            ServiceError::TooManyAttempts { retry_after } => {
+                let detail = "too many failed password attempts; retry after the time in Retry-After";
                 Self::too_many_requests("too_many_attempts", detail, retry_after)
             }
             ServiceError::Busy(detail) => Self::unavailable("busy", detail, "1"),
-            // Handlers that pass a key on give the kept answer themselves.
-            ServiceError::Answered(_) => Self::internal("a kept answer was not given".to_owned()),
+            // `execute_idempotently` returns the stored response itself, so this error must not reach the conversion.
+            ServiceError::Replayed(_) => Self::internal("a stored response was not replayed".to_owned()),
             ServiceError::Store(error) => Self::from(error),
             ServiceError::Internal(cause) => Self::internal(cause),
         }
@@ -241,10 +245,12 @@ impl From<StoreError> for Problem {
         let cause = error.to_string();
         let problem = match error {
             StoreError::Unavailable(_) => {
-                Self::unavailable("database_unavailable", "the database is not available; try again", "2")
+                Self::unavailable("database_unavailable", "the database is unavailable; retry later", "2")
             }
-            StoreError::Collision(_) => Self::unavailable("busy", "too many changes at once; try again", "1"),
-            StoreError::Duplicate(_) | StoreError::Corrupt(_) | StoreError::Refused(_) => {
+            StoreError::TransactionConflict(_) => {
+                Self::unavailable("busy", "the change conflicts with concurrent changes; retry later", "1")
+            }
+            StoreError::UniqueViolation(_) | StoreError::Corrupt(_) | StoreError::Database(_) => {
                 return Self::internal(cause);
             }
         };
@@ -252,8 +258,8 @@ impl From<StoreError> for Problem {
     }
 }
 
-const fn missing(thing: ResourceKind) -> &'static str {
-    match thing {
+const fn not_found_code(kind: ResourceKind) -> &'static str {
+    match kind {
         ResourceKind::User => "user_not_found",
         ResourceKind::Flag => "flag_not_found",
         ResourceKind::Override => "override_not_found",

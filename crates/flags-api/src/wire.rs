@@ -1,4 +1,4 @@
-//! Shapes that several resources share.
+//! Request and response shapes that several resources share.
 
 use std::collections::BTreeMap;
 
@@ -8,49 +8,51 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
-/// A part of a list.
+/// One page of a list.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct List<T> {
-    /// The items, in order.
+#[schema(as = Page)]
+pub(crate) struct PageResponse<T> {
+    /// Items of this page, in list order.
     items: Vec<T>,
-    /// How many there are in all; counted up to 10,000.
+    /// Number of matching items, counted up to 10,000. With the `finding` filter: number of items in this page.
     #[schema(minimum = 0, maximum = 10000)]
     total: i64,
-    /// Whether `total` was counted to the end.
+    /// Whether `total` is the exact number of matching items.
     total_is_exact: bool,
-    /// Give it as `cursor` to get the next part; `null` at the end.
+    /// Value for the `cursor` parameter of the next request. `null` on the last page.
     #[schema(required)]
     next_cursor: Option<String>,
 }
 
-impl<T> List<T> {
-    /// The list of `page`, each item shown by `show`; `cursor` gives the place of the last item.
-    pub(crate) fn new<R>(page: Page<R>, cursor: impl Fn(&R) -> String, show: impl FnMut(R) -> T) -> Self {
+impl<T> PageResponse<T> {
+    /// Converts a store page. `to_item` converts each record; `cursor` encodes the position of the last record.
+    pub(crate) fn new<R>(page: Page<R>, cursor: impl Fn(&R) -> String, to_item: impl FnMut(R) -> T) -> Self {
         let next_cursor = page.items.last().filter(|_| page.has_more).map(cursor);
         Self {
             total: page.total.min(MAX_TOTAL),
             total_is_exact: page.total <= MAX_TOTAL,
-            items: page.items.into_iter().map(show).collect(),
+            items: page.items.into_iter().map(to_item).collect(),
             next_cursor,
         }
     }
-}
 
-impl<T> List<T> {
-    /// What a search of limited effort found; `is_whole` says that it is all there is.
-    pub(crate) fn found(items: Vec<T>, is_whole: bool, next_cursor: Option<String>) -> Self {
+    /// Builds a page from a scan that may stop before it has seen every record. `is_complete` means that `items` holds
+    /// all matches.
+    pub(crate) fn from_scan(items: Vec<T>, is_complete: bool, next_cursor: Option<String>) -> Self {
         let total = i64::try_from(items.len()).unwrap_or(MAX_TOTAL);
-        Self { total, total_is_exact: is_whole, items, next_cursor }
+        Self { total, total_is_exact: is_complete, items, next_cursor }
     }
 }
 
-/// An enumeration of the wire that mirrors one of the domain.
-macro_rules! mirror {
-    ($(#[$meta:meta])* $name:ident = $domain:ty { $($(#[$of_variant:meta])* $variant:ident),* $(,)? }) => {
+/// Defines a serializable enum with the same variants as `$domain`, and conversions in both directions. `$schema` is
+/// its name in the OpenAPI document.
+macro_rules! wire_enum {
+    ($(#[$meta:meta])* $name:ident as $schema:ident = $domain:ty { $($(#[$variant_meta:meta])* $variant:ident),* $(,)? }) => {
         $(#[$meta])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize, utoipa::ToSchema)]
         #[serde(rename_all = "snake_case")]
-        pub(crate) enum $name { $($(#[$of_variant])* $variant),* }
+        #[schema(as = $schema)]
+        pub(crate) enum $name { $($(#[$variant_meta])* $variant),* }
 
         impl From<$name> for $domain {
             fn from(wire: $name) -> Self {
@@ -65,59 +67,86 @@ macro_rules! mirror {
         }
     };
 }
-pub(crate) use mirror;
+pub(crate) use wire_enum;
 
-mirror! {
-    /// What kind of value a flag has.
-    FlagType = domain::FlagType { Boolean, String, Number, Json }
+wire_enum! {
+    /// Type of a flag's values.
+    WireFlagType as FlagType = domain::FlagType { Boolean, String, Number, Json }
 }
 
-mirror! {
-    /// How a condition compares an attribute with its values.
-    Operator = domain::Operator {
+wire_enum! {
+    /// Comparison that a condition applies to an attribute.
+    ///
+    /// - `equals`: text, number or boolean; values of different types are never equal
+    /// - `contains`, `starts_with`, `ends_with`: text, case-sensitive
+    /// - `matches`: text; the value is a regular expression in Rust `regex` syntax
+    /// - `lt`, `lte`, `gt`, `gte`: number
+    /// - `before`, `after`: RFC 3339 timestamp
+    /// - `semver_eq`, `semver_lt`, `semver_lte`, `semver_gt`, `semver_gte`: Semantic Versioning 2.0.0 precedence; `1.2`
+    ///   counts as `1.2.0`
+    /// - `exists`: the attribute is present and not null; takes no values
+    WireOperator as Operator = domain::Operator {
         Equals, Contains, StartsWith, EndsWith, Matches, Lt, Lte, Gt, Gte, Before, After,
         SemverEq, SemverLt, SemverLte, SemverGt, SemverGte, Exists,
     }
 }
 
-mirror! {
-    /// Where an override stands: `expired` before `disabled` before `active`.
-    OverrideStatus = domain::OverrideStatus { Active, Disabled, Expired }
+wire_enum! {
+    /// Status of an override. An override that has expired is `expired` even if it is also disabled.
+    WireOverrideStatus as OverrideStatus = domain::OverrideStatus { Active, Disabled, Expired }
 }
 
-mirror! {
-    /// Something worth knowing of an override.
-    #[expect(clippy::enum_variant_names, reason = "the names of the wire; there may be findings of other things")]
-    Finding = domain::FindingCode {
+wire_enum! {
+    /// Diagnostic about an override.
+    ///
+    /// - `override_redundant`: the user would get the same value without the override until it expires
+    /// - `override_shadows_rule`: without the override, a targeting rule would determine the value
+    /// - `override_shadows_schedule`: without the override, a scheduled change would determine or change the value
+    ///   before the override expires
+    /// - `override_on_disabled_flag`: the flag is off, and the override still supplies the value
+    /// - `override_expired`: the override has expired and has no effect
+    /// - `override_disabled`: the override is disabled and has no effect
+    /// - `override_type_mismatch`: the override's value does not have the flag's type, so the override has no effect
+    #[expect(clippy::enum_variant_names, reason = "codes are part of the API; findings about other resources may follow")]
+    WireFindingCode as FindingCode = domain::FindingCode {
         OverrideRedundant, OverrideShadowsRule, OverrideShadowsSchedule, OverrideOnDisabledFlag, OverrideExpired,
         OverrideDisabled, OverrideTypeMismatch,
     }
 }
 
-mirror! {
-    /// Where a scheduled change stands, derived from the clock.
-    ScheduleStatus = domain::ScheduleStatus { Pending, Cancelled, Superseded, Applied }
+wire_enum! {
+    /// Status of a scheduled change, derived from the current time.
+    ///
+    /// - `pending`: `scheduled_at` is in the future
+    /// - `cancelled`: the change was cancelled before it took effect
+    /// - `superseded`: everything it set has since been set again, manually or by a later scheduled change
+    /// - `applied`: the change has taken effect
+    WireScheduleStatus as ScheduleStatus = domain::ScheduleStatus { Pending, Cancelled, Superseded, Applied }
 }
 
-/// What is served: either `variant`, or `weights` that add up to 100 (percent, at most three decimals), with the
-/// attribute to bucket by (`user_id` if left out).
+/// A single variant, or a percentage split between variants. Exactly one of `variant` and `weights` is required.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Serve {
+#[schema(as = Serve)]
+pub(crate) struct WireServe {
+    /// Id of the variant to serve.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     variant: Option<String>,
+    /// Percentage for each variant id, with at most three decimals. The weights must sum to 100. Omitted variants get
+    /// 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<BTreeMap<String, f64>>, nullable = false)]
     weights: Option<BTreeMap<String, Weight>>,
+    /// Attribute that is hashed to assign a context to a variant. Default: `user_id`. Only allowed with `weights`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     bucket_by: Option<String>,
 }
 
-impl Serve {
-    /// Reads it; `pointer` is where it stands in the body.
-    pub(crate) fn read(self, pointer: &str) -> Result<domain::Serve, Violation> {
+impl WireServe {
+    /// Converts to the domain type. `pointer` is the JSON pointer of this value in the request body.
+    pub(crate) fn into_domain(self, pointer: &str) -> Result<domain::Serve, Violation> {
         match self {
             Self { variant: Some(variant), weights: None, bucket_by: None } => Ok(domain::Serve::Variant(variant)),
             Self { variant: None, weights: Some(weights), bucket_by } => {
@@ -131,7 +160,7 @@ impl Serve {
     }
 }
 
-impl From<&domain::Serve> for Serve {
+impl From<&domain::Serve> for WireServe {
     fn from(serve: &domain::Serve) -> Self {
         match serve.clone() {
             domain::Serve::Variant(variant) => Self { variant: Some(variant), weights: None, bucket_by: None },
@@ -140,77 +169,84 @@ impl From<&domain::Serve> for Serve {
     }
 }
 
-/// One of the values a flag can have.
+/// A named value of a flag.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Variant {
-    /// Unique within the flag.
+#[schema(as = Variant)]
+pub(crate) struct WireVariant {
+    /// Identifier, unique within the flag.
     #[schema(min_length = 1, max_length = 128)]
     id: String,
+    /// Display name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(max_length = 255)]
     name: Option<String>,
-    /// Of the flag's type.
+    /// Value that is served. It must have the flag's type.
     value: Value,
+    /// Description for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(max_length = 2000)]
     description: Option<String>,
 }
 
-impl From<Variant> for domain::Variant {
-    fn from(wire: Variant) -> Self {
+impl From<WireVariant> for domain::Variant {
+    fn from(wire: WireVariant) -> Self {
         Self { id: wire.id, name: wire.name, value: wire.value, description: wire.description }
     }
 }
 
-impl From<&domain::Variant> for Variant {
+impl From<&domain::Variant> for WireVariant {
     fn from(variant: &domain::Variant) -> Self {
         let domain::Variant { id, name, value, description } = variant.clone();
         Self { id, name, value, description }
     }
 }
 
-/// Serves something to whom all its conditions describe; the first matching rule decides.
+/// A rule that serves a variant or split to every context that matches all its conditions. The first matching rule of a
+/// flag decides.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct TargetingRule {
-    /// Unique within the flag.
+#[schema(as = TargetingRule)]
+pub(crate) struct WireTargetingRule {
+    /// Identifier, unique within the flag.
     #[schema(min_length = 1, max_length = 128)]
     id: String,
+    /// Display name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(max_length = 255)]
     name: Option<String>,
-    /// A rule that is off is passed over.
-    #[serde(default = "yes")]
+    /// Whether the rule is evaluated. Disabled rules are skipped.
+    #[serde(default = "default_true")]
     enabled: bool,
-    /// All must hold; none means everybody.
-    conditions: Vec<Condition>,
-    serve: Serve,
+    /// Conditions that must all hold. A rule without conditions matches every context.
+    conditions: Vec<WireCondition>,
+    /// Variant or split to serve when the rule matches.
+    serve: WireServe,
 }
 
-pub(crate) const fn yes() -> bool {
+pub(crate) const fn default_true() -> bool {
     true
 }
 
-impl TargetingRule {
-    fn read(self, pointer: &str) -> Result<domain::TargetingRule, Violation> {
+impl WireTargetingRule {
+    fn into_domain(self, pointer: &str) -> Result<domain::TargetingRule, Violation> {
         Ok(domain::TargetingRule {
             id: self.id,
             name: self.name,
             enabled: self.enabled,
             conditions: self.conditions.into_iter().map(Into::into).collect(),
-            serve: self.serve.read(&format!("{pointer}/serve"))?,
+            serve: self.serve.into_domain(&format!("{pointer}/serve"))?,
         })
     }
 }
 
-/// Reads the rules of a body.
-pub(crate) fn read_rules(rules: Vec<TargetingRule>) -> Result<Vec<domain::TargetingRule>, Violation> {
-    let read = |(index, rule): (usize, TargetingRule)| rule.read(&format!("/targeting_rules/{index}"));
-    rules.into_iter().enumerate().map(read).collect()
+/// Converts the `targeting_rules` of a request body.
+pub(crate) fn rules_into_domain(rules: Vec<WireTargetingRule>) -> Result<Vec<domain::TargetingRule>, Violation> {
+    let convert = |(index, rule): (usize, WireTargetingRule)| rule.into_domain(&format!("/targeting_rules/{index}"));
+    rules.into_iter().enumerate().map(convert).collect()
 }
 
-impl From<&domain::TargetingRule> for TargetingRule {
+impl From<&domain::TargetingRule> for WireTargetingRule {
     fn from(rule: &domain::TargetingRule) -> Self {
         Self {
             id: rule.id.clone(),
@@ -222,28 +258,32 @@ impl From<&domain::TargetingRule> for TargetingRule {
     }
 }
 
-/// A test of one attribute: holds if any of `values` fits or, negated, if none does.
+/// A test of one attribute. It holds if any of `values` matches or, with `negate`, if none matches. It never holds if
+/// the attribute is missing or has an unsuitable type; only `exists` can test for absence.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Condition {
-    /// `user_id`, `email`, `role`, `created_at`, or a key of the user's own attributes; dots walk into objects.
+#[schema(as = Condition)]
+pub(crate) struct WireCondition {
+    /// `user_id`, `email`, `role`, `created_at`, or a key of the user's `attributes`. Dots descend into nested objects.
     #[schema(min_length = 1, max_length = 255)]
     attribute: String,
-    operator: Operator,
-    /// Left out or empty for `exists`, at least one otherwise.
+    /// Comparison to apply.
+    operator: WireOperator,
+    /// Values to compare with. Omitted or empty for `exists`; at least one for every other operator.
     #[serde(default)]
     values: Vec<Value>,
+    /// Whether to invert the comparison.
     #[serde(default)]
     negate: bool,
 }
 
-impl From<Condition> for domain::Condition {
-    fn from(wire: Condition) -> Self {
+impl From<WireCondition> for domain::Condition {
+    fn from(wire: WireCondition) -> Self {
         Self { attribute: wire.attribute, operator: wire.operator.into(), values: wire.values, negate: wire.negate }
     }
 }
 
-impl From<&domain::Condition> for Condition {
+impl From<&domain::Condition> for WireCondition {
     fn from(condition: &domain::Condition) -> Self {
         let domain::Condition { attribute, operator, values, negate } = condition.clone();
         Self { attribute, operator: operator.into(), values, negate }

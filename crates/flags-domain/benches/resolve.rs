@@ -1,4 +1,4 @@
-//! Nanoseconds per resolution, beside one hash-map look-up and one hash of the bucketing text in the same run.
+//! Time per evaluation, compared with a baseline in the same run: one hash-map lookup plus one bucket hash.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a benchmark")]
 
 use std::{collections::HashMap, hint::black_box};
@@ -11,9 +11,7 @@ use flags_domain::{
 use serde_json::{Value, json};
 
 fn main() {
-    println!(
-        "Each line: time per call. `yardstick` is one hash-map look-up by flag name plus one hash of the bucketing text."
-    );
+    println!("Each line: time per call. `baseline` is one hash-map lookup by flag name plus one bucket hash.");
     divan::main();
 }
 
@@ -21,7 +19,7 @@ const USER: &str = "0198c2a4-7a3e-7c11-b1a5-5d4f3c2b1a09";
 
 fn context() -> EvaluationContext {
     let Value::Object(attributes) = json!({"plan": "pro", "country": "de", "app_version": "2.4.0", "seats": 12}) else {
-        unreachable!("an object")
+        unreachable!("the literal is an object")
     };
     EvaluationContext::new(USER, Some("ann@example.com"), Some("user"), None, attributes)
 }
@@ -36,15 +34,15 @@ fn flag(name: &str, default: Value, rules: Value) -> Flag {
     .unwrap()
 }
 
-fn by_default(name: &str) -> Flag {
+fn flag_with_default(name: &str) -> Flag {
     flag(name, json!({"variant": "a"}), json!([]))
 }
 
-fn by_split(name: &str) -> Flag {
+fn flag_with_split(name: &str) -> Flag {
     flag(name, json!({"weights": {"a": 50, "b": 50}}), json!([]))
 }
 
-fn by_rule(name: &str) -> Flag {
+fn flag_with_rule(name: &str) -> Flag {
     let conditions = json!([
         {"attribute": "plan", "operator": "equals", "values": ["pro", "team"]},
         {"attribute": "country", "operator": "equals", "values": ["de", "at", "ch"]},
@@ -57,7 +55,7 @@ fn now() -> Instant {
     Instant::parse("2026-06-01T00:00:00Z").unwrap()
 }
 
-fn one(bencher: Bencher<'_, '_>, flag: &Flag, user_override: Option<OverrideView<'_>>) {
+fn bench_resolve(bencher: Bencher<'_, '_>, flag: &Flag, user_override: Option<OverrideView<'_>>) {
     let (flag, context, now) = (CompiledFlag::compile(flag, &[]), context(), now());
     bencher.bench_local(|| {
         let resolution = resolve(black_box(&flag), black_box(&context), black_box(user_override), now);
@@ -66,40 +64,44 @@ fn one(bencher: Bencher<'_, '_>, flag: &Flag, user_override: Option<OverrideView
 }
 
 #[divan::bench(name = "1 flag: override", sample_size = 1_000)]
-fn an_override(bencher: Bencher<'_, '_>) {
+fn override_layer(bencher: Bencher<'_, '_>) {
     let value = PreparedValue::new(json!("one-page"));
-    one(bencher, &by_default("checkout.flow"), Some(OverrideView { value: &value, enabled: true, expires_at: None }));
+    bench_resolve(
+        bencher,
+        &flag_with_default("checkout.flow"),
+        Some(OverrideView { value: &value, enabled: true, expires_at: None }),
+    );
 }
 
 #[divan::bench(name = "1 flag: rule with three conditions", sample_size = 1_000)]
-fn a_rule(bencher: Bencher<'_, '_>) {
-    one(bencher, &by_rule("checkout.flow"), None);
+fn rule_layer(bencher: Bencher<'_, '_>) {
+    bench_resolve(bencher, &flag_with_rule("checkout.flow"), None);
 }
 
 #[divan::bench(name = "1 flag: split", sample_size = 1_000)]
-fn a_split(bencher: Bencher<'_, '_>) {
-    one(bencher, &by_split("checkout.flow"), None);
+fn split_default(bencher: Bencher<'_, '_>) {
+    bench_resolve(bencher, &flag_with_split("checkout.flow"), None);
 }
 
 #[divan::bench(name = "1 flag: default", sample_size = 1_000)]
-fn a_default(bencher: Bencher<'_, '_>) {
-    one(bencher, &by_default("checkout.flow"), None);
+fn plain_default(bencher: Bencher<'_, '_>) {
+    bench_resolve(bencher, &flag_with_default("checkout.flow"), None);
 }
 
-#[divan::bench(name = "yardstick", sample_size = 1_000)]
-fn yardstick(bencher: Bencher<'_, '_>) {
+#[divan::bench(name = "baseline", sample_size = 1_000)]
+fn baseline(bencher: Bencher<'_, '_>) {
     let map: HashMap<String, u32> = (0..100).map(|n| (format!("checkout.flow{n}"), n)).collect();
     bencher.bench_local(|| map[black_box("checkout.flow7")] + bucket(black_box("checkout.flow7"), black_box(USER)));
 }
 
-fn hundred(count: usize) -> Snapshot {
-    let make = [by_default, by_split, by_rule];
-    Snapshot::new((0..count).map(|n| (make[n % 3](&format!("area{}.flag{n}", n % 7)), vec![])))
+fn snapshot_of(count: usize) -> Snapshot {
+    let constructors = [flag_with_default, flag_with_split, flag_with_rule];
+    Snapshot::new((0..count).map(|n| (constructors[n % 3](&format!("area{}.flag{n}", n % 7)), vec![])))
 }
 
 #[divan::bench(name = "100 flags for a user")]
-fn a_hundred_flags(bencher: Bencher<'_, '_>) {
-    let (snapshot, context, now) = (hundred(100), context(), now());
+fn hundred_flags(bencher: Bencher<'_, '_>) {
+    let (snapshot, context, now) = (snapshot_of(100), context(), now());
     bencher.bench_local(|| {
         let lengths = snapshot
             .iter()
@@ -110,13 +112,13 @@ fn a_hundred_flags(bencher: Bencher<'_, '_>) {
 
 #[divan::bench(name = "compile one flag with a rule")]
 fn compile(bencher: Bencher<'_, '_>) {
-    let flag = by_rule("checkout.flow");
+    let flag = flag_with_rule("checkout.flow");
     bencher.bench_local(|| CompiledFlag::compile(black_box(&flag), &[]));
 }
 
 #[divan::bench(name = "apply one change among 1,000 flags")]
-fn apply(bencher: Bencher<'_, '_>) {
-    let mut snapshot = hundred(1_000);
-    let change = Change::FlagSet(Box::new(by_rule("area0.flag0")));
+fn apply_change(bencher: Bencher<'_, '_>) {
+    let mut snapshot = snapshot_of(1_000);
+    let change = Change::FlagSet(Box::new(flag_with_rule("area0.flag0")));
     bencher.bench_local(|| snapshot.apply(black_box(&change)));
 }

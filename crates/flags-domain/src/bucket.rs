@@ -1,29 +1,37 @@
-//! Bucketing: which share of a split somebody falls into.
+//! Buckets of percentage splits.
 //!
-//! MurmurHash3 x86 32-bit (Austin Appleby) of `"{salt}:{value}"` with seed 0, scaled to thousandths of a percent.
+//! A bucket is the MurmurHash3 x86 32-bit hash (Austin Appleby, seed 0) of the UTF-8 text `"{salt}:{value}"`, scaled to
+//! `0..100_000`: `(hash * 100_000) >> 32`. A weight of 12.5 % covers 12,500 consecutive buckets.
 
 use std::hash::Hasher as _;
 
 use mur3::Hasher32;
 
-/// How many buckets there are: 100 % in thousandths of a percent.
+/// Number of buckets: one for each thousandth of a percent.
 pub const BUCKETS: u32 = 100_000;
 
-/// The bucket, `0..100_000`, of `value` under `salt`. Does not allocate.
+/// Returns the bucket, `0..100_000`, of `value` under `salt`. Does not allocate.
+///
+/// ```
+/// use flags_domain::bucket::bucket;
+///
+/// // The MurmurHash3 hash of "abc:" is 2144382016.
+/// assert_eq!(bucket("abc", ""), 49_927);
+/// ```
 pub fn bucket(salt: &str, value: &str) -> u32 {
     scale(hash([salt, ":", value]))
 }
 
-/// MurmurHash3 x86 32-bit with seed 0 of the parts joined.
-fn hash<const N: usize>(parts: [&str; N]) -> u32 {
+/// Returns the MurmurHash3 x86 32-bit hash, with seed 0, of the concatenated `chunks`.
+fn hash<const N: usize>(chunks: [&str; N]) -> u32 {
     let mut hasher = Hasher32::with_seed(0);
-    for part in parts {
-        hasher.write(part.as_bytes());
+    for chunk in chunks {
+        hasher.write(chunk.as_bytes());
     }
     hasher.finish32()
 }
 
-/// `(hash * 100000) >> 32`, which spreads all 2^32 hashes evenly.
+/// Maps the 2^32 hashes evenly onto the buckets, without the bias of a remainder.
 const fn scale(hash: u32) -> u32 {
     ((hash as u64 * BUCKETS as u64) >> 32) as u32
 }
@@ -33,8 +41,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hashes_follow_the_reference_implementation() {
-        // Known answers of MurmurHash3 x86 32 with seed 0.
+    fn hash_equals_reference_implementation() {
+        // Published test values of MurmurHash3 x86 32-bit with seed 0.
         assert_eq!(hash([""]), 0);
         assert_eq!(hash(["hello"]), 0x248b_fa47);
         assert_eq!(hash(["hello, world"]), 0x149b_bb7f);
@@ -42,16 +50,16 @@ mod tests {
     }
 
     #[test]
-    fn the_hash_is_of_the_parts_joined() {
+    fn hash_does_not_depend_on_chunk_boundaries() {
         let text = "checkout.flow:0198c2a4-7a3e-7c11-b1a5-5d4f3c2b1a09";
         for (first, second) in (0..=text.len()).flat_map(|end| (0..=end).map(move |start| (start, end))) {
-            let parts = [&text[..first], &text[first..second], &text[second..]];
-            assert_eq!(hash(parts), mur3::murmurhash3_x86_32(text.as_bytes(), 0), "{parts:?}");
+            let chunks = [&text[..first], &text[first..second], &text[second..]];
+            assert_eq!(hash(chunks), mur3::murmurhash3_x86_32(text.as_bytes(), 0), "{chunks:?}");
         }
     }
 
     #[test]
-    fn the_scale_covers_every_bucket_and_no_more() {
+    fn scale_covers_exactly_the_buckets() {
         assert_eq!(scale(0), 0);
         assert_eq!(scale(u32::MAX), BUCKETS - 1);
         assert_eq!(scale(1 << 31), BUCKETS / 2);

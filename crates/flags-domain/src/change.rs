@@ -1,31 +1,36 @@
-//! Changes: what one revision of the log does to the state that evaluation reads.
+//! Changes of the state that evaluation reads.
 
 use uuid::Uuid;
 
 use crate::{flag::Flag, name::FlagName, schedule::ScheduledChange, user_override::UserOverride};
 
-/// One change. Each carries the whole new state of what it names, so that applying it needs nothing else.
+/// One state change, decoded from a row of the change log.
+///
+/// A `*Set` change carries the complete new state, so applying it twice has the same effect as applying it once, and
+/// applying it needs no earlier state of the same item. Changes must be applied in the order of the change log.
+/// [`Snapshot::apply`](crate::Snapshot::apply) handles the changes of flags and scheduled changes and ignores the
+/// others.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Change {
     /// A flag was created or changed.
     FlagSet(Box<Flag>),
-    /// A flag was deleted.
+    /// A flag was deleted, together with its scheduled changes.
     FlagRemoved(FlagName),
-    /// A scheduled change was created, changed or cancelled.
+    /// A scheduled change of this flag was created, changed or cancelled.
     ScheduledChangeSet(FlagName, Box<ScheduledChange>),
-    /// A scheduled change was deleted with its flag.
+    /// The scheduled change with this id was deleted together with its flag.
     ScheduledChangeRemoved(FlagName, Uuid),
     /// An override was created, replaced or changed.
     OverrideSet(Box<UserOverride>),
-    /// An override was removed or has expired.
+    /// An override was removed, or deleted after it had expired.
     OverrideRemoved {
-        /// Whose it was.
+        /// User of the override.
         user_id: Uuid,
-        /// Which flag it was for.
+        /// Flag of the override.
         flag_name: FlagName,
     },
-    /// Something about a user changed; what is known of them must be looked up again.
-    UserTouched(Uuid),
-    /// Something about an API token changed; it must be looked up again.
-    TokenTouched(Uuid),
+    /// The user with this id was created, changed or deleted. Cached data of the user must be discarded.
+    UserChanged(Uuid),
+    /// The API token with this id was created, changed or deleted. Cached data of the token must be discarded.
+    TokenChanged(Uuid),
 }

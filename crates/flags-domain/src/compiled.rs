@@ -1,4 +1,4 @@
-//! Flags prepared for evaluation.
+//! Flags compiled for evaluation.
 
 use std::collections::BTreeMap;
 
@@ -19,30 +19,30 @@ use crate::{
     value::{FlagType, PreparedValue, same_value},
 };
 
-/// A flag with its schedule, prepared so that resolving it neither allocates nor fails.
+/// A flag with its scheduled changes, compiled so that [`resolve()`](crate::resolve()) neither parses nor validates.
 ///
-/// A definition that cannot be compiled is held as its failure: it serves overrides and nothing else.
+/// A flag that does not compile keeps its [`CompileError`]. Only an active override supplies a value for such a flag.
 #[derive(Debug)]
 pub struct CompiledFlag {
     name: FlagName,
     flag_type: FlagType,
-    floating: bool,
+    floating_point: bool,
     client_visible: bool,
     archived: bool,
-    layers: Result<Layers, CompileFailure>,
+    layers: Result<CompiledLayers, CompileError>,
 }
 
-/// Why a flag could not be compiled. Writes refuse such definitions; one can only come from elsewhere.
+/// Reason why a flag does not compile. [`Flag::check`] reports the same problems with precise JSON pointers.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{pointer}: {detail}")]
-pub struct CompileFailure {
-    /// Where: like a JSON pointer, but rules stand under their ids.
+pub struct CompileError {
+    /// Location in the definition. Like a JSON pointer, but with the id of a rule in place of its index.
     pub pointer: String,
-    /// What is wrong with it.
+    /// Description of the problem.
     pub detail: String,
 }
 
-/// A variant with its id and value as JSON text.
+/// A variant, with its id and its value also as JSON text.
 #[derive(Debug)]
 pub struct CompiledVariant {
     id: Box<str>,
@@ -51,33 +51,35 @@ pub struct CompiledVariant {
 }
 
 impl CompiledVariant {
-    /// The variant's id.
+    /// Id of the variant, unique within the flag.
     pub const fn id(&self) -> &str {
         &self.id
     }
 
-    /// The id as JSON text, quotes included.
+    /// Id as a JSON string, including the quotes.
     pub const fn id_json(&self) -> &str {
         &self.id_json
     }
 
-    /// The variant's value.
+    /// Value of the variant.
     pub const fn value(&self) -> &PreparedValue {
         &self.value
     }
 }
 
-/// Everything below the override.
+/// All layers below the override.
 #[derive(Debug)]
-pub(crate) struct Layers {
+pub(crate) struct CompiledLayers {
     pub(crate) variants: Box<[CompiledVariant]>,
+    /// Index into `variants`.
     pub(crate) off_variant: usize,
+    /// Enabled rules only, in the order of the definition.
     pub(crate) rules: Box<[CompiledRule]>,
     pub(crate) default: CompiledServe,
-    /// Due or pending changes of the default that a later setting by hand does not undo, by instant.
+    /// Scheduled changes of the default that are later than its last manual change, ordered by time.
     pub(crate) serve_steps: Box<[ServeStep]>,
     pub(crate) enabled: bool,
-    /// The same for the switch.
+    /// Scheduled changes of the on/off switch that are later than its last manual change, ordered by time.
     pub(crate) switch_steps: Box<[SwitchStep]>,
     salt: Box<str>,
 }
@@ -108,7 +110,8 @@ pub(crate) enum CompiledServe {
     Variant(usize),
     Split {
         bucket_by: Option<Box<str>>,
-        /// Upper bounds (exclusive) in the order of the flag's variants; variants without weight are left out.
+        /// Exclusive upper bound of the buckets and index of the variant, in the order of the flag's variants.
+        /// Variants with weight 0 have no range.
         ranges: Box<[(u32, usize)]>,
     },
 }
@@ -124,114 +127,117 @@ impl CompiledServe {
 }
 
 impl CompiledFlag {
-    /// Compiles a definition and the scheduled changes of that flag.
+    /// Compiles a flag and all of its scheduled changes, which may be in any order.
     pub fn compile(flag: &Flag, schedule: &[ScheduledChange]) -> Self {
         Self {
             name: flag.name.clone(),
             flag_type: flag.flag_type,
-            floating: flag.is_floating(),
+            floating_point: flag.is_floating_point(),
             client_visible: flag.client_visible,
             archived: flag.archived_at.is_some(),
-            layers: Layers::compile(flag, schedule),
+            layers: CompiledLayers::compile(flag, schedule),
         }
     }
 
-    /// The flag's name.
+    /// Name of the flag.
     pub const fn name(&self) -> &FlagName {
         &self.name
     }
 
-    /// The flag's type.
+    /// Type of all values of the flag.
     pub const fn flag_type(&self) -> FlagType {
         self.flag_type
     }
 
-    /// Whether it is a number flag any variant of which was written with a fraction or an exponent: then all of its values
-    /// are meant as floating ones, whole ones too.
-    pub const fn is_floating(&self) -> bool {
-        self.floating
+    /// Whether this is a number flag with at least one variant value that is written with a fraction or an exponent.
+    ///
+    /// Clients with separate integer and floating-point types should treat all values of such a flag as floating point.
+    pub const fn is_floating_point(&self) -> bool {
+        self.floating_point
     }
 
-    /// Whether users themselves get it.
+    /// Whether users may read their own value of the flag.
     pub const fn client_visible(&self) -> bool {
         self.client_visible
     }
 
-    /// Whether users see that there is such a flag: it is visible to clients and not archived.
-    pub const fn is_shown(&self) -> bool {
+    /// Whether clients can see the flag: it is client-visible and not archived.
+    pub const fn is_visible_to_clients(&self) -> bool {
         self.client_visible && !self.archived
     }
 
-    /// Whether it is archived: no result for anybody.
+    /// Whether the flag is archived. An archived flag has no evaluation result.
     pub const fn is_archived(&self) -> bool {
         self.archived
     }
 
-    /// The instants at which its schedule may change what it gives, past ones included.
-    pub fn instants(&self) -> impl Iterator<Item = Instant> {
+    /// Instants, past and future, at which a scheduled change may change the result.
+    pub fn schedule_instants(&self) -> impl Iterator<Item = Instant> {
         self.layers().into_iter().flat_map(|layers| {
-            let served = layers.serve_steps.iter().map(|step| step.at);
-            served.chain(layers.switch_steps.iter().map(|step| step.at))
+            let serve_instants = layers.serve_steps.iter().map(|step| step.at);
+            serve_instants.chain(layers.switch_steps.iter().map(|step| step.at))
         })
     }
 
-    /// Why it could not be compiled, if so.
-    pub fn failure(&self) -> Option<&CompileFailure> {
+    /// Reason why the flag did not compile; `None` if it compiled.
+    pub fn compile_error(&self) -> Option<&CompileError> {
         self.layers.as_ref().err()
     }
 
-    /// Whether what it gives can depend on more of the context than the targeting key.
+    /// Whether the result can depend on the context beyond its targeting key.
     pub fn reads_attributes(&self) -> bool {
-        self.layers().is_some_and(Layers::reads_attributes)
+        self.layers().is_some_and(CompiledLayers::reads_attributes)
     }
 
-    pub(crate) fn layers(&self) -> Option<&Layers> {
+    pub(crate) fn layers(&self) -> Option<&CompiledLayers> {
         self.layers.as_ref().ok()
     }
 
-    /// What becomes of an override of this flag at `now`.
-    pub(crate) fn override_outcome(&self, found: OverrideView<'_>, now: Instant) -> OverrideOutcome {
-        match found.status(now) {
+    /// Returns whether an override of this flag applies at `now`, or why it does not.
+    pub(crate) fn override_outcome(&self, user_override: OverrideView<'_>, now: Instant) -> OverrideOutcome {
+        match user_override.status(now) {
             OverrideStatus::Expired => OverrideOutcome::Expired,
             OverrideStatus::Disabled => OverrideOutcome::Disabled,
-            OverrideStatus::Active if self.flag_type.accepts(found.value.value()) => OverrideOutcome::Decided,
+            OverrideStatus::Active if self.flag_type.accepts(user_override.value.value()) => OverrideOutcome::Applied,
             OverrideStatus::Active => OverrideOutcome::TypeMismatch,
         }
     }
 
-    /// The first variant with this value.
-    pub(crate) fn variant_with(&self, value: &PreparedValue) -> Option<&CompiledVariant> {
+    /// Returns the first variant with this value.
+    pub(crate) fn variant_with_value(&self, value: &PreparedValue) -> Option<&CompiledVariant> {
         let variants = &self.layers()?.variants;
         variants.iter().find(|variant| same_value(variant.value.value(), value.value()))
     }
 }
 
-impl Layers {
-    fn compile(flag: &Flag, schedule: &[ScheduledChange]) -> Result<Self, CompileFailure> {
-        let variants = Variants(&flag.variants.iter().map(|variant| variant.id.as_str()).collect::<Vec<_>>());
-        let mut live: Vec<_> = schedule.iter().filter(|change| change.cancelled_at.is_none()).collect();
-        live.sort_by_key(|change| change.scheduled_at);
-        let served = live.iter().filter(|change| change.serve.is_some() && change.scheduled_at > flag.default_set_at);
-        let mut served = served.filter_map(|change| Some((change, change.serve.as_ref()?))).peekable();
+impl CompiledLayers {
+    fn compile(flag: &Flag, schedule: &[ScheduledChange]) -> Result<Self, CompileError> {
+        let variants = VariantIds(&flag.variants.iter().map(|variant| variant.id.as_str()).collect::<Vec<_>>());
+        let mut changes: Vec<_> = schedule.iter().filter(|change| change.cancelled_at.is_none()).collect();
+        changes.sort_by_key(|change| change.scheduled_at);
+        let after_manual_default = changes.iter().filter(|change| change.scheduled_at > flag.default_set_at);
+        let mut serve_changes =
+            after_manual_default.filter_map(|change| Some((change, change.serve.as_ref()?))).peekable();
         let mut serve_steps = Vec::new();
-        while let Some((change, serve)) = served.next() {
-            match variants.serve(serve, "/scheduled_changes") {
+        while let Some((change, serve)) = serve_changes.next() {
+            match variants.compile_serve(serve, "/scheduled_changes") {
                 Ok(serve) => serve_steps.push(ServeStep { at: change.scheduled_at, change_id: change.id, serve }),
-                // Its variant was removed once a later change had taken its place; it will never act again.
-                Err(_) if served.peek().is_some() => {}
-                Err(failure) => return Err(failure),
+                // The server lets a variant be removed only after a later change has replaced every change that serves
+                // it. This change therefore never takes effect again.
+                Err(_) if serve_changes.peek().is_some() => {}
+                Err(error) => return Err(error),
             }
         }
         let switch_steps =
-            live.iter().filter(|change| change.scheduled_at > flag.enabled_set_at).filter_map(|change| {
+            changes.iter().filter(|change| change.scheduled_at > flag.enabled_set_at).filter_map(|change| {
                 Some(SwitchStep { at: change.scheduled_at, change_id: change.id, enabled: change.enabled? })
             });
-        let rules = flag.targeting_rules.iter().filter(|rule| rule.enabled);
+        let enabled_rules = flag.targeting_rules.iter().filter(|rule| rule.enabled);
         Ok(Self {
             variants: flag.variants.iter().map(CompiledVariant::new).collect(),
-            off_variant: variants.index(&flag.off_variant, "/off_variant")?,
-            rules: rules.map(|rule| CompiledRule::compile(rule, &variants)).collect::<Result<_, _>>()?,
-            default: variants.serve(&flag.default, "/default")?,
+            off_variant: variants.index_of(&flag.off_variant, "/off_variant")?,
+            rules: enabled_rules.map(|rule| CompiledRule::compile(rule, &variants)).collect::<Result<_, _>>()?,
+            default: variants.compile_serve(&flag.default, "/default")?,
             serve_steps: serve_steps.into(),
             enabled: flag.enabled,
             switch_steps: switch_steps.collect(),
@@ -239,47 +245,48 @@ impl Layers {
         })
     }
 
-    /// Whether the flag is on at `now`, and when that changes next.
+    /// Returns whether the flag is on at `now`, and the next instant at which that changes.
     pub(crate) fn switch_at(&self, now: Instant) -> (bool, Option<Instant>) {
-        let (set_by, later) = self.switch_steps_at(now);
-        let is_on = set_by.map_or(self.enabled, |step| step.enabled);
+        let (current, later) = self.switch_steps_at(now);
+        let is_on = current.map_or(self.enabled, |step| step.enabled);
         (is_on, later.iter().find(|step| step.enabled != is_on).map(|step| step.at))
     }
 
-    /// The change of the switch that is in force at `now`, and those to come.
+    /// Returns the latest due step of the switch, and the pending steps.
     pub(crate) fn switch_steps_at(&self, now: Instant) -> (Option<&SwitchStep>, &[SwitchStep]) {
         let due = self.switch_steps.partition_point(|step| step.at <= now);
         (due.checked_sub(1).map(|last| &self.switch_steps[last]), &self.switch_steps[due..])
     }
 
-    /// The change of the default that is in force at `now`, and when the next one comes.
+    /// Returns the latest due step of the default, and the instant of the next pending one.
     pub(crate) fn serve_at(&self, now: Instant) -> (Option<&ServeStep>, Option<Instant>) {
         let due = self.serve_steps.partition_point(|step| step.at <= now);
-        let in_force = due.checked_sub(1).map(|last| &self.serve_steps[last]);
-        (in_force, self.serve_steps.get(due).map(|step| step.at))
+        let current = due.checked_sub(1).map(|last| &self.serve_steps[last]);
+        (current, self.serve_steps.get(due).map(|step| step.at))
     }
 
     fn reads_attributes(&self) -> bool {
-        let steps = self.serve_steps.iter().map(|step| &step.serve);
-        let serves = self.rules.iter().map(|rule| &rule.serve).chain(steps).chain([&self.default]);
+        let scheduled = self.serve_steps.iter().map(|step| &step.serve);
+        let serves = self.rules.iter().map(|rule| &rule.serve).chain(scheduled).chain([&self.default]);
         self.rules.iter().any(CompiledRule::reads_attributes) || serves.into_iter().any(CompiledServe::reads_attributes)
     }
 
-    /// The variant that `serve` gives to `context`. One hash at most.
-    pub(crate) fn pick(&self, serve: &CompiledServe, context: &EvaluationContext) -> &CompiledVariant {
+    /// Returns the variant that `serve` selects for `context`. Computes at most one hash.
+    pub(crate) fn select_variant(&self, serve: &CompiledServe, context: &EvaluationContext) -> &CompiledVariant {
         let index = match serve {
             CompiledServe::Variant(index) => *index,
             CompiledServe::Split { bucket_by, ranges } => {
-                let bucket = self.bucket(bucket_by.as_deref(), context);
-                let hit = bucket.and_then(|bucket| ranges.iter().find(|(upper, _)| bucket < *upper));
-                hit.or(ranges.first()).map_or(0, |(_, index)| *index)
+                let bucket = self.bucket_of(bucket_by.as_deref(), context);
+                let range = bucket.and_then(|bucket| ranges.iter().find(|(upper, _)| bucket < *upper));
+                range.or(ranges.first()).map_or(0, |(_, index)| *index)
             }
         };
         &self.variants[index]
     }
 
-    /// The bucket of `context`, or `None` if it has nothing to hash.
-    pub(crate) fn bucket(&self, bucket_by: Option<&str>, context: &EvaluationContext) -> Option<u32> {
+    /// Returns the bucket of `context`. Returns `None` if the attribute `bucket_by` is missing, or is neither a text
+    /// nor an integer.
+    pub(crate) fn bucket_of(&self, bucket_by: Option<&str>, context: &EvaluationContext) -> Option<u32> {
         let Some(name) = bucket_by else { return Some(bucket(&self.salt, context.targeting_key())) };
         let attribute = context.attribute(name)?;
         if let Some(text) = attribute.text() {
@@ -290,25 +297,25 @@ impl Layers {
 
     fn bucket_of_integer(&self, attribute: Attribute<'_>) -> Option<u32> {
         use std::fmt::Write as _;
-        let mut digits = StackText::default();
+        let mut digits = StackString::default();
         write!(digits, "{}", attribute.integer()?).ok()?;
         Some(bucket(&self.salt, digits.as_str()))
     }
 }
 
-/// Room for the decimal form of any 64-bit integer.
+/// A string buffer that holds the decimal form of any 64-bit integer without heap allocation.
 #[derive(Default)]
-struct StackText {
+struct StackString {
     bytes: smallvec::SmallVec<[u8; 24]>,
 }
 
-impl StackText {
+impl StackString {
     fn as_str(&self) -> &str {
         std::str::from_utf8(&self.bytes).unwrap_or_default()
     }
 }
 
-impl std::fmt::Write for StackText {
+impl std::fmt::Write for StackString {
     fn write_str(&mut self, text: &str) -> std::fmt::Result {
         self.bytes.extend_from_slice(text.as_bytes());
         Ok(())
@@ -326,27 +333,27 @@ impl CompiledVariant {
 }
 
 impl CompiledRule {
-    fn compile(rule: &TargetingRule, variants: &Variants<'_>) -> Result<Self, CompileFailure> {
-        let at = format!("/targeting_rules/{}", rule.id);
+    fn compile(rule: &TargetingRule, variants: &VariantIds<'_>) -> Result<Self, CompileError> {
+        let pointer = format!("/targeting_rules/{}", rule.id);
         let compile = |condition| {
             CompiledCondition::compile(condition).map_err(|violations| {
                 let detail = violations.first().map_or_else(String::new, |violation| violation.detail.clone());
-                CompileFailure { pointer: at.clone(), detail }
+                CompileError { pointer: pointer.clone(), detail }
             })
         };
         Ok(Self {
             id: rule.id.as_str().into(),
             conditions: rule.conditions.iter().map(compile).collect::<Result<_, _>>()?,
-            serve: variants.serve(&rule.serve, &at)?,
+            serve: variants.compile_serve(&rule.serve, &pointer)?,
         })
     }
 
-    /// Whether all conditions hold.
+    /// Returns whether all conditions hold.
     pub(crate) fn matches(&self, context: &EvaluationContext) -> bool {
         self.conditions.iter().all(|condition| condition.failure(context).is_none())
     }
 
-    /// The first condition that does not hold, and why; `None` if all hold.
+    /// Returns the index of the first condition that does not hold, and why; `None` if all hold.
     pub(crate) fn first_failure(&self, context: &EvaluationContext) -> Option<(usize, ConditionFailure)> {
         let mut conditions = self.conditions.iter().enumerate();
         conditions.find_map(|(index, condition)| Some((index, condition.failure(context)?)))
@@ -357,32 +364,32 @@ impl CompiledRule {
     }
 }
 
-/// The ids of a flag's variants, in order.
-struct Variants<'f>(&'f [&'f str]);
+/// Ids of a flag's variants, in the order of the definition.
+struct VariantIds<'f>(&'f [&'f str]);
 
-impl Variants<'_> {
-    fn index(&self, id: &str, pointer: &str) -> Result<usize, CompileFailure> {
-        self.0.iter().position(|variant| *variant == id).ok_or_else(|| CompileFailure {
+impl VariantIds<'_> {
+    fn index_of(&self, id: &str, pointer: &str) -> Result<usize, CompileError> {
+        self.0.iter().position(|variant| *variant == id).ok_or_else(|| CompileError {
             pointer: pointer.to_owned(),
             detail: format!("the flag has no variant {id:?}"),
         })
     }
 
-    fn serve(&self, serve: &Serve, pointer: &str) -> Result<CompiledServe, CompileFailure> {
+    fn compile_serve(&self, serve: &Serve, pointer: &str) -> Result<CompiledServe, CompileError> {
         match serve {
-            Serve::Variant(id) => self.index(id, pointer).map(CompiledServe::Variant),
-            Serve::Split { weights, bucket_by } => self.split(weights, bucket_by.as_deref(), pointer),
+            Serve::Variant(id) => self.index_of(id, pointer).map(CompiledServe::Variant),
+            Serve::Split { weights, bucket_by } => self.compile_split(weights, bucket_by.as_deref(), pointer),
         }
     }
 
-    fn split(
+    fn compile_split(
         &self,
         weights: &BTreeMap<String, Weight>,
         bucket_by: Option<&str>,
         pointer: &str,
-    ) -> Result<CompiledServe, CompileFailure> {
+    ) -> Result<CompiledServe, CompileError> {
         for id in weights.keys() {
-            self.index(id, pointer)?;
+            self.index_of(id, pointer)?;
         }
         let weight = |id: &str| weights.get(id).map_or(0, |weight| weight.thousandths());
         let mut upper = 0_u32;
@@ -392,7 +399,7 @@ impl Variants<'_> {
             ranges.push((upper, index));
         }
         if ranges.is_empty() {
-            return Err(CompileFailure { pointer: pointer.to_owned(), detail: "all weights are 0".to_owned() });
+            return Err(CompileError { pointer: pointer.to_owned(), detail: "all weights are 0".to_owned() });
         }
         Ok(CompiledServe::Split { bucket_by: bucket_by.map(Into::into), ranges: ranges.into() })
     }

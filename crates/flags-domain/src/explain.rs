@@ -1,10 +1,10 @@
-//! Why somebody gets what they get of a flag: every layer, what is shadowed, and what comes next.
+//! Explanations of evaluation results: the outcome of every layer, findings about the override, and the next change.
 
 use serde_json::Value;
 use uuid::Uuid;
 
 use crate::{
-    compiled::{CompiledFlag, CompiledServe, CompiledVariant, Layers},
+    compiled::{CompiledFlag, CompiledLayers, CompiledServe, CompiledVariant},
     condition::ConditionFailure,
     context::EvaluationContext,
     finding::FindingCode,
@@ -17,91 +17,93 @@ use crate::{
     value::PreparedValue,
 };
 
-/// Why somebody gets what they get of a flag.
+/// Explanation of the evaluation result of one flag for one context.
 #[derive(Clone, Debug)]
 pub struct Explanation<'r> {
-    /// What they get; `None` as from [`resolve()`].
+    /// Evaluation result, exactly as returned by [`resolve()`].
     pub resolution: Option<Resolution<'r>>,
-    /// All layers, highest first; of an archived flag this is all there is to say.
+    /// Layers in order of priority, highest first, with one entry for each targeting rule. For an archived flag,
+    /// [`Layer::Archived`] only.
     pub layers: Vec<LayerReport<'r>>,
-    /// What an admin may want to know of the override.
+    /// Findings about the override; empty if there is no override.
     pub findings: Vec<FindingCode>,
-    /// The first instant at which value or source differ, if time alone changes them.
+    /// First change of value or source through time alone; `None` if there is none.
     pub next_change: Option<NextChange<'r>>,
 }
 
-/// What comes next.
+/// Next change of an evaluation result through time alone.
 #[derive(Clone, Copy, Debug)]
 pub struct NextChange<'r> {
-    /// When.
+    /// First instant with the new result.
     pub at: Instant,
-    /// What they get from then on; `None` if that is nothing.
+    /// Result from that instant on; `None` if the flag then has no result because it does not compile.
     pub resolution: Option<Resolution<'r>>,
 }
 
-/// One layer, and what became of it.
+/// Outcome and result of one layer.
 #[derive(Clone, Debug)]
 pub struct LayerReport<'r> {
-    /// Which.
+    /// Layer and the rule or scheduled change that it refers to.
     pub layer: Layer<'r>,
-    /// What became of it.
+    /// Role of the layer in the evaluation.
     pub outcome: LayerOutcome,
-    /// What it gives, or would give if no higher layer decided; `None` if it has nothing to give.
-    pub gives: Option<LayerResult<'r>>,
-    /// Why it has nothing to give.
-    pub why_not: Option<SkipReason<'r>>,
+    /// Result that the layer supplies, or would supply if no higher layer had decided; `None` if it supplies none.
+    pub result: Option<LayerResult<'r>>,
+    /// Reason why `result` is `None`. Always `None` for [`Layer::Archived`].
+    pub skip_reason: Option<SkipReason<'r>>,
 }
 
-/// What a layer gives.
+/// Result that one layer supplies.
 #[derive(Clone, Copy, Debug)]
 pub struct LayerResult<'r> {
-    /// The value.
+    /// Value of the flag by this layer.
     pub value: &'r PreparedValue,
-    /// The variant that has it; `None` for an override's value that no variant has.
+    /// Variant with this value; `None` if the value of an override equals no variant.
     pub variant: Option<&'r CompiledVariant>,
-    /// How a split chose, if it is one.
+    /// Bucketing of a percentage split; `None` if the layer serves one variant or is the override.
     pub split: Option<SplitReport<'r>>,
 }
 
-/// How a split chose.
+/// Bucketing of a percentage split.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SplitReport<'r> {
-    /// The attribute that is hashed.
+    /// Name of the hashed attribute.
     pub bucket_by: &'r str,
-    /// The bucket, `0..100_000`; `None` if there is nothing to hash: then the first variant with a weight above 0 is chosen.
+    /// Bucket, `0..100_000`. `None` if the attribute is missing or cannot be hashed; the split then selects the first
+    /// variant with a weight above 0.
     pub bucket: Option<u32>,
 }
 
-/// A layer, highest first.
+/// Layer of the evaluation, in order of priority, highest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Layer<'r> {
-    /// The flag is archived.
+    /// Archived flag. Replaces all other layers.
     Archived,
-    /// The user's override.
+    /// Override of the user.
     Override,
-    /// The switch.
+    /// On/off switch of the flag.
     Disabled {
-        /// The scheduled change that set it, if it does not stand as set by hand.
-        set_by: Option<Uuid>,
+        /// Id of the scheduled change that set the switch; `None` if it was last set manually.
+        scheduled_change_id: Option<Uuid>,
     },
-    /// A targeting rule.
+    /// Targeting rule.
     TargetingRule {
-        /// The rule's id.
+        /// Id of the rule.
         rule_id: &'r str,
     },
-    /// The last due scheduled change of the default.
+    /// Latest due scheduled change of the default.
     ScheduledChange {
-        /// The change's id, if one is due.
+        /// Id of the scheduled change; `None` if none is due.
         id: Option<Uuid>,
     },
-    /// The default, as set by hand.
+    /// Default, as last set manually.
     Default,
-    /// In place of everything below the override: the definition could not be compiled.
+    /// Definition that does not compile. Replaces all layers below the override.
     Invalid,
 }
 
 impl Layer<'_> {
-    /// The layer's name on the wire.
+    /// Name of the layer in JSON.
     pub const fn as_str(&self) -> &'static str {
         match self {
             Self::Archived => "archived",
@@ -115,57 +117,58 @@ impl Layer<'_> {
     }
 }
 
-/// What became of a layer.
+/// Role of a layer in an evaluation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LayerOutcome {
-    /// It decided.
+    /// The layer decided the result.
     Matched,
-    /// It had nothing to give.
+    /// The layer was evaluated and supplied no result.
     NotMatched,
-    /// A higher layer had decided.
+    /// A higher layer decided the result.
     NotReached,
 }
 
-/// Why a layer has nothing to give.
+/// Reason why a layer supplies no result.
 #[derive(Clone, Debug, PartialEq)]
 pub enum SkipReason<'r> {
-    /// There is no override.
+    /// The user has no override of the flag.
     NoOverride,
-    /// The override is switched off.
+    /// The override is disabled.
     OverrideDisabled,
-    /// The override's end has passed.
+    /// The override has expired.
     OverrideExpired,
-    /// The override's value is not of the flag's type.
+    /// The value of the override does not have the type of the flag.
     OverrideTypeMismatch,
-    /// The flag is on.
+    /// The flag is on, so the off variant is not served.
     FlagEnabled,
-    /// The rule is switched off.
+    /// The rule is disabled.
     RuleDisabled,
-    /// The first condition that does not hold.
+    /// A condition of the rule does not hold. The fields describe the first such condition.
     Condition {
-        /// Its place in the rule.
+        /// Index of the condition in the rule, from 0.
         index: usize,
-        /// What it looks at.
+        /// Attribute of the condition.
         attribute: &'r str,
-        /// How it compares.
+        /// Operator of the condition.
         operator: Operator,
-        /// What was seen, cut short where it is long; `None` if the attribute is missing or null.
-        seen: Option<Value>,
-        /// Why it does not hold.
+        /// Value of the attribute, truncated to 200 characters; `None` if the attribute is missing or null.
+        attribute_value: Option<Value>,
+        /// Reason why the condition does not hold.
         failure: ConditionFailure,
     },
-    /// No scheduled change of the default is due that was not set later by hand.
-    NothingDue,
-    /// The definition could not be compiled: where and why.
+    /// No scheduled change of the default is due, or the default was set manually after the latest one.
+    NoScheduledChangeDue,
+    /// The definition does not compile.
     Invalid {
-        /// Where: like a JSON pointer, but rules stand under their ids.
+        /// Location in the definition. Like a JSON pointer, but with the id of a rule in place of its index.
         pointer: &'r str,
-        /// What is wrong with it.
+        /// Description of the problem.
         detail: &'r str,
     },
 }
 
-/// Explains what `context` gets of a flag at `now`. It never disagrees with [`resolve()`].
+/// Explains the evaluation result of a flag for `context` at `now`. The result is always the same as that of
+/// [`resolve()`]. Allocates, unlike [`resolve()`].
 pub fn explain<'r>(
     state: &'r FlagState,
     context: &EvaluationContext,
@@ -173,57 +176,58 @@ pub fn explain<'r>(
     now: Instant,
 ) -> Explanation<'r> {
     let flag = state.compiled();
-    let found = |code: &FindingCode| user_override.is_some_and(|found| code.applies(flag, context, found, now));
+    let applies =
+        |code: &FindingCode| user_override.is_some_and(|user_override| code.applies(flag, context, user_override, now));
     Explanation {
         resolution: resolve(flag, context, user_override, now),
-        layers: layers(state, context, user_override, now),
-        findings: FindingCode::ALL.into_iter().filter(found).collect(),
+        layers: layer_reports(state, context, user_override, now),
+        findings: FindingCode::ALL.into_iter().filter(applies).collect(),
         next_change: next_change(flag, context, user_override, now),
     }
 }
 
-/// The first instant after `now` at which value or source differ from what they are.
+/// Finds the first instant after `now` at which the value or the source differs from the current one.
 fn next_change<'r>(
     flag: &'r CompiledFlag,
     context: &EvaluationContext,
     user_override: Option<OverrideView<'r>>,
     now: Instant,
 ) -> Option<NextChange<'r>> {
-    let present = resolve(flag, context, user_override, now)?;
-    let mut boundary = present.valid_until;
+    let current = resolve(flag, context, user_override, now)?;
+    let mut boundary = current.valid_until;
     while let Some(at) = boundary {
         let resolution = resolve(flag, context, user_override, at);
         boundary = match resolution {
-            Some(later) if later.gives_like(&present) => later.valid_until,
+            Some(later) if later.has_same_value_and_source(&current) => later.valid_until,
             _ => return Some(NextChange { at, resolution }),
         };
     }
     None
 }
 
-/// Reports layer by layer; the first that has something to give has decided.
-struct Report<'r> {
+/// Collects the reports of the layers. The first added layer with a result decides.
+struct ReportBuilder<'r> {
     layers: Vec<LayerReport<'r>>,
     decided: bool,
 }
 
-impl<'r> Report<'r> {
-    fn add(&mut self, layer: Layer<'r>, says: Result<LayerResult<'r>, SkipReason<'r>>) {
-        let outcome = match (&says, self.decided) {
+impl<'r> ReportBuilder<'r> {
+    fn add(&mut self, layer: Layer<'r>, evaluated: Result<LayerResult<'r>, SkipReason<'r>>) {
+        let outcome = match (&evaluated, self.decided) {
             (_, true) => LayerOutcome::NotReached,
             (Ok(_), false) => LayerOutcome::Matched,
             (Err(_), false) => LayerOutcome::NotMatched,
         };
-        self.decided |= says.is_ok();
-        let (gives, why_not) = match says {
-            Ok(given) => (Some(given), None),
-            Err(why_not) => (None, Some(why_not)),
+        self.decided |= evaluated.is_ok();
+        let (result, skip_reason) = match evaluated {
+            Ok(result) => (Some(result), None),
+            Err(reason) => (None, Some(reason)),
         };
-        self.layers.push(LayerReport { layer, outcome, gives, why_not });
+        self.layers.push(LayerReport { layer, outcome, result, skip_reason });
     }
 }
 
-fn layers<'r>(
+fn layer_reports<'r>(
     state: &'r FlagState,
     context: &EvaluationContext,
     user_override: Option<OverrideView<'r>>,
@@ -232,32 +236,35 @@ fn layers<'r>(
     let flag = state.compiled();
     if flag.is_archived() {
         let archived =
-            LayerReport { layer: Layer::Archived, outcome: LayerOutcome::Matched, gives: None, why_not: None };
+            LayerReport { layer: Layer::Archived, outcome: LayerOutcome::Matched, result: None, skip_reason: None };
         return vec![archived];
     }
-    let mut report = Report { layers: Vec::with_capacity(4 + state.flag().targeting_rules.len()), decided: false };
-    report.add(Layer::Override, by_override(flag, user_override, now));
+    let mut report =
+        ReportBuilder { layers: Vec::with_capacity(4 + state.flag().targeting_rules.len()), decided: false };
+    report.add(Layer::Override, evaluate_override(flag, user_override, now));
     match flag.layers() {
         None => {
             let (pointer, detail) =
-                flag.failure().map_or(("", ""), |failure| (failure.pointer.as_str(), failure.detail.as_str()));
+                flag.compile_error().map_or(("", ""), |error| (error.pointer.as_str(), error.detail.as_str()));
             report.add(Layer::Invalid, Err(SkipReason::Invalid { pointer, detail }));
         }
-        Some(layers) => add_definition(&mut report, state.flag(), layers, context, now),
+        Some(layers) => add_lower_layers(&mut report, state.flag(), layers, context, now),
     }
     report.layers
 }
 
-fn by_override<'r>(
+fn evaluate_override<'r>(
     flag: &'r CompiledFlag,
     user_override: Option<OverrideView<'r>>,
     now: Instant,
 ) -> Result<LayerResult<'r>, SkipReason<'r>> {
-    let found = user_override.ok_or(SkipReason::NoOverride)?;
-    match flag.override_outcome(found, now) {
-        OverrideOutcome::Decided => {
-            Ok(LayerResult { value: found.value, variant: flag.variant_with(found.value), split: None })
-        }
+    let user_override = user_override.ok_or(SkipReason::NoOverride)?;
+    match flag.override_outcome(user_override, now) {
+        OverrideOutcome::Applied => Ok(LayerResult {
+            value: user_override.value,
+            variant: flag.variant_with_value(user_override.value),
+            split: None,
+        }),
         OverrideOutcome::Absent => Err(SkipReason::NoOverride),
         OverrideOutcome::Disabled => Err(SkipReason::OverrideDisabled),
         OverrideOutcome::Expired => Err(SkipReason::OverrideExpired),
@@ -265,63 +272,72 @@ fn by_override<'r>(
     }
 }
 
-/// Everything below the override.
-fn add_definition<'r>(
-    report: &mut Report<'r>,
+/// Adds the reports of all layers below the override.
+fn add_lower_layers<'r>(
+    report: &mut ReportBuilder<'r>,
     flag: &'r Flag,
-    layers: &'r Layers,
+    layers: &'r CompiledLayers,
     context: &EvaluationContext,
     now: Instant,
 ) {
     let (is_on, _) = layers.switch_at(now);
     let off = &layers.variants[layers.off_variant];
-    let set_by = layers.switch_steps_at(now).0.map(|step| step.change_id);
+    let scheduled_change_id = layers.switch_steps_at(now).0.map(|step| step.change_id);
     report.add(
-        Layer::Disabled { set_by },
+        Layer::Disabled { scheduled_change_id },
         if is_on {
             Err(SkipReason::FlagEnabled)
         } else {
             Ok(LayerResult { value: off.value(), variant: Some(off), split: None })
         },
     );
-    // Rules that are switched off were not compiled; the others come in the same order.
-    let mut compiled = layers.rules.iter();
+    // `layers.rules` holds only the enabled rules, in the order of `flag.targeting_rules`.
+    let mut compiled_rules = layers.rules.iter();
     for rule in &flag.targeting_rules {
-        let says = match rule.enabled.then(|| compiled.next()).flatten() {
+        let evaluated = match rule.enabled.then(|| compiled_rules.next()).flatten() {
             None => Err(SkipReason::RuleDisabled),
             Some(compiled) => match compiled.first_failure(context) {
-                None => Ok(given(layers, &compiled.serve, context)),
-                Some((index, failure)) => Err(condition(rule, index, failure, context)),
+                None => Ok(layer_result(layers, &compiled.serve, context)),
+                Some((index, failure)) => Err(failed_condition(rule, index, failure, context)),
             },
         };
-        report.add(Layer::TargetingRule { rule_id: &rule.id }, says);
+        report.add(Layer::TargetingRule { rule_id: &rule.id }, evaluated);
     }
     let (step, _) = layers.serve_at(now);
     report.add(
         Layer::ScheduledChange { id: step.map(|step| step.change_id) },
-        step.map(|step| given(layers, &step.serve, context)).ok_or(SkipReason::NothingDue),
+        step.map(|step| layer_result(layers, &step.serve, context)).ok_or(SkipReason::NoScheduledChangeDue),
     );
-    report.add(Layer::Default, Ok(given(layers, &layers.default, context)));
+    report.add(Layer::Default, Ok(layer_result(layers, &layers.default, context)));
 }
 
-fn condition<'r>(
+fn failed_condition<'r>(
     rule: &'r TargetingRule,
     index: usize,
     failure: ConditionFailure,
     context: &EvaluationContext,
 ) -> SkipReason<'r> {
     let condition = &rule.conditions[index];
-    let seen = context.attribute(&condition.attribute).map(|attribute| attribute.excerpt());
-    SkipReason::Condition { index, attribute: &condition.attribute, operator: condition.operator, seen, failure }
+    SkipReason::Condition {
+        index,
+        attribute: &condition.attribute,
+        operator: condition.operator,
+        attribute_value: context.attribute(&condition.attribute).map(|attribute| attribute.excerpt()),
+        failure,
+    }
 }
 
-fn given<'r>(layers: &'r Layers, serve: &'r CompiledServe, context: &EvaluationContext) -> LayerResult<'r> {
-    let variant = layers.pick(serve, context);
+fn layer_result<'r>(
+    layers: &'r CompiledLayers,
+    serve: &'r CompiledServe,
+    context: &EvaluationContext,
+) -> LayerResult<'r> {
+    let variant = layers.select_variant(serve, context);
     let split = match serve {
         CompiledServe::Variant(_) => None,
         CompiledServe::Split { bucket_by, .. } => Some(SplitReport {
             bucket_by: bucket_by.as_deref().unwrap_or("user_id"),
-            bucket: layers.bucket(bucket_by.as_deref(), context),
+            bucket: layers.bucket_of(bucket_by.as_deref(), context),
         }),
     };
     LayerResult { value: variant.value(), variant: Some(variant), split }

@@ -1,4 +1,4 @@
-//! What an admin may want to know of an override: that it does nothing, or what it hides.
+//! Findings about overrides: why an override has no effect, and which layers it hides.
 
 use crate::{
     compiled::CompiledFlag,
@@ -9,27 +9,31 @@ use crate::{
     value::same_value,
 };
 
-/// Something worth knowing of an override. Of an archived flag's there is only to say whether it is expired or disabled.
+/// A finding about an override that an admin may want to act on.
+///
+/// For an archived flag, only [`OverrideExpired`](Self::OverrideExpired) and
+/// [`OverrideDisabled`](Self::OverrideDisabled) apply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum FindingCode {
-    /// It is active, and from now to its end the user would get the same without it.
+    /// The override is active, and until it expires the user would get the same value without it.
     OverrideRedundant,
-    /// It is active, and a targeting rule would decide without it.
+    /// The override is active, and a targeting rule would decide without it.
     OverrideShadowsRule,
-    /// It is active, and a scheduled change would decide without it, or change what the user would get before its end.
+    /// The override is active, and without it a scheduled change would decide, or would change the value or its source
+    /// before the override expires.
     OverrideShadowsSchedule,
-    /// It is active, and the flag is off: the user gets the override all the same.
+    /// The override is active although the flag is off. The user gets the value of the override.
     OverrideOnDisabledFlag,
-    /// Its end has passed.
+    /// The override has expired.
     OverrideExpired,
-    /// It is switched off.
+    /// The override is disabled.
     OverrideDisabled,
-    /// Its value is not of the flag's type, so that it is passed over.
+    /// The value of the override does not have the type of the flag, so the override is ignored.
     OverrideTypeMismatch,
 }
 
 impl FindingCode {
-    /// All of them, in the order of reports.
+    /// All codes, in the order in which [`explain()`](crate::explain()) reports them.
     pub const ALL: [Self; 7] = [
         Self::OverrideRedundant,
         Self::OverrideShadowsRule,
@@ -40,57 +44,67 @@ impl FindingCode {
         Self::OverrideTypeMismatch,
     ];
 
-    /// Whether it can depend on more of the context than the targeting key, for a flag that does.
+    /// Whether the finding can depend on the context beyond its targeting key, for a flag that
+    /// [reads attributes](CompiledFlag::reads_attributes).
     pub const fn reads_attributes(self) -> bool {
         matches!(self, Self::OverrideRedundant | Self::OverrideShadowsRule | Self::OverrideShadowsSchedule)
     }
 
-    /// Whether it applies to this override of whoever `context` describes, at `now`.
+    /// Returns whether the finding applies at `now` to `user_override`, an override of `flag` for the user of
+    /// `context`.
     pub fn applies(
         self,
         flag: &CompiledFlag,
         context: &EvaluationContext,
-        found: OverrideView<'_>,
+        user_override: OverrideView<'_>,
         now: Instant,
     ) -> bool {
-        let outcome = flag.override_outcome(found, now);
+        let outcome = flag.override_outcome(user_override, now);
         match self {
             Self::OverrideExpired => outcome == OverrideOutcome::Expired,
             Self::OverrideDisabled => outcome == OverrideOutcome::Disabled,
             _ if flag.is_archived() => false,
             Self::OverrideTypeMismatch => outcome == OverrideOutcome::TypeMismatch,
-            _ if outcome != OverrideOutcome::Decided => false,
-            Self::OverrideRedundant => without(flag, context, found, now)
-                .is_some_and(|mut answers| answers.all(|answer| same_value(answer.value.value(), found.value.value()))),
-            Self::OverrideShadowsRule => {
-                let answer = resolve(flag, context, None, now);
-                answer.is_some_and(|answer| matches!(answer.source, Source::TargetingRule { .. }))
-            }
-            Self::OverrideShadowsSchedule => without(flag, context, found, now).is_some_and(|mut answers| {
-                let first = answers.next();
-                let is_scheduled = |answer: &Resolution<'_>| matches!(answer.source, Source::ScheduledChange { .. });
-                first.is_some_and(|first| {
-                    is_scheduled(&first) || answers.any(|later| is_scheduled(&later) || !later.gives_like(&first))
+            _ if outcome != OverrideOutcome::Applied => false,
+            Self::OverrideRedundant => {
+                resolutions_without(flag, context, user_override, now).is_some_and(|mut resolutions| {
+                    resolutions.all(|resolution| same_value(resolution.value.value(), user_override.value.value()))
                 })
-            }),
+            }
+            Self::OverrideShadowsRule => {
+                let resolution = resolve(flag, context, None, now);
+                resolution.is_some_and(|resolution| matches!(resolution.source, Source::TargetingRule { .. }))
+            }
+            Self::OverrideShadowsSchedule => {
+                resolutions_without(flag, context, user_override, now).is_some_and(|mut resolutions| {
+                    let first = resolutions.next();
+                    let is_scheduled =
+                        |resolution: &Resolution<'_>| matches!(resolution.source, Source::ScheduledChange { .. });
+                    first.is_some_and(|first| {
+                        is_scheduled(&first)
+                            || resolutions.any(|later| is_scheduled(&later) || !later.has_same_value_and_source(&first))
+                    })
+                })
+            }
             Self::OverrideOnDisabledFlag => {
-                resolve(flag, context, None, now).is_some_and(|answer| answer.source == Source::Disabled)
+                resolve(flag, context, None, now).is_some_and(|resolution| resolution.source == Source::Disabled)
             }
         }
     }
 }
 
-/// What the user would get without the override: now, and at each instant before its end at which that may change.
-fn without<'r>(
+/// Returns the evaluation results without the override: at `now`, and at each later instant before the override expires
+/// at which the result may change. Returns `None` if the flag has no result without the override.
+fn resolutions_without<'r>(
     flag: &'r CompiledFlag,
     context: &'r EvaluationContext,
-    found: OverrideView<'_>,
+    user_override: OverrideView<'_>,
     now: Instant,
 ) -> Option<impl Iterator<Item = Resolution<'r>>> {
-    let end = found.expires_at;
+    let expires_at = user_override.expires_at;
     let first = resolve(flag, context, None, now)?;
-    Some(std::iter::successors(Some(first), move |answer| {
-        let next = answer.valid_until.filter(|next| end.is_none_or(|end| *next < end))?;
+    Some(std::iter::successors(Some(first), move |resolution| {
+        let next = resolution.valid_until.filter(|next| expires_at.is_none_or(|expires_at| *next < expires_at))?;
         resolve(flag, context, None, next)
     }))
 }

@@ -1,11 +1,11 @@
-//! Flags as they are defined, and what must be true of a definition.
+//! Flag definitions and their validation.
 
 use rustc_hash::FxHashSet;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::{
-    condition::MAX_PATTERNS,
+    condition::MAX_REGEXES,
     instant::Instant,
     name::FlagName,
     rule::{Operator, TargetingRule},
@@ -14,176 +14,178 @@ use crate::{
     violation::{Violation, check_key, check_text},
 };
 
-/// Longest id of a variant, in characters.
+/// Maximum length of a variant id, in characters.
 pub const MAX_VARIANT_ID_LENGTH: usize = 128;
-/// Most variants of one flag.
+/// Maximum number of variants of one flag.
 pub const MAX_VARIANTS: usize = 256;
-/// Most targeting rules of one flag.
+/// Maximum number of targeting rules of one flag.
 pub const MAX_RULES: usize = 1_000;
-/// Longest description, in characters.
+/// Maximum length of the description of a flag, in characters.
 pub const MAX_DESCRIPTION_LENGTH: usize = 2_000;
-/// Most tags of one flag.
+/// Maximum number of tags of one flag.
 pub const MAX_TAGS: usize = 50;
 
-/// One of the values a flag can have.
+/// One of the possible values of a flag.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Variant {
-    /// Unique within the flag.
+    /// Id, unique within the flag, 1 to [`MAX_VARIANT_ID_LENGTH`] characters.
     pub id: String,
-    /// For people.
+    /// Display name, at most 255 characters. Not used by evaluation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// Of the flag's type.
+    /// Value, of the type of the flag.
     pub value: Value,
-    /// For people.
+    /// Description, at most 2,000 characters. Not used by evaluation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
 }
 
-/// A flag's definition.
+/// Definition of a flag.
+///
+/// The JSON form is that of the server's API; unknown fields are ignored. Deserialization does not enforce the limits
+/// and the references between fields: call [`check`](Self::check) for definitions from an untrusted source.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Flag {
-    /// Its key; fixed at creation.
+    /// Unique name. Immutable.
     pub name: FlagName,
-    /// Fixed at creation.
+    /// Type of all variant and override values. Immutable.
     pub flag_type: FlagType,
-    /// For people.
+    /// Description, at most [`MAX_DESCRIPTION_LENGTH`] characters. Not used by evaluation.
     #[serde(default)]
     pub description: Option<String>,
-    /// For people: who answers for it.
+    /// Person or team responsible for the flag, at most 255 characters. Not used by evaluation.
     #[serde(default)]
     pub owner: Option<String>,
-    /// For people.
+    /// Tags, at most [`MAX_TAGS`] of 1 to 64 characters each. Not used by evaluation.
     #[serde(default)]
     pub tags: Vec<String>,
-    /// The switch of the whole flag, as last set by hand.
+    /// On/off switch of the flag, as last set manually.
     pub enabled: bool,
-    /// The values it can have, in order; the order also orders the ranges of splits.
+    /// Possible values, 1 to [`MAX_VARIANTS`]. Their order determines the bucket ranges of percentage splits.
     pub variants: Vec<Variant>,
-    /// What an enabled flag serves when nothing else decides, as last set by hand.
+    /// Serve that applies while the flag is on and no higher layer decides, as last set manually.
     pub default: Serve,
-    /// The variant a disabled flag serves.
+    /// Id of the variant that a flag serves while it is off.
     pub off_variant: String,
-    /// The first that matches decides.
+    /// Targeting rules, at most [`MAX_RULES`]. The first enabled rule that matches decides.
     #[serde(default)]
     pub targeting_rules: Vec<TargetingRule>,
-    /// Bucketing salt.
+    /// Salt of the bucket hash, 1 to 255 characters. A new salt assigns users to variants again.
     pub salt: String,
-    /// Whether users themselves get it.
+    /// Whether users may read their own value of the flag.
     pub client_visible: bool,
-    /// Set: no result for anybody.
+    /// Instant at which the flag was archived. If set, even to a future instant, the flag has no evaluation result.
     #[serde(default)]
     pub archived_at: Option<Instant>,
-    /// When `default` was last set by hand.
+    /// Instant of the last manual change of `default`. Scheduled changes at or before it no longer affect `default`.
     pub default_set_at: Instant,
-    /// When `enabled` was last set by hand.
+    /// Instant of the last manual change of `enabled`. Scheduled changes at or before it no longer affect `enabled`.
     pub enabled_set_at: Instant,
 }
 
-/// What a boolean flag gets that is made without variants: `on` = true and `off` = false.
-pub fn boolean_variants() -> Vec<Variant> {
+/// Variants of a boolean flag that is created without variants: `on` (true) and `off` (false).
+pub fn default_boolean_variants() -> Vec<Variant> {
     let variant = |id: &str, value| Variant { id: id.to_owned(), name: None, value: json!(value), description: None };
     vec![variant("on", true), variant("off", false)]
 }
 
 impl Flag {
-    /// Whether it has a variant of this id.
+    /// Returns whether the flag has a variant with this id.
     pub fn has_variant(&self, id: &str) -> bool {
         self.variants.iter().any(|variant| variant.id == id)
     }
 
-    /// Whether it is a number flag any variant of which was written with a fraction or an exponent.
-    pub fn is_floating(&self) -> bool {
+    /// Returns whether this is a number flag with at least one variant value that is written with a fraction or an
+    /// exponent.
+    pub fn is_floating_point(&self) -> bool {
         self.flag_type == FlagType::Number && self.variants.iter().any(|variant| variant.value.is_f64())
     }
 
-    /// All that is wrong with the definition, with pointers relative to it. Empty means: it compiles.
+    /// Returns all violations of the definition, with pointers relative to it. A flag without violations compiles.
     pub fn check(&self) -> Vec<Violation> {
-        let mut found = self.check_texts();
-        found.extend(self.check_variants());
+        let mut violations = self.check_texts();
+        violations.extend(self.check_variants());
         let ids: FxHashSet<_> = self.variants.iter().map(|variant| variant.id.as_str()).collect();
-        let is_variant = |id: &str| ids.contains(id);
-        found.extend(self.default.check("/default", is_variant));
-        if !is_variant(&self.off_variant) {
-            let detail = format!("the flag has no variant {:?}; name one of its variants", self.off_variant);
-            found.push(Violation::new("/off_variant", "unknown_variant", detail));
+        let has_variant = |id: &str| ids.contains(id);
+        violations.extend(self.default.check("/default", has_variant));
+        if !has_variant(&self.off_variant) {
+            let detail = format!("the flag has no variant {:?}; use the id of one of its variants", self.off_variant);
+            violations.push(Violation::new("/off_variant", "unknown_variant", detail));
         }
-        found.extend(self.check_rules(is_variant));
-        found
+        violations.extend(self.check_rules(has_variant));
+        violations
     }
 
     fn check_texts(&self) -> Vec<Violation> {
-        let mut found = Vec::new();
-        found.extend(
+        let mut violations = Vec::new();
+        violations.extend(
             self.description.as_ref().and_then(|text| check_text("/description", text, MAX_DESCRIPTION_LENGTH)),
         );
-        found.extend(self.owner.as_ref().and_then(|text| check_text("/owner", text, 255)));
-        found.extend(check_key("/salt", &self.salt, 255));
+        violations.extend(self.owner.as_ref().and_then(|text| check_text("/owner", text, 255)));
+        violations.extend(check_key("/salt", &self.salt, 255));
         if self.tags.len() > MAX_TAGS {
-            found.push(Violation::new("/tags", "too_many", format!("a flag can have at most {MAX_TAGS} tags")));
+            violations.push(Violation::new("/tags", "too_many", format!("a flag can have at most {MAX_TAGS} tags")));
         }
         for (index, tag) in self.tags.iter().enumerate() {
             let at = format!("/tags/{index}");
-            found.extend(check_key(&at, tag, 64));
+            violations.extend(check_key(&at, tag, 64));
             if tag.chars().any(char::is_control) {
-                found.push(Violation::new(at, "control_character", "must not contain control characters"));
+                violations.push(Violation::new(at, "control_character", "must not contain control characters"));
             }
         }
-        found
+        violations
     }
 
     fn check_variants(&self) -> Vec<Violation> {
-        let mut found = Vec::new();
+        let mut violations = Vec::new();
         if self.variants.is_empty() {
-            found.push(Violation::new("/variants", "empty", "a flag needs at least one variant"));
+            violations.push(Violation::new("/variants", "empty", "a flag needs at least one variant"));
         }
         if self.variants.len() > MAX_VARIANTS {
             let detail = format!("a flag can have at most {MAX_VARIANTS} variants");
-            found.push(Violation::new("/variants", "too_many", detail));
+            violations.push(Violation::new("/variants", "too_many", detail));
         }
-        let mut seen = FxHashSet::default();
+        let mut ids = FxHashSet::default();
         for (index, variant) in self.variants.iter().enumerate() {
             let at = |field: &str| format!("/variants/{index}/{field}");
-            found.extend(check_key(&at("id"), &variant.id, MAX_VARIANT_ID_LENGTH));
-            found.extend(variant.name.as_ref().and_then(|text| check_text(&at("name"), text, 255)));
-            found.extend(variant.description.as_ref().and_then(|text| check_text(&at("description"), text, 2_000)));
-            found.extend(self.flag_type.check(&at("value"), &variant.value).err());
-            if !seen.insert(variant.id.as_str()) {
-                found.push(Violation::new(
-                    at("id"),
-                    "duplicate",
-                    format!("the variant id {:?} stands twice", variant.id),
-                ));
+            violations.extend(check_key(&at("id"), &variant.id, MAX_VARIANT_ID_LENGTH));
+            violations.extend(variant.name.as_ref().and_then(|text| check_text(&at("name"), text, 255)));
+            violations
+                .extend(variant.description.as_ref().and_then(|text| check_text(&at("description"), text, 2_000)));
+            violations.extend(self.flag_type.check(&at("value"), &variant.value).err());
+            if !ids.insert(variant.id.as_str()) {
+                let detail = format!("the variant id {:?} occurs more than once", variant.id);
+                violations.push(Violation::new(at("id"), "duplicate", detail));
             }
         }
-        found
+        violations
     }
 
-    fn check_rules(&self, is_variant: impl Fn(&str) -> bool) -> Vec<Violation> {
-        let mut found = Vec::new();
+    fn check_rules(&self, has_variant: impl Fn(&str) -> bool) -> Vec<Violation> {
+        let mut violations = Vec::new();
         if self.targeting_rules.len() > MAX_RULES {
             let detail = format!("a flag can have at most {MAX_RULES} targeting rules");
-            found.push(Violation::new("/targeting_rules", "too_many", detail));
+            violations.push(Violation::new("/targeting_rules", "too_many", detail));
         }
         let conditions = self.targeting_rules.iter().flat_map(|rule| &rule.conditions);
         let patterns = conditions.filter(|c| c.operator == Operator::Matches).map(|c| c.values.len());
-        if patterns.sum::<usize>() > MAX_PATTERNS {
-            let detail = format!("a flag can have at most {MAX_PATTERNS} regular expressions; join them by `|`");
-            found.push(Violation::new("/targeting_rules", "too_many", detail));
-            // They are not even compiled to see what else is wrong.
-            return found;
+        if patterns.sum::<usize>() > MAX_REGEXES {
+            let detail = format!("a flag can have at most {MAX_REGEXES} regular expressions; combine them with `|`");
+            violations.push(Violation::new("/targeting_rules", "too_many", detail));
+            // Returns early because checking the rules would compile all of these expressions.
+            return violations;
         }
-        let mut seen = FxHashSet::default();
+        let mut ids = FxHashSet::default();
         for (index, rule) in self.targeting_rules.iter().enumerate() {
             let at = format!("/targeting_rules/{index}");
-            if !seen.insert(rule.id.as_str()) {
-                let detail = format!("the rule id {:?} stands twice", rule.id);
-                found.push(Violation::new(format!("{at}/id"), "duplicate", detail));
+            if !ids.insert(rule.id.as_str()) {
+                let detail = format!("the rule id {:?} occurs more than once", rule.id);
+                violations.push(Violation::new(format!("{at}/id"), "duplicate", detail));
             }
-            found.extend(rule.check(&is_variant).into_iter().map(|violation| violation.under(&at)));
+            violations.extend(rule.check(&has_variant).into_iter().map(|violation| violation.with_prefix(&at)));
         }
-        found
+        violations
     }
 }
 
@@ -191,7 +193,7 @@ impl Flag {
 pub(crate) mod tests {
     use super::*;
 
-    /// An enabled boolean flag `f` that serves `off`, set by hand at the beginning of 1970.
+    /// Returns an enabled boolean flag `f` that serves `off`, set manually at 1970-01-01T00:00:00Z.
     pub(crate) fn boolean_flag() -> Flag {
         Flag {
             name: FlagName::new("f").unwrap(),
@@ -200,7 +202,7 @@ pub(crate) mod tests {
             owner: None,
             tags: Vec::new(),
             enabled: true,
-            variants: boolean_variants(),
+            variants: default_boolean_variants(),
             default: Serve::Variant("off".to_owned()),
             off_variant: "off".to_owned(),
             targeting_rules: Vec::new(),
@@ -215,9 +217,9 @@ pub(crate) mod tests {
     fn check(change: impl FnOnce(&mut Flag), expected: &[(&str, &str)]) {
         let mut flag = boolean_flag();
         change(&mut flag);
-        let found = flag.check();
-        let found: Vec<_> = found.iter().map(|v| (v.pointer.as_str(), v.code)).collect();
-        assert_eq!(found, expected);
+        let violations = flag.check();
+        let violations: Vec<_> = violations.iter().map(|v| (v.pointer.as_str(), v.code)).collect();
+        assert_eq!(violations, expected);
     }
 
     fn rule(value: Value) -> TargetingRule {
@@ -225,25 +227,26 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_sound_flag_has_no_violations() {
+    fn accepts_valid_flag() {
         check(|_| {}, &[]);
     }
 
     #[test]
-    fn a_number_flag_is_floating_if_any_variant_was_written_so() {
-        let floating = |flag_type, values: &str| {
+    fn number_flag_is_floating_point_if_any_variant_has_fraction_or_exponent() {
+        let is_floating_point = |flag_type, values: &str| {
             let values: Vec<Value> = serde_json::from_str(values).unwrap();
             let variant = |value| Variant { id: "v".to_owned(), name: None, value, description: None };
-            Flag { flag_type, variants: values.into_iter().map(variant).collect(), ..boolean_flag() }.is_floating()
+            Flag { flag_type, variants: values.into_iter().map(variant).collect(), ..boolean_flag() }
+                .is_floating_point()
         };
-        assert!(floating(FlagType::Number, "[1, 2.5]"));
-        assert!(floating(FlagType::Number, "[1.0]") && floating(FlagType::Number, "[1e2]"));
-        assert!(!floating(FlagType::Number, "[1, -3, 0]"));
-        assert!(!floating(FlagType::Json, "[1.5]"), "JSON is what it is");
+        assert!(is_floating_point(FlagType::Number, "[1, 2.5]"));
+        assert!(is_floating_point(FlagType::Number, "[1.0]") && is_floating_point(FlagType::Number, "[1e2]"));
+        assert!(!is_floating_point(FlagType::Number, "[1, -3, 0]"));
+        assert!(!is_floating_point(FlagType::Json, "[1.5]"), "JSON flags are never floating point");
     }
 
     #[test]
-    fn texts_and_counts_are_bounded() {
+    fn rejects_invalid_texts_and_excessive_counts() {
         check(|f| f.description = Some("a".repeat(2_001)), &[("/description", "too_long")]);
         check(|f| f.owner = Some("a\0".into()), &[("/owner", "nul_character")]);
         check(|f| f.salt = String::new(), &[("/salt", "empty")]);
@@ -258,7 +261,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn variants_must_be_unique_and_of_the_type() {
+    fn rejects_duplicate_mistyped_and_missing_variants() {
         check(
             |f| f.variants[1].id = "on".into(),
             &[
@@ -275,11 +278,11 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn rules_are_checked_in_place() {
-        let bad = json!({"id": "a", "conditions": [{"attribute": "x", "operator": "matches", "values": ["("]}],
+    fn rule_violations_point_into_the_flag() {
+        let invalid = json!({"id": "a", "conditions": [{"attribute": "x", "operator": "matches", "values": ["("]}],
                          "serve": {"variant": "nope"}});
         check(
-            |f| f.targeting_rules = vec![rule(bad)],
+            |f| f.targeting_rules = vec![rule(invalid)],
             &[
                 ("/targeting_rules/0/conditions/0/values/0", "invalid_regex"),
                 ("/targeting_rules/0/serve/variant", "unknown_variant"),

@@ -1,20 +1,31 @@
-//! Points in time, in whole microseconds.
+//! Instants with microsecond precision.
 
 use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-/// A point in time: microseconds since 1970-01-01T00:00:00Z, within the years 0000 to 9999 that RFC 3339 can write.
+/// A point in time: whole microseconds since 1970-01-01T00:00:00Z, within the years 0000 to 9999.
 ///
-/// Microseconds are what PostgreSQL keeps, so that nothing is lost or rounded between memory, disk and wire.
+/// The range is that of RFC 3339. The precision is that of PostgreSQL timestamps, so an instant does not change when it
+/// is stored or sent.
+///
+/// ```
+/// use flags_domain::Instant;
+///
+/// let at = Instant::parse("2026-01-01T01:00:00.250+01:00")?;
+/// assert_eq!(at.to_string(), "2026-01-01T00:00:00.25Z");
+/// assert_eq!(at.plus_micros(750_000).to_string(), "2026-01-01T00:00:01Z");
+/// # Ok::<(), flags_domain::InvalidInstant>(())
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Instant(i64);
 
-/// The text is not an RFC 3339 instant within the years 0000 to 9999.
+/// Error for text that is not an RFC 3339 timestamp within the years 0000 to 9999.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "must be an RFC 3339 instant within the years 0000 to 9999, such as 2030-01-31T12:00:00Z (in a URL write + as %2B)"
+    "must be an RFC 3339 timestamp within the years 0000 to 9999, such as 2030-01-31T12:00:00Z \
+     (in a URL, encode + as %2B)"
 )]
 pub struct InvalidInstant;
 
@@ -22,7 +33,7 @@ impl Instant {
     const MIN_MICROS: i64 = -62_167_219_200_000_000;
     const MAX_MICROS: i64 = 253_402_300_799_999_999;
 
-    /// The instant so many microseconds after 1970, held within the range that can be written.
+    /// Creates an instant from microseconds since 1970-01-01T00:00:00Z. Values outside of the range are clamped to it.
     pub const fn from_micros(micros: i64) -> Self {
         if micros < Self::MIN_MICROS {
             Self(Self::MIN_MICROS)
@@ -33,18 +44,18 @@ impl Instant {
         }
     }
 
-    /// Microseconds since 1970-01-01T00:00:00Z.
+    /// Microseconds since 1970-01-01T00:00:00Z; negative before it.
     pub const fn as_micros(self) -> i64 {
         self.0
     }
 
-    /// This instant moved by `delta` microseconds.
+    /// Returns this instant plus `delta` microseconds, clamped to the range.
     #[must_use]
     pub const fn plus_micros(self, delta: i64) -> Self {
         Self::from_micros(self.0.saturating_add(delta))
     }
 
-    /// Reads RFC 3339. Digits beyond microseconds are cut off.
+    /// Parses an RFC 3339 timestamp with any offset. Fractional digits beyond microseconds are truncated.
     pub fn parse(text: &str) -> Result<Self, InvalidInstant> {
         let parsed = OffsetDateTime::parse(text, &Rfc3339).map_err(|_| InvalidInstant)?;
         let micros = parsed.unix_timestamp_nanos().div_euclid(1_000);
@@ -69,7 +80,8 @@ impl From<Instant> for OffsetDateTime {
 }
 
 impl fmt::Display for Instant {
-    /// RFC 3339 in UTC with `Z`; a fraction only where there is one, without trailing zeros. Does not allocate.
+    /// Writes RFC 3339 text in UTC with `Z`. A fraction is written only if it is not 0, without trailing zeros. Does
+    /// not allocate.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let at = OffsetDateTime::from(*self);
         let (date, time) = (at.date(), at.time());
@@ -114,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn instants_are_read_with_any_offset_and_written_in_utc() {
+    fn parses_any_offset_and_formats_in_utc() {
         check("2026-01-01T00:00:00Z", "2026-01-01T00:00:00Z");
         check("2026-01-01T01:00:00+01:00", "2026-01-01T00:00:00Z");
         check("2026-01-01T00:00:00.000001Z", "2026-01-01T00:00:00.000001Z");
@@ -127,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_instant_is_refused() {
+    fn rejects_invalid_and_out_of_range_timestamps() {
         for text in ["", "2026-01-01", "2026-01-01T00:00:00", "9999-12-31T23:59:59-23:59", "0000-01-01T00:00:00+01:00"]
         {
             assert_eq!(Instant::parse(text), Err(InvalidInstant), "{text}");
@@ -135,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn arithmetic_stays_within_the_range() {
+    fn arithmetic_clamps_to_the_range() {
         assert_eq!(Instant::from_micros(i64::MAX).to_string(), "9999-12-31T23:59:59.999999Z");
         assert_eq!(Instant::from_micros(0).plus_micros(i64::MIN).to_string(), "0000-01-01T00:00:00Z");
     }

@@ -1,14 +1,20 @@
-//! The pure rules of feature flags: definitions and their checks, targeting, schedules, user overrides, and
-//! [`resolve()`], the one function that decides what somebody gets.
+//! Feature-flag evaluation: flag definitions, targeting rules, scheduled changes, user overrides, and [`resolve()`],
+//! which computes the value of a flag for one evaluation context.
 //!
-//! This crate knows no runtime, database, network, clock or randomness: time comes in as an argument. Any Rust service
-//! can link it to evaluate flags on its own:
+//! The crate performs no I/O, uses no async runtime, and reads neither a clock nor a random source. The caller passes
+//! the current time. A Rust service that links this crate gets the same results as the server.
+//!
+//! # Getting started
+//!
+//! 1. Deserialize each flag from the JSON of the server's API into a [`Flag`], and its scheduled changes into
+//!    [`ScheduledChange`]s.
+//! 2. Build a [`Snapshot`], which compiles all flags.
+//! 3. For each evaluation, build an [`EvaluationContext`] and call [`resolve()`].
 //!
 //! ```
 //! use flags_domain::{EvaluationContext, Flag, Instant, OverrideView, PreparedValue, Snapshot, Source, resolve};
 //! use serde_json::{Map, json};
 //!
-//! // A definition, as the service's API gives it.
 //! let flag: Flag = serde_json::from_value(json!({
 //!     "name": "checkout.flow", "flag_type": "string", "enabled": true,
 //!     "variants": [{"id": "old", "value": "classic"}, {"id": "new", "value": "one-page"}],
@@ -21,24 +27,118 @@
 //! let snapshot = Snapshot::new([(flag, vec![])]);
 //! let flag = snapshot.get("checkout.flow").ok_or("no such flag")?.compiled();
 //!
-//! // Whoever is on the plan `pro` gets the new flow, by the rule.
+//! // The context matches the rule `pro`.
 //! let mut attributes = Map::new();
 //! attributes.insert("plan".into(), json!("pro"));
 //! let context = EvaluationContext::anonymous("visitor-1", attributes);
 //! let now = Instant::parse("2026-06-01T12:00:00Z")?;
-//! let resolution = resolve(flag, &context, None, now).ok_or("archived")?;
+//! let resolution = resolve(flag, &context, None, now).ok_or("no result")?;
 //! assert_eq!(resolution.value.value(), &json!("one-page"));
 //! assert_eq!(resolution.source, Source::TargetingRule { rule_id: "pro" });
 //!
-//! // An override of this one user wins, until the instant it ends.
+//! // An active override has priority over every other layer until it expires.
 //! let value = PreparedValue::new(json!("classic"));
 //! let expires_at = Some(Instant::parse("2026-07-01T00:00:00Z")?);
 //! let user_override = OverrideView { value: &value, enabled: true, expires_at };
-//! let resolution = resolve(flag, &context, Some(user_override), now).ok_or("archived")?;
+//! let resolution = resolve(flag, &context, Some(user_override), now).ok_or("no result")?;
 //! assert_eq!(resolution.source, Source::Override);
 //! assert_eq!(resolution.valid_until, expires_at);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
+//!
+//! # Evaluation order
+//!
+//! The first layer that supplies a value decides:
+//!
+//! 1. An archived flag has no result.
+//! 2. An active override of the user ([`OverrideView`]), even if the flag is off.
+//! 3. A flag that is off serves its off variant.
+//! 4. The first enabled targeting rule whose conditions all hold ([`TargetingRule`]).
+//! 5. The latest due scheduled change of the default, unless the default was set manually since ([`ScheduledChange`]).
+//! 6. The default ([`Flag::default`]).
+//!
+//! Time intervals are half-open: a scheduled change takes effect at exactly its `scheduled_at`, and an override is
+//! expired at exactly its `expires_at`. [`Resolution::valid_until`] is the next instant at which time alone may change
+//! the result; a cache must not keep the result beyond it.
+//!
+//! # Explaining a result
+//!
+//! [`explain()`] returns what [`resolve()`] returns, plus the result of every layer, the reason why each higher layer
+//! was skipped, findings about the override, and the next change through time alone:
+//!
+//! ```
+//! # use flags_domain::{EvaluationContext, Flag, Instant, Snapshot};
+//! use flags_domain::{Layer, LayerOutcome, SkipReason, explain};
+//! # use serde_json::{Map, json};
+//! # let flag: Flag = serde_json::from_value(json!({
+//! #     "name": "ui.dark_mode", "flag_type": "boolean", "enabled": true,
+//! #     "variants": [{"id": "on", "value": true}, {"id": "off", "value": false}],
+//! #     "default": {"variant": "on"}, "off_variant": "off", "salt": "ui.dark_mode", "client_visible": true,
+//! #     "default_set_at": "2026-01-01T00:00:00Z", "enabled_set_at": "2026-01-01T00:00:00Z",
+//! # }))?;
+//! # let snapshot = Snapshot::new([(flag, vec![])]);
+//! # let context = EvaluationContext::anonymous("visitor-1", Map::new());
+//! # let now = Instant::parse("2026-06-01T12:00:00Z")?;
+//! let state = snapshot.get("ui.dark_mode").ok_or("no such flag")?;
+//! let explanation = explain(state, &context, None, now);
+//! assert_eq!(explanation.layers[0].layer, Layer::Override);
+//! assert_eq!(explanation.layers[0].skip_reason, Some(SkipReason::NoOverride));
+//! let deciding = explanation.layers.iter().find(|report| report.outcome == LayerOutcome::Matched);
+//! assert_eq!(deciding.map(|report| report.layer), Some(Layer::Default));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Keeping a snapshot current
+//!
+//! [`Snapshot::apply`] applies one [`Change`] and recompiles only the affected flag. With a snapshot behind a lock,
+//! call [`Snapshot::prepare`] before locking it for writing and [`Snapshot::commit`] while holding the lock:
+//!
+//! ```
+//! use flags_domain::{Change, FlagName, Snapshot};
+//!
+//! let mut snapshot = Snapshot::default();
+//! let changes = [Change::FlagRemoved(FlagName::new("checkout.flow")?)];
+//! let edit = snapshot.prepare(&changes);
+//! snapshot.commit(edit);
+//! assert!(snapshot.is_empty());
+//! # Ok::<(), flags_domain::InvalidFlagName>(())
+//! ```
+//!
+//! # Units, ranges and limits
+//!
+//! - [`Instant`]: whole microseconds since 1970-01-01T00:00:00Z, years 0000 to 9999.
+//! - [`Weight`]: 0 to 100 percent in steps of 0.001.
+//! - Buckets: `0..100_000`, one for each thousandth of a percent ([`bucket::BUCKETS`]).
+//! - Numbers in flag values: finite doubles; integers within ±2^53 ([`MAX_INTEGER`]).
+//! - Limits of definitions: the `MAX_*` constants. [`Flag::check`] enforces them. [`resolve()`] and [`Snapshot::new`]
+//!   do not.
+//!
+//! # Errors and panics
+//!
+//! - [`resolve()`], [`explain()`] and all other functions of this crate do not panic for any input.
+//! - [`resolve()`] returns `None` for an archived flag, and for a flag that does not compile unless an active override
+//!   supplies the value. [`CompiledFlag::compile_error`] returns the reason.
+//! - Deserialization rejects malformed definitions. [`Flag::check`] and [`ScheduledChange::check`] return every
+//!   remaining problem as a [`Violation`] with a JSON pointer (RFC 6901). A flag without violations compiles.
+//!
+//! # Performance and thread safety
+//!
+//! [`resolve()`] allocates no memory, with two exceptions: the operator `matches` on first use of its regular
+//! expressions and on use by several threads at once, and the version operators for abbreviated versions and long
+//! pre-release identifiers. It hashes at most one text per evaluation. All public types are `Send` and `Sync`.
+//!
+//! # Standards
+//!
+//! | what | standard |
+//! |---|---|
+//! | buckets of percentage splits | MurmurHash3 x86 32-bit, seed 0 (Austin Appleby); see [`bucket`](mod@bucket) |
+//! | timestamps | RFC 3339 |
+//! | version operators | Semantic Versioning 2.0.0, precedence rules of clause 11 |
+//! | operator `matches` | syntax of the [`regex`](https://docs.rs/regex) crate |
+//! | pointers in violations | JSON Pointer, RFC 6901 |
+//! | names (evaluation context, targeting key, variant) | OpenFeature |
+//!
+//! The test vectors in `tests/vectors` of the repository specify evaluation for implementations in other languages.
 
 pub mod bucket;
 mod change;
@@ -60,7 +160,7 @@ mod value;
 mod violation;
 
 pub use change::Change;
-pub use compiled::{CompileFailure, CompiledFlag, CompiledVariant};
+pub use compiled::{CompileError, CompiledFlag, CompiledVariant};
 pub use condition::ConditionFailure;
 pub use context::{EvaluationContext, MAX_ATTRIBUTES_BYTES, MAX_ATTRIBUTES_DEPTH, RESERVED_ATTRIBUTES};
 pub use explain::{
@@ -68,15 +168,16 @@ pub use explain::{
 };
 pub use finding::FindingCode;
 pub use flag::{
-    Flag, MAX_DESCRIPTION_LENGTH, MAX_RULES, MAX_TAGS, MAX_VARIANT_ID_LENGTH, MAX_VARIANTS, Variant, boolean_variants,
+    Flag, MAX_DESCRIPTION_LENGTH, MAX_RULES, MAX_TAGS, MAX_VARIANT_ID_LENGTH, MAX_VARIANTS, Variant,
+    default_boolean_variants,
 };
 pub use instant::{Instant, InvalidInstant};
 pub use name::{FlagName, InvalidFlagName};
 pub use resolve::{OverrideOutcome, Resolution, Source, resolve};
 pub use rule::{Condition, MAX_RULE_ID_LENGTH, Operator, TargetingRule};
-pub use schedule::{Effective, SchedulePreview, ScheduleStatus, ScheduledChange};
+pub use schedule::{EffectiveSettings, SchedulePreview, ScheduleStatus, ScheduledChange};
 pub use serve::{InvalidWeight, MAX_ATTRIBUTE_LENGTH, Serve, Weight};
-pub use snapshot::{Edit, FlagState, Snapshot};
+pub use snapshot::{FlagState, Snapshot, SnapshotEdit};
 pub use user_override::{MAX_REASON_LENGTH, OverrideStatus, OverrideView, UserOverride};
 pub use value::{
     FlagType, MAX_INTEGER, MAX_VALUE_BYTES, MAX_VALUE_DEPTH, PreparedValue, check_json, is_deeper_than, same_value,

@@ -1,35 +1,36 @@
-//! Names of flags.
+//! Flag names.
 
 use std::{borrow::Borrow, fmt, ops::Deref, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
-/// The key of a flag, such as `ui.dark_mode`: `^[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)*$`, at most 255 characters.
+/// Unique name of a flag, such as `ui.dark_mode`.
 ///
-/// Cheap to clone. The alphabet needs no escaping in JSON, URLs or metric labels.
+/// A name matches `^[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)*$` and has at most 255 characters. It needs no escaping in JSON,
+/// URLs and metric labels. Cloning increments a reference count and does not allocate.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct FlagName(Arc<str>);
 
-/// The text is no flag name.
+/// Error for text that is not a valid flag name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "must be lower-case words of letters, digits and underscores, each starting with a letter, joined by dots, \
-     at most 255 characters (for example ui.dark_mode)"
+    "must consist of words joined by dots, at most 255 characters (for example ui.dark_mode); a word consists of \
+     lower-case letters, digits and underscores and starts with a letter"
 )]
 pub struct InvalidFlagName;
 
 impl FlagName {
-    /// Longest name, in characters.
+    /// Maximum length of a name, in characters.
     pub const MAX_LENGTH: usize = 255;
 
-    /// Checks and takes a name.
+    /// Validates `text` and copies it into a name.
     pub fn new(text: &str) -> Result<Self, InvalidFlagName> {
         let valid = text.len() <= Self::MAX_LENGTH && text.split('.').all(is_word);
         if valid { Ok(Self(text.into())) } else { Err(InvalidFlagName) }
     }
 
-    /// The name as text.
+    /// Returns the name as a string slice.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -85,13 +86,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_dotted_lower_case_words() {
-        for good in ["a", "ui.dark_mode", "a1.b2_", &"a".repeat(255)] {
-            assert!(FlagName::new(good).is_ok(), "{good}");
+    fn accepts_only_dotted_lower_case_words() {
+        for valid in ["a", "ui.dark_mode", "a1.b2_", &"a".repeat(255)] {
+            assert!(FlagName::new(valid).is_ok(), "{valid}");
         }
-        for bad in ["", "A", "1a", "_a", "a.", ".a", "a..b", "a.1", "a-b", "a b", "é", "a\0", "a\n", &"a".repeat(256)]
+        for invalid in
+            ["", "A", "1a", "_a", "a.", ".a", "a..b", "a.1", "a-b", "a b", "é", "a\0", "a\n", &"a".repeat(256)]
         {
-            assert_eq!(FlagName::new(bad), Err(InvalidFlagName), "{bad:?}");
+            assert_eq!(FlagName::new(invalid), Err(InvalidFlagName), "{invalid:?}");
         }
     }
 }

@@ -1,60 +1,61 @@
-//! The one function that decides what somebody gets of a flag.
+//! Evaluation of one flag for one context.
 
 use uuid::Uuid;
 
 use crate::{
-    compiled::{CompiledFlag, CompiledServe, CompiledVariant, Layers},
+    compiled::{CompiledFlag, CompiledLayers, CompiledServe, CompiledVariant},
     context::EvaluationContext,
     instant::Instant,
     user_override::OverrideView,
     value::{PreparedValue, same_value},
 };
 
-/// What somebody gets of a flag, and why.
+/// Evaluation result of one flag for one context. Borrows from the flag and the override.
 #[derive(Clone, Copy, Debug)]
 pub struct Resolution<'r> {
-    /// What they get.
+    /// Value of the flag.
     pub value: &'r PreparedValue,
-    /// The variant that has this value; `None` for an override's value that no variant has.
+    /// First variant with this value; `None` if the value of an override equals no variant.
     pub variant: Option<&'r CompiledVariant>,
-    /// The layer that decided.
+    /// Layer that decided the result.
     pub source: Source<'r>,
-    /// The next instant at which time alone may change this answer.
+    /// Next instant at which time alone may change the result; `None` if time alone never changes it. Always later than
+    /// the instant of the evaluation. At that instant, the result may also turn out to be the same.
     pub valid_until: Option<Instant>,
-    /// What became of the user's override, if there is one.
+    /// Whether the override of the user applied, or why it did not.
     pub override_outcome: OverrideOutcome,
 }
 
 impl Resolution<'_> {
-    /// Whether both give the same value, from the same layer.
-    pub(crate) fn gives_like(&self, other: &Resolution<'_>) -> bool {
+    /// Returns whether both results have the same value and the same kind of source.
+    pub(crate) fn has_same_value_and_source(&self, other: &Resolution<'_>) -> bool {
         self.source.as_str() == other.source.as_str() && same_value(self.value.value(), other.value.value())
     }
 }
 
-/// The layer that decided, highest first.
+/// Layer that decided an evaluation result, in order of priority, highest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source<'r> {
-    /// An active override.
+    /// Active override of the user.
     Override,
-    /// The flag is off.
+    /// Off variant of a flag that is off.
     Disabled,
-    /// A targeting rule.
+    /// Targeting rule.
     TargetingRule {
-        /// The rule's id.
+        /// Id of the rule.
         rule_id: &'r str,
     },
-    /// A scheduled change of the default.
+    /// Latest due scheduled change of the default.
     ScheduledChange {
-        /// The change's id.
+        /// Id of the scheduled change.
         id: Uuid,
     },
-    /// The default, as set by hand.
+    /// Default, as last set manually.
     Default,
 }
 
 impl Source<'_> {
-    /// The layer's name on the wire.
+    /// Name of the source in JSON.
     pub const fn as_str(&self) -> &'static str {
         match self {
             Self::Override => "override",
@@ -66,25 +67,26 @@ impl Source<'_> {
     }
 }
 
-/// What became of the user's override.
+/// Whether an override applied in an evaluation, or why it did not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OverrideOutcome {
-    /// There is none.
+    /// The caller passed no override.
     Absent,
-    /// It decided.
-    Decided,
-    /// It is switched off.
+    /// The override decided the result.
+    Applied,
+    /// The override is disabled.
     Disabled,
-    /// Its end has passed.
+    /// The override has expired.
     Expired,
-    /// Its value is not of the flag's type, so it was passed over.
+    /// The value of the override does not have the type of the flag, so the override was ignored.
     TypeMismatch,
 }
 
 impl CompiledFlag {
-    /// Whether the layer that decided shares its variants out by weight. Asked after the fact, so that resolving need not
-    /// note it.
-    pub fn splits(&self, source: Source<'_>) -> bool {
+    /// Returns whether the layer `source` of this flag is a percentage split.
+    ///
+    /// Looks the layer up again instead of reading a field of [`Resolution`], which keeps [`resolve()`] fast.
+    pub fn uses_split(&self, source: Source<'_>) -> bool {
         let Some(layers) = self.layers() else { return false };
         let serve = match source {
             Source::Override | Source::Disabled => None,
@@ -100,11 +102,16 @@ impl CompiledFlag {
     }
 }
 
-/// What `context` gets of `flag` at `now`. `None`: the flag is archived, or could not be compiled and no override
-/// stands in.
+/// Evaluates `flag` for `context` at `now`.
 ///
-/// The order: an active override, the switch, the first matching targeting rule, the last due scheduled change, the
-/// default. An override wins over a flag that is off.
+/// Returns `None` if the flag is archived, or if it does not compile and no active override supplies the value.
+///
+/// The first of these layers that supplies a value decides: an active override, the on/off switch, the first matching
+/// targeting rule, the latest due scheduled change of the default, the default. An active override applies even if the
+/// flag is off. `user_override` must be the override of this flag for the user of `context`, in any state; expired and
+/// disabled overrides are recognized here.
+///
+/// Deterministic; performs no I/O and does not panic. See the [crate documentation](crate) for the allocations.
 pub fn resolve<'r>(
     flag: &'r CompiledFlag,
     context: &EvaluationContext,
@@ -114,13 +121,13 @@ pub fn resolve<'r>(
     if flag.is_archived() {
         return None;
     }
-    let override_outcome = user_override.map_or(OverrideOutcome::Absent, |found| flag.override_outcome(found, now));
-    if let (OverrideOutcome::Decided, Some(found)) = (override_outcome, user_override) {
+    let override_outcome = user_override.map_or(OverrideOutcome::Absent, |view| flag.override_outcome(view, now));
+    if let (OverrideOutcome::Applied, Some(view)) = (override_outcome, user_override) {
         return Some(Resolution {
-            value: found.value,
-            variant: flag.variant_with(found.value),
+            value: view.value,
+            variant: flag.variant_with_value(view.value),
             source: Source::Override,
-            valid_until: found.expires_at,
+            valid_until: view.expires_at,
             override_outcome,
         });
     }
@@ -129,9 +136,9 @@ pub fn resolve<'r>(
     Some(Resolution { value: variant.value(), variant: Some(variant), source, valid_until, override_outcome })
 }
 
-/// Everything below the override.
+/// Evaluates all layers below the override.
 fn resolve_layers<'r>(
-    layers: &'r Layers,
+    layers: &'r CompiledLayers,
     context: &EvaluationContext,
     now: Instant,
 ) -> (&'r CompiledVariant, Source<'r>, Option<Instant>) {
@@ -140,13 +147,15 @@ fn resolve_layers<'r>(
         return (&layers.variants[layers.off_variant], Source::Disabled, next_switch);
     }
     if let Some(rule) = layers.rules.iter().find(|rule| rule.matches(context)) {
-        return (layers.pick(&rule.serve, context), Source::TargetingRule { rule_id: &rule.id }, next_switch);
+        return (layers.select_variant(&rule.serve, context), Source::TargetingRule { rule_id: &rule.id }, next_switch);
     }
     let (step, next_serve) = layers.serve_at(now);
     let valid_until = [next_switch, next_serve].into_iter().flatten().min();
     match step {
-        Some(step) => (layers.pick(&step.serve, context), Source::ScheduledChange { id: step.change_id }, valid_until),
-        None => (layers.pick(&layers.default, context), Source::Default, valid_until),
+        Some(step) => {
+            (layers.select_variant(&step.serve, context), Source::ScheduledChange { id: step.change_id }, valid_until)
+        }
+        None => (layers.select_variant(&layers.default, context), Source::Default, valid_until),
     }
 }
 
@@ -162,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn a_result_is_split_if_the_layer_that_gave_it_is() {
+    fn uses_split_tells_whether_the_deciding_layer_is_a_split() {
         let (fixed, split) = (json!({"variant": "on"}), json!({"weights": {"on": 100}}));
         let rule = |id: &str, plan: &str, serve| {
             let condition = json!({"attribute": "plan", "operator": "equals", "values": [plan]});
@@ -176,21 +185,21 @@ mod tests {
             serde_json::from_value(json!({"id": id, "scheduled_at": at, "serve": serve})).unwrap()
         };
         let schedule = [change(1, "2030-01-01T00:00:00Z", &fixed), change(2, "2031-01-01T00:00:00Z", &split)];
-        let splits = |flag: &crate::Flag, plan: &str, at: &str| {
+        let evaluate = |flag: &crate::Flag, plan: &str, at: &str| {
             let compiled = CompiledFlag::compile(flag, &schedule);
             let attributes = Map::from_iter([("plan".to_owned(), json!(plan))]);
-            let context = EvaluationContext::anonymous("somebody", attributes);
-            let found = resolve(&compiled, &context, None, Instant::parse(at).unwrap()).unwrap();
-            (found.source.as_str(), compiled.splits(found.source))
+            let context = EvaluationContext::anonymous("visitor-1", attributes);
+            let resolution = resolve(&compiled, &context, None, Instant::parse(at).unwrap()).unwrap();
+            (resolution.source.as_str(), compiled.uses_split(resolution.source))
         };
         let early = "2029-01-01T00:00:00Z";
-        assert_eq!(splits(&flag, "a", early), ("targeting_rule", false));
-        assert_eq!(splits(&flag, "b", early), ("targeting_rule", true));
-        assert_eq!(splits(&flag, "c", early), ("default", true));
-        assert_eq!(splits(&flag, "c", "2030-06-01T00:00:00Z"), ("scheduled_change", false));
-        assert_eq!(splits(&flag, "c", "2031-06-01T00:00:00Z"), ("scheduled_change", true));
+        assert_eq!(evaluate(&flag, "a", early), ("targeting_rule", false));
+        assert_eq!(evaluate(&flag, "b", early), ("targeting_rule", true));
+        assert_eq!(evaluate(&flag, "c", early), ("default", true));
+        assert_eq!(evaluate(&flag, "c", "2030-06-01T00:00:00Z"), ("scheduled_change", false));
+        assert_eq!(evaluate(&flag, "c", "2031-06-01T00:00:00Z"), ("scheduled_change", true));
         let fixed_default = crate::Flag { default: serve(fixed), ..flag.clone() };
-        assert_eq!(splits(&fixed_default, "c", early), ("default", false));
-        assert_eq!(splits(&crate::Flag { enabled: false, ..flag }, "b", early), ("disabled", false));
+        assert_eq!(evaluate(&fixed_default, "c", early), ("default", false));
+        assert_eq!(evaluate(&crate::Flag { enabled: false, ..flag }, "b", early), ("disabled", false));
     }
 }

@@ -1,4 +1,4 @@
-//! Targeting rules (definitions); `condition` holds what evaluates them.
+//! Definitions of targeting rules and their conditions. Module `condition` holds their compiled form.
 
 use std::fmt;
 
@@ -11,104 +11,112 @@ use crate::{
     violation::{Violation, check_key, check_text},
 };
 
-/// Longest id of a rule, in characters.
+/// Maximum length of a rule id, in characters.
 pub const MAX_RULE_ID_LENGTH: usize = 128;
 
-/// Serves something to whom all its conditions describe; the first matching rule of a flag decides.
+/// A targeting rule: applies its serve to every context for which all conditions hold. The first matching rule of a
+/// flag decides.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TargetingRule {
-    /// Unique within the flag.
+    /// Id, unique within the flag, 1 to [`MAX_RULE_ID_LENGTH`] characters.
     pub id: String,
-    /// For people.
+    /// Display name, at most 255 characters. Not used by evaluation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// A rule that is off is passed over.
-    #[serde(default = "yes")]
+    /// Whether evaluation considers the rule; default `true`.
+    #[serde(default = "default_enabled")]
     pub enabled: bool,
-    /// All must hold; none means everybody.
+    /// Conditions that must all hold. A rule without conditions matches every context.
     pub conditions: Vec<Condition>,
-    /// What whoever matches gets.
+    /// Serve for matching contexts.
     pub serve: Serve,
 }
 
-const fn yes() -> bool {
+const fn default_enabled() -> bool {
     true
 }
 
 impl TargetingRule {
-    /// What is wrong with the rule, with pointers relative to it.
-    pub fn check(&self, is_variant: impl Fn(&str) -> bool) -> Vec<Violation> {
-        let mut found: Vec<_> = check_key("/id", &self.id, MAX_RULE_ID_LENGTH).into_iter().collect();
-        found.extend(self.name.as_ref().and_then(|name| check_text("/name", name, 255)));
+    /// Returns all violations of the rule, with pointers relative to it. `has_variant` returns whether the flag has a
+    /// variant with the given id.
+    pub fn check(&self, has_variant: impl Fn(&str) -> bool) -> Vec<Violation> {
+        let mut violations: Vec<_> = check_key("/id", &self.id, MAX_RULE_ID_LENGTH).into_iter().collect();
+        violations.extend(self.name.as_ref().and_then(|name| check_text("/name", name, 255)));
         for (index, condition) in self.conditions.iter().enumerate() {
-            if let Err(violations) = CompiledCondition::compile(condition) {
-                found.extend(violations.into_iter().map(|v| v.under(&format!("/conditions/{index}"))));
+            if let Err(condition_violations) = CompiledCondition::compile(condition) {
+                violations
+                    .extend(condition_violations.into_iter().map(|v| v.with_prefix(&format!("/conditions/{index}"))));
             }
         }
-        found.extend(self.serve.check("/serve", is_variant));
-        found
+        violations.extend(self.serve.check("/serve", has_variant));
+        violations
     }
 }
 
-/// A test of one attribute: holds if any of `values` fits, or, negated, if none does.
+/// A condition on one attribute. Holds if the attribute matches any of `values` or, with `negate`, none of them.
+///
+/// An array attribute matches if any element matches; elements of a type that the operator does not accept are ignored.
+/// An empty array matches nothing.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Condition {
-    /// `user_id`, `email`, `role`, `created_at`, or a key of the user's own attributes (dots walk into objects).
+    /// Name of the attribute: `user_id`, `email`, `role`, `created_at`, or a custom attribute, 1 to 255 characters.
+    /// Dots descend into objects.
     pub attribute: String,
-    /// How the attribute is compared.
+    /// Comparison of the attribute with the values.
     pub operator: Operator,
-    /// What it is compared with; empty for `exists`, at least one otherwise.
+    /// Values to compare with: none for `exists`, at least one for every other operator.
     #[serde(default)]
     pub values: Vec<Value>,
-    /// Turns the outcome around; but an attribute that is missing or does not fit fails all the same.
+    /// Whether the condition is negated. A missing attribute, or one of a type that the operator does not accept, fails
+    /// a negated condition too, except that negated `exists` holds for a missing attribute.
     #[serde(default)]
     pub negate: bool,
 }
 
-/// How a condition compares.
+/// Comparison operator of a condition. Comparisons of text are exact and case-sensitive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Operator {
-    /// The same text, number or boolean; like types only.
+    /// The text, number or boolean equals the value. Values of different types are never equal.
     Equals,
-    /// Text that contains the value.
+    /// The text contains the value.
     Contains,
-    /// Text that starts with the value.
+    /// The text starts with the value.
     StartsWith,
-    /// Text that ends with the value.
+    /// The text ends with the value.
     EndsWith,
-    /// Text in which the regular expression (syntax of the `regex` crate) is found.
+    /// The text contains a match of the regular expression, in the syntax of the `regex` crate.
     Matches,
-    /// A number below the value.
+    /// The number is less than the value.
     Lt,
-    /// A number at or below the value.
+    /// The number is less than or equal to the value.
     Lte,
-    /// A number above the value.
+    /// The number is greater than the value.
     Gt,
-    /// A number at or above the value.
+    /// The number is greater than or equal to the value.
     Gte,
-    /// An RFC 3339 instant before the value.
+    /// The RFC 3339 timestamp is earlier than the value.
     Before,
-    /// An RFC 3339 instant after the value.
+    /// The RFC 3339 timestamp is later than the value.
     After,
-    /// The same precedence by Semantic Versioning 2.0.0.
+    /// The version has the same precedence as the value by Semantic Versioning 2.0.0. `1.2` counts as `1.2.0`.
     SemverEq,
-    /// Lower precedence.
+    /// The version has lower precedence than the value.
     SemverLt,
-    /// Lower or the same precedence.
+    /// The version has lower precedence than the value, or the same.
     SemverLte,
-    /// Higher precedence.
+    /// The version has higher precedence than the value.
     SemverGt,
-    /// Higher or the same precedence.
+    /// The version has higher precedence than the value, or the same.
     SemverGte,
-    /// The attribute is there and not null.
+    /// The attribute is present and not null.
     Exists,
 }
 
 impl fmt::Display for Operator {
-    /// The name on the wire.
+    /// Writes the name of the operator in JSON, such as `starts_with`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.serialize(f)
     }

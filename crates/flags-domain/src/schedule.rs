@@ -1,4 +1,4 @@
-//! Scheduled variant changes: from an instant on they stand for a flag's default or its switch.
+//! Scheduled changes of a flag's default and on/off switch.
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -10,138 +10,148 @@ use crate::{
     violation::{Violation, check_text},
 };
 
-/// From `scheduled_at` on, `serve` stands for the flag's `default` and `enabled` for its switch.
+/// A scheduled change: from `scheduled_at` on, `serve` replaces the flag's `default`, and `enabled` its on/off switch.
 ///
-/// Nothing is ever rewritten when it falls due: evaluation compares instants.
+/// For each of the two, the most recent of the last manual change and the last due scheduled change wins; at the same
+/// instant, the manual change wins. The flag definition is not rewritten when a change takes effect, because evaluation
+/// compares instants.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ScheduledChange {
-    /// Identifies it in resolutions.
+    /// Id, reported by [`Source::ScheduledChange`](crate::Source::ScheduledChange).
     pub id: Uuid,
-    /// In force at exactly this instant and after.
+    /// First instant at which the change is in effect.
     pub scheduled_at: Instant,
-    /// What the default becomes, if it changes.
+    /// New default; `None` leaves the default unchanged.
     #[serde(default)]
     pub serve: Option<Serve>,
-    /// What the switch becomes, if it changes.
+    /// New position of the on/off switch; `None` leaves the switch unchanged.
     #[serde(default)]
     pub enabled: Option<bool>,
-    /// For people.
+    /// Description, at most 2,000 characters. Not used by evaluation.
     #[serde(default)]
     pub description: Option<String>,
-    /// Set: it never acts.
+    /// Instant of the cancellation. If set, the change never takes effect.
     #[serde(default)]
     pub cancelled_at: Option<Instant>,
 }
 
-/// Where a scheduled change stands, derived from the clock alone.
+/// Status of a scheduled change, derived from the current time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ScheduleStatus {
-    /// Its instant has not come.
+    /// The change is not yet due.
     Pending,
-    /// It was cancelled before its instant.
+    /// The change was cancelled before it was due.
     Cancelled,
-    /// Its instant has come, but all it set was set later, by hand or by a later change.
+    /// The change is due, but a later manual or scheduled change has replaced everything that it set.
     Superseded,
-    /// Its instant has come.
+    /// The change is due and still in effect, at least in part.
     Applied,
 }
 
 impl ScheduledChange {
-    /// What is wrong with it for `flag`, with pointers relative to it.
+    /// Returns all violations of the change as a change of `flag`, with pointers relative to the change.
     pub fn check(&self, flag: &Flag) -> Vec<Violation> {
-        let mut found = Vec::new();
+        let mut violations = Vec::new();
         if self.serve.is_none() && self.enabled.is_none() {
-            let detail = "a scheduled change must name `serve`, `enabled` or both";
-            found.push(Violation::new("", "nothing_to_change", detail));
+            let detail = "a scheduled change must set `serve`, `enabled` or both";
+            violations.push(Violation::new("", "nothing_to_change", detail));
         }
         if let Some(serve) = &self.serve {
-            found.extend(serve.check("/serve", |id| flag.has_variant(id)));
+            violations.extend(serve.check("/serve", |id| flag.has_variant(id)));
         }
-        found.extend(self.description.as_ref().and_then(|text| check_text("/description", text, 2_000)));
-        found
+        violations.extend(self.description.as_ref().and_then(|text| check_text("/description", text, 2_000)));
+        violations
     }
 
-    /// Whether it is due and was not cancelled.
+    /// Returns whether the change is due at `now` and was not cancelled.
     pub fn is_due(&self, now: Instant) -> bool {
         self.cancelled_at.is_none() && self.scheduled_at <= now
     }
 
-    /// Its status at `now`, given its flag and all changes of that flag (itself among them or not).
-    pub fn status(&self, flag: &Flag, all: &[Self], now: Instant) -> ScheduleStatus {
+    /// Returns the status of the change at `now`. `schedule` holds all scheduled changes of `flag`; it may contain this
+    /// change.
+    pub fn status(&self, flag: &Flag, schedule: &[Self], now: Instant) -> ScheduleStatus {
         if self.cancelled_at.is_some() {
             return ScheduleStatus::Cancelled;
         }
         if self.scheduled_at > now {
             return ScheduleStatus::Pending;
         }
-        let set_later = |set_at: Instant, names: fn(&Self) -> bool| {
-            let by_change = |other: &&Self| other.scheduled_at > self.scheduled_at && other.is_due(now) && names(other);
-            set_at >= self.scheduled_at || all.iter().any(|other| by_change(&other))
+        let is_replaced = |manually_set_at: Instant, sets_field: fn(&Self) -> bool| {
+            let replaces =
+                |other: &&Self| other.scheduled_at > self.scheduled_at && other.is_due(now) && sets_field(other);
+            manually_set_at >= self.scheduled_at || schedule.iter().any(|other| replaces(&other))
         };
-        let serve_gone = self.serve.is_none() || set_later(flag.default_set_at, |c| c.serve.is_some());
-        let switch_gone = self.enabled.is_none() || set_later(flag.enabled_set_at, |c| c.enabled.is_some());
-        if serve_gone && switch_gone { ScheduleStatus::Superseded } else { ScheduleStatus::Applied }
+        let serve_replaced = self.serve.is_none() || is_replaced(flag.default_set_at, |c| c.serve.is_some());
+        let switch_replaced = self.enabled.is_none() || is_replaced(flag.enabled_set_at, |c| c.enabled.is_some());
+        if serve_replaced && switch_replaced { ScheduleStatus::Superseded } else { ScheduleStatus::Applied }
     }
 }
 
-/// A flag's default and switch as they act at one instant.
+/// Default and on/off switch of a flag at one instant, scheduled changes included.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Effective<'f> {
-    /// The switch.
+pub struct EffectiveSettings<'f> {
+    /// Whether the flag is on.
     pub enabled: bool,
-    /// What is served when no rule matches.
+    /// Serve for contexts for which no override and no rule decides while the flag is on.
     pub default: &'f Serve,
-    /// The scheduled change that `default` comes from, if it does not stand as set by hand.
+    /// Id of the scheduled change that set `default`; `None` if it was last set manually.
     pub scheduled_change_id: Option<Uuid>,
 }
 
-impl<'f> Effective<'f> {
-    /// Per field the later of the last setting by hand and the last due change; at equal instants the hand.
+impl<'f> EffectiveSettings<'f> {
+    /// Returns the settings of `flag` at `now`. `schedule` holds all scheduled changes of the flag, in any order.
     pub fn at(flag: &'f Flag, schedule: &'f [ScheduledChange], now: Instant) -> Self {
-        let last_due = |set_at: Instant, names: fn(&ScheduledChange) -> bool| {
-            let acts = |change: &&ScheduledChange| change.is_due(now) && change.scheduled_at > set_at && names(change);
-            schedule.iter().filter(acts).max_by_key(|change| change.scheduled_at)
+        let last_due = |manually_set_at: Instant, sets_field: fn(&ScheduledChange) -> bool| {
+            let is_candidate = |change: &&ScheduledChange| {
+                change.is_due(now) && change.scheduled_at > manually_set_at && sets_field(change)
+            };
+            schedule.iter().filter(is_candidate).max_by_key(|change| change.scheduled_at)
         };
-        let served = last_due(flag.default_set_at, |c| c.serve.is_some());
-        let switched = last_due(flag.enabled_set_at, |c| c.enabled.is_some());
+        let serve_change = last_due(flag.default_set_at, |c| c.serve.is_some());
+        let switch_change = last_due(flag.enabled_set_at, |c| c.enabled.is_some());
         Self {
-            enabled: switched.and_then(|change| change.enabled).unwrap_or(flag.enabled),
-            default: served.and_then(|change| change.serve.as_ref()).unwrap_or(&flag.default),
-            scheduled_change_id: served.map(|change| change.id),
+            enabled: switch_change.and_then(|change| change.enabled).unwrap_or(flag.enabled),
+            default: serve_change.and_then(|change| change.serve.as_ref()).unwrap_or(&flag.default),
+            scheduled_change_id: serve_change.map(|change| change.id),
         }
     }
 }
 
-impl<'f> Effective<'f> {
-    /// The share of each variant, in the flag's order, among those to whom no override and no rule gives something else.
+impl<'f> EffectiveSettings<'f> {
+    /// Returns the id and the share of each variant, in the order of the flag, among the contexts for which no override
+    /// and no rule decides.
     pub fn shares(&self, flag: &'f Flag) -> Vec<(&'f str, Weight)> {
-        let all_if = |holds: bool| if holds { Weight::ALL } else { Weight::NONE };
+        let full_if = |condition: bool| if condition { Weight::FULL } else { Weight::ZERO };
         let share = |id: &str| match self.default {
-            _ if !self.enabled => all_if(id == flag.off_variant),
-            Serve::Variant(variant) => all_if(id == variant),
-            Serve::Split { weights, .. } => weights.get(id).copied().unwrap_or(Weight::NONE),
+            _ if !self.enabled => full_if(id == flag.off_variant),
+            Serve::Variant(variant) => full_if(id == variant),
+            Serve::Split { weights, .. } => weights.get(id).copied().unwrap_or(Weight::ZERO),
         };
         flag.variants.iter().map(|variant| (variant.id.as_str(), share(&variant.id))).collect()
     }
 }
 
-/// What a pending change is going to make of its flag, as things stand now.
+/// Effect of a pending scheduled change: switch and shares just before and at its instant.
+///
+/// Includes all other scheduled changes. Assumes that the flag and its schedule do not change until then.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SchedulePreview {
-    /// The switch until its instant.
+    /// Whether the flag is on just before the change.
     pub enabled_before: bool,
-    /// The switch from then on.
+    /// Whether the flag is on after the change.
     pub enabled_after: bool,
-    /// Each variant, in the flag's order, with its share before and after.
+    /// Variant id, share before and share after, in the order of the flag's variants. See
+    /// [`EffectiveSettings::shares`].
     pub shares: Vec<(String, Weight, Weight)>,
 }
 
 impl SchedulePreview {
-    /// Of one of the changes in `schedule`, as of its instant: earlier ones have acted by then.
-    pub fn of(change: &ScheduledChange, flag: &Flag, schedule: &[ScheduledChange]) -> Self {
-        let before = Effective::at(flag, schedule, change.scheduled_at.plus_micros(-1));
-        let after = Effective::at(flag, schedule, change.scheduled_at);
+    /// Computes the preview of `change`, which must be one of the scheduled changes in `schedule`.
+    pub fn new(change: &ScheduledChange, flag: &Flag, schedule: &[ScheduledChange]) -> Self {
+        let before = EffectiveSettings::at(flag, schedule, change.scheduled_at.plus_micros(-1));
+        let after = EffectiveSettings::at(flag, schedule, change.scheduled_at);
         let shares = before.shares(flag).into_iter().zip(after.shares(flag));
         Self {
             enabled_before: before.enabled,
@@ -172,18 +182,18 @@ mod tests {
     }
 
     #[test]
-    fn the_status_follows_the_clock() {
+    fn status_is_derived_from_the_current_time() {
         let flag = boolean_flag();
-        let one = change(1, 100, Some("on"), None);
-        let status = |now| one.status(&flag, std::slice::from_ref(&one), at(now));
+        let change = change(1, 100, Some("on"), None);
+        let status = |now| change.status(&flag, std::slice::from_ref(&change), at(now));
         assert_eq!(status(99), ScheduleStatus::Pending);
         assert_eq!(status(100), ScheduleStatus::Applied);
-        let cancelled = ScheduledChange { cancelled_at: Some(at(50)), ..one.clone() };
+        let cancelled = ScheduledChange { cancelled_at: Some(at(50)), ..change.clone() };
         assert_eq!(cancelled.status(&flag, &[], at(200)), ScheduleStatus::Cancelled);
     }
 
     #[test]
-    fn a_change_is_superseded_once_all_it_set_was_set_later() {
+    fn change_is_superseded_once_all_its_settings_are_replaced() {
         let mut flag = boolean_flag();
         let both = change(1, 100, Some("on"), Some(true));
         let later = change(2, 200, None, Some(false));
@@ -195,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_must_change_something() {
+    fn rejects_empty_changes_and_unknown_variants() {
         let codes =
             |change: ScheduledChange| change.check(&boolean_flag()).into_iter().map(|v| v.code).collect::<Vec<_>>();
         assert_eq!(codes(change(1, 1, None, None)), ["nothing_to_change"]);

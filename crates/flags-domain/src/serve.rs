@@ -1,4 +1,4 @@
-//! What a layer serves: one variant, or a split by weights.
+//! Serve definitions: one variant, or a percentage split.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -9,55 +9,66 @@ use crate::{
     violation::{Violation, check_key},
 };
 
-/// Longest attribute name, in characters.
+/// Maximum length of an attribute name, in characters.
 pub const MAX_ATTRIBUTE_LENGTH: usize = 255;
 
-/// What a flag's default, a targeting rule or a scheduled change serves.
+/// Choice of a variant by a flag's default, a targeting rule or a scheduled change.
 ///
-/// As JSON `{"variant": "on"}` or `{"weights": {"control": 80, "treatment": 20}, "bucket_by": "company"}`.
+/// In JSON, `{"variant": "on"}` or `{"weights": {"control": 80, "treatment": 20}, "bucket_by": "company"}`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "RawServe", into = "RawServe")]
 pub enum Serve {
-    /// One variant for everybody.
+    /// The variant with this id for every context.
     Variant(String),
-    /// A variant for each by weight.
+    /// Percentage split: the bucket of the context selects the variant. See [`bucket`](mod@crate::bucket).
     Split {
-        /// Share of each variant; together 100 %. Variants that are not named have none.
+        /// Share of each variant, by variant id. The shares sum to 100 %. Variants that are not listed have 0 %.
         weights: BTreeMap<String, Weight>,
-        /// The attribute whose value is hashed; the targeting key if `None`.
+        /// Name of the attribute whose value is hashed; the targeting key if `None`. Text and integers can be hashed. A
+        /// context without a value to hash gets the first variant with a weight above 0.
         bucket_by: Option<String>,
     },
 }
 
-/// A percentage in whole thousandths: `12.5` % is `Weight(12_500)`.
+/// A percentage from 0 to 100 in steps of 0.001.
+///
+/// The JSON form is a number in percent, such as `12.5`.
+///
+/// ```
+/// use flags_domain::Weight;
+///
+/// assert_eq!(Weight::from_percent(12.5)?.thousandths(), 12_500);
+/// assert!(Weight::from_percent(0.0001).is_err());
+/// # Ok::<(), flags_domain::InvalidWeight>(())
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Weight(u32);
 
-/// The number is no percentage of 0 to 100 with at most three decimals.
+/// Error for a number that is not a percentage from 0 to 100 with at most three decimals.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a weight must be a percentage from 0 to 100 with at most three decimals")]
 pub struct InvalidWeight;
 
 impl Weight {
-    /// Nobody.
-    pub const NONE: Self = Self(0);
-    /// Everybody.
-    pub const ALL: Self = Self(BUCKETS);
+    /// 0 %.
+    pub const ZERO: Self = Self(0);
+    /// 100 %.
+    pub const FULL: Self = Self(BUCKETS);
 
-    /// A weight of so many thousandths of a percent, at most 100,000.
+    /// Creates a weight from thousandths of a percent, `0..=100_000`.
     pub const fn from_thousandths(thousandths: u32) -> Result<Self, InvalidWeight> {
         if thousandths <= BUCKETS { Ok(Self(thousandths)) } else { Err(InvalidWeight) }
     }
 
-    /// Reads a percentage.
+    /// Creates a weight from a percentage, 0 to 100 with at most three decimals.
     pub fn from_percent(percent: f64) -> Result<Self, InvalidWeight> {
         let thousandths = (percent * 1_000.0).round();
-        let exact = (percent * 1_000.0 - thousandths).abs() < 1e-6;
-        let within = (0.0..=f64::from(BUCKETS)).contains(&thousandths);
-        if exact && within { Ok(Self(thousandths as u32)) } else { Err(InvalidWeight) }
+        let is_whole = (percent * 1_000.0 - thousandths).abs() < 1e-6;
+        let is_in_range = (0.0..=f64::from(BUCKETS)).contains(&thousandths);
+        if is_whole && is_in_range { Ok(Self(thousandths as u32)) } else { Err(InvalidWeight) }
     }
 
-    /// Thousandths of a percent.
+    /// Weight in thousandths of a percent, `0..=100_000`.
     pub const fn thousandths(self) -> u32 {
         self.0
     }
@@ -70,7 +81,7 @@ impl fmt::Debug for Weight {
 }
 
 impl Serialize for Weight {
-    /// As a percentage; whole ones without a fraction.
+    /// Writes a percentage, as a JSON integer if it has no fraction.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         if self.0.is_multiple_of(1_000) {
             serializer.serialize_u32(self.0 / 1_000)
@@ -119,41 +130,43 @@ impl From<Serve> for RawServe {
 }
 
 impl Serve {
-    /// The variants it names.
-    pub fn variants(&self) -> impl Iterator<Item = &str> {
-        let (one, many) = match self {
+    /// Ids of the referenced variants.
+    pub fn variant_ids(&self) -> impl Iterator<Item = &str> {
+        let (single, weighted) = match self {
             Self::Variant(variant) => (Some(variant.as_str()), None),
             Self::Split { weights, .. } => (None, Some(weights.keys().map(String::as_str))),
         };
-        one.into_iter().chain(many.into_iter().flatten())
+        single.into_iter().chain(weighted.into_iter().flatten())
     }
 
-    /// What is wrong with it for a flag that has the variants `is_variant` tells.
-    pub fn check(&self, pointer: &str, is_variant: impl Fn(&str) -> bool) -> Vec<Violation> {
+    /// Returns all violations, with pointers that start with `pointer`. `has_variant` returns whether the flag has a
+    /// variant with the given id.
+    pub fn check(&self, pointer: &str, has_variant: impl Fn(&str) -> bool) -> Vec<Violation> {
         let unknown = |at: String, id: &str| {
-            Violation::new(at, "unknown_variant", format!("the flag has no variant {id:?}; name one of its variants"))
+            let detail = format!("the flag has no variant {id:?}; use the id of one of its variants");
+            Violation::new(at, "unknown_variant", detail)
         };
-        let mut found = Vec::new();
+        let mut violations = Vec::new();
         match self {
             Self::Variant(id) => {
-                if !is_variant(id) {
-                    found.push(unknown(format!("{pointer}/variant"), id));
+                if !has_variant(id) {
+                    violations.push(unknown(format!("{pointer}/variant"), id));
                 }
             }
             Self::Split { weights, bucket_by } => {
                 let at = format!("{pointer}/weights");
-                found.extend(weights.keys().filter(|id| !is_variant(id)).map(|id| unknown(at.clone(), id)));
+                violations.extend(weights.keys().filter(|id| !has_variant(id)).map(|id| unknown(at.clone(), id)));
                 let total: u64 = weights.values().map(|w| u64::from(w.thousandths())).sum();
                 if total != u64::from(BUCKETS) {
-                    let detail = format!("weights must add up to 100, not {}.{:03}", total / 1_000, total % 1_000);
-                    found.push(Violation::new(at, "invalid_weights", detail));
+                    let detail = format!("weights must sum to 100 (got {})", total as f64 / 1_000.0);
+                    violations.push(Violation::new(at, "invalid_weights", detail));
                 }
                 if let Some(attribute) = bucket_by {
-                    found.extend(check_key(&format!("{pointer}/bucket_by"), attribute, MAX_ATTRIBUTE_LENGTH));
+                    violations.extend(check_key(&format!("{pointer}/bucket_by"), attribute, MAX_ATTRIBUTE_LENGTH));
                 }
             }
         }
-        found
+        violations
     }
 }
 
@@ -163,22 +176,22 @@ mod tests {
 
     use super::*;
 
-    fn read(value: Value) -> Result<Serve, serde_json::Error> {
+    fn parse(value: Value) -> Result<Serve, serde_json::Error> {
         serde_json::from_value(value)
     }
 
     #[test]
-    fn weights_keep_three_decimals_exactly() {
-        let serve = read(json!({"weights": {"a": 33.333, "b": 66.667}})).unwrap();
+    fn weights_preserve_three_decimals_exactly() {
+        let serve = parse(json!({"weights": {"a": 33.333, "b": 66.667}})).unwrap();
         assert_eq!(serve.check("", |_| true), []);
         assert_eq!(serde_json::to_value(&serve).unwrap(), json!({"weights": {"a": 33.333, "b": 66.667}}));
-        let whole = read(json!({"weights": {"a": 100.0}, "bucket_by": "company"})).unwrap();
+        let whole = parse(json!({"weights": {"a": 100.0}, "bucket_by": "company"})).unwrap();
         assert_eq!(serde_json::to_value(&whole).unwrap(), json!({"weights": {"a": 100}, "bucket_by": "company"}));
     }
 
     #[test]
-    fn a_serve_of_the_wrong_shape_is_refused() {
-        for bad in [
+    fn rejects_serves_of_the_wrong_shape() {
+        for invalid in [
             json!({}),
             json!({"variant": "a", "weights": {"a": 100}}),
             json!({"variant": "a", "bucket_by": "x"}),
@@ -186,16 +199,16 @@ mod tests {
             json!({"weights": {"a": -1, "b": 101}}),
             json!({"variant": "a", "extra": 1}),
         ] {
-            assert!(read(bad.clone()).is_err(), "{bad}");
+            assert!(parse(invalid.clone()).is_err(), "{invalid}");
         }
     }
 
     #[test]
-    fn violations_name_the_field() {
+    fn violations_point_to_the_field() {
         let codes = |serve: Value| {
-            let is_variant = |id: &str| id == "a" || id == "b";
-            let found = read(serve).unwrap().check("/default", is_variant);
-            found.into_iter().map(|v| (v.pointer, v.code)).collect::<Vec<_>>()
+            let has_variant = |id: &str| id == "a" || id == "b";
+            let violations = parse(serve).unwrap().check("/default", has_variant);
+            violations.into_iter().map(|v| (v.pointer, v.code)).collect::<Vec<_>>()
         };
         assert_eq!(codes(json!({"variant": "z"})), [("/default/variant".into(), "unknown_variant")]);
         assert_eq!(codes(json!({"weights": {"a": 50, "b": 49.999}})), [("/default/weights".into(), "invalid_weights")]);

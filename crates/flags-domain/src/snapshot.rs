@@ -1,4 +1,4 @@
-//! All flags of one revision, compiled.
+//! Snapshots: all flags at one revision, compiled.
 
 use std::{
     collections::{BTreeMap, btree_map::Entry},
@@ -7,15 +7,15 @@ use std::{
 
 use crate::{change::Change, compiled::CompiledFlag, flag::Flag, name::FlagName, schedule::ScheduledChange};
 
-/// All flags, compiled, in order of their names.
+/// All flags at one revision, compiled, ordered by name.
 ///
-/// Applying a change recompiles the flags it names and nothing else. Cloning copies pointers only.
+/// Applying a change recompiles only the affected flags. Cloning copies one pointer per flag.
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
     flags: BTreeMap<FlagName, Arc<FlagState>>,
 }
 
-/// A flag's definition with its schedule, and both compiled.
+/// A flag definition, its scheduled changes, and their compiled form.
 #[derive(Debug)]
 pub struct FlagState {
     flag: Flag,
@@ -29,28 +29,28 @@ impl FlagState {
         Self { flag, schedule, compiled }
     }
 
-    /// The definition.
+    /// Definition of the flag.
     pub const fn flag(&self) -> &Flag {
         &self.flag
     }
 
-    /// All scheduled changes, cancelled ones included, in no particular order.
+    /// All scheduled changes, including cancelled ones, in no particular order.
     pub fn schedule(&self) -> &[ScheduledChange] {
         &self.schedule
     }
 
-    /// What evaluation reads.
+    /// Compiled flag, for [`resolve()`](crate::resolve()).
     pub const fn compiled(&self) -> &CompiledFlag {
         &self.compiled
     }
 
-    /// Whether the two give everybody the same at every instant: they differ in what is for people only.
+    /// Returns whether flag and scheduled changes are equal in all fields that evaluation reads.
     pub fn evaluates_like(&self, other: &Self) -> bool {
-        self.essence() == other.essence()
+        self.evaluated_fields() == other.evaluated_fields()
     }
 
-    /// Flag and schedule without what is for people only.
-    fn essence(&self) -> (Flag, Vec<ScheduledChange>) {
+    /// Returns flag and schedule without descriptions, owner and tags, in a canonical order.
+    fn evaluated_fields(&self) -> (Flag, Vec<ScheduledChange>) {
         let flag = self.flag.clone();
         let flag = Flag { description: None, owner: None, tags: Vec::new(), ..flag };
         let mut schedule: Vec<_> =
@@ -60,68 +60,71 @@ impl FlagState {
     }
 }
 
-/// The flags that some changes touch, compiled but not yet in force: `None` where a flag goes.
+/// New states of the flags that some changes affect, compiled but not yet applied to the snapshot.
 ///
-/// Compiling takes time, putting in force does not; whoever guards a snapshot by a lock compiles outside of it.
+/// Compiling is slow and applying is fast. A caller that guards a snapshot with a lock can therefore call
+/// [`Snapshot::prepare`] without exclusive access and [`Snapshot::commit`] with it.
 #[derive(Debug)]
-pub struct Edit(Vec<(FlagName, Option<Arc<FlagState>>)>);
+pub struct SnapshotEdit(Vec<(FlagName, Option<Arc<FlagState>>)>);
 
-impl Edit {
-    /// The flags it names, with their state from then on.
+impl SnapshotEdit {
+    /// Affected flags in order of name, each with its new state; `None` if the flag is removed.
     pub fn flags(&self) -> impl Iterator<Item = (&FlagName, Option<&Arc<FlagState>>)> {
         self.0.iter().map(|(name, state)| (name, state.as_ref()))
     }
 }
 
 impl Snapshot {
-    /// A snapshot of these flags with their scheduled changes.
+    /// Compiles flags with their scheduled changes. Flags that do not compile are kept with their
+    /// [`CompileError`](crate::CompileError).
     pub fn new(flags: impl IntoIterator<Item = (Flag, Vec<ScheduledChange>)>) -> Self {
         let state = |(flag, schedule): (Flag, _)| (flag.name.clone(), Arc::new(FlagState::new(flag, schedule)));
         Self { flags: flags.into_iter().map(state).collect() }
     }
 
-    /// The flag of this name.
+    /// Returns the flag with this name.
     pub fn get(&self, name: &str) -> Option<&Arc<FlagState>> {
         self.flags.get(name)
     }
 
-    /// All flags in order of their names.
+    /// All flags, including archived ones, in order of name.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<FlagState>> {
         self.flags.values()
     }
 
-    /// How many flags there are, archived ones included.
+    /// Number of flags, including archived ones.
     pub fn len(&self) -> usize {
         self.flags.len()
     }
 
-    /// Whether there are no flags.
+    /// Whether the snapshot contains no flags.
     pub fn is_empty(&self) -> bool {
         self.flags.is_empty()
     }
 
-    /// Compiles what `changes` touch, each flag once.
-    pub fn prepare<'c>(&self, changes: impl IntoIterator<Item = &'c Change>) -> Edit {
-        let mut touched: BTreeMap<FlagName, Option<(Flag, Vec<ScheduledChange>)>> = BTreeMap::new();
+    /// Computes and compiles the new state of all flags that `changes` affect. The changes are applied in order; each
+    /// flag is compiled once. Does not modify the snapshot.
+    pub fn prepare<'c>(&self, changes: impl IntoIterator<Item = &'c Change>) -> SnapshotEdit {
+        let mut affected: BTreeMap<FlagName, Option<(Flag, Vec<ScheduledChange>)>> = BTreeMap::new();
         for change in changes {
-            let Some(name) = flag_of(change) else { continue };
-            let state = match touched.entry(name.clone()) {
+            let Some(name) = affected_flag(change) else { continue };
+            let state = match affected.entry(name.clone()) {
                 Entry::Occupied(entry) => entry.into_mut(),
                 Entry::Vacant(entry) => entry.insert(self.get(name).map(|s| (s.flag.clone(), s.schedule.clone()))),
             };
-            edit(state, change);
+            apply_to(state, change);
         }
         let compile = |(name, state): (_, Option<(Flag, Vec<_>)>)| {
             (name, state.map(|(flag, schedule)| Arc::new(FlagState::new(flag, schedule))))
         };
-        Edit(touched.into_iter().map(compile).collect())
+        SnapshotEdit(affected.into_iter().map(compile).collect())
     }
 
-    /// The flags that an edit prepared from this state takes away, brings, or makes give something else, each with its state
-    /// before and after.
+    /// Returns the flags that `edit` creates, removes, or changes in a field that evaluation reads, each with its state
+    /// before and after. The edit must have been prepared from this snapshot and not yet been committed.
     pub fn flags_changed_by<'s>(
         &'s self,
-        edit: &'s Edit,
+        edit: &'s SnapshotEdit,
     ) -> impl Iterator<Item = (&'s FlagName, Option<&'s FlagState>, Option<&'s FlagState>)> {
         let states = edit.flags().map(|(name, after)| (name, self.get(name).map(Arc::as_ref), after.map(Arc::as_ref)));
         states.filter(|(_, before, after)| match (before, after) {
@@ -130,8 +133,9 @@ impl Snapshot {
         })
     }
 
-    /// Puts a prepared edit in force. The edit must have been prepared from this very state.
-    pub fn commit(&mut self, edit: Edit) {
+    /// Applies a prepared edit. The snapshot must not have changed since [`prepare`](Self::prepare); otherwise changes
+    /// made in between to the same flags are lost.
+    pub fn commit(&mut self, edit: SnapshotEdit) {
         for (name, state) in edit.0 {
             match state {
                 Some(state) => self.flags.insert(name, state),
@@ -140,35 +144,35 @@ impl Snapshot {
         }
     }
 
-    /// Applies one change. Changes of overrides, users and tokens are none of a snapshot's.
+    /// Applies one change. Ignores changes of overrides, users and tokens, which a snapshot does not contain.
     pub fn apply(&mut self, change: &Change) {
         let edit = self.prepare([change]);
         self.commit(edit);
     }
 }
 
-fn flag_of(change: &Change) -> Option<&FlagName> {
+fn affected_flag(change: &Change) -> Option<&FlagName> {
     match change {
         Change::FlagSet(flag) => Some(&flag.name),
         Change::FlagRemoved(name) | Change::ScheduledChangeSet(name, _) | Change::ScheduledChangeRemoved(name, _) => {
             Some(name)
         }
-        Change::OverrideSet(_) | Change::OverrideRemoved { .. } | Change::UserTouched(_) | Change::TokenTouched(_) => {
+        Change::OverrideSet(_) | Change::OverrideRemoved { .. } | Change::UserChanged(_) | Change::TokenChanged(_) => {
             None
         }
     }
 }
 
-fn edit(state: &mut Option<(Flag, Vec<ScheduledChange>)>, change: &Change) {
+fn apply_to(state: &mut Option<(Flag, Vec<ScheduledChange>)>, change: &Change) {
     match (change, state.as_mut()) {
-        (Change::FlagSet(flag), Some((present, _))) => *present = (**flag).clone(),
+        (Change::FlagSet(flag), Some((current, _))) => *current = (**flag).clone(),
         (Change::FlagSet(flag), None) => *state = Some(((**flag).clone(), Vec::new())),
         (Change::FlagRemoved(_), _) => *state = None,
         (Change::ScheduledChangeSet(_, change), Some((_, schedule))) => {
-            schedule.retain(|present| present.id != change.id);
+            schedule.retain(|other| other.id != change.id);
             schedule.push((**change).clone());
         }
-        (Change::ScheduledChangeRemoved(_, id), Some((_, schedule))) => schedule.retain(|present| present.id != *id),
+        (Change::ScheduledChangeRemoved(_, id), Some((_, schedule))) => schedule.retain(|other| other.id != *id),
         _ => {}
     }
 }
@@ -196,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn changes_build_up_and_take_down_a_flag() {
+    fn changes_create_modify_and_remove_a_flag() {
         let name = FlagName::new("f").unwrap();
         let mut snapshot = Snapshot::default();
         snapshot.apply(&Change::FlagSet(Box::new(boolean_flag())));
@@ -210,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn applying_a_change_leaves_every_other_flag_as_it_is() {
+    fn applying_a_change_does_not_recompile_other_flags() {
         let mut snapshot = Snapshot::new([(named("a"), vec![]), (named("b"), vec![])]);
         let before = Arc::clone(snapshot.get("a").unwrap());
         snapshot.apply(&Change::FlagSet(Box::new(Flag { enabled: false, ..named("b") })));
@@ -219,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn several_changes_of_one_flag_are_compiled_once_and_in_order() {
+    fn prepare_applies_changes_of_one_flag_in_order_and_compiles_once() {
         let snapshot = Snapshot::default();
         let name = FlagName::new("f").unwrap();
         let edit = snapshot.prepare(&[
@@ -231,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_for_people_only_changes_no_flag() {
+    fn flags_changed_by_ignores_fields_that_evaluation_does_not_read() {
         let snapshot = Snapshot::new([(named("a"), vec![scheduled(1), scheduled(2)])]);
         let changed = |change: Change| {
             let edit = snapshot.prepare([&change]);
@@ -240,8 +244,8 @@ mod tests {
         let name = FlagName::new("a").unwrap();
         let described = Flag { description: Some("new".to_owned()), owner: Some("me".to_owned()), ..named("a") };
         assert_eq!(changed(Change::FlagSet(Box::new(described))), []);
-        let renoted = ScheduledChange { description: Some("new".to_owned()), ..scheduled(1) };
-        assert_eq!(changed(Change::ScheduledChangeSet(name.clone(), Box::new(renoted))), []);
+        let described_change = ScheduledChange { description: Some("new".to_owned()), ..scheduled(1) };
+        assert_eq!(changed(Change::ScheduledChangeSet(name.clone(), Box::new(described_change))), []);
         assert_eq!(
             changed(Change::FlagSet(Box::new(Flag { enabled: false, ..named("a") }))),
             std::slice::from_ref(&name)
@@ -255,10 +259,10 @@ mod tests {
     }
 
     #[test]
-    fn a_flag_that_does_not_compile_is_held_as_its_failure() {
+    fn invalid_flag_is_kept_with_its_compile_error() {
         let broken = Flag { off_variant: "nope".to_owned(), ..named("broken") };
-        let snapshot = Snapshot::new([(broken, vec![]), (named("sound"), vec![])]);
-        assert_eq!(snapshot.get("broken").unwrap().compiled().failure().unwrap().pointer, "/off_variant");
-        assert!(snapshot.get("sound").unwrap().compiled().failure().is_none());
+        let snapshot = Snapshot::new([(broken, vec![]), (named("valid"), vec![])]);
+        assert_eq!(snapshot.get("broken").unwrap().compiled().compile_error().unwrap().pointer, "/off_variant");
+        assert!(snapshot.get("valid").unwrap().compiled().compile_error().is_none());
     }
 }

@@ -1,4 +1,4 @@
-//! User overrides: what one user sees of one flag, whatever the other layers say.
+//! User overrides: a fixed value of one flag for one user.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -6,50 +6,50 @@ use uuid::Uuid;
 
 use crate::{instant::Instant, name::FlagName, value::PreparedValue};
 
-/// Longest reason, in characters.
+/// Maximum length of the reason of an override, in characters.
 pub const MAX_REASON_LENGTH: usize = 500;
 
-/// An override as it is stored. At most one exists per user and flag.
+/// A user override as stored. At most one exists per user and flag.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct UserOverride {
-    /// Identifies it; one that is made anew after its end gets a new id.
+    /// Id. Replacing an expired override assigns a new id.
     pub id: Uuid,
-    /// Whom it is for.
+    /// Id of the user.
     pub user_id: Uuid,
-    /// The flag.
+    /// Name of the flag.
     pub flag_name: FlagName,
-    /// What the user gets; of the flag's type.
+    /// Value for the user. Evaluation ignores the override if the value does not have the type of the flag.
     pub override_value: Value,
-    /// Switched off it has no effect. `None` counts as on.
+    /// Whether the override is enabled; `None` counts as `true`. A disabled override has no effect.
     pub enabled: Option<bool>,
-    /// Why, for people.
+    /// Reason for the override, at most [`MAX_REASON_LENGTH`] characters. Not used by evaluation.
     pub reason: Option<String>,
-    /// The actor who made it, e.g. `user:<id>`.
+    /// Actor that created the override, such as `user:<id>`.
     pub created_by: String,
-    /// When it was made.
+    /// Instant of the creation.
     pub created_at: Instant,
-    /// When it was last changed.
+    /// Instant of the last change.
     pub updated_at: Instant,
-    /// It is gone at exactly this instant.
+    /// First instant at which the override is expired; `None` if it never expires.
     pub expires_at: Option<Instant>,
 }
 
-/// Where an override stands.
+/// Status of an override at some instant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OverrideStatus {
-    /// It decides.
+    /// The override is enabled and has not expired.
     Active,
-    /// It is switched off.
+    /// The override is disabled and has not expired.
     Disabled,
-    /// Its instant has passed (whether or not it is switched off).
+    /// The override has expired, enabled or not.
     Expired,
 }
 
 impl OverrideStatus {
-    /// The status of an override with this switch and this end, at `now`.
-    pub fn of(enabled: bool, expires_at: Option<Instant>, now: Instant) -> Self {
-        if expires_at.is_some_and(|end| end <= now) {
+    /// Returns the status at `now` of an override with these properties.
+    pub fn at(enabled: bool, expires_at: Option<Instant>, now: Instant) -> Self {
+        if expires_at.is_some_and(|expires_at| expires_at <= now) {
             Self::Expired
         } else if enabled {
             Self::Active
@@ -60,32 +60,32 @@ impl OverrideStatus {
 }
 
 impl UserOverride {
-    /// Whether it is switched on.
+    /// Whether the override is enabled.
     pub fn is_enabled(&self) -> bool {
         self.enabled.unwrap_or(true)
     }
 
-    /// Its status at `now`.
+    /// Status of the override at `now`.
     pub fn status(&self, now: Instant) -> OverrideStatus {
-        OverrideStatus::of(self.is_enabled(), self.expires_at, now)
+        OverrideStatus::at(self.is_enabled(), self.expires_at, now)
     }
 }
 
-/// The parts of an override that resolution looks at.
+/// Fields of an override that evaluation reads.
 #[derive(Clone, Copy, Debug)]
 pub struct OverrideView<'o> {
-    /// What the user would get.
+    /// Value for the user.
     pub value: &'o PreparedValue,
-    /// Whether it is switched on.
+    /// Whether the override is enabled.
     pub enabled: bool,
-    /// Its end.
+    /// First instant at which the override is expired; `None` if it never expires.
     pub expires_at: Option<Instant>,
 }
 
 impl OverrideView<'_> {
-    /// Its status at `now`.
+    /// Status of the override at `now`.
     pub fn status(&self, now: Instant) -> OverrideStatus {
-        OverrideStatus::of(self.enabled, self.expires_at, now)
+        OverrideStatus::at(self.enabled, self.expires_at, now)
     }
 }
 
@@ -94,9 +94,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_override_is_gone_at_exactly_its_end() {
-        let end = Instant::from_micros(1_000);
-        let status = |enabled, now| OverrideStatus::of(enabled, Some(end), Instant::from_micros(now));
+    fn override_expires_at_exactly_its_expiry() {
+        let expires_at = Instant::from_micros(1_000);
+        let status = |enabled, now| OverrideStatus::at(enabled, Some(expires_at), Instant::from_micros(now));
         assert_eq!(status(true, 999), OverrideStatus::Active);
         assert_eq!(status(true, 1_000), OverrideStatus::Expired);
         assert_eq!(status(true, 1_001), OverrideStatus::Expired);

@@ -1,4 +1,4 @@
-//! Values of flags and their types.
+//! Flag values and their types.
 
 use std::fmt;
 
@@ -7,29 +7,30 @@ use serde_json::{Number, Value};
 
 use crate::violation::Violation;
 
-/// Largest JSON text of one value, in bytes.
+/// Maximum size of one value, in bytes of JSON text.
 pub const MAX_VALUE_BYTES: usize = 64 * 1024;
-/// Deepest nesting of one value: a scalar has depth 1, `[1]` depth 2.
+/// Maximum nesting depth of one value, in levels. A scalar has 1 level, `[1]` has 2.
 pub const MAX_VALUE_DEPTH: usize = 32;
-/// Largest magnitude of an integer: 2^53, up to which doubles, and so JavaScript, hold every integer exactly.
+/// Maximum absolute value of an integer: 2^53. Doubles, and therefore JavaScript numbers, represent every integer up to
+/// it exactly.
 pub const MAX_INTEGER: u64 = 1 << 53;
 
-/// What kind of value a flag has. Every variant value and every override value must be of it.
+/// Type of all variant and override values of a flag.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum FlagType {
     /// `true` or `false`.
     Boolean,
-    /// Text.
+    /// A JSON string.
     String,
-    /// A finite double.
+    /// A JSON number, read as a finite double.
     Number,
-    /// Any JSON, `null` included.
+    /// Any JSON value, including `null`.
     Json,
 }
 
 impl FlagType {
-    /// The type's name on the wire and in the database.
+    /// Name of the type in JSON and in the database.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Boolean => "boolean",
@@ -39,12 +40,12 @@ impl FlagType {
         }
     }
 
-    /// Reads the type's name.
+    /// Returns the type with this name.
     pub fn parse(text: &str) -> Option<Self> {
         [Self::Boolean, Self::String, Self::Number, Self::Json].into_iter().find(|t| t.as_str() == text)
     }
 
-    /// Whether `value` is of this type.
+    /// Returns whether `value` has this type.
     pub fn accepts(self, value: &Value) -> bool {
         match self {
             Self::Boolean => value.is_boolean(),
@@ -54,10 +55,10 @@ impl FlagType {
         }
     }
 
-    /// Checks that `value` is of this type and within the limits of a value.
+    /// Checks that `value` has this type and is within [`MAX_VALUE_BYTES`], [`MAX_VALUE_DEPTH`] and [`MAX_INTEGER`].
     pub fn check(self, pointer: &str, value: &Value) -> Result<(), Violation> {
         if !self.accepts(value) {
-            let detail = format!("must be a {self} value, as the flag is of type {self}");
+            let detail = format!("must be a {self} value because the flag has type {self}");
             return Err(Violation::new(pointer, "value_type_mismatch", detail));
         }
         check_json(pointer, value, MAX_VALUE_BYTES, MAX_VALUE_DEPTH)
@@ -70,42 +71,43 @@ impl fmt::Display for FlagType {
     }
 }
 
-/// Checks any JSON that is to be stored: no NUL, no integer beyond ±2^53, not too deep and not too large.
+/// Checks JSON before it is stored: no NUL character, integers within ±2^53, and at most `max_bytes` of JSON text and
+/// `max_depth` levels of nesting. Returns the first violation.
 pub fn check_json(pointer: &str, value: &Value, max_bytes: usize, max_depth: usize) -> Result<(), Violation> {
-    check_parts(pointer, value, max_depth)?;
+    check_nested(pointer, value, max_depth)?;
     if value.to_string().len() > max_bytes {
-        return Err(Violation::new(pointer, "too_large", format!("must have at most {max_bytes} bytes as JSON text")));
+        return Err(Violation::new(pointer, "too_large", format!("must be at most {max_bytes} bytes of JSON text")));
     }
     Ok(())
 }
 
-/// Whether a value is nested more levels deep than this; a scalar has one level.
+/// Returns whether `value` has more than `levels` levels of nesting. A scalar has 1 level, `[1]` has 2.
 pub fn is_deeper_than(value: &Value, levels: usize) -> bool {
-    let Some(left) = levels.checked_sub(1) else { return true };
+    let Some(remaining) = levels.checked_sub(1) else { return true };
     match value {
-        Value::Array(items) => items.iter().any(|item| is_deeper_than(item, left)),
-        Value::Object(fields) => fields.values().any(|item| is_deeper_than(item, left)),
+        Value::Array(items) => items.iter().any(|item| is_deeper_than(item, remaining)),
+        Value::Object(fields) => fields.values().any(|item| is_deeper_than(item, remaining)),
         _ => false,
     }
 }
 
-fn check_parts(pointer: &str, value: &Value, depth_left: usize) -> Result<(), Violation> {
+fn check_nested(pointer: &str, value: &Value, remaining_depth: usize) -> Result<(), Violation> {
     let nul = || Violation::new(pointer, "nul_character", "must not contain the NUL character");
-    if depth_left == 0 {
+    if remaining_depth == 0 {
         return Err(Violation::new(
             pointer,
             "too_deep",
-            format!("must be nested at most {MAX_VALUE_DEPTH} levels deep"),
+            format!("must have at most {MAX_VALUE_DEPTH} levels of nesting"),
         ));
     }
     match value {
         Value::String(text) if text.contains('\0') => Err(nul()),
         Value::Number(number) if is_oversized_integer(number) => {
-            Err(Violation::new(pointer, "number_out_of_range", "integers must lie within ±9007199254740992 (2^53)"))
+            Err(Violation::new(pointer, "number_out_of_range", "integers must be within ±9007199254740992 (2^53)"))
         }
-        Value::Array(items) => items.iter().try_for_each(|item| check_parts(pointer, item, depth_left - 1)),
+        Value::Array(items) => items.iter().try_for_each(|item| check_nested(pointer, item, remaining_depth - 1)),
         Value::Object(fields) => fields.iter().try_for_each(|(key, item)| {
-            if key.contains('\0') { Err(nul()) } else { check_parts(pointer, item, depth_left - 1) }
+            if key.contains('\0') { Err(nul()) } else { check_nested(pointer, item, remaining_depth - 1) }
         }),
         _ => Ok(()),
     }
@@ -115,7 +117,8 @@ fn is_oversized_integer(number: &Number) -> bool {
     number.as_u64().is_some_and(|n| n > MAX_INTEGER) || number.as_i64().is_some_and(|n| n.unsigned_abs() > MAX_INTEGER)
 }
 
-/// Whether two values are the same, where 1 equals 1.0 (at any depth).
+/// Returns whether two JSON values are equal. Numbers are compared by value at any depth: `1` equals `1.0`. The order
+/// of object keys is ignored.
 pub fn same_value(a: &Value, b: &Value) -> bool {
     match (a, b) {
         (Value::Number(a), Value::Number(b)) => a == b || a.as_f64() == b.as_f64(),
@@ -127,7 +130,7 @@ pub fn same_value(a: &Value, b: &Value) -> bool {
     }
 }
 
-/// A value together with its JSON text, so that answers need not serialise it again.
+/// A JSON value with its JSON text, which responses can include without serializing the value again.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PreparedValue {
     value: Value,
@@ -135,18 +138,18 @@ pub struct PreparedValue {
 }
 
 impl PreparedValue {
-    /// Prepares the JSON text.
+    /// Serializes `value` once.
     pub fn new(value: Value) -> Self {
         let json = value.to_string().into_boxed_str();
         Self { value, json }
     }
 
-    /// The value.
+    /// The JSON value.
     pub const fn value(&self) -> &Value {
         &self.value
     }
 
-    /// The value as JSON text.
+    /// Compact JSON text of the value.
     pub const fn json(&self) -> &str {
         &self.json
     }
@@ -159,7 +162,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_type_accepts_its_own_values_only() {
+    fn each_type_accepts_only_its_values() {
         let values = [json!(true), json!("a"), json!(1), json!(1.5), json!(null), json!([1]), json!({"a": 1})];
         let accepted = |t: FlagType| values.iter().map(|v| t.accepts(v)).collect::<Vec<_>>();
         assert_eq!(accepted(FlagType::Boolean), [true, false, false, false, false, false, false]);
@@ -169,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn limits_of_a_value() {
+    fn check_enforces_value_limits() {
         let code = |value: Value| FlagType::Json.check("/v", &value).err().map(|v| v.code);
         let nested = |levels: usize| (1..levels).fold(json!(1), |inner, _| json!([inner]));
         assert_eq!(code(nested(32)), None);
@@ -187,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_the_same_however_written() {
+    fn same_value_compares_numbers_by_value() {
         assert!(same_value(&json!(1), &json!(1.0)));
         assert!(same_value(&json!({"a": [1, 2]}), &json!({"a": [1.0, 2]})));
         assert!(!same_value(&json!(1), &json!(true)));

@@ -1,4 +1,4 @@
-//! What [`resolve`] allocates: nothing, save for the few texts that the last test names.
+//! Checks that [`resolve`] allocates no memory, except in the cases of the last test.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use flags_domain::{
@@ -18,31 +18,31 @@ fn context() -> EvaluationContext {
         "signed_up": "2026-02-01T10:00:00+01:00", "version": "2.4.0-rc.1", "short_version": "2.4",
         "long_version": "2.4.0-a-long-pre-release", "essay": "word ".repeat(200),
     }) else {
-        unreachable!("an object")
+        unreachable!("the literal is an object")
     };
     EvaluationContext::new(USER, Some("ann@example.com"), Some("user"), Some(now()), attributes)
 }
 
-/// A flag by default, with `changes` to its definition.
-fn flag(changes: Value) -> Flag {
+/// Returns a valid flag whose definition is merged with `fields`.
+fn flag_with(fields: Value) -> Flag {
     let mut definition = json!({
         "name": "checkout.flow", "flag_type": "string", "enabled": true,
         "variants": [{"id": "a", "value": "classic"}, {"id": "b", "value": "one-page"}],
         "default": {"variant": "a"}, "off_variant": "a", "targeting_rules": [], "salt": "checkout.flow",
         "client_visible": true, "default_set_at": "2026-01-01T00:00:00Z", "enabled_set_at": "2026-01-01T00:00:00Z",
     });
-    let Value::Object(changes) = changes else { unreachable!("an object") };
-    definition.as_object_mut().unwrap().extend(changes);
+    let Value::Object(fields) = fields else { unreachable!("fields must be an object") };
+    definition.as_object_mut().unwrap().extend(fields);
     serde_json::from_value(definition).unwrap()
 }
 
-fn with_condition(condition: Value) -> CompiledFlag {
+fn flag_with_condition(condition: Value) -> CompiledFlag {
     let rule = json!({"id": "r", "conditions": [condition], "serve": {"variant": "b"}});
-    CompiledFlag::compile(&flag(json!({"targeting_rules": [rule]})), &[])
+    CompiledFlag::compile(&flag_with(json!({"targeting_rules": [rule]})), &[])
 }
 
-/// How often evaluating `flag` allocates, and by which layer it is decided.
-fn count(flag: &CompiledFlag, user_override: Option<OverrideView<'_>>) -> (u64, &'static str) {
+/// Returns the number of allocations of one evaluation of `flag`, and the source of the result.
+fn count_allocations(flag: &CompiledFlag, user_override: Option<OverrideView<'_>>) -> (u64, &'static str) {
     let context = context();
     let mut source = "";
     let info = allocation_counter::measure(|| {
@@ -51,69 +51,74 @@ fn count(flag: &CompiledFlag, user_override: Option<OverrideView<'_>>) -> (u64, 
     (info.count_total, source)
 }
 
-fn check(flag: &Flag, schedule: &[ScheduledChange], user_override: Option<OverrideView<'_>>, source: &str) {
-    assert_eq!(count(&CompiledFlag::compile(flag, schedule), user_override), (0, source));
+fn assert_no_allocation(
+    flag: &Flag,
+    schedule: &[ScheduledChange],
+    user_override: Option<OverrideView<'_>>,
+    source: &str,
+) {
+    assert_eq!(count_allocations(&CompiledFlag::compile(flag, schedule), user_override), (0, source));
 }
 
-fn check_condition(condition: Value) {
-    assert_eq!(count(&with_condition(condition.clone()), None), (0, "targeting_rule"), "{condition}");
+fn assert_condition_does_not_allocate(condition: Value) {
+    assert_eq!(count_allocations(&flag_with_condition(condition.clone()), None), (0, "targeting_rule"), "{condition}");
 }
 
 #[test]
-fn the_allocator_counts() {
+fn allocator_counts_allocations() {
     assert_eq!(allocation_counter::measure(|| drop(std::hint::black_box(Box::new(1)))).count_total, 1);
 }
 
 #[test]
-fn an_override_allocates_nothing() {
+fn overrides_do_not_allocate() {
     let value = PreparedValue::new(json!("one-page"));
     let view = |enabled, expires_at| Some(OverrideView { value: &value, enabled, expires_at });
-    check(&flag(json!({})), &[], view(true, Some(now().plus_micros(1))), "override");
-    check(&flag(json!({})), &[], view(true, Some(now())), "default");
-    check(&flag(json!({})), &[], view(false, None), "default");
-    check(&flag(json!({"flag_type": "boolean"})), &[], view(true, None), "default");
+    assert_no_allocation(&flag_with(json!({})), &[], view(true, Some(now().plus_micros(1))), "override");
+    assert_no_allocation(&flag_with(json!({})), &[], view(true, Some(now())), "default");
+    assert_no_allocation(&flag_with(json!({})), &[], view(false, None), "default");
+    assert_no_allocation(&flag_with(json!({"flag_type": "boolean"})), &[], view(true, None), "default");
 }
 
 #[test]
-fn default_and_switch_allocate_nothing() {
-    check(&flag(json!({})), &[], None, "default");
-    check(&flag(json!({"enabled": false})), &[], None, "disabled");
+fn default_and_off_variant_do_not_allocate() {
+    assert_no_allocation(&flag_with(json!({})), &[], None, "default");
+    assert_no_allocation(&flag_with(json!({"enabled": false})), &[], None, "disabled");
 }
 
 #[test]
-fn a_split_allocates_nothing() {
+fn percentage_splits_do_not_allocate() {
     for bucket_by in [json!(null), json!("plan"), json!("company.name"), json!("seats"), json!("essay"), json!("none")]
     {
         let split = json!({"weights": {"a": 50, "b": 50}, "bucket_by": bucket_by});
-        check(&flag(json!({"default": split})), &[], None, "default");
+        assert_no_allocation(&flag_with(json!({"default": split})), &[], None, "default");
     }
 }
 
 #[test]
-fn a_scheduled_change_allocates_nothing() {
+fn scheduled_changes_do_not_allocate() {
     let change: ScheduledChange = serde_json::from_value(json!({
         "id": USER, "scheduled_at": "2026-05-01T00:00:00Z", "serve": {"weights": {"a": 50, "b": 50}},
     }))
     .unwrap();
-    check(&flag(json!({})), &[change], None, "scheduled_change");
+    assert_no_allocation(&flag_with(json!({})), &[change], None, "scheduled_change");
 }
 
 #[test]
-fn conditions_allocate_nothing() {
+fn conditions_do_not_allocate() {
     let condition = |attribute: &str, operator: &str, values: Value| json!({"attribute": attribute, "operator": operator, "values": values});
-    check_condition(condition("plan", "equals", json!(["pro", "team"])));
-    check_condition(condition("seats", "equals", json!([10, 12])));
-    check_condition(condition("beta", "equals", json!([true])));
-    check_condition(condition("groups", "equals", json!(["early"])));
-    check_condition(condition("email", "contains", json!(["@example."])));
-    check_condition(condition("email", "starts_with", json!(["ann", "bob"])));
-    check_condition(condition("company.name", "ends_with", json!(["ple"])));
+    assert_condition_does_not_allocate(condition("plan", "equals", json!(["pro", "team"])));
+    assert_condition_does_not_allocate(condition("seats", "equals", json!([10, 12])));
+    assert_condition_does_not_allocate(condition("beta", "equals", json!([true])));
+    assert_condition_does_not_allocate(condition("groups", "equals", json!(["early"])));
+    assert_condition_does_not_allocate(condition("email", "contains", json!(["@example."])));
+    assert_condition_does_not_allocate(condition("email", "starts_with", json!(["ann", "bob"])));
+    assert_condition_does_not_allocate(condition("company.name", "ends_with", json!(["ple"])));
     for (operator, bound) in [("lt", 13), ("lte", 12), ("gt", 11), ("gte", 12)] {
-        check_condition(condition("seats", operator, json!([bound])));
+        assert_condition_does_not_allocate(condition("seats", operator, json!([bound])));
     }
     for attribute in ["created_at", "signed_up"] {
-        check_condition(condition(attribute, "before", json!(["2026-06-02T00:00:00Z"])));
-        check_condition(condition(attribute, "after", json!(["2026-01-01T00:00:00Z"])));
+        assert_condition_does_not_allocate(condition(attribute, "before", json!(["2026-06-02T00:00:00Z"])));
+        assert_condition_does_not_allocate(condition(attribute, "after", json!(["2026-01-01T00:00:00Z"])));
     }
     for (operator, bound) in [
         ("semver_lt", "2.5"),
@@ -122,13 +127,13 @@ fn conditions_allocate_nothing() {
         ("semver_gte", "2.4.0-rc.1"),
         ("semver_eq", "2.4.0-rc.1"),
     ] {
-        check_condition(condition("version", operator, json!([bound])));
+        assert_condition_does_not_allocate(condition("version", operator, json!([bound])));
     }
-    check_condition(condition("role", "exists", json!([])));
+    assert_condition_does_not_allocate(condition("role", "exists", json!([])));
 }
 
 #[test]
-fn several_conditions_and_rules_that_do_not_match_allocate_nothing() {
+fn rules_that_do_not_match_do_not_allocate() {
     let condition =
         |attribute: &str, value: Value| json!({"attribute": attribute, "operator": "equals", "values": [value]});
     let rules = json!([
@@ -137,30 +142,31 @@ fn several_conditions_and_rules_that_do_not_match_allocate_nothing() {
         {"id": "3", "conditions": [condition("plan", json!("pro")), condition("seats", json!(12)), condition("beta", json!(true))],
          "serve": {"weights": {"a": 10, "b": 90}}},
     ]);
-    check(&flag(json!({"targeting_rules": rules})), &[], None, "targeting_rule");
+    assert_no_allocation(&flag_with(json!({"targeting_rules": rules})), &[], None, "targeting_rule");
 }
 
 #[test]
-fn a_user_s_flags_together_allocate_nothing() {
+fn evaluating_a_whole_snapshot_does_not_allocate() {
     let split = json!({"weights": {"a": 50, "b": 50}});
-    let named = |n| (flag(json!({"name": format!("flag{n}"), "default": split})), vec![]);
-    let (snapshot, context) = (Snapshot::new((0..100).map(named)), context());
+    let numbered_flag = |n| (flag_with(json!({"name": format!("flag{n}"), "default": split})), vec![]);
+    let (snapshot, context) = (Snapshot::new((0..100).map(numbered_flag)), context());
     let info = allocation_counter::measure(|| {
         assert!(snapshot.iter().all(|flag| resolve(flag.compiled(), &context, None, now()).is_some()));
     });
     assert_eq!(info.count_total, 0);
 }
 
-/// The exceptions: a regular expression makes room for its search when it is first used, and again when several threads
-/// use it at once; a version written short is written out, and one with a long pre-release is kept apart.
+/// A regular expression allocates its search cache on first use, and further caches if several threads use it at the
+/// same time. An abbreviated version is padded into a new string. A version with a long pre-release is stored on the
+/// heap.
 #[test]
-fn what_may_allocate() {
-    let pattern =
-        with_condition(json!({"attribute": "email", "operator": "matches", "values": [r"^\w+@example\.com$"]}));
-    assert!(count(&pattern, None).0 > 0);
-    assert_eq!(count(&pattern, None), (0, "targeting_rule"));
+fn first_regex_use_and_some_versions_allocate() {
+    let matching =
+        flag_with_condition(json!({"attribute": "email", "operator": "matches", "values": [r"^\w+@example\.com$"]}));
+    assert!(count_allocations(&matching, None).0 > 0);
+    assert_eq!(count_allocations(&matching, None), (0, "targeting_rule"));
     for attribute in ["short_version", "long_version"] {
-        let newer = with_condition(json!({"attribute": attribute, "operator": "semver_gte", "values": ["2.3.0"]}));
-        assert!(count(&newer, None).0 > 0);
+        let newer = flag_with_condition(json!({"attribute": attribute, "operator": "semver_gte", "values": ["2.3.0"]}));
+        assert!(count_allocations(&newer, None).0 > 0);
     }
 }

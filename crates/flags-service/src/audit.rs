@@ -1,40 +1,51 @@
-//! The audit trail: who did what, when, to what, and why.
+//! Reading the audit log, the HTTP view of the change log.
 
 use flags_store::{
     Page,
-    audit::{self, AuditEntry, AuditFilter, Place, Scope},
+    audit::{self, AuditFilter, AuditPosition, AuditRange, AuditRecord},
 };
 
 use crate::{core::Core, error::Result};
 
-/// Most entries that are read at once for an export.
-const PORTION: u32 = 1_000;
+/// Maximum number of entries per export batch.
+const EXPORT_BATCH_SIZE: u32 = 1_000;
 
-/// Reads the audit trail.
+/// Service for reading the audit log.
 #[derive(Clone)]
 pub struct AuditService {
     core: Core,
 }
 
 impl AuditService {
-    /// On this core.
+    /// Creates the service.
     pub const fn new(core: Core) -> Self {
         Self { core }
     }
 
-    /// A page of entries after `after`, newest first.
-    pub async fn list(&self, filter: &AuditFilter, after: Option<Place>, limit: u32) -> Result<Page<AuditEntry>> {
+    /// Returns a page of entries, newest first. `after` is the position of the last entry of the previous page.
+    pub async fn list(
+        &self,
+        filter: &AuditFilter,
+        after: Option<AuditPosition>,
+        limit: u32,
+    ) -> Result<Page<AuditRecord>> {
         self.core.read(async |conn| audit::list(conn, filter, after, limit).await).await
     }
 
-    /// Begins to read all entries that a filter lets through, however many.
-    pub async fn scope(&self, filter: &AuditFilter) -> Result<Scope> {
-        self.core.read(async |conn| audit::scope(conn, filter).await).await
+    /// Determines the range of the change log that an export with this filter reads.
+    pub async fn find_range(&self, filter: &AuditFilter) -> Result<AuditRange> {
+        self.core.read(async |conn| audit::find_range(conn, filter).await).await
     }
 
-    /// The next of them after `after`, newest first, and whether there are more. What is appended meanwhile stands above, and
-    /// no connection is held in between.
-    pub async fn portion(&self, scope: &Scope, after: Option<Place>) -> Result<(Vec<AuditEntry>, bool)> {
-        self.core.read(async |conn| audit::read_down(conn, scope, after, PORTION).await).await
+    /// Returns the next batch of an export, newest first, and whether more entries follow.
+    ///
+    /// Entries that are appended during the export are newer and therefore not part of it. No database connection is
+    /// held between two batches.
+    pub async fn read_export_batch(
+        &self,
+        range: &AuditRange,
+        after: Option<AuditPosition>,
+    ) -> Result<(Vec<AuditRecord>, bool)> {
+        self.core.read(async |conn| audit::read_descending(conn, range, after, EXPORT_BATCH_SIZE).await).await
     }
 }

@@ -1,11 +1,11 @@
-//! One change to many overrides at once.
+//! Bulk changes to overrides.
 
 use std::sync::Arc;
 
 use flags_domain::{Instant, OverrideStatus, UserOverride, Violation};
 use flags_store::{
     Author, Committed, Tx,
-    idempotency::{self, Claim},
+    idempotency::{self, KeyState},
     overrides::{self, OverrideFilter, OverrideRecord},
 };
 use serde::{Deserialize, Serialize};
@@ -17,230 +17,243 @@ use crate::{
     overrides::UserFlagOverrideService,
 };
 
-/// Most overrides that one revision changes.
-pub const AT_ONCE: usize = 1_000;
-/// Most overrides that a filter may let through.
-pub const MOST_MATCHES: usize = 100_000;
+/// Maximum number of overrides that one revision changes.
+pub const BATCH_SIZE: usize = 1_000;
+/// Maximum number of overrides that a filter may match.
+pub const MAX_MATCHES: usize = 100_000;
 
-/// What is to be done to each.
+/// Change that is applied to each override.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BulkAction {
-    /// Switch it on.
+    /// Enables the override.
     Enable,
-    /// Switch it off.
+    /// Disables the override.
     Disable,
-    /// Remove it.
+    /// Removes the override.
     Delete,
-    /// Give it another end, or none.
+    /// Sets the expiry, or removes it with `None`.
     SetExpiry(Option<Instant>),
 }
 
-/// Which overrides.
+/// Selection of the overrides to change.
 #[derive(Clone, Debug)]
-pub enum BulkTarget {
-    /// These, at most [`AT_ONCE`].
+pub enum BulkSelection {
+    /// Overrides by id, at most [`BATCH_SIZE`].
     Ids(Vec<Uuid>),
-    /// All that a list with this filter would hold, at most [`MOST_MATCHES`].
+    /// Overrides that match a filter, at most [`MAX_MATCHES`].
     Filter(OverrideFilter),
 }
 
-/// What became of one override.
+/// Result for one override.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum BulkOutcome {
-    /// It was changed or removed.
+    /// The override was changed or removed.
     Changed,
-    /// It was so already.
+    /// The override already had the requested state.
     Unchanged,
-    /// It is not there (an expired one only counts as there for its removal).
+    /// The override does not exist. Expired overrides are found only by [`BulkAction::Delete`].
     NotFound,
 }
 
-/// What became of all of them.
+/// Result of a bulk change.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct BulkResult {
-    /// Each with its id; those of a filter in the order of their ids.
+    /// Outcome for each override; sorted by id if a filter selected the overrides.
     pub results: Vec<(Uuid, BulkOutcome)>,
-    /// The revisions in which something changed.
+    /// Revisions that contain the changes.
     pub revisions: Vec<i64>,
 }
 
 impl BulkResult {
-    /// How many were changed.
+    /// Number of changed or removed overrides.
     pub fn changed(&self) -> usize {
         self.results.iter().filter(|(_, outcome)| *outcome == BulkOutcome::Changed).count()
     }
 }
 
 impl UserFlagOverrideService {
-    /// Changes many overrides in one revision; more than [`AT_ONCE`], which only a filter can name, in several. With
-    /// `dry_run` nothing is changed, and the result is what would be.
-    pub async fn bulk(
+    /// Changes many overrides in batches of [`BATCH_SIZE`], each in its own revision.
+    ///
+    /// A dry run changes nothing and returns the result that the change would have.
+    pub async fn bulk_change(
         &self,
-        intent: CommandRequest<BulkResult>,
+        request: CommandRequest<BulkResult>,
         action: BulkAction,
-        target: BulkTarget,
+        selection: BulkSelection,
         dry_run: bool,
     ) -> Result<CommandOutcome<BulkResult>> {
-        check_end(action, self.core.now())?;
-        let filter = match target {
-            BulkTarget::Ids(ids) => {
-                return self.core.execute(intent, Bulk { ids, filter: None, action, dry_run }).await;
+        check_expiry(action, self.core.now())?;
+        let filter = match selection {
+            BulkSelection::Ids(ids) => {
+                return self.core.execute(request, ApplyBulkAction { ids, filter: None, action, dry_run }).await;
             }
-            BulkTarget::Filter(filter) => filter,
+            BulkSelection::Filter(filter) => filter,
         };
         let core = self.core.clone();
         let work = async move {
-            let ids = plan(&core, &intent, filter.clone()).await?;
-            let part = |ids: &[Uuid]| Bulk { ids: ids.to_vec(), filter: Some(filter.clone()), action, dry_run };
-            let all = carry_out(&core, &intent, ids.chunks(AT_ONCE).map(part)).await?;
-            finish(&core, &intent, all).await
+            let ids = select_ids(&core, &request, filter.clone()).await?;
+            let to_command =
+                |ids: &[Uuid]| ApplyBulkAction { ids: ids.to_vec(), filter: Some(filter.clone()), action, dry_run };
+            let result = execute_batches(&core, &request, ids.chunks(BATCH_SIZE).map(to_command)).await?;
+            store_response(&core, &request, result).await
         };
-        self.core.detached(work).await
+        self.core.run_detached(work).await
     }
 }
 
-fn check_end(action: BulkAction, now: Instant) -> Result<()> {
-    let late = matches!(action, BulkAction::SetExpiry(Some(end)) if end <= now);
-    let violation = || Violation::new("/expires_at", "not_in_future", "must lie in the future, or be null");
-    check(late.then(violation).into_iter().collect())
+fn check_expiry(action: BulkAction, now: Instant) -> Result<()> {
+    let is_past = matches!(action, BulkAction::SetExpiry(Some(expiry)) if expiry <= now);
+    let violation = || Violation::new("/expires_at", "not_in_future", "must be in the future, or null for no expiry");
+    check(is_past.then(violation).into_iter().collect())
 }
 
-/// Which overrides a filter means. Under a key they are written down first, so that whoever asks again means the same ones,
-/// and another request cannot take the key meanwhile.
-async fn plan(core: &Core, intent: &CommandRequest<BulkResult>, filter: OverrideFilter) -> Result<Vec<Uuid>> {
-    let author = intent.author().clone();
-    let written = match intent.key() {
-        None => core.execute(author, Plan(filter)).await,
+/// Returns the ids of the overrides that match a filter.
+///
+/// If the request has an idempotency key, the ids are stored under the key first. A retry then changes the same
+/// overrides, and a different request cannot use the key in the meantime.
+async fn select_ids(core: &Core, request: &CommandRequest<BulkResult>, filter: OverrideFilter) -> Result<Vec<Uuid>> {
+    let author = request.author().clone();
+    let selected = match request.key() {
+        None => core.execute(author, SelectOverrides(filter)).await,
         Some(key) => {
-            let text = |ids: &Vec<Uuid>, _: &Committed| {
-                std::iter::once(PLAN).chain(ids.iter().flat_map(|id| *id.as_bytes())).collect()
+            let encode_ids = |ids: &Vec<Uuid>, _: &Committed| {
+                std::iter::once(ID_LIST_MARKER).chain(ids.iter().flat_map(|id| *id.as_bytes())).collect()
             };
-            core.execute(CommandRequest::once(author, key.clone(), Arc::new(text)), Plan(filter)).await
+            core.execute(CommandRequest::idempotent(author, key.clone(), Arc::new(encode_ids)), SelectOverrides(filter))
+                .await
         }
     };
-    match written {
-        Ok(done) => Ok(done.output),
-        Err(ServiceError::Answered(kept)) => match kept.answer.split_first() {
-            Some((&PLAN, ids)) => Ok(ids.chunks_exact(16).filter_map(|id| Uuid::from_slice(id).ok()).collect()),
-            _ => Err(ServiceError::Answered(kept)),
+    match selected {
+        Ok(outcome) => Ok(outcome.output),
+        Err(ServiceError::Replayed(stored)) => match stored.payload.split_first() {
+            Some((&ID_LIST_MARKER, ids)) => {
+                Ok(ids.chunks_exact(16).filter_map(|id| Uuid::from_slice(id).ok()).collect())
+            }
+            _ => Err(ServiceError::Replayed(stored)),
         },
         Err(error) => Err(error),
     }
 }
 
-/// Begins the text of a plan, which no answer begins with.
-const PLAN: u8 = 0;
+/// First byte of a stored id list. Stored responses are JSON and never start with this byte.
+const ID_LIST_MARKER: u8 = 0;
 
-/// Looks which overrides a filter lets through.
+/// Finds the overrides that match a filter.
 #[derive(Clone)]
-struct Plan(OverrideFilter);
+struct SelectOverrides(OverrideFilter);
 
-impl Command for Plan {
+impl Command for SelectOverrides {
     type Output = Vec<Uuid>;
 
     async fn apply(&self, tx: &mut Tx, _: &Author) -> Result<Vec<Uuid>> {
-        let ids = overrides::matching(tx.conn(), &self.0, None, MOST_MATCHES + 1).await?;
-        if ids.len() > MOST_MATCHES {
-            let detail = format!("matches more than {MOST_MATCHES} overrides; narrow it");
+        let ids = overrides::find_matching_ids(tx.conn(), &self.0, None, MAX_MATCHES + 1).await?;
+        if ids.len() > MAX_MATCHES {
+            let detail = format!("matches more than {MAX_MATCHES} overrides; add conditions to the filter");
             return Err(Violation::new("/filter", "too_many_matches", detail).into());
         }
         Ok(ids)
     }
 }
 
-/// One part after the other. Under a key each part has a key of its own, so that a request that is sent again, or twice at
-/// once, carries no part out twice, and goes on where the first one ended.
-async fn carry_out(
+/// Executes the batches in sequence.
+///
+/// If the request has an idempotency key, each batch gets a derived key. A retry or a concurrent duplicate then
+/// executes no batch twice, and continues after the last completed batch.
+async fn execute_batches(
     core: &Core,
-    intent: &CommandRequest<BulkResult>,
-    parts: impl Iterator<Item = Bulk>,
+    request: &CommandRequest<BulkResult>,
+    batches: impl Iterator<Item = ApplyBulkAction>,
 ) -> Result<BulkResult> {
-    let mut all = BulkResult::default();
-    for (number, part) in parts.enumerate() {
-        let author = intent.author().clone();
-        let step = match intent.key() {
+    let mut total = BulkResult::default();
+    for (number, batch) in batches.enumerate() {
+        let author = request.author().clone();
+        let batch_request = match request.key() {
             None => author.into(),
-            // Ids and numbers can always be written.
-            Some(key) => CommandRequest::once(
+            // Serialization cannot fail: the result contains only ids, enum variants and numbers.
+            Some(key) => CommandRequest::idempotent(
                 author,
-                key.part(number),
+                key.for_batch(number),
                 Arc::new(|result: &BulkResult, _: &Committed| serde_json::to_vec(result).unwrap_or_default()),
             ),
         };
-        let result = match core.execute(step, part).await {
-            Ok(done) => done.output,
-            Err(ServiceError::Answered(kept)) => serde_json::from_slice(&kept.answer)
-                .map_err(|error| ServiceError::Internal(format!("a part of a bulk change cannot be read: {error}")))?,
+        let result = match core.execute(batch_request, batch).await {
+            Ok(outcome) => outcome.output,
+            Err(ServiceError::Replayed(stored)) => serde_json::from_slice(&stored.payload).map_err(|error| {
+                ServiceError::Internal(format!("cannot parse the stored result of a bulk batch: {error}"))
+            })?,
             Err(error) => return Err(error),
         };
-        all.results.extend(result.results);
-        all.revisions.extend(result.revisions);
+        total.results.extend(result.results);
+        total.revisions.extend(result.revisions);
     }
-    Ok(all)
+    Ok(total)
 }
 
-/// Keeps the answer in place of the plan, if there is a key.
-async fn finish(
+/// Replaces the id list under the idempotency key by the response, if the request has a key.
+async fn store_response(
     core: &Core,
-    intent: &CommandRequest<BulkResult>,
-    all: BulkResult,
+    request: &CommandRequest<BulkResult>,
+    result: BulkResult,
 ) -> Result<CommandOutcome<BulkResult>> {
     let mut tx = core.begin().await?;
-    let Some(key) = intent.key() else {
-        return Ok(CommandOutcome { output: all, committed: tx.commit(intent.author()).await? });
+    let Some(key) = request.key() else {
+        return Ok(CommandOutcome { output: result, committed: tx.commit(request.author()).await? });
     };
-    match idempotency::claim(&mut tx, key).await? {
-        // Another request of the same key was faster, and this is what it answered.
-        Claim::Answered(kept) if kept.answer.first() != Some(&PLAN) => Err(ServiceError::Answered(kept)),
-        Claim::Taken => Err(ServiceError::KeyTaken),
-        Claim::Answered(_) | Claim::Free => {
-            let answer = |committed: &Committed| intent.render(&all, committed);
-            let committed = tx.commit_with_response(intent.author(), key, answer).await?;
-            Ok(CommandOutcome { output: all, committed })
+    match idempotency::reserve(&mut tx, key).await? {
+        // A concurrent request with the same key has already stored its response.
+        KeyState::Completed(stored) if stored.payload.first() != Some(&ID_LIST_MARKER) => {
+            Err(ServiceError::Replayed(stored))
+        }
+        KeyState::Mismatch => Err(ServiceError::IdempotencyKeyReused),
+        KeyState::Completed(_) | KeyState::New => {
+            let render = |committed: &Committed| request.render(&result, committed);
+            let committed = tx.commit_with_response(request.author(), key, render).await?;
+            Ok(CommandOutcome { output: result, committed })
         }
     }
 }
 
+/// Applies a bulk action to one batch.
 #[derive(Clone)]
-struct Bulk {
+struct ApplyBulkAction {
     ids: Vec<Uuid>,
-    /// Must still hold when the rows are held.
+    /// Checked again after the rows are locked. Overrides that no longer match are skipped.
     filter: Option<OverrideFilter>,
     action: BulkAction,
     dry_run: bool,
 }
 
-impl Command for Bulk {
+impl Command for ApplyBulkAction {
     type Output = BulkResult;
 
     async fn apply(&self, tx: &mut Tx, _: &Author) -> Result<BulkResult> {
-        let records = overrides::claim_all(tx, &self.ids).await?;
-        check_end(self.action, tx.now())?;
+        let records = overrides::lock_by_ids(tx, &self.ids).await?;
+        check_expiry(self.action, tx.now())?;
         let mut ids = self.ids.clone();
         if let Some(filter) = &self.filter {
             let now = tx.now();
             let filter = OverrideFilter { status: filter.status.map(|(status, _)| (status, now)), ..filter.clone() };
-            ids = overrides::matching(tx.conn(), &filter, Some(&self.ids), self.ids.len()).await?;
+            ids = overrides::find_matching_ids(tx.conn(), &filter, Some(&self.ids), self.ids.len()).await?;
         }
         let mut result = BulkResult::default();
         for id in ids {
-            // They come in the order of their ids.
+            // The binary search works because the records are sorted by id.
             let found = records.binary_search_by_key(&id, |record| record.user_override.id).ok();
-            let found = found.map(|place| &records[place]);
-            result.results.push((id, self.change(tx, found).await?));
+            let found = found.map(|index| &records[index]);
+            result.results.push((id, self.apply_to(tx, found).await?));
         }
         Ok(result)
     }
 
-    fn stamp(output: &mut BulkResult, revision: i64) {
+    fn set_revision(output: &mut BulkResult, revision: i64) {
         output.revisions.push(revision);
     }
 }
 
-impl Bulk {
-    async fn change(&self, tx: &mut Tx, found: Option<&OverrideRecord>) -> Result<BulkOutcome> {
+impl ApplyBulkAction {
+    async fn apply_to(&self, tx: &mut Tx, found: Option<&OverrideRecord>) -> Result<BulkOutcome> {
         let Some(before) = found.map(|record| &record.user_override) else { return Ok(BulkOutcome::NotFound) };
-        let Some(after) = self.after(before, tx.now()) else {
+        let Some(after) = self.updated(before, tx.now()) else {
             if !self.dry_run {
                 overrides::delete(tx, before).await?;
             }
@@ -258,8 +271,8 @@ impl Bulk {
         Ok(BulkOutcome::Changed)
     }
 
-    /// The override as it is to be; `None` if it is to go.
-    fn after(&self, before: &UserOverride, now: Instant) -> Option<UserOverride> {
+    /// Returns the override after the action; `None` for [`BulkAction::Delete`].
+    fn updated(&self, before: &UserOverride, now: Instant) -> Option<UserOverride> {
         let after = UserOverride { updated_at: now, ..before.clone() };
         Some(match self.action {
             BulkAction::Enable => UserOverride { enabled: Some(true), ..after },

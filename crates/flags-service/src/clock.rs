@@ -1,4 +1,4 @@
-//! Where the instant of a request comes from.
+//! Clocks that provide the current instant.
 
 use std::{
     pin::Pin,
@@ -10,19 +10,21 @@ use flags_domain::Instant;
 use time::OffsetDateTime;
 use tokio::{sync::watch, time::sleep};
 
-/// Tells the time. Each evaluation and each change takes one instant and hands it down.
+/// Source of the current instant.
+///
+/// Each evaluation and each change reads the clock once and passes the instant on.
 pub trait Clock: Send + Sync + 'static {
-    /// The present instant; never earlier than one told before.
+    /// Returns the current instant. Must be monotonic: never earlier than a previous return value.
     fn now(&self) -> Instant;
 
-    /// Waits until this clock says `at` or later.
+    /// Waits until [`now`](Self::now) returns `at` or later.
     fn wait_until(&self, at: Instant) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
 }
 
-/// Longest sleep of the host's clock, after which it is looked at again: it may have been set.
-const LOOK_AGAIN: Duration = Duration::from_secs(10);
+/// Maximum time between two readings of the system clock while waiting. The clock may be adjusted meanwhile.
+const MAX_SLEEP: Duration = Duration::from_secs(10);
 
-/// The host's clock, which this process never sees going back.
+/// The system clock, made monotonic within this process.
 #[derive(Debug, Default)]
 pub struct SystemClock {
     latest: AtomicI64,
@@ -36,26 +38,26 @@ impl Clock for SystemClock {
 
     fn wait_until(&self, at: Instant) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
         Box::pin(async move {
-            while let left @ 1.. = at.as_micros().saturating_sub(self.now().as_micros()) {
-                sleep(Duration::from_micros(left.unsigned_abs()).min(LOOK_AGAIN)).await;
+            while let remaining @ 1.. = at.as_micros().saturating_sub(self.now().as_micros()) {
+                sleep(Duration::from_micros(remaining.unsigned_abs()).min(MAX_SLEEP)).await;
             }
         })
     }
 }
 
-/// A clock that stands where it is put: for tests of what happens at an instant.
+/// A clock for tests that changes only when it is set.
 #[derive(Debug)]
 pub struct ManualClock {
     now: watch::Sender<Instant>,
 }
 
 impl ManualClock {
-    /// A clock that stands at `now`.
+    /// Creates a clock that is set to `now`.
     pub fn new(now: Instant) -> Self {
         Self { now: watch::Sender::new(now) }
     }
 
-    /// Puts the clock to `now`.
+    /// Sets the clock to `now` and wakes tasks that wait for this instant.
     pub fn set(&self, now: Instant) {
         self.now.send_replace(now);
     }
@@ -68,14 +70,14 @@ impl Clock for ManualClock {
 
     fn wait_until(&self, at: Instant) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
         Box::pin(async move {
-            // The sender is this clock.
+            // Cannot fail: `self` owns the sender.
             let _ = self.now.subscribe().wait_for(|now| *now >= at).await;
         })
     }
 }
 
-/// A duration in microseconds, held within what fits.
-pub(crate) fn micros(duration: std::time::Duration) -> i64 {
+/// Converts a duration to microseconds, saturating at `i64::MAX`.
+pub(crate) fn micros(duration: Duration) -> i64 {
     i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
 }
 
@@ -84,7 +86,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_system_clock_never_goes_back() {
+    fn system_clock_never_goes_backwards() {
         let clock = SystemClock::default();
         let future = clock.now().plus_micros(60_000_000);
         clock.latest.store(future.as_micros(), Ordering::Relaxed);

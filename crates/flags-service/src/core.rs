@@ -1,12 +1,12 @@
-//! What all use cases share: the store, the clock, the replica, and the one way to change something.
+//! Shared infrastructure of all services: store, clock, replica, and the execution of state changes.
 
 use std::{sync::Arc, time::Duration};
 
 use flags_store::{
     Author, Committed, Conn, Store, StoreError, Tx,
     change_log::Revision,
-    idempotency::{self, Claim, IdempotencyKey, StoredResponse},
-    within,
+    idempotency::{self, IdempotencyKey, KeyState, StoredResponse},
+    with_timeout,
 };
 use tokio::{
     runtime::Handle,
@@ -21,195 +21,205 @@ use crate::{
     replica::Replica,
 };
 
-/// Longest that a write with all its attempts, or a read of the database, may take.
-const DEADLINE: Duration = Duration::from_secs(10);
-/// Longest that an acknowledged write waits for the own replica.
-const APPLY_DEADLINE: Duration = Duration::from_secs(2);
-/// How often a write that collides with others is tried.
-const ATTEMPTS: u32 = 8;
+/// Timeout for a database read, and for a write including all retries.
+const DATABASE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Maximum time that a committed write waits for this process's replica to apply it.
+const REPLICA_APPLY_TIMEOUT: Duration = Duration::from_secs(2);
+/// Maximum number of attempts for a write that conflicts with concurrent transactions.
+const MAX_ATTEMPTS: u32 = 8;
+/// Pause after the first conflict. The pause grows by the same amount with each further attempt.
+const RETRY_PAUSE: Duration = Duration::from_millis(5);
 
 /// Store, clock and, in a server, the replica. Cheap to clone.
 #[derive(Clone)]
 pub struct Core {
     store: Store,
     clock: Arc<dyn Clock>,
-    follower: Option<Follower>,
-    /// Writes run here, so that a client that goes away cannot cancel one half way.
+    replica: Option<ReplicaHandle>,
+    /// Writes run as tasks on this runtime, so that a client that disconnects does not cancel its write midway.
     runtime: Handle,
 }
 
-/// The replica and the bell of the task that feeds it.
+/// The replica of this process and the wakeup of its change feed.
 #[derive(Clone)]
-struct Follower {
+struct ReplicaHandle {
     replica: Arc<Replica>,
     wakeup: Arc<Notify>,
 }
 
-/// Something that changes state. It may be applied several times, each time in a new transaction, until one commits.
+/// A state change. It may be applied several times, each time in a new transaction, until a transaction commits.
 pub trait Command: Clone + Send + Sync + 'static {
-    /// What the caller wants to know.
+    /// Result returned to the caller.
     type Output: Send + 'static;
 
-    /// Checks and changes the state within `tx`. `author` is who asks for it.
+    /// Validates and applies the change within `tx`. The change log records `author` as the author.
     fn apply(&self, tx: &mut Tx, author: &Author) -> impl Future<Output = Result<Self::Output>> + Send;
 
-    /// Writes the revision into what the caller gets, where it shows one. Not called if nothing changed.
-    fn stamp(_output: &mut Self::Output, _revision: i64) {}
+    /// Stores the committed revision in the output. Not called if the command changed nothing. Does nothing by default.
+    fn set_revision(_output: &mut Self::Output, _revision: i64) {}
 }
 
-/// Something that is no change of state, such as who is signed in: it stands in no log and takes no revision. It may be
-/// applied several times, like a [`Command`].
+/// A database change that is not recorded in the change log and takes no revision, such as opening a session. Like a
+/// [`Command`], it may be applied several times.
 pub(crate) trait UnloggedCommand: Send + Sync + 'static {
-    /// What the caller wants to know.
+    /// Result returned to the caller.
     type Output: Send + 'static;
 
-    /// Checks and writes within `tx`.
+    /// Validates and applies the change within `tx`.
     fn apply(&self, tx: &mut Tx) -> impl Future<Output = Result<Self::Output>> + Send;
 }
 
-/// What a caller asks for: in whose name and, if they gave it a key, once only.
+/// The author of a command and, if the client sent one, its idempotency key.
 pub struct CommandRequest<T> {
     author: Author,
-    once: Option<Idempotency<T>>,
+    idempotency: Option<Idempotency<T>>,
 }
 
-/// Makes the answer to a change of what came out of it.
-type Render<T> = Arc<dyn Fn(&T, &Committed) -> Vec<u8> + Send + Sync>;
+/// Serializes the response to a command, so that it can be stored for replay.
+type RenderResponse<T> = Arc<dyn Fn(&T, &Committed) -> Vec<u8> + Send + Sync>;
 
 struct Idempotency<T> {
     key: IdempotencyKey,
-    render: Render<T>,
+    render: RenderResponse<T>,
 }
 
 impl<T> From<Author> for CommandRequest<T> {
     fn from(author: Author) -> Self {
-        Self { author, once: None }
+        Self { author, idempotency: None }
     }
 }
 
 impl<T> CommandRequest<T> {
-    /// To be carried out once, however often it is asked for under this key. The answer is made by `render`, kept with the
-    /// change in one transaction, and given to whoever asks again ([`ServiceError::Answered`]).
-    pub fn once(author: Author, key: IdempotencyKey, render: Render<T>) -> Self {
-        Self { author, once: Some(Idempotency { key, render }) }
+    /// Creates a request that is executed at most once per key.
+    ///
+    /// The response that `render` serializes is stored in the same transaction as the change. A repeated request with
+    /// the same key fails with [`ServiceError::Replayed`], which contains the stored response.
+    pub fn idempotent(author: Author, key: IdempotencyKey, render: RenderResponse<T>) -> Self {
+        Self { author, idempotency: Some(Idempotency { key, render }) }
     }
 
-    /// In whose name.
+    /// Author of the command, as recorded in the change log.
     pub const fn author(&self) -> &Author {
         &self.author
     }
 
-    /// The key, if it is to be carried out once.
+    /// The idempotency key, if the client sent one.
     pub(crate) fn key(&self) -> Option<&IdempotencyKey> {
-        self.once.as_ref().map(|once| &once.key)
+        self.idempotency.as_ref().map(|idempotency| &idempotency.key)
     }
 
-    /// The answer to be kept.
+    /// Serializes the response to store under the idempotency key. Empty if the request has no key.
     pub(crate) fn render(&self, output: &T, committed: &Committed) -> Vec<u8> {
-        self.once.as_ref().map_or_else(Vec::new, |once| (once.render)(output, committed))
+        self.idempotency.as_ref().map_or_else(Vec::new, |idempotency| (idempotency.render)(output, committed))
     }
 }
 
-/// Whether a change that takes several revisions is through.
+/// Progress of a change that is split into several commits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Progress {
-    /// The command must be carried out again.
-    More,
-    /// Everything is done.
+    /// The command must be executed again.
+    Unfinished,
+    /// The change is complete.
     Finished,
 }
 
-/// A change that is durable, and what came out of it.
+/// Result of a committed command.
 #[derive(Clone, Debug)]
 pub struct CommandOutcome<T> {
-    /// What the caller wants to know.
+    /// Output of the command.
     pub output: T,
-    /// The proof.
+    /// Proof of the commit, with its change-log entries. Empty if the command changed nothing.
     pub committed: Committed,
 }
 
 impl Core {
-    /// For a process without a replica: the worker and commands. Must be called on the runtime that is to carry writes.
+    /// Creates a core without a replica, for the worker and for command-line tools.
+    ///
+    /// # Panics
+    /// Panics outside of a Tokio runtime. Writes run on the current runtime.
     pub fn new(store: Store, clock: Arc<dyn Clock>) -> Self {
-        Self { store, clock, follower: None, runtime: Handle::current() }
+        Self { store, clock, replica: None, runtime: Handle::current() }
     }
 
-    /// For a server, whose replica `wakeup` wakes up.
+    /// Adds the server's replica. `wakeup` must be the wakeup of the [`ChangeFeed`](crate::change_feed::ChangeFeed)
+    /// that updates `replica`.
     #[must_use]
     pub fn with_replica(self, replica: Arc<Replica>, wakeup: Arc<Notify>) -> Self {
-        Self { follower: Some(Follower { replica, wakeup }), ..self }
+        Self { replica: Some(ReplicaHandle { replica, wakeup }), ..self }
     }
 
-    /// The present instant.
+    /// Current instant of the clock.
     pub fn now(&self) -> flags_domain::Instant {
         self.clock.now()
     }
 
-    /// Waits until the clock says `at` or later.
+    /// Waits until the clock reaches `at`.
     pub async fn wait_until(&self, at: flags_domain::Instant) {
         self.clock.wait_until(at).await;
     }
 
-    /// The store.
+    /// Database access.
     pub const fn store(&self) -> &Store {
         &self.store
     }
 
-    /// Carries out a command: state, log and revision commit together or not at all. Returns once the change is durable
-    /// and this process evaluates by it (or cannot follow its log for two seconds, which it says in its own).
+    /// Executes a command. The state change and its change-log entries commit in one transaction.
+    ///
+    /// Returns when the change is durable and this process's replica has applied it. If the replica does not apply it
+    /// within 2 seconds, logs a warning and returns success.
     pub async fn execute<C: Command>(
         &self,
-        intent: impl Into<CommandRequest<C::Output>>,
+        request: impl Into<CommandRequest<C::Output>>,
         command: C,
     ) -> Result<CommandOutcome<C::Output>> {
-        let (this, intent) = (self.clone(), intent.into());
-        self.detached(async move { this.write(&intent, &command).await }).await
+        let (this, request) = (self.clone(), request.into());
+        self.run_detached(async move { this.execute_with_retries(&request, &command).await }).await
     }
 
-    /// Carries out a command again and again until it is through, in as many revisions as it takes; `next` prepares it for
-    /// the next time.
+    /// Executes a command repeatedly, in one commit each, until it reports [`Progress::Finished`]. Calls `prepare_next`
+    /// before each further execution.
     pub(crate) async fn execute_until_finished<C: Command<Output = Progress>>(
         &self,
         author: Author,
         mut command: C,
-        next: fn(&mut C),
+        prepare_next: fn(&mut C),
     ) -> Result<Committed> {
-        let (this, intent) = (self.clone(), author.into());
+        let (this, request) = (self.clone(), author.into());
         let steps = async move {
             loop {
-                let done = this.write(&intent, &command).await?;
-                if done.output == Progress::Finished {
-                    return Ok(done.committed);
+                let outcome = this.execute_with_retries(&request, &command).await?;
+                if outcome.output == Progress::Finished {
+                    return Ok(outcome.committed);
                 }
-                next(&mut command);
+                prepare_next(&mut command);
             }
         };
-        self.detached(steps).await
+        self.run_detached(steps).await
     }
 
-    /// Writes down something that is no change of state.
-    pub(crate) async fn execute_unlogged<B: UnloggedCommand>(&self, books: B) -> Result<B::Output> {
+    /// Executes an unlogged command.
+    pub(crate) async fn execute_unlogged<C: UnloggedCommand>(&self, command: C) -> Result<C::Output> {
         let this = self.clone();
-        self.detached(async move { again_after_collisions(|| this.attempt_unlogged(&books)).await }).await
+        self.run_detached(async move { retry_on_conflict(|| this.attempt_unlogged(&command)).await }).await
     }
 
-    async fn attempt_unlogged<B: UnloggedCommand>(&self, books: &B) -> Result<B::Output> {
+    async fn attempt_unlogged<C: UnloggedCommand>(&self, command: &C) -> Result<C::Output> {
         let mut tx = self.begin().await?;
-        match books.apply(&mut tx).await {
+        match command.apply(&mut tx).await {
             Ok(output) => {
                 tx.commit_unlogged().await?;
                 Ok(output)
             }
             Err(error) => {
-                // If this fails as well, the connection is broken and the database rolls back by itself.
+                // A failed rollback means that the connection is broken; the database then rolls back by itself.
                 let _ = tx.rollback().await;
                 Err(error)
             }
         }
     }
 
-    /// Does something to its end, even if nobody waits for it any more.
-    pub(crate) async fn detached<T: Send + 'static>(
+    /// Runs `work` as a separate task, which completes even if the caller's future is dropped.
+    pub(crate) async fn run_detached<T: Send + 'static>(
         &self,
         work: impl Future<Output = Result<T>> + Send + 'static,
     ) -> Result<T> {
@@ -217,36 +227,39 @@ impl Core {
         outcome.unwrap_or_else(|error| Err(ServiceError::Internal(error.to_string())))
     }
 
-    async fn write<C: Command>(
+    async fn execute_with_retries<C: Command>(
         &self,
-        intent: &CommandRequest<C::Output>,
+        request: &CommandRequest<C::Output>,
         command: &C,
     ) -> Result<CommandOutcome<C::Output>> {
-        let outcome = again_after_collisions(|| self.attempt(intent, command)).await;
-        match &outcome {
-            Ok(done) => {
-                metrics::count_changes(done.committed.entries());
-                self.reach(done.committed.revision()).await;
+        let result = retry_on_conflict(|| self.attempt(request, command)).await;
+        match &result {
+            Ok(outcome) => {
+                metrics::record_override_changes(outcome.committed.entries());
+                self.wait_for_replica(outcome.committed.revision()).await;
             }
-            // Whoever asks again is to find the change as well.
-            Err(ServiceError::Answered(StoredResponse { revision, .. })) => self.reach_number(*revision).await,
+            // A replayed response may describe a change that the replica of this process has not applied yet.
+            Err(ServiceError::Replayed(StoredResponse { revision, .. })) => {
+                self.wait_for_replica_number(*revision).await;
+            }
             Err(_) => {}
         }
-        outcome
+        result
     }
 
-    /// Waits, for some time, until this process evaluates by a revision.
-    async fn reach(&self, revision: Revision) {
-        let Some(follower) = &self.follower else { return };
-        follower.wakeup.notify_one();
-        if !follower.replica.wait_for(revision, APPLY_DEADLINE).await {
-            tracing::warn!(%revision, "the replica lags behind a write of this process");
+    /// Waits until the replica has applied `revision`, for at most [`REPLICA_APPLY_TIMEOUT`].
+    async fn wait_for_replica(&self, revision: Revision) {
+        let Some(ReplicaHandle { replica, wakeup }) = &self.replica else { return };
+        wakeup.notify_one();
+        if !replica.wait_for(revision, REPLICA_APPLY_TIMEOUT).await {
+            tracing::warn!(%revision, "replica did not apply a committed write of this process in time");
         }
     }
 
-    async fn reach_number(&self, number: i64) {
-        if let Some(follower) = &self.follower {
-            self.reach(Revision { number, ..follower.replica.revision() }).await;
+    /// Waits for a revision number in the replica's current epoch.
+    async fn wait_for_replica_number(&self, number: i64) {
+        if let Some(ReplicaHandle { replica, .. }) = &self.replica {
+            self.wait_for_replica(Revision { number, ..replica.revision() }).await;
         }
     }
 
@@ -257,89 +270,89 @@ impl Core {
 
     async fn attempt<C: Command>(
         &self,
-        intent: &CommandRequest<C::Output>,
+        request: &CommandRequest<C::Output>,
         command: &C,
     ) -> Result<CommandOutcome<C::Output>> {
         let mut tx = self.begin().await?;
-        match Self::apply(&mut tx, intent, command).await {
-            Ok(output) => Self::commit::<C>(tx, intent, output).await,
+        match Self::apply(&mut tx, request, command).await {
+            Ok(output) => Self::commit::<C>(tx, request, output).await,
             Err(error) => {
-                // If this fails as well, the connection is broken and the database rolls back by itself.
+                // A failed rollback means that the connection is broken; the database then rolls back by itself.
                 let _ = tx.rollback().await;
                 Err(error)
             }
         }
     }
 
-    async fn apply<C: Command>(tx: &mut Tx, intent: &CommandRequest<C::Output>, command: &C) -> Result<C::Output> {
-        if let Some(once) = &intent.once {
-            claim(tx, &once.key).await?;
+    async fn apply<C: Command>(tx: &mut Tx, request: &CommandRequest<C::Output>, command: &C) -> Result<C::Output> {
+        if let Some(idempotency) = &request.idempotency {
+            reserve_idempotency_key(tx, &idempotency.key).await?;
         }
-        command.apply(tx, &intent.author).await
+        command.apply(tx, &request.author).await
     }
 
     async fn commit<C: Command>(
         tx: Tx,
-        intent: &CommandRequest<C::Output>,
+        request: &CommandRequest<C::Output>,
         mut output: C::Output,
     ) -> Result<CommandOutcome<C::Output>> {
-        let stamp = |output: &mut C::Output, committed: &Committed| {
+        let set_revision = |output: &mut C::Output, committed: &Committed| {
             if !committed.entries().is_empty() {
-                C::stamp(output, committed.revision().number);
+                C::set_revision(output, committed.revision().number);
             }
         };
-        let committed = match &intent.once {
+        let committed = match &request.idempotency {
             None => {
-                let committed = tx.commit(&intent.author).await?;
-                stamp(&mut output, &committed);
+                let committed = tx.commit(&request.author).await?;
+                set_revision(&mut output, &committed);
                 committed
             }
-            Some(once) => {
-                let answer = |committed: &Committed| {
-                    stamp(&mut output, committed);
-                    (once.render)(&output, committed)
+            Some(idempotency) => {
+                let response = |committed: &Committed| {
+                    set_revision(&mut output, committed);
+                    (idempotency.render)(&output, committed)
                 };
-                tx.commit_with_response(&intent.author, &once.key, answer).await?
+                tx.commit_with_response(&request.author, &idempotency.key, response).await?
             }
         };
         Ok(CommandOutcome { output, committed })
     }
 
-    /// Reads from the database.
+    /// Runs a database query with a timeout of 10 seconds.
     pub async fn read<T>(&self, query: impl AsyncFnOnce(&mut Conn) -> flags_store::Result<T>) -> Result<T> {
         let work = async {
             let mut conn = self.store.conn().await?;
             query(&mut conn).await
         };
-        Ok(within(DEADLINE, work).await?)
+        Ok(with_timeout(DATABASE_TIMEOUT, work).await?)
     }
 }
 
-/// Tries something until no other transaction is in its way, for a limited time.
-async fn again_after_collisions<T, F: Future<Output = Result<T>>>(attempt: impl Fn() -> F) -> Result<T> {
-    let deadline = Instant::now() + DEADLINE;
+/// Retries `attempt` after transaction conflicts, up to [`MAX_ATTEMPTS`] times within [`DATABASE_TIMEOUT`].
+async fn retry_on_conflict<T, F: Future<Output = Result<T>>>(attempt: impl Fn() -> F) -> Result<T> {
+    let deadline = Instant::now() + DATABASE_TIMEOUT;
     let mut attempts = 1;
     loop {
-        let outcome = timeout_at(deadline, attempt()).await;
-        match outcome.unwrap_or_else(|_| Err(ServiceError::Store(timed_out()))) {
-            Err(ServiceError::Store(StoreError::Collision(_))) if attempts < ATTEMPTS => {
-                tokio::time::sleep(Duration::from_millis(5) * attempts).await;
+        let result = timeout_at(deadline, attempt()).await;
+        match result.unwrap_or_else(|_| Err(ServiceError::Store(timed_out()))) {
+            Err(ServiceError::Store(StoreError::TransactionConflict(_))) if attempts < MAX_ATTEMPTS => {
+                tokio::time::sleep(RETRY_PAUSE * attempts).await;
                 attempts += 1;
             }
-            outcome => return outcome,
+            result => return result,
         }
     }
 }
 
 fn timed_out() -> StoreError {
-    StoreError::Unavailable("the database did not answer in time".to_owned())
+    StoreError::Unavailable("the database did not respond in time".to_owned())
 }
 
-/// Claims a key for the transaction; fails if it was used.
-async fn claim(tx: &mut Tx, key: &IdempotencyKey) -> Result<()> {
-    match idempotency::claim(tx, key).await? {
-        Claim::Free => Ok(()),
-        Claim::Answered(kept) => Err(ServiceError::Answered(kept)),
-        Claim::Taken => Err(ServiceError::KeyTaken),
+/// Reserves an idempotency key for the transaction.
+async fn reserve_idempotency_key(tx: &mut Tx, key: &IdempotencyKey) -> Result<()> {
+    match idempotency::reserve(tx, key).await? {
+        KeyState::New => Ok(()),
+        KeyState::Completed(response) => Err(ServiceError::Replayed(response)),
+        KeyState::Mismatch => Err(ServiceError::IdempotencyKeyReused),
     }
 }

@@ -1,4 +1,4 @@
-//! What a use case can answer besides success, without a word of HTTP.
+//! Errors of the service layer, independent of the transport.
 
 use std::time::Duration;
 
@@ -6,87 +6,87 @@ use flags_domain::Violation;
 pub use flags_store::change_log::ResourceKind;
 use flags_store::{StoreError, idempotency::StoredResponse};
 
-/// Why a use case did not do what was asked.
+/// Failure of a service operation, classified by its meaning to the caller.
 #[derive(Debug, thiserror::Error)]
 pub enum ServiceError {
-    /// What the request names is not there.
-    #[error("there is no such {0}")]
+    /// A resource that the request names does not exist.
+    #[error("no such {0}")]
     NotFound(ResourceKind),
-    /// The state does not allow it; nothing is wrong with the request itself.
+    /// The request is valid but conflicts with the current state.
     #[error("{0}")]
     Conflict(Conflict),
-    /// The caller expected another state (`If-Match`, `If-None-Match`).
-    #[error("the resource is not in the expected state")]
+    /// The [`Precondition`](crate::Precondition) of a conditional request does not hold.
+    #[error("the resource does not match the precondition of the request")]
     PreconditionFailed,
-    /// The request can be understood but breaks rules; each violation points at a field of it.
+    /// The request violates validation rules. Each violation points to a field.
     #[error("the request is invalid")]
     Invalid(Vec<Violation>),
-    /// What is known of the user is not at hand and the database cannot be asked: better no answer than a guess.
-    #[error("the user's attributes are not at hand")]
+    /// The user is not in the cache and the database cannot be read, so the evaluation context is unknown.
+    #[error("the user's attributes are unavailable because the database cannot be read")]
     ContextUnavailable,
-    /// Nothing was done, since it was done before under the same idempotency key: this is the answer of then.
-    #[error("this was carried out before, under the same idempotency key")]
-    Answered(StoredResponse),
-    /// The idempotency key stands for another request.
-    #[error("the idempotency key was used for another request")]
-    KeyTaken,
-    /// E-mail and password do not belong together, or their owner may not sign in: which of it is nobody's business.
-    #[error("e-mail or password is wrong")]
-    SignInRefused,
-    /// Too many attempts failed; the next one may come later.
-    #[error("too many attempts failed")]
-    TooSoon {
-        /// How much later.
+    /// A request with the same idempotency key was already executed. Contains the response stored at that time.
+    #[error("a request with this idempotency key was already executed")]
+    Replayed(StoredResponse),
+    /// The idempotency key was used before with a different request.
+    #[error("the idempotency key was already used for a different request")]
+    IdempotencyKeyReused,
+    /// The e-mail address or the password is wrong, or the user is inactive. The error does not reveal which.
+    #[error("wrong e-mail address or password")]
+    InvalidCredentials,
+    /// Sign-in is throttled after too many failed attempts.
+    #[error("too many failed attempts")]
+    TooManyAttempts {
+        /// Time until the next attempt is allowed.
         retry_after: Duration,
     },
-    /// Too much of this is being done at once; it may be tried again soon.
+    /// A concurrency limit is reached; the request can be retried soon. Contains the detail for the caller.
     #[error("{0}")]
     Busy(&'static str),
-    /// The database failed; some of its errors pass if the request is sent again.
+    /// A database error. Some are transient, such as [`StoreError::Unavailable`].
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// Nothing that a caller could do anything about.
+    /// An internal error that the caller cannot resolve. Contains the cause for the application log.
     #[error("{0}")]
     Internal(String),
 }
 
-/// Shorthand for results of use cases.
+/// Result of a service operation.
 pub type Result<T> = std::result::Result<T, ServiceError>;
 
-/// What can stand in the way.
+/// State that prevents a change. The messages are written for API users.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Conflict {
-    /// The user has an override of this flag already.
-    #[error("the user has an override of this flag already; change or replace that one instead")]
+    /// The user already has an override of the flag.
+    #[error("the user already has an override of this flag; update or replace the existing override")]
     OverrideExists,
-    /// There is a flag of this name already.
-    #[error("there is a flag of this name already")]
+    /// The flag name is taken.
+    #[error("a flag with this name already exists")]
     FlagExists,
-    /// The flag is archived.
+    /// The flag is archived and must be restored before it can be changed.
     #[error("the flag is archived; restore it first")]
     FlagArchived,
-    /// Only archived flags can be deleted.
-    #[error("only an archived flag can be deleted; archive it first")]
+    /// The flag is not archived; only archived flags can be deleted.
+    #[error("only archived flags can be deleted; archive the flag first")]
     FlagNotArchived,
-    /// Something still serves a variant that is to go.
+    /// The change removes variants that are still in use. Contains the list of uses.
     #[error(
-        "variants in use cannot be removed: {0}; change these uses in the same request, or cancel the scheduled change"
+        "variants in use cannot be removed: {0}; change these uses in the same request, or cancel the scheduled changes"
     )]
     VariantInUse(String),
-    /// Another scheduled change of the flag stands at the same instant.
-    #[error("another scheduled change of this flag stands at the same instant")]
+    /// The flag already has a scheduled change at the same instant.
+    #[error("the flag already has a scheduled change at this instant")]
     ScheduledChangeExists,
-    /// Only pending scheduled changes can be edited or cancelled.
-    #[error("only a pending scheduled change can be edited or cancelled; this one is {0}")]
+    /// The scheduled change is no longer pending. Contains its status.
+    #[error("only pending scheduled changes can be edited or cancelled (this one is {0})")]
     NotPending(&'static str),
-    /// The e-mail is taken.
-    #[error("another user has this e-mail already")]
+    /// The e-mail address belongs to another user.
+    #[error("another user already has this e-mail address")]
     EmailTaken,
-    /// Somebody must be left who can administer.
-    #[error("the last active admin cannot be removed, demoted or deactivated")]
+    /// The change would leave no active admin.
+    #[error("the last active admin cannot be deleted, demoted or deactivated")]
     LastAdmin,
-    /// Only a token that is valid can be followed by another.
-    #[error("only a valid token can be rotated; this one has expired")]
+    /// The token has expired; only valid tokens can be rotated.
+    #[error("only valid tokens can be rotated; this token has expired")]
     TokenExpired,
 }
 
@@ -102,7 +102,7 @@ impl From<Violation> for ServiceError {
     }
 }
 
-/// `Ok` if nothing is wrong.
+/// Returns [`ServiceError::Invalid`] unless `violations` is empty.
 pub(crate) fn check(violations: Vec<Violation>) -> Result<()> {
     if violations.is_empty() { Ok(()) } else { Err(ServiceError::Invalid(violations)) }
 }

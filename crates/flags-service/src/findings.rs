@@ -1,7 +1,7 @@
-//! Overrides that admins may want to look at, found in the replica.
+//! Search for overrides with findings, such as redundant or shadowed overrides.
 //!
-//! Users are walked part by part, and a request looks at a limited number of overrides: a list may be short, or empty, and
-//! go on all the same.
+//! The search scans the replica shard by shard. Each call scans a limited number of overrides, so a page may contain
+//! few or no matches although further pages exist.
 
 use std::{cell::OnceCell, collections::HashMap, sync::Arc};
 
@@ -16,212 +16,217 @@ use crate::{
     replica::{CachedUser, OverrideRef, View},
 };
 
-/// How much one request may look at.
+/// Limits for one search call.
 #[derive(Clone, Copy, Debug)]
 pub struct ScanBudget {
-    /// Most overrides.
-    pub overrides: usize,
-    /// Most users whom the database is asked for (and some more, as they are asked for together).
-    pub users: usize,
+    /// Maximum number of overrides to scan.
+    pub max_overrides: usize,
+    /// Maximum number of users to read from the database. Users are read in batches; the last batch may exceed it.
+    pub max_users: usize,
 }
 
 impl Default for ScanBudget {
     fn default() -> Self {
-        Self { overrides: 250_000, users: 10_000 }
+        Self { max_overrides: 250_000, max_users: 10_000 }
     }
 }
 
-/// Users looked at under one lock of the replica.
-const USERS_AT_ONCE: usize = 100;
+/// Number of users scanned while the replica's lock is held.
+const USER_BATCH_SIZE: usize = 100;
 
-/// Which overrides are looked for; what is `None` does not matter.
+/// Criteria for overrides. `None` matches all.
 #[derive(Clone, Debug)]
 pub struct FindingFilter {
-    /// What applies to them.
+    /// Finding that the override must have.
     pub finding: FindingCode,
-    /// Of this flag.
+    /// Flag of the override.
     pub flag_name: Option<String>,
-    /// Of this user.
+    /// User of the override.
     pub user_id: Option<Uuid>,
-    /// With this status.
+    /// Status of the override.
     pub status: Option<OverrideStatus>,
-    /// That end before this instant.
+    /// Exclusive upper bound of the expiry. Overrides without expiry do not match.
     pub expires_before: Option<Instant>,
 }
 
-/// A user's override of a flag.
+/// An override that matches a [`FindingFilter`].
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FoundOverride {
-    /// Whose.
+pub struct OverrideMatch {
+    /// User of the override.
     pub user_id: Uuid,
-    /// Of which flag.
+    /// Flag of the override.
     pub flag_name: String,
-    /// Which.
+    /// Id of the override.
     pub id: Uuid,
 }
 
-/// A part of what was found, in an order of its own: the users of one part by id, each one's overrides by flag name.
+/// One page of matching overrides, ordered by user shard, user id and flag name.
 #[derive(Clone, Debug, Default)]
-pub struct Findings {
-    /// What was found.
-    pub found: Vec<FoundOverride>,
-    /// Where to go on: after this user's override of this flag. `None` at the end.
+pub struct FindingsPage {
+    /// Matching overrides.
+    pub matches: Vec<OverrideMatch>,
+    /// Position of the next page: user id and flag name of the last scanned override. `None` on the last page.
     pub next: Option<(Uuid, String)>,
 }
 
-/// Looks for overrides after a place, up to `limit` of them (at least 1), as things are now.
+/// Searches for overrides that match `filter` now.
+///
+/// Starts after the position `after` and returns up to `limit` matches (at least 1).
 pub async fn find(
     evaluation: &Evaluation,
     filter: &FindingFilter,
     after: Option<(Uuid, String)>,
     limit: usize,
-    effort: ScanBudget,
-) -> Result<Findings> {
+    budget: ScanBudget,
+) -> Result<FindingsPage> {
     let now = evaluation.now();
-    let mut search =
-        Search { evaluation, filter, now, limit, effort, looks: 0, read: 0, findings: Findings::default() };
-    if search.run(after).await? {
-        search.findings.next = None;
+    let page = FindingsPage::default();
+    let mut scan = FindingScan { evaluation, filter, now, limit, budget, scanned_overrides: 0, read_users: 0, page };
+    if scan.run(after).await? {
+        scan.page.next = None;
     }
-    Ok(search.findings)
+    Ok(scan.page)
 }
 
-struct Search<'s> {
+struct FindingScan<'s> {
     evaluation: &'s Evaluation,
     filter: &'s FindingFilter,
     now: Instant,
     limit: usize,
-    effort: ScanBudget,
-    /// Overrides looked at so far.
-    looks: usize,
-    /// Users asked the database for so far.
-    read: usize,
-    findings: Findings,
+    budget: ScanBudget,
+    scanned_overrides: usize,
+    /// Number of users read from the database.
+    read_users: usize,
+    page: FindingsPage,
 }
 
-impl Search<'_> {
-    /// Whether it came to the end.
+impl FindingScan<'_> {
+    /// Returns `true` if the scan reached the last override, `false` if it stopped at a limit.
     async fn run(&mut self, mut after: Option<(Uuid, String)>) -> Result<bool> {
         if let Some(user_id) = self.filter.user_id {
-            return self.look_at(&[user_id], after.as_ref()).await;
+            return self.scan_users(&[user_id], after.as_ref()).await;
         }
-        let mut part = after.as_ref().map_or(0, |(user_id, _)| View::part_of(*user_id));
+        let mut shard = after.as_ref().map_or(0, |(user_id, _)| View::shard_of(*user_id));
         loop {
-            let Some(mut users) = self.evaluation.replica().read().users_of_part(part) else { return Ok(true) };
+            let Some(mut users) = self.evaluation.replica().read().users_in_shard(shard) else { return Ok(true) };
             if let Some((user_id, _)) = &after {
                 users.retain(|user| user >= user_id);
             }
-            for some in users.chunks(USERS_AT_ONCE) {
-                if !self.look_at(some, after.as_ref()).await? {
+            for batch in users.chunks(USER_BATCH_SIZE) {
+                if !self.scan_users(batch, after.as_ref()).await? {
                     return Ok(false);
                 }
-                // Others are waiting for this thread.
+                // Lets other tasks run on this thread.
                 tokio::task::yield_now().await;
             }
             after = None;
-            part += 1;
+            shard += 1;
         }
     }
 
-    /// Looks at the overrides of these users; whether to go on.
-    async fn look_at(&mut self, some: &[Uuid], after: Option<&(Uuid, String)>) -> Result<bool> {
-        let known = self.known_users(some).await?;
+    /// Scans the overrides of some users. Returns `false` if it stopped at a limit.
+    async fn scan_users(&mut self, user_ids: &[Uuid], after: Option<&(Uuid, String)>) -> Result<bool> {
+        let cached_users = self.load_users(user_ids).await?;
         let view = self.evaluation.replica().read();
         let mut last = None;
-        for user_id in some {
+        for user_id in user_ids {
             let overrides = view.overrides_of(*user_id).filter(|o| {
                 after.is_none_or(|(user, flag_name)| user != user_id || flag_name.as_str() < o.flag_name.as_str())
             });
-            let user = Subject { id: *user_id, known: known.get(user_id), nameless: OnceCell::new() };
-            for found in overrides {
-                // Where it goes on is after something, so that there is more to come.
-                let spent = self.looks >= self.effort.overrides || self.read > self.effort.users;
-                if self.looks > 0 && (spent || self.findings.found.len() >= self.limit) {
-                    self.go_on_after(last);
+            let user =
+                ScannedUser { id: *user_id, cached: cached_users.get(user_id), id_only_context: OnceCell::new() };
+            for user_override in overrides {
+                let is_exhausted =
+                    self.scanned_overrides >= self.budget.max_overrides || self.read_users > self.budget.max_users;
+                // Each page scans at least one override; otherwise the next page would start at the same position.
+                if self.scanned_overrides > 0 && (is_exhausted || self.page.matches.len() >= self.limit) {
+                    self.set_next_position(last);
                     return Ok(false);
                 }
-                self.looks += 1;
-                last = Some((*user_id, found.flag_name));
-                if self.applies(&view, &user, found) {
-                    self.findings.found.push(FoundOverride {
+                self.scanned_overrides += 1;
+                last = Some((*user_id, user_override.flag_name));
+                if self.is_match(&view, &user, user_override) {
+                    self.page.matches.push(OverrideMatch {
                         user_id: *user_id,
-                        flag_name: found.flag_name.to_string(),
-                        id: found.id,
+                        flag_name: user_override.flag_name.to_string(),
+                        id: user_override.id,
                     });
                 }
             }
         }
-        self.go_on_after(last);
+        self.set_next_position(last);
         Ok(true)
     }
 
-    /// Notes what was looked at last; `None` if that was nothing new.
-    fn go_on_after(&mut self, last: Option<(Uuid, &FlagName)>) {
+    /// Sets the position of the next page to the last scanned override, if there is one.
+    fn set_next_position(&mut self, last: Option<(Uuid, &FlagName)>) {
         if let Some((user_id, flag_name)) = last {
-            self.findings.next = Some((user_id, flag_name.to_string()));
+            self.page.next = Some((user_id, flag_name.to_string()));
         }
     }
 
-    /// Those of these users on whose attributes an answer may depend.
-    async fn known_users(&mut self, some: &[Uuid]) -> Result<HashMap<Uuid, Arc<CachedUser>>> {
-        let (mut known, mut unknown) = (HashMap::new(), Vec::new());
+    /// Loads the users whose attributes may affect the result. Returns an empty map if the finding does not depend on
+    /// attributes.
+    async fn load_users(&mut self, user_ids: &[Uuid]) -> Result<HashMap<Uuid, Arc<CachedUser>>> {
+        let (mut loaded, mut uncached) = (HashMap::new(), Vec::new());
         if !self.filter.finding.reads_attributes() {
-            return Ok(known);
+            return Ok(loaded);
         }
         let replica = self.evaluation.replica();
-        for user_id in some {
+        for user_id in user_ids {
             let view = replica.read();
             let reads_attributes = |o: &OverrideRef<'_>| {
-                self.is_wanted(o) && view.flag(o.flag_name).is_some_and(|flag| flag.compiled().reads_attributes())
+                self.matches_fields(o) && view.flag(o.flag_name).is_some_and(|flag| flag.compiled().reads_attributes())
             };
             if view.overrides_of(*user_id).any(|o| reads_attributes(&o)) {
                 match replica.users().get(*user_id) {
-                    Some(user) => _ = known.insert(*user_id, user),
-                    None => unknown.push(*user_id),
+                    Some(user) => _ = loaded.insert(*user_id, user),
+                    None => uncached.push(*user_id),
                 }
             }
         }
-        if !unknown.is_empty() {
-            self.read += unknown.len();
-            // Not remembered: they were not asked for by anybody who will ask again.
-            for record in self.evaluation.core().read(async |conn| users::find_all(conn, &unknown).await).await? {
-                known.insert(record.id, Arc::new(CachedUser::from(record)));
+        if !uncached.is_empty() {
+            self.read_users += uncached.len();
+            // The scan does not fill the user cache, because it would evict users that send requests.
+            for record in self.evaluation.core().read(async |conn| users::find_all(conn, &uncached).await).await? {
+                loaded.insert(record.id, Arc::new(CachedUser::from(record)));
             }
         }
-        Ok(known)
+        Ok(loaded)
     }
 
-    fn is_wanted(&self, found: &OverrideRef<'_>) -> bool {
+    /// Checks all criteria of the filter except the finding.
+    fn matches_fields(&self, user_override: &OverrideRef<'_>) -> bool {
         let filter = self.filter;
-        filter.flag_name.as_ref().is_none_or(|name| name == found.flag_name.as_str())
-            && filter.status.is_none_or(|status| status == found.status(self.now))
-            && filter.expires_before.is_none_or(|end| found.expires_at.is_some_and(|own| own < end))
+        filter.flag_name.as_ref().is_none_or(|name| name == user_override.flag_name.as_str())
+            && filter.status.is_none_or(|status| status == user_override.status(self.now))
+            && filter.expires_before.is_none_or(|end| user_override.expires_at.is_some_and(|expiry| expiry < end))
     }
 
-    fn applies(&self, view: &View<'_>, user: &Subject<'_>, found: OverrideRef<'_>) -> bool {
-        let Some(flag) = view.flag(found.flag_name).filter(|_| self.is_wanted(&found)) else { return false };
+    fn is_match(&self, view: &View<'_>, user: &ScannedUser<'_>, user_override: OverrideRef<'_>) -> bool {
+        let Some(flag) = view.flag(user_override.flag_name).filter(|_| self.matches_fields(&user_override)) else {
+            return false;
+        };
         let (flag, finding) = (flag.compiled(), self.filter.finding);
-        // A user who went meanwhile, and whose attributes matter, is passed over.
-        let is_enough = user.known.is_some() || !(finding.reads_attributes() && flag.reads_attributes());
-        is_enough && finding.applies(flag, user.context(), found.view(), self.now)
+        // Skips a user whose attributes are needed but who was deleted during the scan.
+        let has_context = user.cached.is_some() || !(finding.reads_attributes() && flag.reads_attributes());
+        has_context && finding.applies(flag, user.context(), user_override.view(), self.now)
     }
 }
 
-/// A user whose overrides are looked at.
-struct Subject<'s> {
+struct ScannedUser<'s> {
     id: Uuid,
-    /// If their attributes were asked for.
-    known: Option<&'s Arc<CachedUser>>,
-    /// Made once for all their overrides, and only if one of them needs it.
-    nameless: OnceCell<EvaluationContext>,
+    /// `None` if the finding does not depend on attributes, or if the user was deleted.
+    cached: Option<&'s Arc<CachedUser>>,
+    /// Context without attributes, created on first use and shared by all overrides of the user.
+    id_only_context: OnceCell<EvaluationContext>,
 }
 
-impl Subject<'_> {
-    /// What is known of them, or their id alone.
+impl ScannedUser<'_> {
     fn context(&self) -> &EvaluationContext {
-        match self.known {
+        match self.cached {
             Some(user) => &user.context,
-            None => self.nameless.get_or_init(|| EvaluationContext::anonymous(&self.id.to_string(), Map::new())),
+            None => self.id_only_context.get_or_init(|| EvaluationContext::anonymous(&self.id.to_string(), Map::new())),
         }
     }
 }

@@ -1,17 +1,16 @@
-//! Use cases of the feature-flag service, the replica that evaluation reads, and maintenance.
+//! Service layer of the feature-flag server: use cases, the in-memory replica that evaluation reads, and maintenance.
 //!
-//! Knows no HTTP and no SQL. Errors are [`ServiceError`], told apart by what they mean to a caller; the edge turns them
-//! into answers.
+//! The crate contains no HTTP and no SQL. Operations fail with [`ServiceError`], which the HTTP layer converts to a
+//! response.
 
 pub mod audit;
 pub mod bulk;
+pub mod change_feed;
 mod clock;
 mod core;
 pub mod credentials;
-pub mod cursor;
 mod error;
 pub mod evaluation;
-pub mod feed;
 pub mod findings;
 pub mod flags;
 pub mod maintenance;
@@ -23,6 +22,7 @@ mod precondition;
 pub mod replica;
 pub mod schedules;
 pub mod startup;
+pub mod stream_position;
 pub mod users;
 pub mod wall_time;
 

@@ -1,6 +1,7 @@
-//! What keeps the database tidy. Each duty is one round of small transactions; the loop is the worker's.
+//! Maintenance tasks that keep the database small. The worker runs them in rounds; each task uses small transactions.
 //!
-//! Nothing here changes what anybody sees: an override is gone at its end because evaluation compares instants.
+//! Maintenance never changes evaluation results. An override stops applying when it expires, because evaluation
+//! compares instants, not when it is removed.
 
 use std::time::Duration;
 
@@ -19,99 +20,103 @@ use crate::{
     core::{Command, Core},
     credentials::{
         sessions::MAX_LIFETIME,
-        throttle::{FORGOTTEN_AFTER, PLACE_KNOWN_FOR},
+        throttle::{FAILURE_RETENTION_MICROS, KNOWN_NETWORK_RETENTION_MICROS},
     },
     error::Result,
     metrics,
 };
 
-/// Most rows that one step removes: others should not wait long for it.
-pub const BATCH: i64 = 1_000;
+/// Maximum number of rows removed per transaction, so that locks are held only briefly.
+pub const BATCH_SIZE: i64 = 1_000;
 
-/// Most expired overrides that one transaction removes.
-const EXPIRY_BATCH: i64 = 200;
+/// Maximum number of expired overrides removed per transaction.
+const EXPIRED_OVERRIDES_BATCH_SIZE: i64 = 200;
 
-/// Most flags whose due changes one transaction marks.
-const FLAGS_AT_ONCE: i64 = 50;
+/// Maximum number of flags whose due changes are recorded as applied per transaction.
+const DUE_FLAGS_BATCH_SIZE: i64 = 50;
 
-/// Most revisions of the log that one statement removes; each may have a thousand rows.
-const REVISIONS_AT_ONCE: i64 = 100;
+/// Maximum number of revisions removed per statement. A revision may have up to a thousand change-log rows.
+const REVISIONS_BATCH_SIZE: i64 = 100;
 
-/// What an operator can choose.
+/// Retention settings that the operator chooses.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Policy {
-    /// How long rows of the log are kept; for ever if `None`.
-    pub keep_log: Option<Duration>,
+pub struct RetentionPolicy {
+    /// Retention time of change-log rows. `None` keeps them forever.
+    pub change_log_retention: Option<Duration>,
 }
 
-/// What one round did.
+/// Result of one maintenance round.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Round {
-    /// Expired overrides removed.
+pub struct MaintenanceReport {
+    /// Number of expired overrides removed.
     pub overrides_expired: u64,
-    /// Due scheduled changes marked as applied.
-    pub changes_marked: u64,
-    /// Idempotency keys removed.
-    pub keys_purged: u64,
-    /// Sessions that were over removed.
+    /// Number of due scheduled changes recorded as applied.
+    pub scheduled_changes_applied: u64,
+    /// Number of idempotency keys removed.
+    pub idempotency_keys_purged: u64,
+    /// Number of expired or unused sessions removed.
     pub sessions_purged: u64,
-    /// Accounts and addresses whose failed attempts to sign in were forgotten.
-    pub attempts_purged: u64,
-    /// Revisions of the log removed.
+    /// Number of counters of failed sign-in attempts removed.
+    pub sign_in_attempts_purged: u64,
+    /// Number of change-log revisions removed.
     pub revisions_purged: u64,
 }
 
-impl std::fmt::Display for Round {
+impl std::fmt::Display for MaintenanceReport {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(
             f,
-            "removed {} expired overrides, marked {} scheduled changes, purged {} idempotency keys, {} sessions, {} failed sign-ins and {} log \
-             revisions",
+            "removed {} expired overrides, recorded {} scheduled changes as applied, purged {} idempotency keys, \
+             {} sessions, {} sign-in failure counters and {} change-log revisions",
             self.overrides_expired,
-            self.changes_marked,
-            self.keys_purged,
+            self.scheduled_changes_applied,
+            self.idempotency_keys_purged,
             self.sessions_purged,
-            self.attempts_purged,
+            self.sign_in_attempts_purged,
             self.revisions_purged
         )
     }
 }
 
-/// One round of every duty. A duty that fails does not keep the others from being done; the first failure is told.
-pub async fn run_round(core: &Core, policy: Policy) -> Result<Round> {
-    let measured = show_backlog(core).await;
-    let overrides_expired = counted("expired_overrides", remove_expired_overrides(core).await);
-    let changes_marked = counted("scheduled_changes", mark_due_changes(core).await);
-    let keys_purged = counted("idempotency_keys", purge_idempotency_keys(core).await);
-    let sessions_purged = counted("sessions", purge_sessions(core).await);
-    let attempts_purged = counted("sign_in_attempts", purge_attempts(core).await);
-    let revisions_purged = match policy.keep_log {
-        Some(keep) => counted("log_revisions", purge_log(core, keep).await),
+/// Runs every task once. If a task fails, the remaining tasks still run.
+///
+/// # Errors
+/// The first error of any task.
+pub async fn run_round(core: &Core, policy: RetentionPolicy) -> Result<MaintenanceReport> {
+    let backlog = measure_backlog(core).await;
+    let overrides_expired = record_rows("expired_overrides", remove_expired_overrides(core).await);
+    let scheduled_changes_applied = record_rows("scheduled_changes", mark_due_scheduled_changes(core).await);
+    let idempotency_keys_purged = record_rows("idempotency_keys", purge_idempotency_keys(core).await);
+    let sessions_purged = record_rows("sessions", purge_sessions(core).await);
+    let sign_in_attempts_purged = record_rows("sign_in_attempts", purge_sign_in_attempts(core).await);
+    let revisions_purged = match policy.change_log_retention {
+        Some(retention) => record_rows("change_log_revisions", purge_change_log(core, retention).await),
         None => Ok(0),
     };
-    measured?;
-    Ok(Round {
+    backlog?;
+    Ok(MaintenanceReport {
         overrides_expired: overrides_expired?,
-        changes_marked: changes_marked?,
-        keys_purged: keys_purged?,
+        scheduled_changes_applied: scheduled_changes_applied?,
+        idempotency_keys_purged: idempotency_keys_purged?,
         sessions_purged: sessions_purged?,
-        attempts_purged: attempts_purged?,
+        sign_in_attempts_purged: sign_in_attempts_purged?,
         revisions_purged: revisions_purged?,
     })
 }
 
-fn counted(duty: &'static str, outcome: Result<u64>) -> Result<u64> {
-    metrics::count_done(duty, *outcome.as_ref().unwrap_or(&0));
-    outcome
+/// Adds the processed rows of a task to its metric. Adds zero if the task failed, so that the series exists.
+fn record_rows(task: &'static str, result: Result<u64>) -> Result<u64> {
+    metrics::record_worker_rows(task, *result.as_ref().unwrap_or(&0));
+    result
 }
 
-async fn show_backlog(core: &Core) -> Result<()> {
+async fn measure_backlog(core: &Core) -> Result<()> {
     let now = core.now();
-    let due = core
+    let counts = core
         .read(async |conn| Ok((overrides::count_expired(conn, now).await?, schedules::count_due(conn, now).await?)));
-    let (expired, due) = due.await?;
-    metrics::show_backlog("expired_overrides", expired);
-    metrics::show_backlog("scheduled_changes", due);
+    let (expired_overrides, due_changes) = counts.await?;
+    metrics::set_worker_backlog("expired_overrides", expired_overrides);
+    metrics::set_worker_backlog("scheduled_changes", due_changes);
     Ok(())
 }
 
@@ -119,62 +124,70 @@ fn author() -> Author {
     Author { actor: "system:cleanup-worker".to_owned(), request_id: None }
 }
 
-/// Removes all overrides whose end has passed by this process's clock and by the database's, and returns how many went.
-/// Several workers at once share the work: each passes over what another holds.
+/// Removes all overrides that have expired by both this process's clock and the database's clock. Returns their number.
+///
+/// Several workers can run at the same time: each skips rows that another has locked.
 pub async fn remove_expired_overrides(core: &Core) -> Result<u64> {
-    until_none_is_left(async || Ok(core.execute(author(), RemoveExpired).await?.output)).await
+    repeat_until_empty(async || Ok(core.execute(author(), RemoveExpired).await?.output)).await
 }
 
-/// Marks all scheduled changes that have fallen due, by both clocks, and returns how many. The mark is for the log and for
-/// people: evaluation compares instants. Several workers at once share the work, flag by flag.
-pub async fn mark_due_changes(core: &Core) -> Result<u64> {
-    until_none_is_left(async || Ok(core.execute(author(), MarkDue).await?.output)).await
+/// Records all scheduled changes that are due by both clocks as applied. Returns their number.
+///
+/// The record serves the audit log and the UI only; evaluation compares instants. Several workers can run at the same
+/// time: each skips flags that another has locked.
+pub async fn mark_due_scheduled_changes(core: &Core) -> Result<u64> {
+    repeat_until_empty(async || Ok(core.execute(author(), MarkDueChanges).await?.output)).await
 }
 
-/// Removes idempotency keys that are no longer kept, and returns how many went.
+/// Removes idempotency keys older than 24 hours. Returns their number.
 pub async fn purge_idempotency_keys(core: &Core) -> Result<u64> {
-    let until = core.now().plus_micros(-idempotency::KEPT_FOR);
-    until_none_is_left(async || Ok(idempotency::purge(core.store(), until, BATCH).await?)).await
+    let until = core.now().plus_micros(-idempotency::RETENTION_MICROS);
+    repeat_until_empty(async || Ok(idempotency::purge(core.store(), until, BATCH_SIZE).await?)).await
 }
 
-/// Removes sessions that are over, and returns how many went. Servers may be told of a shorter idle time than the
-/// 90 days after which an unused session goes here; they look at it themselves.
+/// Removes sessions that have expired or were not used for 90 days. Returns their number.
+///
+/// Servers may be configured with a shorter idle timeout, which they enforce themselves.
 pub async fn purge_sessions(core: &Core) -> Result<u64> {
     let now = core.now();
     let idle_since = now.plus_micros(-micros(MAX_LIFETIME));
-    until_none_is_left(async || Ok(sessions::purge(core.store(), now, idle_since, BATCH).await?)).await
+    repeat_until_empty(async || Ok(sessions::purge(core.store(), now, idle_since, BATCH_SIZE).await?)).await
 }
 
-/// Forgets failed attempts to sign in that no longer count, and returns of how many accounts and addresses; and where nobody
-/// has signed in from for long.
-pub async fn purge_attempts(core: &Core) -> Result<u64> {
+/// Removes counters of failed sign-in attempts that have reset, and returns their number. Also removes outdated known
+/// networks, which are not counted.
+pub async fn purge_sign_in_attempts(core: &Core) -> Result<u64> {
     let now = core.now();
-    sign_in_attempts::purge_places(core.store(), now.plus_micros(-PLACE_KNOWN_FOR)).await?;
-    let until = now.plus_micros(-FORGOTTEN_AFTER);
-    until_none_is_left(async || Ok(sign_in_attempts::purge(core.store(), until, BATCH).await?)).await
+    sign_in_attempts::purge_networks(core.store(), now.plus_micros(-KNOWN_NETWORK_RETENTION_MICROS)).await?;
+    let until = now.plus_micros(-FAILURE_RETENTION_MICROS);
+    repeat_until_empty(async || Ok(sign_in_attempts::purge(core.store(), until, BATCH_SIZE).await?)).await
 }
 
-/// Removes the revisions of the log that are older than `keep`, and returns how many went. What is left is still dense;
-/// a reader that was further behind loads everything anew.
-pub async fn purge_log(core: &Core, keep: Duration) -> Result<u64> {
-    let keep = micros(keep);
-    let before = core.now().plus_micros(-keep);
-    until_none_is_left(async || Ok(change_log::purge(core.store(), before, REVISIONS_AT_ONCE).await?)).await
+/// Removes change-log revisions older than `retention`. Returns the number of removed revisions.
+///
+/// Only the oldest revisions are removed, so the remaining ones have no gaps. A server whose replica is behind the
+/// removed revisions reloads it.
+pub async fn purge_change_log(core: &Core, retention: Duration) -> Result<u64> {
+    let retention = micros(retention);
+    let before = core.now().plus_micros(-retention);
+    repeat_until_empty(async || Ok(change_log::purge(core.store(), before, REVISIONS_BATCH_SIZE).await?)).await
 }
 
-async fn until_none_is_left(batch: impl AsyncFn() -> Result<u64>) -> Result<u64> {
-    let mut done = 0;
+/// Calls `process_batch` until it returns 0, and returns the sum.
+async fn repeat_until_empty(process_batch: impl AsyncFn() -> Result<u64>) -> Result<u64> {
+    let mut total = 0;
     loop {
-        match batch().await? {
-            0 => return Ok(done),
-            some => done += some,
+        match process_batch().await? {
+            0 => return Ok(total),
+            count => total += count,
         }
     }
 }
 
-/// The present instant, as far as database and process agree that it has come.
-async fn agreed_now(tx: &mut Tx) -> Result<Instant> {
-    Ok(database_time(tx.conn()).await?.map_or(tx.now(), |theirs: Instant| theirs.min(tx.now())))
+/// Returns the earlier of this process's and the database's current instant. A row due at this instant is due by both
+/// clocks.
+async fn earlier_now(tx: &mut Tx) -> Result<Instant> {
+    Ok(database_time(tx.conn()).await?.map_or(tx.now(), |database_now: Instant| database_now.min(tx.now())))
 }
 
 #[derive(Clone)]
@@ -184,26 +197,26 @@ impl Command for RemoveExpired {
     type Output = u64;
 
     async fn apply(&self, tx: &mut Tx, _: &Author) -> Result<u64> {
-        let due = agreed_now(tx).await?;
-        let batch = overrides::claim_expired(tx, due, EXPIRY_BATCH).await?;
-        for gone in &batch {
-            overrides::delete(tx, &gone.user_override).await?;
+        let now = earlier_now(tx).await?;
+        let batch = overrides::lock_expired(tx, now, EXPIRED_OVERRIDES_BATCH_SIZE).await?;
+        for record in &batch {
+            overrides::delete(tx, &record.user_override).await?;
         }
         Ok(batch.len() as u64)
     }
 }
 
 #[derive(Clone)]
-struct MarkDue;
+struct MarkDueChanges;
 
-impl Command for MarkDue {
+impl Command for MarkDueChanges {
     type Output = u64;
 
     async fn apply(&self, tx: &mut Tx, _: &Author) -> Result<u64> {
-        let due = agreed_now(tx).await?;
-        let batch = schedules::claim_due(tx, due, FLAGS_AT_ONCE).await?;
+        let now = earlier_now(tx).await?;
+        let batch = schedules::lock_due(tx, now, DUE_FLAGS_BATCH_SIZE).await?;
         for before in &batch {
-            let after = ScheduleRecord { marked_at: Some(tx.now()), ..before.clone() };
+            let after = ScheduleRecord { applied_at: Some(tx.now()), ..before.clone() };
             schedules::update(tx, Action::Applied, before, &after).await?;
         }
         Ok(batch.len() as u64)

@@ -1,8 +1,9 @@
-//! Wakes streams: a signal for each user whose streams are open, one for all users, one for whoever sees flags that are
-//! hidden from users as well, one for whoever wants every commit.
+//! Wakes event streams after commits.
 //!
-//! A signal carries no news but the revision that last touched its hearers; they pull what is new from the replica. So a
-//! slow reader costs a position and never a queue, and a quiet one nothing.
+//! There is one signal per user with open streams, one for commits that affect all users, one for commits that affect
+//! all users or hidden flags, and one for every commit. A signal carries only the revision that last affected its
+//! subscribers; they read the changes from the replica. A slow subscriber therefore needs no queue, and an idle one
+//! causes no work.
 
 use std::sync::Arc;
 
@@ -14,122 +15,130 @@ use uuid::Uuid;
 /// All signals of a process.
 #[derive(Debug)]
 pub struct ChangeNotifier {
-    everybody: watch::Sender<i64>,
-    every_flag: watch::Sender<i64>,
-    every_commit: watch::Sender<i64>,
+    all_users: watch::Sender<i64>,
+    /// Commits that affect all users or hidden flags.
+    hidden_flags: watch::Sender<i64>,
+    commits: watch::Sender<i64>,
     users: Mutex<FxHashMap<Uuid, watch::Sender<i64>>>,
 }
 
-/// Whom a commit concerns.
+/// The streams that a commit affects.
 #[derive(Debug, Default)]
 pub(crate) struct Audience {
-    pub(crate) everybody: bool,
-    /// Whoever sees flags that are hidden from users.
+    /// Streams of all users.
+    pub(crate) all_users: bool,
+    /// Streams that include flags hidden from clients.
     pub(crate) hidden_flags: bool,
+    /// Streams of these users.
     pub(crate) users: FxHashSet<Uuid>,
 }
 
 impl Default for ChangeNotifier {
     fn default() -> Self {
         let signal = || watch::Sender::new(0);
-        Self { everybody: signal(), every_flag: signal(), every_commit: signal(), users: Mutex::default() }
+        Self { all_users: signal(), hidden_flags: signal(), commits: signal(), users: Mutex::default() }
     }
 }
 
 impl ChangeNotifier {
-    /// The signals of a user's stream. What came before this call must be looked for in the replica, after it.
+    /// Subscribes to the commits that affect a user's visible flags.
+    ///
+    /// The subscription covers commits after this call. To miss none, subscribe first and read the replica afterwards.
     pub fn subscribe(self: &Arc<Self>, user_id: Uuid) -> Subscription {
-        self.subscription(user_id, &self.everybody)
+        self.subscription(user_id, &self.all_users)
     }
 
-    /// The same of a stream for which flags count as well that are hidden from users.
-    pub fn subscribe_to_every_flag(self: &Arc<Self>, user_id: Uuid) -> Subscription {
-        self.subscription(user_id, &self.every_flag)
+    /// Like [`subscribe`](Self::subscribe), but includes commits that affect flags hidden from clients.
+    pub fn subscribe_with_hidden_flags(self: &Arc<Self>, user_id: Uuid) -> Subscription {
+        self.subscription(user_id, &self.hidden_flags)
     }
 
-    fn subscription(self: &Arc<Self>, user_id: Uuid, everybody: &watch::Sender<i64>) -> Subscription {
+    fn subscription(self: &Arc<Self>, user_id: Uuid, broadcast: &watch::Sender<i64>) -> Subscription {
         let mut users = self.users.lock();
-        let own = users.entry(user_id).or_insert_with(|| watch::Sender::new(0)).subscribe();
+        let user = users.entry(user_id).or_insert_with(|| watch::Sender::new(0)).subscribe();
         drop(users);
-        Subscription { notifier: Arc::clone(self), user_id, everybody: everybody.subscribe(), own }
+        Subscription { notifier: Arc::clone(self), user_id, broadcast: broadcast.subscribe(), user }
     }
 
-    /// The signal of every commit.
-    pub fn subscribe_to_all(&self) -> watch::Receiver<i64> {
-        self.every_commit.subscribe()
+    /// Subscribes to all commits.
+    pub fn subscribe_to_commits(&self) -> watch::Receiver<i64> {
+        self.commits.subscribe()
     }
 
-    /// Writes down whom a commit concerns, before anybody can see it, and wakes nobody yet.
-    pub(crate) fn note(&self, audience: &Audience, revision: i64) {
-        let note = |signal: &watch::Sender<i64>| {
-            signal.send_if_modified(|at| {
-                *at = revision;
+    /// Stores the revision of a commit in the signals of its audience without waking subscribers. Must be called before
+    /// the commit becomes visible in the replica, so that [`Subscription::last_revision`] never lags behind the
+    /// replica.
+    pub(crate) fn record(&self, audience: &Audience, revision: i64) {
+        let record = |signal: &watch::Sender<i64>| {
+            signal.send_if_modified(|last| {
+                *last = revision;
                 false
             });
         };
-        if audience.everybody {
-            note(&self.everybody);
+        if audience.all_users {
+            record(&self.all_users);
         }
-        if audience.everybody || audience.hidden_flags {
-            note(&self.every_flag);
+        if audience.all_users || audience.hidden_flags {
+            record(&self.hidden_flags);
         }
         if !audience.users.is_empty() {
             let users = self.users.lock();
-            audience.users.iter().filter_map(|id| users.get(id)).for_each(note);
+            audience.users.iter().filter_map(|id| users.get(id)).for_each(record);
         }
     }
 
-    /// Wakes whom a commit concerns.
+    /// Wakes the audience of a commit and all subscribers of commits. Must be called after the commit is visible in the
+    /// replica.
     pub(crate) fn wake(&self, audience: &Audience, revision: i64) {
-        if audience.everybody || audience.hidden_flags {
-            self.every_flag.send_modify(|_| {});
+        if audience.all_users || audience.hidden_flags {
+            self.hidden_flags.send_modify(|_| {});
         }
-        if audience.everybody {
-            self.everybody.send_modify(|_| {});
+        if audience.all_users {
+            self.all_users.send_modify(|_| {});
         } else if !audience.users.is_empty() {
             let users = self.users.lock();
             for signal in audience.users.iter().filter_map(|id| users.get(id)) {
                 signal.send_modify(|_| {});
             }
         }
-        self.every_commit.send_replace(revision);
+        self.commits.send_replace(revision);
     }
 
-    /// Wakes every stream, though nothing was committed.
+    /// Wakes all streams for a reason other than a commit, such as a reload.
     pub(crate) fn wake_all(&self) {
-        self.everybody.send_modify(|_| {});
-        self.every_flag.send_modify(|_| {});
-        self.every_commit.send_modify(|_| {});
+        self.all_users.send_modify(|_| {});
+        self.hidden_flags.send_modify(|_| {});
+        self.commits.send_modify(|_| {});
     }
 }
 
-/// What a user's stream listens to.
+/// Subscription of one user's stream.
 #[derive(Debug)]
 pub struct Subscription {
     notifier: Arc<ChangeNotifier>,
     user_id: Uuid,
-    everybody: watch::Receiver<i64>,
-    own: watch::Receiver<i64>,
+    broadcast: watch::Receiver<i64>,
+    user: watch::Receiver<i64>,
 }
 
 impl Subscription {
-    /// The revision that last touched this user, since the subscription.
-    pub fn touched_at(&self) -> i64 {
-        (*self.everybody.borrow()).max(*self.own.borrow())
+    /// Number of the last revision that affected this stream since it subscribed; 0 if there was none.
+    pub fn last_revision(&self) -> i64 {
+        (*self.broadcast.borrow()).max(*self.user.borrow())
     }
 
-    /// Marks all signals as heard: [`woken`](Self::woken) waits for the next.
-    pub fn hear(&mut self) {
-        self.everybody.mark_unchanged();
-        self.own.mark_unchanged();
+    /// Marks all previous signals as seen. [`changed`](Self::changed) then waits for the next one.
+    pub fn mark_seen(&mut self) {
+        self.broadcast.mark_unchanged();
+        self.user.mark_unchanged();
     }
 
-    /// Waits for a signal.
-    pub async fn woken(&mut self) {
-        // The senders live as long as the hub, which this holds.
+    /// Waits for a signal that was not marked as seen.
+    pub async fn changed(&mut self) {
+        // `changed` returns an error only if the sender is dropped; `self.notifier` keeps the senders alive.
         tokio::select! {
-            _ = self.everybody.changed() => {}
-            _ = self.own.changed() => {}
+            _ = self.broadcast.changed() => {}
+            _ = self.user.changed() => {}
         }
     }
 }
@@ -137,7 +146,7 @@ impl Subscription {
 impl Drop for Subscription {
     fn drop(&mut self) {
         let mut users = self.notifier.users.lock();
-        // This receiver still counts.
+        // `self.user` is not dropped yet and counts as one receiver.
         if users.get(&self.user_id).is_some_and(|signal| signal.receiver_count() <= 1) {
             users.remove(&self.user_id);
         }
@@ -152,54 +161,57 @@ mod tests {
         Audience { users: [Uuid::from_u128(id)].into_iter().collect(), ..Audience::default() }
     }
 
+    fn all_users() -> Audience {
+        Audience { all_users: true, ..Audience::default() }
+    }
+
     fn is_woken(subscription: &Subscription) -> bool {
-        subscription.everybody.has_changed().unwrap() || subscription.own.has_changed().unwrap()
+        subscription.broadcast.has_changed().unwrap() || subscription.user.has_changed().unwrap()
     }
 
     #[test]
-    fn a_signal_reaches_those_concerned_and_nobody_else() {
+    fn wakes_only_the_audience_of_a_commit() {
         let notifier = Arc::new(ChangeNotifier::default());
-        let (mut one, two) = (notifier.subscribe(Uuid::from_u128(1)), notifier.subscribe(Uuid::from_u128(2)));
-        notifier.note(&user(1), 7);
-        assert_eq!((one.touched_at(), two.touched_at()), (7, 0));
-        assert!(!is_woken(&one), "noted, not yet woken");
+        let (mut first, second) = (notifier.subscribe(Uuid::from_u128(1)), notifier.subscribe(Uuid::from_u128(2)));
+        notifier.record(&user(1), 7);
+        assert_eq!((first.last_revision(), second.last_revision()), (7, 0));
+        assert!(!is_woken(&first), "recording a revision wakes no subscriber");
         notifier.wake(&user(1), 7);
-        assert!(is_woken(&one) && !is_woken(&two));
-        one.hear();
-        assert!(!is_woken(&one));
-        let all = Audience { everybody: true, ..Audience::default() };
-        notifier.note(&all, 8);
-        notifier.wake(&all, 8);
-        assert!(is_woken(&one) && is_woken(&two));
-        assert_eq!(*notifier.subscribe_to_all().borrow(), 8);
+        assert!(is_woken(&first) && !is_woken(&second));
+        first.mark_seen();
+        assert!(!is_woken(&first));
+        notifier.record(&all_users(), 8);
+        notifier.wake(&all_users(), 8);
+        assert!(is_woken(&first) && is_woken(&second));
+        assert_eq!(*notifier.subscribe_to_commits().borrow(), 8);
     }
 
     #[test]
-    fn hidden_flags_wake_only_whoever_sees_them() {
+    fn changes_to_hidden_flags_wake_only_streams_that_include_them() {
         let notifier = Arc::new(ChangeNotifier::default());
-        let (one, mut all) =
-            (notifier.subscribe(Uuid::from_u128(1)), notifier.subscribe_to_every_flag(Uuid::from_u128(1)));
+        let visible_only = notifier.subscribe(Uuid::from_u128(1));
+        let mut with_hidden = notifier.subscribe_with_hidden_flags(Uuid::from_u128(1));
         let hidden = Audience { hidden_flags: true, ..Audience::default() };
-        notifier.note(&hidden, 7);
+        notifier.record(&hidden, 7);
         notifier.wake(&hidden, 7);
-        assert_eq!((one.touched_at(), all.touched_at()), (0, 7));
-        assert!(!is_woken(&one) && is_woken(&all));
-        for audience in [user(1), Audience { everybody: true, ..Audience::default() }] {
-            all.hear();
-            notifier.note(&audience, 8);
+        assert_eq!((visible_only.last_revision(), with_hidden.last_revision()), (0, 7));
+        assert!(!is_woken(&visible_only) && is_woken(&with_hidden));
+        for audience in [user(1), all_users()] {
+            with_hidden.mark_seen();
+            notifier.record(&audience, 8);
             notifier.wake(&audience, 8);
-            assert!(is_woken(&one) && is_woken(&all), "what concerns users concerns them as well");
+            assert!(is_woken(&visible_only) && is_woken(&with_hidden), "other changes wake both streams");
         }
-        assert_eq!((one.touched_at(), all.touched_at()), (8, 8));
+        assert_eq!((visible_only.last_revision(), with_hidden.last_revision()), (8, 8));
     }
 
     #[test]
-    fn a_user_without_streams_costs_nothing() {
+    fn drops_the_signal_of_a_user_with_their_last_subscription() {
         let notifier = Arc::new(ChangeNotifier::default());
-        let (one, two) = (notifier.subscribe(Uuid::from_u128(1)), notifier.subscribe(Uuid::from_u128(1)));
-        drop(one);
+        let (first, second) = (notifier.subscribe(Uuid::from_u128(1)), notifier.subscribe(Uuid::from_u128(1)));
+        drop(first);
         assert_eq!(notifier.users.lock().len(), 1);
-        drop(two);
+        drop(second);
         assert!(notifier.users.lock().is_empty());
     }
 }

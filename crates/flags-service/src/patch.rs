@@ -1,8 +1,8 @@
-//! Patches name the fields they change.
+//! Helper for partial updates (`PATCH`).
 
-/// Sets a field that a patch names; leaves it as it is otherwise.
-pub(crate) fn assign<T>(field: &mut T, named: Option<T>) {
-    if let Some(value) = named {
+/// Overwrites `field` if the patch contains a value for it.
+pub(crate) fn assign<T>(field: &mut T, patched: Option<T>) {
+    if let Some(value) = patched {
         *field = value;
     }
 }

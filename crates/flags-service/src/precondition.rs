@@ -1,31 +1,35 @@
-//! What a caller expects of the state it changes (RFC 9110, section 13).
+//! Preconditions of conditional requests (RFC 9110, section 13).
 
 use flags_store::{Tx, change_log, change_log::Revision};
 
 use crate::error::{Result, ServiceError};
 
-/// What must be true of a resource before it is changed.
+/// Condition that the current state of a resource must meet before a change.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Precondition {
-    /// Nothing.
+    /// No condition.
     #[default]
     None,
-    /// It is there (`If-Match: *`).
+    /// The resource must exist (`If-Match: *`).
     Exists,
-    /// It is not there (`If-None-Match: *`).
+    /// The resource must not exist (`If-None-Match: *`).
     Absent,
-    /// It is there, last changed at one of these revisions (`If-Match`).
+    /// The resource must exist and its last change must have one of these revisions (`If-Match`).
     AnyOf(Vec<Revision>),
 }
 
 impl Precondition {
-    /// Checks a resource that was last changed at `revision`, or is not there. The transaction must have claimed it.
+    /// Checks the condition. `revision` is the revision of the resource's last change, or `None` if the resource does
+    /// not exist. The transaction must hold a lock on the resource.
+    ///
+    /// # Errors
+    /// [`ServiceError::PreconditionFailed`] if the condition does not hold.
     pub(crate) async fn check(&self, tx: &mut Tx, revision: Option<i64>) -> Result<()> {
         let holds = match (self, revision) {
             (Self::None, _) | (Self::Exists, Some(_)) | (Self::Absent, None) => true,
             (Self::AnyOf(expected), Some(number)) => {
-                let present = Revision { number, ..change_log::head(tx.conn()).await? };
-                expected.contains(&present)
+                let current = Revision { number, ..change_log::head(tx.conn()).await? };
+                expected.contains(&current)
             }
             _ => false,
         };

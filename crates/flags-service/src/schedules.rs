@@ -1,4 +1,4 @@
-//! Scheduled changes: planning, editing and cancelling them.
+//! Scheduled changes of flags: creating, listing, editing and cancelling them.
 
 use std::collections::HashMap;
 
@@ -14,78 +14,79 @@ use uuid::Uuid;
 use crate::{
     core::{Command, CommandOutcome, CommandRequest, Core},
     error::{Conflict, ResourceKind, Result, ServiceError, check},
-    flags::claim,
+    flags::lock_and_find_flag,
     patch::assign,
     precondition::Precondition,
 };
 
-/// A new scheduled change.
+/// Properties of a new scheduled change.
 #[derive(Clone, Debug)]
-pub struct ScheduleInput {
-    /// In force from here on; must lie in the future.
+pub struct NewScheduledChange {
+    /// Instant at which the change takes effect; must be in the future.
     pub scheduled_at: Instant,
-    /// What the default becomes.
+    /// New `default` of the flag; `None` keeps it.
     pub serve: Option<Serve>,
-    /// What the switch becomes.
+    /// New `enabled` of the flag; `None` keeps it.
     pub enabled: Option<bool>,
-    /// For people.
+    /// Description of the purpose.
     pub description: Option<String>,
 }
 
-/// What is to be different about a pending change; `None` leaves a field as it is, `Some(None)` clears it.
+/// Changes to a pending scheduled change. `None` keeps a field, `Some(None)` removes it.
 #[derive(Clone, Debug, Default)]
-pub struct SchedulePatch {
-    /// In the future.
+pub struct ScheduledChangePatch {
+    /// Instant at which the change takes effect; must be in the future.
     pub scheduled_at: Option<Instant>,
-    /// What the default becomes.
+    /// New `default` of the flag.
     pub serve: Option<Option<Serve>>,
-    /// What the switch becomes.
+    /// New `enabled` of the flag.
     pub enabled: Option<Option<bool>>,
-    /// For people.
+    /// Description of the purpose.
     pub description: Option<Option<String>>,
 }
 
-/// A scheduled change and where it stands.
+/// Scheduled change with its status.
 #[derive(Clone, Debug)]
-pub struct ScheduleDetail {
-    /// The change.
+pub struct ScheduledChangeDetail {
+    /// Stored change.
     pub record: ScheduleRecord,
-    /// Derived from the clock.
+    /// Status, computed from the current time.
     pub status: ScheduleStatus,
-    /// What it is going to change; only while it is pending.
+    /// Values before and after the change; `None` unless the change is pending.
     pub preview: Option<SchedulePreview>,
 }
 
-impl ScheduleDetail {
-    /// Of a change of this flag among all its changes.
+impl ScheduledChangeDetail {
+    /// Computes the status and preview of a change. `changes` are all scheduled changes of the flag.
     fn new(record: ScheduleRecord, flag: &Flag, changes: &[ScheduledChange], now: Instant) -> Self {
         let status = record.change.status(flag, changes, now);
-        let pending = status == ScheduleStatus::Pending;
-        let preview = pending.then(|| SchedulePreview::of(&record.change, flag, changes));
+        let is_pending = status == ScheduleStatus::Pending;
+        let preview = is_pending.then(|| SchedulePreview::new(&record.change, flag, changes));
         Self { record, status, preview }
     }
 }
 
-/// Reads and changes scheduled changes.
+/// Service for scheduled changes.
 #[derive(Clone)]
 pub struct ScheduleService {
     core: Core,
 }
 
 impl ScheduleService {
-    /// On this core.
+    /// Creates the service.
     pub const fn new(core: Core) -> Self {
         Self { core }
     }
 
-    /// A page of the scheduled changes of one flag or of all, or only of those that are pending, by instant.
+    /// Returns a page of scheduled changes, sorted by instant. `flag_name` limits the list to one flag, `only_pending`
+    /// to pending changes. `after` is the position of the last item of the previous page.
     pub async fn list(
         &self,
         flag_name: Option<&str>,
         only_pending: bool,
         after: Option<(Instant, Uuid)>,
         limit: u32,
-    ) -> Result<Page<ScheduleDetail>> {
+    ) -> Result<Page<ScheduledChangeDetail>> {
         let now = self.core.now();
         let read = self.core.read(async |conn| {
             if let Some(name) = flag_name
@@ -96,14 +97,14 @@ impl ScheduleService {
             let filter = ScheduleFilter { flag_name, pending_at: only_pending.then_some(now) };
             let page = schedules::list(conn, filter, after, limit).await?;
             let names: Vec<_> = page.items.iter().map(|record| record.flag_name.clone()).collect();
-            let context = Context::read(conn, names).await?;
-            Ok(Some(page.map(|record| context.detail(record, now))))
+            let flags_with_changes = FlagsWithChanges::load(conn, names).await?;
+            Ok(Some(page.map(|record| flags_with_changes.detail(record, now))))
         });
         read.await?.ok_or(ServiceError::NotFound(ResourceKind::Flag))
     }
 
-    /// The scheduled change of this id, if it is one of this flag.
-    pub async fn get(&self, flag_name: &str, id: Uuid) -> Result<ScheduleDetail> {
+    /// Returns a scheduled change by flag name and id.
+    pub async fn get(&self, flag_name: &str, id: Uuid) -> Result<ScheduledChangeDetail> {
         let now = self.core.now();
         let read = self.core.read(async |conn| {
             if flags::find(conn, flag_name).await?.is_none() {
@@ -111,141 +112,146 @@ impl ScheduleService {
             }
             let record = schedules::find(conn, id).await?.filter(|record| record.flag_name.as_str() == flag_name);
             let Some(record) = record else { return Ok(Err(ResourceKind::ScheduledChange)) };
-            let context = Context::read(conn, vec![record.flag_name.clone()]).await?;
-            Ok(Ok(context.detail(record, now)))
+            let flags_with_changes = FlagsWithChanges::load(conn, vec![record.flag_name.clone()]).await?;
+            Ok(Ok(flags_with_changes.detail(record, now)))
         });
         read.await?.map_err(ServiceError::NotFound)
     }
 
-    /// Plans a change.
+    /// Creates a scheduled change.
     pub async fn create(
         &self,
-        intent: impl Into<CommandRequest<ScheduleDetail>>,
+        request: impl Into<CommandRequest<ScheduledChangeDetail>>,
         flag_name: &str,
-        input: ScheduleInput,
-    ) -> Result<CommandOutcome<ScheduleDetail>> {
-        let command = CreateSchedule { flag_name: flag_name.to_owned(), input };
-        self.core.execute(intent, command).await
+        new_change: NewScheduledChange,
+    ) -> Result<CommandOutcome<ScheduledChangeDetail>> {
+        let command = CreateScheduledChange { flag_name: flag_name.to_owned(), new_change };
+        self.core.execute(request, command).await
     }
 
-    /// Changes the named fields of a pending change.
+    /// Changes the fields of a pending change that the patch contains.
     pub async fn patch(
         &self,
         author: Author,
         flag_name: &str,
         id: Uuid,
-        patch: SchedulePatch,
+        patch: ScheduledChangePatch,
         precondition: Precondition,
-    ) -> Result<CommandOutcome<ScheduleDetail>> {
-        let edit = Edit::Patch(patch);
-        let command = EditSchedule { flag_name: flag_name.to_owned(), id, edit, precondition };
+    ) -> Result<CommandOutcome<ScheduledChangeDetail>> {
+        let edit = ScheduledChangeEdit::Patch(patch);
+        let command = EditScheduledChange { flag_name: flag_name.to_owned(), id, edit, precondition };
         self.core.execute(author, command).await
     }
 
-    /// Calls a pending change off.
+    /// Cancels a pending change.
     pub async fn cancel(
         &self,
-        intent: impl Into<CommandRequest<ScheduleDetail>>,
+        request: impl Into<CommandRequest<ScheduledChangeDetail>>,
         flag_name: &str,
         id: Uuid,
         precondition: Precondition,
-    ) -> Result<CommandOutcome<ScheduleDetail>> {
-        let command = EditSchedule { flag_name: flag_name.to_owned(), id, edit: Edit::Cancel, precondition };
-        self.core.execute(intent, command).await
+    ) -> Result<CommandOutcome<ScheduledChangeDetail>> {
+        let command = EditScheduledChange {
+            flag_name: flag_name.to_owned(),
+            id,
+            edit: ScheduledChangeEdit::Cancel,
+            precondition,
+        };
+        self.core.execute(request, command).await
     }
 }
 
-/// What the status of scheduled changes is derived from.
-struct Context(HashMap<FlagName, (Flag, Vec<ScheduledChange>)>);
+/// Flags with all their scheduled changes, from which the status of a change is computed.
+struct FlagsWithChanges(HashMap<FlagName, (Flag, Vec<ScheduledChange>)>);
 
-impl Context {
-    async fn read(conn: &mut flags_store::Conn, mut names: Vec<FlagName>) -> flags_store::Result<Self> {
+impl FlagsWithChanges {
+    async fn load(conn: &mut flags_store::Conn, mut names: Vec<FlagName>) -> flags_store::Result<Self> {
         names.sort();
         names.dedup();
         let flags = flags::find_all(conn, &names).await?.into_iter();
-        let mut of_flag: HashMap<_, _> =
+        let mut by_name: HashMap<_, _> =
             flags.map(|record| (record.flag.name.clone(), (record.flag, Vec::new()))).collect();
-        for record in schedules::of_flags(conn, &names).await? {
-            if let Some((_, changes)) = of_flag.get_mut(&record.flag_name) {
+        for record in schedules::find_by_flags(conn, &names).await? {
+            if let Some((_, changes)) = by_name.get_mut(&record.flag_name) {
                 changes.push(record.change);
             }
         }
-        Ok(Self(of_flag))
+        Ok(Self(by_name))
     }
 
-    fn detail(&self, record: ScheduleRecord, now: Instant) -> ScheduleDetail {
+    fn detail(&self, record: ScheduleRecord, now: Instant) -> ScheduledChangeDetail {
         match self.0.get(&record.flag_name) {
-            Some((flag, changes)) => ScheduleDetail::new(record, flag, changes, now),
-            None => ScheduleDetail { record, status: ScheduleStatus::Superseded, preview: None },
+            Some((flag, changes)) => ScheduledChangeDetail::new(record, flag, changes, now),
+            None => ScheduledChangeDetail { record, status: ScheduleStatus::Superseded, preview: None },
         }
     }
 }
 
 #[derive(Clone)]
-struct CreateSchedule {
+struct CreateScheduledChange {
     flag_name: String,
-    input: ScheduleInput,
+    new_change: NewScheduledChange,
 }
 
-impl Command for CreateSchedule {
-    type Output = ScheduleDetail;
+impl Command for CreateScheduledChange {
+    type Output = ScheduledChangeDetail;
 
-    async fn apply(&self, tx: &mut Tx, author: &Author) -> Result<ScheduleDetail> {
-        let (flag, siblings) = claim(tx, &self.flag_name, &Precondition::None).await?;
+    async fn apply(&self, tx: &mut Tx, author: &Author) -> Result<ScheduledChangeDetail> {
+        let (flag, siblings) = lock_and_find_flag(tx, &self.flag_name, &Precondition::None).await?;
         if flag.flag.archived_at.is_some() {
             return Err(Conflict::FlagArchived.into());
         }
         let now = tx.now();
         let change = ScheduledChange {
             id: Uuid::now_v7(),
-            scheduled_at: self.input.scheduled_at,
-            serve: self.input.serve.clone(),
-            enabled: self.input.enabled,
-            description: self.input.description.clone(),
+            scheduled_at: self.new_change.scheduled_at,
+            serve: self.new_change.serve.clone(),
+            enabled: self.new_change.enabled,
+            description: self.new_change.description.clone(),
             cancelled_at: None,
         };
-        check(violations(&change, &flag.flag, now))?;
+        check(validate(&change, &flag.flag, now))?;
         let record = ScheduleRecord {
             change,
             flag_name: flag.flag.name.clone(),
             created_by: author.actor.clone(),
             created_at: now,
             updated_at: now,
-            marked_at: None,
+            applied_at: None,
             revision: 0,
         };
         if !schedules::insert(tx, &record).await? {
             return Err(Conflict::ScheduledChangeExists.into());
         }
         let changes: Vec<_> = siblings.into_iter().chain([record.clone()]).map(|record| record.change).collect();
-        Ok(ScheduleDetail::new(record, &flag.flag, &changes, now))
+        Ok(ScheduledChangeDetail::new(record, &flag.flag, &changes, now))
     }
 
-    fn stamp(output: &mut Self::Output, revision: i64) {
+    fn set_revision(output: &mut Self::Output, revision: i64) {
         output.record.revision = revision;
     }
 }
 
 #[derive(Clone)]
-struct EditSchedule {
+struct EditScheduledChange {
     flag_name: String,
     id: Uuid,
-    edit: Edit,
+    edit: ScheduledChangeEdit,
     precondition: Precondition,
 }
 
 #[derive(Clone)]
-enum Edit {
-    Patch(SchedulePatch),
+enum ScheduledChangeEdit {
+    Patch(ScheduledChangePatch),
     Cancel,
 }
 
-impl Command for EditSchedule {
-    type Output = ScheduleDetail;
+impl Command for EditScheduledChange {
+    type Output = ScheduledChangeDetail;
 
-    async fn apply(&self, tx: &mut Tx, _: &Author) -> Result<ScheduleDetail> {
-        // Holding the flag holds its schedule: whatever changes one holds the flag first.
-        let (flag, siblings) = claim(tx, &self.flag_name, &Precondition::None).await?;
+    async fn apply(&self, tx: &mut Tx, _: &Author) -> Result<ScheduledChangeDetail> {
+        // The lock on the flag also protects its scheduled changes, because every change to them locks the flag first.
+        let (flag, siblings) = lock_and_find_flag(tx, &self.flag_name, &Precondition::None).await?;
         let before = siblings.iter().find(|record| record.change.id == self.id).cloned();
         self.precondition.check(tx, before.as_ref().map(|record| record.revision)).await?;
         let before = before.ok_or(ServiceError::NotFound(ResourceKind::ScheduledChange))?;
@@ -259,20 +265,20 @@ impl Command for EditSchedule {
         }
         let mut after = before.clone();
         let action = match &self.edit {
-            Edit::Cancel => {
+            ScheduledChangeEdit::Cancel => {
                 after.change.cancelled_at = Some(now);
                 Action::Cancelled
             }
-            Edit::Patch(patch) => {
-                patch_change(&mut after.change, patch.clone());
-                check(violations(&after.change, &flag, now))?;
+            ScheduledChangeEdit::Patch(patch) => {
+                apply_patch(&mut after.change, patch.clone());
+                check(validate(&after.change, &flag, now))?;
                 Action::Updated
             }
         };
-        let taken = |other: &&ScheduledChange| {
+        let has_same_instant = |other: &&ScheduledChange| {
             other.id != self.id && other.cancelled_at.is_none() && other.scheduled_at == after.change.scheduled_at
         };
-        if action == Action::Updated && changes.iter().any(|other| taken(&other)) {
+        if action == Action::Updated && changes.iter().any(|other| has_same_instant(&other)) {
             return Err(Conflict::ScheduledChangeExists.into());
         }
         if after != before {
@@ -281,25 +287,25 @@ impl Command for EditSchedule {
         }
         let others = changes.into_iter().filter(|other| other.id != self.id);
         let changes: Vec<_> = others.chain([after.change.clone()]).collect();
-        Ok(ScheduleDetail::new(after, &flag, &changes, now))
+        Ok(ScheduledChangeDetail::new(after, &flag, &changes, now))
     }
 
-    fn stamp(output: &mut Self::Output, revision: i64) {
+    fn set_revision(output: &mut Self::Output, revision: i64) {
         output.record.revision = revision;
     }
 }
 
-fn patch_change(change: &mut ScheduledChange, patch: SchedulePatch) {
+fn apply_patch(change: &mut ScheduledChange, patch: ScheduledChangePatch) {
     assign(&mut change.scheduled_at, patch.scheduled_at);
     assign(&mut change.serve, patch.serve);
     assign(&mut change.enabled, patch.enabled);
     assign(&mut change.description, patch.description);
 }
 
-fn violations(change: &ScheduledChange, flag: &Flag, now: Instant) -> Vec<Violation> {
-    let mut found = change.check(flag);
+fn validate(change: &ScheduledChange, flag: &Flag, now: Instant) -> Vec<Violation> {
+    let mut violations = change.check(flag);
     if change.scheduled_at <= now {
-        found.push(Violation::new("/scheduled_at", "not_in_future", "must lie in the future"));
+        violations.push(Violation::new("/scheduled_at", "not_in_future", "must be in the future"));
     }
-    found
+    violations
 }

@@ -1,4 +1,4 @@
-//! What the programs have in common when they start: where the database is, and how they log.
+//! Start-up code shared by the server and the cleanup worker: database URL and application log.
 
 use std::{
     fmt, fs,
@@ -15,10 +15,10 @@ use tracing_subscriber::{
     util::SubscriberInitExt as _,
 };
 
-/// Where the state is kept if nobody says otherwise.
+/// Default database URL: a SQLite file in the working directory.
 pub const DEFAULT_DATABASE_URL: &str = "sqlite://flags.db";
 
-/// An option's value that is not for printing, such as a URL with a password in it.
+/// Option value that may contain a secret, such as a URL with a password. `Debug` does not print it.
 #[derive(Clone)]
 pub struct SecretOption(String);
 
@@ -36,61 +36,62 @@ impl fmt::Debug for SecretOption {
     }
 }
 
-/// No database is named, or not so that it can be read.
+/// Error while determining the database URL.
 #[derive(Debug, thiserror::Error)]
-pub enum NoDatabase {
-    /// What is given is no URL of a database.
+pub enum DatabaseUrlError {
+    /// Malformed URL.
     #[error(transparent)]
     Invalid(#[from] InvalidDatabaseUrl),
-    /// The file with the URL cannot be read.
-    #[error("the database URL cannot be read from {}: {error}", path.display())]
+    /// The file that contains the URL cannot be read.
+    #[error("cannot read the database URL from {}: {error}", path.display())]
     File {
-        /// Which file.
+        /// Path of the file.
         path: PathBuf,
-        /// Why not.
+        /// Cause.
         error: std::io::Error,
     },
 }
 
-/// The database's URL: as given, out of a file, or the default.
-pub fn database_url(given: Option<&SecretOption>, file: Option<&Path>) -> Result<DatabaseUrl, NoDatabase> {
-    let text = match (given, file) {
-        (Some(given), _) => given.0.clone(),
+/// Returns the database URL from the option, from the file, or else [`DEFAULT_DATABASE_URL`]. Surrounding whitespace is
+/// removed.
+pub fn database_url(option: Option<&SecretOption>, file: Option<&Path>) -> Result<DatabaseUrl, DatabaseUrlError> {
+    let text = match (option, file) {
+        (Some(option), _) => option.0.clone(),
         (None, Some(path)) => {
-            fs::read_to_string(path).map_err(|error| NoDatabase::File { path: path.to_owned(), error })?
+            fs::read_to_string(path).map_err(|error| DatabaseUrlError::File { path: path.to_owned(), error })?
         }
         (None, None) => DEFAULT_DATABASE_URL.to_owned(),
     };
     Ok(text.trim().parse()?)
 }
 
-/// Says so if a password can be read by everybody who may list this machine's processes.
-pub fn warn_of_secrets_in_arguments() {
-    if std::env::args().any(|argument| holds_password(&argument)) {
+/// Logs a warning if a command-line argument contains a password, because other users of the host can list the
+/// arguments.
+pub fn warn_about_passwords_in_arguments() {
+    if std::env::args().any(|argument| contains_password(&argument)) {
         tracing::warn!(
-            "the password in --database-url can be seen by everybody on this machine; use DATABASE_URL or \
-             --database-url-file"
+            "other users of this host can read the password in --database-url; use DATABASE_URL or --database-url-file"
         );
     }
 }
 
-fn holds_password(argument: &str) -> bool {
+fn contains_password(argument: &str) -> bool {
     let authority = argument.split_once("://").and_then(|(_, rest)| rest.split('/').next()).unwrap_or_default();
     let in_authority = authority.rsplit_once('@').is_some_and(|(user, _)| user.contains(':'));
     in_authority || (argument.contains("://") && argument.contains("password="))
 }
 
-/// How log lines are written.
+/// Format of the application log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LogFormat {
-    /// For people.
+    /// Human-readable lines.
     #[default]
     Text,
-    /// One JSON object a line, for programs.
+    /// One JSON object per line.
     Json,
 }
 
-/// The text names no format.
+/// Unknown log format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("must be text or json")]
 pub struct InvalidLogFormat;
@@ -107,36 +108,42 @@ impl FromStr for LogFormat {
     }
 }
 
-/// What would log the parameters of queries, or requests with their headers, if it were asked for details.
-const NEVER_IN_DETAIL: [(&str, LevelFilter); 7] = [
+/// Maximum log levels of libraries that would otherwise log query parameters or request headers, which may contain
+/// secrets.
+const MAX_LIBRARY_LEVELS: [(&str, LevelFilter); 7] = [
     ("tokio_postgres", LevelFilter::WARN),
     ("postgres", LevelFilter::WARN),
     ("diesel", LevelFilter::WARN),
     ("actix_web", LevelFilter::WARN),
     ("hyper", LevelFilter::WARN),
     ("hyper_util", LevelFilter::WARN),
-    // It calls bytes that are no HTTP an error of the server's; anybody could fill the log with them.
+    // It logs malformed requests as errors, so any client could flood the log.
     ("actix_http", LevelFilter::OFF),
 ];
 
-/// Begins to log to standard error, what `FLAGS_LOG` asks for or else `default`. Once per process.
-pub fn start_logging(format: LogFormat, default: &str) {
-    let wanted = std::env::var("FLAGS_LOG").ok().filter(|wanted| !wanted.trim().is_empty());
-    let asked_for = wanted.as_deref().map_or_else(|| Ok(EnvFilter::new(default)), EnvFilter::try_new);
-    let (filter, unreadable) = match asked_for {
+/// Starts logging to standard error. The filter comes from the environment variable `FLAGS_LOG`, or else from
+/// `default`.
+///
+/// # Panics
+///
+/// Panics if called more than once per process.
+pub fn init_logging(format: LogFormat, default: &str) {
+    let directives = std::env::var("FLAGS_LOG").ok().filter(|text| !text.trim().is_empty());
+    let parsed = directives.as_deref().map_or_else(|| Ok(EnvFilter::new(default)), EnvFilter::try_new);
+    let (filter, parse_error) = match parsed {
         Ok(filter) => (filter, None),
         Err(error) => (EnvFilter::new(default), Some(error)),
     };
-    // A filter of its own, so that nothing that is asked for more specifically comes before it.
-    let silenced = Targets::new().with_default(LevelFilter::TRACE).with_targets(NEVER_IN_DETAIL);
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
-    let lines = match format {
-        LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).boxed(),
-        LogFormat::Json => lines.json().flatten_event(true).boxed(),
+    // A separate filter, so that more specific directives in FLAGS_LOG cannot override it.
+    let library_filter = Targets::new().with_default(LevelFilter::TRACE).with_targets(MAX_LIBRARY_LEVELS);
+    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let layer = match format {
+        LogFormat::Text => layer.with_ansi(std::io::stderr().is_terminal()).boxed(),
+        LogFormat::Json => layer.json().flatten_event(true).boxed(),
     };
-    tracing_subscriber::registry().with(lines.with_filter(silenced)).with(filter).init();
-    if let Some(error) = unreadable {
-        tracing::warn!(%error, "FLAGS_LOG cannot be read and is passed over; write info or flags_service=debug,info");
+    tracing_subscriber::registry().with(layer.with_filter(library_filter)).with(filter).init();
+    if let Some(error) = parse_error {
+        tracing::warn!(%error, "ignoring invalid FLAGS_LOG; use a filter such as info or flags_service=debug,info");
     }
 }
 
@@ -145,22 +152,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_url_comes_as_given_or_out_of_a_file_or_is_the_default() {
-        let given: SecretOption = "postgres://u:secret@h/d".parse().unwrap();
-        assert!(!format!("{given:?}").contains("secret"));
-        assert_eq!(database_url(Some(&given), None).unwrap().to_string(), "postgres://h/d");
+    fn database_url_prefers_the_option_and_has_a_default() {
+        let option: SecretOption = "postgres://u:secret@h/d".parse().unwrap();
+        assert!(!format!("{option:?}").contains("secret"));
+        assert_eq!(database_url(Some(&option), None).unwrap().to_string(), "postgres://h/d");
         assert_eq!(database_url(None, None).unwrap().to_string(), DEFAULT_DATABASE_URL);
-        let missing = database_url(None, Some(Path::new("/nowhere/url"))).unwrap_err().to_string();
-        assert!(missing.contains("/nowhere/url"), "{missing}");
+        let error = database_url(None, Some(Path::new("/nowhere/url"))).unwrap_err().to_string();
+        assert!(error.contains("/nowhere/url"), "{error}");
     }
 
     #[test]
-    fn a_password_is_seen_in_an_argument() {
+    fn detects_passwords_in_arguments() {
         for argument in ["--database-url=postgres://u:p@h/d", "postgres://u:p@h/d", "postgres://h/d?password=p"] {
-            assert!(holds_password(argument), "{argument}");
+            assert!(contains_password(argument), "{argument}");
         }
         for argument in ["postgres://u@h/d", "sqlite://flags.db", "--bind", "127.0.0.1:80", "postgres://h/a:b@c"] {
-            assert!(!holds_password(argument), "{argument}");
+            assert!(!contains_password(argument), "{argument}");
         }
     }
 }

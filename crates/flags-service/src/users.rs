@@ -1,4 +1,4 @@
-//! Users: whom flags are evaluated for.
+//! Creating, changing, listing and deleting users.
 
 use std::collections::HashMap;
 
@@ -20,74 +20,74 @@ use crate::{
     core::{Command, CommandOutcome, CommandRequest, Core, Progress},
     credentials::passwords::{self, Password},
     error::{Conflict, ResourceKind, Result, ServiceError, check},
-    maintenance::BATCH,
+    maintenance::BATCH_SIZE,
     patch::assign,
     precondition::Precondition,
 };
 
-/// A new user.
+/// Properties of a new user.
 #[derive(Clone, Debug)]
-pub struct UserInput {
-    /// Unique without regard to case.
+pub struct NewUser {
+    /// E-mail address, unique regardless of case.
     pub email: String,
-    /// For people.
+    /// Display name.
     pub display_name: Option<String>,
-    /// What they may do.
+    /// Role that limits the permissions of the user.
     pub role: Role,
-    /// Their own attributes, for targeting.
+    /// Attributes that targeting rules can evaluate.
     pub attributes: Map<String, Value>,
-    /// An inactive user is nobody to the service.
+    /// Inactive users cannot authenticate. OFREP evaluation treats them like unknown users.
     pub active: bool,
-    /// To sign in with; who has none cannot.
+    /// Initial password. Users without a password cannot sign in with one.
     pub password: Option<Password>,
 }
 
-/// What is to be different about a user; `None` leaves a field as it is.
+/// Changes to a user. `None` keeps a field.
 #[derive(Clone, Debug, Default)]
 pub struct UserPatch {
-    /// Unique without regard to case.
+    /// E-mail address, unique regardless of case.
     pub email: Option<String>,
-    /// `Some(None)` clears it.
+    /// Display name; `Some(None)` removes it.
     pub display_name: Option<Option<String>>,
-    /// What they may do.
+    /// Role that limits the permissions of the user.
     pub role: Option<Role>,
-    /// All attributes.
+    /// Replacement for all attributes.
     pub attributes: Option<Map<String, Value>>,
-    /// An inactive user is nobody to the service.
+    /// `false` also ends all sessions of the user.
     pub active: Option<bool>,
 }
 
-/// A user with what readers want to see beside them.
+/// User with the number of overrides.
 #[derive(Clone, Debug)]
 pub struct UserDetail {
-    /// The user.
+    /// Stored user.
     pub record: UserRecord,
-    /// Their unexpired overrides of unarchived flags.
+    /// Number of unexpired overrides of flags that are not archived.
     pub override_count: i64,
 }
 
-/// What becomes of what makes a deleted user readable: the labels of theirs and of their tokens.
+/// Handling of the labels (e-mail, token names) of a deleted user and of the user's tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErasurePolicy {
-    /// They stay, so that the log can be read.
-    Kept,
-    /// They go, also if the user was deleted before. The log stays as it is and names nothing but ids.
-    Erased,
+    /// Keeps the labels, so that the audit log stays readable.
+    KeepLabels,
+    /// Erases the labels, even if the user was deleted earlier. The change log then identifies the user only by id.
+    EraseLabels,
 }
 
-/// Reads and changes users.
+/// Service for users.
 #[derive(Clone)]
 pub struct UserService {
     core: Core,
 }
 
 impl UserService {
-    /// On this core.
+    /// Creates the service.
     pub const fn new(core: Core) -> Self {
         Self { core }
     }
 
-    /// A page of users.
+    /// Returns a page of users.
     pub async fn list(&self, filter: &UserFilter, order: UserOrder, limit: u32) -> Result<Page<UserDetail>> {
         let now = self.core.now();
         self.core
@@ -100,7 +100,7 @@ impl UserService {
             .await
     }
 
-    /// The user of this id.
+    /// Returns a user by id.
     pub async fn get(&self, id: Uuid) -> Result<UserDetail> {
         let now = self.core.now();
         let found = self.core.read(async |conn| {
@@ -111,7 +111,7 @@ impl UserService {
         found.await?.ok_or(ServiceError::NotFound(ResourceKind::User))
     }
 
-    /// The user of this e-mail, in whatever case.
+    /// Finds a user by e-mail, case-insensitively.
     pub async fn find_by_email(&self, email: &str) -> Result<Option<UserRecord>> {
         self.core.read(async |conn| users::find_by_email(conn, email).await).await
     }
@@ -119,20 +119,20 @@ impl UserService {
     /// Creates a user.
     pub async fn create(
         &self,
-        intent: impl Into<CommandRequest<UserDetail>>,
-        input: UserInput,
+        request: impl Into<CommandRequest<UserDetail>>,
+        new_user: NewUser,
     ) -> Result<CommandOutcome<UserDetail>> {
-        let hash = match input.password.clone() {
+        let hash = match new_user.password.clone() {
             None => None,
             Some(password) => {
-                check(password.violation("/password", &input.email).into_iter().collect())?;
+                check(password.violation("/password", &new_user.email).into_iter().collect())?;
                 Some(passwords::hash(password).await?)
             }
         };
-        self.core.execute(intent, CreateUser { id: Uuid::now_v7(), input, hash }).await
+        self.core.execute(request, CreateUser { id: Uuid::now_v7(), new_user, hash }).await
     }
 
-    /// Changes the named fields of a user.
+    /// Changes the fields of a user that the patch contains.
     pub async fn patch(
         &self,
         author: Author,
@@ -143,17 +143,19 @@ impl UserService {
         self.core.execute(author, PatchUser { id, patch, precondition }).await
     }
 
-    /// Deletes a user with their overrides and tokens, each recorded. Very many overrides go in several revisions, while
-    /// the user is inactive already.
+    /// Deletes a user with all overrides and API tokens, and records each deletion in the change log.
+    ///
+    /// A user with many overrides is deactivated first and then deleted in several revisions.
     pub async fn delete(
         &self,
         author: Author,
         id: Uuid,
         precondition: Precondition,
-        labels: ErasurePolicy,
+        erasure: ErasurePolicy,
     ) -> Result<Committed> {
-        let next = |command: &mut DeleteUser| command.precondition = Precondition::None;
-        self.core.execute_until_finished(author, DeleteUser { id, precondition, labels }, next).await
+        // The first batch changes the revision, so the precondition applies only to it.
+        let prepare_next = |command: &mut DeleteUser| command.precondition = Precondition::None;
+        self.core.execute_until_finished(author, DeleteUser { id, precondition, erasure }, prepare_next).await
     }
 }
 
@@ -165,7 +167,7 @@ fn detail(record: UserRecord, counts: &HashMap<Uuid, i64>) -> UserDetail {
 #[derive(Clone)]
 struct CreateUser {
     id: Uuid,
-    input: UserInput,
+    new_user: NewUser,
     hash: Option<PasswordHash>,
 }
 
@@ -174,19 +176,19 @@ impl Command for CreateUser {
 
     async fn apply(&self, tx: &mut Tx, _: &Author) -> Result<UserDetail> {
         let now = tx.now();
-        let input = self.input.clone();
+        let new_user = self.new_user.clone();
         let user = UserRecord {
             id: self.id,
-            email: input.email,
-            display_name: input.display_name,
-            role: input.role,
-            attributes: input.attributes,
-            active: input.active,
+            email: new_user.email,
+            display_name: new_user.display_name,
+            role: new_user.role,
+            attributes: new_user.attributes,
+            active: new_user.active,
             created_at: now,
             updated_at: now,
             revision: 0,
         };
-        check(violations(&user))?;
+        check(validate(&user))?;
         if !users::insert(tx, &user).await? {
             return Err(Conflict::EmailTaken.into());
         }
@@ -197,7 +199,7 @@ impl Command for CreateUser {
         Ok(UserDetail { record: user, override_count: 0 })
     }
 
-    fn stamp(output: &mut Self::Output, revision: i64) {
+    fn set_revision(output: &mut Self::Output, revision: i64) {
         output.record.revision = revision;
     }
 }
@@ -213,7 +215,7 @@ impl Command for PatchUser {
     type Output = UserDetail;
 
     async fn apply(&self, tx: &mut Tx, _: &Author) -> Result<UserDetail> {
-        let before = claim(tx, self.id, &self.precondition).await?;
+        let before = lock_and_find_user(tx, self.id, &self.precondition).await?;
         let patch = self.patch.clone();
         let mut after = before.clone();
         assign(&mut after.email, patch.email);
@@ -226,15 +228,15 @@ impl Command for PatchUser {
         if after == before {
             return Ok(detail(before, &counts));
         }
-        check(violations(&after))?;
+        check(validate(&after))?;
         after.updated_at = tx.now();
         users::update(tx, &before, &after).await.map_err(|error| match error {
-            StoreError::Duplicate(_) => Conflict::EmailTaken.into(),
+            StoreError::UniqueViolation(_) => Conflict::EmailTaken.into(),
             other => ServiceError::Store(other),
         })?;
         actor_labels::set(tx, &user_actor(after.id), &after.email).await?;
         if !after.active {
-            sessions::delete_of_user(tx, self.id).await?;
+            sessions::delete_by_user(tx, self.id).await?;
         }
         if is_active_admin(&before) && !is_active_admin(&after) {
             check_not_last_admin(tx, self.id).await?;
@@ -242,7 +244,7 @@ impl Command for PatchUser {
         Ok(detail(after, &counts))
     }
 
-    fn stamp(output: &mut Self::Output, revision: i64) {
+    fn set_revision(output: &mut Self::Output, revision: i64) {
         output.record.revision = revision;
     }
 }
@@ -251,44 +253,44 @@ impl Command for PatchUser {
 struct DeleteUser {
     id: Uuid,
     precondition: Precondition,
-    labels: ErasurePolicy,
+    erasure: ErasurePolicy,
 }
 
 impl Command for DeleteUser {
     type Output = Progress;
 
     async fn apply(&self, tx: &mut Tx, _: &Author) -> Result<Progress> {
-        let user = match claim(tx, self.id, &self.precondition).await {
-            Err(ServiceError::NotFound(_)) if self.labels == ErasurePolicy::Erased => {
-                return if erase(tx, self.id).await? {
+        let user = match lock_and_find_user(tx, self.id, &self.precondition).await {
+            Err(ServiceError::NotFound(_)) if self.erasure == ErasurePolicy::EraseLabels => {
+                return if erase_labels(tx, self.id).await? {
                     Ok(Progress::Finished)
                 } else {
                     Err(ServiceError::NotFound(ResourceKind::User))
                 };
             }
-            claimed => claimed?,
+            found => found?,
         };
-        let batch = overrides::claim_some(tx, overrides::OverrideOwner::User(self.id), BATCH).await?;
-        for gone in &batch {
-            overrides::delete(tx, &gone.user_override).await?;
+        let batch = overrides::lock_batch(tx, overrides::OverrideOwner::User(self.id), BATCH_SIZE).await?;
+        for record in &batch {
+            overrides::delete(tx, &record.user_override).await?;
         }
-        if i64::try_from(batch.len()).is_ok_and(|count| count == BATCH) {
+        if i64::try_from(batch.len()).is_ok_and(|count| count == BATCH_SIZE) {
             if user.active {
-                let inactive = UserRecord { active: false, updated_at: tx.now(), ..user.clone() };
-                users::update(tx, &user, &inactive).await?;
-                sessions::delete_of_user(tx, self.id).await?;
+                let deactivated = UserRecord { active: false, updated_at: tx.now(), ..user.clone() };
+                users::update(tx, &user, &deactivated).await?;
+                sessions::delete_by_user(tx, self.id).await?;
                 if is_active_admin(&user) {
                     check_not_last_admin(tx, self.id).await?;
                 }
             }
-            return Ok(Progress::More);
+            return Ok(Progress::Unfinished);
         }
-        for token in api_tokens::of_user(tx.conn(), self.id).await? {
+        for token in api_tokens::find_by_user(tx.conn(), self.id).await? {
             api_tokens::delete(tx, &token).await?;
         }
         users::delete(tx, &user).await?;
-        if self.labels == ErasurePolicy::Erased {
-            erase(tx, self.id).await?;
+        if self.erasure == ErasurePolicy::EraseLabels {
+            erase_labels(tx, self.id).await?;
         }
         if is_active_admin(&user) {
             check_not_last_admin(tx, self.id).await?;
@@ -297,17 +299,17 @@ impl Command for DeleteUser {
     }
 }
 
-/// Removes what makes a deleted user readable beside the log; `false` if no label was left.
-async fn erase(tx: &mut Tx, id: Uuid) -> Result<bool> {
-    let labels = actor_labels::erase(tx, id).await?;
-    // Only now that nobody can be about to keep one: whoever makes something of the user's shares their row.
-    idempotency::forget_user(tx, id).await?;
+/// Erases the labels and idempotency keys of a deleted user. Returns `false` if no label existed.
+async fn erase_labels(tx: &mut Tx, id: Uuid) -> Result<bool> {
+    let erased_labels = actor_labels::erase(tx, id).await?;
+    // The lock on the user excludes transactions that could store new labels or idempotency keys for the user.
+    idempotency::delete_mentioning_user(tx, id).await?;
     users::record_erasure(tx, id);
-    Ok(labels > 0)
+    Ok(erased_labels > 0)
 }
 
-/// The user, held to the end of the transaction.
-pub(crate) async fn claim(tx: &mut Tx, id: Uuid, precondition: &Precondition) -> Result<UserRecord> {
+/// Locks a user until the end of the transaction, checks the precondition and returns the user.
+pub(crate) async fn lock_and_find_user(tx: &mut Tx, id: Uuid, precondition: &Precondition) -> Result<UserRecord> {
     tx.lock_user(id).await?;
     let user = users::find(tx.conn(), id).await?;
     precondition.check(tx, user.as_ref().map(|user| user.revision)).await?;
@@ -318,35 +320,41 @@ fn is_active_admin(user: &UserRecord) -> bool {
     user.active && user.role == Role::Admin
 }
 
-/// Under the lock of the log's head, so that of two who demote each other one comes second and is refused. The last lock
-/// to take: whoever holds it keeps all other changes waiting.
+/// Fails if no active admin remains. Locks the head of the change log, so that two admins cannot demote each other
+/// concurrently.
+///
+/// Must be called last in a transaction, because the lock blocks all other changes.
 async fn check_not_last_admin(tx: &mut Tx, id: Uuid) -> Result<()> {
     tx.lock_change_log_head().await?;
-    if users::another_active_admin(tx.conn(), id).await? { Ok(()) } else { Err(Conflict::LastAdmin.into()) }
+    if users::has_other_active_admin(tx.conn(), id).await? { Ok(()) } else { Err(Conflict::LastAdmin.into()) }
 }
 
-fn violations(user: &UserRecord) -> Vec<Violation> {
-    let mut found = Vec::new();
-    found.extend(check_text("/email", &user.email, MAX_EMAIL_LENGTH));
+fn validate(user: &UserRecord) -> Vec<Violation> {
+    let mut violations = Vec::new();
+    violations.extend(check_text("/email", &user.email, MAX_EMAIL_LENGTH));
     if !is_email(&user.email) {
-        found.push(Violation::new("/email", "invalid_email", "must be an e-mail address such as ann@example.com"));
+        violations.push(Violation::new("/email", "invalid_email", "must be an e-mail address such as ann@example.com"));
     }
-    found.extend(user.display_name.as_ref().and_then(|name| check_text("/display_name", name, 255)));
+    violations.extend(user.display_name.as_ref().and_then(|name| check_text("/display_name", name, 255)));
     let reserved = RESERVED_ATTRIBUTES.iter().filter(|name| user.attributes.contains_key(**name));
-    found.extend(reserved.map(|name| {
-        Violation::new(format!("/attributes/{name}"), "reserved_attribute", "this attribute is the service's own")
+    violations.extend(reserved.map(|name| {
+        Violation::new(
+            format!("/attributes/{name}"),
+            "reserved_attribute",
+            "attribute name is reserved; choose another name",
+        )
     }));
     let attributes = Value::Object(user.attributes.clone());
-    found.extend(check_json("/attributes", &attributes, MAX_ATTRIBUTES_BYTES, MAX_ATTRIBUTES_DEPTH).err());
-    found
+    violations.extend(check_json("/attributes", &attributes, MAX_ATTRIBUTES_BYTES, MAX_ATTRIBUTES_DEPTH).err());
+    violations
 }
 
-/// Something on both sides of exactly one `@`, and no blanks: whether mail arrives there only sending tells.
+/// Checks for exactly one `@` with text on both sides and no whitespace. Only sending an e-mail could verify more.
 fn is_email(text: &str) -> bool {
     let parts = text.split_once('@');
-    let blank = |c: char| c.is_whitespace() || c.is_control();
+    let is_blank = |c: char| c.is_whitespace() || c.is_control();
     parts.is_some_and(|(local, domain)| !local.is_empty() && !domain.is_empty() && !domain.contains('@'))
-        && !text.contains(blank)
+        && !text.contains(is_blank)
 }
 
 #[cfg(test)]
@@ -354,12 +362,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_email_has_two_sides_and_no_blanks() {
-        for good in ["a@b", "Ann.Lee+x@example.com", "ü@ö.de"] {
-            assert!(is_email(good), "{good}");
+    fn email_needs_one_at_sign_and_no_whitespace() {
+        for valid in ["a@b", "Ann.Lee+x@example.com", "ü@ö.de"] {
+            assert!(is_email(valid), "{valid}");
         }
-        for bad in ["", "@", "a@", "@b", "a@b@c", "a b@c", "a@b\n"] {
-            assert!(!is_email(bad), "{bad:?}");
+        for invalid in ["", "@", "a@", "@b", "a@b@c", "a b@c", "a@b\n"] {
+            assert!(!is_email(invalid), "{invalid:?}");
         }
     }
 }

@@ -1,30 +1,33 @@
-//! The readable labels of actors: book-keeping beside the log, which knows them by id alone.
+//! Readable labels of the actors in the change log, which itself identifies actors by id only.
+//!
+//! Writes in this module are not logged and take no revision.
 
 use diesel::{BoolExpressionMethods, ExpressionMethods, NullableExpressionMethods, QueryDsl};
 use diesel_async::RunQueryDsl;
 use uuid::Uuid;
 
-use crate::{commit::Tx, error::Result, schema::actor_labels, sql_types::DbUuid, store::on};
+use crate::{commit::Tx, error::Result, schema::actor_labels, sql_types::DbUuid, store::dispatch};
 
-/// The name of a user in the log.
+/// Returns the actor name of a user: `user:<id>`.
 pub fn user_actor(id: Uuid) -> String {
     format!("user:{id}")
 }
 
-/// The name of a token in the log.
+/// Returns the actor name of an API token: `token:<id>`.
 pub fn token_actor(id: Uuid) -> String {
     format!("token:{id}")
 }
 
-/// Sets the readable label of an actor. Labels are book-keeping beside the log: they take no revision.
+/// Sets the label of an actor.
 pub async fn set(tx: &mut Tx, actor: &str, label: &str) -> Result<()> {
-    set_of(tx, actor, label, None).await
+    set_for_user(tx, actor, label, None).await
 }
 
-/// The same, of an actor that acts as this user. Once it is said it stays said, whoever sets the label.
-pub(crate) async fn set_of(tx: &mut Tx, actor: &str, label: &str, user_id: Option<Uuid>) -> Result<()> {
+/// Sets the label of an actor that acts on behalf of `user_id`. The user is stored with the first label only; later
+/// calls do not change it.
+pub(crate) async fn set_for_user(tx: &mut Tx, actor: &str, label: &str, user_id: Option<Uuid>) -> Result<()> {
     let user_id = user_id.map(DbUuid);
-    on!(tx.conn(), |c| {
+    dispatch!(tx.conn(), |c| {
         diesel::insert_into(actor_labels::table)
             .values((actor_labels::actor.eq(actor), actor_labels::label.eq(label), actor_labels::user_id.eq(user_id)))
             .on_conflict(actor_labels::actor)
@@ -36,11 +39,12 @@ pub(crate) async fn set_of(tx: &mut Tx, actor: &str, label: &str, user_id: Optio
     Ok(())
 }
 
-/// Removes the label of a user and those of the tokens that act or acted as them, and returns how many there were.
+/// Removes the label of a user and the labels of all tokens that ever acted on behalf of the user. Returns the number
+/// of removed labels.
 pub async fn erase(tx: &mut Tx, user_id: Uuid) -> Result<usize> {
     let actor = user_actor(user_id);
-    on!(tx.conn(), |c| {
-        let theirs = actor_labels::actor.eq(&actor).nullable().or(actor_labels::user_id.eq(DbUuid(user_id)));
-        diesel::delete(actor_labels::table.filter(theirs)).execute(c).await
+    dispatch!(tx.conn(), |c| {
+        let of_user = actor_labels::actor.eq(&actor).nullable().or(actor_labels::user_id.eq(DbUuid(user_id)));
+        diesel::delete(actor_labels::table.filter(of_user)).execute(c).await
     })
 }

@@ -1,4 +1,4 @@
-//! API tokens: one named function a query.
+//! Queries for API tokens (`api_tokens`).
 
 use diesel::{
     BoolExpressionMethods, ExpressionMethods, Insertable, NullableExpressionMethods, OptionalExtension, QueryDsl,
@@ -14,57 +14,57 @@ use crate::{
     change_log::{Action, ResourceKind},
     commit::{ChangeLogEntry, Tx},
     error::{Result, StoreError},
-    page::{CountUpTo, Page},
+    page::{BoundedCount, Page},
     schema::api_tokens,
     sql_types::{DbInstant, DbUuid},
-    store::{Conn, Store, on},
+    store::{Conn, Store, dispatch},
     users::Role,
 };
 
-/// What a token may do.
+/// Permissions of a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Grant {
-    /// What this role may; the lower of it and its user's role, if it has a user.
+pub enum TokenGrant {
+    /// Permissions of a role. If the token has a user, it is limited to the lower of this role and the user's role.
     Role(Role),
-    /// Evaluate flags for any user, and nothing else.
+    /// Permission to evaluate flags for any user, and nothing else.
     Evaluate,
 }
 
-/// An API token as it stands in the database: its hash, never itself.
+/// Stored API token. Contains the hash of the secret token, not the token.
 #[derive(Clone, PartialEq, Eq)]
 pub struct TokenRecord {
-    /// Identifies it.
+    /// Id of the token, which is not secret.
     pub id: Uuid,
-    /// For people.
+    /// Display name.
     pub name: String,
-    /// SHA-256 of the token.
+    /// SHA-256 of the secret token.
     pub hash: [u8; 32],
-    /// The token's last four characters, to recognise it by.
+    /// Last four characters of the secret token, shown to help users recognize it.
     pub last_four: String,
-    /// What it may do.
-    pub grant: Grant,
-    /// The user it acts as.
+    /// Permissions of the token.
+    pub grant: TokenGrant,
+    /// User on whose behalf the token acts. `None` if the token is its own principal.
     pub user_id: Option<Uuid>,
-    /// The actor who made it.
+    /// Actor that created the token.
     pub created_by: String,
-    /// When it was made.
+    /// Creation time.
     pub created_at: Instant,
-    /// It is void from this instant on.
+    /// Expiry. The token is invalid from this time on. `None` if it does not expire.
     pub expires_at: Option<Instant>,
-    /// How long it was made for, in microseconds; `None` if without end. One that is rotated ends sooner.
+    /// Lifetime at creation, in microseconds. `None` if unlimited. Rotation shortens `expires_at` but not this value.
     pub lifetime: Option<i64>,
-    /// Set: it is void.
+    /// Time of revocation. A revoked token is invalid.
     pub revoked_at: Option<Instant>,
-    /// When it was last used, as far as servers have written it down.
+    /// Time of the last use. Servers write it in batches, so it may lag behind.
     pub last_used_at: Option<Instant>,
-    /// The revision of its last change.
+    /// Revision of the last change.
     pub revision: i64,
 }
 
 impl TokenRecord {
-    /// Whether it is valid at `now`, as far as that can be told without a look at its user.
-    pub fn is_live(&self, now: Instant) -> bool {
-        self.revoked_at.is_none() && self.expires_at.is_none_or(|end| end > now)
+    /// Returns whether the token is neither revoked nor expired at `now`. Does not check the token's user.
+    pub fn is_valid_at(&self, now: Instant) -> bool {
+        self.revoked_at.is_none() && self.expires_at.is_none_or(|expiry| expiry > now)
     }
 }
 
@@ -74,11 +74,11 @@ impl std::fmt::Debug for TokenRecord {
     }
 }
 
-const EVALUATE: &str = "evaluate";
+const EVALUATE_SCOPE: &str = "evaluate";
 
 #[derive(Queryable, Selectable, Insertable)]
 #[diesel(table_name = api_tokens)]
-struct Row {
+struct ApiTokenRow {
     id: DbUuid,
     name: String,
     token_hash: Vec<u8>,
@@ -95,11 +95,11 @@ struct Row {
     revision: i64,
 }
 
-impl From<&TokenRecord> for Row {
+impl From<&TokenRecord> for ApiTokenRow {
     fn from(token: &TokenRecord) -> Self {
         let (role, scope) = match token.grant {
-            Grant::Role(role) => (Some(role.as_str().to_owned()), None),
-            Grant::Evaluate => (None, Some(EVALUATE.to_owned())),
+            TokenGrant::Role(role) => (Some(role.as_str().to_owned()), None),
+            TokenGrant::Evaluate => (None, Some(EVALUATE_SCOPE.to_owned())),
         };
         Self {
             id: DbUuid(token.id),
@@ -120,20 +120,20 @@ impl From<&TokenRecord> for Row {
     }
 }
 
-impl TryFrom<Row> for TokenRecord {
+impl TryFrom<ApiTokenRow> for TokenRecord {
     type Error = StoreError;
 
-    fn try_from(row: Row) -> Result<Self> {
-        let corrupt = |what: &str| StoreError::corrupt("api_tokens", what);
+    fn try_from(row: ApiTokenRow) -> Result<Self> {
+        let corrupt = |detail: &str| StoreError::corrupt("api_tokens", detail);
         let grant = match (row.role.as_deref(), row.scope.as_deref()) {
-            (Some(role), None) => Grant::Role(Role::parse(role).ok_or_else(|| corrupt("unknown role"))?),
-            (None, Some(EVALUATE)) => Grant::Evaluate,
-            _ => return Err(corrupt("neither a known role nor a known scope")),
+            (Some(role), None) => TokenGrant::Role(Role::parse(role).ok_or_else(|| corrupt("unknown role"))?),
+            (None, Some(EVALUATE_SCOPE)) => TokenGrant::Evaluate,
+            _ => return Err(corrupt("must have either a role or a known scope")),
         };
         Ok(Self {
             id: row.id.0,
             name: row.name,
-            hash: row.token_hash.try_into().map_err(|_| corrupt("a hash of the wrong length"))?,
+            hash: row.token_hash.try_into().map_err(|_| corrupt("token_hash must have 32 bytes"))?,
             last_four: row.last_four,
             grant,
             user_id: row.user_id.map(|id| id.0),
@@ -148,41 +148,47 @@ impl TryFrom<Row> for TokenRecord {
     }
 }
 
-/// All tokens that were not revoked, for loading the replica.
+/// Returns all tokens that are not revoked, for loading the replica.
 pub async fn load_all(conn: &mut Conn) -> Result<Vec<TokenRecord>> {
-    let rows: Vec<Row> = on!(conn, |c| {
+    let rows: Vec<ApiTokenRow> = dispatch!(conn, |c| {
         let rows = api_tokens::table.filter(api_tokens::revoked_at.is_null());
-        rows.order(api_tokens::id).select(Row::as_select()).load(c).await
+        rows.order(api_tokens::id).select(ApiTokenRow::as_select()).load(c).await
     })?;
     rows.into_iter().map(TryInto::try_into).collect()
 }
 
-/// The tokens of these ids that exist.
+/// Returns the tokens with the given ids. Unknown ids are omitted.
 pub async fn find_all(conn: &mut Conn, ids: &[Uuid]) -> Result<Vec<TokenRecord>> {
     let ids: Vec<_> = ids.iter().copied().map(DbUuid).collect();
-    let rows: Vec<Row> = on!(conn, |c| {
-        api_tokens::table.filter(api_tokens::id.eq_any(&ids)).select(Row::as_select()).load(c).await
+    let rows: Vec<ApiTokenRow> = dispatch!(conn, |c| {
+        api_tokens::table.filter(api_tokens::id.eq_any(&ids)).select(ApiTokenRow::as_select()).load(c).await
     })?;
     rows.into_iter().map(TryInto::try_into).collect()
 }
 
-/// The token of this id.
+/// Returns the token with this id.
 pub async fn find(conn: &mut Conn, id: Uuid) -> Result<Option<TokenRecord>> {
-    let row: Option<Row> =
-        on!(conn, |c| api_tokens::table.find(DbUuid(id)).select(Row::as_select()).first(c).await.optional())?;
+    let row: Option<ApiTokenRow> = dispatch!(conn, |c| api_tokens::table
+        .find(DbUuid(id))
+        .select(ApiTokenRow::as_select())
+        .first(c)
+        .await
+        .optional())?;
     row.map(TryInto::try_into).transpose()
 }
 
-/// Which tokens a list is to hold; all that is `None` does not matter.
+/// Filter for [`list`]. A field that is `None` does not restrict the result.
 #[derive(Clone, Debug, Default)]
 pub struct TokenFilter {
-    /// Only those that act as this user.
+    /// Only tokens that act on behalf of this user.
     pub user_id: Option<Uuid>,
-    /// Only those that are valid at this instant.
+    /// Only tokens that are neither revoked nor expired at this time.
     pub valid_at: Option<Instant>,
 }
 
-/// A page of tokens, newest first, those that were revoked among them.
+/// Returns a page of tokens, newest first, then by id. Includes revoked tokens unless `filter` excludes them.
+///
+/// `after` is the creation time and id of the last token of the previous page.
 pub async fn list(
     conn: &mut Conn,
     filter: &TokenFilter,
@@ -203,10 +209,11 @@ pub async fn list(
             query
         }};
     }
-    let total: i64 =
-        on!(conn, |c| CountUpTo(filtered!(dsl::api_tokens.select(dsl::id).into_boxed::<Db>())).get_result(c).await)?;
-    let rows: Vec<Row> = on!(conn, |c| {
-        let mut query = filtered!(dsl::api_tokens.select(Row::as_select()).into_boxed::<Db>());
+    let total: i64 = dispatch!(conn, |c| BoundedCount(filtered!(dsl::api_tokens.select(dsl::id).into_boxed::<Db>()))
+        .get_result(c)
+        .await)?;
+    let rows: Vec<ApiTokenRow> = dispatch!(conn, |c| {
+        let mut query = filtered!(dsl::api_tokens.select(ApiTokenRow::as_select()).into_boxed::<Db>());
         if let Some((at, id)) = after {
             query = query.filter(
                 dsl::created_at.lt(DbInstant(at)).or(dsl::created_at.eq(DbInstant(at)).and(dsl::id.gt(DbUuid(id)))),
@@ -215,73 +222,74 @@ pub async fn list(
         query.order((dsl::created_at.desc(), dsl::id.asc())).limit(i64::from(limit) + 1).load(c).await
     })?;
     let rows = rows.into_iter().map(TryInto::try_into).collect::<Result<Vec<_>>>()?;
-    Ok(Page::cut(rows, limit, total))
+    Ok(Page::from_overfetched(rows, limit, total))
 }
 
-/// Writes a new end, or the revocation, of a token that is still as it was `before`; a [`StoreError::Collision`] if it is
-/// not.
+/// Writes the expiry and revocation time of a token and records the change as `action`.
+///
+/// Fails with [`StoreError::TransactionConflict`] if the token has changed since `before` was read.
 pub async fn update(tx: &mut Tx, action: Action, before: &TokenRecord, after: &TokenRecord) -> Result<()> {
     let (expires_at, revoked_at) = (after.expires_at.map(DbInstant), after.revoked_at.map(DbInstant));
-    let changed = on!(tx.conn(), |c| {
+    let changed = dispatch!(tx.conn(), |c| {
         let row = api_tokens::table.find(DbUuid(before.id)).filter(api_tokens::revision.eq(before.revision));
         let row = row.filter(api_tokens::revoked_at.is_null());
         let set = (api_tokens::expires_at.eq(expires_at), api_tokens::revoked_at.eq(revoked_at));
         diesel::update(row).set(set).execute(c).await
     })?;
     if changed == 0 {
-        return Err(StoreError::Collision("the token was changed by another".to_owned()));
+        return Err(StoreError::TransactionConflict("another transaction has changed the token".to_owned()));
     }
     tx.record(entry(action, Some(before), Some(after)));
     Ok(())
 }
 
-/// Writes down when tokens were last used. Book-keeping: no revision.
-pub async fn mark_used(store: &Store, used: &[(Uuid, Instant)]) -> Result<()> {
-    let _writer = store.writer().await?;
+/// Writes the last-use times of tokens. Never replaces a later time. Not logged: takes no revision.
+pub async fn record_last_used(store: &Store, used: &[(Uuid, Instant)]) -> Result<()> {
+    let _permit = store.write_permit().await?;
     let mut conn = store.conn().await?;
     for (id, at) in used {
-        on!(conn, |c| {
-            let older =
+        dispatch!(conn, |c| {
+            let is_older =
                 api_tokens::last_used_at.is_null().or(api_tokens::last_used_at.lt(DbInstant(*at)).assume_not_null());
-            let row = api_tokens::table.find(DbUuid(*id)).filter(older);
+            let row = api_tokens::table.find(DbUuid(*id)).filter(is_older);
             diesel::update(row).set(api_tokens::last_used_at.eq(DbInstant(*at))).execute(c).await
         })?;
     }
     Ok(())
 }
 
-/// The tokens that act as this user.
-pub async fn of_user(conn: &mut Conn, user_id: Uuid) -> Result<Vec<TokenRecord>> {
-    let rows: Vec<Row> = on!(conn, |c| {
+/// Returns the tokens that act on behalf of this user.
+pub async fn find_by_user(conn: &mut Conn, user_id: Uuid) -> Result<Vec<TokenRecord>> {
+    let rows: Vec<ApiTokenRow> = dispatch!(conn, |c| {
         let rows = api_tokens::table.filter(api_tokens::user_id.eq(DbUuid(user_id)));
-        rows.order(api_tokens::id).select(Row::as_select()).load(c).await
+        rows.order(api_tokens::id).select(ApiTokenRow::as_select()).load(c).await
     })?;
     rows.into_iter().map(TryInto::try_into).collect()
 }
 
-/// Inserts a token, with its name as its label.
+/// Inserts a token and uses its name as actor label.
 pub async fn insert(tx: &mut Tx, new: &TokenRecord) -> Result<()> {
-    let row = Row::from(new);
-    on!(tx.conn(), |c| diesel::insert_into(api_tokens::table).values(&row).execute(c).await)?;
-    actor_labels::set_of(tx, &token_actor(new.id), &new.name, new.user_id).await?;
+    let row = ApiTokenRow::from(new);
+    dispatch!(tx.conn(), |c| diesel::insert_into(api_tokens::table).values(&row).execute(c).await)?;
+    actor_labels::set_for_user(tx, &token_actor(new.id), &new.name, new.user_id).await?;
     tx.record(entry(Action::Created, None, Some(new)));
     Ok(())
 }
 
-/// Removes a token, with the user it acts as.
-pub async fn delete(tx: &mut Tx, gone: &TokenRecord) -> Result<()> {
-    let id = DbUuid(gone.id);
-    on!(tx.conn(), |c| diesel::delete(api_tokens::table.find(id)).execute(c).await)?;
-    tx.record(entry(Action::Deleted, Some(gone), None));
+/// Deletes a token. Used when the token's user is deleted.
+pub async fn delete(tx: &mut Tx, token: &TokenRecord) -> Result<()> {
+    let id = DbUuid(token.id);
+    dispatch!(tx.conn(), |c| diesel::delete(api_tokens::table.find(id)).execute(c).await)?;
+    tx.record(entry(Action::Deleted, Some(token), None));
     Ok(())
 }
 
-/// The log holds no name of a token: it says that it changed, and what else became of the token.
+/// Builds a change-log entry. It contains the token's state without the name, which may be personal data.
 fn entry(action: Action, before: Option<&TokenRecord>, after: Option<&TokenRecord>) -> ChangeLogEntry {
     let state = |token: &TokenRecord| {
         let (role, scope) = match token.grant {
-            Grant::Role(role) => (Some(role.as_str()), None),
-            Grant::Evaluate => (None, Some(EVALUATE)),
+            TokenGrant::Role(role) => (Some(role.as_str()), None),
+            TokenGrant::Evaluate => (None, Some(EVALUATE_SCOPE)),
         };
         json!({
             "id": token.id, "last_four": token.last_four, "role": role, "scope": scope,
@@ -296,8 +304,8 @@ fn entry(action: Action, before: Option<&TokenRecord>, after: Option<&TokenRecor
     }
     ChangeLogEntry {
         action,
-        entity: ResourceKind::ApiToken,
-        entity_id: after.or(before).map(|token| token.id),
+        resource_kind: ResourceKind::ApiToken,
+        resource_id: after.or(before).map(|token| token.id),
         flag_name: None,
         user_id: after.or(before).and_then(|token| token.user_id),
         before: before.map(state),
@@ -317,13 +325,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_log_says_what_became_of_a_token_and_not_its_name() {
+    fn change_log_entry_lists_changed_fields_and_omits_the_name() {
         let before = TokenRecord {
             id: Uuid::nil(),
             name: "Ann's laptop".to_owned(),
             hash: [0; 32],
             last_four: "abcd".to_owned(),
-            grant: Grant::Evaluate,
+            grant: TokenGrant::Evaluate,
             user_id: None,
             created_by: "system:test".to_owned(),
             created_at: Instant::from_micros(0),

@@ -1,6 +1,7 @@
-//! The log as an audit trail: newest first, filtered, with the readable labels of whom it names.
+//! Queries for the audit log: the change log, newest first, with filters and readable labels.
 //!
-//! Others may have put rows into the log; one that cannot be read takes no other down, so names come as they stand.
+//! Other programs may write to `change_log`. To keep the rest readable when a row is invalid, actions, resource kinds
+//! and flag names are returned as stored, without validation.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -19,120 +20,125 @@ use crate::{
     actor_labels::{token_actor, user_actor},
     change_log::{Action, ResourceKind},
     error::Result,
-    page::{CountUpTo, Page},
+    page::{BoundedCount, Page},
     schema::{actor_labels, change_log},
     sql_types::{DbInstant, DbUuid, LenientJson},
-    store::{Conn, on},
+    store::{Conn, dispatch},
 };
 
-/// Most characters of states that are read at once: a state may have some million of them.
-const MOST_AT_ONCE: i64 = 8 * 1024 * 1024;
+/// Maximum total size, in characters, of the states in one page. A single state may have several million characters.
+const MAX_PAGE_STATE_SIZE: i64 = 8 * 1024 * 1024;
 
-/// Which rows of the log are meant; all that is `None` does not matter.
+/// Filter for the audit log. A field that is `None` does not restrict the result.
 #[derive(Clone, Debug, Default)]
 pub struct AuditFilter {
-    /// Who did it: `user:<id>`, `token:<id>` or `system:<name>`.
+    /// Actor: `user:<id>`, `token:<id>` or `system:<name>`.
     pub actor: Option<String>,
-    /// The flag it concerns.
+    /// Name of the flag that the change belongs to.
     pub flag_name: Option<String>,
-    /// The user it concerns.
+    /// Id of the user that the change belongs to.
     pub user_id: Option<Uuid>,
-    /// What was done.
+    /// Kind of change.
     pub action: Option<Action>,
-    /// Done at this instant or later.
+    /// Lower bound (inclusive) of the time of the change.
     pub since: Option<Instant>,
-    /// Done before this instant.
+    /// Upper bound (exclusive) of the time of the change.
     pub until: Option<Instant>,
 }
 
-/// A filter, and between which revisions lies what it lets through: the log is in the order of its revisions, and of
-/// instants only as far as clocks agree, so that no index could find the newest rows of last year.
+/// Filter together with the range of revisions that contains all its matches.
+///
+/// The audit log is sorted by revision, and times follow that order only as far as clocks agree. Without the range, a
+/// query for old rows by time would scan all newer revisions first.
 #[derive(Clone, Debug)]
-pub struct Scope {
+pub struct AuditRange {
     filter: AuditFilter,
     lowest: Option<i64>,
     highest: Option<i64>,
 }
 
-/// Looks where the rows are that a filter lets through.
-pub async fn scope(conn: &mut Conn, filter: &AuditFilter) -> Result<Scope> {
+/// Determines the range of revisions that contains all rows matching `filter`.
+pub async fn find_range(conn: &mut Conn, filter: &AuditFilter) -> Result<AuditRange> {
     use change_log::dsl;
-    let mut scope = Scope { filter: filter.clone(), lowest: None, highest: None };
-    // Adding nothing keeps PostgreSQL from walking through the revisions from one end, far from the instants that are meant.
+    let mut range = AuditRange { filter: filter.clone(), lowest: None, highest: None };
+    // `revision + 0` keeps PostgreSQL from scanning the index on `revision` from one end. It uses the index on `at`
+    // instead.
     if let Some(since) = filter.since {
-        let lowest: Option<i64> = on!(conn, |c| {
+        let lowest: Option<i64> = dispatch!(conn, |c| {
             let rows = change_log::table.filter(dsl::at.ge(DbInstant(since)));
             rows.select(min(dsl::revision + 0)).first(c).await
         })?;
-        scope.lowest = Some(lowest.unwrap_or(i64::MAX));
+        range.lowest = Some(lowest.unwrap_or(i64::MAX));
     }
     if let Some(until) = filter.until {
-        let highest: Option<i64> = on!(conn, |c| {
+        let highest: Option<i64> = dispatch!(conn, |c| {
             let rows = change_log::table.filter(dsl::at.lt(DbInstant(until)));
             rows.select(max(dsl::revision + 0)).first(c).await
         })?;
-        scope.highest = Some(highest.unwrap_or(0));
+        range.highest = Some(highest.unwrap_or(0));
     }
-    Ok(scope)
+    Ok(range)
 }
 
-/// The place of a row in the log.
+/// Position of a row in the change log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
-    /// The revision it belongs to.
+pub struct AuditPosition {
+    /// Revision that the row belongs to.
     pub revision: i64,
-    /// Its place within the revision.
+    /// Position within the revision, from 0.
     pub ord: i32,
 }
 
-/// A row of the log, with the labels of whom it names. A label is `None` where there is none or it was erased.
+/// Row of the audit log with readable labels. A label is `None` if there is none or it was erased.
 #[derive(Clone, Debug, PartialEq)]
-pub struct AuditEntry {
-    /// Identifies it.
+pub struct AuditRecord {
+    /// Id of the row.
     pub id: Uuid,
-    /// Where it stands.
-    pub place: Place,
-    /// When it was done, by the clock of whoever did it.
+    /// Position in the change log.
+    pub position: AuditPosition,
+    /// Time of the change, by the clock of the process that made it.
     pub at: Instant,
-    /// Who did it.
+    /// Actor: `user:<id>`, `token:<id>` or `system:<name>`.
     pub actor: String,
-    /// The label of who did it.
+    /// Label of the actor.
     pub actor_label: Option<String>,
-    /// What was done; mostly the name of an [`Action`].
+    /// Kind of change as stored, normally the name of an [`Action`].
     pub action: String,
-    /// To what kind of thing; mostly the name of an [`ResourceKind`].
-    pub entity: String,
-    /// To which thing, where it has an id.
-    pub entity_id: Option<Uuid>,
-    /// The label of that thing, if it is a token.
-    pub entity_label: Option<String>,
-    /// The flag it concerns.
+    /// Kind of the changed resource as stored, normally the name of a [`ResourceKind`].
+    pub resource_kind: String,
+    /// Id of the changed resource. `None` for flags, which are identified by name.
+    pub resource_id: Option<Uuid>,
+    /// Label of the changed resource, if it is an API token.
+    pub resource_label: Option<String>,
+    /// Name of the flag that the change belongs to.
     pub flag_name: Option<String>,
-    /// The user it concerns.
+    /// Id of the user that the change belongs to.
     pub user_id: Option<Uuid>,
-    /// The label of that user.
+    /// Label of that user.
     pub user_label: Option<String>,
-    /// The state before; `{"unreadable": why}` if it cannot be read.
+    /// State before the change. `{"unreadable": <error>}` if the stored value is not valid JSON.
     pub before: Option<Value>,
-    /// The state after; likewise.
+    /// State after the change, in the same format.
     pub after: Option<Value>,
-    /// Why, in the words of whoever did it.
+    /// Reason given by the author of the change.
     pub reason: Option<String>,
-    /// The request in which it was done.
+    /// Id of the HTTP request that made the change.
     pub request_id: Option<String>,
 }
 
 #[derive(Queryable, Selectable)]
 #[diesel(table_name = change_log)]
-struct Row {
+struct AuditRow {
     revision: i64,
     ord: i32,
     id: DbUuid,
     at: DbInstant,
     actor: String,
     action: String,
-    entity: String,
-    entity_id: Option<DbUuid>,
+    #[diesel(column_name = entity)]
+    resource_kind: String,
+    #[diesel(column_name = entity_id)]
+    resource_id: Option<DbUuid>,
     flag_name: Option<String>,
     user_id: Option<DbUuid>,
     before: Option<LenientJson>,
@@ -141,46 +147,46 @@ struct Row {
     request_id: Option<String>,
 }
 
-impl Row {
-    /// The token it concerns.
-    fn token(&self) -> Option<String> {
-        let is_token = self.entity == ResourceKind::ApiToken.as_str();
-        self.entity_id.filter(|_| is_token).map(|id| token_actor(id.0))
+impl AuditRow {
+    /// Returns the actor name of the changed API token, if the resource is one.
+    fn token_actor(&self) -> Option<String> {
+        let is_token = self.resource_kind == ResourceKind::ApiToken.as_str();
+        self.resource_id.filter(|_| is_token).map(|id| token_actor(id.0))
     }
 
-    /// The user it concerns.
-    fn user(&self) -> Option<String> {
+    /// Returns the actor name of the user that the change belongs to.
+    fn user_actor(&self) -> Option<String> {
         self.user_id.map(|id| user_actor(id.0))
     }
 
-    fn with_labels(self, labels: &HashMap<String, String>) -> AuditEntry {
+    fn with_labels(self, labels: &HashMap<String, String>) -> AuditRecord {
         let label = |actor: Option<String>| actor.and_then(|actor| labels.get(&actor).cloned());
-        AuditEntry {
+        AuditRecord {
             actor_label: labels.get(&self.actor).cloned(),
-            entity_label: label(self.token()),
-            user_label: label(self.user()),
+            resource_label: label(self.token_actor()),
+            user_label: label(self.user_actor()),
             id: self.id.0,
-            place: Place { revision: self.revision, ord: self.ord },
+            position: AuditPosition { revision: self.revision, ord: self.ord },
             at: self.at.0,
             actor: self.actor,
             action: self.action,
-            entity: self.entity,
-            entity_id: self.entity_id.map(|id| id.0),
+            resource_kind: self.resource_kind,
+            resource_id: self.resource_id.map(|id| id.0),
             flag_name: self.flag_name,
             user_id: self.user_id.map(|id| id.0),
-            before: self.before.map(state),
-            after: self.after.map(state),
+            before: self.before.map(state_value),
+            after: self.after.map(state_value),
             reason: self.reason,
             request_id: self.request_id,
         }
     }
 }
 
-fn state(document: LenientJson) -> Value {
-    document.0.unwrap_or_else(|why| json!({ "unreadable": why }))
+fn state_value(document: LenientJson) -> Value {
+    document.0.unwrap_or_else(|error| json!({ "unreadable": error }))
 }
 
-/// The query with the conditions of a filter.
+/// Adds the conditions of a filter to a query.
 macro_rules! filtered {
     ($query:expr, $filter:expr) => {{
         use change_log::dsl;
@@ -208,98 +214,111 @@ macro_rules! filtered {
     }};
 }
 
-/// The query with the conditions of a scope.
-macro_rules! within {
-    ($query:expr, $scope:expr) => {{
-        let scope: &Scope = $scope;
-        let mut query = filtered!($query, &scope.filter);
-        if let Some(lowest) = scope.lowest {
+/// Adds the conditions of a range to a query.
+macro_rules! in_range {
+    ($query:expr, $range:expr) => {{
+        let range: &AuditRange = $range;
+        let mut query = filtered!($query, &range.filter);
+        if let Some(lowest) = range.lowest {
             query = query.filter(change_log::revision.ge(lowest));
         }
-        if let Some(highest) = scope.highest {
+        if let Some(highest) = range.highest {
             query = query.filter(change_log::revision.le(highest));
         }
         query
     }};
 }
 
-/// A page of the log, newest first, after `after`. It has fewer than `limit` items if their states are very large.
-pub async fn list(conn: &mut Conn, filter: &AuditFilter, after: Option<Place>, limit: u32) -> Result<Page<AuditEntry>> {
-    let total: i64 = on!(conn, |c| {
-        CountUpTo(filtered!(change_log::table.select(change_log::revision).into_boxed::<Db>(), filter))
+/// Returns a page of the audit log that follows the position `after`, newest first. It has fewer than `limit` items if
+/// their states are very large.
+pub async fn list(
+    conn: &mut Conn,
+    filter: &AuditFilter,
+    after: Option<AuditPosition>,
+    limit: u32,
+) -> Result<Page<AuditRecord>> {
+    let total: i64 = dispatch!(conn, |c| {
+        BoundedCount(filtered!(change_log::table.select(change_log::revision).into_boxed::<Db>(), filter))
             .get_result(c)
             .await
     })?;
-    let scope = scope(conn, filter).await?;
-    let (items, has_more) = read_down(conn, &scope, after, limit).await?;
+    let range = find_range(conn, filter).await?;
+    let (items, has_more) = read_descending(conn, &range, after, limit).await?;
     Ok(Page { items, total, has_more })
 }
 
-/// At most `limit` rows from the newest down, after `after`, and whether there are more below them. Fewer if their states
-/// are very large, but at least one, if there is any.
-pub async fn read_down(
+/// Returns up to `limit` rows that follow the position `after`, newest first, and whether more rows follow them.
+///
+/// Returns fewer rows if their states are very large, but at least one if there is any.
+pub async fn read_descending(
     conn: &mut Conn,
-    scope: &Scope,
-    after: Option<Place>,
+    range: &AuditRange,
+    after: Option<AuditPosition>,
     limit: u32,
-) -> Result<(Vec<AuditEntry>, bool)> {
-    let sizes = sizes(conn, scope, after, limit).await?;
-    let count = how_many_fit(&sizes, limit);
-    let ends = sizes[..count].first().zip(sizes[..count].last());
-    let Some(((top, _), (bottom, _))) = ends else { return Ok((Vec::new(), false)) };
-    let rows: Vec<Row> = on!(conn, |c| {
+) -> Result<(Vec<AuditRecord>, bool)> {
+    let sizes = find_state_sizes(conn, range, after, limit).await?;
+    let count = count_fitting(&sizes, limit);
+    let bounds = sizes[..count].first().zip(sizes[..count].last());
+    let Some(((newest, _), (oldest, _))) = bounds else { return Ok((Vec::new(), false)) };
+    let rows: Vec<AuditRow> = dispatch!(conn, |c| {
         use change_log::dsl;
-        let query = within!(change_log::table.select(Row::as_select()).into_boxed::<Db>(), scope);
-        // What was appended meanwhile stands above, and is left out.
-        let query = query.filter(dsl::revision.le(top.revision)).filter(dsl::revision.ge(bottom.revision));
-        let query = query.filter(dsl::revision.lt(top.revision).or(dsl::ord.le(top.ord)));
-        let query = query.filter(dsl::revision.gt(bottom.revision).or(dsl::ord.ge(bottom.ord)));
+        let query = in_range!(change_log::table.select(AuditRow::as_select()).into_boxed::<Db>(), range);
+        // These bounds also exclude rows that were appended after the sizes were read.
+        let query = query.filter(dsl::revision.le(newest.revision)).filter(dsl::revision.ge(oldest.revision));
+        let query = query.filter(dsl::revision.lt(newest.revision).or(dsl::ord.le(newest.ord)));
+        let query = query.filter(dsl::revision.gt(oldest.revision).or(dsl::ord.ge(oldest.ord)));
         query.order((dsl::revision.desc(), dsl::ord.desc())).load(c).await
     })?;
-    let labels = labels(conn, &rows).await?;
+    let labels = find_labels(conn, &rows).await?;
     let entries = rows.into_iter().map(|row| row.with_labels(&labels)).collect();
     Ok((entries, sizes.len() > count))
 }
 
-/// The next places, one more than `limit`, with the sizes of the states there.
-async fn sizes(conn: &mut Conn, scope: &Scope, after: Option<Place>, limit: u32) -> Result<Vec<(Place, i64)>> {
+/// Returns the positions of the next `limit + 1` rows, and the sizes of their states in characters.
+async fn find_state_sizes(
+    conn: &mut Conn,
+    range: &AuditRange,
+    after: Option<AuditPosition>,
+    limit: u32,
+) -> Result<Vec<(AuditPosition, i64)>> {
     use change_log::dsl;
     const SIZE: &str =
         "CAST(COALESCE(LENGTH(CAST(before AS TEXT)), 0) + COALESCE(LENGTH(CAST(after AS TEXT)), 0) AS BIGINT)";
-    let sizes: Vec<(i64, i32, i64)> = on!(conn, |c| {
+    let sizes: Vec<(i64, i32, i64)> = dispatch!(conn, |c| {
         let query = change_log::table.select((dsl::revision, dsl::ord, sql::<BigInt>(SIZE))).into_boxed::<Db>();
-        let query = within!(query, scope);
+        let query = in_range!(query, range);
         let query = match after {
-            // Said twice: an index can only look up the first.
-            Some(Place { revision, ord }) => {
+            // Together, these conditions select the rows after the position. In this form, the first one bounds the
+            // index scan.
+            Some(AuditPosition { revision, ord }) => {
                 query.filter(dsl::revision.le(revision)).filter(dsl::revision.lt(revision).or(dsl::ord.lt(ord)))
             }
             None => query,
         };
         query.order((dsl::revision.desc(), dsl::ord.desc())).limit(i64::from(limit) + 1).load(c).await
     })?;
-    Ok(sizes.into_iter().map(|(revision, ord, size)| (Place { revision, ord }, size)).collect())
+    Ok(sizes.into_iter().map(|(revision, ord, size)| (AuditPosition { revision, ord }, size)).collect())
 }
 
-fn how_many_fit(sizes: &[(Place, i64)], limit: u32) -> usize {
+fn count_fitting(sizes: &[(AuditPosition, i64)], limit: u32) -> usize {
     let mut sum = 0_i64;
-    let fits = |(place, (_, size)): &(usize, &(Place, i64))| {
+    let fits = |(index, (_, size)): &(usize, &(AuditPosition, i64))| {
         sum = sum.saturating_add(*size);
-        *place == 0 || sum <= MOST_AT_ONCE
+        *index == 0 || sum <= MAX_PAGE_STATE_SIZE
     };
     sizes.iter().take(limit as usize).enumerate().take_while(fits).count()
 }
 
-/// The labels of all whom these rows name.
-async fn labels(conn: &mut Conn, rows: &[Row]) -> Result<HashMap<String, String>> {
-    let named = |row: &Row| [Some(row.actor.clone()), row.user(), row.token()];
-    let named: BTreeSet<String> = rows.iter().flat_map(named).flatten().collect();
-    let named: Vec<String> = named.into_iter().collect();
+/// Returns the labels of all actors, users and tokens in these rows, by actor name.
+async fn find_labels(conn: &mut Conn, rows: &[AuditRow]) -> Result<HashMap<String, String>> {
+    let row_actors = |row: &AuditRow| [Some(row.actor.clone()), row.user_actor(), row.token_actor()];
+    let actors: BTreeSet<String> = rows.iter().flat_map(row_actors).flatten().collect();
+    let actors: Vec<String> = actors.into_iter().collect();
     let mut labels = HashMap::new();
-    // Far below SQLite's limit of 32,766 parameters a statement.
-    for part in named.chunks(10_000) {
-        let found: Vec<(String, String)> = on!(conn, |c| {
-            let rows = actor_labels::table.filter(actor_labels::actor.eq_any(part));
+    // Well below SQLite's limit of 32,766 parameters per statement.
+    for batch in actors.chunks(10_000) {
+        let found: Vec<(String, String)> = dispatch!(conn, |c| {
+            let rows = actor_labels::table.filter(actor_labels::actor.eq_any(batch));
             rows.select((actor_labels::actor, actor_labels::label)).load(c).await
         })?;
         labels.extend(found);
@@ -312,13 +331,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn very_large_states_make_a_page_shorter_but_never_empty() {
-        let sizes =
-            |sizes: &[i64]| -> Vec<_> { sizes.iter().map(|size| (Place { revision: 1, ord: 0 }, *size)).collect() };
-        assert_eq!(how_many_fit(&sizes(&[0, 0, 0]), 2), 2);
-        assert_eq!(how_many_fit(&sizes(&[0, 0]), 5), 2);
-        assert_eq!(how_many_fit(&sizes(&[]), 5), 0);
-        assert_eq!(how_many_fit(&sizes(&[MOST_AT_ONCE * 2, 1]), 5), 1);
-        assert_eq!(how_many_fit(&sizes(&[1, MOST_AT_ONCE - 1, 1]), 5), 2);
+    fn large_states_shorten_a_page_to_at_least_one_row() {
+        let sizes = |sizes: &[i64]| -> Vec<_> {
+            sizes.iter().map(|size| (AuditPosition { revision: 1, ord: 0 }, *size)).collect()
+        };
+        assert_eq!(count_fitting(&sizes(&[0, 0, 0]), 2), 2);
+        assert_eq!(count_fitting(&sizes(&[0, 0]), 5), 2);
+        assert_eq!(count_fitting(&sizes(&[]), 5), 0);
+        assert_eq!(count_fitting(&sizes(&[MAX_PAGE_STATE_SIZE * 2, 1]), 5), 1);
+        assert_eq!(count_fitting(&sizes(&[1, MAX_PAGE_STATE_SIZE - 1, 1]), 5), 2);
     }
 }

@@ -1,4 +1,5 @@
-//! The database's clock, for the one duty that must agree with it: the worker touches only what is due by both clocks.
+//! Clock of the database server. Maintenance tasks act only on rows that are due by both this clock and the local
+//! clock.
 
 use flags_domain::Instant;
 
@@ -8,10 +9,10 @@ use crate::{
     store::{Backend, Conn},
 };
 
-/// What the database's clock says; `None` where the database has none of its own (SQLite runs on this host's).
+/// Returns the database server's current time. `None` on SQLite, which uses the clock of this host.
 pub async fn database_time(conn: &mut Conn) -> Result<Option<Instant>> {
     match &mut conn.0 {
-        Backend::Postgres(object) => Ok(Some(backend::postgres::clock(object).await?.0)),
+        Backend::Postgres(object) => Ok(Some(backend::postgres::current_time(object).await?.0)),
         Backend::Sqlite(_) => Ok(None),
     }
 }

@@ -1,4 +1,4 @@
-//! Epochs of the log: a new one begins whenever revisions may be used again.
+//! Epochs of the change log. A new epoch starts whenever revision numbers may be reused.
 
 use diesel::{ExpressionMethods, QueryDsl};
 use diesel_async::RunQueryDsl;
@@ -10,52 +10,60 @@ use crate::{
     error::Result,
     schema::log_head,
     sql_types::DbUuid,
-    store::{Backend, Store, on},
+    store::{Backend, Store, dispatch},
 };
 
 impl Store {
-    /// Begins a new epoch, as the numbers after a restored backup are used again. Running servers load everything anew.
-    pub async fn new_epoch(&self) -> Result<Revision> {
-        let _writer = self.writer().await?;
+    /// Starts a new epoch. Needed after a backup was restored, because revision numbers are then reused.
+    ///
+    /// Running servers reload their replicas.
+    pub async fn start_new_epoch(&self) -> Result<Revision> {
+        let _permit = self.write_permit().await?;
         let epoch = DbUuid(Uuid::now_v7());
-        let number: i64 = on!(self.conn().await?, |c| {
+        let number: i64 = dispatch!(self.conn().await?, |c| {
             let head = diesel::update(log_head::table).set(log_head::epoch.eq(epoch));
             head.returning(log_head::revision).get_result(c).await
         })?;
         Ok(Revision { epoch: epoch.0, number })
     }
 
-    /// Begins a new epoch unless another server has ended `seen` already: of several that notice a restored backup one
-    /// acts. Returns whether this one did.
-    pub async fn begin_epoch_after(&self, seen: Uuid) -> Result<bool> {
-        let begun = on!(self.feed_conn().await?, |c| {
-            let head = diesel::update(log_head::table.filter(log_head::epoch.eq(DbUuid(seen))));
+    /// Starts a new epoch if the current one is still `expected`. Returns whether it did.
+    ///
+    /// When several servers notice a restored backup, only the first starts a new epoch.
+    pub async fn start_new_epoch_if_current(&self, expected: Uuid) -> Result<bool> {
+        let updated = dispatch!(self.feed_conn().await?, |c| {
+            let head = diesel::update(log_head::table.filter(log_head::epoch.eq(DbUuid(expected))));
             head.set(log_head::epoch.eq(DbUuid(Uuid::now_v7()))).execute(c).await
         })?;
-        Ok(begun == 1)
+        Ok(updated == 1)
     }
 
-    /// Begins a new epoch if the log was written by another database than it stands in now: another cluster of PostgreSQL or
-    /// another timeline, which means a restored backup, or a failover that may have lost commits. Returns whether it did.
-    /// (A dump that is restored into the same cluster cannot be told; see [`new_epoch`](Self::new_epoch).)
-    pub async fn adopt_lineage(&self) -> Result<bool> {
+    /// Records the identity of the current database in `log_head`, and starts a new epoch if it differs from the
+    /// recorded one. Returns whether it started a new epoch.
+    ///
+    /// The identity consists of PostgreSQL's cluster and timeline. It changes when a backup is restored, and after a
+    /// failover, which may lose commits. On SQLite, this function does nothing.
+    ///
+    /// A dump that is restored into the same cluster is not detected. In that case, call
+    /// [`start_new_epoch`](Self::start_new_epoch).
+    pub async fn record_database_identity(&self) -> Result<bool> {
         let mut conn = self.feed_conn().await?;
-        let present = match &mut conn.0 {
-            Backend::Postgres(object) => backend::postgres::lineage(object).await?,
+        let current = match &mut conn.0 {
+            Backend::Postgres(object) => backend::postgres::database_identity(object).await?,
             Backend::Sqlite(_) => None,
         };
-        let Some(present) = present else { return Ok(false) };
-        let (epoch, written): (DbUuid, Option<String>) =
-            on!(conn, |c| log_head::table.select((log_head::epoch, log_head::lineage)).first(c).await)?;
-        if written.as_ref() == Some(&present) {
+        let Some(current) = current else { return Ok(false) };
+        let (epoch, recorded): (DbUuid, Option<String>) =
+            dispatch!(conn, |c| log_head::table.select((log_head::epoch, log_head::lineage)).first(c).await)?;
+        if recorded.as_ref() == Some(&current) {
             return Ok(false);
         }
-        // The first to write under a lineage notes it; from then on another one ends the epoch.
-        let next = if written.is_none() { epoch } else { DbUuid(Uuid::now_v7()) };
-        let adopted = on!(conn, |c| {
+        // The first server records the identity without starting a new epoch.
+        let next_epoch = if recorded.is_none() { epoch } else { DbUuid(Uuid::now_v7()) };
+        let updated = dispatch!(conn, |c| {
             let head = diesel::update(log_head::table.filter(log_head::epoch.eq(epoch)));
-            head.set((log_head::epoch.eq(next), log_head::lineage.eq(&present))).execute(c).await
+            head.set((log_head::epoch.eq(next_epoch), log_head::lineage.eq(&current))).execute(c).await
         })?;
-        Ok(adopted == 1 && written.is_some())
+        Ok(updated == 1 && recorded.is_some())
     }
 }

@@ -1,36 +1,36 @@
-//! What can go wrong with a database, without a word of SQL or HTTP.
+//! Errors of the storage layer, independent of the database and of HTTP.
 
 use diesel::result::{DatabaseErrorKind, Error as DieselError};
 use diesel_async::pooled_connection::{PoolError, deadpool};
 
-/// Why an operation of the store failed.
+/// Error of a storage operation. Each variant implies how the caller should react.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// The database cannot be reached, does not answer in time or cannot write. Nothing is known to be wrong with the
-    /// request; it may be tried again later.
+    /// The database is unreachable, does not respond in time, or cannot write. The operation can be retried later.
     #[error("the database is not available: {0}")]
     Unavailable(String),
-    /// Another transaction was in the way; the whole transaction may be tried again at once.
-    #[error("the transaction collided with another: {0}")]
-    Collision(String),
-    /// A rule of uniqueness was broken; holds the constraint's name or, on SQLite, its columns.
-    #[error("a row with the same key is there already: {0}")]
-    Duplicate(String),
-    /// What the database holds cannot be read as what it should be.
-    #[error("the database holds what it should not: {0}")]
+    /// Conflict with a concurrent transaction, such as a deadlock or a lock timeout. The whole transaction can be
+    /// retried immediately.
+    #[error("the transaction conflicts with a concurrent transaction: {0}")]
+    TransactionConflict(String),
+    /// A uniqueness constraint was violated. Contains the constraint's name or, on SQLite, its columns.
+    #[error("a row with the same unique key already exists: {0}")]
+    UniqueViolation(String),
+    /// A stored value cannot be decoded.
+    #[error("the database contains invalid data: {0}")]
     Corrupt(String),
-    /// Anything else the database said.
-    #[error("the database refused: {0}")]
-    Refused(String),
+    /// Any other error from the database, with its message.
+    #[error("database error: {0}")]
+    Database(String),
 }
 
-/// Shorthand for results of the store.
+/// Result of a storage operation.
 pub type Result<T> = std::result::Result<T, StoreError>;
 
 impl StoreError {
-    /// A row, column or document that cannot be read.
-    pub(crate) fn corrupt(what: &str, why: impl std::fmt::Display) -> Self {
-        Self::Corrupt(format!("{what}: {why}"))
+    /// Returns an error for a table, column or value that cannot be decoded.
+    pub(crate) fn corrupt(source: &str, detail: impl std::fmt::Display) -> Self {
+        Self::Corrupt(format!("{source}: {detail}"))
     }
 }
 
@@ -38,29 +38,30 @@ impl From<DieselError> for StoreError {
     fn from(error: DieselError) -> Self {
         let DieselError::DatabaseError(kind, info) = &error else {
             return match error {
-                DieselError::DeserializationError(why) => Self::Corrupt(why.to_string()),
+                DieselError::DeserializationError(error) => Self::Corrupt(error.to_string()),
                 DieselError::BrokenTransactionManager => Self::Unavailable("the connection was lost".to_owned()),
-                other => Self::Refused(other.to_string()),
+                other => Self::Database(other.to_string()),
             };
         };
         let message = info.message().to_owned();
         match kind {
             DatabaseErrorKind::UniqueViolation => {
-                Self::Duplicate(info.constraint_name().map_or(message, ToOwned::to_owned))
+                Self::UniqueViolation(info.constraint_name().map_or(message, ToOwned::to_owned))
             }
-            DatabaseErrorKind::SerializationFailure => Self::Collision(message),
+            DatabaseErrorKind::SerializationFailure => Self::TransactionConflict(message),
             DatabaseErrorKind::ClosedConnection
             | DatabaseErrorKind::UnableToSendCommand
             | DatabaseErrorKind::ReadOnlyTransaction => Self::Unavailable(message),
-            _ => Self::by_message(message),
+            _ => Self::classify(message),
         }
     }
 }
 
 impl StoreError {
-    /// Diesel passes on no SQLSTATE, so these few are told by their text, which the server must not translate.
-    fn by_message(message: String) -> Self {
-        const COLLISIONS: [&str; 4] =
+    /// Classifies an error by its message, because diesel does not expose the SQLSTATE code. Recognizes English
+    /// messages only.
+    fn classify(message: String) -> Self {
+        const CONFLICTS: [&str; 4] =
             ["deadlock detected", "due to lock timeout", "database is locked", "database table is locked"];
         const OUTAGES: [&str; 11] = [
             "due to statement timeout",
@@ -75,13 +76,13 @@ impl StoreError {
             "database or disk is full",
             "unable to open database file",
         ];
-        let holds = |list: &[&str]| list.iter().any(|part| message.contains(part));
-        if holds(&COLLISIONS) {
-            Self::Collision(message)
-        } else if holds(&OUTAGES) {
+        let matches_any = |fragments: &[&str]| fragments.iter().any(|fragment| message.contains(fragment));
+        if matches_any(&CONFLICTS) {
+            Self::TransactionConflict(message)
+        } else if matches_any(&OUTAGES) {
             Self::Unavailable(message)
         } else {
-            Self::Refused(message)
+            Self::Database(message)
         }
     }
 }
@@ -101,13 +102,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn errors_are_told_apart_by_what_can_be_done_about_them() {
-        let kind = |message: &str| StoreError::by_message(message.to_owned());
-        assert!(matches!(kind("deadlock detected"), StoreError::Collision(_)));
-        assert!(matches!(kind("canceling statement due to lock timeout"), StoreError::Collision(_)));
-        assert!(matches!(kind("database is locked"), StoreError::Collision(_)));
-        assert!(matches!(kind("canceling statement due to statement timeout"), StoreError::Unavailable(_)));
-        assert!(matches!(kind("the database system is shutting down"), StoreError::Unavailable(_)));
-        assert!(matches!(kind("syntax error at or near"), StoreError::Refused(_)));
+    fn classifies_conflicts_outages_and_other_errors() {
+        let classify = |message: &str| StoreError::classify(message.to_owned());
+        assert!(matches!(classify("deadlock detected"), StoreError::TransactionConflict(_)));
+        assert!(matches!(classify("canceling statement due to lock timeout"), StoreError::TransactionConflict(_)));
+        assert!(matches!(classify("database is locked"), StoreError::TransactionConflict(_)));
+        assert!(matches!(classify("canceling statement due to statement timeout"), StoreError::Unavailable(_)));
+        assert!(matches!(classify("the database system is shutting down"), StoreError::Unavailable(_)));
+        assert!(matches!(classify("syntax error at or near"), StoreError::Database(_)));
     }
 }

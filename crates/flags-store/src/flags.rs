@@ -1,4 +1,4 @@
-//! Flags: one named function a query.
+//! Queries for flags (`feature_flags`).
 
 use diesel::{
     AsChangeset, BoolExpressionMethods, EscapeExpressionMethods, ExpressionMethods, Insertable, OptionalExtension,
@@ -11,31 +11,31 @@ use crate::{
     change_log::{self, Action, ResourceKind},
     commit::{ChangeLogEntry, Tx},
     error::{Result, StoreError},
-    page::{CountUpTo, Page, containing},
+    page::{BoundedCount, Page, contains_pattern},
     schema::feature_flags,
     sql_types::{DbInstant, DbJson},
-    store::{Conn, on},
+    store::{Conn, dispatch},
 };
 
-/// A flag as it stands in the database.
+/// Stored flag.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FlagRecord {
-    /// The definition.
+    /// Definition of the flag.
     pub flag: Flag,
-    /// When it was made.
+    /// Creation time.
     pub created_at: Instant,
-    /// When it was last changed.
+    /// Time of the last change.
     pub updated_at: Instant,
-    /// Its deletion is under way.
+    /// Whether the flag is being deleted. Its overrides are deleted first, in several transactions.
     pub deleting: bool,
-    /// The revision of its last change.
+    /// Revision of the last change.
     pub revision: i64,
 }
 
 #[derive(Queryable, Selectable, Insertable, AsChangeset)]
 #[diesel(table_name = feature_flags)]
 #[diesel(treat_none_as_null = true)]
-struct Row {
+struct FlagRow {
     name: String,
     flag_type: String,
     description: Option<String>,
@@ -59,7 +59,7 @@ struct Row {
     revision: i64,
 }
 
-impl From<&FlagRecord> for Row {
+impl From<&FlagRecord> for FlagRow {
     fn from(record: &FlagRecord) -> Self {
         let flag = &record.flag;
         let description = flag.description.as_deref().unwrap_or_default();
@@ -68,12 +68,12 @@ impl From<&FlagRecord> for Row {
             flag_type: flag.flag_type.as_str().to_owned(),
             description: flag.description.clone(),
             owner: flag.owner.clone(),
-            tags: DbJson(change_log::write(&flag.tags)),
+            tags: DbJson(change_log::to_json(&flag.tags)),
             enabled: flag.enabled,
-            variants: DbJson(change_log::write(&flag.variants)),
-            default_serve: DbJson(change_log::write(&flag.default)),
+            variants: DbJson(change_log::to_json(&flag.variants)),
+            default_serve: DbJson(change_log::to_json(&flag.default)),
             off_variant: flag.off_variant.clone(),
-            targeting_rules: DbJson(change_log::write(&flag.targeting_rules)),
+            targeting_rules: DbJson(change_log::to_json(&flag.targeting_rules)),
             salt: flag.salt.clone(),
             client_visible: flag.client_visible,
             archived_at: flag.archived_at.map(DbInstant),
@@ -81,7 +81,7 @@ impl From<&FlagRecord> for Row {
             enabled_set_at: DbInstant(flag.enabled_set_at),
             deleting: record.deleting,
             search_text: format!("{}\n{description}", flag.name).to_lowercase(),
-            tags_text: flag.tags.iter().map(|tag| tag_text(tag)).collect(),
+            tags_text: flag.tags.iter().map(|tag| delimited_tag(tag)).collect(),
             created_at: DbInstant(record.created_at),
             updated_at: DbInstant(record.updated_at),
             revision: record.revision,
@@ -89,29 +89,29 @@ impl From<&FlagRecord> for Row {
     }
 }
 
-/// A tag between line feeds, which no tag can hold.
-fn tag_text(tag: &str) -> String {
+/// Encloses a tag in line feeds, which tags cannot contain, so that a substring search finds whole tags only.
+fn delimited_tag(tag: &str) -> String {
     format!("\n{tag}\n")
 }
 
-impl TryFrom<Row> for FlagRecord {
+impl TryFrom<FlagRow> for FlagRecord {
     type Error = StoreError;
 
-    fn try_from(row: Row) -> Result<Self> {
+    fn try_from(row: FlagRow) -> Result<Self> {
         const TABLE: &str = "feature_flags";
         let flag_type =
             FlagType::parse(&row.flag_type).ok_or_else(|| StoreError::corrupt(TABLE, "unknown flag_type"))?;
         let flag = Flag {
-            name: change_log::read_name(&row.name)?,
+            name: change_log::parse_flag_name(&row.name)?,
             flag_type,
             description: row.description,
             owner: row.owner,
-            tags: change_log::read(TABLE, &row.tags.0)?,
+            tags: change_log::from_json(TABLE, &row.tags.0)?,
             enabled: row.enabled,
-            variants: change_log::read(TABLE, &row.variants.0)?,
-            default: change_log::read(TABLE, &row.default_serve.0)?,
+            variants: change_log::from_json(TABLE, &row.variants.0)?,
+            default: change_log::from_json(TABLE, &row.default_serve.0)?,
             off_variant: row.off_variant,
-            targeting_rules: change_log::read(TABLE, &row.targeting_rules.0)?,
+            targeting_rules: change_log::from_json(TABLE, &row.targeting_rules.0)?,
             salt: row.salt,
             client_visible: row.client_visible,
             archived_at: row.archived_at.map(|at| at.0),
@@ -128,26 +128,27 @@ impl TryFrom<Row> for FlagRecord {
     }
 }
 
-/// The flag of this name.
+/// Returns the flag with this name.
 pub async fn find(conn: &mut Conn, name: &str) -> Result<Option<FlagRecord>> {
-    let row: Option<Row> =
-        on!(conn, |c| { feature_flags::table.find(name).select(Row::as_select()).first(c).await.optional() })?;
+    let row: Option<FlagRow> = dispatch!(conn, |c| {
+        feature_flags::table.find(name).select(FlagRow::as_select()).first(c).await.optional()
+    })?;
     row.map(TryInto::try_into).transpose()
 }
 
-/// The flags of these names that exist.
+/// Returns the flags with the given names. Unknown names are omitted.
 pub async fn find_all(conn: &mut Conn, names: &[FlagName]) -> Result<Vec<FlagRecord>> {
     let names: Vec<&str> = names.iter().map(|name| name.as_str()).collect();
-    let rows: Vec<Row> = on!(conn, |c| {
-        feature_flags::table.filter(feature_flags::name.eq_any(&names)).select(Row::as_select()).load(c).await
+    let rows: Vec<FlagRow> = dispatch!(conn, |c| {
+        feature_flags::table.filter(feature_flags::name.eq_any(&names)).select(FlagRow::as_select()).load(c).await
     })?;
     rows.into_iter().map(TryInto::try_into).collect()
 }
 
-/// Inserts a flag; `false` if there is one of this name.
+/// Inserts a flag. Returns `false` if the name is already taken.
 pub async fn insert(tx: &mut Tx, new: &FlagRecord) -> Result<bool> {
-    let row = Row::from(new);
-    let inserted = on!(tx.conn(), |c| {
+    let row = FlagRow::from(new);
+    let inserted = dispatch!(tx.conn(), |c| {
         diesel::insert_into(feature_flags::table).values(&row).on_conflict_do_nothing().execute(c).await
     })?;
     if inserted == 1 {
@@ -156,60 +157,65 @@ pub async fn insert(tx: &mut Tx, new: &FlagRecord) -> Result<bool> {
     Ok(inserted == 1)
 }
 
-/// Writes a flag that the transaction has claimed; the log calls it `action`.
+/// Writes all columns of a flag and records the change as `action`. The transaction must hold the flag's lock.
 pub async fn update(tx: &mut Tx, action: Action, before: &FlagRecord, after: &FlagRecord) -> Result<()> {
-    let row = Row::from(after);
-    on!(tx.conn(), |c| { diesel::update(feature_flags::table.find(row.name.as_str())).set(&row).execute(c).await })?;
+    let row = FlagRow::from(after);
+    dispatch!(tx.conn(), |c| {
+        diesel::update(feature_flags::table.find(row.name.as_str())).set(&row).execute(c).await
+    })?;
     tx.record(entry(action, Some(&before.flag), Some(&after.flag)));
     Ok(())
 }
 
-/// Removes a flag that the transaction has claimed. Its overrides and schedules must be gone.
-pub async fn delete(tx: &mut Tx, gone: &FlagRecord) -> Result<()> {
-    let name = gone.flag.name.as_str();
-    on!(tx.conn(), |c| diesel::delete(feature_flags::table.find(name)).execute(c).await)?;
-    tx.record(entry(Action::Deleted, Some(&gone.flag), None));
+/// Deletes a flag. The transaction must hold the flag's lock. The flag must have no overrides and no scheduled changes.
+pub async fn delete(tx: &mut Tx, record: &FlagRecord) -> Result<()> {
+    let name = record.flag.name.as_str();
+    dispatch!(tx.conn(), |c| diesel::delete(feature_flags::table.find(name)).execute(c).await)?;
+    tx.record(entry(Action::Deleted, Some(&record.flag), None));
     Ok(())
 }
 
-/// All flags, for loading the replica.
+/// Returns all flags, for loading the replica.
 pub async fn load_all(conn: &mut Conn) -> Result<Vec<FlagRecord>> {
-    let rows: Vec<Row> =
-        on!(conn, |c| feature_flags::table.order(feature_flags::name).select(Row::as_select()).load(c).await)?;
+    let rows: Vec<FlagRow> = dispatch!(conn, |c| feature_flags::table
+        .order(feature_flags::name)
+        .select(FlagRow::as_select())
+        .load(c)
+        .await)?;
     rows.into_iter().map(TryInto::try_into).collect()
 }
 
-/// Which flags a list is to hold; all that is `None` does not matter.
+/// Filter for [`list`]. A field that is `None` does not restrict the result.
 #[derive(Clone, Debug, Default)]
 pub struct FlagFilter {
-    /// Any part of name or description, in lower case.
+    /// Substring of the name or description, in lower case.
     pub search: Option<String>,
-    /// A tag, whole.
+    /// Exact tag.
     pub tag: Option<String>,
-    /// Archived ones only, or unarchived ones only.
+    /// `true`: only archived flags. `false`: only unarchived flags.
     pub archived: Option<bool>,
 }
 
-/// In what order, and after what.
+/// Sort order of [`list`], with the sort key of the last flag of the previous page.
 #[derive(Clone, Debug)]
 pub enum FlagOrder {
-    /// By name.
+    /// Ascending by name.
     Name(Option<String>),
-    /// Newest change first, then by name.
-    NewestChange(Option<(i64, String)>),
+    /// Descending by the revision of the last change, then ascending by name.
+    RecentlyUpdated(Option<(i64, String)>),
 }
 
-/// A page of flags.
+/// Returns a page of flags.
 pub async fn list(conn: &mut Conn, filter: &FlagFilter, order: FlagOrder, limit: u32) -> Result<Page<FlagRecord>> {
     use feature_flags::dsl;
     macro_rules! filtered {
         ($query:expr) => {{
             let mut query = $query;
-            if let Some(part) = &filter.search {
-                query = query.filter(dsl::search_text.like(containing(part)).escape('\\'));
+            if let Some(text) = &filter.search {
+                query = query.filter(dsl::search_text.like(contains_pattern(text)).escape('\\'));
             }
             if let Some(tag) = &filter.tag {
-                query = query.filter(dsl::tags_text.like(containing(&tag_text(tag))).escape('\\'));
+                query = query.filter(dsl::tags_text.like(contains_pattern(&delimited_tag(tag))).escape('\\'));
             }
             match filter.archived {
                 Some(true) => query = query.filter(dsl::archived_at.is_not_null()),
@@ -219,16 +225,16 @@ pub async fn list(conn: &mut Conn, filter: &FlagFilter, order: FlagOrder, limit:
             query
         }};
     }
-    let total: i64 = on!(conn, |c| {
-        CountUpTo(filtered!(dsl::feature_flags.select(dsl::name).into_boxed::<Db>())).get_result(c).await
+    let total: i64 = dispatch!(conn, |c| {
+        BoundedCount(filtered!(dsl::feature_flags.select(dsl::name).into_boxed::<Db>())).get_result(c).await
     })?;
     let bound = i64::from(limit) + 1;
-    let rows: Vec<Row> = on!(conn, |c| {
-        let query = filtered!(dsl::feature_flags.select(Row::as_select()).into_boxed::<Db>());
+    let rows: Vec<FlagRow> = dispatch!(conn, |c| {
+        let query = filtered!(dsl::feature_flags.select(FlagRow::as_select()).into_boxed::<Db>());
         let query = match order {
             FlagOrder::Name(None) => query.order(dsl::name.asc()),
             FlagOrder::Name(Some(after)) => query.order(dsl::name.asc()).filter(dsl::name.gt(after)),
-            FlagOrder::NewestChange(after) => {
+            FlagOrder::RecentlyUpdated(after) => {
                 let query = query.order((dsl::revision.desc(), dsl::name.asc()));
                 match after {
                     Some((revision, name)) => {
@@ -241,27 +247,28 @@ pub async fn list(conn: &mut Conn, filter: &FlagFilter, order: FlagOrder, limit:
         query.limit(bound).load(c).await
     })?;
     let rows = rows.into_iter().map(TryInto::try_into).collect::<Result<Vec<_>>>()?;
-    Ok(Page::cut(rows, limit, total))
+    Ok(Page::from_overfetched(rows, limit, total))
 }
 
 fn entry(action: Action, before: Option<&Flag>, after: Option<&Flag>) -> ChangeLogEntry {
     ChangeLogEntry {
         action,
-        entity: ResourceKind::Flag,
-        entity_id: None,
+        resource_kind: ResourceKind::Flag,
+        resource_id: None,
         flag_name: after.or(before).map(|flag| flag.name.to_string()),
         user_id: None,
-        before: before.map(change_log::write),
-        after: after.map(change_log::write),
+        before: before.map(change_log::to_json),
+        after: after.map(change_log::to_json),
         reason: None,
     }
 }
 
-/// Marks a flag whose overrides go in several revisions. A mark beside the log: each of those revisions says what went.
-pub async fn mark_deleting(tx: &mut Tx, name: &str) -> Result<()> {
-    on!(tx.conn(), |c| {
-        let flag = diesel::update(feature_flags::table.find(name));
-        flag.set(feature_flags::deleting.eq(true)).execute(c).await
+/// Marks a flag as being deleted. Not logged and takes no revision, because each deletion of the flag's overrides is
+/// logged on its own.
+pub async fn set_deleting(tx: &mut Tx, name: &str) -> Result<()> {
+    dispatch!(tx.conn(), |c| {
+        let row = diesel::update(feature_flags::table.find(name));
+        row.set(feature_flags::deleting.eq(true)).execute(c).await
     })?;
     Ok(())
 }

@@ -1,6 +1,7 @@
-//! Requests carried out under a key of the caller's choice: a retry finds the answer of the first.
+//! Idempotency keys (`idempotency_keys`). A retried request with the same key receives the stored response of the
+//! first.
 //!
-//! Book-keeping beside the log: claiming or purging a key takes no revision.
+//! Writes in this module are not logged and take no revision.
 
 use diesel::{BoolExpressionMethods, ExpressionMethods, OptionalExtension, QueryDsl};
 use diesel_async::RunQueryDsl;
@@ -13,59 +14,59 @@ use crate::{
     error::Result,
     schema::idempotency_keys,
     sql_types::DbInstant,
-    store::{Backend, Store, on},
+    store::{Backend, Store, dispatch},
 };
 
-/// How long a key is kept, in microseconds: 24 hours.
-pub const KEPT_FOR: i64 = 24 * 60 * 60 * 1_000_000;
+/// Retention time of idempotency keys in microseconds: 24 hours.
+pub const RETENTION_MICROS: i64 = 24 * 60 * 60 * 1_000_000;
 
-/// A caller's name for one request.
+/// Idempotency key of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IdempotencyKey {
-    /// Whose key it is: an actor of the log.
+    /// Actor that sent the request. Keys of different actors are independent.
     pub caller: String,
-    /// The key, at most 255 characters.
+    /// Value of the `Idempotency-Key` header, at most 255 characters.
     pub key: String,
-    /// SHA-256 of the request that it stands for.
+    /// SHA-256 of the request. Detects reuse of the key for a different request.
     pub fingerprint: [u8; 32],
 }
 
 impl IdempotencyKey {
-    /// A key for one part of what this one stands for.
+    /// Derives the key for one batch of a bulk request. Batches are numbered from 0.
     #[must_use]
-    pub fn part(&self, number: usize) -> Self {
-        // No actor of the log has this sign in it.
+    pub fn for_batch(&self, number: usize) -> Self {
+        // Actor names do not contain `#`, so derived keys cannot collide with keys of requests.
         Self { caller: format!("{}#{number}", self.caller), ..self.clone() }
     }
 }
 
-/// What the first request with a key got.
+/// Response stored under an idempotency key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredResponse {
-    /// The answer, in the words of whoever gave it.
-    pub answer: Vec<u8>,
-    /// The revision it speaks of.
+    /// Response, in an encoding chosen by the code that stored it.
+    pub payload: Vec<u8>,
+    /// Head revision when the response was stored.
     pub revision: i64,
 }
 
-/// Whether a key is free.
+/// State of an idempotency key.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Claim {
-    /// It is, and this transaction holds it.
-    Free,
-    /// The same request was carried out.
-    Answered(StoredResponse),
-    /// Another request was.
-    Taken,
+pub enum KeyState {
+    /// The key was unused. This transaction has reserved it.
+    New,
+    /// The same request has already been executed, with this response.
+    Completed(StoredResponse),
+    /// The key was used for a different request.
+    Mismatch,
 }
 
-/// Claims a key for this transaction. Waits for another transaction that holds it.
-pub async fn claim(tx: &mut Tx, key: &IdempotencyKey) -> Result<Claim> {
+/// Reserves a key for this transaction. Blocks while another transaction has reserved the same key.
+pub async fn reserve(tx: &mut Tx, key: &IdempotencyKey) -> Result<KeyState> {
     use idempotency_keys::dsl;
-    let cutoff = DbInstant(tx.now().plus_micros(-KEPT_FOR));
-    on!(tx.conn(), |c| {
-        let old = dsl::idempotency_keys.filter(dsl::caller.eq(&key.caller).and(dsl::key.eq(&key.key)));
-        diesel::delete(old.filter(dsl::created_at.le(cutoff))).execute(c).await
+    let cutoff = DbInstant(tx.now().plus_micros(-RETENTION_MICROS));
+    dispatch!(tx.conn(), |c| {
+        let row = dsl::idempotency_keys.filter(dsl::caller.eq(&key.caller).and(dsl::key.eq(&key.key)));
+        diesel::delete(row.filter(dsl::created_at.le(cutoff))).execute(c).await
     })?;
     let row = (
         dsl::caller.eq(&key.caller),
@@ -75,63 +76,67 @@ pub async fn claim(tx: &mut Tx, key: &IdempotencyKey) -> Result<Claim> {
         dsl::revision.eq(0),
         dsl::created_at.eq(DbInstant(tx.now())),
     );
-    let inserted = on!(tx.conn(), |c| {
+    let inserted = dispatch!(tx.conn(), |c| {
         diesel::insert_into(dsl::idempotency_keys).values(row).on_conflict_do_nothing().execute(c).await
     })?;
     tx.refresh_now();
     if inserted == 1 {
-        return Ok(Claim::Free);
+        return Ok(KeyState::New);
     }
-    let found: Option<(Vec<u8>, Vec<u8>, i64)> = on!(tx.conn(), |c| {
-        let found = dsl::idempotency_keys.find((&key.caller, &key.key));
-        found.select((dsl::fingerprint, dsl::answer, dsl::revision)).first(c).await.optional()
+    let found: Option<(Vec<u8>, Vec<u8>, i64)> = dispatch!(tx.conn(), |c| {
+        let row = dsl::idempotency_keys.find((&key.caller, &key.key));
+        row.select((dsl::fingerprint, dsl::answer, dsl::revision)).first(c).await.optional()
     })?;
     Ok(match found {
-        Some((fingerprint, answer, revision)) if fingerprint == key.fingerprint => {
-            Claim::Answered(StoredResponse { answer, revision })
+        Some((fingerprint, payload, revision)) if fingerprint == key.fingerprint => {
+            KeyState::Completed(StoredResponse { payload, revision })
         }
-        Some(_) => Claim::Taken,
-        None => return Err(crate::StoreError::Collision("a key went while it was looked for".to_owned())),
+        Some(_) => KeyState::Mismatch,
+        None => {
+            return Err(crate::StoreError::TransactionConflict(
+                "the idempotency key was removed concurrently".to_owned(),
+            ));
+        }
     })
 }
 
-/// Keeps the answer with a key that the transaction has claimed, or that was kept before.
-pub(crate) async fn keep(tx: &mut Tx, key: &IdempotencyKey, kept: &StoredResponse) -> Result<()> {
+/// Stores the response under a key that the transaction has reserved. Replaces a response that was stored before.
+pub(crate) async fn store_response(tx: &mut Tx, key: &IdempotencyKey, response: &StoredResponse) -> Result<()> {
     use idempotency_keys::dsl;
-    on!(tx.conn(), |c| {
+    dispatch!(tx.conn(), |c| {
         diesel::update(dsl::idempotency_keys.find((&key.caller, &key.key)))
-            .set((dsl::answer.eq(&kept.answer), dsl::revision.eq(kept.revision)))
+            .set((dsl::answer.eq(&response.payload), dsl::revision.eq(response.revision)))
             .execute(c)
             .await
     })?;
     Ok(())
 }
 
-/// Removes the keys whose answers name a user, since such an answer may hold their e-mail or name.
+/// Removes the keys whose stored response contains the user's id, because such a response may contain personal data.
 ///
-/// A request that made something of theirs and is sent again under such a key is a new one.
-pub async fn forget_user(tx: &mut Tx, id: Uuid) -> Result<()> {
+/// A later retry under a removed key is executed as a new request.
+pub async fn delete_mentioning_user(tx: &mut Tx, id: Uuid) -> Result<()> {
     let text = id.to_string();
     match &mut tx.conn().0 {
-        Backend::Postgres(object) => backend::postgres::remove_answers_with(object, &text).await?,
-        Backend::Sqlite(object) => backend::sqlite::remove_answers_with(object, &text).await?,
+        Backend::Postgres(object) => backend::postgres::delete_responses_containing(object, &text).await?,
+        Backend::Sqlite(object) => backend::sqlite::delete_responses_containing(object, &text).await?,
     }
     Ok(())
 }
 
-/// Removes up to `limit` keys that were claimed at or before `until`, and returns how many went.
+/// Removes up to `limit` keys that were reserved at or before `until`. Returns the number of removed keys.
 pub async fn purge(store: &Store, until: Instant, limit: i64) -> Result<u64> {
     use idempotency_keys::dsl;
-    let _writer = store.writer().await?;
+    let _permit = store.write_permit().await?;
     let mut conn = store.conn().await?;
-    let old: Vec<(String, String)> = on!(conn, |c| {
-        let old =
+    let expired: Vec<(String, String)> = dispatch!(conn, |c| {
+        let rows =
             dsl::idempotency_keys.filter(dsl::created_at.le(DbInstant(until))).order(dsl::created_at).limit(limit);
-        old.select((dsl::caller, dsl::key)).load(c).await
+        rows.select((dsl::caller, dsl::key)).load(c).await
     })?;
     let mut removed = 0;
-    for (caller, key) in old {
-        removed += on!(conn, |c| {
+    for (caller, key) in expired {
+        removed += dispatch!(conn, |c| {
             let row = dsl::idempotency_keys.find((&caller, &key)).filter(dsl::created_at.le(DbInstant(until)));
             diesel::delete(row).execute(c).await
         })? as u64;

@@ -1,9 +1,12 @@
-//! Repository of the feature-flag service on PostgreSQL and SQLite.
+//! Storage layer of the feature-flag service, on PostgreSQL and SQLite.
 //!
-//! The only crate that knows SQL; only its `backend` names a database, and every query is written once for both (see the
-//! `on!` macro in `store`). State changes only through [`Tx`], which appends to the log last (see `commit`).
+//! This is the only crate that contains SQL. Database-specific code lives in the `backend` module. All other queries
+//! are written once and run on both databases through the `dispatch!` macro in the `store` module.
 //!
-//! Errors are [`StoreError`], told apart by what a caller can do about them.
+//! Every state change runs in a transaction ([`Tx`]), which appends its change-log entries just before it commits. See
+//! the `commit` module.
+//!
+//! Functions return [`StoreError`]. Its variants tell the caller whether to retry, and when.
 
 pub mod actor_labels;
 pub mod api_tokens;
@@ -36,5 +39,5 @@ pub use error::{Result, StoreError};
 pub use listener::Listener;
 pub use migrate::down as migrate_down;
 pub use page::{MAX_TOTAL, Page};
-pub use store::{Conn, PoolUse, Store, within};
+pub use store::{Conn, PoolUsage, Store, with_timeout};
 pub use url::{DatabaseUrl, InvalidDatabaseUrl};

@@ -1,7 +1,7 @@
-//! Hears that something was committed, by this process or another.
+//! Notifications about commits to the change log, by this process or another.
 //!
-//! Only a hint: whoever listens reads the log itself, and at times without any hint, so that a listener that hears nothing
-//! costs time and never a change.
+//! A notification carries no data. The change feed reads the change log itself, and also polls it without
+//! notifications. A missed notification therefore delays changes but never loses them.
 
 use std::{pin::pin, time::Duration};
 
@@ -17,33 +17,34 @@ use crate::{
     url::DatabaseUrl,
 };
 
-/// The channel that the trigger on `change_log` rings.
-pub(crate) const CHANNEL: &str = "flags_change_log";
-/// How often a listener asks to be rung itself, so that a connection that is silently dead is noticed.
-const PROBE_EVERY: Duration = Duration::from_secs(3);
-/// Longest that a connection may take to open, and a probe to come back.
-const ANSWER_WITHIN: Duration = Duration::from_secs(2);
-/// How often SQLite is asked whether another connection has written.
-const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// Channel that the trigger on `change_log` notifies.
+const CHANGE_LOG_CHANNEL: &str = "flags_change_log";
+/// Interval at which a PostgreSQL listener sends a notification to itself, to detect a dead connection.
+const PROBE_INTERVAL: Duration = Duration::from_secs(3);
+/// Timeout for opening the connection and for receiving a probe.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(2);
+/// Interval at which a SQLite listener checks whether another connection has written.
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// A connection of its own on which news arrive.
+/// Dedicated connection that reports commits to the change log.
 pub struct Listener(Source);
 
-#[expect(clippy::large_enum_variant, reason = "there is one a process")]
+#[expect(clippy::large_enum_variant, reason = "each process has only one listener")]
 enum Source {
     Postgres { conn: AsyncPgConnection, probe: String, probed_at: Instant },
     Sqlite { conn: AsyncSqliteConnection, version: i64 },
 }
 
 impl Store {
-    /// Begins to listen. What was committed before must be read by whoever calls, after this.
+    /// Starts listening. The listener does not report earlier commits, so the caller must read the change log once
+    /// after this function returns.
     pub async fn listen(&self) -> Result<Listener> {
         let open = async {
             Ok(Listener(match self.url() {
                 DatabaseUrl::Postgres(url) => {
-                    // A channel that nobody else rings.
+                    // Channel name that is unique to this listener.
                     let probe = format!("flags_probe_{}", Uuid::now_v7().simple());
-                    let conn = backend::postgres::listen(url, &[CHANNEL, &probe]).await?;
+                    let conn = backend::postgres::listen(url, &[CHANGE_LOG_CHANNEL, &probe]).await?;
                     Source::Postgres { conn, probe, probed_at: Instant::now() }
                 }
                 DatabaseUrl::Sqlite(path) => {
@@ -53,36 +54,36 @@ impl Store {
                 }
             }))
         };
-        timeout(ANSWER_WITHIN, open).await.unwrap_or_else(|_| Err(silent()))
+        timeout(RESPONSE_TIMEOUT, open).await.unwrap_or_else(|_| Err(unresponsive()))
     }
 }
 
 impl Listener {
-    /// Waits until something was committed. An error means that this listener is deaf: open another.
-    pub async fn heard(&mut self) -> Result<()> {
+    /// Waits for the next commit. After an error, this listener is unusable; call [`Store::listen`] again.
+    pub async fn notified(&mut self) -> Result<()> {
         match &mut self.0 {
             Source::Postgres { conn, probe, probed_at } => loop {
-                match timeout(PROBE_EVERY.saturating_sub(probed_at.elapsed()), next(conn)).await {
+                match timeout(PROBE_INTERVAL.saturating_sub(probed_at.elapsed()), next_channel(conn)).await {
                     Ok(channel) => {
-                        if channel? == CHANNEL {
+                        if channel? == CHANGE_LOG_CHANNEL {
                             return Ok(());
                         }
                     }
                     Err(_) => {
                         *probed_at = Instant::now();
-                        if timeout(ANSWER_WITHIN, echo(conn, probe)).await.map_err(|_| silent())?? {
+                        if timeout(RESPONSE_TIMEOUT, send_probe(conn, probe)).await.map_err(|_| unresponsive())?? {
                             return Ok(());
                         }
                     }
                 }
             },
             Source::Sqlite { conn, version } => {
-                let mut look = interval(LOOK_EVERY);
-                look.tick().await;
+                let mut poll = interval(POLL_INTERVAL);
+                poll.tick().await;
                 loop {
-                    look.tick().await;
-                    let present = backend::sqlite::data_version(conn).await?;
-                    if std::mem::replace(version, present) != present {
+                    poll.tick().await;
+                    let current = backend::sqlite::data_version(conn).await?;
+                    if std::mem::replace(version, current) != current {
                         return Ok(());
                     }
                 }
@@ -91,26 +92,26 @@ impl Listener {
     }
 }
 
-fn silent() -> StoreError {
-    StoreError::Unavailable("the listening connection does not answer".to_owned())
+fn unresponsive() -> StoreError {
+    StoreError::Unavailable("the LISTEN connection does not respond".to_owned())
 }
 
-/// The channel of the next notification.
-async fn next(conn: &mut AsyncPgConnection) -> Result<String> {
+/// Returns the channel of the next notification.
+async fn next_channel(conn: &mut AsyncPgConnection) -> Result<String> {
     let next = pin!(conn.notifications_stream()).next().await;
-    let lost = || StoreError::Unavailable("the listening connection was lost".to_owned());
+    let lost = || StoreError::Unavailable("the LISTEN connection was lost".to_owned());
     Ok(next.ok_or_else(lost)?.map_err(|_| lost())?.channel)
 }
 
-/// Rings the own channel and waits for the ring to come back; whether news came meanwhile.
-async fn echo(conn: &mut AsyncPgConnection, probe: &str) -> Result<bool> {
+/// Sends a probe notification and waits until it arrives. Returns whether the change log was notified in the meantime.
+async fn send_probe(conn: &mut AsyncPgConnection, probe: &str) -> Result<bool> {
     backend::postgres::notify(conn, probe).await?;
-    let mut news = false;
+    let mut has_commits = false;
     loop {
-        let channel = next(conn).await?;
+        let channel = next_channel(conn).await?;
         if channel == probe {
-            return Ok(news);
+            return Ok(has_commits);
         }
-        news |= channel == CHANNEL;
+        has_commits |= channel == CHANGE_LOG_CHANNEL;
     }
 }

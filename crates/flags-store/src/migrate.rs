@@ -1,4 +1,4 @@
-//! Migrations, compiled into the program, one folder a database with the same numbers and names.
+//! Schema migrations, compiled into the program. Each database has its own folder, with the same versions and names.
 
 use std::path::Path;
 
@@ -11,31 +11,31 @@ use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
 use crate::{
     backend,
     error::{Result, StoreError},
-    store::{Store, on},
+    store::{Store, dispatch},
     url::DatabaseUrl,
 };
 
-const POSTGRES: EmbeddedMigrations = embed_migrations!("../../migrations/postgres");
-const SQLITE: EmbeddedMigrations = embed_migrations!("../../migrations/sqlite");
+const POSTGRES_MIGRATIONS: EmbeddedMigrations = embed_migrations!("../../migrations/postgres");
+const SQLITE_MIGRATIONS: EmbeddedMigrations = embed_migrations!("../../migrations/sqlite");
 
-/// Any number will do that nobody else uses for an advisory lock on this database.
-const LOCK: &str = "SELECT pg_advisory_lock(7224013390231)";
+/// Takes an advisory lock under an arbitrary key that must be unique to this program within the database.
+const ADVISORY_LOCK: &str = "SELECT pg_advisory_lock(7224013390231)";
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-fn failed(error: impl Into<BoxError>) -> StoreError {
-    StoreError::Refused(format!("a migration failed: {}", error.into()))
+fn migration_failed(error: impl Into<BoxError>) -> StoreError {
+    StoreError::Database(format!("migration failed: {}", error.into()))
 }
 
-/// What to do with a database's migrations.
+/// Direction of a migration run.
 #[derive(Clone, Copy)]
-enum Task {
+enum Direction {
     Up,
     Down,
 }
 
-impl Task {
-    fn carry_out<DB: Backend>(
+impl Direction {
+    fn run<DB: Backend>(
         self,
         harness: &mut impl MigrationHarness<DB>,
         source: impl MigrationSource<DB>,
@@ -48,58 +48,63 @@ impl Task {
     }
 }
 
-/// Programs that start together migrate one after the other, under a lock. The connection is one of its own, as a
-/// migration may take longer than the limits of a pooled one.
-async fn postgres(url: &str, task: Task) -> Result<Vec<String>> {
+/// Runs migrations under an advisory lock, so that processes that start concurrently take turns.
+///
+/// Does not use a pooled connection, because a migration may take longer than its statement timeout.
+async fn migrate_postgres(url: &str, direction: Direction) -> Result<Vec<String>> {
     let mut conn = AsyncPgConnection::establish(url).await.map_err(|e| StoreError::Unavailable(e.to_string()))?;
-    conn.batch_execute(LOCK).await?;
-    task.carry_out(&mut AsyncMigrationHarness::new(conn), POSTGRES).map_err(failed)
+    conn.batch_execute(ADVISORY_LOCK).await?;
+    direction.run(&mut AsyncMigrationHarness::new(conn), POSTGRES_MIGRATIONS).map_err(migration_failed)
 }
 
-/// The same; here the lock is the transaction around all migrations.
-async fn sqlite(path: &Path, task: Task) -> Result<Vec<String>> {
+/// Runs all migrations in one transaction, whose file lock makes concurrent processes take turns.
+async fn migrate_sqlite(path: &Path, direction: Direction) -> Result<Vec<String>> {
     let path = path.to_string_lossy().into_owned();
     let work = move || {
         let mut conn = backend::sqlite::establish(&path).map_err(|e| StoreError::Unavailable(e.to_string()))?;
         conn.immediate_transaction(|conn| {
-            let outcome = task.carry_out(conn, SQLITE);
+            let outcome = direction.run(conn, SQLITE_MIGRATIONS);
             outcome.map_err(diesel::result::Error::QueryBuilderError)
         })
         .map_err(|error| match error {
-            diesel::result::Error::QueryBuilderError(error) => failed(error),
+            diesel::result::Error::QueryBuilderError(error) => migration_failed(error),
             other => other.into(),
         })
     };
-    tokio::task::spawn_blocking(work).await.map_err(|e| StoreError::Refused(e.to_string()))?
+    tokio::task::spawn_blocking(work).await.map_err(|e| StoreError::Database(e.to_string()))?
 }
 
-async fn carry_out(url: &DatabaseUrl, task: Task) -> Result<Vec<String>> {
+async fn run(url: &DatabaseUrl, direction: Direction) -> Result<Vec<String>> {
     match url {
-        DatabaseUrl::Postgres(url) => postgres(url, task).await,
-        DatabaseUrl::Sqlite(path) => sqlite(path, task).await,
+        DatabaseUrl::Postgres(url) => migrate_postgres(url, direction).await,
+        DatabaseUrl::Sqlite(path) => migrate_sqlite(path, direction).await,
     }
 }
 
-/// Applies all that are missing and returns their versions.
+/// Applies all pending migrations and returns their versions.
 pub(crate) async fn up(url: &DatabaseUrl) -> Result<Vec<String>> {
-    carry_out(url, Task::Up).await
+    run(url, Direction::Up).await
 }
 
-/// Takes all back, newest first, and returns their versions. Everything that is stored is lost.
+/// Reverts all migrations, newest first, and returns their versions. This deletes all stored data.
 pub async fn down(url: &DatabaseUrl) -> Result<Vec<String>> {
-    carry_out(url, Task::Down).await
+    run(url, Direction::Down).await
 }
 
-/// Whether all migrations of this program, and no later ones, are applied. Only looks: needs no right to change anything.
+/// Returns whether the applied migrations are exactly those of this program. Needs only read access.
 pub(crate) async fn is_current(store: &Store) -> Result<bool> {
-    let known = MigrationSource::<Pg>::migrations(&POSTGRES).map_err(failed)?;
+    let known = MigrationSource::<Pg>::migrations(&POSTGRES_MIGRATIONS).map_err(migration_failed)?;
     let mut known: Vec<_> = known.iter().map(|migration| migration.name().version().to_string()).collect();
     let query = "SELECT version FROM __diesel_schema_migrations";
-    let applied = on!(store.conn().await?, |c| sql_query(query).load::<Applied>(c).await);
+    let applied = dispatch!(store.conn().await?, |c| sql_query(query).load::<MigrationRow>(c).await);
     let mut applied: Vec<_> = match applied {
         Ok(rows) => rows.into_iter().map(|row| row.version).collect(),
-        // There is no such table yet, in the words of either database.
-        Err(StoreError::Refused(why)) if why.contains("does not exist") || why.contains("no such table") => Vec::new(),
+        // The migrations table does not exist yet. The messages are those of PostgreSQL and SQLite.
+        Err(StoreError::Database(message))
+            if message.contains("does not exist") || message.contains("no such table") =>
+        {
+            Vec::new()
+        }
         Err(error) => return Err(error),
     };
     known.sort();
@@ -108,7 +113,7 @@ pub(crate) async fn is_current(store: &Store) -> Result<bool> {
 }
 
 #[derive(QueryableByName)]
-struct Applied {
+struct MigrationRow {
     #[diesel(sql_type = Text)]
     version: String,
 }

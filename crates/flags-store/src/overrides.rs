@@ -1,4 +1,4 @@
-//! User overrides: one named function a query.
+//! Queries for user overrides (`user_flag_overrides`).
 
 mod list;
 
@@ -11,7 +11,8 @@ use futures_util::TryStreamExt as _;
 use uuid::Uuid;
 
 pub use self::list::{
-    ListedOverride, OverrideFilter, OverrideOrder, count_by_flag, count_by_user, find_listed, list, matching,
+    OverrideFilter, OverrideListItem, OverrideOrder, count_by_flag, count_by_user, find_list_items, find_matching_ids,
+    list,
 };
 use crate::{
     backend,
@@ -20,21 +21,21 @@ use crate::{
     error::{Result, StoreError},
     schema::{feature_flags, user_flag_overrides},
     sql_types::{DbInstant, DbJson, DbUuid, LenientJson},
-    store::{Backend, Conn, on, within},
+    store::{Backend, Conn, dispatch, with_timeout},
 };
 
-/// An override as it stands in the database.
+/// Stored override.
 #[derive(Clone, Debug, PartialEq)]
 pub struct OverrideRecord {
-    /// The override.
+    /// Override of a flag for one user.
     pub user_override: UserOverride,
-    /// The revision of its last change.
+    /// Revision of the last change.
     pub revision: i64,
 }
 
 #[derive(Insertable)]
 #[diesel(table_name = user_flag_overrides)]
-struct NewRow {
+struct NewOverrideRow {
     id: DbUuid,
     user_id: DbUuid,
     flag_name: String,
@@ -49,7 +50,7 @@ struct NewRow {
 
 #[derive(Queryable, Selectable)]
 #[diesel(table_name = user_flag_overrides)]
-struct Row {
+struct OverrideRow {
     id: DbUuid,
     user_id: DbUuid,
     flag_name: String,
@@ -63,7 +64,7 @@ struct Row {
     revision: i64,
 }
 
-impl From<&UserOverride> for NewRow {
+impl From<&UserOverride> for NewOverrideRow {
     fn from(o: &UserOverride) -> Self {
         Self {
             id: DbUuid(o.id),
@@ -80,35 +81,35 @@ impl From<&UserOverride> for NewRow {
     }
 }
 
-impl TryFrom<Row> for OverrideRecord {
+impl TryFrom<OverrideRow> for OverrideRecord {
     type Error = StoreError;
 
-    fn try_from(row: Row) -> Result<Self> {
-        // Rows that others inserted may lack the instants, which the specification's table allows.
-        let instant = |at: Option<DbInstant>| at.map_or(Instant::from_micros(0), |at| at.0);
+    fn try_from(row: OverrideRow) -> Result<Self> {
+        // The columns are nullable, so rows inserted by other programs may lack these times.
+        let or_epoch = |at: Option<DbInstant>| at.map_or(Instant::from_micros(0), |at| at.0);
         let user_override = UserOverride {
             id: row.id.0,
             user_id: row.user_id.0,
-            flag_name: change_log::read_name(&row.flag_name)?,
+            flag_name: change_log::parse_flag_name(&row.flag_name)?,
             override_value: row.override_value.0.map_err(|error| StoreError::corrupt("override_value", error))?,
             enabled: row.enabled,
             reason: row.reason,
             created_by: row.created_by,
-            created_at: instant(row.created_at),
-            updated_at: instant(row.updated_at),
+            created_at: or_epoch(row.created_at),
+            updated_at: or_epoch(row.updated_at),
             expires_at: row.expires_at.map(|at| at.0),
         };
         Ok(Self { user_override, revision: row.revision })
     }
 }
 
-/// The override of this user and flag.
+/// Returns the override of this user and flag.
 pub async fn find(conn: &mut Conn, user_id: Uuid, flag_name: &str) -> Result<Option<OverrideRecord>> {
-    let row: Option<Row> = on!(conn, |c| {
+    let row: Option<OverrideRow> = dispatch!(conn, |c| {
         user_flag_overrides::table
             .filter(user_flag_overrides::user_id.eq(DbUuid(user_id)))
             .filter(user_flag_overrides::flag_name.eq(flag_name))
-            .select(Row::as_select())
+            .select(OverrideRow::as_select())
             .first(c)
             .await
             .optional()
@@ -116,8 +117,8 @@ pub async fn find(conn: &mut Conn, user_id: Uuid, flag_name: &str) -> Result<Opt
     row.map(TryInto::try_into).transpose()
 }
 
-/// The same, held to the end of the transaction.
-pub async fn claim(tx: &mut Tx, user_id: Uuid, flag_name: &str) -> Result<Option<OverrideRecord>> {
+/// Locks the override of this user and flag until the end of the transaction, and returns it.
+pub async fn lock(tx: &mut Tx, user_id: Uuid, flag_name: &str) -> Result<Option<OverrideRecord>> {
     if let Backend::Postgres(object) = &mut tx.conn().0 {
         backend::postgres::lock_override(object, DbUuid(user_id), flag_name).await?;
     }
@@ -125,10 +126,10 @@ pub async fn claim(tx: &mut Tx, user_id: Uuid, flag_name: &str) -> Result<Option
     find(tx.conn(), user_id, flag_name).await
 }
 
-/// Inserts an override; `false` if another transaction was faster.
+/// Inserts an override. Returns `false` if the user already has an override of this flag.
 pub async fn insert(tx: &mut Tx, new: &UserOverride) -> Result<bool> {
-    let row = NewRow::from(new);
-    let inserted = on!(tx.conn(), |c| {
+    let row = NewOverrideRow::from(new);
+    let inserted = dispatch!(tx.conn(), |c| {
         diesel::insert_into(user_flag_overrides::table).values(&row).on_conflict_do_nothing().execute(c).await
     })?;
     if inserted == 1 {
@@ -137,9 +138,9 @@ pub async fn insert(tx: &mut Tx, new: &UserOverride) -> Result<bool> {
     Ok(inserted == 1)
 }
 
-/// Writes the changed fields of an override that the transaction has claimed.
+/// Writes the mutable columns of an override. The transaction must hold its lock.
 pub async fn update(tx: &mut Tx, before: &UserOverride, after: &UserOverride) -> Result<()> {
-    on!(tx.conn(), |c| {
+    dispatch!(tx.conn(), |c| {
         diesel::update(user_flag_overrides::table.find(DbUuid(after.id)))
             .set((
                 user_flag_overrides::override_value.eq(DbJson(after.override_value.clone())),
@@ -155,49 +156,55 @@ pub async fn update(tx: &mut Tx, before: &UserOverride, after: &UserOverride) ->
     Ok(())
 }
 
-/// Removes an override that the transaction has claimed; as expired if its end has passed.
-pub async fn delete(tx: &mut Tx, gone: &UserOverride) -> Result<()> {
+/// Deletes an override and records the change as [`Action::Expired`] or [`Action::Deleted`]. The transaction must hold
+/// its lock.
+pub async fn delete(tx: &mut Tx, user_override: &UserOverride) -> Result<()> {
     let now = tx.now();
-    let deleted =
-        on!(tx.conn(), |c| diesel::delete(user_flag_overrides::table.find(DbUuid(gone.id))).execute(c).await)?;
-    let action = if gone.status(now) == OverrideStatus::Expired { Action::Expired } else { Action::Deleted };
+    let deleted = dispatch!(tx.conn(), |c| diesel::delete(user_flag_overrides::table.find(DbUuid(user_override.id)))
+        .execute(c)
+        .await)?;
+    let action = if user_override.status(now) == OverrideStatus::Expired { Action::Expired } else { Action::Deleted };
     if deleted == 1 {
-        tx.record(entry(action, Some(gone), None));
+        tx.record(entry(action, Some(user_override), None));
     }
     Ok(())
 }
 
-/// Up to `limit` overrides whose end has passed at `due`, held to the end of the transaction; those that another transaction
-/// holds are passed over.
-pub async fn claim_expired(tx: &mut Tx, due: Instant, limit: i64) -> Result<Vec<OverrideRecord>> {
-    let now = DbInstant(due);
+/// Locks up to `limit` overrides that expired at or before `cutoff` until the end of the transaction, and returns them.
+///
+/// Skips overrides that another transaction has locked. Logs and omits rows that cannot be decoded.
+pub async fn lock_expired(tx: &mut Tx, cutoff: Instant, limit: i64) -> Result<Vec<OverrideRecord>> {
+    let cutoff = DbInstant(cutoff);
     let ids = match &mut tx.conn().0 {
-        Backend::Postgres(object) => backend::postgres::claim_expired_overrides(object, now, limit).await?,
-        Backend::Sqlite(object) => backend::sqlite::expired_overrides(object, now, limit).await?,
+        Backend::Postgres(object) => backend::postgres::lock_expired_overrides(object, cutoff, limit).await?,
+        Backend::Sqlite(object) => backend::sqlite::find_expired_overrides(object, cutoff, limit).await?,
     };
-    let rows: Vec<Row> = rows_of(tx.conn(), &ids).await?;
-    let readable = |row: Row| {
+    let rows: Vec<OverrideRow> = find_rows(tx.conn(), &ids).await?;
+    let decode = |row: OverrideRow| {
         let id = row.id.0;
         let record = OverrideRecord::try_from(row);
-        record.inspect_err(|error| tracing::error!(%id, %error, "an expired override cannot be read and stays")).ok()
+        record
+            .inspect_err(|error| tracing::error!(%id, %error, "cannot decode expired override; it is not removed"))
+            .ok()
     };
-    Ok(rows.into_iter().filter_map(readable).collect())
+    Ok(rows.into_iter().filter_map(decode).collect())
 }
 
-/// Whose overrides are meant.
+/// User or flag that overrides belong to.
 #[derive(Clone, Copy, Debug)]
 pub enum OverrideOwner<'n> {
-    /// One user's.
+    /// Overrides of one user, by id.
     User(Uuid),
-    /// One flag's.
+    /// Overrides of one flag, by name.
     Flag(&'n str),
 }
 
-/// Up to `limit` overrides of a user or flag, in the order of their ids, held to the end of the transaction.
-pub async fn claim_some(tx: &mut Tx, of: OverrideOwner<'_>, limit: i64) -> Result<Vec<OverrideRecord>> {
-    let mut ids: Vec<DbUuid> = on!(tx.conn(), |c| {
+/// Locks up to `limit` overrides of a user or flag until the end of the transaction, and returns them in the order of
+/// their ids.
+pub async fn lock_batch(tx: &mut Tx, owner: OverrideOwner<'_>, limit: i64) -> Result<Vec<OverrideRecord>> {
+    let mut ids: Vec<DbUuid> = dispatch!(tx.conn(), |c| {
         let mut query = user_flag_overrides::table.select(user_flag_overrides::id).into_boxed::<Db>();
-        query = match of {
+        query = match owner {
             OverrideOwner::User(id) => query.filter(user_flag_overrides::user_id.eq(DbUuid(id))),
             OverrideOwner::Flag(name) => query.filter(user_flag_overrides::flag_name.eq(name.to_owned())),
         };
@@ -207,32 +214,41 @@ pub async fn claim_some(tx: &mut Tx, of: OverrideOwner<'_>, limit: i64) -> Resul
         ids = backend::postgres::lock_overrides(object, &ids).await?;
     }
     tx.refresh_now();
-    records(tx.conn(), &ids).await
+    find_records(tx.conn(), &ids).await
 }
 
-/// Reads all overrides for loading the replica and hands them on one by one; never holds them all. The specification's table
-/// lets others put in what cannot be read; such a row takes no other down.
+/// Calls `callback` with every override, one at a time, for loading the replica. Never holds all of them in memory.
 ///
-/// `conn` must be a [snapshot](crate::Store::snapshot). Any wait for the database is bounded by `patience`.
-pub async fn load_each(conn: &mut Conn, patience: Duration, mut each: impl FnMut(Result<UserOverride>)) -> Result<()> {
+/// A row that cannot be decoded is passed to `callback` as an error, and reading continues. Such rows can exist because
+/// other programs may write to the table.
+///
+/// `conn` must be a [snapshot](crate::Store::snapshot). `step_timeout` limits each database operation, not the total
+/// time.
+pub async fn for_each(
+    conn: &mut Conn,
+    step_timeout: Duration,
+    mut callback: impl FnMut(Result<UserOverride>),
+) -> Result<()> {
     match &mut conn.0 {
         Backend::Postgres(object) => {
-            within(patience, async { Ok(backend::postgres::lift_statement_timeout(object).await?) }).await?;
-            let query = user_flag_overrides::table.select(Row::as_select());
-            let mut rows = within(patience, async { Ok(query.load_stream::<Row>(object).await?) }).await?;
-            while let Some(row) = within(patience, async { Ok(rows.try_next().await?) }).await? {
-                each(OverrideRecord::try_from(row).map(|record| record.user_override));
+            with_timeout(step_timeout, async { Ok(backend::postgres::disable_statement_timeout(object).await?) })
+                .await?;
+            let query = user_flag_overrides::table.select(OverrideRow::as_select());
+            let mut rows =
+                with_timeout(step_timeout, async { Ok(query.load_stream::<OverrideRow>(object).await?) }).await?;
+            while let Some(row) = with_timeout(step_timeout, async { Ok(rows.try_next().await?) }).await? {
+                callback(OverrideRecord::try_from(row).map(|record| record.user_override));
             }
         }
-        // SQLite's rows are read on another thread, some at a time.
+        // diesel-async reads SQLite rows on another thread and cannot stream them, so they are loaded in batches.
         Backend::Sqlite(_) => {
             let mut after = Uuid::nil();
             loop {
-                let rows = within(patience, load_after(conn, after)).await?;
+                let rows = with_timeout(step_timeout, load_after(conn, after)).await?;
                 let Some(last) = rows.as_slice().last() else { return Ok(()) };
                 after = last.id.0;
                 for row in rows {
-                    each(OverrideRecord::try_from(row).map(|record| record.user_override));
+                    callback(OverrideRecord::try_from(row).map(|record| record.user_override));
                 }
             }
         }
@@ -240,52 +256,53 @@ pub async fn load_each(conn: &mut Conn, patience: Duration, mut each: impl FnMut
     Ok(())
 }
 
-/// Overrides loaded at once where they are not streamed.
+/// Number of overrides per batch when loading from SQLite.
 const LOAD_BATCH: i64 = 10_000;
 
-async fn load_after(conn: &mut Conn, after: Uuid) -> Result<Vec<Row>> {
-    on!(conn, |c| {
+async fn load_after(conn: &mut Conn, after: Uuid) -> Result<Vec<OverrideRow>> {
+    dispatch!(conn, |c| {
         user_flag_overrides::table
             .filter(user_flag_overrides::id.gt(DbUuid(after)))
             .order(user_flag_overrides::id)
             .limit(LOAD_BATCH)
-            .select(Row::as_select())
+            .select(OverrideRow::as_select())
             .load(c)
             .await
     })
 }
 
-/// Those of these overrides that are there, in the order of their ids, held to the end of the transaction. What belongs to a
-/// flag that is being deleted is left to the deletion.
-pub async fn claim_all(tx: &mut Tx, ids: &[Uuid]) -> Result<Vec<OverrideRecord>> {
+/// Locks the given overrides until the end of the transaction, and returns them in the order of their ids.
+///
+/// Omits unknown ids, and overrides of flags that are being deleted, because that deletion removes them.
+pub async fn lock_by_ids(tx: &mut Tx, ids: &[Uuid]) -> Result<Vec<OverrideRecord>> {
     let mut ids: Vec<DbUuid> = ids.iter().copied().map(DbUuid).collect();
     if let Backend::Postgres(object) = &mut tx.conn().0 {
         ids = backend::postgres::lock_overrides(object, &ids).await?;
     }
     tx.refresh_now();
-    ids = on!(tx.conn(), |c| {
-        let going = feature_flags::table.filter(feature_flags::deleting.eq(true)).select(feature_flags::name);
+    ids = dispatch!(tx.conn(), |c| {
+        let deleting_flags = feature_flags::table.filter(feature_flags::deleting.eq(true)).select(feature_flags::name);
         let rows = user_flag_overrides::table.filter(user_flag_overrides::id.eq_any(&ids));
-        let rows = rows.filter(user_flag_overrides::flag_name.ne_all(going));
+        let rows = rows.filter(user_flag_overrides::flag_name.ne_all(deleting_flags));
         rows.select(user_flag_overrides::id).load(c).await
     })?;
-    records(tx.conn(), &ids).await
+    find_records(tx.conn(), &ids).await
 }
 
-async fn records(conn: &mut Conn, ids: &[DbUuid]) -> Result<Vec<OverrideRecord>> {
-    rows_of(conn, ids).await?.into_iter().map(TryInto::try_into).collect()
+async fn find_records(conn: &mut Conn, ids: &[DbUuid]) -> Result<Vec<OverrideRecord>> {
+    find_rows(conn, ids).await?.into_iter().map(TryInto::try_into).collect()
 }
 
-async fn rows_of(conn: &mut Conn, ids: &[DbUuid]) -> Result<Vec<Row>> {
-    on!(conn, |c| {
+async fn find_rows(conn: &mut Conn, ids: &[DbUuid]) -> Result<Vec<OverrideRow>> {
+    dispatch!(conn, |c| {
         let rows = user_flag_overrides::table.filter(user_flag_overrides::id.eq_any(ids));
-        rows.order(user_flag_overrides::id).select(Row::as_select()).load(c).await
+        rows.order(user_flag_overrides::id).select(OverrideRow::as_select()).load(c).await
     })
 }
 
-/// How many overrides have passed their end at `now` and are still there.
+/// Returns the number of stored overrides that expired at or before `now`.
 pub async fn count_expired(conn: &mut Conn, now: Instant) -> Result<i64> {
-    on!(conn, |c| {
+    dispatch!(conn, |c| {
         let expired = user_flag_overrides::table.filter(user_flag_overrides::expires_at.le(DbInstant(now)));
         expired.count().get_result(c).await
     })
@@ -295,12 +312,12 @@ fn entry(action: Action, before: Option<&UserOverride>, after: Option<&UserOverr
     let subject = after.or(before);
     ChangeLogEntry {
         action,
-        entity: ResourceKind::Override,
-        entity_id: subject.map(|o| o.id),
+        resource_kind: ResourceKind::Override,
+        resource_id: subject.map(|o| o.id),
         flag_name: subject.map(|o| o.flag_name.to_string()),
         user_id: subject.map(|o| o.user_id),
-        before: before.map(change_log::write),
-        after: after.map(change_log::write),
+        before: before.map(change_log::to_json),
+        after: after.map(change_log::to_json),
         reason: subject.and_then(|o| o.reason.clone()),
     }
 }

@@ -1,4 +1,4 @@
-//! Pages of lists: where to go on, how many, and how many there are at all.
+//! Building blocks for paginated lists.
 
 use std::marker::PhantomData;
 
@@ -10,42 +10,42 @@ use diesel::{
     sql_types::BigInt,
 };
 
-use crate::backend::{Computing, Explaining};
+use crate::backend::{ExplainSyntax, GreatestFunction};
 
-/// Totals are counted up to here and no further.
+/// Maximum total that is counted exactly. For longer lists, [`Page::total`] is `MAX_TOTAL + 1`.
 pub const MAX_TOTAL: i64 = 10_000;
 
-/// A part of a list.
+/// One page of a list.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Page<T> {
-    /// The items, in order.
+    /// Items in list order.
     pub items: Vec<T>,
-    /// How many items the whole list has, counted up to [`MAX_TOTAL`] + 1.
+    /// Number of items in the whole list, counted up to [`MAX_TOTAL`] + 1.
     pub total: i64,
-    /// Whether there are items after these.
+    /// Whether the list continues after this page.
     pub has_more: bool,
 }
 
 impl<T> Page<T> {
-    /// Cuts off the one row that was read beyond `limit` to see whether there are more.
-    pub(crate) fn cut(mut items: Vec<T>, limit: u32, total: i64) -> Self {
+    /// Builds a page from up to `limit + 1` rows. The extra row only shows that the list continues, and is dropped.
+    pub(crate) fn from_overfetched(mut items: Vec<T>, limit: u32, total: i64) -> Self {
         let limit = limit as usize;
         let has_more = items.len() > limit;
         items.truncate(limit);
         Self { items, total, has_more }
     }
 
-    /// The same page of something else.
+    /// Applies `f` to every item.
     pub fn map<U>(self, f: impl FnMut(T) -> U) -> Page<U> {
         Page { items: self.items.into_iter().map(f).collect(), total: self.total, has_more: self.has_more }
     }
 }
 
-/// `SELECT COUNT(*)` over a query, giving up beyond [`MAX_TOTAL`].
+/// `SELECT COUNT(*)` over a query that stops at [`MAX_TOTAL`] + 1 rows.
 #[derive(QueryId)]
-pub(crate) struct CountUpTo<Q>(pub(crate) Q);
+pub(crate) struct BoundedCount<Q>(pub(crate) Q);
 
-impl<Q, DB: Backend> QueryFragment<DB> for CountUpTo<Q>
+impl<Q, DB: Backend> QueryFragment<DB> for BoundedCount<Q>
 where
     Q: QueryFragment<DB>,
 {
@@ -57,30 +57,30 @@ where
     }
 }
 
-impl<Q> Query for CountUpTo<Q> {
+impl<Q> Query for BoundedCount<Q> {
     type SqlType = BigInt;
 }
 
-/// An expression to sort by of which no index is to give the order.
+/// Expression that hides a column from the query planner, so that it cannot use an index on that column.
 #[derive(Clone, Copy, QueryId)]
-pub(crate) struct Computed<E>(pub(crate) E);
+pub(crate) struct WithoutIndex<E>(pub(crate) E);
 
-impl<E: Expression> Expression for Computed<E> {
+impl<E: Expression> Expression for WithoutIndex<E> {
     type SqlType = E::SqlType;
 }
 
-impl<E: ValidGrouping<G>, G> ValidGrouping<G> for Computed<E> {
+impl<E: ValidGrouping<G>, G> ValidGrouping<G> for WithoutIndex<E> {
     type IsAggregate = E::IsAggregate;
 }
 
-impl<E: AppearsOnTable<T>, T> AppearsOnTable<T> for Computed<E> {}
+impl<E: AppearsOnTable<T>, T> AppearsOnTable<T> for WithoutIndex<E> {}
 
-impl<E: QueryFragment<DB>, DB: Computing> QueryFragment<DB> for Computed<E> {
+impl<E: QueryFragment<DB>, DB: GreatestFunction> QueryFragment<DB> for WithoutIndex<E> {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, DB>) -> QueryResult<()> {
-        // A plan made once for all values would be made for the wrong ones.
+        // The best plan depends on the values, so the statement must not be prepared once for all of them.
         out.unsafe_to_cache_prepared();
-        // The greater of a value and itself: no planner sees through it.
-        out.push_sql(DB::GREATER);
+        // `GREATEST(x, x)` equals `x`, but planners do not simplify it.
+        out.push_sql(DB::GREATEST);
         out.push_sql("(");
         self.0.walk_ast(out.reborrow())?;
         out.push_sql(", ");
@@ -90,7 +90,7 @@ impl<E: QueryFragment<DB>, DB: Computing> QueryFragment<DB> for Computed<E> {
     }
 }
 
-/// The plan of a query instead of its rows.
+/// `EXPLAIN` of a query.
 pub(crate) struct Explained<Q, DB>(Q, PhantomData<DB>);
 
 impl<Q, DB> Explained<Q, DB> {
@@ -104,25 +104,25 @@ impl<Q, DB> QueryId for Explained<Q, DB> {
     const HAS_STATIC_QUERY_ID: bool = false;
 }
 
-impl<Q: QueryFragment<DB>, DB: Explaining> QueryFragment<DB> for Explained<Q, DB> {
+impl<Q: QueryFragment<DB>, DB: ExplainSyntax> QueryFragment<DB> for Explained<Q, DB> {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, DB>) -> QueryResult<()> {
         out.push_sql(DB::EXPLAIN);
         self.0.walk_ast(out)
     }
 }
 
-impl<Q, DB: Explaining> Query for Explained<Q, DB> {
-    type SqlType = DB::Columns;
+impl<Q, DB: ExplainSyntax> Query for Explained<Q, DB> {
+    type SqlType = DB::PlanColumns;
 }
 
-/// `LIKE` pattern for texts that contain `part`, letter by letter.
-pub(crate) fn containing(part: &str) -> String {
-    format!("%{}%", escape(part))
+/// Returns a `LIKE` pattern for texts that contain `text` literally. The escape character is `\`.
+pub(crate) fn contains_pattern(text: &str) -> String {
+    format!("%{}%", escape_like(text))
 }
 
-/// A text in a pattern of `LIKE`, where it stands for itself.
-pub(crate) fn escape(part: &str) -> String {
-    part.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_")
+/// Escapes the wildcards of `LIKE` in `text` with `\`.
+pub(crate) fn escape_like(text: &str) -> String {
+    text.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_")
 }
 
 #[cfg(test)]
@@ -130,13 +130,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn wildcards_in_what_is_searched_stand_for_themselves() {
-        assert_eq!(containing(r"50%_a\"), r"%50\%\_a\\%");
+    fn contains_pattern_escapes_wildcards() {
+        assert_eq!(contains_pattern(r"50%_a\"), r"%50\%\_a\\%");
     }
 
     #[test]
-    fn a_page_says_whether_there_are_more() {
-        assert!(Page::cut(vec![1, 2, 3], 2, 3).has_more);
-        assert_eq!(Page::cut(vec![1, 2], 2, 2), Page { items: vec![1, 2], total: 2, has_more: false });
+    fn from_overfetched_detects_and_drops_the_extra_row() {
+        assert!(Page::from_overfetched(vec![1, 2, 3], 2, 3).has_more);
+        assert_eq!(Page::from_overfetched(vec![1, 2], 2, 2), Page { items: vec![1, 2], total: 2, has_more: false });
     }
 }

@@ -1,4 +1,4 @@
-//! Passwords, as their hashes: one named function a query.
+//! Queries for password hashes (`user_passwords`).
 
 use std::fmt;
 
@@ -11,11 +11,11 @@ use crate::{
     error::Result,
     schema::{user_passwords, users as users_table},
     sql_types::{DbInstant, DbUuid},
-    store::{Conn, on},
+    store::{Conn, dispatch},
     users::{self, UserRecord, email_key},
 };
 
-/// Argon2id hash of a password, in the PHC string format. Not for printing.
+/// Argon2id password hash in the PHC string format. Its `Debug` output does not contain the hash.
 #[derive(Clone, PartialEq, Eq)]
 pub struct PasswordHash(pub String);
 
@@ -25,51 +25,53 @@ impl fmt::Debug for PasswordHash {
     }
 }
 
-/// Somebody who may sign in with a password.
+/// User with a password.
 #[derive(Clone, Debug)]
-pub struct Account {
-    /// Who.
+pub struct PasswordAccount {
+    /// Id of the user.
     pub user_id: Uuid,
-    /// An inactive user cannot sign in.
+    /// Whether the user is active. Inactive users cannot sign in.
     pub active: bool,
-    /// Their password.
+    /// Hash of the user's password.
     pub hash: PasswordHash,
 }
 
-/// Who has this e-mail, in whatever case, and a password.
-pub async fn account(conn: &mut Conn, email: &str) -> Result<Option<Account>> {
+/// Returns the account with this e-mail address, ignoring case. `None` if the user does not exist or has no password.
+pub async fn find_account(conn: &mut Conn, email: &str) -> Result<Option<PasswordAccount>> {
     let key = email_key(email);
-    let row: Option<(DbUuid, bool, String)> = on!(conn, |c| {
+    let row: Option<(DbUuid, bool, String)> = dispatch!(conn, |c| {
         let account = users_table::table.inner_join(user_passwords::table).filter(users_table::email_key.eq(&key));
         let columns = (users_table::id, users_table::active, user_passwords::hash);
         account.select(columns).first(c).await.optional()
     })?;
-    Ok(row.map(|(user_id, active, hash)| Account { user_id: user_id.0, active, hash: PasswordHash(hash) }))
+    Ok(row.map(|(user_id, active, hash)| PasswordAccount { user_id: user_id.0, active, hash: PasswordHash(hash) }))
 }
 
-/// A user's password, if they have one.
+/// Returns the password hash of a user. `None` if the user has no password.
 pub async fn find(conn: &mut Conn, user_id: Uuid) -> Result<Option<PasswordHash>> {
-    let hash: Option<String> = on!(conn, |c| {
+    let hash: Option<String> = dispatch!(conn, |c| {
         user_passwords::table.find(DbUuid(user_id)).select(user_passwords::hash).first(c).await.optional()
     })?;
     Ok(hash.map(PasswordHash))
 }
 
-/// Gives a user that is just being made their first password; the log has the user's creation.
+/// Stores the password of a user that the same transaction creates. Records no change-log entry of its own, because the
+/// user's creation is logged.
 pub async fn insert(tx: &mut Tx, user_id: Uuid, hash: &PasswordHash) -> Result<()> {
     let row = (
         user_passwords::user_id.eq(DbUuid(user_id)),
         user_passwords::hash.eq(&hash.0),
         user_passwords::set_at.eq(DbInstant(tx.now())),
     );
-    on!(tx.conn(), |c| diesel::insert_into(user_passwords::table).values(row).execute(c).await)?;
+    dispatch!(tx.conn(), |c| diesel::insert_into(user_passwords::table).values(row).execute(c).await)?;
     Ok(())
 }
 
-/// Sets the password of a user that the transaction has claimed. The log says that it changed.
+/// Sets or replaces the password of a user and logs the change without the hash. The transaction must hold the user's
+/// lock.
 pub async fn set(tx: &mut Tx, user: &UserRecord, hash: &PasswordHash) -> Result<()> {
     let set_at = DbInstant(tx.now());
-    on!(tx.conn(), |c| {
+    dispatch!(tx.conn(), |c| {
         diesel::insert_into(user_passwords::table)
             .values((
                 user_passwords::user_id.eq(DbUuid(user.id)),
@@ -82,6 +84,6 @@ pub async fn set(tx: &mut Tx, user: &UserRecord, hash: &PasswordHash) -> Result<
             .execute(c)
             .await
     })?;
-    users::record_new_password(tx, user);
+    users::record_password_change(tx, user);
     Ok(())
 }

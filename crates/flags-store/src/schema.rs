@@ -1,5 +1,5 @@
-//! The tables, as both databases have them.
-#![allow(missing_docs, reason = "the migrations say what each column holds")]
+//! Diesel table definitions, shared by both databases.
+#![allow(missing_docs, reason = "the migrations document the columns")]
 
 diesel::table! {
     use diesel::sql_types::*;

@@ -1,5 +1,8 @@
-//! Attempts to sign in, those that failed and where others succeeded: one named function a query. Book-keeping beside the
-//! log.
+//! Queries for failed sign-in attempts (`sign_in_attempts`) and for the networks from which users have signed in
+//! (`sign_in_places`).
+//!
+//! Failures are counted per throttle key: the hash of an account, of a network, or of both together. Writes in this
+//! module are not logged and take no revision.
 
 use diesel::{BoolExpressionMethods, ExpressionMethods, OptionalExtension, QueryDsl};
 use diesel_async::RunQueryDsl;
@@ -11,47 +14,48 @@ use crate::{
     error::Result,
     schema::{sign_in_attempts, sign_in_places, users},
     sql_types::{DbInstant, DbUuid},
-    store::{Store, on},
+    store::{Store, dispatch},
 };
 
-/// How often somebody has failed.
+/// Failed sign-in attempts of one throttle key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Attempts {
-    /// In a row.
+pub struct FailedAttempts {
+    /// Number of consecutive failures.
     pub failures: i32,
-    /// The last time.
+    /// Time of the last failure, or of the first [`lock`] if there was none.
     pub last_at: Instant,
 }
 
-/// What is known of a subject, which this transaction holds to its end: of two attempts at once one comes second.
-pub async fn claim(tx: &mut Tx, subject: &[u8; 32]) -> Result<Attempts> {
-    let first = DbInstant(tx.now());
-    let (failures, last_at): (i32, DbInstant) = on!(tx.conn(), |c| {
+/// Locks the row of a throttle key until the end of the transaction, and returns its failed attempts. Inserts a row if
+/// there is none. Concurrent attempts with the same key therefore run one after the other.
+pub async fn lock(tx: &mut Tx, key: &[u8; 32]) -> Result<FailedAttempts> {
+    let now = DbInstant(tx.now());
+    let (failures, last_at): (i32, DbInstant) = dispatch!(tx.conn(), |c| {
         diesel::insert_into(sign_in_attempts::table)
             .values((
-                sign_in_attempts::subject.eq(&subject[..]),
+                sign_in_attempts::subject.eq(&key[..]),
                 sign_in_attempts::failures.eq(0),
-                sign_in_attempts::last_at.eq(first),
+                sign_in_attempts::last_at.eq(now),
             ))
             .on_conflict(sign_in_attempts::subject)
             .do_update()
-            // Changes nothing, but locks the row and gives it back.
+            // A no-op update, which locks the existing row and lets `returning` read it.
             .set(sign_in_attempts::failures.eq(sign_in_attempts::failures))
             .returning((sign_in_attempts::failures, sign_in_attempts::last_at))
             .get_result(c)
             .await
     })?;
     tx.refresh_now();
-    Ok(Attempts { failures, last_at: last_at.0 })
+    Ok(FailedAttempts { failures, last_at: last_at.0 })
 }
 
-/// Writes down what is known of a subject.
-pub async fn set(tx: &mut Tx, subject: &[u8; 32], known: Attempts) -> Result<()> {
-    on!(tx.conn(), |c| {
-        diesel::update(sign_in_attempts::table.find(&subject[..]))
+/// Updates the failed attempts of a throttle key. The row must exist.
+pub async fn set(tx: &mut Tx, key: &[u8; 32], attempts: FailedAttempts) -> Result<()> {
+    dispatch!(tx.conn(), |c| {
+        diesel::update(sign_in_attempts::table.find(&key[..]))
             .set((
-                sign_in_attempts::failures.eq(known.failures),
-                sign_in_attempts::last_at.eq(DbInstant(known.last_at)),
+                sign_in_attempts::failures.eq(attempts.failures),
+                sign_in_attempts::last_at.eq(DbInstant(attempts.last_at)),
             ))
             .execute(c)
             .await
@@ -59,31 +63,31 @@ pub async fn set(tx: &mut Tx, subject: &[u8; 32], known: Attempts) -> Result<()>
     Ok(())
 }
 
-/// Forgets a subject.
-pub async fn forget(tx: &mut Tx, subject: &[u8; 32]) -> Result<()> {
-    on!(tx.conn(), |c| diesel::delete(sign_in_attempts::table.find(&subject[..])).execute(c).await)?;
+/// Deletes the failed attempts of a throttle key.
+pub async fn delete(tx: &mut Tx, key: &[u8; 32]) -> Result<()> {
+    dispatch!(tx.conn(), |c| diesel::delete(sign_in_attempts::table.find(&key[..])).execute(c).await)?;
     Ok(())
 }
 
-/// Whether the account of this key of an e-mail was signed in to from this place after `since`.
-pub async fn is_known_place(tx: &mut Tx, email_key: &str, place: &[u8; 32], since: Instant) -> Result<bool> {
-    let found: Option<DbInstant> = on!(tx.conn(), |c| {
-        let places = sign_in_places::table.inner_join(users::table).filter(users::email_key.eq(email_key));
-        let places =
-            places.filter(sign_in_places::place.eq(&place[..]).and(sign_in_places::last_at.gt(DbInstant(since))));
-        places.select(sign_in_places::last_at).first(c).await.optional()
+/// Returns whether the account with this `email_key` was signed in to from this network after `since`.
+pub async fn is_known_network(tx: &mut Tx, email_key: &str, network: &[u8; 32], since: Instant) -> Result<bool> {
+    let found: Option<DbInstant> = dispatch!(tx.conn(), |c| {
+        let rows = sign_in_places::table.inner_join(users::table).filter(users::email_key.eq(email_key));
+        let rows =
+            rows.filter(sign_in_places::place.eq(&network[..]).and(sign_in_places::last_at.gt(DbInstant(since))));
+        rows.select(sign_in_places::last_at).first(c).await.optional()
     })?;
     Ok(found.is_some())
 }
 
-/// Writes down that an account was signed in to from this place.
-pub async fn note_place(tx: &mut Tx, user_id: Uuid, place: &[u8; 32]) -> Result<()> {
+/// Records a successful sign-in of a user from this network.
+pub async fn record_network(tx: &mut Tx, user_id: Uuid, network: &[u8; 32]) -> Result<()> {
     let now = DbInstant(tx.now());
-    on!(tx.conn(), |c| {
+    dispatch!(tx.conn(), |c| {
         diesel::insert_into(sign_in_places::table)
             .values((
                 sign_in_places::user_id.eq(DbUuid(user_id)),
-                sign_in_places::place.eq(&place[..]),
+                sign_in_places::place.eq(&network[..]),
                 sign_in_places::last_at.eq(now),
             ))
             .on_conflict((sign_in_places::user_id, sign_in_places::place))
@@ -95,27 +99,27 @@ pub async fn note_place(tx: &mut Tx, user_id: Uuid, place: &[u8; 32]) -> Result<
     Ok(())
 }
 
-/// Forgets the places from which nobody has signed in since `until`, and returns how many.
-pub async fn purge_places(store: &Store, until: Instant) -> Result<u64> {
-    let _writer = store.writer().await?;
+/// Deletes networks that were last used at or before `until`. Returns the number of deleted rows.
+pub async fn purge_networks(store: &Store, until: Instant) -> Result<u64> {
+    let _permit = store.write_permit().await?;
     let mut conn = store.conn().await?;
-    let removed = on!(conn, |c| {
+    let removed = dispatch!(conn, |c| {
         diesel::delete(sign_in_places::table.filter(sign_in_places::last_at.le(DbInstant(until)))).execute(c).await
     })?;
     Ok(removed as u64)
 }
 
-/// Forgets up to `limit` subjects that have not failed since `until`, and returns how many.
+/// Deletes up to `limit` throttle keys whose last failure was at or before `until`. Returns the number of deleted rows.
 pub async fn purge(store: &Store, until: Instant, limit: i64) -> Result<u64> {
-    let _writer = store.writer().await?;
+    let _permit = store.write_permit().await?;
     let mut conn = store.conn().await?;
-    let old: Vec<Vec<u8>> = on!(conn, |c| {
-        let old = sign_in_attempts::table.filter(sign_in_attempts::last_at.le(DbInstant(until))).limit(limit);
-        old.select(sign_in_attempts::subject).load(c).await
+    let stale: Vec<Vec<u8>> = dispatch!(conn, |c| {
+        let rows = sign_in_attempts::table.filter(sign_in_attempts::last_at.le(DbInstant(until))).limit(limit);
+        rows.select(sign_in_attempts::subject).load(c).await
     })?;
-    let removed = on!(conn, |c| {
-        let old = sign_in_attempts::table.filter(sign_in_attempts::subject.eq_any(&old));
-        diesel::delete(old.filter(sign_in_attempts::last_at.le(DbInstant(until)))).execute(c).await
+    let removed = dispatch!(conn, |c| {
+        let rows = sign_in_attempts::table.filter(sign_in_attempts::subject.eq_any(&stale));
+        diesel::delete(rows.filter(sign_in_attempts::last_at.le(DbInstant(until)))).execute(c).await
     })?;
     Ok(removed as u64)
 }

@@ -1,10 +1,10 @@
-//! The three SQL types in which the databases differ, each native on both sides, and what they hold in Rust.
+//! SQL types that the two databases represent differently, and their Rust equivalents.
 //!
-//! | here | PostgreSQL | SQLite |
-//! |---|---|---|
-//! | [`Instant`] | `timestamptz` | `INTEGER`, microseconds since 1970 |
-//! | [`Id`] | `uuid` | `BLOB`, 16 bytes |
-//! | [`Doc`] | `jsonb` | `TEXT` |
+//! | SQL type | Rust type | PostgreSQL | SQLite |
+//! |---|---|---|---|
+//! | [`Instant`] | [`DbInstant`] | `timestamptz` | `INTEGER`, microseconds since 1970-01-01T00:00:00Z |
+//! | [`Id`] | [`DbUuid`] | `uuid` | `BLOB`, 16 bytes |
+//! | [`Doc`] | [`DbJson`] | `jsonb` | `TEXT` |
 
 use std::io::Write as _;
 
@@ -20,45 +20,45 @@ use diesel::{
 use flags_domain as domain;
 use serde_json::{Number, Value};
 
-/// SQL type of points in time.
+/// SQL type for points in time, with microsecond precision.
 #[derive(SqlType, QueryId)]
 #[diesel(postgres_type(oid = 1184, array_oid = 1185))]
 #[diesel(sqlite_type(name = "Long"))]
 pub struct Instant;
 
-/// SQL type of UUIDs.
+/// SQL type for UUIDs.
 #[derive(SqlType, QueryId)]
 #[diesel(postgres_type(oid = 2950, array_oid = 2951))]
 #[diesel(sqlite_type(name = "Binary"))]
 pub struct Id;
 
-/// SQL type of JSON documents.
+/// SQL type for JSON values.
 #[derive(SqlType, QueryId)]
 #[diesel(postgres_type(oid = 3802, array_oid = 3807))]
 #[diesel(sqlite_type(name = "Text"))]
 pub struct Doc;
 
-/// A point in time as it goes to and comes from a database.
+/// Database representation of [`domain::Instant`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, AsExpression, FromSqlRow)]
 #[diesel(sql_type = Instant)]
 pub struct DbInstant(pub domain::Instant);
 
-/// A UUID as it goes to and comes from a database.
+/// Database representation of [`uuid::Uuid`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, AsExpression, FromSqlRow)]
 #[diesel(sql_type = Id)]
 pub struct DbUuid(pub uuid::Uuid);
 
-/// A JSON document as it goes to and comes from a database.
+/// Database representation of [`serde_json::Value`].
 #[derive(Clone, Debug, PartialEq, AsExpression, FromSqlRow)]
 #[diesel(sql_type = Doc)]
 pub struct DbJson(pub Value);
 
-/// Microseconds from 1970 to 2000, PostgreSQL's epoch.
-const POSTGRES_EPOCH: i64 = 946_684_800_000_000;
+/// PostgreSQL's epoch, 2000-01-01T00:00:00Z, in microseconds since 1970-01-01T00:00:00Z.
+const POSTGRES_EPOCH_MICROS: i64 = 946_684_800_000_000;
 
 impl ToSql<Instant, Pg> for DbInstant {
     fn to_sql<'b>(&'b self, out: &mut Output<'b, '_, Pg>) -> serialize::Result {
-        let micros = self.0.as_micros() - POSTGRES_EPOCH;
+        let micros = self.0.as_micros() - POSTGRES_EPOCH_MICROS;
         out.write_all(&micros.to_be_bytes())?;
         Ok(IsNull::No)
     }
@@ -67,7 +67,7 @@ impl ToSql<Instant, Pg> for DbInstant {
 impl FromSql<Instant, Pg> for DbInstant {
     fn from_sql(value: PgValue<'_>) -> deserialize::Result<Self> {
         let micros = i64::from_be_bytes(value.as_bytes().try_into()?);
-        Ok(Self(domain::Instant::from_micros(micros.saturating_add(POSTGRES_EPOCH))))
+        Ok(Self(domain::Instant::from_micros(micros.saturating_add(POSTGRES_EPOCH_MICROS))))
     }
 }
 
@@ -112,7 +112,7 @@ impl FromSql<Id, Sqlite> for DbUuid {
     }
 }
 
-/// The version byte before the text of a `jsonb` on the wire.
+/// Version byte that precedes the text in PostgreSQL's binary format of `jsonb`.
 const JSONB_VERSION: u8 = 1;
 
 impl ToSql<Doc, Pg> for DbJson {
@@ -127,7 +127,7 @@ impl FromSql<Doc, Pg> for DbJson {
     fn from_sql(value: PgValue<'_>) -> deserialize::Result<Self> {
         match value.as_bytes().split_first() {
             Some((&JSONB_VERSION, text)) => read_json(text),
-            _ => Err("unknown version of jsonb".into()),
+            _ => Err("unknown jsonb version".into()),
         }
     }
 }
@@ -152,7 +152,8 @@ fn read_json(text: &[u8]) -> deserialize::Result<DbJson> {
     Ok(DbJson(value))
 }
 
-/// A document that others may have written: if it cannot be read, that is told with its row and takes no other down.
+/// JSON value that may be invalid because another program wrote it. A decoding error is stored as the value, so the
+/// other rows of the query can still be read.
 #[derive(Clone, Debug, PartialEq, FromSqlRow, AsExpression)]
 #[diesel(sql_type = Doc)]
 pub(crate) struct LenientJson(pub(crate) std::result::Result<Value, String>);
@@ -166,8 +167,10 @@ where
     }
 }
 
-/// `jsonb` writes the double 1e17 as an integer. Integers beyond ±2^53 are refused at the door, so one that comes out of
-/// the database was a double.
+/// Converts integers beyond ±2^53 back to doubles.
+///
+/// `jsonb` stores the double `1e17` as an integer. Input validation rejects integers beyond ±2^53, so a larger integer
+/// in the database must have been a double.
 fn restore_floats(value: &mut Value) {
     match value {
         Value::Number(number) => {
@@ -187,7 +190,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn large_doubles_come_back_as_doubles() {
+    fn large_doubles_are_read_back_as_doubles() {
         let DbJson(value) =
             read_json(b"[100000000000000000, 9007199254740992, -3, {\"a\": 18000000000000000000}]").unwrap();
         assert_eq!(value.to_string(), r#"[1e+17,9007199254740992,-3,{"a":1.8e+19}]"#);

@@ -1,4 +1,4 @@
-//! The store: one of two databases, its connections, and the macro that writes each query once for both.
+//! The [`Store`]: connection pools for PostgreSQL or SQLite, and the `dispatch!` macro that runs a query on either.
 
 use std::{sync::Arc, time::Duration};
 
@@ -22,29 +22,31 @@ use crate::{
     url::DatabaseUrl,
 };
 
-/// SQLite's connection, each call of which runs on a thread for blocking work.
+/// SQLite connection that runs each call on the blocking thread pool.
 pub(crate) type AsyncSqliteConnection = SyncConnectionWrapper<SqliteConnection>;
 
-/// Longest wait for a connection: for a free place, for a new one, and for a sign of life of an old one, each.
+/// Timeout for each step of getting a pooled connection: waiting for a free slot, opening a new connection, and
+/// checking an idle one.
 pub(crate) const CONNECTION_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Ends what the database does not answer in time: [`StoreError::Unavailable`].
-pub async fn within<T>(limit: Duration, work: impl Future<Output = Result<T>>) -> Result<T> {
+/// Runs `work` with a timeout. Returns [`StoreError::Unavailable`] when `limit` elapses first.
+pub async fn with_timeout<T>(limit: Duration, work: impl Future<Output = Result<T>>) -> Result<T> {
     let outcome = timeout(limit, work).await;
-    outcome.unwrap_or_else(|_| Err(StoreError::Unavailable("the database did not answer in time".to_owned())))
+    outcome.unwrap_or_else(|_| Err(StoreError::Unavailable("the database did not respond in time".to_owned())))
 }
 
-/// The database. Cheap to clone.
+/// Handle to the database. Clones share the connection pools.
 #[derive(Clone)]
 pub struct Store {
     url: DatabaseUrl,
     pools: Pools,
-    /// For the feed alone: writers that wait must not make the replica stale.
-    feed: Pools,
-    /// Who may write at once. SQLite has one writer, and waiting in line here is fair, waiting for the file's lock is not;
-    /// on PostgreSQL some connections must be left for readers.
-    writers: Arc<Semaphore>,
-    /// Connections live on this runtime, whoever asks for them: a request's own may be gone before its connection.
+    /// Pool of the change feed. It is separate because writers that exhaust the other pool must not delay the replica.
+    feed_pools: Pools,
+    /// Permits for write transactions. SQLite allows one writer: this semaphore queues writers fairly, the file lock
+    /// does not. On PostgreSQL, the limit keeps connections free for readers.
+    write_permits: Arc<Semaphore>,
+    /// Runtime that opens the connections. A connection must not depend on the runtime of the request that asked for
+    /// it, because that runtime may shut down first.
     runtime: Handle,
 }
 
@@ -62,13 +64,13 @@ impl Pools {
         }
     }
 
-    fn usage(&self, pool: &'static str) -> PoolUse {
+    fn usage(&self, pool: &'static str) -> PoolUsage {
         let status = match self {
             Self::Postgres(pool) => pool.status(),
             Self::Sqlite(pool) => pool.status(),
         };
         let idle = status.available.min(status.size);
-        PoolUse { pool, idle, busy: status.size - idle }
+        PoolUsage { pool, idle, busy: status.size - idle }
     }
 
     async fn get(self) -> Result<Conn> {
@@ -80,39 +82,42 @@ impl Pools {
     }
 }
 
-/// How much of a pool is in use.
+/// Connection counts of one pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PoolUse {
-    /// The pool's name.
+pub struct PoolUsage {
+    /// Name of the pool: `requests` or `feed`.
     pub pool: &'static str,
-    /// Open connections that nobody has.
+    /// Number of open connections that are not in use.
     pub idle: usize,
-    /// Open connections that somebody has.
+    /// Number of open connections that are in use.
     pub busy: usize,
 }
 
-/// A connection out of the pool.
+/// Pooled connection. Dropping it returns it to the pool.
 pub struct Conn(pub(crate) Backend);
 
-#[expect(clippy::large_enum_variant, reason = "a connection is moved twice; boxing it would allocate for every query")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a connection is moved only twice, so boxing would cost an allocation per query for little gain"
+)]
 pub(crate) enum Backend {
     Postgres(Object<AsyncPgConnection>),
     Sqlite(Object<AsyncSqliteConnection>),
 }
 
-/// Runs a query on whichever database `$conn` leads to. The body is type-checked once for each; within it `Db` is
-/// diesel's name of the backend.
-macro_rules! on {
+/// Runs a query on the database behind `$conn`. The body is compiled once per database. Inside it, the type alias `Db`
+/// names the diesel backend.
+macro_rules! dispatch {
     ($conn:expr, |$c:ident| $body:expr) => {{
         let outcome = match &mut $conn.0 {
             $crate::store::Backend::Postgres(object) => {
-                #[allow(dead_code, reason = "not every query names its backend")]
+                #[allow(dead_code, reason = "only boxed queries use the alias")]
                 type Db = diesel::pg::Pg;
                 let $c: &mut diesel_async::AsyncPgConnection = &mut *object;
                 $body
             }
             $crate::store::Backend::Sqlite(object) => {
-                #[allow(dead_code, reason = "not every query names its backend")]
+                #[allow(dead_code, reason = "only boxed queries use the alias")]
                 type Db = diesel::sqlite::Sqlite;
                 let $c: &mut $crate::store::AsyncSqliteConnection = &mut *object;
                 $body
@@ -121,79 +126,81 @@ macro_rules! on {
         outcome.map_err($crate::error::StoreError::from)
     }};
 }
-pub(crate) use on;
+pub(crate) use dispatch;
 
 impl Store {
-    /// Opens the database and sees whether it answers. Must be called on the runtime that is to carry the connections.
+    /// Opens the connection pools and checks that the database responds. On SQLite, also checks that the file is
+    /// writable.
+    ///
+    /// Connections run on the Tokio runtime that calls this function, so that runtime must outlive the store.
     pub async fn open(url: &DatabaseUrl) -> Result<Self> {
-        let (connections, writers) = match url {
+        let (max_connections, max_writers) = match url {
             DatabaseUrl::Postgres(_) => (16, 12),
             DatabaseUrl::Sqlite(_) => (8, 1),
         };
         let store = Self {
             url: url.clone(),
-            pools: Pools::open(url, connections)?,
-            feed: Pools::open(url, 2)?,
-            writers: Arc::new(Semaphore::new(writers)),
+            pools: Pools::open(url, max_connections)?,
+            feed_pools: Pools::open(url, 2)?,
+            write_permits: Arc::new(Semaphore::new(max_writers)),
             runtime: Handle::current(),
         };
         store.conn().await?;
         if let DatabaseUrl::Sqlite(_) = url {
-            // Takes the file's write lock and gives it back: a file that cannot be written is told now, not at the first
-            // change.
+            // Acquires and releases the write lock, so that a read-only file fails here and not at the first change.
             store.begin(Instant::from_micros(0)).await?.rollback().await?;
         }
         Ok(store)
     }
 
-    /// Settings under which the database may lose acknowledged writes in a crash, as `name = value`.
-    pub async fn durability_gaps(&self) -> Result<Vec<String>> {
+    /// Returns the database settings that may lose acknowledged writes in a crash, each as `name = value`.
+    pub async fn unsafe_durability_settings(&self) -> Result<Vec<String>> {
         match &mut self.conn().await?.0 {
-            Backend::Postgres(object) => Ok(backend::postgres::durability_gaps(object).await?),
-            // Every connection asks SQLite for `synchronous = FULL`.
+            Backend::Postgres(object) => Ok(backend::postgres::unsafe_durability_settings(object).await?),
+            // Every connection sets `synchronous = FULL`.
             Backend::Sqlite(_) => Ok(Vec::new()),
         }
     }
 
-    /// How much of the pools is in use.
-    pub fn pool_use(&self) -> [PoolUse; 2] {
-        [self.pools.usage("requests"), self.feed.usage("feed")]
+    /// Returns the connection counts of the request pool and the change-feed pool.
+    pub fn pool_usage(&self) -> [PoolUsage; 2] {
+        [self.pools.usage("requests"), self.feed_pools.usage("feed")]
     }
 
-    /// Where the state is kept.
+    /// URL that the store was opened with.
     pub const fn url(&self) -> &DatabaseUrl {
         &self.url
     }
 
-    /// Applies all migrations that are missing and returns their versions.
+    /// Applies all pending migrations and returns their versions.
     pub async fn migrate(&self) -> Result<Vec<String>> {
         migrate::up(&self.url).await
     }
 
-    /// Whether the schema is the one this program was built for.
+    /// Returns whether the applied migrations are exactly the ones compiled into this program.
     pub async fn is_migrated(&self) -> Result<bool> {
         migrate::is_current(self).await
     }
 
-    /// A connection to read with.
+    /// Returns a connection from the request pool.
     pub async fn conn(&self) -> Result<Conn> {
-        self.take(&self.pools).await
+        self.acquire(&self.pools).await
     }
 
-    /// A connection to follow the log with.
+    /// Returns a connection from the change feed's own pool.
     pub async fn feed_conn(&self) -> Result<Conn> {
-        self.take(&self.feed).await
+        self.acquire(&self.feed_pools).await
     }
 
-    async fn take(&self, pools: &Pools) -> Result<Conn> {
-        let taken = self.runtime.spawn(pools.clone().get()).await;
-        taken.unwrap_or_else(|error| Err(StoreError::Unavailable(error.to_string())))
+    async fn acquire(&self, pools: &Pools) -> Result<Conn> {
+        let acquired = self.runtime.spawn(pools.clone().get()).await;
+        acquired.unwrap_or_else(|error| Err(StoreError::Unavailable(error.to_string())))
     }
 
-    /// The right to write, in turn.
-    pub(crate) async fn writer(&self) -> Result<OwnedSemaphorePermit> {
-        let turn = timeout(CONNECTION_TIMEOUT, Arc::clone(&self.writers).acquire_owned()).await;
-        let turn = turn.ok().and_then(std::result::Result::ok);
-        turn.ok_or_else(|| StoreError::Unavailable("too many writes are waiting".to_owned()))
+    /// Acquires a permit to write, in first-come-first-served order. The caller holds it until the write is committed.
+    pub(crate) async fn write_permit(&self) -> Result<OwnedSemaphorePermit> {
+        let permit = timeout(CONNECTION_TIMEOUT, Arc::clone(&self.write_permits).acquire_owned()).await;
+        let permit = permit.ok().and_then(std::result::Result::ok);
+        permit.ok_or_else(|| StoreError::Unavailable("timed out waiting for other writes to finish".to_owned()))
     }
 }

@@ -1,24 +1,24 @@
-//! Database URLs. The scheme chooses the backend.
+//! Database URLs. The scheme selects the database.
 
 use std::{fmt, path::PathBuf};
 
-/// Where the state is kept.
+/// Location of the database. `Display` and `Debug` omit credentials and parameters.
 #[derive(Clone, PartialEq, Eq)]
 pub enum DatabaseUrl {
-    /// `postgres://` or `postgresql://`, as libpq understands it.
+    /// `postgres://` or `postgresql://` URL in the format of libpq.
     Postgres(String),
-    /// `sqlite://` and a path: `sqlite://flags.db` is relative, `sqlite:///var/lib/flags.db` absolute.
+    /// Path from a `sqlite://` URL. `sqlite://flags.db` is relative, `sqlite:///var/lib/flags.db` is absolute.
     Sqlite(PathBuf),
 }
 
-/// The text is no URL of a database the service knows.
+/// Error for a text that is not a supported database URL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidDatabaseUrl {
-    /// Another scheme, or none.
+    /// The scheme is missing or unsupported.
     #[error("the database URL must start with postgres://, postgresql:// or sqlite://")]
     UnknownScheme,
-    /// No file is named.
-    #[error("the database URL must name a file, for example sqlite://flags.db (a database in memory cannot be shared)")]
+    /// A SQLite URL does not name a file. In-memory databases are not supported.
+    #[error("the database URL must name a file, for example sqlite://flags.db (in-memory databases are not supported)")]
     NoFile,
 }
 
@@ -38,13 +38,13 @@ impl std::str::FromStr for DatabaseUrl {
 }
 
 impl fmt::Display for DatabaseUrl {
-    /// Without user name, password and parameters.
+    /// Formats the URL without user name, password and parameters.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Postgres(url) => {
                 let rest = url.split_once("://").map_or(url.as_str(), |(_, rest)| rest);
                 let rest = rest.split('?').next().unwrap_or_default();
-                let rest = rest.rsplit_once('@').map_or(rest, |(_, place)| place);
+                let rest = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
                 write!(f, "postgres://{rest}")
             }
             Self::Sqlite(path) => write!(f, "sqlite://{}", path.display()),
@@ -63,20 +63,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_scheme_chooses_the_backend() {
+    fn scheme_selects_the_database() {
         let parse = |text: &str| text.parse::<DatabaseUrl>();
         assert_eq!(parse("sqlite://a/b.db"), Ok(DatabaseUrl::Sqlite("a/b.db".into())));
         assert_eq!(parse("sqlite:///a.db"), Ok(DatabaseUrl::Sqlite("/a.db".into())));
         assert!(matches!(parse("postgresql://host/db"), Ok(DatabaseUrl::Postgres(_))));
         assert_eq!(parse("sqlite://"), Err(InvalidDatabaseUrl::NoFile));
         assert_eq!(parse("sqlite://:memory:"), Err(InvalidDatabaseUrl::NoFile));
-        for bad in ["mysql://x", "flags.db", "", "postgres:/x", "SQLITE://x"] {
-            assert_eq!(parse(bad), Err(InvalidDatabaseUrl::UnknownScheme), "{bad}");
+        for invalid in ["mysql://x", "flags.db", "", "postgres:/x", "SQLITE://x"] {
+            assert_eq!(parse(invalid), Err(InvalidDatabaseUrl::UnknownScheme), "{invalid}");
         }
     }
 
     #[test]
-    fn no_secret_is_ever_printed() {
+    fn formatting_omits_credentials_and_parameters() {
         let url: DatabaseUrl = "postgres://me:se@cret@host:5432/db?password=other".parse().unwrap();
         assert_eq!(format!("{url} {url:?}"), "postgres://host:5432/db postgres://host:5432/db");
     }

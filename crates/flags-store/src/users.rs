@@ -1,6 +1,7 @@
-//! Users: one named function a query.
+//! Queries for users (`users`).
 //!
-//! The log holds no personal field: it says which fields of a user changed, and what role and activity became.
+//! Change-log entries of users contain no personal data: only the names of the changed fields, the role, and whether
+//! the user is active.
 
 mod list;
 mod search;
@@ -15,34 +16,35 @@ use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 use crate::{
-    change_log::{Action, ResourceKind, names},
+    change_log::{Action, ResourceKind, string_enum},
     commit::{ChangeLogEntry, Tx},
     error::{Result, StoreError},
     schema::users,
     sql_types::{DbInstant, DbJson, DbUuid},
-    store::{Conn, on},
+    store::{Conn, dispatch},
 };
 
-pub use list::{UserFilter, UserOrder, list, plans};
-pub(crate) use search::Indexed;
+pub use list::{UserFilter, UserOrder, explain, list};
+pub(crate) use search::SearchIndexCondition;
 
-/// Longest e-mail address, in characters. (RFC 5321 counts bytes: an address in ASCII can be no longer.)
+/// Maximum length of an e-mail address in characters. For ASCII addresses this is the limit of RFC 5321, which counts
+/// bytes.
 pub const MAX_EMAIL_LENGTH: usize = 254;
 
-names! {
-    /// What somebody may do.
+string_enum! {
+    /// Role of a principal, which determines its permissions.
     Role {
-        /// Reads and changes everything.
+        /// Can read and change everything.
         Admin = "admin",
-        /// Reads everything.
+        /// Can read everything.
         Viewer = "viewer",
-        /// Reads what concerns themselves.
+        /// Can read the user's own data and flags.
         User = "user",
     }
 }
 
 impl Role {
-    /// How much a role may, to compare: the lower of two is what both allow.
+    /// Rank of the role. A role includes all permissions of the roles with a lower rank.
     const fn rank(self) -> u8 {
         match self {
             Self::User => 0,
@@ -51,46 +53,46 @@ impl Role {
         }
     }
 
-    /// The role that allows no more than either.
+    /// Returns the role with fewer permissions.
     #[must_use]
     pub const fn lower(self, other: Self) -> Self {
         if self.rank() <= other.rank() { self } else { other }
     }
 
-    /// The role that allows no less than either.
+    /// Returns the role with more permissions.
     #[must_use]
     pub const fn higher(self, other: Self) -> Self {
         if self.rank() >= other.rank() { self } else { other }
     }
 }
 
-/// A user as they stand in the database.
+/// Stored user.
 #[derive(Clone, Debug, PartialEq)]
 pub struct UserRecord {
-    /// Identifies them; the targeting key.
+    /// Id of the user, which is also the targeting key.
     pub id: Uuid,
-    /// As written; unique without regard to case.
+    /// E-mail address in its original case. Unique, ignoring case.
     pub email: String,
-    /// For people.
+    /// Display name.
     pub display_name: Option<String>,
-    /// What they may do.
+    /// Role of the user.
     pub role: Role,
-    /// Their own attributes, for targeting.
+    /// Custom attributes for targeting.
     pub attributes: Map<String, Value>,
-    /// An inactive user is nobody to the service.
+    /// Whether the user is active. The service treats an inactive user as unknown.
     pub active: bool,
-    /// When they were made known.
+    /// Creation time.
     pub created_at: Instant,
-    /// When they were last changed.
+    /// Time of the last change.
     pub updated_at: Instant,
-    /// The revision of their last change.
+    /// Revision of the last change.
     pub revision: i64,
 }
 
 #[derive(Queryable, Selectable, Insertable, AsChangeset)]
 #[diesel(table_name = users)]
 #[diesel(treat_none_as_null = true)]
-struct Row {
+struct UserRow {
     id: DbUuid,
     email: String,
     email_key: String,
@@ -104,7 +106,7 @@ struct Row {
     revision: i64,
 }
 
-impl From<&UserRecord> for Row {
+impl From<&UserRecord> for UserRow {
     fn from(user: &UserRecord) -> Self {
         let name = user.display_name.as_deref().unwrap_or_default();
         Self {
@@ -123,12 +125,12 @@ impl From<&UserRecord> for Row {
     }
 }
 
-impl TryFrom<Row> for UserRecord {
+impl TryFrom<UserRow> for UserRecord {
     type Error = StoreError;
 
-    fn try_from(row: Row) -> Result<Self> {
+    fn try_from(row: UserRow) -> Result<Self> {
         let Value::Object(attributes) = row.attributes.0 else {
-            return Err(StoreError::corrupt("users", "attributes are no object"));
+            return Err(StoreError::corrupt("users", "attributes must be a JSON object"));
         };
         Ok(Self {
             id: row.id.0,
@@ -144,56 +146,56 @@ impl TryFrom<Row> for UserRecord {
     }
 }
 
-/// The user of this id.
+/// Returns the user with this id.
 pub async fn find(conn: &mut Conn, id: Uuid) -> Result<Option<UserRecord>> {
-    let row: Option<Row> =
-        on!(conn, |c| users::table.find(DbUuid(id)).select(Row::as_select()).first(c).await.optional())?;
+    let row: Option<UserRow> =
+        dispatch!(conn, |c| users::table.find(DbUuid(id)).select(UserRow::as_select()).first(c).await.optional())?;
     row.map(TryInto::try_into).transpose()
 }
 
-/// The users of these ids that exist, in the order of their ids.
+/// Returns the users with the given ids, in ascending order of their ids. Unknown ids are omitted.
 pub async fn find_all(conn: &mut Conn, ids: &[Uuid]) -> Result<Vec<UserRecord>> {
     let ids: Vec<_> = ids.iter().copied().map(DbUuid).collect();
-    let rows: Vec<Row> = on!(conn, |c| {
-        users::table.filter(users::id.eq_any(&ids)).order(users::id).select(Row::as_select()).load(c).await
+    let rows: Vec<UserRow> = dispatch!(conn, |c| {
+        users::table.filter(users::id.eq_any(&ids)).order(users::id).select(UserRow::as_select()).load(c).await
     })?;
     rows.into_iter().map(TryInto::try_into).collect()
 }
 
-/// An e-mail without regard to case: what it is compared and unique by.
+/// Returns the lower-case form of an e-mail address, by which addresses are compared and unique.
 pub fn email_key(email: &str) -> String {
     email.to_lowercase()
 }
 
-/// The user of this e-mail, in whatever case.
+/// Returns the user with this e-mail address, ignoring case.
 pub async fn find_by_email(conn: &mut Conn, email: &str) -> Result<Option<UserRecord>> {
     let key = email_key(email);
-    let row: Option<Row> = on!(conn, |c| {
-        users::table.filter(users::email_key.eq(&key)).select(Row::as_select()).first(c).await.optional()
+    let row: Option<UserRow> = dispatch!(conn, |c| {
+        users::table.filter(users::email_key.eq(&key)).select(UserRow::as_select()).first(c).await.optional()
     })?;
     row.map(TryInto::try_into).transpose()
 }
 
-/// Whether anybody is there at all.
-pub async fn any(conn: &mut Conn) -> Result<bool> {
-    on!(conn, |c| diesel::select(exists(users::table.select(users::id))).get_result(c).await)
+/// Returns whether the database contains any users.
+pub async fn any_exist(conn: &mut Conn) -> Result<bool> {
+    dispatch!(conn, |c| diesel::select(exists(users::table.select(users::id))).get_result(c).await)
 }
 
-/// Whether there is an active admin other than this user.
-pub async fn another_active_admin(conn: &mut Conn, than: Uuid) -> Result<bool> {
-    on!(conn, |c| {
+/// Returns whether there is an active admin other than `excluded`.
+pub async fn has_other_active_admin(conn: &mut Conn, excluded: Uuid) -> Result<bool> {
+    dispatch!(conn, |c| {
         let admins = users::table
             .filter(users::role.eq(Role::Admin.as_str()))
             .filter(users::active.eq(true))
-            .filter(users::id.ne(DbUuid(than)));
+            .filter(users::id.ne(DbUuid(excluded)));
         diesel::select(exists(admins)).get_result(c).await
     })
 }
 
-/// Inserts a user; `false` if the e-mail is taken.
+/// Inserts a user. Returns `false` if the e-mail address is already taken.
 pub async fn insert(tx: &mut Tx, new: &UserRecord) -> Result<bool> {
-    let row = Row::from(new);
-    let inserted = on!(tx.conn(), |c| {
+    let row = UserRow::from(new);
+    let inserted = dispatch!(tx.conn(), |c| {
         diesel::insert_into(users::table).values(&row).on_conflict_do_nothing().execute(c).await
     })?;
     if inserted == 1 {
@@ -202,16 +204,18 @@ pub async fn insert(tx: &mut Tx, new: &UserRecord) -> Result<bool> {
     Ok(inserted == 1)
 }
 
-/// Writes a user that the transaction has claimed. A taken e-mail is a [`StoreError::Duplicate`].
+/// Writes all columns of a user. The transaction must hold the user's lock.
+///
+/// Fails with [`StoreError::UniqueViolation`] if the e-mail address is already taken.
 pub async fn update(tx: &mut Tx, before: &UserRecord, after: &UserRecord) -> Result<()> {
-    let row = Row::from(after);
-    on!(tx.conn(), |c| diesel::update(users::table.find(row.id)).set(&row).execute(c).await)?;
+    let row = UserRow::from(after);
+    dispatch!(tx.conn(), |c| diesel::update(users::table.find(row.id)).set(&row).execute(c).await)?;
     tx.record(entry(Action::Updated, Some(before), Some(after)));
     Ok(())
 }
 
-/// Records that a user's password was set. The hash stands in a table of its own and never in the log.
-pub(crate) fn record_new_password(tx: &mut Tx, user: &UserRecord) {
+/// Records a password change in the change log, without the hash.
+pub(crate) fn record_password_change(tx: &mut Tx, user: &UserRecord) {
     let mut entry = entry(Action::Updated, Some(user), Some(user));
     if let Some(Value::Object(fields)) = entry.after.as_mut() {
         fields.insert("changed".to_owned(), json!(["password"]));
@@ -219,18 +223,18 @@ pub(crate) fn record_new_password(tx: &mut Tx, user: &UserRecord) {
     tx.record(entry);
 }
 
-/// Removes a user that the transaction has claimed. Their overrides and tokens must be gone.
-pub async fn delete(tx: &mut Tx, gone: &UserRecord) -> Result<()> {
-    let id = DbUuid(gone.id);
-    on!(tx.conn(), |c| diesel::delete(users::table.find(id)).execute(c).await)?;
-    tx.record(entry(Action::Deleted, Some(gone), None));
+/// Deletes a user. The transaction must hold the user's lock. The user must have no overrides and no tokens.
+pub async fn delete(tx: &mut Tx, user: &UserRecord) -> Result<()> {
+    let id = DbUuid(user.id);
+    dispatch!(tx.conn(), |c| diesel::delete(users::table.find(id)).execute(c).await)?;
+    tx.record(entry(Action::Deleted, Some(user), None));
     Ok(())
 }
 
-/// Records that what made a user readable was removed (see [`actor_labels::erase`](crate::actor_labels::erase)).
+/// Records in the change log that a user's labels were removed by [`actor_labels::erase`](crate::actor_labels::erase).
 pub fn record_erasure(tx: &mut Tx, id: Uuid) {
-    let nothing = entry(Action::Erased, None, None);
-    tx.record(ChangeLogEntry { entity_id: Some(id), user_id: Some(id), ..nothing });
+    let empty = entry(Action::Erased, None, None);
+    tx.record(ChangeLogEntry { resource_id: Some(id), user_id: Some(id), ..empty });
 }
 
 fn entry(action: Action, before: Option<&UserRecord>, after: Option<&UserRecord>) -> ChangeLogEntry {
@@ -241,8 +245,8 @@ fn entry(action: Action, before: Option<&UserRecord>, after: Option<&UserRecord>
     }
     ChangeLogEntry {
         action,
-        entity: ResourceKind::User,
-        entity_id: after.or(before).map(|user| user.id),
+        resource_kind: ResourceKind::User,
+        resource_id: after.or(before).map(|user| user.id),
         flag_name: None,
         user_id: after.or(before).map(|user| user.id),
         before: before.map(state),
@@ -267,14 +271,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_lower_of_two_roles_is_what_both_allow() {
+    fn lower_returns_the_role_with_fewer_permissions() {
         assert_eq!(Role::Admin.lower(Role::Viewer), Role::Viewer);
         assert_eq!(Role::User.lower(Role::Admin), Role::User);
         assert_eq!(Role::Admin.lower(Role::Admin), Role::Admin);
     }
 
     #[test]
-    fn the_log_says_which_fields_changed_and_not_to_what() {
+    fn change_log_entry_lists_changed_fields_without_personal_data() {
         let before = UserRecord {
             id: Uuid::nil(),
             email: "old@example.com".into(),

@@ -6,8 +6,8 @@ use std::{
 };
 
 use flags_tests::{
-    app::override_at,
-    database::{Kind, query},
+    app::override_path,
+    database::{Kind, query_postgres},
 };
 use reqwest::Method;
 use serde_json::json;
@@ -28,7 +28,7 @@ pub(crate) async fn run(case: &str, kind: Kind, scale: Scale, verdict: &mut Verd
         let scene_now = &scene;
         let write = |writer: usize| async move {
             let admin = scene_now.admin(0);
-            let path = override_at(&scene_now.users[writer].id.to_string(), "flag0");
+            let path = override_path(&scene_now.users[writer].id.to_string(), "flag0");
             let (mut sent, mut acked, mut count) = (0, 0, 0);
             while Instant::now() < until {
                 sent = scene_now.fresh_value();
@@ -72,7 +72,7 @@ pub(crate) async fn run(case: &str, kind: Kind, scale: Scale, verdict: &mut Verd
         };
         let (outcomes, (), cluster) = tokio::join!(writers, register, kill);
         scene.cluster = Some(cluster);
-        let rows = query(&scene.url, "SELECT user_id || ' ' || override_value FROM user_flag_overrides").await;
+        let rows = query_postgres(&scene.url, "SELECT user_id || ' ' || override_value FROM user_flag_overrides").await;
         let present: BTreeMap<_, _> = rows
             .into_iter()
             .flatten()
@@ -88,7 +88,7 @@ pub(crate) async fn run(case: &str, kind: Kind, scale: Scale, verdict: &mut Verd
         }
     }
     scene.check_log(verdict).await;
-    let rows = query(&scene.url, "SELECT count(*) FROM users WHERE email LIKE 'registered%'").await;
+    let rows = query_postgres(&scene.url, "SELECT count(*) FROM users WHERE email LIKE 'registered%'").await;
     verdict.tell("rounds", rounds);
     verdict.some("users made under a key, each answered in the end", registered);
     verdict.must_be("rows of them", &registered.to_string(), &rows[0].clone().unwrap_or_default());

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use flags_tests::{app::override_at, database::Kind};
+use flags_tests::{app::override_path, database::Kind};
 use reqwest::Method;
 use serde_json::json;
 
@@ -18,19 +18,19 @@ const REMEMBERED: i64 = 10_000;
 pub(crate) async fn run(case: &str, kind: Kind, scale: Scale, verdict: &mut Verdict) {
     let mut scene = Scene::new(case, kind, 2, 4, scale.seed).await;
     scene.serve_directly(1).await;
-    let (admin, ann) = (scene.admin(0), scene.user(0, &scene.servers[0].base));
-    let path = override_at(&scene.users[0].id.to_string(), "flag0");
+    let (admin, ann) = (scene.admin(0), scene.user(0, &scene.servers[0].base_url));
+    let path = override_path(&scene.users[0].id.to_string(), "flag0");
     // More commits than are remembered; some concern the user.
     let mut writes = Vec::new();
     while writes.len() < REMEMBERED as usize + 100 {
         let style = Style { writers: 16, time: Duration::from_secs(2), pause: Duration::ZERO };
         writes.extend(scene.write(style).await);
     }
-    let mut head = ann.stream("/api/flags/stream", &[]).await.next().await;
+    let mut head = ann.open_stream("/api/flags/stream", &[]).await.next().await;
     let end = flags_domain::Instant::from(time::OffsetDateTime::now_utc()).plus_micros(1_500_000);
     let body = json!({"override_value": scene.fresh_value(), "expires_at": end});
     scene.change(&admin, Method::PUT, &path, Some(body)).await.expect("a change");
-    let with_end = ann.stream("/api/flags/stream", &[]).await.next().await;
+    let with_end = ann.open_stream("/api/flags/stream", &[]).await.next().await;
     tokio::time::sleep(Duration::from_millis(1_800)).await;
     let wrong = |what: &str, expected: &str, found: &str| {
         if expected != found {
@@ -39,13 +39,13 @@ pub(crate) async fn run(case: &str, kind: Kind, scale: Scale, verdict: &mut Verd
         usize::from(expected != found)
     };
     let first = async |cursor: &str| {
-        let event = ann.stream("/api/flags/stream", &[("Last-Event-ID", cursor)]).await.next().await;
+        let event = ann.open_stream("/api/flags/stream", &[("Last-Event-ID", cursor)]).await.next().await;
         let names = event.data["set"].as_object().map(|set| set.keys().cloned().collect::<Vec<_>>().join(" "));
         names.map_or(event.event.clone(), |names| format!("{} {names}", event.event))
     };
     let mut failures =
         wrong("an own expiry while away", "change flag0", &first(with_end.id.as_deref().expect("an id")).await);
-    head.id = ann.stream("/api/flags/stream", &[]).await.next().await.id;
+    head.id = ann.open_stream("/api/flags/stream", &[]).await.next().await.id;
     let id = head.id.clone().expect("an id");
     let parts: Vec<_> = id.split(':').collect();
     let (epoch, number, at) = (parts[0], head.revision(), parts[2]);
@@ -75,9 +75,9 @@ pub(crate) async fn run(case: &str, kind: Kind, scale: Scale, verdict: &mut Verd
     for (what, at) in [("tail", tail), ("middle", number - REMEMBERED / 2), ("head - 3", number - 3)] {
         failures += wrong(what, &changes_since(at), &first(&at_revision(at)).await);
     }
-    failures += wrong("none", "snapshot", &ann.stream("/api/flags/stream", &[]).await.next().await.event);
+    failures += wrong("none", "snapshot", &ann.open_stream("/api/flags/stream", &[]).await.next().await.event);
     // At the head nothing is to be said: the next change is the first event.
-    let mut quiet = ann.stream("/api/flags/stream", &[("Last-Event-ID", &id)]).await;
+    let mut quiet = ann.open_stream("/api/flags/stream", &[("Last-Event-ID", &id)]).await;
     let write = scene.set(&admin, 0, "flag1").await.expect("a change");
     let event = quiet.expect("change").await;
     failures += usize::from(event.revision() != write.revision || event.data["set"]["flag1"].is_null());

@@ -17,7 +17,7 @@ use crate::{
 pub(crate) async fn run(case: &str, kind: Kind, scale: Scale, verdict: &mut Verdict) {
     let mut scene = Scene::new(case, kind, 40, 8, scale.seed).await;
     scene.serve_directly(1).await;
-    let address = scene.servers[0].base.trim_start_matches("http://").parse().expect("an address");
+    let address = scene.servers[0].base_url.trim_start_matches("http://").parse().expect("an address");
     let proxy = Proxy::start(Target::Tcp(address)).await;
     let base = format!("http://{}", proxy.address);
     let mut followers = Vec::new();
@@ -33,7 +33,7 @@ pub(crate) async fn run(case: &str, kind: Kind, scale: Scale, verdict: &mut Verd
         let pause = scale.time.mul_f64(10.0 / wanted as f64);
         while cut < wanted || Instant::now() < until {
             if cut < wanted {
-                cut += proxy.cut_some(10.min(wanted - cut), &mut rng);
+                cut += proxy.close_some(10.min(wanted - cut), &mut rng);
             }
             tokio::time::sleep(pause).await;
         }

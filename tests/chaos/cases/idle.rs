@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use flags_tests::{app::override_at, database::Kind};
+use flags_tests::{app::override_path, database::Kind};
 use reqwest::Method;
 use serde_json::json;
 use tokio::{
@@ -18,7 +18,7 @@ const USERS: usize = 100;
 
 /// Opens a stream without a client library: 11,000 of those would measure themselves.
 async fn open(scene: &Scene, user: usize, receive_buffer: Option<u32>) -> TcpStream {
-    let address = scene.servers[0].base.trim_start_matches("http://").parse().expect("an address");
+    let address = scene.servers[0].base_url.trim_start_matches("http://").parse().expect("an address");
     let socket = TcpSocket::new_v4().expect("a socket");
     if let Some(bytes) = receive_buffer {
         socket.set_recv_buffer_size(bytes).expect("a size");
@@ -65,7 +65,7 @@ pub(crate) async fn run(case: &str, kind: Kind, scale: Scale, verdict: &mut Verd
     }
     let open_now = async || {
         let metrics = admin.get("/metrics").await.text;
-        let line = metrics.lines().find_map(|line| line.strip_prefix("voiceassist_streams_open{kind=\"user\"} "));
+        let line = metrics.lines().find_map(|line| line.strip_prefix("flags_streams_open{kind=\"user\"} "));
         line.and_then(|count| count.parse::<usize>().ok()).unwrap_or(0)
     };
     let are_open = async |count: usize| {
@@ -85,7 +85,7 @@ pub(crate) async fn run(case: &str, kind: Kind, scale: Scale, verdict: &mut Verd
     verdict.must_be("with readers that will stop", &all, &are_open(all).await);
     let full = scene.servers[0].resident_kib();
     // What is sent to the silent ones fills what the kernel holds for them.
-    let path = override_at(&scene.users[USERS].id.to_string(), "large");
+    let path = override_path(&scene.users[USERS].id.to_string(), "large");
     let mut millis = Vec::new();
     let until = Instant::now() + scale.time.max(Duration::from_secs(40));
     let mut rounds = 0;

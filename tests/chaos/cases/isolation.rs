@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use flags_tests::{
-    app::override_at,
+    app::override_path,
     database::Kind,
     proxy::{Proxy, Target},
 };
@@ -24,7 +24,7 @@ pub(crate) async fn run(case: &str, kind: Kind, scale: Scale, verdict: &mut Verd
         let body = json!({"name": format!("unseen_{number}"), "flag_type": "boolean", "client_visible": false});
         admin.post("/api/admin/feature-flags", &body).await.expect(201);
     }
-    let address = scene.servers[0].base.trim_start_matches("http://").parse().expect("an address");
+    let address = scene.servers[0].base_url.trim_start_matches("http://").parse().expect("an address");
     let proxy = Proxy::start(Target::Tcp(address)).await;
     let mut followers = Vec::new();
     for user in 0..scene.users.len() {
@@ -37,17 +37,17 @@ pub(crate) async fn run(case: &str, kind: Kind, scale: Scale, verdict: &mut Verd
         let user = rng.random_range(0..scene.users.len());
         // Some begin again in the middle.
         if rng.random_ratio(1, 50) {
-            proxy.cut_some(2, &mut rng);
+            proxy.close_some(2, &mut rng);
         }
         let secret = format!("secret-of-{user}-{changes}");
-        let path = override_at(&scene.users[user].id.to_string(), &format!("text{}", rng.random_range(0..5)));
+        let path = override_path(&scene.users[user].id.to_string(), &format!("text{}", rng.random_range(0..5)));
         let flag = format!("/api/admin/feature-flags/unseen_{}", rng.random_range(0..5));
         let done = match rng.random_range(0..10) {
             0 => scene.change(&admin, Method::DELETE, &path, None).await,
             1 => scene.change(&admin, Method::PATCH, &flag, Some(json!({"enabled": rng.random_bool(0.5)}))).await,
             2 => {
                 let path =
-                    override_at(&scene.users[user].id.to_string(), &format!("unseen_{}", rng.random_range(0..5)));
+                    override_path(&scene.users[user].id.to_string(), &format!("unseen_{}", rng.random_range(0..5)));
                 let body = json!({"override_value": rng.random_bool(0.5), "reason": secret});
                 scene.change(&admin, Method::PUT, &path, Some(body)).await
             }

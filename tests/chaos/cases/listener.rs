@@ -16,7 +16,7 @@ pub(crate) async fn run(case: &str, kind: Kind, scale: Scale, verdict: &mut Verd
     let proxy = scene.serve_through_a_proxy().await;
     let mut followers = Vec::new();
     for user in 0..scene.users.len() {
-        followers.push(scene.follow(user, &scene.servers[1].base).await);
+        followers.push(scene.follow(user, &scene.servers[1].base_url).await);
     }
     // All writes go to the other server.
     let behind = scene.servers.pop().expect("two servers");
@@ -27,17 +27,17 @@ pub(crate) async fn run(case: &str, kind: Kind, scale: Scale, verdict: &mut Verd
         for _ in 0..rounds {
             tokio::time::sleep(scale.time / 2 / u32::try_from(rounds).expect("few")).await;
             // It listens again after a moment.
-            wait("a listening connection", || proxy.listeners() > 0).await;
-            cut += proxy.cut_listeners();
+            wait("a listening connection", || proxy.listening_connection_count() > 0).await;
+            cut += proxy.close_listening();
         }
     };
     let (writes, ()) = tokio::join!(scene.write(style), cuts);
     verdict.must_be("times the listening connection was cut", &rounds, &cut);
     scene.converge(verdict, &followers, 0).await;
     scene.check(verdict, &writes, &followers);
-    proxy.set(Fault::SwallowNotifications);
+    proxy.set_fault(Fault::DropNotifications);
     let swallowed = scene.write(style).await;
-    proxy.set(Fault::Pass);
+    proxy.set_fault(Fault::Pass);
     scene.converge(verdict, &followers, 0).await;
     verdict.tell("with all notifications swallowed", "");
     scene.check(verdict, &swallowed, &followers);

@@ -15,19 +15,19 @@ pub(crate) async fn run(case: &str, kind: Kind, scale: Scale, verdict: &mut Verd
     let proxy = scene.serve_through_a_proxy().await;
     let mut followers = Vec::new();
     for user in 0..scene.users.len() {
-        followers.push(scene.follow(user, &scene.servers[0].base).await);
+        followers.push(scene.follow(user, &scene.servers[0].base_url).await);
     }
     let style = Style { writers: 4, time: scale.time / 5, pause: Duration::from_millis(20) };
     let mut writes = Vec::new();
     for fault in [Fault::Delay(Duration::from_millis(20)), Fault::Throttle(200_000), Fault::Pass, Fault::BlackHole] {
-        proxy.set(fault);
+        proxy.set_fault(fault);
         writes.extend(scene.write(style).await);
-        proxy.set(Fault::Pass);
+        proxy.set_fault(Fault::Pass);
     }
     let half_closed = proxy.half_close_all();
     verdict.some("connections closed one way", half_closed);
     writes.extend(scene.write(style).await);
-    proxy.cut_all();
+    proxy.close_all();
     let begun = Instant::now();
     scene.mark_end(0).await;
     verdict.tell("seconds to the first good write after", format!("{:.2}", begun.elapsed().as_secs_f64()));

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use flags_domain::Instant as At;
-use flags_tests::{app::override_at, database::Kind};
+use flags_tests::{app::override_path, database::Kind};
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use reqwest::Method;
 use serde_json::json;
@@ -27,7 +27,7 @@ pub(crate) async fn run(case: &str, kind: Kind, scale: Scale, verdict: &mut Verd
     for user in 0..users {
         for flag in 0..flags {
             let at = begins.plus_micros(rng.random_range(0..span));
-            let path = override_at(&scene.users[user].id.to_string(), &scene.flags[flag]);
+            let path = override_path(&scene.users[user].id.to_string(), &scene.flags[flag]);
             let body = json!({"override_value": scene.fresh_value(), "expires_at": at});
             scene.change(&admin, Method::PUT, &path, Some(body)).await.expect("a change");
             due.push((Some(user), scene.flags[flag].clone(), at, json!(0)));
@@ -44,7 +44,7 @@ pub(crate) async fn run(case: &str, kind: Kind, scale: Scale, verdict: &mut Verd
     let in_time = now() < begins;
     let mut followers = Vec::new();
     for user in 0..users {
-        followers.push(scene.follow(user, &scene.servers[user % 2].base).await);
+        followers.push(scene.follow(user, &scene.servers[user % 2].base_url).await);
     }
     // Meanwhile requests must never show a value past its instant.
     let end = begins.plus_micros(span + 1_000_000);
@@ -52,7 +52,7 @@ pub(crate) async fn run(case: &str, kind: Kind, scale: Scale, verdict: &mut Verd
     while now() < end {
         let user = rng.random_range(0..users);
         let server = rng.random_range(0..2);
-        let mine = scene.user(user, &scene.servers[server].base).get("/api/flags/me").await.expect(200).json();
+        let mine = scene.user(user, &scene.servers[server].base_url).get("/api/flags/me").await.expect(200).json();
         let at = At::parse(mine["evaluated_at"].as_str().expect("an instant")).expect("an instant");
         for (whose, flag, due_at, after) in &due {
             if whose.is_none_or(|whose| whose == user) {

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use flags_tests::{app::override_at, cluster::Cluster, database::Kind};
+use flags_tests::{app::override_path, cluster::Cluster, database::Kind};
 use serde_json::json;
 
 use crate::{Scale, scene::Scene, verdict::Verdict};
@@ -23,7 +23,7 @@ pub(super) async fn run(
     scene.serve_directly(2).await;
     let mut followers = Vec::new();
     for stream in 0..scale.many(200) {
-        followers.push(scene.follow(stream % scene.users.len(), &scene.servers[stream % 2].base).await);
+        followers.push(scene.follow(stream % scene.users.len(), &scene.servers[stream % 2].base_url).await);
     }
     scene.set(&scene.admin(0), 0, "flag0").await.expect("a change");
     let mut cluster = scene.cluster.take().expect("PostgreSQL");
@@ -42,7 +42,7 @@ pub(super) async fn run(
     let reading = async {
         while away.load(Ordering::Relaxed) {
             let user = reads % scene.users.len();
-            let mine = scene.user(user, &scene.servers[reads % 2].base).get("/api/flags/me").await;
+            let mine = scene.user(user, &scene.servers[reads % 2].base_url).get("/api/flags/me").await;
             reads += 1;
             unread += usize::from(mine.status != 200);
             stale += usize::from(mine.json()["stale"] == true);
@@ -50,7 +50,7 @@ pub(super) async fn run(
         }
     };
     let writing = async {
-        let path = override_at(&scene.users[0].id.to_string(), "flag1");
+        let path = override_path(&scene.users[0].id.to_string(), "flag1");
         while away.load(Ordering::Relaxed) {
             let reply = scene.admin(0).put(&path, &json!({"override_value": scene.fresh_value()})).await;
             writes += 1;

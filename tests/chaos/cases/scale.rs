@@ -4,8 +4,8 @@ use std::time::Instant;
 
 use flags_tests::{
     caller::Caller,
-    database::{Kind, execute},
-    process::Running,
+    database::{Kind, execute_postgres},
+    process::RunningProcess,
 };
 
 use crate::{Scale, scene::Scene, verdict::Verdict};
@@ -35,13 +35,13 @@ pub(crate) async fn run(case: &str, kind: Kind, scale: Scale, verdict: &mut Verd
          FROM generate_series(1, {users}) AS n, generate_series(0, 1) AS k;
          ANALYZE"
     );
-    execute(&scene.url, &seed).await;
+    execute_postgres(&scene.url, &seed).await;
     verdict.tell("overrides", overrides);
     verdict.tell("of users", users);
     verdict.tell("seconds to put them in", format!("{:.0}", begun.elapsed().as_secs_f64()));
     let url = scene.url.clone();
     let begun = Instant::now();
-    let server = tokio::task::spawn_blocking(move || Running::server(&url)).await.expect("no panic");
+    let server = tokio::task::spawn_blocking(move || RunningProcess::server(&url)).await.expect("no panic");
     verdict.tell("seconds to start with them", format!("{:.1}", begun.elapsed().as_secs_f64()));
     // The first tick counts what is active.
     let admin = server.caller(&scene.admin_token);
@@ -87,8 +87,8 @@ async fn look_for_findings(admin: &Caller, verdict: &mut Verdict) {
 }
 
 /// Median time of `/api/flags/me` for a user with ten overrides at each server, asked in turns, in microseconds.
-async fn measure(scene: &Scene, servers: [&Running; 2]) -> [f64; 2] {
-    let callers = servers.map(|server| scene.user(0, &server.base));
+async fn measure(scene: &Scene, servers: [&RunningProcess; 2]) -> [f64; 2] {
+    let callers = servers.map(|server| scene.user(0, &server.base_url));
     let mut micros = [Vec::with_capacity(REQUESTS), Vec::with_capacity(REQUESTS)];
     for _ in 0..REQUESTS {
         for (caller, micros) in callers.iter().zip(&mut micros) {

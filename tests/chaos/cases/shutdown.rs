@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use flags_tests::{app::override_at, database::Kind};
+use flags_tests::{app::override_path, database::Kind};
 use reqwest::Method;
 use serde_json::json;
 
@@ -14,10 +14,10 @@ pub(crate) async fn run(case: &str, kind: Kind, scale: Scale, verdict: &mut Verd
     scene.serve_directly(1).await;
     let mut followers = Vec::new();
     for stream in 0..scale.many(1_000) {
-        followers.push(scene.follow(stream % scene.users.len(), &scene.servers[0].base).await);
+        followers.push(scene.follow(stream % scene.users.len(), &scene.servers[0].base_url).await);
     }
     let server = scene.servers.pop().expect("a server");
-    let (base, token) = (server.base.clone(), scene.admin_token.clone());
+    let (base, token) = (server.base_url.clone(), scene.admin_token.clone());
     // Made before the time counts: each takes its own.
     let admins: Vec<_> = (0..writers).map(|_| flags_tests::caller::Caller::new(&base, Some(&token))).collect();
     let stopped = Instant::now() + Duration::from_millis(500);
@@ -25,7 +25,7 @@ pub(crate) async fn run(case: &str, kind: Kind, scale: Scale, verdict: &mut Verd
     let write = |writer: usize| {
         let admin = &admins[writer];
         async move {
-            let path = override_at(&scene_now.users[writer].id.to_string(), "flag0");
+            let path = override_path(&scene_now.users[writer].id.to_string(), "flag0");
             let mut acknowledged = 0;
             // Until the server takes no more.
             while Instant::now() < stopped + Duration::from_secs(15) {
@@ -50,7 +50,7 @@ pub(crate) async fn run(case: &str, kind: Kind, scale: Scale, verdict: &mut Verd
     scene.serve_directly(1).await;
     let mut lost = 0;
     for (writer, value) in acknowledged.iter().enumerate() {
-        let mine = scene.user(writer, &scene.servers[0].base).get("/api/flags/me/flag0").await.json();
+        let mine = scene.user(writer, &scene.servers[0].base_url).get("/api/flags/me/flag0").await.json();
         lost += usize::from(mine["value"].as_i64().unwrap_or(0) < *value);
     }
     let byes = followers.iter().filter(|follower| follower.look().byes == ["shutdown"]).count();

@@ -8,7 +8,7 @@ use std::{
 
 use flags_domain::{FlagName, ScheduledChange};
 use flags_store::{
-    change_log::{Action, read_on},
+    change_log::{Action, read_after},
     schedules::{self, ScheduleRecord},
 };
 use flags_tests::{database::Kind, process::binary, seed};
@@ -46,7 +46,7 @@ pub(crate) async fn run(case: &str, kind: Kind, scale: Scale, verdict: &mut Verd
             created_by: "system:chaos".to_owned(),
             created_at: begins,
             updated_at: begins,
-            marked_at: None,
+            applied_at: None,
             revision: 0,
         };
         assert!(schedules::insert(&mut tx, &record).await.expect("inserted"));
@@ -82,10 +82,10 @@ pub(crate) async fn run(case: &str, kind: Kind, scale: Scale, verdict: &mut Verd
         worker.kill().expect("it runs");
         worker.wait().expect("it ends");
     }
-    let rows = scene.core.read(async |conn| Ok(read_on(conn, 0, 1_000_000).await?.1)).await.expect("the log");
+    let rows = scene.core.read(async |conn| Ok(read_after(conn, 0, 1_000_000).await?.1)).await.expect("the log");
     let mut done: BTreeMap<(&str, Uuid), usize> = BTreeMap::new();
     for row in rows.iter().filter(|row| [Action::Expired, Action::Applied].contains(&row.summary.action)) {
-        *done.entry((row.summary.entity.as_str(), row.summary.entity_id.expect("an id"))).or_default() += 1;
+        *done.entry((row.summary.resource_kind.as_str(), row.summary.resource_id.expect("an id"))).or_default() += 1;
     }
     verdict.tell("due rows", overrides + changes);
     verdict.some("workers killed", killed);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use flags_tests::database::{Kind, query};
+use flags_tests::database::{Kind, query_postgres};
 
 use crate::{
     Scale,
@@ -15,7 +15,7 @@ pub(crate) async fn run(case: &str, kind: Kind, scale: Scale, verdict: &mut Verd
     scene.serve_directly(3).await;
     let mut followers = Vec::new();
     for user in 0..scene.users.len() {
-        followers.push(scene.follow(user, &scene.servers[user % 3].base).await);
+        followers.push(scene.follow(user, &scene.servers[user % 3].base_url).await);
     }
     let style = Style { writers: 16, time: scale.time, pause: Duration::ZERO };
     let writes = scene.write(style).await;
@@ -24,7 +24,7 @@ pub(crate) async fn run(case: &str, kind: Kind, scale: Scale, verdict: &mut Verd
     scene.check(verdict, &writes, &followers);
     verdict.tell("acknowledged changes a second", writes.len() as u64 / scale.time.as_secs().max(1));
     if kind == Kind::Postgres {
-        let rows = query(&scene.url, "SELECT count(*) FROM change_log").await;
+        let rows = query_postgres(&scene.url, "SELECT count(*) FROM change_log").await;
         verdict.tell("rows committed to the log", rows[0].clone().unwrap_or_default());
     }
 }

@@ -1,19 +1,22 @@
-//! Roles on PostgreSQL: the server's cannot change what was logged. `scripts/postgres-roles.sql` as operators run it.
+//! PostgreSQL roles created by `scripts/postgres-roles.sql`: the role of the server cannot modify the change log.
 
 use std::process::{Command, Output};
 
+use reqwest::Method;
 use serde_json::json;
+use uuid::Uuid;
 
+use flags_store::Store;
 use flags_tests::{
-    app::{override_at, overrides_of},
-    cluster::bin,
-    database::{Database, Kind, query, tamper, try_tamper},
+    app::{override_path, user_overrides_path},
+    cluster::program_path,
+    database::{Database, DatabaseKind, execute_raw, query_postgres, try_execute_raw},
     eventually,
-    process::{Running, admin_token, fails_with, output_of},
+    process::{RunningProcess, assert_fails_with, create_admin_token, stdout_of},
     seed,
 };
 
-/// Names that no other test has: roles belong to the whole cluster.
+/// Unique role names. Roles belong to the whole cluster, which other tests share.
 struct Roles {
     owner: String,
     app: String,
@@ -22,63 +25,67 @@ struct Roles {
 
 impl Roles {
     fn new() -> Self {
-        let unique = uuid::Uuid::now_v7().simple();
-        // One of them needs quotes.
+        let unique = Uuid::now_v7().simple();
+        // The owner's name requires quoting.
         Self { owner: format!("Own-er{unique}"), app: format!("app{unique}"), worker: format!("worker{unique}") }
     }
 
+    /// Runs `scripts/postgres-roles.sql`.
     fn set_up(&self, database: &Database) -> Output {
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/postgres-roles.sql");
-        let mut psql = Command::new(bin("psql"));
+        let mut psql = Command::new(program_path("psql"));
         for (variable, name) in [("owner", &self.owner), ("app", &self.app), ("worker", &self.worker)] {
             psql.args(["-v", &format!("{variable}={name}")]);
         }
-        psql.args(["-X", "-f", script, &database.url]).output().expect("psql runs")
+        psql.args(["-X", "-f", script, &database.url]).output().expect("psql must be installed")
     }
 }
 
-fn url_of(database: &Database, role: &str) -> String {
+fn url_with_role(database: &Database, role: &str) -> String {
     database.url.replace("postgres://postgres@", &format!("postgres://{role}@"))
 }
 
-/// A database with its roles.
-async fn scene() -> (Database, Roles) {
-    let (database, roles) = (Database::migrated(Kind::Postgres).await, Roles::new());
+/// Creates a migrated database and its roles; the script runs twice to show that it is idempotent.
+async fn database_with_roles() -> (Database, Roles) {
+    let (database, roles) = (Database::migrated(DatabaseKind::Postgres).await, Roles::new());
     for _ in 0..2 {
-        let done = roles.set_up(&database);
-        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        let output = roles.set_up(&database);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
     (database, roles)
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_server_works_by_a_role_that_cannot_change_the_log() {
-    let (database, roles) = scene().await;
-    let app = url_of(&database, &roles.app);
-    let server = Running::start("server", &["--database-url", &app, "--no-migrate"]);
-    let admin = server.caller(&admin_token(&app));
-    eventually("the token is known", async || (admin.get("/api/admin/users").await.status == 200).then_some(())).await;
+async fn server_role_cannot_modify_the_change_log() {
+    let (database, roles) = database_with_roles().await;
+    let app_url = url_with_role(&database, &roles.app);
+    let server = RunningProcess::start("server", &["--database-url", &app_url, "--no-migrate"]);
+    let admin = server.caller(&create_admin_token(&app_url));
+    eventually("the server accepts the new token", async || {
+        (admin.get("/api/admin/users").await.status == 200).then_some(())
+    })
+    .await;
     for name in ["a", "b"] {
         admin.post("/api/admin/feature-flags", &json!({"name": name, "flag_type": "boolean"})).await.expect(201);
     }
     let key = [("Idempotency-Key", "k")];
-    let new = json!({"email": "ann@example.com"});
-    let made = admin.json(reqwest::Method::POST, "/api/admin/users", &key, &new).await.expect(201).json();
-    let ann = made["id"].as_str().unwrap();
-    let new = json!({"flag_name": "a", "override_value": true});
-    admin.post(&overrides_of(ann), &new).await.expect(201);
-    admin.patch(&override_at(ann, "a"), &json!({"enabled": false})).await.expect(200);
+    let body = json!({"email": "ann@example.com"});
+    let created = admin.send_json(Method::POST, "/api/admin/users", &key, &body).await.expect(201).json();
+    let user_id = created["id"].as_str().unwrap();
+    let body = json!({"flag_name": "a", "override_value": true});
+    admin.post(&user_overrides_path(user_id), &body).await.expect(201);
+    admin.patch(&override_path(user_id, "a"), &json!({"enabled": false})).await.expect(200);
     let bulk = json!({"action": "enable", "filter": {"flag_name": "a"}});
     admin.post("/api/admin/flag-overrides/bulk", &bulk).await.expect(200);
     let change = json!({"scheduled_at": "2040-01-01T00:00:00Z", "enabled": false});
     admin.post("/api/admin/feature-flags/a/scheduled-changes", &change).await.expect(201);
     admin.post("/api/admin/feature-flags/a/archive", &json!({})).await.expect(200);
     admin.delete("/api/admin/feature-flags/a").await.expect(204);
-    admin.delete(&format!("/api/admin/users/{ann}?erase=true")).await.expect(204);
-    let log = admin.get("/api/admin/audit-log").await.expect(200).json();
-    assert_eq!(log["items"][0]["action"], "erased");
-    output_of("server", &["new-epoch", "--database-url", &app]);
-    for attempt in [
+    admin.delete(&format!("/api/admin/users/{user_id}?erase=true")).await.expect(204);
+    let audit_log = admin.get("/api/admin/audit-log").await.expect(200).json();
+    assert_eq!(audit_log["items"][0]["action"], "erased");
+    stdout_of("server", &["new-epoch", "--database-url", &app_url]);
+    for statement in [
         "UPDATE change_log SET actor = 'x'",
         "UPDATE change_log SET reason = NULL WHERE revision = 1",
         "DELETE FROM change_log WHERE revision = 1",
@@ -86,87 +93,99 @@ async fn the_server_works_by_a_role_that_cannot_change_the_log() {
         "UPDATE log_head SET lowest_revision = 5",
         "DELETE FROM log_head",
         "DELETE FROM __diesel_schema_migrations",
-        "CREATE TABLE mine (id int)",
+        "CREATE TABLE extra (id int)",
         "CREATE TRIGGER t BEFORE INSERT ON change_log EXECUTE FUNCTION notify_change_log()",
     ] {
-        let refused = try_tamper(&app, attempt).await.expect_err(attempt);
-        assert!(refused.contains("permission denied"), "{attempt}: {refused}");
+        let error = try_execute_raw(&app_url, statement).await.expect_err(statement);
+        assert!(error.contains("permission denied"), "{statement}: {error}");
     }
-    for attempt in ["DROP TABLE change_log", "ALTER TABLE change_log OWNER TO CURRENT_USER"] {
-        let refused = try_tamper(&app, attempt).await.expect_err(attempt);
-        assert!(refused.contains("must be owner"), "{attempt}: {refused}");
+    for statement in ["DROP TABLE change_log", "ALTER TABLE change_log OWNER TO CURRENT_USER"] {
+        let error = try_execute_raw(&app_url, statement).await.expect_err(statement);
+        assert!(error.contains("must be owner"), "{statement}: {error}");
     }
-    let refused = try_tamper(&app, &format!("SET ROLE \"{}\"", roles.owner)).await.unwrap_err();
-    assert!(refused.contains("permission denied"), "{refused}");
-    let rows = query(&database.url, "SELECT count(*) FROM change_log").await;
-    assert_eq!(rows[0].as_deref(), Some(log["total"].to_string().as_str()), "all are still there");
+    let error = try_execute_raw(&app_url, &format!("SET ROLE \"{}\"", roles.owner)).await.unwrap_err();
+    assert!(error.contains("permission denied"), "{error}");
+    let count = query_postgres(&database.url, "SELECT count(*) FROM change_log").await;
+    assert_eq!(count[0].as_deref(), Some(audit_log["total"].to_string().as_str()), "no change-log row was removed");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_worker_removes_old_rows_by_a_role_of_its_own() {
-    let (database, roles) = scene().await;
-    let (app, worker) = (url_of(&database, &roles.app), url_of(&database, &roles.worker));
-    let store = flags_store::Store::open(&app.parse().unwrap()).await.unwrap();
-    // All in one revision of the year 2020.
-    seed::expired_overrides(&store, 3).await;
-    let server = Running::start("server", &["--database-url", &app, "--no-migrate"]);
-    let admin = server.caller(&admin_token(&app));
-    eventually("the token is known", async || (admin.get("/api/admin/users").await.status == 200).then_some(())).await;
+async fn worker_role_can_purge_the_change_log() {
+    let (database, roles) = database_with_roles().await;
+    let (app_url, worker_url) = (url_with_role(&database, &roles.app), url_with_role(&database, &roles.worker));
+    let store = Store::open(&app_url.parse().unwrap()).await.unwrap();
+    // All rows belong to revision 1, which dates from 2020.
+    seed::insert_expired_overrides(&store, 3).await;
+    let server = RunningProcess::start("server", &["--database-url", &app_url, "--no-migrate"]);
+    let admin = server.caller(&create_admin_token(&app_url));
+    eventually("the server accepts the new token", async || {
+        (admin.get("/api/admin/users").await.status == 200).then_some(())
+    })
+    .await;
     admin.post("/api/admin/feature-flags", &json!({"name": "f", "flag_type": "boolean"})).await.expect(201);
-    let once = |url: &str| output_of("cleanup-worker", &["--once", "--database-url", url]);
-    let purging = |url: &str| output_of("cleanup-worker", &["--once", "--keep-log", "1d", "--database-url", url]);
+    let run_once = |url: &str| stdout_of("cleanup-worker", &["--once", "--database-url", url]);
+    let run_once_with_purge =
+        |url: &str| stdout_of("cleanup-worker", &["--once", "--change-log-retention", "1d", "--database-url", url]);
     let report = |expired: i32, revisions: i32| {
         format!(
-            "removed {expired} expired overrides, marked 0 scheduled changes, purged 0 idempotency keys, 0 sessions, 0 failed sign-ins and {revisions} log revisions"
+            "removed {expired} expired overrides, recorded 0 scheduled changes as applied, purged 0 idempotency keys, 0 sessions, 0 sign-in failure counters and {revisions} change-log revisions"
         )
     };
-    fails_with("cleanup-worker", &["--once", "--keep-log", "1d", "--database-url", &app], "permission denied");
+    assert_fails_with(
+        "cleanup-worker",
+        &["--once", "--change-log-retention", "1d", "--database-url", &app_url],
+        "permission denied",
+    );
     assert_eq!(
-        query(&database.url, "SELECT count(*) FROM change_log WHERE revision = 1").await[0].as_deref(),
+        query_postgres(&database.url, "SELECT count(*) FROM change_log WHERE revision = 1").await[0].as_deref(),
         Some("6")
     );
-    assert_eq!(once(&app), report(0, 0), "without --keep-log the server's role will do; its overrides went before");
-    assert_eq!(purging(&worker), report(0, 1));
-    let made = admin.post("/api/admin/users", &json!({"email": "ann@example.com"})).await.expect(201).json();
-    admin.put(&override_at(made["id"].as_str().unwrap(), "f"), &json!({"override_value": true})).await.expect(201);
-    tamper(&app, "UPDATE user_flag_overrides SET expires_at = '2020-01-01'").await;
-    assert_eq!(purging(&worker), report(1, 0));
-    for attempt in ["UPDATE change_log SET actor = 'x'", "TRUNCATE change_log"] {
-        let refused = try_tamper(&worker, attempt).await.expect_err(attempt);
-        assert!(refused.contains("permission denied"), "{attempt}: {refused}");
+    assert_eq!(
+        run_once(&app_url),
+        report(0, 0),
+        "the failed run removed the overrides; without a purge, the role of the server suffices"
+    );
+    assert_eq!(run_once_with_purge(&worker_url), report(0, 1));
+    let created = admin.post("/api/admin/users", &json!({"email": "ann@example.com"})).await.expect(201).json();
+    admin.put(&override_path(created["id"].as_str().unwrap(), "f"), &json!({"override_value": true})).await.expect(201);
+    execute_raw(&app_url, "UPDATE user_flag_overrides SET expires_at = '2020-01-01'").await;
+    assert_eq!(run_once_with_purge(&worker_url), report(1, 0));
+    for statement in ["UPDATE change_log SET actor = 'x'", "TRUNCATE change_log"] {
+        let error = try_execute_raw(&worker_url, statement).await.expect_err(statement);
+        assert!(error.contains("permission denied"), "{statement}: {error}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_owner_migrates_and_what_it_adds_is_open_to_the_others() {
-    let (database, roles) = scene().await;
-    let (owner, app) = (url_of(&database, &roles.owner), url_of(&database, &roles.app));
-    assert_eq!(output_of("server", &["migrate", "--database-url", &owner]), "nothing to do");
-    flags_store::migrate_down(&owner.parse().unwrap()).await.unwrap();
-    assert!(output_of("server", &["migrate", "--database-url", &owner]).starts_with("applied"));
-    tamper(&owner, "CREATE TABLE later (id int)").await;
-    tamper(&app, "INSERT INTO later VALUES (1); UPDATE later SET id = 2; DELETE FROM later").await;
-    let done = roles.set_up(&database);
-    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
-    try_tamper(&app, "DELETE FROM change_log").await.unwrap_err();
-    tamper(&app, "DELETE FROM later").await;
+async fn tables_added_by_the_owner_are_accessible_to_the_server_role() {
+    let (database, roles) = database_with_roles().await;
+    let (owner_url, app_url) = (url_with_role(&database, &roles.owner), url_with_role(&database, &roles.app));
+    assert_eq!(stdout_of("server", &["migrate", "--database-url", &owner_url]), "no pending migrations");
+    flags_store::migrate_down(&owner_url.parse().unwrap()).await.unwrap();
+    assert!(stdout_of("server", &["migrate", "--database-url", &owner_url]).starts_with("applied"));
+    execute_raw(&owner_url, "CREATE TABLE later (id int)").await;
+    execute_raw(&app_url, "INSERT INTO later VALUES (1); UPDATE later SET id = 2; DELETE FROM later").await;
+    let output = roles.set_up(&database);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    try_execute_raw(&app_url, "DELETE FROM change_log").await.unwrap_err();
+    execute_raw(&app_url, "DELETE FROM later").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_script_does_nothing_where_it_could_not_keep_its_promise() {
-    let fails = |roles: &Roles, database: &Database, why: &str| {
-        let done = roles.set_up(database);
-        let text = String::from_utf8_lossy(&done.stderr).into_owned();
-        assert!(!done.status.success() && text.contains(why), "{text}");
+async fn script_fails_if_the_server_role_could_still_modify_the_change_log() {
+    let assert_fails = |roles: &Roles, database: &Database, message: &str| {
+        let output = roles.set_up(database);
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && stderr.contains(message), "{stderr}");
     };
-    let (empty, roles) = (Database::empty(Kind::Postgres).await, Roles::new());
-    fails(&roles, &empty, "run `server migrate` first");
-    let there = format!("SELECT rolname FROM pg_roles WHERE rolname = '{}'", roles.app);
-    assert!(query(&empty.url, &there).await.is_empty(), "no role is left behind");
-    let (database, mut roles) = scene().await;
-    let name = database.url.rsplit('/').next().unwrap();
+    let (unmigrated, roles) = (Database::empty(DatabaseKind::Postgres).await, Roles::new());
+    assert_fails(&roles, &unmigrated, "run `server migrate` first");
+    let find_role = format!("SELECT rolname FROM pg_roles WHERE rolname = '{}'", roles.app);
+    assert!(query_postgres(&unmigrated.url, &find_role).await.is_empty(), "the failed script must not create a role");
+    let (database, mut roles) = database_with_roles().await;
+    let database_name = database.url.rsplit('/').next().unwrap();
     let Roles { owner, app, worker } = &roles;
-    for (power, loss) in [
+    for (grant, revoke) in [
         (format!("GRANT \"{owner}\" TO \"{app}\""), format!("REVOKE \"{owner}\" FROM \"{app}\"")),
         (
             format!("ALTER ROLE \"{worker}\" NOINHERIT; GRANT \"{owner}\" TO \"{worker}\""),
@@ -175,20 +194,20 @@ async fn the_script_does_nothing_where_it_could_not_keep_its_promise() {
         (format!("GRANT \"{worker}\" TO \"{app}\""), format!("REVOKE \"{worker}\" FROM \"{app}\"")),
         (format!("ALTER ROLE \"{app}\" CREATEROLE"), format!("ALTER ROLE \"{app}\" NOCREATEROLE")),
         (
-            format!("ALTER DATABASE \"{name}\" OWNER TO \"{app}\""),
-            format!("ALTER DATABASE \"{name}\" OWNER TO \"{owner}\""),
+            format!("ALTER DATABASE \"{database_name}\" OWNER TO \"{app}\""),
+            format!("ALTER DATABASE \"{database_name}\" OWNER TO \"{owner}\""),
         ),
     ] {
-        tamper(&database.url, &power).await;
-        fails(&roles, &database, "may change the log all the same");
-        tamper(&database.url, &loss).await;
-        let done = roles.set_up(&database);
-        assert!(done.status.success(), "{loss}: {}", String::from_utf8_lossy(&done.stderr));
+        execute_raw(&database.url, &grant).await;
+        assert_fails(&roles, &database, "can still modify the change log");
+        execute_raw(&database.url, &revoke).await;
+        let output = roles.set_up(&database);
+        assert!(output.status.success(), "{revoke}: {}", String::from_utf8_lossy(&output.stderr));
     }
-    let app = url_of(&database, app);
-    for attempt in ["DROP TABLE change_log", "DROP SCHEMA public CASCADE", "CREATE TABLE mine (id int)"] {
-        try_tamper(&app, attempt).await.expect_err(attempt);
+    let app_url = url_with_role(&database, app);
+    for statement in ["DROP TABLE change_log", "DROP SCHEMA public CASCADE", "CREATE TABLE extra (id int)"] {
+        try_execute_raw(&app_url, statement).await.expect_err(statement);
     }
     roles.app = "postgres".to_owned();
-    fails(&roles, &database, "must be no superusers");
+    assert_fails(&roles, &database, "must not be superusers");
 }

@@ -1,27 +1,27 @@
-//! Who may do what: every operation of the OpenAPI document, called by everybody.
+//! Permissions: every operation of the OpenAPI document, called with every kind of credential.
 
 use flags_domain::Instant;
-use flags_store::{api_tokens::Grant, users::Role};
+use flags_store::{api_tokens::TokenGrant, users::Role};
 use reqwest::Method;
 use serde_json::{Value, json};
 
 use flags_tests::{
     app::{PASSWORD, TestApp},
     caller::Caller,
-    database::Kind,
+    database::DatabaseKind,
     on_both_databases,
-    permissions::Table,
+    permissions::PermissionTable,
 };
 
 on_both_databases! {
-    every_operation_lets_through_whom_the_table_says,
-    credentials_that_are_not_valid_are_nobodys,
-    nobody_becomes_somebody_else_by_naming_them,
-    a_token_is_never_more_than_its_user,
-    every_answer_carries_its_headers,
+    operations_permit_exactly_the_callers_in_the_permission_table,
+    rejects_expired_unknown_and_malformed_credentials,
+    callers_cannot_impersonate_other_users,
+    role_of_a_token_is_capped_by_the_role_of_its_user,
+    responses_carry_security_and_caching_headers,
 }
 
-/// An operation of the document, with a path that names nothing but, where it can, this user.
+/// An operation of the OpenAPI document. The user id in its path exists; all other names in the path do not.
 struct Operation {
     name: String,
     method: Method,
@@ -35,7 +35,7 @@ fn operations(user_id: &str) -> Vec<Operation> {
         let path = path.replace("{user_id}", user_id).replace("{flag_name}", "nope");
         let path = path.replace("{id}", &uuid::Uuid::nil().to_string()).replace("{key}", "nope");
         for (method, operation) in methods.as_object().unwrap().iter().filter(|(key, _)| *key != "parameters") {
-            // A stream has no end; HEAD is let through like GET.
+            // A stream never ends. HEAD requires the same permission as GET.
             let method = if path.ends_with("/stream") { "HEAD" } else { method.as_str() };
             let name = operation["operationId"].as_str().unwrap().to_owned();
             found.push(Operation { name, method: method.to_uppercase().parse().unwrap(), path: path.clone() });
@@ -44,89 +44,103 @@ fn operations(user_id: &str) -> Vec<Operation> {
     found
 }
 
-/// What comes of a call: refused, and why, or let through to whatever the operation makes of it.
-async fn outcome(caller: &Caller, operation: &Operation) -> String {
-    // A body of the wrong shape and a tag of nothing: whoever is let through is told so, and nothing changes.
-    let body = (![Method::GET, Method::HEAD].contains(&operation.method)).then(|| br#"{"rubbish": 1}"#.to_vec());
-    let headers = [("content-type", "application/json"), ("if-match", "\"nothing\"")];
-    let mut answer = caller.send(operation.method.clone(), &operation.path, &headers, body).await;
-    let status = answer.status.as_u16();
-    assert!(status < 500 && status != 405, "{} {}: {}", operation.method, operation.path, answer.text);
+/// Result of a call in the notation of the permission table: `yes`, `401`, or `403` and the problem code.
+async fn permission_outcome(caller: &Caller, operation: &Operation) -> String {
+    // The body and the entity tag are invalid, so that permitted calls fail without changing anything.
+    let body = (![Method::GET, Method::HEAD].contains(&operation.method)).then(|| br#"{"unknown": 1}"#.to_vec());
+    let headers = [("content-type", "application/json"), ("if-match", "\"unknown\"")];
+    let mut response = caller.send(operation.method.clone(), &operation.path, &headers, body).await;
+    let status = response.status.as_u16();
+    assert!(status < 500 && status != 405, "{} {}: {}", operation.method, operation.path, response.text);
     if ![401, 403].contains(&status) {
         return "yes".to_owned();
     }
     if operation.method == Method::HEAD {
-        // The reason stands in the body of a GET, which for a stream is a refusal as well.
-        answer = caller.send(Method::GET, &operation.path, &headers, None).await;
+        // A response to HEAD has no body; GET yields the problem code.
+        response = caller.send(Method::GET, &operation.path, &headers, None).await;
     }
-    let body = answer.json();
+    let body = response.json();
     match body["code"].as_str().or(body["errorCode"].as_str()) {
         _ if status == 401 => "401".to_owned(),
         code => format!("403 {}", code.unwrap()),
     }
 }
 
-/// Signs somebody in who signs out again: an operation may end the session that it is called with.
-async fn signed_in(app: &TestApp, email: &str) -> Caller {
-    app.nobody.sign_in(email, PASSWORD).await
+/// Starts a new session, because the previous call may have ended the session that it used.
+async fn sign_in_again(app: &TestApp, email: &str) -> Caller {
+    app.anonymous.sign_in(email, PASSWORD).await
 }
 
-async fn every_operation_lets_through_whom_the_table_says(kind: Kind) {
+async fn operations_permit_exactly_the_callers_in_the_permission_table(kind: DatabaseKind) {
     let app = TestApp::start(kind).await;
-    let (ada, admin) = app.user_with("ada", "admin", json!({})).await;
-    let (vera, viewer) = app.user_with("vera", "viewer", json!({})).await;
-    let (ann, user) = app.user("ann").await;
-    let (_, ada_email) = app.account("ada2", "admin").await;
-    let (_, ann_email) = app.account("ann2", "user").await;
-    let evaluate = app.caller(Grant::Evaluate, None, None).await;
-    let userless = app.caller(Grant::Role(Role::Viewer), None, None).await;
-    let expired = app.caller(Grant::Role(Role::Admin), None, Some(app.core.now().plus_micros(1))).await;
-    let (gone, deactivated) = app.user_with("gone", "admin", json!({})).await;
-    app.admin.patch(&format!("/api/admin/users/{gone}"), &json!({"active": false})).await.expect(200);
-    let made = app.admin.post("/api/admin/api-tokens", &json!({"name": "t", "role": "admin"})).await.expect(201).json();
-    app.admin.delete(&format!("/api/admin/api-tokens/{}", made["id"].as_str().unwrap())).await.expect(204);
-    let revoked = Caller::new(app.base(), made["token"].as_str());
-    app.clock_to("01-01T00:00:00.000001Z");
-    let mut found = Table::default();
-    for (own, others) in operations(&ann).iter().zip(operations(&vera)) {
-        let of_ada =
-            Operation { path: own.path.replace(&ann, &ada), name: own.name.clone(), method: own.method.clone() };
+    let (ada_id, admin) = app.create_user_with("ada", "admin", json!({})).await;
+    let (vera_id, viewer) = app.create_user_with("vera", "viewer", json!({})).await;
+    let (ann_id, user) = app.create_user("ann").await;
+    let (_, ada_email) = app.create_account("ada2", "admin").await;
+    let (_, ann_email) = app.create_account("ann2", "user").await;
+    let evaluate = app.caller_with_token(TokenGrant::Evaluate, None, None).await;
+    let userless = app.caller_with_token(TokenGrant::Role(Role::Viewer), None, None).await;
+    let expired = app.caller_with_token(TokenGrant::Role(Role::Admin), None, Some(app.core.now().plus_micros(1))).await;
+    let (inactive_id, deactivated) = app.create_user_with("inactive", "admin", json!({})).await;
+    app.admin.patch(&format!("/api/admin/users/{inactive_id}"), &json!({"active": false})).await.expect(200);
+    let created =
+        app.admin.post("/api/admin/api-tokens", &json!({"name": "t", "role": "admin"})).await.expect(201).json();
+    app.admin.delete(&format!("/api/admin/api-tokens/{}", created["id"].as_str().unwrap())).await.expect(204);
+    let revoked = Caller::new(app.base_url(), created["token"].as_str());
+    app.set_clock("01-01T00:00:00.000001Z");
+    let mut actual = PermissionTable::default();
+    for (own_operation, other_operation) in operations(&ann_id).iter().zip(operations(&vera_id)) {
+        let ada_operation = Operation {
+            path: own_operation.path.replace(&ann_id, &ada_id),
+            name: own_operation.name.clone(),
+            method: own_operation.method.clone(),
+        };
         for (column, caller, operation) in [
-            ("nobody", &app.nobody, own),
-            ("user, own", &user, own),
-            ("user, other's", &user, &others),
-            ("user, signed in", &signed_in(&app, &ann_email).await, own),
-            ("viewer", &viewer, own),
-            ("admin", &admin, own),
-            ("admin, signed in", &signed_in(&app, &ada_email).await, &of_ada),
-            ("viewer's token without a user", &userless, own),
-            ("scope evaluate", &evaluate, own),
-            ("expired", &expired, own),
-            ("revoked", &revoked, own),
-            ("deactivated", &deactivated, own),
+            ("anonymous", &app.anonymous, own_operation),
+            ("user, own", &user, own_operation),
+            ("user, other's", &user, &other_operation),
+            ("user, signed in", &sign_in_again(&app, &ann_email).await, own_operation),
+            ("viewer", &viewer, own_operation),
+            ("admin", &admin, own_operation),
+            ("admin, signed in", &sign_in_again(&app, &ada_email).await, &ada_operation),
+            ("viewer's token without a user", &userless, own_operation),
+            ("scope evaluate", &evaluate, own_operation),
+            ("expired", &expired, own_operation),
+            ("revoked", &revoked, own_operation),
+            ("deactivated", &deactivated, own_operation),
         ] {
-            found.set(&own.name, column, outcome(caller, operation).await);
+            actual.set(&own_operation.name, column, permission_outcome(caller, operation).await);
         }
     }
-    let committed = Table::read();
-    assert_eq!(found, committed, "who may do what has changed; review it:\n{}", found.to_text());
+    let committed = PermissionTable::read();
+    assert_eq!(
+        actual,
+        committed,
+        "permissions differ from tests/permissions.json; review the change:\n{}",
+        actual.to_text()
+    );
 }
 
 #[test]
-fn the_document_of_permissions_is_made_of_the_table() {
+fn permissions_document_matches_the_permission_table() {
     let folder = format!("{}/../docs", env!("CARGO_MANIFEST_DIR"));
     let committed = std::fs::read_to_string(format!("{folder}/permissions.md")).unwrap_or_default();
-    assert_eq!(committed, Table::read().to_markdown(), "run `just permissions` and commit what it writes");
+    assert_eq!(
+        committed,
+        PermissionTable::read().to_markdown(),
+        "docs/permissions.md is outdated; run `just permissions` and commit the result"
+    );
 }
 
-async fn credentials_that_are_not_valid_are_nobodys(kind: Kind) {
+async fn rejects_expired_unknown_and_malformed_credentials(kind: DatabaseKind) {
     let app = TestApp::start(kind).await;
-    let (ann, _) = app.user("ann").await;
-    let end = Instant::parse("2030-01-01T00:00:10Z").unwrap();
-    let expiring = app.caller(Grant::Role(Role::User), Some(ann.parse().unwrap()), Some(end)).await;
-    app.clock_to("01-01T00:00:09.999999Z");
+    let (ann_id, _) = app.create_user("ann").await;
+    let expires_at = Instant::parse("2030-01-01T00:00:10Z").unwrap();
+    let expiring =
+        app.caller_with_token(TokenGrant::Role(Role::User), Some(ann_id.parse().unwrap()), Some(expires_at)).await;
+    app.set_clock("01-01T00:00:09.999999Z");
     expiring.get("/api/flags/me").await.expect(200);
-    app.clock_to("01-01T00:00:10Z");
+    app.set_clock("01-01T00:00:10Z");
     let refused = expiring.get("/api/flags/me").await;
     assert_eq!(refused.header("www-authenticate"), "Bearer");
     refused.expect_problem(401, "unauthorized");
@@ -134,39 +148,43 @@ async fn credentials_that_are_not_valid_are_nobodys(kind: Kind) {
     for value in
         ["", "Bearer", "Bearer ", "Basic YTpi", "Bearer x", "Bearer flg_x", &format!("Bearer {unknown}"), "flg_x"]
     {
-        let answer = app.nobody.send(Method::GET, "/api/flags/me", &[("authorization", value)], None).await;
-        answer.expect_problem(401, "unauthorized");
+        let response = app.anonymous.send(Method::GET, "/api/flags/me", &[("authorization", value)], None).await;
+        response.expect_problem(401, "unauthorized");
     }
 }
 
-async fn nobody_becomes_somebody_else_by_naming_them(kind: Kind) {
+async fn callers_cannot_impersonate_other_users(kind: DatabaseKind) {
     let app = TestApp::start(kind).await;
-    let (ann, ann_calls) = app.user("ann").await;
-    let (ben, _) = app.user("ben").await;
-    app.boolean_flag("f").await;
+    let (ann_id, ann) = app.create_user("ann").await;
+    let (ben_id, _) = app.create_user("ben").await;
+    app.create_boolean_flag("f").await;
     app.admin
-        .put(&format!("/api/admin/users/{ben}/flag-overrides/f"), &json!({"override_value": true}))
+        .put(&format!("/api/admin/users/{ben_id}/flag-overrides/f"), &json!({"override_value": true}))
         .await
         .expect(201);
     for header in ["x-user-id", "x-forwarded-user", "x-remote-user", "user-id", "targeting-key", "remote-user"] {
-        let mine = ann_calls.send(Method::GET, "/api/flags/me", &[(header, &ben)], None).await.expect(200).json();
-        assert_eq!((&mine["user_id"], &mine["flags"]["f"]["value"]), (&json!(ann), &json!(false)), "{header}");
+        let own_flags = ann.send(Method::GET, "/api/flags/me", &[(header, &ben_id)], None).await.expect(200).json();
+        assert_eq!(
+            (&own_flags["user_id"], &own_flags["flags"]["f"]["value"]),
+            (&json!(ann_id), &json!(false)),
+            "{header}"
+        );
     }
     for parameter in ["user_id", "userId", "targetingKey", "as"] {
-        let answer = ann_calls.get(&format!("/api/flags/me?{parameter}={ben}")).await;
-        answer.expect_violation(&format!("/{parameter}"), "unknown_parameter");
-        let answer = ann_calls.get(&format!("/api/flags/stream?{parameter}={ben}")).await;
-        answer.expect_violation(&format!("/{parameter}"), "unknown_parameter");
+        let response = ann.get(&format!("/api/flags/me?{parameter}={ben_id}")).await;
+        response.expect_violation(&format!("/{parameter}"), "unknown_parameter");
+        let response = ann.get(&format!("/api/flags/stream?{parameter}={ben_id}")).await;
+        response.expect_violation(&format!("/{parameter}"), "unknown_parameter");
     }
     for path in ["", "/flag-overrides", "/flag-overrides/f"] {
-        ann_calls.get(&format!("/api/admin/users/{ben}{path}")).await.expect_problem(403, "forbidden");
-        ann_calls.get(&format!("/api/admin/users/{ann}{path}")).await.expect_problem(403, "forbidden");
+        ann.get(&format!("/api/admin/users/{ben_id}{path}")).await.expect_problem(403, "forbidden");
+        ann.get(&format!("/api/admin/users/{ann_id}{path}")).await.expect_problem(403, "forbidden");
     }
-    ann_calls.get(&format!("/api/flags/me/{ben}")).await.expect_problem(404, "flag_not_found");
-    // Fields that are the service's own cannot be given.
+    ann.get(&format!("/api/flags/me/{ben_id}")).await.expect_problem(404, "flag_not_found");
+    // Requests cannot set fields that the server maintains.
     let user = json!({"email": "x@example.com"});
     for (field, value) in [
-        ("id", json!(ben)),
+        ("id", json!(ben_id)),
         ("created_by", json!("x")),
         ("revision", json!(1)),
         ("created_at", json!("2030-01-01T00:00:00Z")),
@@ -175,60 +193,63 @@ async fn nobody_becomes_somebody_else_by_naming_them(kind: Kind) {
         body[field] = value.clone();
         app.admin.post("/api/admin/users", &body).await.expect_violation(&format!("/{field}"), "unknown_field");
         let patch = Value::Object([(field.to_owned(), value)].into_iter().collect());
-        let answer = app.admin.patch(&format!("/api/admin/users/{ann}"), &patch).await;
-        answer.expect_violation(&format!("/{field}"), "unknown_field");
+        let response = app.admin.patch(&format!("/api/admin/users/{ann_id}"), &patch).await;
+        response.expect_violation(&format!("/{field}"), "unknown_field");
     }
 }
 
-async fn a_token_is_never_more_than_its_user(kind: Kind) {
+async fn role_of_a_token_is_capped_by_the_role_of_its_user(kind: DatabaseKind) {
     let app = TestApp::start(kind).await;
-    let (ann, _) = app.user_with("ann", "viewer", json!({})).await;
-    let generous = app.caller(Grant::Role(Role::Admin), Some(ann.parse().unwrap()), None).await;
-    generous.get("/api/admin/users").await.expect(200);
-    generous.post("/api/admin/users", &json!({"email": "x@example.com"})).await.expect_problem(403, "forbidden");
-    app.admin.patch(&format!("/api/admin/users/{ann}"), &json!({"role": "admin"})).await.expect(200);
-    let made = generous.post("/api/admin/users", &json!({"email": "x@example.com"})).await.expect(201).json();
-    app.boolean_flag("f").await;
-    let path = format!("/api/admin/users/{}/flag-overrides/f", made["id"].as_str().unwrap());
-    let by = generous.put(&path, &json!({"override_value": true})).await.expect(201).json()["created_by"].clone();
-    assert_eq!(by, format!("user:{ann}"), "who acts is the user");
-    app.admin.patch(&format!("/api/admin/users/{ann}"), &json!({"role": "user"})).await.expect(409);
-    app.user_with("other", "admin", json!({})).await;
-    app.admin.patch(&format!("/api/admin/users/{ann}"), &json!({"role": "user"})).await.expect(200);
-    generous.get("/api/admin/users").await.expect_problem(403, "forbidden");
+    let (ann_id, _) = app.create_user_with("ann", "viewer", json!({})).await;
+    let caller = app.caller_with_token(TokenGrant::Role(Role::Admin), Some(ann_id.parse().unwrap()), None).await;
+    caller.get("/api/admin/users").await.expect(200);
+    caller.post("/api/admin/users", &json!({"email": "x@example.com"})).await.expect_problem(403, "forbidden");
+    app.admin.patch(&format!("/api/admin/users/{ann_id}"), &json!({"role": "admin"})).await.expect(200);
+    let created = caller.post("/api/admin/users", &json!({"email": "x@example.com"})).await.expect(201).json();
+    app.create_boolean_flag("f").await;
+    let path = format!("/api/admin/users/{}/flag-overrides/f", created["id"].as_str().unwrap());
+    let created_by = caller.put(&path, &json!({"override_value": true})).await.expect(201).json()["created_by"].clone();
+    assert_eq!(created_by, format!("user:{ann_id}"), "the recorded actor is the user");
+    app.admin.patch(&format!("/api/admin/users/{ann_id}"), &json!({"role": "user"})).await.expect(409);
+    app.create_user_with("other", "admin", json!({})).await;
+    app.admin.patch(&format!("/api/admin/users/{ann_id}"), &json!({"role": "user"})).await.expect(200);
+    caller.get("/api/admin/users").await.expect_problem(403, "forbidden");
 }
 
-async fn every_answer_carries_its_headers(kind: Kind) {
+async fn responses_carry_security_and_caching_headers(kind: DatabaseKind) {
     let app = TestApp::start(kind).await;
-    let (_, ann) = app.user("ann").await;
-    for (answer, is_docs) in [
+    let (_, ann) = app.create_user("ann").await;
+    for (response, is_docs) in [
         (app.admin.get("/api/admin/users").await, false),
-        (app.nobody.get("/api/admin/users").await, false),
+        (app.anonymous.get("/api/admin/users").await, false),
         (ann.get("/api/flags/me").await, false),
-        (app.nobody.get("/").await, false),
-        (app.nobody.get("/api/nope").await, false),
-        (app.nobody.get("/docs/").await, true),
+        (app.anonymous.get("/").await, false),
+        (app.anonymous.get("/api/nope").await, false),
+        (app.anonymous.get("/docs/").await, true),
     ] {
-        assert_eq!(answer.header("x-content-type-options"), "nosniff");
-        let policy = answer.header("content-security-policy");
+        assert_eq!(response.header("x-content-type-options"), "nosniff");
+        let policy = response.header("content-security-policy");
         assert!(policy.contains("frame-ancestors 'none'"), "{policy}");
         assert!(is_docs || !policy.contains("unsafe"), "{policy}");
-        assert!(!answer.header("x-request-id").is_empty());
+        assert!(!response.header("x-request-id").is_empty());
     }
     assert_eq!(app.admin.get("/api/admin/users").await.header("cache-control"), "no-store");
-    let mine = ann.get("/api/flags/me").await;
-    assert_eq!((mine.header("cache-control"), mine.header("vary")), ("private, no-cache", "Authorization, Cookie"));
-    let named = app.nobody.send(Method::GET, "/healthz", &[("x-request-id", "my-id.1")], None).await;
-    assert_eq!(named.header("x-request-id"), "my-id.1");
-    for unsound in ["a b<c>", "flg_looks-like-a-token", "fls_x", "eyJhbGciOiJub25lIn0.e30."] {
-        let answer = app.nobody.send(Method::GET, "/healthz", &[("x-request-id", unsound)], None).await;
-        assert_ne!(answer.header("x-request-id"), unsound);
+    let own_flags = ann.get("/api/flags/me").await;
+    assert_eq!(
+        (own_flags.header("cache-control"), own_flags.header("vary")),
+        ("private, no-cache", "Authorization, Cookie")
+    );
+    let with_request_id = app.anonymous.send(Method::GET, "/healthz", &[("x-request-id", "my-id.1")], None).await;
+    assert_eq!(with_request_id.header("x-request-id"), "my-id.1");
+    for invalid_id in ["a b<c>", "flg_looks-like-a-token", "fls_x", "eyJhbGciOiJub25lIn0.e30."] {
+        let response = app.anonymous.send(Method::GET, "/healthz", &[("x-request-id", invalid_id)], None).await;
+        assert_ne!(response.header("x-request-id"), invalid_id);
     }
-    let welcome = app.nobody.get("/anything").await.expect(200);
-    assert!(welcome.header("content-type").starts_with("text/html") && welcome.text.contains("/docs"));
-    assert_eq!(app.nobody.get("/readyz").await.expect(200).json()["status"], "ready");
-    assert_eq!(app.nobody.get("/healthz").await.expect(200).json(), json!({"status": "ok"}));
-    assert!(app.nobody.get("/docs/").await.expect(200).text.contains("swagger-ui"));
-    let document: Value = app.nobody.get("/openapi.json").await.expect(200).json();
+    let welcome_page = app.anonymous.get("/anything").await.expect(200);
+    assert!(welcome_page.header("content-type").starts_with("text/html") && welcome_page.text.contains("/docs"));
+    assert_eq!(app.anonymous.get("/readyz").await.expect(200).json()["status"], "ready");
+    assert_eq!(app.anonymous.get("/healthz").await.expect(200).json(), json!({"status": "ok"}));
+    assert!(app.anonymous.get("/docs/").await.expect(200).text.contains("swagger-ui"));
+    let document: Value = app.anonymous.get("/openapi.json").await.expect(200).json();
     assert!(document["openapi"].as_str().unwrap().starts_with("3."));
 }

@@ -1,3 +1,9 @@
 //! Feature flags.
 
-mod lifecycle;
+mod create;
+mod delete;
+mod list;
+mod patch;
+mod targeting_rules;
+
+const FLAGS_PATH: &str = "/api/admin/feature-flags";

@@ -1,142 +1,153 @@
-//! `Idempotency-Key`: one effect and one answer, however often a request is sent.
+//! `Idempotency-Key`: a repeated request has one effect and one response.
 
 use flags_domain::Instant;
 use flags_tests::{
-    app::{TestApp, author, override_at, overrides_of},
-    caller::Reply,
-    database::Kind,
+    app::{TestApp, author, override_path, user_overrides_path},
+    caller::{ApiResponse, Caller},
+    database::DatabaseKind,
     on_both_databases, seed,
 };
 use reqwest::Method;
 use serde_json::{Value, json};
 
 on_both_databases! {
-    a_retry_has_no_second_effect_and_gets_the_first_answer,
-    another_request_with_the_same_key_is_refused,
-    a_request_that_failed_leaves_the_key_free,
-    of_many_at_once_one_is_carried_out,
-    keys_last_a_day_and_are_purged_after,
-    every_post_takes_a_key,
-    a_bulk_change_by_many_at_once_is_carried_out_once,
-    a_precondition_is_part_of_the_request,
+    retry_replays_the_first_response_without_a_second_effect,
+    rejects_key_reused_for_another_request,
+    failed_request_does_not_consume_the_key,
+    concurrent_retries_execute_once,
+    keys_expire_after_24_hours_and_are_purged,
+    every_post_operation_accepts_a_key,
+    concurrent_bulk_retries_execute_once,
+    precondition_is_part_of_the_request,
 }
 
-async fn post(caller: &flags_tests::caller::Caller, path: &str, key: &str, body: &Value) -> Reply {
-    caller.json(Method::POST, path, &[("Idempotency-Key", key)], body).await
+async fn post_with_key(caller: &Caller, path: &str, key: &str, body: &Value) -> ApiResponse {
+    caller.send_json(Method::POST, path, &[("Idempotency-Key", key)], body).await
 }
 
-fn whole(reply: &Reply) -> (u16, String, String, String, String) {
-    let header = |name: &str| reply.header(name).to_owned();
-    (reply.status.as_u16(), header("location"), header("etag"), header("flags-revision"), reply.text.clone())
+/// Returns the parts of a response that a replay must repeat: status, location, entity tag, revision and body.
+fn status_headers_body(response: &ApiResponse) -> (u16, String, String, String, String) {
+    let header = |name: &str| response.header(name).to_owned();
+    (response.status.as_u16(), header("location"), header("etag"), header("flags-revision"), response.text.clone())
 }
 
-async fn a_retry_has_no_second_effect_and_gets_the_first_answer(kind: Kind) {
+async fn retry_replays_the_first_response_without_a_second_effect(kind: DatabaseKind) {
     let app = TestApp::start(kind).await;
-    app.boolean_flag("a").await;
-    let (id, _) = app.user("ann").await;
+    app.create_boolean_flag("a").await;
+    let (ann_id, _) = app.create_user("ann").await;
     let body = json!({"flag_name": "a", "override_value": true});
-    let first = post(&app.admin, &overrides_of(&id), "k1", &body).await.expect(201);
-    app.admin.patch(&override_at(&id, "a"), &json!({"enabled": false})).await.expect(200);
-    let head = app.replica.revision();
-    let again = post(&app.admin, &overrides_of(&id), "k1", &body).await;
-    assert_eq!(whole(&again), whole(&first));
-    assert_eq!(again.header("content-type"), "application/json");
-    assert_eq!(app.replica.revision(), head, "nothing was written");
-    assert_eq!(first.json()["revision"].as_i64().map(|r| r + 1), Some(head.number));
-    // Keys belong to their callers.
-    let (_, ada) = app.user_with("ada", "admin", json!({})).await;
-    post(&ada, &overrides_of(&id), "k1", &body).await.expect_problem(409, "override_exists");
+    let first = post_with_key(&app.admin, &user_overrides_path(&ann_id), "k1", &body).await.expect(201);
+    app.admin.patch(&override_path(&ann_id, "a"), &json!({"enabled": false})).await.expect(200);
+    let revision_before = app.replica.revision();
+    let replayed = post_with_key(&app.admin, &user_overrides_path(&ann_id), "k1", &body).await;
+    assert_eq!(status_headers_body(&replayed), status_headers_body(&first));
+    assert_eq!(replayed.header("content-type"), "application/json");
+    assert_eq!(app.replica.revision(), revision_before, "the replay writes nothing");
+    assert_eq!(first.json()["revision"].as_i64().map(|r| r + 1), Some(revision_before.number));
+    // Each caller has its own keys.
+    let (_, ada) = app.create_user_with("ada", "admin", json!({})).await;
+    post_with_key(&ada, &user_overrides_path(&ann_id), "k1", &body).await.expect_problem(409, "override_exists");
 }
 
-async fn another_request_with_the_same_key_is_refused(kind: Kind) {
+async fn rejects_key_reused_for_another_request(kind: DatabaseKind) {
     let app = TestApp::start(kind).await;
     let flag = |name: &str| json!({"name": name, "flag_type": "boolean"});
-    post(&app.admin, "/api/admin/feature-flags", "k", &flag("a")).await.expect(201);
-    let reused = post(&app.admin, "/api/admin/feature-flags", "k", &flag("b")).await;
-    reused.expect_problem(422, "idempotency_key_reused");
-    let elsewhere = post(&app.admin, "/api/admin/feature-flags/a/archive", "k", &json!({})).await;
-    elsewhere.expect_problem(422, "idempotency_key_reused");
+    post_with_key(&app.admin, "/api/admin/feature-flags", "k", &flag("a")).await.expect(201);
+    let response = post_with_key(&app.admin, "/api/admin/feature-flags", "k", &flag("b")).await;
+    response.expect_problem(422, "idempotency_key_reused");
+    let response = post_with_key(&app.admin, "/api/admin/feature-flags/a/archive", "k", &json!({})).await;
+    response.expect_problem(422, "idempotency_key_reused");
     app.admin.get("/api/admin/feature-flags/b").await.expect(404);
-    for bad in ["", "a b", &"x".repeat(256)] {
-        let refused = post(&app.admin, "/api/admin/feature-flags", bad, &flag("c")).await;
-        refused.expect_violation("/Idempotency-Key", "invalid_header");
+    for invalid_key in ["", "a b", &"x".repeat(256)] {
+        let response = post_with_key(&app.admin, "/api/admin/feature-flags", invalid_key, &flag("c")).await;
+        response.expect_violation("/Idempotency-Key", "invalid_header");
     }
-    post(&app.admin, "/api/admin/feature-flags", &"x".repeat(255), &flag("c")).await.expect(201);
+    post_with_key(&app.admin, "/api/admin/feature-flags", &"x".repeat(255), &flag("c")).await.expect(201);
 }
 
-async fn a_request_that_failed_leaves_the_key_free(kind: Kind) {
+async fn failed_request_does_not_consume_the_key(kind: DatabaseKind) {
     let app = TestApp::start(kind).await;
     let flag = json!({"name": "a", "flag_type": "boolean"});
-    let archive = |key: &'static str| post(&app.admin, "/api/admin/feature-flags/a/archive", key, &Value::Null);
+    let archive =
+        |key: &'static str| post_with_key(&app.admin, "/api/admin/feature-flags/a/archive", key, &Value::Null);
     archive("k").await.expect(404);
     app.admin.post("/api/admin/feature-flags", &flag).await.expect(201);
     let first = archive("k").await.expect(200);
     app.admin.post("/api/admin/feature-flags/a/restore", &json!({})).await.expect(200);
-    assert_eq!(whole(&archive("k").await), whole(&first));
-    assert_eq!(app.admin.get("/api/admin/feature-flags/a").await.json()["archived_at"], json!(null), "still restored");
+    assert_eq!(status_headers_body(&archive("k").await), status_headers_body(&first));
+    assert_eq!(
+        app.admin.get("/api/admin/feature-flags/a").await.json()["archived_at"],
+        json!(null),
+        "the replay must not archive the flag again"
+    );
 }
 
-async fn of_many_at_once_one_is_carried_out(kind: Kind) {
+async fn concurrent_retries_execute_once(kind: DatabaseKind) {
     let app = TestApp::start(kind).await;
-    app.boolean_flag("a").await;
-    let (id, _) = app.user("ann").await;
-    let before = app.replica.revision().number;
+    app.create_boolean_flag("a").await;
+    let (ann_id, _) = app.create_user("ann").await;
+    let revision_before = app.replica.revision().number;
     let body = json!({"flag_name": "a", "override_value": true});
-    let path = overrides_of(&id);
-    let answers = futures_util::future::join_all((0..20).map(|_| post(&app.admin, &path, "k", &body))).await;
-    for answer in &answers {
-        assert_eq!(whole(answer), whole(&answers[0]));
+    let path = user_overrides_path(&ann_id);
+    let responses = futures_util::future::join_all((0..20).map(|_| post_with_key(&app.admin, &path, "k", &body))).await;
+    for response in &responses {
+        assert_eq!(status_headers_body(response), status_headers_body(&responses[0]));
     }
-    assert_eq!(answers[0].status, 201);
-    assert_eq!(app.replica.revision().number, before + 1);
+    assert_eq!(responses[0].status, 201);
+    assert_eq!(app.replica.revision().number, revision_before + 1);
 }
 
-async fn keys_last_a_day_and_are_purged_after(kind: Kind) {
+async fn keys_expire_after_24_hours_and_are_purged(kind: DatabaseKind) {
     let app = TestApp::start(kind).await;
     let user = json!({"email": "x@example.com"});
-    let create = || post(&app.admin, "/api/admin/users", "k", &user);
+    let create = || post_with_key(&app.admin, "/api/admin/users", "k", &user);
     let purge = || flags_service::maintenance::purge_idempotency_keys(&app.core);
     let first = create().await.expect(201);
-    app.clock_to("01-01T23:59:59.999999Z");
+    app.set_clock("01-01T23:59:59.999999Z");
     assert_eq!(purge().await.unwrap(), 0);
-    assert_eq!(whole(&create().await), whole(&first));
-    app.clock_to("01-02T00:00:00Z");
+    assert_eq!(status_headers_body(&create().await), status_headers_body(&first));
+    app.set_clock("01-02T00:00:00Z");
     create().await.expect_problem(409, "email_taken");
     assert_eq!(purge().await.unwrap(), 1);
     assert_eq!(purge().await.unwrap(), 0);
 }
 
-async fn every_post_takes_a_key(kind: Kind) {
+async fn every_post_operation_accepts_a_key(kind: DatabaseKind) {
     let app = TestApp::start(kind).await;
-    let (id, _) = app.user("ann").await;
-    let flags = "/api/admin/feature-flags";
-    let schedule = json!({"scheduled_at": "2030-01-02T00:00:00Z", "enabled": false});
-    let twice = async |path: &str, body: &Value| {
-        let first = post(&app.admin, path, path, body).await;
+    let (ann_id, _) = app.create_user("ann").await;
+    let flags_path = "/api/admin/feature-flags";
+    let new_change = json!({"scheduled_at": "2030-01-02T00:00:00Z", "enabled": false});
+    let post_twice = async |path: &str, body: &Value| {
+        let first = post_with_key(&app.admin, path, path, body).await;
         assert!(first.status.is_success(), "{path}: {}", first.text);
-        let head = app.replica.revision();
-        assert_eq!(whole(&post(&app.admin, path, path, body).await), whole(&first), "{path}");
-        assert_eq!(app.replica.revision(), head, "{path}");
+        let revision_after_first = app.replica.revision();
+        assert_eq!(
+            status_headers_body(&post_with_key(&app.admin, path, path, body).await),
+            status_headers_body(&first),
+            "{path}"
+        );
+        assert_eq!(app.replica.revision(), revision_after_first, "{path}");
         first.json()
     };
-    twice("/api/admin/users", &json!({"email": "x@example.com"})).await;
-    twice(flags, &json!({"name": "a", "flag_type": "boolean"})).await;
-    twice(&overrides_of(&id), &json!({"flag_name": "a", "override_value": true})).await;
-    let planned = twice(&format!("{flags}/a/scheduled-changes"), &schedule).await;
-    let planned = planned["id"].as_str().unwrap();
-    twice(&format!("{flags}/a/scheduled-changes/{planned}/cancel"), &json!({})).await;
-    twice("/api/admin/flag-overrides/bulk", &json!({"action": "disable", "filter": {"flag_name": "a"}})).await;
-    twice(&format!("{flags}/a/archive"), &json!({})).await;
-    twice(&format!("{flags}/a/restore"), &json!({})).await;
-    let document = app.nobody.get("/openapi.json").await.json();
-    let posts = document["paths"].as_object().unwrap().values().filter(|path| !path["post"].is_null());
-    let with_key = posts.filter(|path| path["post"]["parameters"].to_string().contains("Idempotency-Key")).count();
-    assert_eq!(with_key, 8, "a new POST belongs into this test, or must refuse a key");
+    post_twice("/api/admin/users", &json!({"email": "x@example.com"})).await;
+    post_twice(flags_path, &json!({"name": "a", "flag_type": "boolean"})).await;
+    post_twice(&user_overrides_path(&ann_id), &json!({"flag_name": "a", "override_value": true})).await;
+    let change = post_twice(&format!("{flags_path}/a/scheduled-changes"), &new_change).await;
+    let change = change["id"].as_str().unwrap();
+    post_twice(&format!("{flags_path}/a/scheduled-changes/{change}/cancel"), &json!({})).await;
+    post_twice("/api/admin/flag-overrides/bulk", &json!({"action": "disable", "filter": {"flag_name": "a"}})).await;
+    post_twice(&format!("{flags_path}/a/archive"), &json!({})).await;
+    post_twice(&format!("{flags_path}/a/restore"), &json!({})).await;
+    let document = app.anonymous.get("/openapi.json").await.json();
+    let post_operations = document["paths"].as_object().unwrap().values().filter(|path| !path["post"].is_null());
+    let with_key =
+        post_operations.filter(|path| path["post"]["parameters"].to_string().contains("Idempotency-Key")).count();
+    assert_eq!(with_key, 8, "add each new POST operation with an idempotency key to this test");
 }
 
-async fn a_bulk_change_by_many_at_once_is_carried_out_once(kind: Kind) {
+async fn concurrent_bulk_retries_execute_once(kind: DatabaseKind) {
     let app = TestApp::start(kind).await;
-    app.boolean_flag("f").await;
+    app.create_boolean_flag("f").await;
     let mut tx = app.core.store().begin(Instant::from_micros(1)).await.unwrap();
     for number in 0..2_100 {
         let user_id = seed::insert_user(&mut tx, &format!("u{number}@example.com")).await;
@@ -144,36 +155,38 @@ async fn a_bulk_change_by_many_at_once_is_carried_out_once(kind: Kind) {
     }
     tx.commit(&author()).await.unwrap();
     let body = json!({"action": "disable", "filter": {"flag_name": "f", "status": "active"}});
-    let bulk = || post(&app.admin, "/api/admin/flag-overrides/bulk", "k", &body);
+    let post_bulk = || post_with_key(&app.admin, "/api/admin/flag-overrides/bulk", "k", &body);
     let other_body = json!({"email": "x@example.com"});
-    let other = post(&app.admin, "/api/admin/users", "k2", &other_body);
-    let (answers, other) = tokio::join!(futures_util::future::join_all((0..4).map(|_| bulk())), other);
-    other.expect(201);
-    for answer in &answers {
-        assert_eq!(answer.status, 200, "{}", answer.text);
-        assert_eq!(answer.text, answers[0].text);
+    let other_response = post_with_key(&app.admin, "/api/admin/users", "k2", &other_body);
+    let (responses, other_response) =
+        tokio::join!(futures_util::future::join_all((0..4).map(|_| post_bulk())), other_response);
+    other_response.expect(201);
+    for response in &responses {
+        assert_eq!(response.status, 200, "{}", response.text);
+        assert_eq!(response.text, responses[0].text);
     }
-    let answer = answers[0].json();
-    assert_eq!((&answer["changed"], answer["revisions"].as_array().unwrap().len()), (&json!(2_100), 3));
-    let updated = app.log().await.into_iter().filter(|(_, action, entity)| action == "updated" && entity == "override");
-    assert_eq!(updated.count(), 2_100, "each once");
-    // What matches now is none of the first request's.
+    let result = responses[0].json();
+    assert_eq!((&result["changed"], result["revisions"].as_array().unwrap().len()), (&json!(2_100), 3));
+    let updates =
+        app.change_log().await.into_iter().filter(|(_, action, entity)| action == "updated" && entity == "override");
+    assert_eq!(updates.count(), 2_100, "each override is updated once");
+    // The filter now matches the overrides again, but the retry only replays the response.
     app.admin.post("/api/admin/flag-overrides/bulk", &json!({"action": "enable", "filter": {"flag_name": "f"}})).await;
-    assert_eq!(bulk().await.text, answers[0].text);
+    assert_eq!(post_bulk().await.text, responses[0].text);
     let active = app.admin.get("/api/admin/flag-overrides?status=active").await.json();
-    assert_eq!(active["total"], 2_100, "nothing was switched off again");
-    post(&app.admin, "/api/admin/users", "k", &other_body).await.expect_problem(422, "idempotency_key_reused");
+    assert_eq!(active["total"], 2_100, "the replay must not disable the overrides again");
+    post_with_key(&app.admin, "/api/admin/users", "k", &other_body).await.expect_problem(422, "idempotency_key_reused");
 }
 
-async fn a_precondition_is_part_of_the_request(kind: Kind) {
+async fn precondition_is_part_of_the_request(kind: DatabaseKind) {
     let app = TestApp::start(kind).await;
-    app.boolean_flag("a").await;
+    app.create_boolean_flag("a").await;
     let path = "/api/admin/feature-flags/a/archive";
-    let with = async |tag: &str| {
+    let archive_if_match = async |tag: &str| {
         let headers = [("Idempotency-Key", "k"), ("If-Match", tag)];
-        app.admin.json(Method::POST, path, &headers, &json!({})).await
+        app.admin.send_json(Method::POST, path, &headers, &json!({})).await
     };
-    with("*").await.expect(200);
-    with("*").await.expect(200);
-    with("\"x\"").await.expect_problem(422, "idempotency_key_reused");
+    archive_if_match("*").await.expect(200);
+    archive_if_match("*").await.expect(200);
+    archive_if_match("\"x\"").await.expect_problem(422, "idempotency_key_reused");
 }

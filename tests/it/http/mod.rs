@@ -1,5 +1,11 @@
 //! Behaviour that all HTTP operations share.
 
-mod bad_input;
+mod bodies;
+mod cors;
+mod field_types;
+mod fields;
 mod idempotency;
-mod limits_and_headers;
+mod limits;
+mod paths;
+mod query_parameters;
+mod secrets;

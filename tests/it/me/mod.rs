@@ -1,3 +1,3 @@
-//! `/api/flags/me`.
+//! A user's own flags: `/api/flags/me`.
 
-mod values;
+mod own_flags;

@@ -1,302 +1,266 @@
-//! The event stream of OpenFeature's protocol: what makes a provider ask again.
-
-use std::time::Duration;
+//! The event stream: which changes tell a client to evaluate again.
 
 use flags_api::StreamLimits;
 use flags_domain::Instant;
 use flags_tests::{
-    app::{TestApp, override_at},
-    caller::{Caller, Reply},
-    database::Kind,
-    events::{Event, Events},
+    app::{TestApp, override_path},
+    database::DatabaseKind,
     on_both_databases,
 };
 use reqwest::Method;
 use serde_json::{Value, json};
 
+use super::{
+    BULK_PATH, backend_caller, expect_error, expect_no_refetch, expect_refetch, fetch_stream_address, open_stream,
+    request_for,
+};
 use crate::{
-    auth::jwt,
-    ofrep::evaluate::{BULK, application, context, failed},
-    streams::events::lively,
+    auth::jwt::START_SECONDS,
+    streams::{fast_heartbeats, no_heartbeats},
 };
 
 on_both_databases! {
-    a_stream_begins_with_word_to_ask_again,
-    whatever_may_matter_to_a_user_is_told_and_nothing_else,
-    time_is_told_at_its_instant,
-    an_instant_wakes_a_stream_without_a_heartbeat,
-    an_application_hears_of_hidden_flags_and_of_whom_it_asked_for,
-    a_client_goes_on_where_it_was,
-    streams_are_counted_and_end_at_shutdown,
-    everything_loaded_anew_is_told,
+    first_event_is_a_refetch,
+    refetch_is_sent_for_relevant_changes_only,
+    refetch_is_sent_when_expiries_and_scheduled_changes_are_due,
+    due_instants_send_a_refetch_without_waiting_for_a_heartbeat,
+    backend_streams_cover_hidden_flags_and_their_targeting_key,
+    stream_resumes_at_the_last_event_id,
+    streams_are_limited_and_end_at_shutdown,
+    reload_of_the_replica_sends_a_refetch,
 }
 
-/// The address of the event stream, as an answer says it.
-pub(crate) fn address(all: &Reply) -> String {
-    let streams = &all.json()["eventStreams"];
-    let uri = streams[0]["endpoint"]["requestUri"].as_str().unwrap().to_owned();
-    let expected = json!([{"type": "sse", "endpoint": {"requestUri": uri}, "inactivityDelaySec": 120}]);
-    assert_eq!(*streams, expected);
-    assert!(uri.starts_with("/ofrep/v1/stream?ticket="), "{uri}");
-    uri
-}
-
-pub(crate) async fn address_for(caller: &Caller, key: &str) -> String {
-    address(&caller.post(BULK, &context(key)).await.expect(200))
-}
-
-/// A stream as browsers open it: the address says it all.
-pub(crate) async fn follow(app: &TestApp, caller: &Caller, key: &str) -> Events {
-    app.nobody.stream(&address_for(caller, key).await, &[]).await
-}
-
-/// The next word to ask again.
-pub(crate) async fn word(events: &mut Events) -> Event {
-    let event = events.expect("message").await;
-    let seconds = event.evaluated_at().div_euclid(1_000_000);
-    let data = json!({"type": "refetchEvaluation", "etag": event.id, "lastModified": seconds});
-    assert_eq!(event.data, data, "it says nothing else");
-    event
-}
-
-/// Asserts that nothing is told up to what the replica has now.
-async fn quiet(app: &TestApp, events: &mut Events) {
-    let (head, now) = (app.replica.revision().number, app.core.now().as_micros());
-    loop {
-        let event = events.next().await;
-        assert_eq!(event.event, "heartbeat", "{event:?}");
-        if event.revision() >= head && event.evaluated_at() >= now {
-            return;
-        }
-    }
-}
-
-async fn a_stream_begins_with_word_to_ask_again(kind: Kind) {
+async fn first_event_is_a_refetch(kind: DatabaseKind) {
     let app = TestApp::start(kind).await;
-    app.boolean_flag("f").await;
-    let (ann, ann_calls) = app.user("ann").await;
-    let uri = address_for(&ann_calls, &ann).await;
-    let mut events = app.nobody.stream(&uri, &[]).await;
+    app.create_boolean_flag("f").await;
+    let (ann_id, ann) = app.create_user("ann").await;
+    let uri = fetch_stream_address(&ann, &ann_id).await;
+    let mut events = app.anonymous.open_stream(&uri, &[]).await;
     assert_eq!(events.headers["content-type"], "text/event-stream");
     assert_eq!(events.headers["cache-control"], "no-cache");
     assert_eq!(events.headers["x-accel-buffering"], "no");
-    let first = word(&mut events).await;
+    let first = expect_refetch(&mut events).await;
     assert_eq!(first.revision(), app.replica.revision().number);
-    assert_eq!(first.data["lastModified"], jwt::BEGIN);
+    assert_eq!(first.data["lastModified"], START_SECONDS);
     assert!(events.parser.retry.is_some());
-    let head = app.nobody.send(Method::HEAD, &uri, &[], None).await.expect(200);
+    let head = app.anonymous.send(Method::HEAD, &uri, &[], None).await.expect(200);
     assert_eq!((head.header("content-type"), &*head.text), ("text/event-stream", ""));
-    // What a provider does then.
+    // On this event, a provider evaluates again and sends both fields of the event.
     let etag = first.data["etag"].as_str().unwrap();
-    let known = ann_calls.post(BULK, &context(&ann)).await.header("etag").to_owned();
-    let path = format!("{BULK}?flagConfigEtag={etag}&flagConfigLastModified={}", first.data["lastModified"]);
-    ann_calls.json(Method::POST, &path, &[("if-none-match", &known)], &context(&ann)).await.expect(304);
+    let entity_tag = ann.post(BULK_PATH, &request_for(&ann_id)).await.header("etag").to_owned();
+    let path = format!("{BULK_PATH}?flagConfigEtag={etag}&flagConfigLastModified={}", first.data["lastModified"]);
+    ann.send_json(Method::POST, &path, &[("if-none-match", &entity_tag)], &request_for(&ann_id)).await.expect(304);
 }
 
-async fn whatever_may_matter_to_a_user_is_told_and_nothing_else(kind: Kind) {
-    let app = TestApp::start_limited(kind, false, lively()).await;
-    app.boolean_flag("f").await;
-    app.flag(json!({"name": "hidden", "flag_type": "boolean", "client_visible": false})).await;
-    let (ann, ann_calls) = app.user("ann").await;
-    let (ben, _) = app.user("ben").await;
-    let mut events = follow(&app, &ann_calls, &ann).await;
-    word(&mut events).await;
-    // Other users, hidden flags and what is for people alone.
-    app.admin.put(&override_at(&ben, "f"), &json!({"override_value": true})).await.expect(201);
-    app.admin.patch(&format!("/api/admin/users/{ben}"), &json!({"attributes": {"plan": "pro"}})).await.expect(200);
-    app.admin.put(&override_at(&ann, "hidden"), &json!({"override_value": true})).await.expect(201);
+async fn refetch_is_sent_for_relevant_changes_only(kind: DatabaseKind) {
+    let app = TestApp::start_with_stream_limits(kind, fast_heartbeats()).await;
+    app.create_boolean_flag("f").await;
+    app.create_flag(json!({"name": "hidden", "flag_type": "boolean", "client_visible": false})).await;
+    let (ann_id, ann) = app.create_user("ann").await;
+    let (ben_id, _) = app.create_user("ben").await;
+    let mut events = open_stream(&app, &ann, &ann_id).await;
+    expect_refetch(&mut events).await;
+    // Changes of other users, of hidden flags and of descriptive fields are not relevant.
+    app.admin.put(&override_path(&ben_id, "f"), &json!({"override_value": true})).await.expect(201);
+    app.admin.patch(&format!("/api/admin/users/{ben_id}"), &json!({"attributes": {"plan": "pro"}})).await.expect(200);
+    app.admin.put(&override_path(&ann_id, "hidden"), &json!({"override_value": true})).await.expect(201);
     app.admin.patch("/api/admin/feature-flags/hidden", &json!({"enabled": false})).await.expect(200);
     app.admin.patch("/api/admin/feature-flags/f", &json!({"description": "new"})).await.expect(200);
-    app.flag(json!({"name": "hidden2", "flag_type": "boolean", "client_visible": false})).await;
-    quiet(&app, &mut events).await;
-    let flag = "/api/admin/feature-flags/f";
-    let hidden = "/api/admin/feature-flags/hidden";
-    let (own, user) = (override_at(&ann, "f"), format!("/api/admin/users/{ann}"));
-    for (what, method, path, body) in [
-        ("a flag", Method::PATCH, flag, json!({"default": {"variant": "on"}})),
-        ("an own override", Method::PUT, &own, json!({"override_value": true})),
-        ("its switch", Method::PATCH, &own, json!({"enabled": false})),
-        ("its removal", Method::DELETE, &own, json!({})),
-        ("attributes", Method::PATCH, &user, json!({"attributes": {"a": 1}})),
-        ("the role", Method::PATCH, &user, json!({"role": "viewer"})),
-        ("a flag that is shown", Method::PATCH, hidden, json!({"client_visible": true})),
-        ("one that is hidden", Method::PATCH, hidden, json!({"client_visible": false})),
-        ("one that is archived", Method::POST, &format!("{flag}/archive"), json!({})),
-        ("one that is restored", Method::POST, &format!("{flag}/restore"), json!({})),
+    app.create_flag(json!({"name": "hidden2", "flag_type": "boolean", "client_visible": false})).await;
+    expect_no_refetch(&app, &mut events).await;
+    let flag_path = "/api/admin/feature-flags/f";
+    let hidden_path = "/api/admin/feature-flags/hidden";
+    let (own_override, user_path) = (override_path(&ann_id, "f"), format!("/api/admin/users/{ann_id}"));
+    for (case, method, path, body) in [
+        ("flag changed", Method::PATCH, flag_path, json!({"default": {"variant": "on"}})),
+        ("own override created", Method::PUT, &own_override, json!({"override_value": true})),
+        ("own override disabled", Method::PATCH, &own_override, json!({"enabled": false})),
+        ("own override removed", Method::DELETE, &own_override, json!({})),
+        ("own attributes changed", Method::PATCH, &user_path, json!({"attributes": {"a": 1}})),
+        ("own role changed", Method::PATCH, &user_path, json!({"role": "viewer"})),
+        ("flag made visible", Method::PATCH, hidden_path, json!({"client_visible": true})),
+        ("flag hidden", Method::PATCH, hidden_path, json!({"client_visible": false})),
+        ("flag archived", Method::POST, &format!("{flag_path}/archive"), json!({})),
+        ("flag restored", Method::POST, &format!("{flag_path}/restore"), json!({})),
     ] {
-        let change = app.admin.json(method, path, &[], &body).await;
-        assert!(change.status.is_success(), "{what}: {}", change.text);
-        assert_eq!(word(&mut events).await.revision(), app.replica.revision().number, "{what}");
+        let change = app.admin.send_json(method, path, &[], &body).await;
+        assert!(change.status.is_success(), "{case}: {}", change.text);
+        assert_eq!(expect_refetch(&mut events).await.revision(), app.replica.revision().number, "{case}");
     }
-    quiet(&app, &mut events).await;
+    expect_no_refetch(&app, &mut events).await;
 }
 
-async fn time_is_told_at_its_instant(kind: Kind) {
-    let app = TestApp::start_limited(kind, false, lively()).await;
+async fn refetch_is_sent_when_expiries_and_scheduled_changes_are_due(kind: DatabaseKind) {
+    let app = TestApp::start_with_stream_limits(kind, fast_heartbeats()).await;
     for name in ["f", "g"] {
-        app.boolean_flag(name).await;
+        app.create_boolean_flag(name).await;
     }
-    app.flag(json!({"name": "hidden", "flag_type": "boolean", "client_visible": false})).await;
-    let (ann, ann_calls) = app.user("ann").await;
-    let (ben, _) = app.user("ben").await;
+    app.create_flag(json!({"name": "hidden", "flag_type": "boolean", "client_visible": false})).await;
+    let (ann_id, ann) = app.create_user("ann").await;
+    let (ben_id, _) = app.create_user("ben").await;
     let at = |second: u32| format!("2030-01-01T00:00:{second:02}Z");
-    let plan = async |flag: &str, second: u32| {
+    let schedule = async |flag: &str, second: u32| {
         let body = json!({"scheduled_at": at(second), "serve": {"variant": "on"}});
         app.admin.post(&format!("/api/admin/feature-flags/{flag}/scheduled-changes"), &body).await.expect(201);
     };
-    for (user, flag, second) in [(&ann, "f", 10), (&ben, "f", 20), (&ann, "hidden", 30)] {
+    for (user, flag, second) in [(&ann_id, "f", 10), (&ben_id, "f", 20), (&ann_id, "hidden", 30)] {
         let body = json!({"override_value": true, "expires_at": at(second)});
-        app.admin.put(&override_at(user, flag), &body).await.expect(201);
+        app.admin.put(&override_path(user, flag), &body).await.expect(201);
     }
-    plan("g", 40).await;
-    plan("hidden", 50).await;
-    let server = application(&app).await;
-    let mut own = follow(&app, &ann_calls, &ann).await;
-    let mut anns = follow(&app, &server, &ann).await;
-    let mut visitors = follow(&app, &server, "visitor-1").await;
-    for events in [&mut own, &mut anns, &mut visitors] {
-        word(events).await;
+    schedule("g", 40).await;
+    schedule("hidden", 50).await;
+    let backend = backend_caller(&app).await;
+    let mut own = open_stream(&app, &ann, &ann_id).await;
+    let mut backend_for_ann = open_stream(&app, &backend, &ann_id).await;
+    let mut backend_for_anonymous = open_stream(&app, &backend, "anonymous-1").await;
+    for events in [&mut own, &mut backend_for_ann, &mut backend_for_anonymous] {
+        expect_refetch(events).await;
     }
-    for (second, tells) in [
+    for (second, expected) in [
         (10, [true, true, false]),
         (20, [false, false, false]),
         (30, [false, true, false]),
         (40, [true, true, true]),
         (50, [false, true, true]),
     ] {
-        app.clock_to(&format!("01-01T00:00:{second:02}Z"));
-        for (events, tells) in [&mut own, &mut anns, &mut visitors].into_iter().zip(tells) {
-            if tells {
-                let told = word(events).await;
-                assert_eq!(told.evaluated_at(), Instant::parse(&at(second)).unwrap().as_micros());
+        app.set_clock(&format!("01-01T00:00:{second:02}Z"));
+        for (events, expected) in [&mut own, &mut backend_for_ann, &mut backend_for_anonymous].into_iter().zip(expected)
+        {
+            if expected {
+                let refetch = expect_refetch(events).await;
+                assert_eq!(refetch.evaluated_at(), Instant::parse(&at(second)).unwrap().as_micros());
             } else {
-                quiet(&app, events).await;
+                expect_no_refetch(&app, events).await;
             }
         }
     }
 }
 
-async fn an_instant_wakes_a_stream_without_a_heartbeat(kind: Kind) {
-    let app = TestApp::start_limited(kind, false, silent()).await;
-    app.boolean_flag("f").await;
-    app.flag(json!({"name": "hidden", "flag_type": "boolean", "client_visible": false})).await;
-    let (ann, ann_calls) = app.user("ann").await;
-    let server = application(&app).await;
-    let mut own = follow(&app, &ann_calls, &ann).await;
-    let mut visitors = follow(&app, &server, "visitor-1").await;
-    word(&mut own).await;
-    word(&mut visitors).await;
-    let end = json!({"override_value": true, "expires_at": "2030-01-01T00:00:10Z"});
-    app.admin.put(&override_at(&ann, "f"), &end).await.expect(201);
-    word(&mut own).await;
-    let plan = json!({"scheduled_at": "2030-01-01T00:00:20Z", "serve": {"variant": "on"}});
-    app.admin.post("/api/admin/feature-flags/hidden/scheduled-changes", &plan).await.expect(201);
-    word(&mut visitors).await;
-    app.clock_to("01-01T00:00:10Z");
-    assert_eq!(word(&mut own).await.data["lastModified"], jwt::BEGIN + 10);
-    app.clock_to("01-01T00:00:20Z");
-    assert_eq!(word(&mut visitors).await.data["lastModified"], jwt::BEGIN + 20);
+async fn due_instants_send_a_refetch_without_waiting_for_a_heartbeat(kind: DatabaseKind) {
+    let app = TestApp::start_with_stream_limits(kind, no_heartbeats()).await;
+    app.create_boolean_flag("f").await;
+    app.create_flag(json!({"name": "hidden", "flag_type": "boolean", "client_visible": false})).await;
+    let (ann_id, ann) = app.create_user("ann").await;
+    let backend = backend_caller(&app).await;
+    let mut own = open_stream(&app, &ann, &ann_id).await;
+    let mut anonymous = open_stream(&app, &backend, "anonymous-1").await;
+    expect_refetch(&mut own).await;
+    expect_refetch(&mut anonymous).await;
+    let expiring = json!({"override_value": true, "expires_at": "2030-01-01T00:00:10Z"});
+    app.admin.put(&override_path(&ann_id, "f"), &expiring).await.expect(201);
+    expect_refetch(&mut own).await;
+    let scheduled = json!({"scheduled_at": "2030-01-01T00:00:20Z", "serve": {"variant": "on"}});
+    app.admin.post("/api/admin/feature-flags/hidden/scheduled-changes", &scheduled).await.expect(201);
+    expect_refetch(&mut anonymous).await;
+    app.set_clock("01-01T00:00:10Z");
+    assert_eq!(expect_refetch(&mut own).await.data["lastModified"], START_SECONDS + 10);
+    app.set_clock("01-01T00:00:20Z");
+    assert_eq!(expect_refetch(&mut anonymous).await.data["lastModified"], START_SECONDS + 20);
 }
 
-async fn an_application_hears_of_hidden_flags_and_of_whom_it_asked_for(kind: Kind) {
-    let app = TestApp::start_limited(kind, false, lively()).await;
-    app.flag(json!({"name": "hidden", "flag_type": "boolean", "client_visible": false})).await;
-    let (ann, _) = app.user("ann").await;
-    let (ben, _) = app.user("ben").await;
-    let server = application(&app).await;
-    let mut anns = follow(&app, &server, &ann).await;
-    let mut visitors = follow(&app, &server, "visitor-1").await;
-    word(&mut anns).await;
-    word(&mut visitors).await;
+async fn backend_streams_cover_hidden_flags_and_their_targeting_key(kind: DatabaseKind) {
+    let app = TestApp::start_with_stream_limits(kind, fast_heartbeats()).await;
+    app.create_flag(json!({"name": "hidden", "flag_type": "boolean", "client_visible": false})).await;
+    let (ann_id, _) = app.create_user("ann").await;
+    let (ben_id, _) = app.create_user("ben").await;
+    let backend = backend_caller(&app).await;
+    let mut for_ann = open_stream(&app, &backend, &ann_id).await;
+    let mut for_anonymous = open_stream(&app, &backend, "anonymous-1").await;
+    expect_refetch(&mut for_ann).await;
+    expect_refetch(&mut for_anonymous).await;
     let path = "/api/admin/feature-flags/hidden";
     app.admin.patch(path, &json!({"enabled": false})).await.expect(200);
-    for events in [&mut anns, &mut visitors] {
-        assert_eq!(word(events).await.revision(), app.replica.revision().number);
+    for events in [&mut for_ann, &mut for_anonymous] {
+        assert_eq!(expect_refetch(events).await.revision(), app.replica.revision().number);
     }
-    app.admin.put(&override_at(&ben, "hidden"), &json!({"override_value": true})).await.expect(201);
-    quiet(&app, &mut anns).await;
-    app.admin.put(&override_at(&ann, "hidden"), &json!({"override_value": true})).await.expect(201);
-    assert_eq!(word(&mut anns).await.revision(), app.replica.revision().number);
-    quiet(&app, &mut visitors).await;
-    // Whether somebody counts as a user matters as well, and ends nothing: the application is still what it was.
+    app.admin.put(&override_path(&ben_id, "hidden"), &json!({"override_value": true})).await.expect(201);
+    expect_no_refetch(&app, &mut for_ann).await;
+    app.admin.put(&override_path(&ann_id, "hidden"), &json!({"override_value": true})).await.expect(201);
+    assert_eq!(expect_refetch(&mut for_ann).await.revision(), app.replica.revision().number);
+    expect_no_refetch(&app, &mut for_anonymous).await;
+    // Deactivating the user changes the result but does not end the stream: the credential of the backend stays valid.
     for active in [false, true] {
-        app.admin.patch(&format!("/api/admin/users/{ann}"), &json!({"active": active})).await.expect(200);
-        assert_eq!(word(&mut anns).await.revision(), app.replica.revision().number);
-        let all = server.post(BULK, &context(&ann)).await.expect(200).json();
+        app.admin.patch(&format!("/api/admin/users/{ann_id}"), &json!({"active": active})).await.expect(200);
+        assert_eq!(expect_refetch(&mut for_ann).await.revision(), app.replica.revision().number);
+        let all = backend.post(BULK_PATH, &request_for(&ann_id)).await.expect(200).json();
         assert_eq!(all["flags"][0]["value"], active);
     }
-    // A flag that is gone before the client looks is gone for it as well.
+    // The flag is deleted before the client evaluates again; the streams still send a refetch for the archiving.
     app.admin.patch(path, &json!({"client_visible": true})).await.expect(200);
     app.admin.post(&format!("{path}/archive"), &json!({})).await.expect(200);
     app.admin.delete(path).await.expect(204);
     let head = app.replica.revision().number;
-    for events in [&mut anns, &mut visitors] {
-        while word(events).await.revision() < head - 1 {}
+    for events in [&mut for_ann, &mut for_anonymous] {
+        while expect_refetch(events).await.revision() < head - 1 {}
     }
 }
 
-async fn a_client_goes_on_where_it_was(kind: Kind) {
+async fn stream_resumes_at_the_last_event_id(kind: DatabaseKind) {
     let app = TestApp::start(kind).await;
-    app.boolean_flag("f").await;
-    let (ann, ann_calls) = app.user("ann").await;
-    let (ben, _) = app.user("ben").await;
-    let uri = address_for(&ann_calls, &ann).await;
-    let first = word(&mut app.nobody.stream(&uri, &[]).await).await.id.unwrap();
-    let resume = async |last: &str| app.nobody.stream(&uri, &[("last-event-id", last)]).await.next().await;
-    app.admin.put(&override_at(&ben, "f"), &json!({"override_value": true})).await.expect(201);
-    let nothing = resume(&first).await;
-    assert_eq!(nothing.event, "heartbeat", "nothing that concerns this client has happened");
-    assert_eq!(nothing.revision(), app.replica.revision().number);
-    let by_query = app.nobody.stream(&format!("{uri}&cursor={first}"), &[]).await.next().await;
+    app.create_boolean_flag("f").await;
+    let (ann_id, ann) = app.create_user("ann").await;
+    let (ben_id, _) = app.create_user("ben").await;
+    let uri = fetch_stream_address(&ann, &ann_id).await;
+    let first = expect_refetch(&mut app.anonymous.open_stream(&uri, &[]).await).await.id.unwrap();
+    let resume = async |last_event_id: &str| {
+        app.anonymous.open_stream(&uri, &[("last-event-id", last_event_id)]).await.next().await
+    };
+    app.admin.put(&override_path(&ben_id, "f"), &json!({"override_value": true})).await.expect(201);
+    let unchanged = resume(&first).await;
+    assert_eq!(unchanged.event, "heartbeat", "no relevant change since the last event");
+    assert_eq!(unchanged.revision(), app.replica.revision().number);
+    let by_query = app.anonymous.open_stream(&format!("{uri}&cursor={first}"), &[]).await.next().await;
     assert_eq!(by_query.event, "heartbeat");
-    for unusable in ["", "rubbish", &format!("{}:1:0", "0".repeat(32)), &first.replacen(':', ":999", 1)] {
-        assert_eq!(resume(unusable).await.event, "message", "{unusable}");
+    for invalid in ["", "malformed", &format!("{}:1:0", "0".repeat(32)), &first.replacen(':', ":999", 1)] {
+        assert_eq!(resume(invalid).await.event, "message", "{invalid}");
     }
     app.admin
-        .put(&override_at(&ann, "f"), &json!({"override_value": true, "expires_at": "2030-01-01T00:00:09Z"}))
+        .put(&override_path(&ann_id, "f"), &json!({"override_value": true, "expires_at": "2030-01-01T00:00:09Z"}))
         .await;
     let second = resume(&first).await;
     assert_eq!((&*second.event, second.revision()), ("message", app.replica.revision().number));
     let second = second.id.unwrap();
     assert_eq!(resume(&second).await.event, "heartbeat");
-    app.clock_to("01-01T00:00:09Z");
+    app.set_clock("01-01T00:00:09Z");
     let third = resume(&second).await;
-    assert_eq!(third.event, "message", "what time moved meanwhile");
-    app.flag(json!({"name": "shy", "flag_type": "boolean", "client_visible": false})).await;
+    assert_eq!(third.event, "message", "the override expired in the meantime");
+    app.create_flag(json!({"name": "briefly_visible", "flag_type": "boolean", "client_visible": false})).await;
     let third = third.id.unwrap();
     assert_eq!(resume(&third).await.event, "heartbeat");
     for visible in [true, false] {
-        app.admin.patch("/api/admin/feature-flags/shy", &json!({"client_visible": visible})).await.expect(200);
+        app.admin
+            .patch("/api/admin/feature-flags/briefly_visible", &json!({"client_visible": visible}))
+            .await
+            .expect(200);
     }
-    assert_eq!(resume(&third).await.event, "message", "an answer in between had a flag that is hidden again");
+    assert_eq!(
+        resume(&third).await.event,
+        "message",
+        "a response in between may contain the flag that is hidden again"
+    );
 }
 
-/// One whose streams do not beat: what ends them is the end itself.
-pub(crate) fn silent() -> StreamLimits {
-    StreamLimits { heartbeat: Duration::from_secs(3_600), ..StreamLimits::default() }
-}
-
-async fn streams_are_counted_and_end_at_shutdown(kind: Kind) {
-    let app = TestApp::start_limited(kind, false, StreamLimits { most: 1, ..StreamLimits::default() }).await;
-    let (ann, ann_calls) = app.user("ann").await;
-    let uri = address_for(&ann_calls, &ann).await;
-    let mut events = app.nobody.stream(&uri, &[]).await;
-    word(&mut events).await;
-    let refused = failed(app.nobody.get(&uri).await, 503, "GENERAL", None);
+async fn streams_are_limited_and_end_at_shutdown(kind: DatabaseKind) {
+    let app = TestApp::start_with_stream_limits(kind, StreamLimits { max_streams: 1, ..StreamLimits::default() }).await;
+    let (ann_id, ann) = app.create_user("ann").await;
+    let uri = fetch_stream_address(&ann, &ann_id).await;
+    let mut events = app.anonymous.open_stream(&uri, &[]).await;
+    expect_refetch(&mut events).await;
+    let refused = expect_error(app.anonymous.get(&uri).await, 503, "GENERAL", None);
     assert_eq!(refused.header("retry-after"), "5");
-    ann_calls.get("/api/flags/stream").await.expect_problem(503, "too_many_streams");
+    ann.get("/api/flags/stream").await.expect_problem(503, "too_many_streams");
     app.app.begin_shutdown();
     assert_eq!(events.expect("bye").await.data, json!({"reason": "shutdown"}));
     events.expect_end().await;
 }
 
-async fn everything_loaded_anew_is_told(kind: Kind) {
+async fn reload_of_the_replica_sends_a_refetch(kind: DatabaseKind) {
     let app = TestApp::start(kind).await;
-    let server = application(&app).await;
-    let mut events = follow(&app, &server, "visitor-1").await;
-    let before: Value = word(&mut events).await.data["etag"].clone();
-    app.reload().await;
-    let after = word(&mut events).await.data["etag"].clone();
+    let backend = backend_caller(&app).await;
+    let mut events = open_stream(&app, &backend, "anonymous-1").await;
+    let before: Value = expect_refetch(&mut events).await.data["etag"].clone();
+    app.reload_replica().await;
+    let after = expect_refetch(&mut events).await.data["etag"].clone();
     let epoch = |etag: &Value| etag.as_str().unwrap().split(':').next().unwrap().to_owned();
     assert_ne!(epoch(&before), epoch(&after));
 }

@@ -1,26 +1,26 @@
-//! Migrations: up, down, up again, on both; and the specification's table, column by column.
+//! Database migrations: apply, revert and reapply on both databases, and the resulting schema.
 
 use flags_store::migrate_down;
 
 use flags_tests::{
-    database::{Database, Kind, query, rows, tamper},
+    database::{Database, DatabaseKind, execute_raw, query_postgres, table_rows},
     on_both_databases,
 };
 
 on_both_databases! {
-    migrations_go_up_and_down_and_up_again,
-    programs_that_start_together_migrate_one_after_the_other,
-    the_names_of_tokens_leave_the_log_and_their_labels_know_their_users,
+    migrations_can_be_applied_reverted_and_reapplied,
+    concurrent_migrations_are_serialized,
+    audit_migration_removes_token_names_from_the_change_log_and_links_labels_to_users,
 }
 
-async fn migrations_go_up_and_down_and_up_again(kind: Kind) {
+async fn migrations_can_be_applied_reverted_and_reapplied(kind: DatabaseKind) {
     let database = Database::empty(kind).await;
     let store = database.store().await;
     assert!(!store.is_migrated().await.unwrap());
     let applied = store.migrate().await.unwrap();
     assert!(!applied.is_empty());
     assert!(store.is_migrated().await.unwrap());
-    assert!(store.migrate().await.unwrap().is_empty(), "nothing is applied twice");
+    assert!(store.migrate().await.unwrap().is_empty(), "applied migrations are not applied again");
     let reverted = migrate_down(&database.database_url()).await.unwrap();
     assert_eq!(reverted.len(), applied.len());
     assert!(!store.is_migrated().await.unwrap());
@@ -29,34 +29,34 @@ async fn migrations_go_up_and_down_and_up_again(kind: Kind) {
     assert_eq!(flags_store::change_log::head(&mut conn).await.unwrap().number, 0);
 }
 
-async fn programs_that_start_together_migrate_one_after_the_other(kind: Kind) {
+async fn concurrent_migrations_are_serialized(kind: DatabaseKind) {
     let database = Database::empty(kind).await;
-    let (one, two) = (database.store().await, database.store().await);
-    let one = tokio::spawn(async move { one.migrate().await });
-    let two = tokio::spawn(async move { two.migrate().await });
-    let (one, two) = (one.await.unwrap().unwrap(), two.await.unwrap().unwrap());
-    assert_ne!(one.is_empty(), two.is_empty(), "{one:?} {two:?}");
+    let (first, second) = (database.store().await, database.store().await);
+    let first = tokio::spawn(async move { first.migrate().await });
+    let second = tokio::spawn(async move { second.migrate().await });
+    let (first, second) = (first.await.unwrap().unwrap(), second.await.unwrap().unwrap());
+    assert_ne!(first.is_empty(), second.is_empty(), "{first:?} {second:?}");
 }
 
-/// The SQL of a migration.
-fn up(kind: Kind, name: &str) -> String {
-    let database = if kind == Kind::Postgres { "postgres" } else { "sqlite" };
+/// SQL that applies a migration.
+fn migration_sql(kind: DatabaseKind, name: &str) -> String {
+    let database = if kind == DatabaseKind::Postgres { "postgres" } else { "sqlite" };
     let path = format!("{}/../migrations/{database}/{name}/up.sql", env!("CARGO_MANIFEST_DIR"));
     std::fs::read_to_string(path).unwrap()
 }
 
-async fn the_names_of_tokens_leave_the_log_and_their_labels_know_their_users(kind: Kind) {
+async fn audit_migration_removes_token_names_from_the_change_log_and_links_labels_to_users(kind: DatabaseKind) {
     let database = Database::empty(kind).await;
     for name in ["00000000000001_foundation", "00000000000002_real_time"] {
-        tamper(&database.url, &up(kind, name)).await;
+        execute_raw(&database.url, &migration_sql(kind, name)).await;
     }
-    // A token of a user who is gone, and one of nobody.
+    // One token of a deleted user and one token without a user.
     let id = |digit: u128| {
         let id = uuid::Uuid::from_u128(0xabcd_0000_0000_0000_0000_0000_0000_0000 + digit);
-        if kind == Kind::Postgres { format!("'{id}'") } else { format!("x'{}'", id.simple()) }
+        if kind == DatabaseKind::Postgres { format!("'{id}'") } else { format!("x'{}'", id.simple()) }
     };
     let actor = |digit: u128| format!("'token:abcd0000-0000-0000-0000-00000000000{digit}'");
-    let at = if kind == Kind::Postgres { "now()" } else { "0" };
+    let at = if kind == DatabaseKind::Postgres { "now()" } else { "0" };
     let state = r#"'{"id": 1, "name": "Canary", "role": null}'"#;
     let row = |digit: u128, user: &str| {
         let (id, entry) = (id(digit), id(digit + 4));
@@ -67,44 +67,47 @@ async fn the_names_of_tokens_leave_the_log_and_their_labels_know_their_users(kin
             actor(digit)
         )
     };
-    tamper(&database.url, &format!("{}{}", row(1, &id(9)), row(2, "NULL"))).await;
-    tamper(&database.url, &up(kind, "00000000000004_audit")).await;
-    let log = rows(&database.url, "change_log").await;
-    assert!(log.len() == 2 && log.iter().all(|row| !row.contains("Canary") && row.contains("role")), "{log:?}");
-    let labels = rows(&database.url, "actor_labels").await;
+    execute_raw(&database.url, &format!("{}{}", row(1, &id(9)), row(2, "NULL"))).await;
+    execute_raw(&database.url, &migration_sql(kind, "00000000000004_audit")).await;
+    let entries = table_rows(&database.url, "change_log").await;
+    assert!(
+        entries.len() == 2 && entries.iter().all(|row| !row.contains("Canary") && row.contains("role")),
+        "{entries:?}"
+    );
+    let labels = table_rows(&database.url, "actor_labels").await;
     assert!(labels[0].to_lowercase().replace('-', "").contains("abcd0000000000000000000000000009"), "{labels:?}");
     assert!(!labels[1].to_lowercase().replace('-', "").contains("abcd0000000000000000000000000009"), "{labels:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn both_databases_have_the_same_migrations() {
-    let folder = |database: &str| {
+    let migration_names = |database: &str| {
         let path = format!("{}/../migrations/{database}", env!("CARGO_MANIFEST_DIR"));
         let mut names: Vec<_> = std::fs::read_dir(path).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         names.sort();
         names
     };
-    assert_eq!(folder("postgres"), folder("sqlite"));
-    assert!(!folder("postgres").is_empty());
+    assert_eq!(migration_names("postgres"), migration_names("sqlite"));
+    assert!(!migration_names("postgres").is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn going_down_leaves_nothing_behind() {
-    let database = Database::empty(Kind::Postgres).await;
+async fn reverting_all_migrations_leaves_no_tables_or_functions() {
+    let database = Database::empty(DatabaseKind::Postgres).await;
     database.store().await.migrate().await.unwrap();
     migrate_down(&database.database_url()).await.unwrap();
-    let left = "SELECT table_name FROM information_schema.tables WHERE table_schema = 'public'
+    let remaining = "SELECT table_name FROM information_schema.tables WHERE table_schema = 'public'
                 UNION ALL SELECT routine_name FROM information_schema.routines WHERE routine_schema = 'public'";
-    let left: Vec<_> = query(&database.url, left).await.into_iter().flatten().collect();
-    assert_eq!(left, ["__diesel_schema_migrations"]);
+    let remaining: Vec<_> = query_postgres(&database.url, remaining).await.into_iter().flatten().collect();
+    assert_eq!(remaining, ["__diesel_schema_migrations"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_table_of_overrides_is_that_of_the_specification() {
-    let database = Database::migrated(Kind::Postgres).await;
+async fn override_table_matches_the_product_specification() {
+    let database = Database::migrated(DatabaseKind::Postgres).await;
     let columns = "SELECT concat_ws(' ', column_name, data_type, character_maximum_length, is_nullable, column_default)
                    FROM information_schema.columns WHERE table_name = 'user_flag_overrides' ORDER BY ordinal_position";
-    let columns: Vec<_> = query(&database.url, columns).await.into_iter().flatten().collect();
+    let columns: Vec<_> = query_postgres(&database.url, columns).await.into_iter().flatten().collect();
     assert_eq!(
         columns,
         [
@@ -122,7 +125,7 @@ async fn the_table_of_overrides_is_that_of_the_specification() {
         ]
     );
     let indexes = "SELECT indexdef FROM pg_indexes WHERE tablename = 'user_flag_overrides'";
-    let indexes: Vec<_> = query(&database.url, indexes).await.into_iter().flatten().collect();
+    let indexes: Vec<_> = query_postgres(&database.url, indexes).await.into_iter().flatten().collect();
     for expected in [
         "CREATE UNIQUE INDEX user_flag_overrides_user_id_flag_name_key ON public.user_flag_overrides USING btree (user_id, flag_name)",
         "CREATE INDEX idx_user_flag_overrides_user ON public.user_flag_overrides USING btree (user_id)",
@@ -131,7 +134,7 @@ async fn the_table_of_overrides_is_that_of_the_specification() {
     ] {
         assert!(indexes.iter().any(|index| index == expected), "{expected} is not among {indexes:?}");
     }
-    let foreign = "SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE conrelid = 'user_flag_overrides'::regclass AND contype = 'f'";
-    let foreign: Vec<_> = query(&database.url, foreign).await.into_iter().flatten().collect();
-    assert_eq!(foreign, ["FOREIGN KEY (user_id) REFERENCES users(id) ON DELETE CASCADE"]);
+    let foreign_keys = "SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE conrelid = 'user_flag_overrides'::regclass AND contype = 'f'";
+    let foreign_keys: Vec<_> = query_postgres(&database.url, foreign_keys).await.into_iter().flatten().collect();
+    assert_eq!(foreign_keys, ["FOREIGN KEY (user_id) REFERENCES users(id) ON DELETE CASCADE"]);
 }

@@ -1,8 +1,20 @@
-//! Running the binaries: processes, migrations, outages and maintenance.
+//! Binaries as processes, database outages, maintenance, migrations and the OpenAPI document.
 
+mod cli;
+mod metrics;
 mod migrations;
 mod openapi;
 mod outage;
-mod processes;
+mod server_process;
 mod worker;
 mod worker_independence;
+
+use flags_tests::{caller::Caller, eventually};
+
+/// Waits until the server has read the caller's token, which was created on the command line.
+async fn wait_until_token_is_known(caller: &Caller) {
+    eventually("the server has read the token", async || {
+        (caller.get("/api/admin/users").await.status == 200).then_some(())
+    })
+    .await;
+}

@@ -1,4 +1,4 @@
-//! Many at once: one override, no lost update, dense revisions.
+//! Concurrent writes to overrides: unique creation, no lost updates, gapless revisions.
 
 use std::sync::Arc;
 
@@ -6,121 +6,120 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use flags_tests::{
-    app::{TestApp, override_at, overrides_of},
-    database::Kind,
+    app::{TestApp, override_path, user_overrides_path},
+    database::DatabaseKind,
     on_both_databases,
 };
 
 on_both_databases! {
-    of_a_hundred_concurrent_creations_one_succeeds,
-    of_a_hundred_concurrent_creations_over_an_expired_one_one_succeeds,
-    of_fifty_concurrent_patches_with_one_tag_one_succeeds,
-    concurrent_patches_of_different_fields_both_stay,
-    no_override_is_born_under_a_flag_or_user_that_goes,
-    two_admins_cannot_demote_each_other,
-    revisions_are_dense_under_concurrent_writers,
+    concurrent_creates_yield_one_201_and_409s,
+    concurrent_creates_over_expired_override_yield_one_201_and_409s,
+    concurrent_patches_with_same_etag_yield_one_200_and_412s,
+    concurrent_patches_of_different_fields_are_both_kept,
+    creation_racing_with_deletion_leaves_no_orphan_override,
+    revisions_are_gapless_under_concurrent_writes,
 }
 
-/// Sends `count` requests at once and counts the answers by status.
-async fn storm(count: usize, send: impl AsyncFn(usize) -> u16) -> Vec<(u16, usize)> {
+/// Sends `count` requests concurrently. Returns the number of responses per status, sorted by status.
+async fn send_concurrently(count: usize, send: impl AsyncFn(usize) -> u16) -> Vec<(u16, usize)> {
     let statuses = futures_util::future::join_all((0..count).map(|number| send(number))).await;
-    let mut counted: Vec<(u16, usize)> = Vec::new();
+    let mut counts: Vec<(u16, usize)> = Vec::new();
     for status in statuses {
-        match counted.iter_mut().find(|(known, _)| *known == status) {
+        match counts.iter_mut().find(|(known, _)| *known == status) {
             Some((_, count)) => *count += 1,
-            None => counted.push((status, 1)),
+            None => counts.push((status, 1)),
         }
     }
-    counted.sort_unstable();
-    counted
+    counts.sort_unstable();
+    counts
 }
 
-async fn of_a_hundred_concurrent_creations_one_succeeds(kind: Kind) {
+async fn concurrent_creates_yield_one_201_and_409s(kind: DatabaseKind) {
     let app = TestApp::start(kind).await;
-    let (ann, _) = app.user("ann").await;
-    app.boolean_flag("f").await;
-    let before = app.log().await.len();
+    let (ann_id, _) = app.create_user("ann").await;
+    app.create_boolean_flag("f").await;
+    let before = app.change_log().await.len();
     let body = json!({"flag_name": "f", "override_value": true});
-    let path = overrides_of(&ann);
-    let answers = storm(100, async |_| app.admin.post(&path, &body).await.status.as_u16()).await;
-    assert_eq!(answers, [(201, 1), (409, 99)]);
+    let path = user_overrides_path(&ann_id);
+    let status_counts = send_concurrently(100, async |_| app.admin.post(&path, &body).await.status.as_u16()).await;
+    assert_eq!(status_counts, [(201, 1), (409, 99)]);
     assert_eq!(app.admin.get(&path).await.json()["total"], 1);
-    assert_eq!(app.log().await.len(), before + 1, "one log entry");
+    assert_eq!(app.change_log().await.len(), before + 1, "one change-log entry");
 }
 
-async fn of_a_hundred_concurrent_creations_over_an_expired_one_one_succeeds(kind: Kind) {
+async fn concurrent_creates_over_expired_override_yield_one_201_and_409s(kind: DatabaseKind) {
     let app = TestApp::start(kind).await;
-    let (ann, _) = app.user("ann").await;
-    app.boolean_flag("f").await;
+    let (ann_id, _) = app.create_user("ann").await;
+    app.create_boolean_flag("f").await;
     let expiring = json!({"flag_name": "f", "override_value": true, "expires_at": "2030-01-01T00:00:01Z"});
-    app.admin.post(&overrides_of(&ann), &expiring).await.expect(201);
-    app.clock_to("01-01T00:00:01Z");
-    let before = app.log().await.len();
+    app.admin.post(&user_overrides_path(&ann_id), &expiring).await.expect(201);
+    app.set_clock("01-01T00:00:01Z");
+    let before = app.change_log().await.len();
     let body = json!({"flag_name": "f", "override_value": true});
-    let path = overrides_of(&ann);
-    let answers = storm(100, async |_| app.admin.post(&path, &body).await.status.as_u16()).await;
-    assert_eq!(answers, [(201, 1), (409, 99)]);
-    assert_eq!(app.log().await.len(), before + 2, "expired and created");
+    let path = user_overrides_path(&ann_id);
+    let status_counts = send_concurrently(100, async |_| app.admin.post(&path, &body).await.status.as_u16()).await;
+    assert_eq!(status_counts, [(201, 1), (409, 99)]);
+    assert_eq!(app.change_log().await.len(), before + 2, "one `expired` entry and one `created` entry");
 }
 
-async fn of_fifty_concurrent_patches_with_one_tag_one_succeeds(kind: Kind) {
+async fn concurrent_patches_with_same_etag_yield_one_200_and_412s(kind: DatabaseKind) {
     let app = TestApp::start(kind).await;
-    let (ann, _) = app.user("ann").await;
-    app.boolean_flag("f").await;
-    let path = override_at(&ann, "f");
+    let (ann_id, _) = app.create_user("ann").await;
+    app.create_boolean_flag("f").await;
+    let path = override_path(&ann_id, "f");
     let tag = app.admin.put(&path, &json!({"override_value": true})).await.expect(201).header("etag").to_owned();
-    let answers = storm(50, async |number| {
+    let status_counts = send_concurrently(50, async |number| {
         let body = json!({"reason": format!("writer {number}")});
-        app.admin.json(Method::PATCH, &path, &[("if-match", &tag)], &body).await.status.as_u16()
+        app.admin.send_json(Method::PATCH, &path, &[("if-match", &tag)], &body).await.status.as_u16()
     });
-    assert_eq!(answers.await, [(200, 1), (412, 49)]);
+    assert_eq!(status_counts.await, [(200, 1), (412, 49)]);
 }
 
-async fn concurrent_patches_of_different_fields_both_stay(kind: Kind) {
+async fn concurrent_patches_of_different_fields_are_both_kept(kind: DatabaseKind) {
     let app = TestApp::start(kind).await;
-    let (ann, _) = app.user("ann").await;
-    app.boolean_flag("f").await;
-    let path = override_at(&ann, "f");
+    let (ann_id, _) = app.create_user("ann").await;
+    app.create_boolean_flag("f").await;
+    let path = override_path(&ann_id, "f");
     app.admin.put(&path, &json!({"override_value": true})).await.expect(201);
     for round in 0..20 {
         let reason = json!({"reason": format!("round {round}")});
-        let end = json!({"expires_at": format!("2030-02-01T00:00:{round:02}Z")});
-        let (one, two) = tokio::join!(app.admin.patch(&path, &reason), app.admin.patch(&path, &end));
-        one.expect(200);
-        two.expect(200);
-        let now = app.admin.get(&path).await.expect(200).json();
-        assert_eq!((&now["reason"], &now["expires_at"]), (&reason["reason"], &end["expires_at"]));
+        let expiry = json!({"expires_at": format!("2030-02-01T00:00:{round:02}Z")});
+        let (first, second) = tokio::join!(app.admin.patch(&path, &reason), app.admin.patch(&path, &expiry));
+        first.expect(200);
+        second.expect(200);
+        let current = app.admin.get(&path).await.expect(200).json();
+        assert_eq!((&current["reason"], &current["expires_at"]), (&reason["reason"], &expiry["expires_at"]));
     }
-    // The same for two fields of a flag.
+    // Two fields of a flag behave the same way.
     let flag = "/api/admin/feature-flags/f";
     for round in 0..20 {
         let owner = json!({"owner": format!("owner {round}")});
         let tags = json!({"tags": [format!("tag {round}")]});
-        let (one, two) = tokio::join!(app.admin.patch(flag, &owner), app.admin.patch(flag, &tags));
-        one.expect(200);
-        two.expect(200);
-        let now = app.admin.get(flag).await.expect(200).json();
-        assert_eq!((&now["owner"], &now["tags"]), (&owner["owner"], &tags["tags"]));
+        let (first, second) = tokio::join!(app.admin.patch(flag, &owner), app.admin.patch(flag, &tags));
+        first.expect(200);
+        second.expect(200);
+        let current = app.admin.get(flag).await.expect(200).json();
+        assert_eq!((&current["owner"], &current["tags"]), (&owner["owner"], &tags["tags"]));
     }
 }
 
-async fn no_override_is_born_under_a_flag_or_user_that_goes(kind: Kind) {
+async fn creation_racing_with_deletion_leaves_no_orphan_override(kind: DatabaseKind) {
     let app = TestApp::start(kind).await;
     for round in 0..10 {
-        let (user, _) = app.user(&format!("user{round}")).await;
+        let (user_id, _) = app.create_user(&format!("user{round}")).await;
         let flag = format!("f{round}");
-        app.boolean_flag(&flag).await;
-        let user_path = format!("/api/admin/users/{user}");
+        app.create_boolean_flag(&flag).await;
+        let user_path = format!("/api/admin/users/{user_id}");
         let archive = format!("/api/admin/feature-flags/{flag}/archive");
-        let path = override_at(&user, &flag);
+        let path = override_path(&user_id, &flag);
         let body = json!({"override_value": true});
         let create = async {
-            let made = app.admin.put(&path, &body).await;
-            assert!([201, 404].contains(&made.status.as_u16()), "{}", made.text);
+            let response = app.admin.put(&path, &body).await;
+            assert!([201, 404].contains(&response.status.as_u16()), "{}", response.text);
         };
         if round % 2 == 0 {
-            let (_, gone) = tokio::join!(create, app.admin.delete(&user_path));
-            gone.expect(204);
+            let (_, deleted) = tokio::join!(create, app.admin.delete(&user_path));
+            deleted.expect(204);
             assert_eq!(
                 app.admin.get(&format!("/api/admin/feature-flags/{flag}/user-overrides")).await.json()["total"],
                 0
@@ -129,51 +128,36 @@ async fn no_override_is_born_under_a_flag_or_user_that_goes(kind: Kind) {
             let (_, _) = tokio::join!(create, app.admin.post(&archive, &Value::Null));
             app.admin.post(&archive, &Value::Null).await.expect(200);
             app.admin.delete(&format!("/api/admin/feature-flags/{flag}")).await.expect(204);
-            assert_eq!(app.admin.get(&overrides_of(&user)).await.json()["total"], 0);
+            assert_eq!(app.admin.get(&user_overrides_path(&user_id)).await.json()["total"], 0);
         }
     }
 }
 
-async fn two_admins_cannot_demote_each_other(kind: Kind) {
-    let app = TestApp::start(kind).await;
-    let ((one, _), (two, _)) =
-        (app.user_with("one", "admin", json!({})).await, app.user_with("two", "admin", json!({})).await);
-    let demote = json!({"role": "viewer"});
-    let (first, second) = (format!("/api/admin/users/{one}"), format!("/api/admin/users/{two}"));
-    let (a, b) = tokio::join!(app.admin.patch(&first, &demote), app.admin.patch(&second, &demote));
-    let mut statuses = [a.status.as_u16(), b.status.as_u16()];
-    statuses.sort_unstable();
-    assert_eq!(statuses, [200, 409]);
-    let left = if a.status.as_u16() == 409 { &first } else { &second };
-    app.admin.patch(left, &json!({"active": false})).await.expect_problem(409, "last_admin");
-    app.admin.delete(left).await.expect_problem(409, "last_admin");
-}
-
-async fn revisions_are_dense_under_concurrent_writers(kind: Kind) {
+async fn revisions_are_gapless_under_concurrent_writes(kind: DatabaseKind) {
     let app = Arc::new(TestApp::start(kind).await);
-    let mut users = Vec::new();
+    let mut user_ids = Vec::new();
     for number in 0..8 {
-        users.push(app.user(&format!("user{number}")).await.0);
+        user_ids.push(app.create_user(&format!("user{number}")).await.0);
     }
     for number in 0..4 {
-        app.boolean_flag(&format!("f{number}")).await;
+        app.create_boolean_flag(&format!("f{number}")).await;
     }
-    let answers = storm(200, async |number| {
-        let path = override_at(&users[number % 8], &format!("f{}", number % 4));
+    let status_counts = send_concurrently(200, async |number| {
+        let path = override_path(&user_ids[number % 8], &format!("f{}", number % 4));
         let body = json!({"override_value": number % 3 == 0, "reason": number.to_string()});
         if number % 5 == 4 { app.admin.delete(&path).await } else { app.admin.put(&path, &body).await }.status.as_u16()
     });
-    let answers = answers.await;
-    assert!(answers.iter().all(|(status, _)| [200, 201, 204, 404].contains(status)), "{answers:?}");
-    let revisions: Vec<_> = app.log().await.into_iter().map(|(revision, ..)| revision).collect();
-    let mut seen = revisions.clone();
-    seen.dedup();
-    assert_eq!(seen, (1..=seen.len() as i64).collect::<Vec<_>>());
-    // What is served is what is stored.
-    for user in &users {
-        let stored = app.admin.get(&overrides_of(user)).await.expect(200).json();
-        let id = user.parse().unwrap();
-        let served: Vec<_> = app.replica.read().overrides_of(id).map(|o| o.flag_name.to_string()).collect();
+    let status_counts = status_counts.await;
+    assert!(status_counts.iter().all(|(status, _)| [200, 201, 204, 404].contains(status)), "{status_counts:?}");
+    let revisions: Vec<_> = app.change_log().await.into_iter().map(|(revision, ..)| revision).collect();
+    let mut distinct = revisions.clone();
+    distinct.dedup();
+    assert_eq!(distinct, (1..=distinct.len() as i64).collect::<Vec<_>>());
+    // The replica holds the same overrides as the database.
+    for user_id in &user_ids {
+        let stored = app.admin.get(&user_overrides_path(user_id)).await.expect(200).json();
+        let served: Vec<_> =
+            app.replica.read().overrides_of(user_id.parse().unwrap()).map(|o| o.flag_name.to_string()).collect();
         let stored: Vec<_> =
             stored["items"].as_array().unwrap().iter().map(|o| o["flag_name"].as_str().unwrap().to_owned()).collect();
         assert_eq!(served, stored);

@@ -1,4 +1,8 @@
 //! Users.
 
+mod last_admin;
 mod lifecycle;
+mod list;
 mod search;
+
+const USERS_PATH: &str = "/api/admin/users";

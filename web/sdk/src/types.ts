@@ -1,12 +1,12 @@
-/** Any JSON value. What the client gives out is frozen. */
+/** Any JSON value. Values that the client returns are deeply frozen. */
 export type Json = boolean | string | number | null | readonly Json[] | { readonly [key: string]: Json };
 
-/** What a flag gives. `undefined`: there is no such flag, or nothing is known of it yet. */
+/** Value of a flag. `undefined` if the flag does not exist or no values have arrived yet. */
 export type FlagValue = Json | undefined;
 
 /**
- * The type that a fallback stands for: of a literal, the type it is a literal of. Of objects and arrays the client sees
- * only that a value is one.
+ * Type of a flag's value, inferred from the fallback. A literal type widens to its base type (`false` to `boolean`).
+ * The client does not check the contents of objects and arrays at run time.
  */
 export type Widened<T> = T extends boolean
   ? boolean
@@ -20,116 +20,151 @@ export type Widened<T> = T extends boolean
           ? readonly Json[]
           : T;
 
-/** An override that decides what the user gets now. */
+/** Active override of one flag for the user. */
 export interface OverrideInfo {
+  /** Name of the overridden flag. */
   readonly flagName: string;
+  /** Value that the override supplies. */
   readonly value: FlagValue;
-  /** RFC 3339, in UTC. */
+  /** Time of creation, RFC 3339 in UTC. */
   readonly createdAt: string;
-  /** RFC 3339, in UTC. */
+  /** Time of the last update, RFC 3339 in UTC. */
   readonly updatedAt: string;
-  /** RFC 3339, in UTC; `null` if it never ends. */
+  /** Time of expiry, RFC 3339 in UTC. `null` if the override does not expire. */
   readonly expiresAt: string | null;
-  /** Only if the server was told to show reasons to users. */
+  /** Reason that an administrator entered. Present only if the server shows reasons to users. */
   readonly reason?: string | null;
 }
 
-/** A change, as listeners are told of it. */
+/** Change that is passed to listeners. */
 export interface FlagsChanged {
-  /** The flags whose value or override is another one, or that came or went. */
+  /** Names of the flags that were added or removed, or whose value or override changed. Empty if only `stale` changed. */
   readonly flags: ReadonlySet<string>;
   /** Whether values may be out of date. */
   readonly stale: boolean;
 }
 
-/** Is told of changes. What it throws is passed on to `onError`. */
+/** Callback for changes. The client catches its exceptions and passes them to `onError` with kind `listener`. */
 export type FlagListener = (change: FlagsChanged) => void;
 
-/** Why something failed that the client tries again. */
+/** Error that the client handled itself. It never changes a value. */
 export interface FlagClientError {
   /**
-   * - `network`: the service cannot be reached, or the connection broke
-   * - `timeout`: it does not answer, or a stream fell silent
-   * - `http`: it answered with an error; see `status`
-   * - `protocol`: it answered with something else than flags
-   * - `token`: the function that gives the token failed
-   * - `storage`: values cannot be kept or read
+   * Cause of the error:
+   * - `network`: the server is unreachable, or the connection was interrupted
+   * - `timeout`: the server did not respond in time, or a stream sent nothing for 45 seconds
+   * - `http`: the server responded with an error; see `status`
+   * - `protocol`: the response or event does not contain flags in the expected format
+   * - `token`: the token function threw or rejected
+   * - `storage`: persisted values could not be read or written
    * - `listener`: a listener threw
    */
   readonly kind: 'network' | 'timeout' | 'http' | 'protocol' | 'token' | 'storage' | 'listener';
+  /** Description in English, for logs. */
   readonly message: string;
-  /** The HTTP status, if there was an answer. */
+  /** HTTP status code. Present only for kind `http`. */
   readonly status?: number | undefined;
+  /** Underlying exception, if there is one. */
   readonly cause?: unknown;
 }
 
-/** Where values are kept from one start to the next. `localStorage` is one. */
+/** Key-value storage for persisted values. `localStorage` implements it. Methods may return promises. */
 export interface FlagStorage {
+  /** Returns the text stored under `key`, or `null`. */
   getItem(key: string): string | null | Promise<string | null>;
+  /** Stores `value` under `key` and replaces an existing entry. */
   setItem(key: string, value: string): void | Promise<void>;
+  /** Removes the entry. Does nothing if it does not exist. */
   removeItem(key: string): void | Promise<void>;
 }
 
-/** A credential for `Authorization: Bearer`, or a function that gives one; it is called for each connection. */
+/**
+ * Credential for `Authorization: Bearer`, or a function that returns one. The client calls the function for each
+ * connection, so it can return a renewed token of the same user.
+ */
 export type Token = string | (() => string | Promise<string>);
 
+/** Options of `createFlagClient`. */
 export interface FlagClientOptions {
-  /** Where the service is, such as `https://flags.example.com`. */
+  /** URL of the server, for example `https://flags.example.com`. May contain a path. */
   baseUrl: string;
-  /** An API token or a JWT that acts as the user. Without one the session's cookie counts. */
+  /** API token or JWT that acts as the user. Without a token, the server identifies the user by the session cookie. */
   token?: Token | undefined;
-  /** Whether cookies go along; unless given, `same-origin` without a token and `omit` with one. */
+  /** Whether requests send cookies, as in `fetch`. Default: `same-origin` without a token, `omit` with one. */
   credentials?: 'omit' | 'same-origin' | 'include' | undefined;
-  /** Keeps values for the next start: `'local'` in `localStorage`, or a store of your own. Not kept unless given. */
+  /**
+   * Persists values for the next start: `'local'` uses `localStorage`; any other object is used as the storage.
+   * Default: values are not persisted.
+   */
   storage?: 'local' | FlagStorage | undefined;
   /**
-   * The user's id, if the application knows it. With it, kept values are found before the service has answered, also
-   * where cookies or changing tokens say who the user is.
+   * Id of the user, if the application knows it. The client can then restore persisted values before the server
+   * responds, even with cookies or with a token that differs at each start.
    */
   userId?: string | undefined;
-  /** Whether tabs of the same user share one stream, where the browser can; `true` unless given. */
+  /** Whether browser tabs of the same user share one event stream, if the browser supports it. Default: `true`. */
   shareTabs?: boolean | undefined;
-  /** Is told what failed and is tried again. */
+  /** Called for each error that the client handles, before it retries. Exceptions of the callback are ignored. */
   onError?: ((error: FlagClientError) => void) | undefined;
-  /** Used in place of the global `fetch`. */
+  /** Replacement for the global `fetch`. */
   fetch?: typeof fetch | undefined;
 }
 
 /**
- * What one user gets of all flags, kept up to date. Reading is synchronous and never throws.
+ * Values of all flags for one user, kept up to date by the server. Reads are synchronous. No method throws, and no
+ * returned promise rejects.
  */
 export interface FlagClient {
-  /** What the user gets of this flag; `undefined` if there is none. */
+  /** Returns the flag's value, or `undefined` if the flag does not exist. Never throws. */
   getFlag(flagName: string): FlagValue;
-  /** The same, or `fallback` if there is no such flag or it gives something of another type. */
+  /**
+   * Returns the flag's value, or `fallback` if the flag does not exist or its value has another type. For objects and
+   * arrays, only that property is checked. Never throws.
+   */
   getFlag<T extends Json | object>(flagName: string, fallback: T): Widened<T>;
-  /** What the user gets of each flag: frozen, and one object for as long as nothing changes. */
+  /** Returns the values of all flags by name. The object is frozen, and the same object until a value changes. */
   getUserFlags(): Record<string, FlagValue>;
-  /** Whether an override decides what the user gets of this flag. */
+  /** Returns whether an active override supplies the flag's value. */
   hasOverride(flagName: string): boolean;
-  /** That override; `null` if none is active. */
+  /** Returns the active override that supplies the flag's value, or `null`. */
   getOverrideInfo(flagName: string): OverrideInfo | null;
-  /** Whether values may be out of date: the service is out of reach, or says so of itself. */
+  /** Whether values may be out of date: the server is unreachable, or it reports that its own data is stale. */
   readonly stale: boolean;
-  /** Whom the values are for, once that is known. */
+  /** Id of the user whose values the client has. `null` while there are none. */
   readonly userId: string | null;
-  /** `<epoch>:<number>` of the state that the values are from. */
+  /** Revision of the values, `<epoch>:<number>`. `null` while there are none. */
   readonly revision: string | null;
   /**
-   * Resolves to `true` once there are values, be they kept ones, and to `false` if there are none after `timeout`
-   * milliseconds (5,000 unless given, 24 days at most; `Infinity` waits) or when the client is closed. Never rejects.
+   * Resolves to `true` as soon as the client has values, including persisted ones. Resolves to `false` if it has none
+   * after the timeout, or when the client is closed. Never rejects.
+   *
+   * @param timeout - Timeout in milliseconds. Default 5,000, at most 2,147,483,647 (24 days). `Infinity` disables it.
    */
   ready(timeout?: number): Promise<boolean>;
-  /** Calls `listener` after each change; returns what ends that. */
+  /**
+   * Calls `listener` after each change of a value or override, and when `stale` changes.
+   *
+   * @returns A function that removes the listener.
+   */
   subscribe(listener: FlagListener): () => void;
-  /** Calls `listener` after each change of this flag. */
+  /**
+   * Calls `listener` after each change of this flag's value or override.
+   *
+   * @returns A function that removes the listener.
+   */
   subscribe(flagName: string, listener: FlagListener): () => void;
-  /** Asks the service now. Resolves to whether what it says is in force; `false` also if the client began anew meanwhile. */
+  /**
+   * Requests the current values immediately. Resolves to `true` when they are applied. Resolves to `false` if the
+   * request failed, or if the client was closed or reset meanwhile. Never rejects.
+   */
   refresh(): Promise<boolean>;
-  /** Takes another credential in place of the present one: forgets all values and begins anew. */
+  /** Replaces the credential. Discards all values, including persisted ones, and reconnects immediately. */
   setToken(token: Token | undefined): void;
-  /** Forgets all values, kept ones too, and begins anew: for after a sign-in or sign-out by cookie. */
+  /**
+   * Discards all values, including persisted ones, and reconnects with the current credential. Call it after a sign-in
+   * or sign-out by cookie.
+   */
   reset(): void;
-  /** Ends the client. Values stay readable, and stale. */
+  /** Closes the client permanently. Values remain readable and are reported as stale. */
   close(): void;
 }

@@ -6,9 +6,9 @@ import type { Json } from './types.js';
 
 type Schemas = components['schemas'];
 /** A flag's result as the service writes it. */
-export type WireFlag = Omit<Schemas['MyFlag'], 'value' | 'then'> & {
+export type WireFlag = Omit<Schemas['OwnFlagResult'], 'value' | 'then'> & {
   value: Json;
-  then?: Omit<Schemas['Then'], 'value'> & { value: Json };
+  then?: Omit<Schemas['ResultAfterExpiry'], 'value'> & { value: Json };
 };
 
 /** All that the user gets. */
@@ -76,12 +76,12 @@ export function readPosition(id: unknown): Position {
   return position;
 }
 
-function snapshotOf(body: Partial<Schemas['MyFlags']>): Snapshot {
+function snapshotOf(body: Partial<Schemas['OwnFlagsResponse']>): Snapshot {
   check(typeof body.user_id === 'string' && typeof body.stale === 'boolean');
   return { userId: body.user_id, stale: body.stale, ...whenOf(body), flags: readFlags(body.flags) };
 }
 
-function changeOf(body: Partial<Schemas['MyFlagsChange']>): Change {
+function changeOf(body: Partial<Schemas['OwnFlagsChange']>): Change {
   check(Array.isArray(body.unset) && body.unset.every((name) => typeof name === 'string'));
   return { ...whenOf(body), set: readFlags(body.set), unset: body.unset };
 }

@@ -3,13 +3,13 @@ import { expect, test } from 'vitest';
 
 /** What the client reads of each shape. Whoever changes the server's document sees here what the client makes of it. */
 const READ = {
-  MyFlags: ['evaluated_at', 'flags', 'revision', 'stale', 'user_id', 'valid_until'],
-  MyFlagsChange: ['evaluated_at', 'revision', 'set', 'unset', 'valid_until'],
+  OwnFlagsResponse: ['evaluated_at', 'flags', 'revision', 'stale', 'user_id', 'valid_until'],
+  OwnFlagsChange: ['evaluated_at', 'revision', 'set', 'unset', 'valid_until'],
   StreamHeartbeat: ['revision', 'stale'],
   StreamBye: ['reason'],
-  MyFlag: ['flag_type', 'source', 'value', 'variant'],
-  MyFlagOverride: ['created_at', 'expires_at', 'updated_at'],
-  Then: ['source', 'value', 'variant'],
+  OwnFlagResult: ['flag_type', 'source', 'value', 'variant'],
+  AppliedOverride: ['created_at', 'expires_at', 'updated_at'],
+  ResultAfterExpiry: ['source', 'value', 'variant'],
 };
 
 test('the OpenAPI document requires what the client reads', () => {
@@ -20,8 +20,8 @@ test('the OpenAPI document requires what the client reads', () => {
 
 test('the stream has the events that the client knows', () => {
   const document = JSON.parse(readFileSync(new URL('../../../docs/openapi.json', import.meta.url), 'utf8'));
-  const names = document.components.schemas.MyFlagsEvent.oneOf.map(({ $ref }: { $ref: string }) =>
+  const names = document.components.schemas.OwnFlagsEvent.oneOf.map(({ $ref }: { $ref: string }) =>
     $ref.split('/').at(-1),
   );
-  expect(names).toEqual(['MyFlags', 'MyFlagsChange', 'StreamHeartbeat', 'StreamBye']);
+  expect(names).toEqual(['OwnFlagsResponse', 'OwnFlagsChange', 'StreamHeartbeat', 'StreamBye']);
 });

@@ -1,13 +1,13 @@
-//! Allocations: how many, and of how many bytes, each engine makes for a hundred flags.
+//! Number and size of the allocations of each engine for one evaluation of a hundred flags.
 
-use evaluators::{all, hundred, version_of};
+use evaluators::{all_engines, hundred_definitions, version_of};
 
 fn main() {
     println!("Allocations for 100 flags, counted by the allocator.\n");
     println!("| engine | version | allocations | bytes |");
     println!("|---|---|---|---|");
-    for engine in all(&hundred()) {
-        // What is filled at the first use alone does not count.
+    for engine in all_engines(&hundred_definitions()) {
+        // Caches that are filled on first use do not count.
         engine.repeat(2);
         let info = allocation_counter::measure(|| engine.repeat(1));
         let package = engine.name.split(',').next().unwrap_or_default();

@@ -1,5 +1,5 @@
-//! `eppo_core`: configuration compiled beforehand, `get_assignment` by name; without events (`doLog` is false) and with the
-//! instant given, where its SDK asks the clock for each flag.
+//! `eppo_core`. The configuration is compiled during setup. `get_assignment` looks up one flag by name. Events are
+//! disabled (`doLog` is false), and the current time is read once; its SDK reads the clock for each flag.
 
 use std::{hint::black_box, sync::Arc};
 
@@ -14,7 +14,7 @@ use serde_json::{Map, Value, json};
 use super::Engine;
 use crate::definition::{Definition, Layer, USER};
 
-pub(super) struct Prepared {
+pub(super) struct EppoEngine {
     names: Vec<String>,
     configuration: Configuration,
     subject: Str,
@@ -22,7 +22,7 @@ pub(super) struct Prepared {
     now: DateTime<Utc>,
 }
 
-impl Prepared {
+impl EppoEngine {
     pub(super) fn new(definitions: &[Definition]) -> Self {
         let flags: Map<_, _> =
             definitions.iter().map(|definition| (definition.name.clone(), flag(definition))).collect();
@@ -48,8 +48,8 @@ impl Prepared {
     }
 }
 
-impl Engine for Prepared {
-    fn evaluate(&self, mut show: impl FnMut(&str, bool)) {
+impl Engine for EppoEngine {
+    fn evaluate(&self, mut on_result: impl FnMut(&str, bool)) {
         for name in &self.names {
             let assignment = get_assignment(
                 Some(&self.configuration),
@@ -59,7 +59,7 @@ impl Engine for Prepared {
                 Some(VariationType::Boolean),
                 self.now,
             );
-            show(name, matches!(assignment.unwrap().unwrap().value, AssignmentValue::Boolean(true)));
+            on_result(name, matches!(assignment.unwrap().unwrap().value, AssignmentValue::Boolean(true)));
         }
     }
 }
@@ -70,7 +70,7 @@ fn flag(definition: &Definition) -> Value {
         |key: &str, rules: Value, splits: Value| json!({"key": key, "rules": rules, "splits": splits, "doLog": false});
     let allocations = match definition.layer {
         Layer::Default => json!([allocation("default", json!([]), always("on"))]),
-        // Whoever is not in the first half is not hashed again.
+        // The second split has no shards, so a user outside of the first half is not hashed again.
         Layer::Split => {
             let half = json!([{"salt": definition.name, "ranges": [{"start": 0, "end": 5_000}]}]);
             let splits = json!([{"variationKey": "on", "shards": half}, {"variationKey": "off", "shards": []}]);

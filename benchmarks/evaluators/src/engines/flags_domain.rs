@@ -1,4 +1,4 @@
-//! This project's own.
+//! `flags-domain`, the evaluator of this project.
 
 use std::hint::black_box;
 
@@ -8,14 +8,14 @@ use serde_json::{Value, json};
 use super::Engine;
 use crate::definition::{Definition, Layer, USER};
 
-/// All flags of a snapshot in order.
-pub(super) struct Prepared {
+/// Evaluates all flags by iterating over a snapshot.
+pub(super) struct FlagsDomainEngine {
     snapshot: Snapshot,
     context: EvaluationContext,
     now: Instant,
 }
 
-impl Prepared {
+impl FlagsDomainEngine {
     pub(super) fn new(definitions: &[Definition]) -> Self {
         Self {
             snapshot: Snapshot::new(definitions.iter().map(|definition| (flag(definition), vec![]))),
@@ -29,44 +29,44 @@ impl Prepared {
     }
 }
 
-impl Engine for Prepared {
-    fn evaluate(&self, mut show: impl FnMut(&str, bool)) {
+impl Engine for FlagsDomainEngine {
+    fn evaluate(&self, mut on_result: impl FnMut(&str, bool)) {
         for flag in self.snapshot.iter() {
-            show(flag.flag().name.as_str(), self.is_on(flag.compiled()));
+            on_result(flag.flag().name.as_str(), self.is_on(flag.compiled()));
         }
     }
 }
 
-/// The same flags, each looked up by its name, as the engines do that offer nothing else.
-pub(super) struct ByName {
+/// Evaluates the same flags with one lookup by name per flag, like the engines that cannot iterate.
+pub(super) struct FlagsDomainByNameEngine {
     names: Vec<String>,
-    prepared: Prepared,
+    engine: FlagsDomainEngine,
 }
 
-impl ByName {
+impl FlagsDomainByNameEngine {
     pub(super) fn new(definitions: &[Definition]) -> Self {
         let names = definitions.iter().map(|definition| definition.name.clone()).collect();
-        Self { names, prepared: Prepared::new(definitions) }
+        Self { names, engine: FlagsDomainEngine::new(definitions) }
     }
 }
 
-impl Engine for ByName {
-    fn evaluate(&self, mut show: impl FnMut(&str, bool)) {
+impl Engine for FlagsDomainByNameEngine {
+    fn evaluate(&self, mut on_result: impl FnMut(&str, bool)) {
         for name in &self.names {
-            show(name, self.prepared.is_on(self.prepared.snapshot.get(name).unwrap().compiled()));
+            on_result(name, self.engine.is_on(self.engine.snapshot.get(name).unwrap().compiled()));
         }
     }
 }
 
-/// The context of the one user.
+/// Returns the context of the benchmark user.
 pub fn context() -> EvaluationContext {
     let Value::Object(attributes) = json!({"plan": "pro", "country": "de", "seats": 12}) else {
-        unreachable!("an object")
+        unreachable!("the literal is an object")
     };
     EvaluationContext::new(USER, Some("ann@example.com"), Some("user"), None, attributes)
 }
 
-/// The definition in this project's own form.
+/// Converts a definition to a flag of `flags-domain`.
 pub fn flag(definition: &Definition) -> Flag {
     let conditions = json!([
         {"attribute": "plan", "operator": "equals", "values": ["pro", "team"]},

@@ -1,5 +1,5 @@
-//! `flagsmith-flag-engine`: the evaluation context, identity included, prepared beforehand, where its SDK copies it for each
-//! user; all flags at once, as it knows no other way. A rule is a segment of that one flag.
+//! `flagsmith-flag-engine`. The evaluation context, including the identity, is built during setup; its SDK copies it
+//! for each user. The engine can only evaluate all flags at once. A rule is modelled as a segment of one flag.
 
 use std::hint::black_box;
 
@@ -9,11 +9,11 @@ use serde_json::{Map, Value, json};
 use super::Engine;
 use crate::definition::{Definition, Layer, USER};
 
-pub(super) struct Prepared {
+pub(super) struct FlagsmithEngine {
     context: EngineEvaluationContext,
 }
 
-impl Prepared {
+impl FlagsmithEngine {
     pub(super) fn new(definitions: &[Definition]) -> Self {
         let features: Map<_, _> =
             definitions.iter().map(|definition| (definition.name.clone(), feature(definition))).collect();
@@ -32,10 +32,10 @@ impl Prepared {
     }
 }
 
-impl Engine for Prepared {
-    fn evaluate(&self, mut show: impl FnMut(&str, bool)) {
+impl Engine for FlagsmithEngine {
+    fn evaluate(&self, mut on_result: impl FnMut(&str, bool)) {
         for (name, flag) in &get_evaluation_result(black_box(&self.context)).flags {
-            show(name, flag.enabled && flag.value.value != "false");
+            on_result(name, flag.enabled && flag.value.value != "false");
         }
     }
 }

@@ -1,5 +1,5 @@
-//! `launchdarkly-server-sdk-evaluation`: flags parsed beforehand and lent to `evaluate`, where its SDK copies each out of a
-//! store.
+//! `launchdarkly-server-sdk-evaluation`. Flags are parsed during setup and passed by reference; its SDK copies each
+//! flag from a store.
 
 use std::hint::black_box;
 
@@ -9,15 +9,15 @@ use serde_json::json;
 use super::Engine;
 use crate::definition::{Definition, Layer, USER};
 
-pub(super) struct Prepared {
+pub(super) struct LaunchDarklyEngine {
     flags: Vec<Flag>,
     context: Context,
 }
 
-/// No flag refers to another or to a segment.
-struct Empty;
+/// A store without flags and segments. The benchmark flags reference neither.
+struct EmptyStore;
 
-impl Store for Empty {
+impl Store for EmptyStore {
     fn flag(&self, _: &str) -> Option<Flag> {
         None
     }
@@ -27,7 +27,7 @@ impl Store for Empty {
     }
 }
 
-impl Prepared {
+impl LaunchDarklyEngine {
     pub(super) fn new(definitions: &[Definition]) -> Self {
         let context = ContextBuilder::new(USER)
             .set_string("plan", "pro")
@@ -39,11 +39,11 @@ impl Prepared {
     }
 }
 
-impl Engine for Prepared {
-    fn evaluate(&self, mut show: impl FnMut(&str, bool)) {
+impl Engine for LaunchDarklyEngine {
+    fn evaluate(&self, mut on_result: impl FnMut(&str, bool)) {
         for flag in &self.flags {
-            let detail = evaluate(&Empty, flag, black_box(&self.context), None);
-            show(&flag.key, detail.value == Some(&FlagValue::Bool(true)));
+            let detail = evaluate(&EmptyStore, flag, black_box(&self.context), None);
+            on_result(&flag.key, detail.value == Some(&FlagValue::Bool(true)));
         }
     }
 }

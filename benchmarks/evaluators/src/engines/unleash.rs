@@ -1,4 +1,5 @@
-//! `unleash-yggdrasil`: state compiled beforehand, `check_enabled` by name, which neither copies nor counts.
+//! `unleash-yggdrasil`. The state is compiled during setup. `check_enabled` looks up one flag by name; it neither
+//! copies the flag nor records metrics.
 
 use std::{collections::HashMap, hint::black_box};
 
@@ -8,18 +9,18 @@ use unleash_yggdrasil::{Context, EngineState, UpdateMessage, state::EnrichedCont
 use super::Engine;
 use crate::definition::{Definition, Layer, USER};
 
-pub(super) struct Prepared {
+pub(super) struct UnleashEngine {
     names: Vec<String>,
     state: EngineState,
     context: Context,
 }
 
-impl Prepared {
+impl UnleashEngine {
     pub(super) fn new(definitions: &[Definition]) -> Self {
         let features: Vec<_> = definitions.iter().map(feature).collect();
         let message: UpdateMessage = serde_json::from_value(json!({"version": 2, "features": features})).unwrap();
         let state = EngineState::default();
-        assert!(state.take_state(message).is_none(), "compiles without warnings");
+        assert!(state.take_state(message).is_none(), "the state compiles with warnings");
         let properties = [("plan", "pro"), ("country", "de"), ("seats", "12")];
         let context = Context {
             user_id: Some(USER.to_owned()),
@@ -30,11 +31,11 @@ impl Prepared {
     }
 }
 
-impl Engine for Prepared {
-    fn evaluate(&self, mut show: impl FnMut(&str, bool)) {
+impl Engine for UnleashEngine {
+    fn evaluate(&self, mut on_result: impl FnMut(&str, bool)) {
         for name in &self.names {
             let context = EnrichedContext::from(black_box(&self.context), name, None);
-            show(name, self.state.check_enabled(&context).unwrap());
+            on_result(name, self.state.check_enabled(&context).unwrap());
         }
     }
 }

@@ -1,4 +1,5 @@
-//! The middleware that finds out who calls. It refuses nobody: a handler that needs a caller says so in its signature.
+//! Authentication middleware. It identifies the caller but never rejects a request: the extractors in the handlers'
+//! signatures do that.
 
 use std::time::Duration;
 
@@ -12,117 +13,129 @@ use actix_web::{
 };
 
 use flags_service::credentials::{
-    jwt::{JwtRefused, JwtVerifier, NamedUser, VerifiedJwt, looks_like_jwt},
+    jwt::{JwtRejection, JwtUser, JwtVerifier, VerifiedJwt, looks_like_jwt},
     secret::{Secret, SecretKind, hash},
 };
 
 use super::{
-    Credential, Principal, StreamToken, client::client_address, cookie::session_secret, require::no_ticket,
-    same_origin::check_change_by_cookie,
+    Credential, Principal, StreamToken, client::client_address, cookie::session_secret_hash,
+    require::invalid_stream_token, same_origin::check_cookie_request,
 };
 use crate::{
     app::App,
-    extract::{wait_for_event, wait_for_min_revision},
+    extract::{wait_for_event_position, wait_for_min_revision},
     problem::Problem,
     request_middleware::RequestId,
-    routes::ofrep::{BULK_EVALUATION, EVENT_STREAM},
+    routes::ofrep::{BULK_EVALUATION_PATH, EVENT_STREAM_PATH},
 };
 
-/// Who calls, or why that cannot be said: in the request's extensions, for the extractors.
-pub(crate) type Outcome = Result<Principal, Option<Problem>>;
+/// Result of authentication, stored in the request's extensions for the extractors.
+///
+/// `Err(None)` means that the request has no credential; `Err(Some(_))` that the server rejected its credential or that
+/// the caller exceeded a rate limit.
+pub(crate) type AuthenticationResult = Result<Principal, Option<Problem>>;
 
-/// Looks at the credential and leaves in the request who calls, or why that cannot be said.
+/// Authenticates the request and stores the [`AuthenticationResult`] in its extensions.
 pub(crate) async fn authenticate(
     request: ServiceRequest,
     next: Next<impl MessageBody>,
 ) -> Result<ServiceResponse<impl MessageBody>, Error> {
     if let Some(app) = request.app_data::<Data<App>>().cloned() {
-        // Boxed, as it is large: each request would carry room for it for as long as it lasts.
-        let outcome = limited(&app, &request, Box::pin(identify(&app, &request)).await);
-        request.extensions_mut().insert(outcome);
+        // Boxed because the future is large and would otherwise be part of the request's future until the response
+        // ends.
+        let result = apply_rate_limit(&app, &request, Box::pin(identify(&app, &request)).await);
+        request.extensions_mut().insert(result);
     }
     next.call(request).await
 }
 
-/// The caller. A credential in `Authorization` goes before a cookie.
-async fn identify(app: &App, request: &ServiceRequest) -> Outcome {
-    if request.path() == EVENT_STREAM {
-        return of_ticket(app, request).await.map_err(Some);
+/// Identifies the caller. `Authorization` takes precedence over the session cookie.
+async fn identify(app: &App, request: &ServiceRequest) -> AuthenticationResult {
+    if request.path() == EVENT_STREAM_PATH {
+        return principal_from_stream_token(app, request).await.map_err(Some);
     }
     let credential = if request.headers().contains_key(AUTHORIZATION) {
-        let text = bearer(request).ok_or_else(|| Some(Problem::unauthorized()))?;
-        of_authorization(app, request, text).await.map_err(Some)?
+        let text = bearer_token(request).ok_or_else(|| Some(Problem::unauthorized()))?;
+        credential_from_bearer(app, request, text).await.map_err(Some)?
     } else {
-        let Some(hash) = session_secret(request.request(), &app.settings) else { return Err(None) };
-        check_change_by_cookie(request.request(), &app.settings).map_err(Some)?;
-        // Before the database is asked: anybody can make up cookies, and each would cost a query.
-        if !app.sessions.remembers(&hash)
+        let Some(hash) = session_secret_hash(request.request(), &app.settings) else { return Err(None) };
+        check_cookie_request(request.request(), &app.settings).map_err(Some)?;
+        // An unknown cookie costs a database query. The address limit is checked first, to bound queries for forged
+        // cookies.
+        if !app.sessions.is_cached(&hash)
             && let Some(wait) = check_address(app, request)
         {
-            return Err(Some(too_many(wait)));
+            return Err(Some(rate_limited(wait)));
         }
-        up_to_date(app, request).await.map_err(Some)?;
+        wait_for_requested_revision(app, request).await.map_err(Some)?;
         Credential::Session { hash, user_id: None }
     };
-    Principal::of(app, credential, true).await.map_err(Some)
+    Principal::resolve(app, credential, true).await.map_err(Some)
 }
 
-/// The caller whose credential stands in the ticket of the address: there nothing else counts. Following is no use of it, or
-/// whoever got hold of an address could keep a session alive.
-async fn of_ticket(app: &App, request: &ServiceRequest) -> Result<Principal, Problem> {
+/// Identifies the caller by the stream token in the URL and ignores all other credentials.
+///
+/// Opening a stream does not count as use of the session, because a leaked URL could then keep the session alive.
+async fn principal_from_stream_token(app: &App, request: &ServiceRequest) -> Result<Principal, Problem> {
     let mut parameters = form_urlencoded::parse(request.query_string().as_bytes());
     let text = parameters.find(|(name, _)| name == "ticket").map(|(_, value)| value);
-    let ticket = text.and_then(|text| StreamToken::open(&text, &app.stream_token_key, app.evaluation.now()));
-    let ticket = ticket.ok_or_else(no_ticket)?;
-    up_to_date(app, request).await?;
-    request.extensions_mut().insert(ticket);
-    Principal::of(app, ticket.credential, false).await
+    let stream_token = text.and_then(|text| StreamToken::verify(&text, &app.stream_token_key, app.evaluation.now()));
+    let stream_token = stream_token.ok_or_else(invalid_stream_token)?;
+    wait_for_requested_revision(app, request).await?;
+    request.extensions_mut().insert(stream_token);
+    Principal::resolve(app, stream_token.credential, false).await
 }
 
-/// The credential in `Authorization`. Whom it names is looked up as of the revision that the request wants to be answered
-/// from: what was waited for may concern the caller.
-async fn of_authorization(app: &App, request: &ServiceRequest, text: &str) -> Result<Credential, Problem> {
+/// Reads the credential from `Authorization: Bearer`.
+///
+/// The caller's user is looked up only after the replica has reached the revision that the request requires, because
+/// that revision may change the user or the token.
+async fn credential_from_bearer(app: &App, request: &ServiceRequest, text: &str) -> Result<Credential, Problem> {
     if Secret::is_well_formed(SecretKind::ApiToken, text) {
         let hash = hash(text);
-        // Before anything is waited for: anybody can make up tokens.
+        // The address limit is checked before the wait, so that forged tokens cannot tie up the server.
         if app.evaluation.replica().read().token(&hash).is_none()
             && let Some(wait) = check_address(app, request)
         {
-            return Err(too_many(wait));
+            return Err(rate_limited(wait));
         }
-        up_to_date(app, request).await?;
+        wait_for_requested_revision(app, request).await?;
         return Ok(Credential::Token { hash, user_id: None });
     }
     let verifier = app.settings.jwt.as_ref().filter(|_| looks_like_jwt(text)).ok_or_else(Problem::unauthorized)?;
-    let verified = verify(verifier, text, app, request).await?;
-    up_to_date(app, request).await?;
+    let verified = verify_jwt(verifier, text, app, request).await?;
+    wait_for_requested_revision(app, request).await?;
     let user_id = match &verified.user {
-        NamedUser::Id(id) => Some(*id),
-        NamedUser::Email(email) => app.evaluation.user_by_email(email).await?.map(|user| user.id),
+        JwtUser::Id(id) => Some(*id),
+        JwtUser::Email(email) => app.evaluation.user_by_email(email).await?.map(|user| user.id),
     };
-    Ok(Credential::of_jwt(&verified, user_id.ok_or_else(Problem::unauthorized)?))
+    Ok(Credential::from_jwt(&verified, user_id.ok_or_else(Problem::unauthorized)?))
 }
 
-async fn up_to_date(app: &App, request: &ServiceRequest) -> Result<(), Problem> {
+async fn wait_for_requested_revision(app: &App, request: &ServiceRequest) -> Result<(), Problem> {
     let replica = app.evaluation.replica();
     wait_for_min_revision(request.headers(), replica).await?;
-    if request.path() == BULK_EVALUATION { wait_for_event(request.query_string(), replica).await } else { Ok(()) }
+    if request.path() == BULK_EVALUATION_PATH {
+        wait_for_event_position(request.query_string(), replica).await
+    } else {
+        Ok(())
+    }
 }
 
-/// What a JWT says. Why one is refused is for the log alone.
-async fn verify(
+/// Verifies a JWT. The reason of a rejection goes to the application log only, not to the caller.
+async fn verify_jwt(
     verifier: &JwtVerifier,
     text: &str,
     app: &App,
     request: &ServiceRequest,
 ) -> Result<VerifiedJwt, Problem> {
-    verifier.verify(text, app.evaluation.now()).await.map_err(|refused| {
+    verifier.verify(text, app.evaluation.now()).await.map_err(|rejection| {
         let extensions = request.extensions();
         let request_id = extensions.get::<RequestId>().map(|id| id.0.as_str());
-        tracing::debug!(request_id, why = %refused, "a JWT is refused");
-        match refused {
-            JwtRefused::KeysUnavailable => {
-                let detail = "the keys of the issuer of JWTs cannot be fetched; try again";
+        tracing::debug!(request_id, reason = %rejection, "JWT rejected");
+        match rejection {
+            JwtRejection::KeysUnavailable => {
+                let detail = "the JWT issuer's keys cannot be fetched; retry later";
                 Problem::unavailable("issuer_unavailable", detail, "5")
             }
             _ => Problem::unauthorized(),
@@ -130,31 +143,31 @@ async fn verify(
     })
 }
 
-/// The same, unless the caller sends more than they may: each credential has its own limit, and whoever has none shares
-/// that of their address.
-fn limited(app: &App, request: &ServiceRequest, outcome: Outcome) -> Outcome {
-    let refused = match &outcome {
-        Ok(principal) => app.limits.check_credential(principal.credential.key(), request.path()),
+/// Replaces the result with a 429 if the caller exceeds its rate limit. Each valid credential has its own limit; all
+/// other requests share the limit of their address.
+fn apply_rate_limit(app: &App, request: &ServiceRequest, result: AuthenticationResult) -> AuthenticationResult {
+    let wait = match &result {
+        Ok(principal) => app.rate_limiters.check_credential(principal.credential.fingerprint(), request.path()),
         Err(_) => check_address(app, request),
     };
-    refused.map_or(outcome, |wait| Err(Some(too_many(wait))))
+    wait.map_or(result, |wait| Err(Some(rate_limited(wait))))
 }
 
-/// How long the caller's address must wait, if it must.
+/// Counts the request against the limit of the client's address. Returns the time to wait if the limit is exceeded.
 fn check_address(app: &App, request: &ServiceRequest) -> Option<Duration> {
-    app.limits.check_address(|| client_address(request.request(), app.settings.proxies))
+    app.rate_limiters.check_address(|| client_address(request.request(), app.settings.trusted_proxies))
 }
 
-fn too_many(wait: Duration) -> Problem {
-    Problem::too_many_requests("rate_limited", "slow down; too many requests", wait)
+fn rate_limited(wait: Duration) -> Problem {
+    Problem::too_many_requests("rate_limited", "rate limit exceeded; retry after the time in Retry-After", wait)
 }
 
-/// Whether the caller's credential is valid.
-pub(crate) fn is_known_caller(request: &ServiceRequest) -> bool {
-    request.extensions().get::<Outcome>().is_some_and(Result::is_ok)
+/// Whether the request carries a valid credential and is within its rate limit.
+pub(crate) fn is_authenticated(request: &ServiceRequest) -> bool {
+    request.extensions().get::<AuthenticationResult>().is_some_and(Result::is_ok)
 }
 
-fn bearer(request: &ServiceRequest) -> Option<&str> {
+fn bearer_token(request: &ServiceRequest) -> Option<&str> {
     let value = request.headers().get(AUTHORIZATION)?.to_str().ok()?;
     let (scheme, token) = value.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())

@@ -1,4 +1,4 @@
-//! The cookie of a session.
+//! The session cookie.
 
 use actix_web::{
     HttpRequest,
@@ -6,42 +6,43 @@ use actix_web::{
 };
 use flags_service::credentials::secret::{Secret, SecretKind, hash};
 
-use super::client::is_plain_loopback;
+use super::client::is_direct_loopback;
 use crate::app::Settings;
 
-/// Browsers take a cookie of this name over TLS alone, for this host alone and for all its paths.
-const NAME: &str = "__Host-flags_session";
-/// To a browser on the same machine without TLS.
-const LOOPBACK_NAME: &str = "flags_session";
+/// Because of the `__Host-` prefix, browsers accept the cookie only over TLS, for this host and for the path `/`
+/// (RFC 6265bis, section 4.1.3.2).
+const COOKIE_NAME: &str = "__Host-flags_session";
+/// Name of the cookie for a browser that connects over plain HTTP from the same machine.
+const LOOPBACK_COOKIE_NAME: &str = "flags_session";
 
-const fn name(loopback: bool) -> &'static str {
-    if loopback { LOOPBACK_NAME } else { NAME }
+const fn cookie_name(loopback: bool) -> &'static str {
+    if loopback { LOOPBACK_COOKIE_NAME } else { COOKIE_NAME }
 }
 
-/// SHA-256 of the secret in a request's cookie, if there is one that may be.
-pub(crate) fn session_secret(request: &HttpRequest, settings: &Settings) -> Option<[u8; 32]> {
-    let cookie = request.cookie(name(is_plain_loopback(request, settings)))?;
+/// Returns the SHA-256 of the request's session secret; `None` without a cookie or if the secret is malformed.
+pub(crate) fn session_secret_hash(request: &HttpRequest, settings: &Settings) -> Option<[u8; 32]> {
+    let cookie = request.cookie(cookie_name(is_direct_loopback(request, settings)))?;
     Secret::is_well_formed(SecretKind::Session, cookie.value()).then(|| hash(cookie.value()))
 }
 
-/// The cookie that signs in, for so many seconds.
+/// Builds the cookie that signs the browser in.
 pub(crate) fn session_cookie(
     request: &HttpRequest,
     settings: &Settings,
     secret: &Secret,
-    seconds: i64,
+    max_age_seconds: i64,
 ) -> Cookie<'static> {
-    cookie(request, settings, secret.reveal().to_owned(), Duration::seconds(seconds))
+    cookie(request, settings, secret.reveal().to_owned(), Duration::seconds(max_age_seconds))
 }
 
-/// The cookie that signs out.
-pub(crate) fn no_session_cookie(request: &HttpRequest, settings: &Settings) -> Cookie<'static> {
+/// Builds the cookie that signs the browser out: an empty value that expires at once.
+pub(crate) fn expired_session_cookie(request: &HttpRequest, settings: &Settings) -> Cookie<'static> {
     cookie(request, settings, String::new(), Duration::ZERO)
 }
 
 fn cookie(request: &HttpRequest, settings: &Settings, value: String, max_age: Duration) -> Cookie<'static> {
-    let loopback = is_plain_loopback(request, settings);
-    Cookie::build(name(loopback), value)
+    let loopback = is_direct_loopback(request, settings);
+    Cookie::build(cookie_name(loopback), value)
         .path("/")
         .http_only(true)
         .secure(!loopback)

@@ -1,4 +1,4 @@
-//! What a caller showed: every kind of credential, and one match for each question about it.
+//! The kinds of credentials and how they are validated.
 
 use flags_domain::Instant;
 use flags_service::{
@@ -7,7 +7,7 @@ use flags_service::{
 };
 use flags_store::{
     actor_labels::{token_actor, user_actor},
-    api_tokens::Grant,
+    api_tokens::TokenGrant,
     change_log::ResourceKind,
     sessions::SessionRecord,
     users::Role,
@@ -16,28 +16,30 @@ use uuid::Uuid;
 
 use crate::{app::App, problem::Problem};
 
-/// What a caller showed, in a form that is no secret: for looking again whether it is still valid.
+/// Reference to the credential that a caller presented.
+///
+/// It contains hashes instead of secrets, so the server can keep it and validate the credential again later.
 #[derive(Clone, Copy)]
 pub(crate) enum Credential {
-    /// An API token.
+    /// API token.
     Token {
-        /// Its SHA-256.
+        /// SHA-256 of the token.
         hash: [u8; 32],
-        /// Whom it acts as, once that was looked up.
+        /// User that the token acts as. `None` until it is looked up, and for a token without a user.
         user_id: Option<Uuid>,
     },
-    /// The cookie of somebody who is signed in.
+    /// Session cookie.
     Session {
-        /// Its SHA-256.
+        /// SHA-256 of the session secret.
         hash: [u8; 32],
-        /// Who is signed in, once that was looked up.
+        /// User that is signed in. `None` until it is looked up.
         user_id: Option<Uuid>,
     },
-    /// A JWT. Its issuer's keys are not looked at again: it is short-lived.
+    /// JWT. Its signature is not verified again, because JWTs are short-lived.
     Jwt {
         user_id: Uuid,
-        /// The most that it lets its bearer do.
-        most: Role,
+        /// Upper limit of the caller's role.
+        max_role: Role,
         expires_at: Instant,
     },
 }
@@ -48,27 +50,27 @@ impl std::fmt::Debug for Credential {
     }
 }
 
-/// What a valid credential stands for.
+/// Identity and permissions that a valid credential confers.
 pub(super) struct Identity {
-    pub(super) acts_as: ActsAs,
-    /// What it allows, whatever its user may do.
-    pub(super) grant: Grant,
-    /// The session, if it is one.
+    pub(super) actor_id: ActorId,
+    /// Permissions of the credential itself, before they are limited to those of its user.
+    pub(super) grant: TokenGrant,
+    /// Session, if the credential is a session cookie.
     pub(super) session: Option<SessionRecord>,
-    /// When it ends at the latest.
+    /// Latest possible expiry of the credential.
     pub(super) expires_at: Option<Instant>,
 }
 
-/// Who acts.
+/// Identifier of the principal that the change log records as the actor.
 #[derive(Clone, Copy)]
-pub(super) enum ActsAs {
+pub(super) enum ActorId {
     User(Uuid),
-    /// A token without a user.
+    /// API token without a user.
     Token(Uuid),
 }
 
-impl ActsAs {
-    /// The name in the log.
+impl ActorId {
+    /// Returns the actor's name in the change log: `user:<id>` or `token:<id>`.
     pub(super) fn actor(self) -> String {
         match self {
             Self::User(id) => user_actor(id),
@@ -78,13 +80,14 @@ impl ActsAs {
 }
 
 impl Credential {
-    /// A JWT that says this and names the user of this id. One that says nothing of a role leaves it to its user's.
-    pub(super) fn of_jwt(verified: &VerifiedJwt, user_id: Uuid) -> Self {
-        Self::Jwt { user_id, most: verified.role.unwrap_or(Role::Admin), expires_at: verified.expires_at }
+    /// Builds the credential of a verified JWT that names the user `user_id`. A JWT without a role claim does not limit
+    /// the user's role.
+    pub(super) fn from_jwt(verified: &VerifiedJwt, user_id: Uuid) -> Self {
+        Self::Jwt { user_id, max_role: verified.role.unwrap_or(Role::Admin), expires_at: verified.expires_at }
     }
 
-    /// The same, now that it is known whom it acts as.
-    pub(super) const fn acting_as(self, user_id: Option<Uuid>) -> Self {
+    /// Returns the credential with its user set.
+    pub(super) const fn with_user(self, user_id: Option<Uuid>) -> Self {
         match self {
             Self::Token { hash, .. } => Self::Token { hash, user_id },
             Self::Session { hash, .. } => Self::Session { hash, user_id },
@@ -92,51 +95,52 @@ impl Credential {
         }
     }
 
-    /// What it stands for now; `None` if it is void. `used` says that this is a use of it.
-    pub(super) async fn identity(&self, app: &App, used: bool) -> Result<Option<Identity>, Problem> {
+    /// Validates the credential and returns its identity; `None` if it is unknown, revoked or expired. `record_use`
+    /// updates the time of its last use.
+    pub(super) async fn resolve(&self, app: &App, record_use: bool) -> Result<Option<Identity>, Problem> {
         let now = app.evaluation.now();
         Ok(match self {
             Self::Token { hash, .. } => {
                 let view = app.evaluation.replica().read();
-                let token = view.token(hash).filter(|token| token.is_live(now));
-                if used && token.is_some() {
-                    view.note_token_use(hash, now);
+                let token = view.token(hash).filter(|token| token.is_valid_at(now));
+                if record_use && token.is_some() {
+                    view.record_token_use(hash, now);
                 }
                 token.map(|token| Identity {
-                    acts_as: token.user_id.map_or(ActsAs::Token(token.id), ActsAs::User),
+                    actor_id: token.user_id.map_or(ActorId::Token(token.id), ActorId::User),
                     grant: token.grant,
                     session: None,
                     expires_at: token.expires_at,
                 })
             }
-            // A session is as much as its user.
-            Self::Session { hash, .. } => app.sessions.find(hash, used).await?.map(|session| Identity {
-                acts_as: ActsAs::User(session.user_id),
-                grant: Grant::Role(Role::Admin),
+            // A session has the full role of its user, so the credential itself sets no limit below admin.
+            Self::Session { hash, .. } => app.sessions.find(hash, record_use).await?.map(|session| Identity {
+                actor_id: ActorId::User(session.user_id),
+                grant: TokenGrant::Role(Role::Admin),
                 session: Some(session),
-                expires_at: Some(session.ends_at),
+                expires_at: Some(session.expires_at),
             }),
-            Self::Jwt { user_id, most, expires_at } => (*expires_at > now).then_some(Identity {
-                acts_as: ActsAs::User(*user_id),
-                grant: Grant::Role(*most),
+            Self::Jwt { user_id, max_role, expires_at } => (*expires_at > now).then_some(Identity {
+                actor_id: ActorId::User(*user_id),
+                grant: TokenGrant::Role(*max_role),
                 session: None,
                 expires_at: Some(*expires_at),
             }),
         })
     }
 
-    /// Whether it is valid in this view, as far as that can be told without a look at its user or, for a session, at the
-    /// database.
-    pub(crate) fn is_live(&self, view: &View<'_>, now: Instant) -> bool {
+    /// Whether the credential is valid according to the replica. It does not check the credential's user, and it
+    /// assumes that a session is valid, because sessions are stored in the database only.
+    pub(crate) fn is_valid_at(&self, view: &View<'_>, now: Instant) -> bool {
         match self {
-            Self::Token { hash, .. } => view.token(hash).is_some_and(|token| token.is_live(now)),
+            Self::Token { hash, .. } => view.token(hash).is_some_and(|token| token.is_valid_at(now)),
             Self::Session { .. } => true,
             Self::Jwt { expires_at, .. } => *expires_at > now,
         }
     }
 
-    /// When it becomes void by itself, as far as that stands fast.
-    pub(crate) fn ends_at(&self, view: &View<'_>) -> Option<Instant> {
+    /// Returns the credential's fixed expiry. `None` for a session, because every use extends it.
+    pub(crate) fn expires_at(&self, view: &View<'_>) -> Option<Instant> {
         match self {
             Self::Token { hash, .. } => view.token(hash)?.expires_at,
             Self::Session { .. } => None,
@@ -144,25 +148,26 @@ impl Credential {
         }
     }
 
-    /// Whether it can end without a change of the log or an instant that says so: then it must be looked at every second.
-    pub(crate) const fn ends_silently(&self) -> bool {
+    /// Whether the credential can become invalid without a change-log entry and without a fixed expiry. A stream must
+    /// then validate it periodically.
+    pub(crate) const fn needs_periodic_check(&self) -> bool {
         matches!(self, Self::Session { .. })
     }
 
-    /// Whether a change concerns what its bearer may do.
-    pub(crate) fn is_touched_by(&self, change: &RecentChange) -> bool {
+    /// Whether the change is to the credential's user, and so may change the caller's permissions.
+    pub(crate) fn is_affected_by(&self, change: &RecentChange) -> bool {
         let user_id = match self {
             Self::Token { user_id, .. } | Self::Session { user_id, .. } => *user_id,
             Self::Jwt { user_id, .. } => Some(*user_id),
         };
-        change.entity == ResourceKind::User && change.user_id == user_id
+        change.resource_kind == ResourceKind::User && change.user_id == user_id
     }
 
-    /// A number that differs from credential to credential; of JWTs, from user to user.
-    pub(super) fn key(&self) -> u64 {
+    /// Returns a 64-bit key that identifies the credential, or, for a JWT, its user.
+    pub(super) fn fingerprint(&self) -> u64 {
         match self {
             Self::Token { hash, .. } | Self::Session { hash, .. } => {
-                u64::from_be_bytes(std::array::from_fn(|place| hash[place]))
+                u64::from_be_bytes(std::array::from_fn(|index| hash[index]))
             }
             Self::Jwt { user_id, .. } => {
                 let (high, low) = user_id.as_u64_pair();

@@ -1,48 +1,49 @@
-//! Who calls.
+//! The authenticated caller.
 
 use std::sync::Arc;
 
 use flags_domain::Instant;
 use flags_service::replica::CachedUser;
-use flags_store::{api_tokens::Grant, sessions::SessionRecord, users::Role};
+use flags_store::{api_tokens::TokenGrant, sessions::SessionRecord, users::Role};
 
-use super::credential::{ActsAs, Credential};
+use super::credential::{ActorId, Credential};
 use crate::{app::App, problem::Problem};
 
-/// A caller whose credential is valid.
+/// Authenticated identity of a caller.
 #[derive(Clone, Debug)]
 pub(crate) struct Principal {
-    /// The caller's name in the log: `user:<id>` or `token:<id>`.
+    /// Name of the caller in the change log: `user:<id>` or `token:<id>`.
     pub(crate) actor: String,
-    /// What they may do: the lower of the credential's role and its user's. `None`: evaluate flags and nothing else.
+    /// Lower of the credential's role and its user's role. `None` if the credential may only evaluate flags.
     pub(crate) role: Option<Role>,
-    /// The user the credential acts as.
+    /// User that the credential acts as.
     pub(crate) user: Option<Arc<CachedUser>>,
-    /// What they showed.
     pub(crate) credential: Credential,
-    /// The session, if they are signed in.
+    /// Session, if the credential is a session cookie.
     pub(crate) session: Option<SessionRecord>,
-    /// When the credential ends at the latest.
+    /// Latest possible expiry of the credential.
     pub(crate) expires_at: Option<Instant>,
 }
 
 impl Principal {
-    /// The caller who showed this credential, looked up live. `used` says that this is a use of it.
-    pub(crate) async fn of(app: &App, credential: Credential, used: bool) -> Result<Self, Problem> {
-        let identity = credential.identity(app, used).await?.ok_or_else(Problem::unauthorized)?;
-        let user = match identity.acts_as {
-            ActsAs::Token(_) => None,
-            ActsAs::User(id) => {
+    /// Validates the credential and looks up its user. `record_use` updates the time of the credential's last use.
+    ///
+    /// Fails with 401 if the credential is not valid or its user is deleted or inactive.
+    pub(crate) async fn resolve(app: &App, credential: Credential, record_use: bool) -> Result<Self, Problem> {
+        let identity = credential.resolve(app, record_use).await?.ok_or_else(Problem::unauthorized)?;
+        let user = match identity.actor_id {
+            ActorId::Token(_) => None,
+            ActorId::User(id) => {
                 let user = app.evaluation.user(id).await?.filter(|user| user.active);
                 Some(user.ok_or_else(Problem::unauthorized)?)
             }
         };
         let role = match identity.grant {
-            Grant::Evaluate => None,
-            Grant::Role(role) => Some(user.as_ref().map_or(role, |user| role.lower(user.role))),
+            TokenGrant::Evaluate => None,
+            TokenGrant::Role(role) => Some(user.as_ref().map_or(role, |user| role.lower(user.role))),
         };
-        let credential = credential.acting_as(user.as_ref().map(|user| user.id));
+        let credential = credential.with_user(user.as_ref().map(|user| user.id));
         let (session, expires_at) = (identity.session, identity.expires_at);
-        Ok(Self { actor: identity.acts_as.actor(), role, user, credential, session, expires_at })
+        Ok(Self { actor: identity.actor_id.actor(), role, user, credential, session, expires_at })
     }
 }

@@ -1,4 +1,4 @@
-//! What a caller may do, as a type in the handler's signature.
+//! Permissions as types in the handlers' signatures.
 
 use std::{future::Ready, future::ready, marker::PhantomData, sync::Arc};
 
@@ -8,37 +8,37 @@ use flags_service::replica::CachedUser;
 use flags_store::{Author, sessions::SessionRecord, users::Role};
 use uuid::Uuid;
 
-use super::{Credential, Principal, StreamToken, authenticate::Outcome};
+use super::{Credential, Principal, StreamToken, authenticate::AuthenticationResult};
 use crate::{app::App, problem::Problem, request_middleware::RequestId};
 
-/// Lets only those through who have the permission `P`; holds what the permission gives.
+/// Extractor that rejects the request unless the caller has the permission `P`. Fails with 401 or 403.
 pub(crate) struct Require<P: Permission> {
     pub(crate) granted: P::Granted,
     permission: PhantomData<P>,
 }
 
-/// Something that a caller may do.
+/// Permission that a handler can require.
 pub(crate) trait Permission {
-    /// What a handler gets that asks for it.
+    /// Value that the handler receives together with the permission.
     type Granted: 'static;
 
-    /// Whether `principal` may, and for which request.
+    /// Checks that `principal` has the permission.
     fn grant(principal: Principal, request: &HttpRequest) -> Result<Self::Granted, Problem>;
 }
 
-/// Reading, for admins and viewers.
+/// Checks that the caller is an admin or a viewer.
 fn grant_read(principal: &Principal) -> Result<(), Problem> {
     match principal.role {
         Some(Role::Admin | Role::Viewer) => Ok(()),
-        Some(Role::User) | None => Err(Problem::forbidden("forbidden", "only admins and viewers may do this")),
+        Some(Role::User) | None => Err(Problem::forbidden("forbidden", "requires role admin or viewer")),
     }
 }
 
-/// Changing, for admins; gives who is to stand in the log.
+/// Checks that the caller is an admin. Returns the author for the change log.
 fn grant_change(principal: Principal, request: &HttpRequest) -> Result<Author, Problem> {
     match principal.role {
         Some(Role::Admin) => Ok(author(principal, request)),
-        _ => Err(Problem::forbidden("forbidden", "only admins may do this")),
+        _ => Err(Problem::forbidden("forbidden", "requires role admin")),
     }
 }
 
@@ -71,9 +71,9 @@ permissions! {
     ManageFlags: Author = |principal, request| grant_change(principal, request);
     /// Read scheduled changes.
     ReadSchedules: () = |principal, _request| grant_read(&principal);
-    /// Plan, edit and cancel scheduled changes.
+    /// Create, edit and cancel scheduled changes.
     ManageSchedules: Author = |principal, request| grant_change(principal, request);
-    /// Read what any user gets, and why.
+    /// Explain evaluation results of any user.
     ExplainFlags: () = |principal, _request| grant_read(&principal);
     /// Read all users' overrides.
     ReadOverrides: () = |principal, _request| grant_read(&principal);
@@ -85,45 +85,47 @@ permissions! {
     ManageUsers: Author = |principal, request| grant_change(principal, request);
     /// Read API tokens.
     ReadTokens: () = |principal, request| grant_change(principal, request).map(|_| ());
-    /// Make, rotate and revoke API tokens.
+    /// Create, rotate and revoke API tokens.
     ManageTokens: Author = |principal, request| grant_change(principal, request);
-    /// Read who one is.
-    KnowSelf: Principal = |principal, _request| Ok(principal);
-    /// End one's session, and whatever else only those can who are signed in.
-    OwnSession: (Author, SessionRecord) = |principal, request| own_session(principal, request);
-    /// Read the audit trail.
+    /// Read the caller's own identity.
+    ReadOwnIdentity: Principal = |principal, _request| Ok(principal);
+    /// End the caller's sessions and change the caller's password. Requires a session.
+    ManageOwnSession: (Author, SessionRecord) = |principal, request| own_session(principal, request);
+    /// Read the audit log.
     ReadAuditLog: Credential = |principal, _request| grant_read(&principal).map(|()| principal.credential);
-    /// Read one's own flag values and overrides.
-    OwnFlags: Arc<CachedUser> = |principal, _request| own_flags(principal);
-    /// Follow one's own flag values.
-    FollowOwnFlags: (Credential, Arc<CachedUser>) = |principal, _request| {
+    /// Read the caller's own flag values and overrides.
+    ReadOwnFlags: Arc<CachedUser> = |principal, _request| own_flags(principal);
+    /// Open the event stream of the caller's own flag values.
+    StreamOwnFlags: (Credential, Arc<CachedUser>) = |principal, _request| {
         Ok((principal.credential, own_flags(principal)?))
     };
-    /// Evaluate flags, for whomever this says.
-    EvaluateFlags: (Credential, Evaluates) = |principal, _request| Ok((principal.credential, evaluates(principal)?));
-    /// Hear of what may change what was evaluated, with the ticket that came with it.
-    FollowEvaluations: (StreamToken, FlagVisibility) = |principal, request| follow_evaluations(principal, request);
-    /// Follow all changes.
-    FollowChanges: Credential = |principal, _request| grant_read(&principal).map(|()| principal.credential);
+    /// Evaluate flags within the returned scope.
+    EvaluateFlags: (Credential, EvaluationScope) = |principal, _request| {
+        Ok((principal.credential, evaluation_scope(principal)?))
+    };
+    /// Open the event stream of an evaluation. Requires the stream token that the evaluation returned.
+    StreamEvaluations: (StreamToken, FlagVisibility) = |principal, request| stream_evaluations(principal, request);
+    /// Open the event stream of all changes.
+    StreamChanges: Credential = |principal, _request| grant_read(&principal).map(|()| principal.credential);
 }
 
 fn own_session(principal: Principal, request: &HttpRequest) -> Result<(Author, SessionRecord), Problem> {
     let session = principal.session;
-    let session = session.ok_or_else(|| Problem::forbidden("no_session", "this is for those who are signed in"))?;
+    let session = session.ok_or_else(|| Problem::forbidden("no_session", "requires a session; sign in first"))?;
     Ok((author(principal, request), session))
 }
 
-/// Anybody, unless they ask for too much.
-pub(crate) struct Visitor;
+/// Extractor that accepts every caller within its rate limit, authenticated or not.
+pub(crate) struct AnyCaller;
 
-impl FromRequest for Visitor {
+impl FromRequest for AnyCaller {
     type Error = Problem;
     type Future = Ready<Result<Self, Problem>>;
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
-        let outcome = request.extensions_mut().remove::<Outcome>();
-        ready(match outcome {
-            Some(Err(Some(problem))) if problem.is_rate_limit() => Err(problem),
+        let result = request.extensions_mut().remove::<AuthenticationResult>();
+        ready(match result {
+            Some(Err(Some(problem))) if problem.is_rate_limited() => Err(problem),
             _ => Ok(Self),
         })
     }
@@ -131,96 +133,106 @@ impl FromRequest for Visitor {
 
 fn own_flags(principal: Principal) -> Result<Arc<CachedUser>, Problem> {
     principal.role.and(principal.user).ok_or_else(|| {
-        Problem::forbidden("no_user", "this credential acts as no user, so it has no flag values of its own")
+        let detail =
+            "the credential does not act as a user; use a session, a JWT, or an API token with a role and a user";
+        Problem::forbidden("no_user", detail)
     })
 }
 
-/// For whom a caller may evaluate flags.
-pub(crate) enum Evaluates {
-    /// For anybody, known or not.
-    Anybody,
-    /// For themselves.
-    Own(Arc<CachedUser>),
+/// Evaluation contexts that a caller may evaluate flags for.
+pub(crate) enum EvaluationScope {
+    /// Any context, with or without a user.
+    AnyContext,
+    /// The caller's own user only.
+    OwnUser(Arc<CachedUser>),
 }
 
-fn evaluates(principal: Principal) -> Result<Evaluates, Problem> {
+fn evaluation_scope(principal: Principal) -> Result<EvaluationScope, Problem> {
     match principal.role {
-        None => Ok(Evaluates::Anybody),
-        Some(_) => own_flags(principal).map(Evaluates::Own),
+        None => Ok(EvaluationScope::AnyContext),
+        Some(_) => own_flags(principal).map(EvaluationScope::OwnUser),
     }
 }
 
-/// Which flags count for a caller who evaluates them.
+/// Flags that a caller can see when evaluating flags.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FlagVisibility {
-    /// All.
+    /// All flags that are not archived.
     All,
-    /// Those that users see.
-    Shown,
+    /// Flags that are visible to clients.
+    ClientVisible,
 }
 
 impl FlagVisibility {
-    /// Whether the caller may know of this flag.
-    pub(crate) const fn has(self, flag: &CompiledFlag) -> bool {
+    /// Whether the caller can see this flag.
+    pub(crate) const fn includes(self, flag: &CompiledFlag) -> bool {
         match self {
             Self::All => !flag.is_archived(),
-            Self::Shown => flag.is_shown(),
+            Self::ClientVisible => flag.is_visible_to_clients(),
         }
     }
 }
 
-impl Evaluates {
-    /// By which flags.
-    pub(crate) const fn flags(&self) -> FlagVisibility {
+impl EvaluationScope {
+    /// Returns the flags that are evaluated within this scope.
+    pub(crate) const fn flag_visibility(&self) -> FlagVisibility {
         match self {
-            Self::Anybody => FlagVisibility::All,
-            Self::Own(_) => FlagVisibility::Shown,
+            Self::AnyContext => FlagVisibility::All,
+            Self::OwnUser(_) => FlagVisibility::ClientVisible,
         }
     }
 
-    /// Whether this user may be asked for; `None` is somebody who is no user.
-    fn reaches(&self, user_id: Option<Uuid>) -> bool {
+    /// Whether the scope includes this user; `None` is an anonymous context.
+    fn includes_user(&self, user_id: Option<Uuid>) -> bool {
         match self {
-            Self::Anybody => true,
-            Self::Own(user) => user_id == Some(user.id),
+            Self::AnyContext => true,
+            Self::OwnUser(user) => user_id == Some(user.id),
         }
     }
 }
 
-fn follow_evaluations(principal: Principal, request: &HttpRequest) -> Result<(StreamToken, FlagVisibility), Problem> {
-    let ticket = request.extensions().get::<StreamToken>().copied().ok_or_else(no_ticket)?;
+fn stream_evaluations(principal: Principal, request: &HttpRequest) -> Result<(StreamToken, FlagVisibility), Problem> {
+    let stream_token = request.extensions().get::<StreamToken>().copied().ok_or_else(invalid_stream_token)?;
     let credential = principal.credential;
-    let may = evaluates(principal)?;
-    if may.reaches(ticket.user_id) { Ok((StreamToken { credential, ..ticket }, may.flags())) } else { Err(no_ticket()) }
+    let scope = evaluation_scope(principal)?;
+    if scope.includes_user(stream_token.user_id) {
+        Ok((StreamToken { credential, ..stream_token }, scope.flag_visibility()))
+    } else {
+        Err(invalid_stream_token())
+    }
 }
 
-/// 401 to whoever wants to follow evaluations without a ticket that is good.
-pub(super) fn no_ticket() -> Problem {
-    let detail = "take the address of this stream from a fresh evaluation of all flags";
+/// 401 for a missing, malformed or expired stream token.
+pub(super) fn invalid_stream_token() -> Problem {
+    let detail = "stream token is missing, invalid or expired; take a new stream URL from an evaluation of all flags";
     Problem::unauthorized().with_detail(detail)
 }
 
-/// What is followed, or read part by part, from one look at the credential to the next.
+/// Content of a long-lived response (an event stream or an export), for which the server repeats the permission check
+/// while the response lasts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Follows {
-    /// Their own flag values.
+pub(crate) enum StreamSubject {
+    /// The caller's own flag values.
     OwnFlags,
-    /// All changes, those to come or those of the log.
+    /// All changes: new ones, or those in the audit log.
     Changes,
-    /// What may change an evaluation for this user, or for somebody who is none.
+    /// Changes that may affect evaluations for this user, or for an anonymous context (`None`).
     Evaluations(Option<Uuid>),
 }
 
 impl Credential {
-    /// Whether its bearer may still follow. While that cannot be looked up, what was so is taken to be so.
-    pub(crate) async fn still_allows(self, follows: Follows, app: &App) -> bool {
-        match Principal::of(app, self, false).await {
-            Ok(principal) => match follows {
-                Follows::OwnFlags => own_flags(principal).is_ok(),
-                Follows::Changes => grant_read(&principal).is_ok(),
-                Follows::Evaluations(user_id) => evaluates(principal).is_ok_and(|may| may.reaches(user_id)),
+    /// Whether the caller may still read the stream. If the database is unavailable, the permission is assumed to be
+    /// unchanged.
+    pub(crate) async fn is_still_allowed(self, subject: StreamSubject, app: &App) -> bool {
+        match Principal::resolve(app, self, false).await {
+            Ok(principal) => match subject {
+                StreamSubject::OwnFlags => own_flags(principal).is_ok(),
+                StreamSubject::Changes => grant_read(&principal).is_ok(),
+                StreamSubject::Evaluations(user_id) => {
+                    evaluation_scope(principal).is_ok_and(|scope| scope.includes_user(user_id))
+                }
             },
-            Err(problem) => problem.is_outage(),
+            Err(problem) => problem.is_unavailable(),
         }
     }
 }
@@ -230,8 +242,8 @@ impl<P: Permission + 'static> FromRequest for Require<P> {
     type Future = Ready<Result<Self, Problem>>;
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
-        let outcome = request.extensions_mut().remove::<Outcome>();
-        ready(match outcome {
+        let result = request.extensions_mut().remove::<AuthenticationResult>();
+        ready(match result {
             Some(Ok(principal)) => {
                 P::grant(principal, request).map(|granted| Self { granted, permission: PhantomData })
             }

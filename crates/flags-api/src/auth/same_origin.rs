@@ -1,5 +1,7 @@
-//! Against forged requests: what a cookie changes must come from a page of this very site. `SameSite=Strict` keeps other sites'
-//! requests from carrying the cookie; this holds where a browser does not, and for other hosts of the same site.
+//! Protection against cross-site request forgery.
+//!
+//! `SameSite=Strict` already prevents browsers from sending the session cookie with requests of other sites. These
+//! checks also cover browsers that ignore `SameSite`, and other hosts of the same site.
 
 use actix_web::{
     HttpRequest,
@@ -9,76 +11,80 @@ use actix_web::{
     },
 };
 
-use crate::{app::Settings, extract::is_json, problem::Problem};
+use crate::{app::Settings, extract::has_json_content_type, problem::Problem};
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// Lets a request with a cookie through that changes nothing, or that comes from here and carries JSON.
-pub(super) fn check_change_by_cookie(request: &HttpRequest, settings: &Settings) -> Result<(), Problem> {
+/// Checks a request that is authenticated by a cookie: unless it is a GET, HEAD or OPTIONS, it must come from this
+/// origin (else 403) and its body, if any, must be JSON (else 415).
+pub(super) fn check_cookie_request(request: &HttpRequest, settings: &Settings) -> Result<(), Problem> {
     if [Method::GET, Method::HEAD, Method::OPTIONS].contains(request.method()) {
         return Ok(());
     }
-    if !comes_from_here(request, settings) {
-        return Err(cross_site());
+    if !is_same_origin(request, settings) {
+        return Err(cross_site_request());
     }
-    // No form can send JSON; a request without a body, such as most DELETEs, needs to say nothing of it.
+    // HTML forms cannot send JSON. A request without a body, such as most DELETEs, needs no `Content-Type`.
     let headers = request.headers();
     let has_body = headers.contains_key(TRANSFER_ENCODING)
         || headers.get(CONTENT_LENGTH).is_some_and(|length| length.as_bytes() != b"0");
-    if (has_body || headers.contains_key(CONTENT_TYPE)) && !is_json(request) {
-        let detail = "send the body as JSON: Content-Type: application/json";
+    if (has_body || headers.contains_key(CONTENT_TYPE)) && !has_json_content_type(request) {
+        let detail = "Content-Type must be application/json";
         return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", detail));
     }
     Ok(())
 }
 
-/// Lets a sign-in through that comes from here, or from no browser: another site must not sign its visitors in.
-pub(crate) fn check_sign_in(request: &HttpRequest, settings: &Settings) -> Result<(), Problem> {
-    let by_browser = request.headers().contains_key(ORIGIN) || request.headers().contains_key(SEC_FETCH_SITE);
-    if by_browser && !comes_from_here(request, settings) { Err(cross_site()) } else { Ok(()) }
+/// Checks that a sign-in comes from this origin or from a client that is not a browser. Otherwise another site could
+/// sign its visitors in to an account of its choice (login CSRF).
+pub(crate) fn check_sign_in_origin(request: &HttpRequest, settings: &Settings) -> Result<(), Problem> {
+    let is_browser = request.headers().contains_key(ORIGIN) || request.headers().contains_key(SEC_FETCH_SITE);
+    if is_browser && !is_same_origin(request, settings) { Err(cross_site_request()) } else { Ok(()) }
 }
 
-fn cross_site() -> Problem {
-    let detail = "a change by cookie must come from a page of this server: Origin or Sec-Fetch-Site must say so";
+fn cross_site_request() -> Problem {
+    let detail = "a change that is authenticated by a cookie must come from the server's own origin; \
+                  check the Origin and Sec-Fetch-Site headers";
     Problem::forbidden("cross_site_request", detail)
 }
 
-/// What browsers say of where a request comes from, which scripts cannot change. Without a word of it, it is from nowhere.
-fn comes_from_here(request: &HttpRequest, settings: &Settings) -> bool {
-    let only = |name: HeaderName| {
+/// Whether the request comes from a page of this server, according to `Sec-Fetch-Site` and `Origin`. Scripts cannot set
+/// these headers. Returns false if both are missing or one is repeated.
+fn is_same_origin(request: &HttpRequest, settings: &Settings) -> bool {
+    let first_value = |name: HeaderName| {
         let mut values = request.headers().get_all(name);
         let value = values.next().and_then(|value| value.to_str().ok());
         (value, values.next().is_some())
     };
-    let (site, several_sites) = only(SEC_FETCH_SITE);
-    let (origin, several_origins) = only(ORIGIN);
-    if several_sites || several_origins {
+    let (site, site_is_repeated) = first_value(SEC_FETCH_SITE);
+    let (origin, origin_is_repeated) = first_value(ORIGIN);
+    if site_is_repeated || origin_is_repeated {
         return false;
     }
-    let site_fits = site.map(|site| site == "same-origin");
-    let origin_fits = origin.map(|origin| match &settings.public_url {
-        Some(own) => origin.eq_ignore_ascii_case(own),
-        None => is_authority(origin, only(HOST).0.unwrap_or_default()),
+    let site_matches = site.map(|site| site == "same-origin");
+    let origin_matches = origin.map(|origin| match &settings.public_url {
+        Some(public_url) => origin.eq_ignore_ascii_case(public_url),
+        None => origin_matches_host(origin, first_value(HOST).0.unwrap_or_default()),
     });
-    match (site_fits, origin_fits) {
+    match (site_matches, origin_matches) {
         (None, None) => false,
-        // A proxy may have changed the host's name: then the browser's own judgement counts.
+        // `Sec-Fetch-Site` takes precedence: a proxy may have replaced `Host`, but the browser knows the real origin.
         (Some(site), _) => site,
         (None, Some(origin)) => origin,
     }
 }
 
-/// Whether an origin is of this host and port. The scheme does not matter: TLS ends at a proxy.
-fn is_authority(origin: &str, host: &str) -> bool {
+/// Whether the origin has this host and port. The scheme is ignored, because a proxy may terminate TLS.
+fn origin_matches_host(origin: &str, host: &str) -> bool {
     let Ok(uri) = origin.parse::<Uri>() else { return false };
     let default_port = match uri.scheme_str() {
         Some("https") => ":443",
         Some("http") => ":80",
         _ => return false,
     };
-    let plain = |authority: &str| authority.strip_suffix(default_port).unwrap_or(authority).to_ascii_lowercase();
+    let normalize = |authority: &str| authority.strip_suffix(default_port).unwrap_or(authority).to_ascii_lowercase();
     let Some(authority) = uri.authority() else { return false };
-    !host.is_empty() && plain(authority.as_str()) == plain(host)
+    !host.is_empty() && normalize(authority.as_str()) == normalize(host)
 }
 
 #[cfg(test)]
@@ -87,20 +93,20 @@ mod tests {
 
     use super::*;
 
-    fn from_here(headers: &[(&'static str, &'static str)], public_url: Option<&str>) -> bool {
+    fn is_accepted(headers: &[(&'static str, &'static str)], public_url: Option<&str>) -> bool {
         let request = TestRequest::post().insert_header((HOST, "flags.example.com"));
         let request = headers.iter().fold(request, |r, header| r.append_header(*header)).to_http_request();
         let settings = Settings { public_url: public_url.map(ToOwned::to_owned), ..Settings::default() };
-        comes_from_here(&request, &settings)
+        is_same_origin(&request, &settings)
     }
 
     #[test]
-    fn only_this_very_origin_is_here() {
-        assert!(from_here(&[("Origin", "https://flags.example.com")], None));
-        assert!(from_here(&[("Origin", "https://flags.example.com:443")], None));
-        assert!(from_here(&[("Origin", "http://FLAGS.example.com")], None));
-        assert!(from_here(&[("Sec-Fetch-Site", "same-origin")], None));
-        for elsewhere in [
+    fn accepts_only_the_same_origin() {
+        assert!(is_accepted(&[("Origin", "https://flags.example.com")], None));
+        assert!(is_accepted(&[("Origin", "https://flags.example.com:443")], None));
+        assert!(is_accepted(&[("Origin", "http://FLAGS.example.com")], None));
+        assert!(is_accepted(&[("Sec-Fetch-Site", "same-origin")], None));
+        for other_origin in [
             "https://evil.com",
             "https://evil.flags.example.com",
             "https://flags.example.com.evil.com",
@@ -110,20 +116,20 @@ mod tests {
             "file://",
             "https://flags.example.com@evil.com",
         ] {
-            assert!(!from_here(&[("Origin", elsewhere)], None), "{elsewhere}");
+            assert!(!is_accepted(&[("Origin", other_origin)], None), "{other_origin}");
         }
         for site in ["cross-site", "same-site", "none", "Same-Origin", ""] {
-            assert!(!from_here(&[("Sec-Fetch-Site", site), ("Origin", "https://flags.example.com")], None), "{site}");
+            assert!(!is_accepted(&[("Sec-Fetch-Site", site), ("Origin", "https://flags.example.com")], None), "{site}");
         }
-        assert!(!from_here(&[], None), "silence is no origin");
+        assert!(!is_accepted(&[], None), "both headers are missing");
         let two = [("Origin", "https://flags.example.com"), ("Origin", "https://evil.com")];
-        assert!(!from_here(&two, None));
+        assert!(!is_accepted(&two, None));
     }
 
     #[test]
-    fn a_public_url_takes_the_place_of_the_host() {
-        assert!(from_here(&[("Origin", "https://public.example.com")], Some("https://public.example.com")));
-        assert!(!from_here(&[("Origin", "https://flags.example.com")], Some("https://public.example.com")));
-        assert!(!from_here(&[("Origin", "http://public.example.com")], Some("https://public.example.com")));
+    fn public_url_replaces_the_host_header() {
+        assert!(is_accepted(&[("Origin", "https://public.example.com")], Some("https://public.example.com")));
+        assert!(!is_accepted(&[("Origin", "https://flags.example.com")], Some("https://public.example.com")));
+        assert!(!is_accepted(&[("Origin", "http://public.example.com")], Some("https://public.example.com")));
     }
 }

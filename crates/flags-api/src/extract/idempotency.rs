@@ -1,4 +1,4 @@
-//! `Idempotency-Key`: a name for one request, under which it is carried out once.
+//! `Idempotency-Key`: the server executes a request at most once per key and replays the stored response on a retry.
 
 use actix_web::{HttpMessage as _, HttpRequest};
 use flags_domain::Violation;
@@ -7,44 +7,47 @@ use sha2::{Digest as _, Sha256};
 
 use crate::problem::Problem;
 
-const HEADER: &str = "Idempotency-Key";
+const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
 
-/// SHA-256 of a request's body, left in the request by whoever read it.
+/// SHA-256 of the request's body. The body extractor stores it in the request's extensions.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct BodyDigest(pub(super) [u8; 32]);
 
-/// Remembers the body of a request that has a key.
-pub(super) fn remember_body(request: &HttpRequest, body: &[u8]) {
-    if request.headers().contains_key(HEADER) {
+/// Stores the digest of the body in the request's extensions, if the request has an idempotency key.
+pub(super) fn store_body_digest(request: &HttpRequest, body: &[u8]) {
+    if request.headers().contains_key(IDEMPOTENCY_KEY) {
         request.extensions_mut().insert(BodyDigest(Sha256::digest(body).into()));
     }
 }
 
-/// Refuses a key with a request that carries or returns a secret: its answer could not be kept.
-pub(crate) fn refuse_idempotency_key(request: &HttpRequest) -> Result<(), Problem> {
-    if !request.headers().contains_key(HEADER) {
+/// Fails with 422 if the request has an idempotency key. Used by operations whose request or response contains a secret,
+/// because the server must not store secrets.
+pub(crate) fn reject_idempotency_key(request: &HttpRequest) -> Result<(), Problem> {
+    if !request.headers().contains_key(IDEMPOTENCY_KEY) {
         return Ok(());
     }
-    let detail = "requests that carry or return a secret take no such key, as their answers are not kept";
-    Err(Violation::new(format!("/{HEADER}"), "not_allowed", detail).into())
+    let detail =
+        "must not be sent with a request that contains or returns a secret, because its response is not stored";
+    Err(Violation::new(format!("/{IDEMPOTENCY_KEY}"), "not_allowed", detail).into())
 }
 
-/// The request's key, if it has one, with what it stands for. To be called once the body was read.
+/// Returns the request's idempotency key with a fingerprint of the request, or `None` without the header. Must be
+/// called after the body was read.
 pub(crate) fn idempotency_key(request: &HttpRequest, author: &Author) -> Result<Option<IdempotencyKey>, Problem> {
-    let mut values = request.headers().get_all(HEADER);
+    let mut values = request.headers().get_all(IDEMPOTENCY_KEY);
     let Some(value) = values.next() else { return Ok(None) };
     let key = value.to_str().ok().filter(|key| (1..=255).contains(&key.len()) && !key.contains(' '));
     let (Some(key), None) = (key, values.next()) else {
-        let detail = "must be one text of 1 to 255 visible ASCII characters";
-        return Err(Violation::new(format!("/{HEADER}"), "invalid_header", detail).into());
+        let detail = "must be a single value of 1 to 255 visible ASCII characters";
+        return Err(Violation::new(format!("/{IDEMPOTENCY_KEY}"), "invalid_header", detail).into());
     };
     let body = request.extensions().get::<BodyDigest>().map_or([0; 32], |digest| digest.0);
     let mut hash = Sha256::new();
-    for part in [request.method().as_str().as_bytes(), request.uri().to_string().as_bytes(), &body] {
-        hash.update(part.len().to_be_bytes());
-        hash.update(part);
+    for field in [request.method().as_str().as_bytes(), request.uri().to_string().as_bytes(), &body] {
+        hash.update(field.len().to_be_bytes());
+        hash.update(field);
     }
-    // A precondition is part of what is asked for.
+    // The same request with another precondition is a different request.
     for value in request.headers().get_all("If-Match") {
         hash.update(value.as_bytes());
     }

@@ -1,4 +1,4 @@
-//! JSON bodies: media type, size, syntax and shape, each with its own answer.
+//! JSON request bodies. The media type, size, syntax and shape are checked, each with its own error.
 
 use std::{future::Future, pin::Pin, time::Duration};
 
@@ -17,25 +17,25 @@ use serde::{
 use serde_path_to_error::{Path, Segment};
 use tokio::time::timeout;
 
-use super::idempotency::remember_body;
+use super::idempotency::store_body_digest;
 use crate::problem::Problem;
 
-/// Longest that a body may take to arrive.
+/// Timeout for receiving a body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Largest body unless something else is said, in bytes.
-pub(crate) const MAX_BODY: usize = 256 * 1024;
+/// Default maximum size of a body, in bytes.
+pub(crate) const MAX_BODY_BYTES: usize = 256 * 1024;
 
-/// What a request's body can be read as.
-pub(crate) trait Body: DeserializeOwned {
-    /// Largest body, in bytes.
-    const LIMIT: usize = MAX_BODY;
+/// Type that a JSON request body can be deserialized to.
+pub(crate) trait RequestBody: DeserializeOwned {
+    /// Maximum size of the body, in bytes.
+    const MAX_BYTES: usize = MAX_BODY_BYTES;
 }
 
-/// A JSON body of this shape.
+/// Extractor for a JSON body.
 pub(crate) struct Json<T>(pub(crate) T);
 
-impl<T: Body + 'static> FromRequest for Json<T> {
+impl<T: RequestBody + 'static> FromRequest for Json<T> {
     type Error = Problem;
     type Future = Pin<Box<dyn Future<Output = Result<Self, Problem>>>>;
 
@@ -43,23 +43,28 @@ impl<T: Body + 'static> FromRequest for Json<T> {
         let request = request.clone();
         let payload = payload.take();
         Box::pin(async move {
-            let bytes = json_body(&request, payload, T::LIMIT).await?;
-            remember_body(&request, &bytes);
+            let bytes = read_json_body(&request, payload, T::MAX_BYTES).await?;
+            store_body_digest(&request, &bytes);
             parse(&bytes).map(Self)
         })
     }
 }
 
-/// The body of a request that says it is JSON, of at most so many bytes.
-pub(crate) async fn json_body(request: &HttpRequest, payload: Payload, limit: usize) -> Result<Bytes, Problem> {
+/// Reads a body of at most `max_bytes`. Checks the media type but not the JSON syntax.
+pub(crate) async fn read_json_body(
+    request: &HttpRequest,
+    payload: Payload,
+    max_bytes: usize,
+) -> Result<Bytes, Problem> {
     check_media_type(request)?;
-    timeout(BODY_TIMEOUT, read_body(request, payload, limit))
-        .await
-        .map_err(|_| Problem::new(StatusCode::REQUEST_TIMEOUT, "request_timeout", "the body did not arrive in time"))?
+    timeout(BODY_TIMEOUT, read_body(request, payload, max_bytes)).await.map_err(|_| {
+        let detail = format!("the body did not arrive within {} seconds", BODY_TIMEOUT.as_secs());
+        Problem::new(StatusCode::REQUEST_TIMEOUT, "request_timeout", detail)
+    })?
 }
 
-/// Whether the request says that its body is JSON.
-pub(crate) fn is_json(request: &HttpRequest) -> bool {
+/// Whether `Content-Type` is `application/json` or, on a PATCH, `application/merge-patch+json` (RFC 7396).
+pub(crate) fn has_json_content_type(request: &HttpRequest) -> bool {
     let value = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let essence = value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     let merge_patch = request.method() == Method::PATCH && essence == "application/merge-patch+json";
@@ -67,28 +72,33 @@ pub(crate) fn is_json(request: &HttpRequest) -> bool {
 }
 
 fn check_media_type(request: &HttpRequest) -> Result<(), Problem> {
-    if is_json(request) {
+    if has_json_content_type(request) {
         return Ok(());
     }
-    let detail = "send the body as JSON: Content-Type: application/json";
+    let detail = "Content-Type must be application/json";
     Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", detail))
 }
 
-async fn read_body(request: &HttpRequest, mut payload: Payload, limit: usize) -> Result<Bytes, Problem> {
+async fn read_body(request: &HttpRequest, mut payload: Payload, max_bytes: usize) -> Result<Bytes, Problem> {
     let too_large = || {
-        let detail = format!("the body may have at most {limit} bytes");
+        let detail = format!("the body must not exceed {max_bytes} bytes");
         Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", detail)
     };
-    let announced = request.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
-    if announced.is_some_and(|length: usize| length > limit) {
+    let content_length =
+        request.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+    if content_length.is_some_and(|length: usize| length > max_bytes) {
         return Err(too_large());
     }
     let mut body = BytesMut::new();
     while let Some(chunk) = payload.next().await {
         let chunk = chunk.map_err(|_| {
-            Problem::new(StatusCode::BAD_REQUEST, "body_incomplete", "the body ended before it was complete")
+            Problem::new(
+                StatusCode::BAD_REQUEST,
+                "body_incomplete",
+                "the connection ended before the body was complete",
+            )
         })?;
-        if body.len() + chunk.len() > limit {
+        if body.len() + chunk.len() > max_bytes {
             return Err(too_large());
         }
         body.extend_from_slice(&chunk);
@@ -96,30 +106,31 @@ async fn read_body(request: &HttpRequest, mut payload: Payload, limit: usize) ->
     Ok(body.freeze())
 }
 
-/// The text of a body that is JSON, of whatever shape.
+/// Returns the body as text. Fails with 400 if it is not UTF-8 or not valid JSON.
 pub(crate) fn json_text(bytes: &[u8]) -> Result<&str, Problem> {
-    let no_json =
-        |why: String| Problem::new(StatusCode::BAD_REQUEST, "invalid_json", format!("the body is no JSON: {why}"));
-    let text = std::str::from_utf8(bytes).map_err(|error| no_json(error.to_string()))?;
-    serde_json::from_str::<IgnoredAny>(text).map_err(|error| no_json(error.to_string()))?;
+    let invalid_json = |error: String| {
+        Problem::new(StatusCode::BAD_REQUEST, "invalid_json", format!("the body is not valid JSON: {error}"))
+    };
+    let text = std::str::from_utf8(bytes).map_err(|error| invalid_json(error.to_string()))?;
+    serde_json::from_str::<IgnoredAny>(text).map_err(|error| invalid_json(error.to_string()))?;
     Ok(text)
 }
 
-/// 400 only for bytes that are no JSON; JSON of the wrong shape is 422.
+/// Parses the body. Invalid JSON is a 400; valid JSON of the wrong shape is a 422.
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     let text = json_text(bytes)?;
-    // Serde would take an array for a struct, field by field.
+    // Serde also deserializes a struct from an array, field by field; the API accepts objects only.
     if !text.trim_start().starts_with('{') {
         return Err(Violation::new("", "invalid_type", "the body must be a JSON object").into());
     }
-    let mut reader = serde_json::Deserializer::from_str(text);
-    serde_path_to_error::deserialize(&mut reader).map_err(|error| {
+    let mut deserializer = serde_json::Deserializer::from_str(text);
+    serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
         let pointer = pointer(error.path());
         shape_violation(&pointer, &error.into_inner().to_string()).into()
     })
 }
 
-/// Serde says in words what is wrong; clients get it with a pointer and a code.
+/// Translates serde's error message to a violation with a pointer and a code.
 fn shape_violation(pointer: &str, text: &str) -> Violation {
     let message = text.split(" at line ").next().unwrap_or_default();
     let field = message.split('`').nth(1).unwrap_or_default();
@@ -131,13 +142,13 @@ fn shape_violation(pointer: &str, text: &str) -> Violation {
     } else if message.starts_with("unknown field") {
         Violation::new(at(field), "unknown_field", message.to_owned())
     } else if message.starts_with("duplicate field") {
-        Violation::new(at(field), "duplicate", "this field stands twice")
+        Violation::new(at(field), "duplicate", "this field occurs more than once")
     } else if message.starts_with("recursion limit exceeded") {
-        Violation::new(pointer, "too_deep", "is nested too deep")
+        Violation::new(pointer, "too_deep", "is nested too deeply")
     } else if message.starts_with("number out of range") {
-        Violation::new(pointer, "number_out_of_range", "numbers must be finite doubles")
+        Violation::new(pointer, "number_out_of_range", "must be within the range of a 64-bit floating-point number")
     } else {
-        // What serde calls a variant of an enumeration has nothing to do with a flag's.
+        // Serde's term "variant" for an enum value would be mistaken for a flag's variant.
         Violation::new(pointer, "invalid_type", message.replace("unknown variant", "unknown value"))
     }
 }
@@ -151,8 +162,8 @@ fn pointer(path: &Path) -> String {
     segments.map(|segment| format!("/{segment}")).collect()
 }
 
-/// For `Option` fields of a patch: a field that is there is `Some`, even if it is `null`.
-pub(crate) fn present<'de, T, D>(deserializer: D) -> Result<Option<T>, D::Error>
+/// Deserializes an `Option` field of a patch: a field that is present becomes `Some`, even if its value is `null`.
+pub(crate) fn deserialize_present<'de, T, D>(deserializer: D) -> Result<Option<T>, D::Error>
 where
     T: Deserialize<'de>,
     D: Deserializer<'de>,
@@ -179,22 +190,22 @@ mod tests {
 
     fn check(body: &str, status: u16, expected: Value) {
         let problem = parse::<Sample>(body.as_bytes()).unwrap_err();
-        let answer: Value = serde_json::from_str(&problem.body("r")).unwrap();
-        assert_eq!(problem.status_code().as_u16(), status, "{answer}");
-        let found: Vec<_> =
-            answer["errors"].as_array().into_iter().flatten().map(|e| json!([e["pointer"], e["code"]])).collect();
-        assert_eq!(Value::Array(found), expected, "{answer}");
+        let body: Value = serde_json::from_str(&problem.body("r")).unwrap();
+        assert_eq!(problem.status_code().as_u16(), status, "{body}");
+        let errors: Vec<_> =
+            body["errors"].as_array().into_iter().flatten().map(|e| json!([e["pointer"], e["code"]])).collect();
+        assert_eq!(Value::Array(errors), expected, "{body}");
     }
 
     #[test]
-    fn bytes_that_are_no_json_are_told_apart_from_json_of_the_wrong_shape() {
+    fn invalid_json_is_400_and_json_of_the_wrong_shape_is_422() {
         check("", 400, json!([]));
         check("{", 400, json!([]));
         check("{\"name\":\"a\"} x", 400, json!([]));
         check("\u{0}", 400, json!([]));
         check("[]", 422, json!([["", "invalid_type"]]));
         check("{}", 422, json!([["/name", "required"]]));
-        check(r#"{"name":"a","nope":1}"#, 422, json!([["/nope", "unknown_field"]]));
+        check(r#"{"name":"a","unknown":1}"#, 422, json!([["/unknown", "unknown_field"]]));
         check(r#"{"name":"a","name":"b"}"#, 422, json!([["/name", "duplicate"]]));
         check(r#"{"name":1}"#, 422, json!([["/name", "invalid_type"]]));
         check(r#"{"name":"a","items":[1,"x"]}"#, 422, json!([["/items/1", "invalid_type"]]));

@@ -1,4 +1,4 @@
-//! Query parameters, page sizes and cursors.
+//! Query strings, page limits and page cursors.
 
 use std::future::{Ready, ready};
 
@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize, de::DeserializeOwned, de::Erro
 
 use crate::problem::Problem;
 
-/// The query parameters as `T`; unknown ones are refused.
+/// Extractor for the query string. Rejects unknown and repeated parameters with 422.
 pub(crate) struct Query<T>(pub(crate) T);
 
 impl<T: DeserializeOwned + 'static> FromRequest for Query<T> {
@@ -26,20 +26,20 @@ fn parse<T: DeserializeOwned>(query: &str) -> Result<T, Problem> {
     if let Some((name, _)) = pairs().into_iter().find(|(_, value)| value.contains('\0')) {
         return Err(Violation::new(format!("/{name}"), "nul_character", "must not contain the NUL character").into());
     }
-    let reader = serde_urlencoded::Deserializer::new(form_urlencoded::parse(query.as_bytes()));
-    serde_path_to_error::deserialize(reader).map_err(|error| {
+    let deserializer = serde_urlencoded::Deserializer::new(form_urlencoded::parse(query.as_bytes()));
+    serde_path_to_error::deserialize(deserializer).map_err(|error| {
         let path = error.path().to_string();
         let message = error.into_inner().to_string().replace("unknown variant", "unknown value");
-        let unknown = message.starts_with("unknown field");
-        let names_field = unknown || message.starts_with("duplicate field");
+        let is_unknown = message.starts_with("unknown field");
+        let names_field = is_unknown || message.starts_with("duplicate field");
         let field = message.split('`').nth(1).filter(|_| names_field).unwrap_or(&path).to_owned();
-        let code = if unknown { "unknown_parameter" } else { "invalid_parameter" };
+        let code = if is_unknown { "unknown_parameter" } else { "invalid_parameter" };
         Violation::new(format!("/{field}"), code, message).into()
     })
 }
 
-/// For texts to search by: at most 255 characters.
-pub(crate) fn short_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+/// Deserializes a search text of at most 255 characters.
+pub(crate) fn deserialize_search_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
     let text = String::deserialize(deserializer)?;
     if text.chars().count() > 255 {
         return Err(D::Error::custom("must have at most 255 characters"));
@@ -47,46 +47,50 @@ pub(crate) fn short_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<O
     Ok(Some(text))
 }
 
-/// Size of a page, 1 to 200.
+/// Maximum number of items per page, 1 to 200. Default 50.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Limit(pub(crate) u32);
+pub(crate) struct PageLimit(pub(crate) u32);
 
-impl Default for Limit {
+impl Default for PageLimit {
     fn default() -> Self {
         Self(50)
     }
 }
 
-impl<'de> Deserialize<'de> for Limit {
+impl<'de> Deserialize<'de> for PageLimit {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let limit = u32::deserialize(deserializer).ok().filter(|limit| (1..=200).contains(limit));
-        limit.map(Self).ok_or_else(|| D::Error::custom("must be a whole number from 1 to 200"))
+        limit.map(Self).ok_or_else(|| D::Error::custom("must be an integer from 1 to 200"))
     }
 }
 
-/// Where a page goes on: the sort key of the last item, opaque to clients.
-#[derive(Clone, Debug)]
-pub(crate) struct Cursor<K>(pub(crate) K);
+const INVALID_CURSOR: &str = "cursor is not valid for this list and sort order; omit it to start from the first page";
 
-impl<K: Serialize> Cursor<K> {
-    /// The text for `next_cursor`.
+/// Position after which a page begins: the sort key of the last item of the previous page. Opaque to clients.
+#[derive(Clone, Debug)]
+pub(crate) struct PageCursor<K>(pub(crate) K);
+
+impl<K: Serialize> PageCursor<K> {
+    /// Encodes the cursor for `next_cursor`: the sort key as JSON in unpadded base64url.
     pub(crate) fn encode(&self) -> String {
         URL_SAFE_NO_PAD.encode(serde_json::to_vec(&self.0).unwrap_or_default())
     }
 }
 
-impl<'de, K: DeserializeOwned> Deserialize<'de> for Cursor<K> {
+impl<'de, K: DeserializeOwned> Deserialize<'de> for PageCursor<K> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        let key = URL_SAFE_NO_PAD.decode(text).ok().filter(|bytes| !bytes.windows(6).any(|part| part == b"\\u0000"));
-        let key = key.and_then(|bytes| serde_json::from_slice(&bytes).ok());
-        key.map(Self).ok_or_else(|| D::Error::custom("is no cursor of this list in this order; start without one"))
+        // PostgreSQL cannot store NUL in text, so a key with NUL would fail in the database.
+        let json =
+            URL_SAFE_NO_PAD.decode(text).ok().filter(|bytes| !bytes.windows(6).any(|window| window == b"\\u0000"));
+        let key = json.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        key.map(Self).ok_or_else(|| D::Error::custom(INVALID_CURSOR))
     }
 }
 
-/// A cursor of the same list in another order.
-pub(crate) fn foreign_cursor() -> Problem {
-    Violation::new("/cursor", "invalid_parameter", "is no cursor of this list in this order; start without one").into()
+/// 422 for a well-formed cursor that belongs to another sort order of the list.
+pub(crate) fn invalid_cursor() -> Problem {
+    Violation::new("/cursor", "invalid_parameter", INVALID_CURSOR).into()
 }
 
 #[cfg(test)]
@@ -97,38 +101,38 @@ mod tests {
     #[serde(deny_unknown_fields)]
     struct Sample {
         #[serde(default)]
-        limit: Limit,
-        cursor: Option<Cursor<(String, i64)>>,
+        limit: PageLimit,
+        cursor: Option<PageCursor<(String, i64)>>,
         #[expect(dead_code)]
         flag: Option<bool>,
     }
 
-    fn refused(query: &str) -> String {
+    fn violation(query: &str) -> String {
         let body = parse::<Sample>(query).unwrap_err().body("r");
         let body: serde_json::Value = serde_json::from_str(&body).unwrap();
         format!("{} {}", body["errors"][0]["pointer"].as_str().unwrap(), body["errors"][0]["code"].as_str().unwrap())
     }
 
     #[test]
-    fn a_cursor_comes_back_as_it_was_given() {
-        let cursor = Cursor(("é\"".to_owned(), -5)).encode();
-        let read = parse::<Sample>(&format!("limit=200&cursor={cursor}")).unwrap();
-        assert_eq!(read.limit.0, 200);
-        assert_eq!(read.cursor.unwrap().0, ("é\"".to_owned(), -5));
+    fn cursor_round_trips_through_its_encoding() {
+        let cursor = PageCursor(("é\"".to_owned(), -5)).encode();
+        let parsed = parse::<Sample>(&format!("limit=200&cursor={cursor}")).unwrap();
+        assert_eq!(parsed.limit.0, 200);
+        assert_eq!(parsed.cursor.unwrap().0, ("é\"".to_owned(), -5));
         assert_eq!(parse::<Sample>("").unwrap().limit.0, 50);
     }
 
     #[test]
-    fn bad_parameters_are_named() {
-        assert_eq!(refused("limit=0"), "/limit invalid_parameter");
-        assert_eq!(refused("limit=201"), "/limit invalid_parameter");
-        assert_eq!(refused("limit=x"), "/limit invalid_parameter");
-        assert_eq!(refused("flag=maybe"), "/flag invalid_parameter");
-        assert_eq!(refused("nope=1"), "/nope unknown_parameter");
-        assert_eq!(refused("limit=1&limit=2"), "/limit invalid_parameter");
-        assert_eq!(refused("cursor=rubbish"), "/cursor invalid_parameter");
-        assert_eq!(refused("cursor=%00"), "/cursor nul_character");
+    fn error_points_to_the_invalid_parameter() {
+        assert_eq!(violation("limit=0"), "/limit invalid_parameter");
+        assert_eq!(violation("limit=201"), "/limit invalid_parameter");
+        assert_eq!(violation("limit=x"), "/limit invalid_parameter");
+        assert_eq!(violation("flag=maybe"), "/flag invalid_parameter");
+        assert_eq!(violation("unknown=1"), "/unknown unknown_parameter");
+        assert_eq!(violation("limit=1&limit=2"), "/limit invalid_parameter");
+        assert_eq!(violation("cursor=malformed"), "/cursor invalid_parameter");
+        assert_eq!(violation("cursor=%00"), "/cursor nul_character");
         let nul = URL_SAFE_NO_PAD.encode(r#"["\u0000",1]"#);
-        assert_eq!(refused(&format!("cursor={nul}")), "/cursor invalid_parameter");
+        assert_eq!(violation(&format!("cursor={nul}")), "/cursor invalid_parameter");
     }
 }

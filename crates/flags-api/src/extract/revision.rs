@@ -1,5 +1,7 @@
-//! `Flags-Min-Revision`, and what providers of OpenFeature send in its place: answers no older than a change the caller
-//! knows of.
+//! Read-your-writes consistency: the server waits until its replica has reached a revision that the caller knows of.
+//!
+//! Callers send the revision in `Flags-Min-Revision`. OpenFeature providers send the `etag` of a refetch event in
+//! `flagConfigEtag` instead.
 
 use std::{
     future::{Ready, ready},
@@ -8,53 +10,60 @@ use std::{
 
 use actix_web::{FromRequest, HttpRequest, dev::Payload, http::header::HeaderMap};
 use flags_domain::{Instant, Violation};
-use flags_service::{cursor::Cursor, replica::Replica};
+use flags_service::{replica::Replica, stream_position::StreamPosition};
 use flags_store::change_log::Revision;
 
 use crate::problem::Problem;
 
-/// Longest wait for the replica to get there.
-const LIMIT: Duration = Duration::from_secs(2);
+/// Maximum time to wait for the replica to reach the required revision.
+const MAX_REVISION_WAIT: Duration = Duration::from_secs(2);
 
-/// Waits until the replica has reached the revision that a request names, if it names one.
+/// Waits until the replica has reached the revision in `Flags-Min-Revision`, if the request has this header.
+///
+/// Fails with 422 if the header is malformed or names another epoch, and with 503 after [`MAX_REVISION_WAIT`].
 pub(crate) async fn wait_for_min_revision(headers: &HeaderMap, replica: &Replica) -> Result<(), Problem> {
     let Some(value) = headers.get("Flags-Min-Revision") else { return Ok(()) };
     let invalid = |detail: &str| Problem::from(Violation::new("/Flags-Min-Revision", "invalid_header", detail));
-    let wanted = value.to_str().ok().and_then(|text| text.parse::<Revision>().ok());
-    let wanted = wanted.ok_or_else(|| invalid("must be <epoch>:<number>, as in Flags-Revision"))?;
-    if replica.revision().epoch != wanted.epoch {
-        return Err(invalid("is of another epoch: the database was restored since"));
+    let required = value.to_str().ok().and_then(|text| text.parse::<Revision>().ok());
+    let required = required.ok_or_else(|| invalid("must be <epoch>:<number>, as in Flags-Revision"))?;
+    if replica.revision().epoch != required.epoch {
+        return Err(invalid("must be of the current epoch: the database was restored; use a newer Flags-Revision"));
     }
-    wait_for(wanted, replica).await
+    wait_for_revision(required, replica).await
 }
 
-async fn wait_for(wanted: Revision, replica: &Replica) -> Result<(), Problem> {
-    if replica.wait_for(wanted, LIMIT).await {
+async fn wait_for_revision(required: Revision, replica: &Replica) -> Result<(), Problem> {
+    if replica.wait_for(required, MAX_REVISION_WAIT).await {
         return Ok(());
     }
-    Err(Problem::unavailable("revision_not_reached", "this server has not seen that revision yet; try again", "1"))
+    let detail = "this server has not loaded the required revision yet; retry later";
+    Err(Problem::unavailable("revision_not_reached", detail, "1"))
 }
 
-/// Where the event stood that made a provider ask: `flagConfigEtag` of the query. What it cannot be read from is passed over,
-/// as the protocol lets anybody send anything there.
+/// Stream position of the event that made an OpenFeature provider evaluate again, from the query parameter
+/// `flagConfigEtag`.
+///
+/// The server ignores values that it cannot parse, because OFREP allows any text there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct EventPosition(Option<(Revision, Option<Instant>)>);
 
 impl EventPosition {
-    fn of_query(query: &str) -> Self {
+    fn from_query(query: &str) -> Self {
         let mut parameters = form_urlencoded::parse(query.as_bytes());
         let text = parameters.find(|(name, _)| name == "flagConfigEtag").map(|(_, value)| value);
         Self(text.and_then(|text| {
             let text = text.trim_matches('"');
-            let cursor = text.parse::<Cursor>().ok().map(|cursor| (cursor.revision, Some(cursor.evaluated_at)));
-            cursor.or_else(|| Some((text.parse().ok()?, None)))
+            let position = text.parse::<StreamPosition>().ok();
+            let position = position.map(|position| (position.revision, Some(position.evaluated_at)));
+            position.or_else(|| Some((text.parse().ok()?, None)))
         }))
     }
 
-    /// The instant to evaluate at when the clock says `clock`: what another server has told of as past is so here as well.
-    pub(crate) fn instant(self, clock: Instant) -> Instant {
+    /// Returns the instant to evaluate at: `clock`, but not earlier than the event, because the clock of the server
+    /// that sent the event may be ahead (see [`StreamPosition::evaluation_instant`]).
+    pub(crate) fn evaluation_instant(self, clock: Instant) -> Instant {
         match self.0 {
-            Some((revision, Some(evaluated_at))) => Cursor { revision, evaluated_at }.next_instant(clock),
+            Some((revision, Some(evaluated_at))) => StreamPosition { revision, evaluated_at }.evaluation_instant(clock),
             Some((_, None)) | None => clock,
         }
     }
@@ -65,14 +74,15 @@ impl FromRequest for EventPosition {
     type Future = Ready<Result<Self, Problem>>;
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
-        ready(Ok(Self::of_query(request.query_string())))
+        ready(Ok(Self::from_query(request.query_string())))
     }
 }
 
-/// Waits until the replica has reached the event that a provider asks after, if it is one of this epoch.
-pub(crate) async fn wait_for_event(query: &str, replica: &Replica) -> Result<(), Problem> {
-    match EventPosition::of_query(query).0 {
-        Some((wanted, _)) if wanted.epoch == replica.revision().epoch => wait_for(wanted, replica).await,
+/// Waits until the replica has reached the revision of the event in `flagConfigEtag`. Events of other epochs are
+/// ignored.
+pub(crate) async fn wait_for_event_position(query: &str, replica: &Replica) -> Result<(), Problem> {
+    match EventPosition::from_query(query).0 {
+        Some((required, _)) if required.epoch == replica.revision().epoch => wait_for_revision(required, replica).await,
         _ => Ok(()),
     }
 }
@@ -84,10 +94,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_event_is_known_by_its_position_and_what_is_none_is_passed_over() {
+    fn parses_event_positions_and_ignores_malformed_ones() {
         let epoch = Uuid::from_u128(7);
         let (revision, at) = (Revision { epoch, number: 42 }, Instant::from_micros(1_000));
-        let position = |query: &str| EventPosition::of_query(query).0;
+        let position = |query: &str| EventPosition::from_query(query).0;
         let event = format!("{}:42:1000", epoch.simple());
         assert_eq!(
             position(&format!("x=1&flagConfigEtag={event}&flagConfigLastModified=5")),
@@ -108,10 +118,10 @@ mod tests {
     }
 
     #[test]
-    fn time_does_not_go_back_behind_an_event() {
-        let event = EventPosition::of_query(&format!("flagConfigEtag={}:42:1000", Uuid::from_u128(7).simple()));
-        let at = |clock| event.instant(Instant::from_micros(clock)).as_micros();
+    fn evaluation_instant_is_not_before_the_event() {
+        let event = EventPosition::from_query(&format!("flagConfigEtag={}:42:1000", Uuid::from_u128(7).simple()));
+        let at = |clock| event.evaluation_instant(Instant::from_micros(clock)).as_micros();
         assert_eq!((at(900), at(1_100)), (1_000, 1_100));
-        assert_eq!(EventPosition::of_query("").instant(Instant::from_micros(900)).as_micros(), 900);
+        assert_eq!(EventPosition::from_query("").evaluation_instant(Instant::from_micros(900)).as_micros(), 900);
     }
 }

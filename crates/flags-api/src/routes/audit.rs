@@ -1,9 +1,9 @@
-//! The audit trail, for admins and viewers.
+//! Audit log, for admins and viewers.
 
 use actix_web::web::{self, Data};
 use flags_domain::Instant;
 use flags_store::{
-    audit::{self as store, Place},
+    audit::{self as store, AuditPosition},
     change_log,
 };
 use serde::Serialize;
@@ -12,91 +12,108 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::{
-    Routes,
+    RouteRegistry,
     reply::{self, HandlerResult},
 };
 use crate::{
     app::App,
     auth::{ReadAuditLog, Require},
-    extract::{Cursor, Limit, Query},
+    extract::{PageCursor, PageLimit, Query},
     problem::ProblemResponse,
-    wire::{List, mirror},
+    wire::{PageResponse, wire_enum},
 };
 
-pub(super) fn routes(routes: &mut Routes) {
+pub(super) fn routes(routes: &mut RouteRegistry) {
     routes.add::<__path_list>(web::to(list));
 }
 
-mirror! {
-    /// What was done.
-    AuditAction = change_log::Action {
+wire_enum! {
+    /// Kind of change.
+    ///
+    /// - `created`, `updated`, `deleted`: any resource
+    /// - `archived`, `restored`: a flag
+    /// - `cancelled`: a scheduled change was cancelled
+    /// - `applied`: a scheduled change took effect
+    /// - `expired`: an override expired and was removed
+    /// - `revoked`: an API token was revoked
+    /// - `erased`: e-mail addresses and names were erased from the audit log
+    WireAuditAction as AuditAction = change_log::Action {
         Created, Updated, Deleted, Expired, Archived, Restored, Cancelled, Applied, Revoked, Erased,
     }
 }
 
-/// Who did something.
+/// Principal that made a change.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct Actor {
+pub(crate) struct AuditActor {
     /// `user:<id>`, `token:<id>` or `system:<name>`.
     pub(super) id: String,
-    /// A user's e-mail or a token's name, also when they are deleted; `null` once it is erased.
+    /// E-mail address of the user or name of the token, kept after deletion. `null` for system actors, and if it was
+    /// erased.
     #[schema(required)]
     pub(super) label: Option<String>,
 }
 
-/// One thing that was done. It names people and tokens by id alone; what is readable about them stands beside it and can
-/// be erased.
+/// One recorded change.
+///
+/// `before` and `after` refer to users and tokens by id only. E-mail addresses and names are in the `label` fields,
+/// which can be erased.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct AuditEntry {
+pub(crate) struct AuditEntryResponse {
     pub(super) id: Uuid,
-    /// Highest first; entries of one revision were done together.
+    /// Revision number of the change. Entries with the same revision were committed together.
     pub(super) revision: i64,
-    /// By the clock of the server that did it.
+    /// Time of the change, by the clock of the server that made it.
     #[schema(value_type = String, format = DateTime)]
     pub(super) at: Instant,
-    pub(super) actor: Actor,
-    #[schema(value_type = AuditAction)]
+    /// Principal that made the change.
+    pub(super) actor: AuditActor,
+    /// Kind of change.
+    #[schema(value_type = WireAuditAction)]
     pub(super) action: String,
-    /// `user`, `flag`, `scheduled_change`, `override` or `api_token`.
+    /// Kind of resource: `user`, `flag`, `scheduled_change`, `override` or `api_token`.
     pub(super) entity: String,
-    /// The id of what was changed; `null` for flags, which have names.
+    /// Id of the changed resource. `null` for flags, which are identified by `flag_name`.
     #[schema(required)]
     pub(super) entity_id: Option<Uuid>,
-    /// Of API tokens: the name; `null` once it is erased.
+    /// Name of an API token. `null` for other resources, and if it was erased.
     #[schema(required)]
     pub(super) entity_label: Option<String>,
+    /// Flag that the change affects. `null` if it affects none.
     #[schema(required)]
     pub(super) flag_name: Option<String>,
-    /// The user it concerns.
+    /// User that the change affects. `null` if it affects none.
     #[schema(required)]
     pub(super) user_id: Option<Uuid>,
-    /// Their e-mail; `null` once it is erased.
+    /// E-mail address of that user. `null` if it was erased.
     #[schema(required)]
     pub(super) user_label: Option<String>,
-    /// The state before; `null` if there was none. Of users and tokens without e-mails and names.
+    /// State before the change, without e-mail addresses and names of users and tokens. `null` if the resource was
+    /// created.
     #[schema(required)]
     pub(super) before: Option<Value>,
-    /// The state after; `null` if there is none. Of a user or token that was updated, `changed` says which fields.
+    /// State after the change. `null` if the resource was deleted. For updates of users and tokens, `changed` lists the
+    /// changed fields.
     #[schema(required)]
     pub(super) after: Option<Value>,
+    /// Reason of the override that was changed. `null` for other resources, and if there is none.
     #[schema(required)]
     pub(super) reason: Option<String>,
-    /// `X-Request-Id` of the request in which it was done.
+    /// `X-Request-Id` of the request that made the change. `null` for changes without a request.
     #[schema(required)]
     pub(super) request_id: Option<String>,
 }
 
-impl From<store::AuditEntry> for AuditEntry {
-    fn from(entry: store::AuditEntry) -> Self {
+impl From<store::AuditRecord> for AuditEntryResponse {
+    fn from(entry: store::AuditRecord) -> Self {
         Self {
             id: entry.id,
-            revision: entry.place.revision,
+            revision: entry.position.revision,
             at: entry.at,
-            actor: Actor { id: entry.actor, label: entry.actor_label },
+            actor: AuditActor { id: entry.actor, label: entry.actor_label },
             action: entry.action,
-            entity: entry.entity,
-            entity_id: entry.entity_id,
-            entity_label: entry.entity_label,
+            entity: entry.resource_kind,
+            entity_id: entry.resource_id,
+            entity_label: entry.resource_label,
             flag_name: entry.flag_name,
             user_id: entry.user_id,
             user_label: entry.user_label,
@@ -108,32 +125,34 @@ impl From<store::AuditEntry> for AuditEntry {
     }
 }
 
-/// A query with the filters of the audit trail, and more.
+/// Defines a query struct with the audit log filters and additional fields.
 macro_rules! audit_query {
-    ($(#[$meta:meta])* $name:ident { $($more:tt)* }) => {
+    ($(#[$meta:meta])* $name:ident { $($extra_fields:tt)* }) => {
         $(#[$meta])*
         #[derive(serde::Deserialize, utoipa::IntoParams)]
         #[serde(deny_unknown_fields)]
         #[into_params(parameter_in = Query)]
         pub(crate) struct $name {
-            /// Who did it: `user:<id>`, `token:<id>` or `system:<name>`.
-            #[serde(default, deserialize_with = "crate::extract::short_text")]
+            /// Only changes by this actor: `user:<id>`, `token:<id>` or `system:<name>`.
+            #[serde(default, deserialize_with = "crate::extract::deserialize_search_text")]
             #[param(max_length = 255)]
             actor: Option<String>,
-            #[serde(default, deserialize_with = "crate::extract::short_text")]
+            /// Only changes that affect this flag.
+            #[serde(default, deserialize_with = "crate::extract::deserialize_search_text")]
             #[param(max_length = 255)]
             flag_name: Option<String>,
-            /// The user it concerns, also one who is deleted.
+            /// Only changes that affect this user, who may be deleted.
             user_id: Option<uuid::Uuid>,
+            /// Only changes of this kind.
             #[param(inline)]
-            action: Option<super::audit::AuditAction>,
-            /// Done at this instant or later.
+            action: Option<super::audit::WireAuditAction>,
+            /// Only changes at or after this time.
             #[param(value_type = Option<String>, format = DateTime)]
             since: Option<flags_domain::Instant>,
-            /// Done before this instant.
+            /// Only changes before this time.
             #[param(value_type = Option<String>, format = DateTime)]
             until: Option<flags_domain::Instant>,
-            $($more)*
+            $($extra_fields)*
         }
 
         impl $name {
@@ -153,27 +172,32 @@ macro_rules! audit_query {
 pub(super) use audit_query;
 
 audit_query! {
-    /// Which entries, and which part of the list.
-    AuditQuery {
-        /// Most items, 1 to 200; there are fewer where their states are very large.
+    /// Filters and pagination.
+    ListAuditLogQuery {
+        /// Maximum number of items. A page contains fewer if the recorded states are very large.
         #[serde(default)]
         #[param(value_type = Option<u32>, minimum = 1, maximum = 200, default = 50)]
-        limit: Limit,
-        /// `next_cursor` of the part before.
+        limit: PageLimit,
+        /// `next_cursor` of the previous page.
         #[param(value_type = Option<String>)]
-        cursor: Option<Cursor<(i64, i32)>>,
+        cursor: Option<PageCursor<(i64, i32)>>,
     }
 }
 
-/// The audit log, newest first
+/// List audit log entries
+///
+/// Ordered by revision, newest first.
 #[utoipa::path(
-    get, path = "/api/admin/audit-log", tag = "audit", operation_id = "list_audit_log", params(AuditQuery),
-    responses((status = 200, body = List<AuditEntry>), (status = "default", response = ProblemResponse)),
+    get, path = "/api/admin/audit-log", tag = "audit", operation_id = "list_audit_log", params(ListAuditLogQuery),
+    responses(
+        (status = 200, body = PageResponse<AuditEntryResponse>),
+        (status = "default", response = ProblemResponse),
+    ),
 )]
-async fn list(_: Require<ReadAuditLog>, app: Data<App>, Query(query): Query<AuditQuery>) -> HandlerResult {
+async fn list(_: Require<ReadAuditLog>, app: Data<App>, Query(query): Query<ListAuditLogQuery>) -> HandlerResult {
     let filter = query.filter();
-    let after = query.cursor.map(|Cursor((revision, ord))| Place { revision, ord });
+    let after = query.cursor.map(|PageCursor((revision, ord))| AuditPosition { revision, ord });
     let page = app.audit.list(&filter, after, query.limit.0).await?;
-    let cursor = |last: &store::AuditEntry| Cursor((last.place.revision, last.place.ord)).encode();
-    reply::json(&List::new(page, cursor, AuditEntry::from))
+    let cursor = |last: &store::AuditRecord| PageCursor((last.position.revision, last.position.ord)).encode();
+    reply::json(&PageResponse::new(page, cursor, AuditEntryResponse::from))
 }

@@ -1,4 +1,4 @@
-//! The audit trail as a file, of whatever length.
+//! Export of the audit log as a file, streamed in chunks.
 
 use actix_web::{
     HttpRequest, HttpResponse,
@@ -6,7 +6,7 @@ use actix_web::{
     web::{self, Bytes, Data},
 };
 use flags_service::ServiceError;
-use flags_store::audit::{Place, Scope};
+use flags_store::audit::{AuditPosition, AuditRange};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use serde::Deserialize;
 use serde_json::Value;
@@ -14,63 +14,67 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::{
-    Routes,
-    audit::{AuditEntry, audit_query},
+    RouteRegistry,
+    audit::{AuditEntryResponse, audit_query},
     reply::HandlerResult,
 };
 use crate::{
     app::App,
-    auth::{Credential, Follows, ReadAuditLog, Require},
+    auth::{Credential, ReadAuditLog, Require, StreamSubject},
     extract::Query,
     problem::ProblemResponse,
 };
 
-pub(super) fn routes(routes: &mut Routes) {
+pub(super) fn routes(routes: &mut RouteRegistry) {
     routes.add::<__path_export>(web::to(export));
 }
 
-/// In what form the audit log is written.
+/// File format of an audit log export.
+///
+/// - `jsonl`: one JSON object per line, with the fields of `AuditEntryResponse`
+/// - `csv`: a header line and one line per entry; `before` and `after` are JSON text; a cell that a spreadsheet would
+///   treat as a formula is prefixed with an apostrophe
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum ExportFormat {
-    /// One entry a line, as in the list.
     #[default]
     Jsonl,
-    /// A table with a line of names, for spreadsheets. States are JSON text; a cell that a spreadsheet would take for a
-    /// formula begins with an apostrophe.
     Csv,
 }
 
 audit_query! {
-    /// Which entries, in which form.
-    ExportQuery {
+    /// Filters and file format.
+    ExportAuditLogQuery {
+        /// File format. Default: `jsonl`.
         #[serde(default)]
         #[param(inline, value_type = Option<ExportFormat>)]
         format: ExportFormat,
     }
 }
 
-/// The audit log as a file, newest first
+/// Export the audit log
 ///
-/// All entries up to the moment the export begins. An answer that breaks off before its proper end is not complete.
+/// Returns the entries that existed when the export began, newest first. If the server closes the connection before the
+/// end of the response, the file is incomplete.
 #[utoipa::path(
-    get, path = "/api/admin/audit-log/export", tag = "audit", operation_id = "export_audit_log", params(ExportQuery),
+    get, path = "/api/admin/audit-log/export", tag = "audit", operation_id = "export_audit_log",
+    params(ExportAuditLogQuery),
     responses(
-        (status = 200, content((AuditEntry = "application/jsonl"), (String = "text/csv"))),
+        (status = 200, content((AuditEntryResponse = "application/jsonl"), (String = "text/csv"))),
         (status = "default", response = ProblemResponse),
     ),
 )]
 async fn export(
     caller: Require<ReadAuditLog>,
     app: Data<App>,
-    Query(query): Query<ExportQuery>,
+    Query(query): Query<ExportAuditLogQuery>,
     request: HttpRequest,
 ) -> HandlerResult {
     let format = query.format;
-    let scope = app.audit.scope(&query.filter()).await?;
-    let mut export = Export { app: (**app).clone(), reader: caller.granted, scope, format, next: Next::Newest };
-    // Read before the head goes out: a database that is away still gets a proper answer.
-    let first = export.portion().await?;
+    let range = app.audit.find_range(&query.filter()).await?;
+    let mut export = Export { app: (**app).clone(), credential: caller.granted, range, format, next: Next::Start };
+    // Read the first chunk before the response begins, so that a database outage still yields an error response.
+    let first = export.next_chunk().await?;
     let mut response = HttpResponse::Ok();
     let disposition = format!("attachment; filename=\"audit-log.{}\"", format.extension());
     response.content_type(format.media_type()).insert_header((header::CONTENT_DISPOSITION, disposition));
@@ -78,57 +82,61 @@ async fn export(
         return Ok(response.finish());
     }
     let rest = stream::try_unfold(export, async |mut export| {
-        if !export.reader.still_allows(Follows::Changes, &export.app).await {
-            return Err(ServiceError::Internal("the credential has ended".to_owned()));
+        if !export.credential.is_still_allowed(StreamSubject::Changes, &export.app).await {
+            return Err(ServiceError::Internal(
+                "the credential is no longer valid or no longer permits the export".to_owned(),
+            ));
         }
-        Ok(export.portion().await?.map(|bytes| (bytes, export)))
+        Ok(export.next_chunk().await?.map(|bytes| (bytes, export)))
     });
-    // An error ends the connection before the answer has come to its end, so nobody takes it for the whole.
-    let rest = rest.inspect_err(|error: &ServiceError| tracing::warn!(%error, "an export of the audit log broke off"));
+    // An error closes the connection before the final chunk of the response, so clients detect that it is incomplete.
+    let rest = rest.inspect_err(|error: &ServiceError| tracing::warn!(%error, "audit log export aborted"));
     Ok(response.streaming(stream::iter(first.map(Ok)).chain(rest)))
 }
 
-/// An export on its way, as long as its reader may read it: a position, no copies, and no connection between two portions.
-/// The next portion is read when the client has taken the one before.
+/// State of a running export.
+///
+/// Between two chunks it holds a position only: no entries and no database connection. The next chunk is read when the
+/// client has received the previous one.
 struct Export {
     app: App,
-    reader: Credential,
-    scope: Scope,
+    credential: Credential,
+    range: AuditRange,
     format: ExportFormat,
     next: Next,
 }
 
-/// Where an export goes on.
+/// Position of the next chunk.
 #[derive(Clone, Copy)]
 enum Next {
-    Newest,
-    After(Place),
-    Nowhere,
+    Start,
+    After(AuditPosition),
+    End,
 }
 
 impl Export {
-    /// The next part of the file; `None` at its end.
-    async fn portion(&mut self) -> Result<Option<Bytes>, ServiceError> {
+    /// Returns the next chunk of the file, or `None` at the end.
+    async fn next_chunk(&mut self) -> Result<Option<Bytes>, ServiceError> {
         let after = match self.next {
-            Next::Newest => None,
-            Next::After(place) => Some(place),
-            Next::Nowhere => return Ok(None),
+            Next::Start => None,
+            Next::After(position) => Some(position),
+            Next::End => return Ok(None),
         };
-        let (entries, has_more) = self.app.audit.portion(&self.scope, after).await?;
+        let (entries, has_more) = self.app.audit.read_export_batch(&self.range, after).await?;
         self.next = match entries.last() {
-            Some(last) if has_more => Next::After(last.place),
-            _ => Next::Nowhere,
+            Some(last) if has_more => Next::After(last.position),
+            _ => Next::End,
         };
-        let entries = entries.into_iter().map(AuditEntry::from);
-        let written = match self.format {
-            ExportFormat::Jsonl => write_lines(entries),
-            ExportFormat::Csv => write_table(entries, after.is_none()),
+        let entries = entries.into_iter().map(AuditEntryResponse::from);
+        let chunk = match self.format {
+            ExportFormat::Jsonl => write_jsonl(entries),
+            ExportFormat::Csv => write_csv(entries, after.is_none()),
         };
-        written.map(|bytes| Some(bytes.into())).map_err(|error| ServiceError::Internal(error.to_string()))
+        chunk.map(|bytes| Some(bytes.into())).map_err(|error| ServiceError::Internal(error.to_string()))
     }
 }
 
-type Written = Result<Vec<u8>, Box<dyn std::error::Error>>;
+type ChunkResult = Result<Vec<u8>, Box<dyn std::error::Error>>;
 
 impl ExportFormat {
     const fn extension(self) -> &'static str {
@@ -146,7 +154,7 @@ impl ExportFormat {
     }
 }
 
-fn write_lines(entries: impl Iterator<Item = AuditEntry>) -> Written {
+fn write_jsonl(entries: impl Iterator<Item = AuditEntryResponse>) -> ChunkResult {
     let mut out = Vec::new();
     for entry in entries {
         serde_json::to_writer(&mut out, &entry)?;
@@ -174,23 +182,23 @@ const COLUMNS: [&str; 16] = [
     "request_id",
 ];
 
-fn write_table(entries: impl Iterator<Item = AuditEntry>, with_names: bool) -> Written {
-    let mut table = csv::WriterBuilder::new()
+fn write_csv(entries: impl Iterator<Item = AuditEntryResponse>, with_header: bool) -> ChunkResult {
+    let mut writer = csv::WriterBuilder::new()
         .terminator(csv::Terminator::CRLF)
-        // Spreadsheets of some countries part cells by semicolons.
+        // In some locales spreadsheets split cells at semicolons.
         .quote_style(csv::QuoteStyle::Always)
         .from_writer(Vec::new());
-    if with_names {
-        table.write_record(COLUMNS)?;
+    if with_header {
+        writer.write_record(COLUMNS)?;
     }
     for entry in entries {
-        table.write_record(cells(entry).map(defuse))?;
+        writer.write_record(cells(entry).map(escape_formula))?;
     }
-    Ok(table.into_inner()?)
+    Ok(writer.into_inner()?)
 }
 
-/// In the order of [`COLUMNS`]; what is `null` is empty.
-fn cells(entry: AuditEntry) -> [String; 16] {
+/// Returns the cells of an entry in the order of [`COLUMNS`]. `null` becomes an empty cell.
+fn cells(entry: AuditEntryResponse) -> [String; 16] {
     let id = |id: Option<Uuid>| id.map_or_else(String::new, |id| id.to_string());
     let state = |state: Option<Value>| state.map_or_else(String::new, |state| state.to_string());
     [
@@ -213,10 +221,10 @@ fn cells(entry: AuditEntry) -> [String; 16] {
     ]
 }
 
-/// Spreadsheets run what begins with one of these signs as a formula (OWASP, CSV injection).
-fn defuse(cell: String) -> String {
-    const SIGNS: [char; 11] = ['=', '+', '-', '@', '\t', '\r', '\n', '＝', '＋', '－', '＠'];
-    if cell.starts_with(SIGNS) { format!("'{cell}") } else { cell }
+/// Prefixes a cell with an apostrophe if a spreadsheet would run it as a formula (OWASP, CSV injection).
+fn escape_formula(cell: String) -> String {
+    const FORMULA_PREFIXES: [char; 11] = ['=', '+', '-', '@', '\t', '\r', '\n', '＝', '＋', '－', '＠'];
+    if cell.starts_with(FORMULA_PREFIXES) { format!("'{cell}") } else { cell }
 }
 
 #[cfg(test)]
@@ -224,12 +232,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_cell_is_a_formula() {
+    fn prefixes_cells_that_spreadsheets_run_as_formulas() {
         for formula in ["=HYPERLINK(\"http://x\")", "+1", "-1", "@x", "\t=1", "\r=1", "\n=1", "＝1"] {
-            assert_eq!(defuse(formula.to_owned()), format!("'{formula}"));
+            assert_eq!(escape_formula(formula.to_owned()), format!("'{formula}"));
         }
         for text in ["", "a=1", " =1", "{\"a\": -1}", "'=1"] {
-            assert_eq!(defuse(text.to_owned()), text);
+            assert_eq!(escape_formula(text.to_owned()), text);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! One change to many overrides at once.
+//! Bulk changes of user overrides.
 
 use actix_web::{
     HttpRequest,
@@ -6,117 +6,129 @@ use actix_web::{
     web::{self, Data},
 };
 use flags_domain::{Instant, Violation};
-use flags_service::bulk::{self, AT_ONCE, BulkResult, BulkTarget};
+use flags_service::bulk::{self, BATCH_SIZE, BulkResult, BulkSelection};
 use flags_store::{Committed, change_log::Revision, overrides::OverrideFilter};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::{
-    Routes,
-    override_lists::read_filter,
+    RouteRegistry,
+    override_lists::override_filter,
     reply::{self, HandlerResult, Reply},
 };
 use crate::{
     app::App,
     auth::{ManageOverrides, Require},
-    extract::{Body, Json, present, short_text},
+    extract::{Json, RequestBody, deserialize_present, deserialize_search_text},
     problem::{Problem, ProblemResponse},
-    wire::{OverrideStatus, mirror},
+    wire::{WireOverrideStatus, wire_enum},
 };
 
-pub(super) fn routes(routes: &mut Routes) {
-    routes.add::<__path_change_many>(web::to(change_many));
+pub(super) fn routes(routes: &mut RouteRegistry) {
+    routes.add::<__path_change_overrides>(web::to(change_overrides));
 }
 
-/// What is to be done to each override.
+/// Change to apply to each override.
+///
+/// - `enable`: enable it
+/// - `disable`: disable it
+/// - `delete`: delete it
+/// - `set_expiry`: set `expires_at`, or remove the expiry
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum BulkAction {
-    /// Switch it on.
+#[schema(as = BulkAction)]
+pub(crate) enum WireBulkAction {
     Enable,
-    /// Switch it off.
     Disable,
-    /// Remove it.
     Delete,
-    /// Give it the end `expires_at`, or none.
     SetExpiry,
 }
 
-/// A change to many overrides: either those with these `ids`, or those that a `filter` lets through.
+/// A change to apply to many overrides. Exactly one of `ids` and `filter` is required.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct BulkChange {
-    action: BulkAction,
-    /// At most 1,000; all are changed in one revision.
+pub(crate) struct BulkOverrideRequest {
+    /// Change to apply.
+    action: WireBulkAction,
+    /// Ids of the overrides, at most 1,000 and without duplicates. All are changed in one revision.
     #[schema(nullable = false, max_items = 1000)]
-    #[serde(default, deserialize_with = "present")]
+    #[serde(default, deserialize_with = "deserialize_present")]
     ids: Option<Vec<Uuid>>,
-    /// At most 100,000 overrides; more than 1,000 are changed in several revisions.
+    /// Selects at most 100,000 overrides. More than 1,000 are changed in several revisions.
     #[schema(nullable = false)]
-    #[serde(default, deserialize_with = "present")]
-    filter: Option<BulkFilter>,
-    /// With `set_expiry`: in the future, or `null` for none.
-    #[serde(default, deserialize_with = "present")]
+    #[serde(default, deserialize_with = "deserialize_present")]
+    filter: Option<BulkOverrideFilter>,
+    /// New expiry. Required for `set_expiry`, otherwise not allowed. Must be in the future; `null` removes the expiry.
+    #[serde(default, deserialize_with = "deserialize_present")]
     #[schema(value_type = Option<String>, format = DateTime)]
     expires_at: Option<Option<Instant>>,
-    /// Only say what would be done.
+    /// Whether to return the result without changing anything. Default: `false`.
     #[serde(default)]
     dry_run: bool,
 }
 
-impl Body for BulkChange {}
+impl RequestBody for BulkOverrideRequest {}
 
-/// Which overrides, as in their list; at least one condition.
+/// Selects overrides that match all conditions. At least one condition is required.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct BulkFilter {
-    /// Any part of the e-mail or the flag's name, case ignored.
-    #[serde(default, deserialize_with = "short_text")]
+pub(crate) struct BulkOverrideFilter {
+    /// Case-insensitive search anywhere in the user's e-mail address and the flag name.
+    #[serde(default, deserialize_with = "deserialize_search_text")]
     #[schema(nullable = false, max_length = 255)]
     search: Option<String>,
-    #[serde(default, deserialize_with = "short_text")]
+    /// Only overrides of this flag.
+    #[serde(default, deserialize_with = "deserialize_search_text")]
     #[schema(nullable = false, max_length = 255)]
     flag_name: Option<String>,
-    #[serde(default, deserialize_with = "present")]
+    /// Only overrides of this user.
+    #[serde(default, deserialize_with = "deserialize_present")]
     #[schema(nullable = false)]
     user_id: Option<Uuid>,
-    #[serde(default, deserialize_with = "present")]
+    /// Only overrides with this status.
+    #[serde(default, deserialize_with = "deserialize_present")]
     #[schema(nullable = false)]
-    status: Option<OverrideStatus>,
-    /// Ends before this instant.
-    #[serde(default, deserialize_with = "present")]
+    status: Option<WireOverrideStatus>,
+    /// Only overrides that expire before this time.
+    #[serde(default, deserialize_with = "deserialize_present")]
     #[schema(nullable = false, value_type = Option<String>, format = DateTime)]
     expires_before: Option<Instant>,
 }
 
-mirror! {
-    /// What became of one override.
-    BulkOutcome = bulk::BulkOutcome { Changed, Unchanged, NotFound }
+wire_enum! {
+    /// Result for one override.
+    ///
+    /// - `changed`: it was changed or deleted, or would be in a dry run
+    /// - `unchanged`: it already had the requested state
+    /// - `not_found`: it does not exist; except for `delete`, an expired override also counts as not found
+    WireBulkOutcome as BulkOutcome = bulk::BulkOutcome { Changed, Unchanged, NotFound }
 }
 
-/// What became of one override.
+/// Result for one override.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct BulkItem {
+pub(crate) struct BulkOverrideResult {
+    /// Id of the override.
     id: Uuid,
-    outcome: BulkOutcome,
+    /// Outcome.
+    outcome: WireBulkOutcome,
 }
 
-/// What became of all.
+/// Results of a bulk change.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct BulkAnswer {
-    /// How many were changed, or would be.
+pub(crate) struct BulkOverrideResponse {
+    /// Number of overrides that were changed, or would be in a dry run.
     changed: usize,
-    /// One entry for each id, or for each override that the filter lets through.
-    results: Vec<BulkItem>,
-    /// The revisions in which they were changed, `<epoch>:<number>` each; none in a dry run.
+    /// One entry for each requested id, or for each override that the filter selects.
+    results: Vec<BulkOverrideResult>,
+    /// Revisions of the changes, as `<epoch>:<number>`. Empty for a dry run, or if nothing changed.
     revisions: Vec<String>,
 }
 
-fn show(result: &BulkResult, committed: &Committed) -> Reply {
-    let item = |(id, outcome): &(Uuid, bulk::BulkOutcome)| BulkItem { id: *id, outcome: (*outcome).into() };
+fn bulk_reply(result: &BulkResult, committed: &Committed) -> Reply {
+    let item = |(id, outcome): &(Uuid, bulk::BulkOutcome)| BulkOverrideResult { id: *id, outcome: (*outcome).into() };
     let revision = |number: &i64| Revision { number: *number, ..committed.revision() }.to_string();
-    let body = BulkAnswer {
+    let body = BulkOverrideResponse {
         changed: result.changed(),
         results: result.results.iter().map(item).collect(),
         revisions: result.revisions.iter().map(revision).collect(),
@@ -124,41 +136,43 @@ fn show(result: &BulkResult, committed: &Committed) -> Reply {
     Reply::without_tag(StatusCode::OK, committed, &body)
 }
 
-impl BulkChange {
+impl BulkOverrideRequest {
     fn action(&self) -> Result<bulk::BulkAction, Violation> {
-        let ends = |detail: &str, code| Err(Violation::new("/expires_at", code, detail.to_owned()));
+        let invalid_expiry = |detail: &str, code| Err(Violation::new("/expires_at", code, detail.to_owned()));
         match (self.action, self.expires_at) {
-            (BulkAction::SetExpiry, None) => ends("set_expiry needs an instant, or null for no end", "required"),
-            (BulkAction::SetExpiry, Some(end)) => Ok(bulk::BulkAction::SetExpiry(end)),
-            (_, Some(_)) => ends("only set_expiry takes this", "not_allowed"),
-            (BulkAction::Enable, None) => Ok(bulk::BulkAction::Enable),
-            (BulkAction::Disable, None) => Ok(bulk::BulkAction::Disable),
-            (BulkAction::Delete, None) => Ok(bulk::BulkAction::Delete),
+            (WireBulkAction::SetExpiry, None) => {
+                invalid_expiry("set_expiry requires a timestamp, or null to remove the expiry", "required")
+            }
+            (WireBulkAction::SetExpiry, Some(expires_at)) => Ok(bulk::BulkAction::SetExpiry(expires_at)),
+            (_, Some(_)) => invalid_expiry("only allowed with the action set_expiry", "not_allowed"),
+            (WireBulkAction::Enable, None) => Ok(bulk::BulkAction::Enable),
+            (WireBulkAction::Disable, None) => Ok(bulk::BulkAction::Disable),
+            (WireBulkAction::Delete, None) => Ok(bulk::BulkAction::Delete),
         }
     }
 
-    fn target(self, now: Instant) -> Result<BulkTarget, Violation> {
+    fn target(self, now: Instant) -> Result<BulkSelection, Violation> {
         match (self.ids, self.filter) {
-            (Some(ids), None) => check_ids(ids).map(BulkTarget::Ids),
-            (None, Some(filter)) => filter.read(now).map(BulkTarget::Filter),
-            _ => Err(Violation::new("", "ids_or_filter", "send either `ids` or `filter`")),
+            (Some(ids), None) => check_ids(ids).map(BulkSelection::Ids),
+            (None, Some(filter)) => filter.into_store_filter(now).map(BulkSelection::Filter),
+            _ => Err(Violation::new("", "ids_or_filter", "send either `ids` or `filter`, and not both")),
         }
     }
 }
 
 fn check_ids(ids: Vec<Uuid>) -> Result<Vec<Uuid>, Violation> {
-    if ids.len() > AT_ONCE {
-        return Err(Violation::new("/ids", "too_many", format!("must hold at most {AT_ONCE} ids")));
+    if ids.len() > BATCH_SIZE {
+        return Err(Violation::new("/ids", "too_many", format!("must contain at most {BATCH_SIZE} ids")));
     }
     let mut seen = std::collections::HashSet::new();
     match ids.iter().position(|id| !seen.insert(*id)) {
-        Some(place) => Err(Violation::new(format!("/ids/{place}"), "duplicate", "this id stands twice")),
+        Some(index) => Err(Violation::new(format!("/ids/{index}"), "duplicate", "this id occurs more than once")),
         None => Ok(ids),
     }
 }
 
-impl BulkFilter {
-    fn read(self, now: Instant) -> Result<OverrideFilter, Violation> {
+impl BulkOverrideFilter {
+    fn into_store_filter(self, now: Instant) -> Result<OverrideFilter, Violation> {
         for (name, text) in [("search", &self.search), ("flag_name", &self.flag_name)] {
             if text.as_ref().is_some_and(|text| text.contains('\0')) {
                 let detail = "must not contain the NUL character";
@@ -166,37 +180,37 @@ impl BulkFilter {
             }
         }
         let Self { search, flag_name, user_id, status, expires_before } = self;
-        let filter = read_filter(search, flag_name, user_id, status.map(|status| (status, now)), expires_before);
-        let named = [
+        let filter = override_filter(search, flag_name, user_id, status.map(|status| (status, now)), expires_before);
+        let has_condition = [
             filter.search.as_ref().is_some_and(|text| !text.is_empty()),
             filter.flag_name.is_some(),
             filter.user_id.is_some(),
             filter.status.is_some(),
             filter.expires_before.is_some(),
         ];
-        if named.contains(&true) {
+        if has_condition.contains(&true) {
             return Ok(filter);
         }
-        let detail = "would let every override through; name at least one condition";
+        let detail = "would select every override; send at least one condition";
         Err(Violation::new("/filter", "empty_filter", detail))
     }
 }
 
-/// Change many overrides at once
+/// Change many overrides
 #[utoipa::path(
     post, path = "/api/admin/flag-overrides/bulk", tag = "overrides", operation_id = "change_overrides",
-    request_body = BulkChange,
-    responses((status = 200, body = BulkAnswer), (status = "default", response = ProblemResponse)),
+    request_body = BulkOverrideRequest,
+    responses((status = 200, body = BulkOverrideResponse), (status = "default", response = ProblemResponse)),
 )]
-async fn change_many(
+async fn change_overrides(
     author: Require<ManageOverrides>,
     app: Data<App>,
-    Json(body): Json<BulkChange>,
+    Json(body): Json<BulkOverrideRequest>,
     request: HttpRequest,
 ) -> HandlerResult {
     let dry_run = body.dry_run;
     let action = body.action().map_err(Problem::from)?;
     let target = body.target(app.evaluation.now()).map_err(Problem::from)?;
-    let carry_out = async |intent| app.overrides.bulk(intent, action, target, dry_run).await;
-    reply::execute_idempotently(&request, author.granted, show, carry_out).await
+    let execute = async |command| app.overrides.bulk_change(command, action, target, dry_run).await;
+    reply::execute_idempotently(&request, author.granted, bulk_reply, execute).await
 }

@@ -1,4 +1,4 @@
-//! Answers of evaluations: for one reader alone, and tagged by what they say.
+//! Conditional responses for evaluation results: private to the caller, with an entity tag over the content.
 
 use actix_web::{HttpResponse, HttpResponseBuilder, http::header};
 use uuid::Uuid;
@@ -7,21 +7,24 @@ use xxhash_rust::xxh3::xxh3_128;
 use super::reply::HandlerResult;
 use crate::extract::IfNoneMatch;
 
-/// A tag of what somebody was answered: of everything but the revision and the instant of evaluation.
-pub(super) fn tag(whose: &[u8], epoch: Uuid, answer: &[u8]) -> String {
-    let hash = xxh3_128(answer) ^ xxh3_128(whose) ^ xxh3_128(epoch.as_bytes()).rotate_left(1);
+/// Entity tag of an evaluation response.
+///
+/// `content` is the body without the revision and the evaluation time, so the tag changes only when the results do.
+/// `subject` identifies the user or targeting key.
+pub(super) fn content_tag(subject: &[u8], epoch: Uuid, content: &[u8]) -> String {
+    let hash = xxh3_128(content) ^ xxh3_128(subject) ^ xxh3_128(epoch.as_bytes()).rotate_left(1);
     format!("\"{hash:032x}\"")
 }
 
-/// The answer, unless the reader has it already.
-pub(super) fn respond(known: &IfNoneMatch, etag: &str, body: String) -> HandlerResult {
-    let has = known.has(etag);
-    let mut response = private(if has { HttpResponse::NotModified() } else { HttpResponse::Ok() });
+/// Returns 304 if `If-None-Match` contains `etag`, otherwise 200 with the body.
+pub(super) fn respond(if_none_match: &IfNoneMatch, etag: &str, body: String) -> HandlerResult {
+    let not_modified = if_none_match.matches(etag);
+    let mut response = private(if not_modified { HttpResponse::NotModified() } else { HttpResponse::Ok() });
     response.insert_header((header::ETAG, etag));
-    Ok(if has { response.finish() } else { response.content_type("application/json").body(body) })
+    Ok(if not_modified { response.finish() } else { response.content_type("application/json").body(body) })
 }
 
-/// With the headers of an answer that is not for everybody.
+/// Adds the cache headers of a response that is specific to the caller.
 pub(super) fn private(mut response: HttpResponseBuilder) -> HttpResponseBuilder {
     response
         .insert_header((header::CACHE_CONTROL, "private, no-cache"))

@@ -1,4 +1,4 @@
-//! What the caller gets: their flag values and their overrides. No database work, and no allocation per flag.
+//! The caller's own flag values and overrides. These handlers do no database work and allocate nothing per flag.
 
 use std::fmt::Write as _;
 
@@ -14,106 +14,126 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::{
-    Routes,
-    conditional::{private, respond, tag},
+    RouteRegistry,
+    conditional::{content_tag, private, respond},
     reply::HandlerResult,
 };
 use crate::{
     app::App,
-    auth::{OwnFlags, Require},
-    evaluation_json::{Tally, all_flags, write_end, write_head, write_result},
-    extract::{IfNoneMatch, PathFlag},
+    auth::{ReadOwnFlags, Require},
+    evaluation_json::{EvaluationCounts, build_own_flags_body, write_response_end, write_response_start, write_result},
+    extract::{FlagNameParam, IfNoneMatch},
     problem::{Problem, ProblemResponse},
-    wire::{FlagType, OverrideStatus},
+    wire::{WireFlagType, WireOverrideStatus},
 };
 
-pub(super) fn routes(routes: &mut Routes) {
-    routes.add::<__path_my_flags>(web::to(my_flags));
-    routes.add::<__path_my_overrides>(web::to(my_overrides));
-    routes.add::<__path_my_flag>(web::to(my_flag));
+pub(super) fn routes(routes: &mut RouteRegistry) {
+    routes.add::<__path_get_own_flags>(web::to(get_own_flags));
+    routes.add::<__path_get_own_overrides>(web::to(get_own_overrides));
+    routes.add::<__path_get_own_flag>(web::to(get_own_flag));
 }
 
-/// The caller's flag values.
+/// Evaluation results of all flags that are visible to the caller.
 #[derive(ToSchema)]
-#[expect(dead_code, reason = "written by hand, for speed; stands in the OpenAPI document")]
-pub(crate) struct MyFlags {
+#[expect(dead_code, reason = "describes JSON that `evaluation_json` writes; used for the OpenAPI document only")]
+pub(crate) struct OwnFlagsResponse {
+    /// User that the flags were evaluated for.
     user_id: Uuid,
-    /// `<epoch>:<number>`: the revision of the log that was evaluated.
+    /// Revision that was evaluated, as `<epoch>:<number>`.
     revision: String,
+    /// Time of evaluation.
     #[schema(value_type = String, format = DateTime)]
     evaluated_at: Instant,
-    /// The next instant at which time alone may change an answer.
+    /// Earliest time at which a result may change without a new revision, because an override expires or a scheduled
+    /// change takes effect. `null` if there is none.
     #[schema(required, value_type = Option<String>, format = DateTime)]
     valid_until: Option<Instant>,
-    /// Whether the server has not been able to read its database for 5 s.
+    /// Whether the server has been unable to read its database for at least 5 seconds.
     stale: bool,
-    flags: std::collections::BTreeMap<String, MyFlag>,
+    /// Results by flag name.
+    flags: std::collections::BTreeMap<String, OwnFlagResult>,
 }
 
-/// What the caller gets of a flag, and why.
+/// Evaluation result of one flag.
 #[derive(ToSchema)]
-#[expect(dead_code, reason = "as above")]
-pub(crate) struct MyFlag {
+#[expect(dead_code, reason = "OpenAPI document only")]
+pub(crate) struct OwnFlagResult {
+    /// Value for the caller, of the flag's type.
     value: Value,
-    flag_type: FlagType,
-    /// The variant with this value; `null` if an override gives a value that no variant has.
+    /// Type of the flag's values.
+    flag_type: WireFlagType,
+    /// Id of the variant with this value. `null` if an override supplies a value that no variant has.
     #[schema(required)]
     variant: Option<String>,
-    source: Source,
+    /// Layer that supplied the value.
+    source: WireSource,
+    /// Override that supplied the value. Present only if `source` is `override`.
     #[schema(required = false, nullable = false)]
-    r#override: Option<MyFlagOverride>,
-    /// Beside an override that expires: what comes then.
+    r#override: Option<AppliedOverride>,
+    /// Result after the override expires. Present only if the override that supplied the value has an expiry.
     #[schema(required = false, nullable = false)]
-    then: Option<Then>,
+    then: Option<ResultAfterExpiry>,
 }
 
-/// The override that decided.
+/// The override that supplied a value.
 #[derive(ToSchema)]
-#[expect(dead_code, reason = "as above")]
-pub(crate) struct MyFlagOverride {
+#[expect(dead_code, reason = "OpenAPI document only")]
+pub(crate) struct AppliedOverride {
     #[schema(value_type = String, format = DateTime)]
     created_at: Instant,
     #[schema(value_type = String, format = DateTime)]
     updated_at: Instant,
+    /// When the override stops applying. `null` if it does not expire.
     #[schema(required, value_type = Option<String>, format = DateTime)]
     expires_at: Option<Instant>,
-    /// Only if the server was told to show reasons to users.
+    /// Reason entered with the override; `null` if none. Present only if the server runs with
+    /// `--show-reasons-to-users`.
     #[schema(required = false)]
     reason: Option<String>,
 }
 
-/// What comes when an override has expired.
+/// Evaluation result after an override has expired.
 #[derive(ToSchema)]
-#[expect(dead_code, reason = "as above")]
-pub(crate) struct Then {
+#[expect(dead_code, reason = "OpenAPI document only")]
+pub(crate) struct ResultAfterExpiry {
+    /// Value from then on.
     value: Value,
+    /// Id of the variant with this value.
     #[schema(required)]
     variant: Option<String>,
-    source: Source,
+    /// Layer that supplies the value from then on.
+    source: WireSource,
 }
 
-/// One flag of the caller.
+/// Evaluation result of one flag, with the state it was evaluated from.
 #[derive(ToSchema)]
-#[expect(dead_code, reason = "as above")]
-pub(crate) struct MyOneFlag {
+#[expect(dead_code, reason = "OpenAPI document only")]
+pub(crate) struct OwnFlagResponse {
+    /// User that the flag was evaluated for.
     user_id: Uuid,
+    /// Flag name.
     name: String,
-    /// `<epoch>:<number>`
+    /// Revision that was evaluated, as `<epoch>:<number>`.
     revision: String,
+    /// Time of evaluation.
     #[schema(value_type = String, format = DateTime)]
     evaluated_at: Instant,
+    /// Earliest time at which the result may change without a new revision. `null` if there is none.
     #[schema(required, value_type = Option<String>, format = DateTime)]
     valid_until: Option<Instant>,
+    /// Whether the server has been unable to read its database for at least 5 seconds.
     stale: bool,
     #[schema(inline)]
     #[serde(flatten)]
-    flag: MyFlag,
+    flag: OwnFlagResult,
 }
 
-/// The layer that decided.
+/// Layer that supplied a value. The first of `override`, `disabled`, `targeting_rule`, `scheduled_change` and `default`
+/// that applies decides; `disabled` means that the flag is off and serves its `off_variant`.
 #[derive(Clone, Copy, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum Source {
+#[schema(as = Source)]
+pub(crate) enum WireSource {
     Override,
     TargetingRule,
     ScheduledChange,
@@ -121,7 +141,7 @@ pub(crate) enum Source {
     Disabled,
 }
 
-impl From<domain::Source<'_>> for Source {
+impl From<domain::Source<'_>> for WireSource {
     fn from(source: domain::Source<'_>) -> Self {
         match source {
             domain::Source::Override => Self::Override,
@@ -133,73 +153,99 @@ impl From<domain::Source<'_>> for Source {
     }
 }
 
-/// My flag values
+/// Get own flag values
 ///
-/// Those of flags that are visible to clients. Supports `If-None-Match`, and `Flags-Min-Revision` for answers no older
-/// than a change one knows of.
+/// Returns the flags that are visible to clients. Supports `If-None-Match`; the tag covers the results, not the
+/// revision or evaluation time. Send `Flags-Min-Revision` to read at or after a known change.
 #[utoipa::path(
     get, path = "/api/flags/me", tag = "my flags", operation_id = "get_my_flags",
-    responses((status = 200, body = MyFlags), (status = 304, description = "The reader has it already"), (status = "default", response = ProblemResponse)),
+    responses(
+        (status = 200, body = OwnFlagsResponse),
+        (status = 304, description = "Not modified since the response with this entity tag"),
+        (status = "default", response = ProblemResponse),
+    ),
 )]
-async fn my_flags(caller: Require<OwnFlags>, app: Data<App>, known: IfNoneMatch) -> HandlerResult {
+async fn get_own_flags(caller: Require<ReadOwnFlags>, app: Data<App>, if_none_match: IfNoneMatch) -> HandlerResult {
     let now = app.evaluation.now();
     let user = caller.granted;
     let stale = app.evaluation.replica().is_stale();
     let view = app.evaluation.replica().read();
-    let written = all_flags(&view, &user, now, stale, app.settings.show_reasons_to_users);
-    let etag = tag(user.id.as_bytes(), view.revision().epoch, &written.body.as_bytes()[written.answer_at..]);
+    let snapshot = build_own_flags_body(&view, &user, now, stale, app.settings.show_reasons_to_users);
+    let etag =
+        content_tag(user.id.as_bytes(), view.revision().epoch, &snapshot.body.as_bytes()[snapshot.content_offset..]);
     drop(view);
-    respond(&known, &etag, written.body)
+    respond(&if_none_match, &etag, snapshot.body)
 }
 
-/// One of my flag values
+/// Get one of the caller's flag values
+///
+/// Returns 404 for flags that are not visible to clients. Supports `If-None-Match`.
 #[utoipa::path(
     get, path = "/api/flags/me/{flag_name}", tag = "my flags", operation_id = "get_my_flag",
-    params(("flag_name" = String, Path)),
-    responses((status = 200, body = MyOneFlag), (status = 304, description = "The reader has it already"), (status = "default", response = ProblemResponse)),
+    params(("flag_name" = String, Path, description = "Name of the flag")),
+    responses(
+        (status = 200, body = OwnFlagResponse),
+        (status = 304, description = "Not modified since the response with this entity tag"),
+        (status = "default", response = ProblemResponse),
+    ),
 )]
-async fn my_flag(caller: Require<OwnFlags>, app: Data<App>, flag: PathFlag, known: IfNoneMatch) -> HandlerResult {
+async fn get_own_flag(
+    caller: Require<ReadOwnFlags>,
+    app: Data<App>,
+    flag: FlagNameParam,
+    if_none_match: IfNoneMatch,
+) -> HandlerResult {
     let now = app.evaluation.now();
     let user = caller.granted;
     let stale = app.evaluation.replica().is_stale();
     let view = app.evaluation.replica().read();
-    let found = view.evaluate(&flag.0, &*user, now).filter(|evaluated| evaluated.flag.client_visible());
-    let evaluated = found.ok_or_else(|| Problem::not_found("flag_not_found", "there is no such flag"))?;
+    let result = view.evaluate(&flag.0, &*user, now).filter(|evaluated| evaluated.flag.client_visible());
+    let evaluated = result.ok_or_else(|| Problem::not_found("flag_not_found", "no such flag"))?;
     let mut body = String::with_capacity(512);
-    write_head(&mut body, user.id, view.revision(), now);
-    let answer = body.len();
-    write_end(&mut body, evaluated.resolution.valid_until, stale);
+    write_response_start(&mut body, user.id, view.revision(), now);
+    let content_start = body.len();
+    write_response_end(&mut body, evaluated.resolution.valid_until, stale);
     let _ = write!(body, ",\"name\":\"{}\",", flag.0);
     write_result(&mut body, &evaluated, app.settings.show_reasons_to_users);
     body.push('}');
-    let mut tally = Tally::default();
-    tally.count(&evaluated.resolution);
-    tally.publish();
-    respond(&known, &tag(user.id.as_bytes(), view.revision().epoch, &body.as_bytes()[answer..]), body)
+    let mut counts = EvaluationCounts::default();
+    counts.record(&evaluated.resolution);
+    counts.publish();
+    respond(
+        &if_none_match,
+        &content_tag(user.id.as_bytes(), view.revision().epoch, &body.as_bytes()[content_start..]),
+        body,
+    )
 }
 
 /// One of the caller's overrides.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct MyOverride<'o> {
+pub(crate) struct OwnOverride<'o> {
     id: Uuid,
+    /// Flag that the override applies to.
     flag_name: &'o str,
+    /// Value that the override supplies.
     #[schema(value_type = Value)]
     override_value: &'o Value,
+    /// Whether the override is enabled. A disabled override has no effect.
     enabled: bool,
     #[schema(value_type = String, format = DateTime)]
     created_at: Instant,
     #[schema(value_type = String, format = DateTime)]
     updated_at: Instant,
+    /// When the override stops applying. `null` if it does not expire.
     #[schema(value_type = Option<String>, format = DateTime)]
     expires_at: Option<Instant>,
-    status: OverrideStatus,
-    /// Only if the server was told to show reasons to users.
+    /// Status at `evaluated_at`.
+    status: WireOverrideStatus,
+    /// Reason entered with the override; `null` if none. Present only if the server runs with
+    /// `--show-reasons-to-users`.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<Option<&'o str>>,
 }
 
-impl<'o> MyOverride<'o> {
-    fn show(o: OverrideRef<'o>, now: Instant, reasons: bool) -> Self {
+impl<'o> OwnOverride<'o> {
+    fn from_override(o: OverrideRef<'o>, now: Instant, include_reason: bool) -> Self {
         Self {
             id: o.id,
             flag_name: o.flag_name,
@@ -209,44 +255,51 @@ impl<'o> MyOverride<'o> {
             updated_at: o.updated_at,
             expires_at: o.expires_at,
             status: o.status(now).into(),
-            reason: reasons.then_some(o.reason),
+            reason: include_reason.then_some(o.reason),
         }
     }
 }
 
-/// The caller's overrides, whatever their status.
+/// All overrides of the caller, of any status.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct MyOverrides<'o> {
+pub(crate) struct OwnOverridesResponse<'o> {
+    /// User that the overrides belong to.
     user_id: Uuid,
-    /// `<epoch>:<number>`
+    /// Revision of the state that was read, as `<epoch>:<number>`.
     revision: String,
+    /// Time at which each `status` was determined.
     #[schema(value_type = String, format = DateTime)]
     evaluated_at: Instant,
+    /// Whether the server has been unable to read its database for at least 5 seconds.
     stale: bool,
-    /// By flag name.
-    overrides: Vec<MyOverride<'o>>,
+    /// Overrides, ordered by flag name.
+    overrides: Vec<OwnOverride<'o>>,
 }
 
-/// My overrides
+/// List own overrides
 ///
-/// Those of flags that are visible to clients, whatever their status.
+/// Returns overrides of any status for flags that are visible to clients.
 #[utoipa::path(
     get, path = "/api/flags/me/overrides", tag = "my flags", operation_id = "get_my_overrides",
-    responses((status = 200, body = MyOverrides), (status = "default", response = ProblemResponse)),
+    responses((status = 200, body = OwnOverridesResponse), (status = "default", response = ProblemResponse)),
 )]
-async fn my_overrides(caller: Require<OwnFlags>, app: Data<App>) -> HandlerResult {
+async fn get_own_overrides(caller: Require<ReadOwnFlags>, app: Data<App>) -> HandlerResult {
     let now = app.evaluation.now();
     let user_id = caller.granted.id;
     let stale = app.evaluation.replica().is_stale();
     let view = app.evaluation.replica().read();
     let visible = |o: &OverrideRef<'_>| view.flag(o.flag_name).is_some_and(|flag| flag.compiled().client_visible());
-    let reasons = app.settings.show_reasons_to_users;
-    let body = MyOverrides {
+    let include_reason = app.settings.show_reasons_to_users;
+    let body = OwnOverridesResponse {
         user_id,
         revision: view.revision().to_string(),
         evaluated_at: now,
         stale,
-        overrides: view.overrides_of(user_id).filter(visible).map(|o| MyOverride::show(o, now, reasons)).collect(),
+        overrides: view
+            .overrides_of(user_id)
+            .filter(visible)
+            .map(|o| OwnOverride::from_override(o, now, include_reason))
+            .collect(),
     };
     Ok(private(HttpResponse::Ok()).json(&body))
 }

@@ -1,4 +1,4 @@
-//! The routes: one file a resource, its request and response types first, then its handlers.
+//! HTTP routes. Each file holds one resource: request and response types first, then handlers.
 
 mod audit;
 mod audit_export;
@@ -40,56 +40,59 @@ use utoipa::{
 };
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
-use crate::{auth::is_known_caller, problem::Problem, request_middleware::RouteTemplate};
+use crate::{auth::is_authenticated, problem::Problem, request_middleware::RouteTemplate};
 
-/// Handlers with their paths, methods and descriptions, all of which come from `#[utoipa::path]`: what is served and what
-/// is described cannot differ.
+/// Collects handlers with their paths, methods and OpenAPI descriptions.
+///
+/// All three come from `#[utoipa::path]`, so the server and the OpenAPI document cannot disagree.
 #[derive(Default)]
-pub(crate) struct Routes {
-    /// In the order of their registration, which is the order in which the router tries them: the hot ones first.
+pub(crate) struct RouteRegistry {
+    /// Handlers by path, in registration order. The router tries paths in this order, so register hot paths first.
     resources: Vec<(String, Vec<Handler>)>,
-    described: Vec<Described>,
+    operations: Vec<DescribedOperation>,
 }
 
 struct Handler {
     method: Method,
     route: Route,
-    takes_query: bool,
+    accepts_query: bool,
 }
 
-/// What the OpenAPI document says of one operation.
-pub(crate) struct Described {
+/// One operation of the OpenAPI document.
+pub(crate) struct DescribedOperation {
     pub(crate) path: String,
     pub(crate) method: HttpMethod,
     pub(crate) operation: Operation,
     pub(crate) schemas: Vec<(String, RefOr<Schema>)>,
 }
 
-impl Routes {
-    /// Adds the handler that `P` describes.
+impl RouteRegistry {
+    /// Adds a handler. `P` is the type that `#[utoipa::path]` generates for it.
     pub(crate) fn add<P: utoipa::Path + SchemaReferences + Tags<'static>>(&mut self, route: Route) {
         let Some(http_method) = P::methods().into_iter().next() else { return };
         let mut operation = P::operation();
         operation.tags = Some(P::tags().into_iter().map(ToOwned::to_owned).collect());
         let mut parameters = operation.parameters.iter().flatten();
-        let takes_query = parameters.any(|p| matches!(p, RefOr::T(p) if p.parameter_in == ParameterIn::Query));
+        let accepts_query = parameters.any(|p| matches!(p, RefOr::T(p) if p.parameter_in == ParameterIn::Query));
         let method = actix_method(&http_method);
-        let handler = Handler { method, route, takes_query };
+        let handler = Handler { method, route, accepts_query };
         match self.resources.iter_mut().find(|(path, _)| *path == P::path()) {
             Some((_, handlers)) => handlers.push(handler),
             None => self.resources.push((P::path(), vec![handler])),
         }
         let mut schemas = Vec::new();
         P::schemas(&mut schemas);
-        self.described.push(Described { path: P::path(), method: http_method, operation, schemas });
+        self.operations.push(DescribedOperation { path: P::path(), method: http_method, operation, schemas });
     }
 
-    pub(crate) fn into_described(self) -> Vec<Described> {
-        self.described
+    pub(crate) fn into_operations(self) -> Vec<DescribedOperation> {
+        self.operations
     }
 
-    /// Serves them. GET answers HEAD as well; a method that a path does not have gets 405 with `Allow`; query parameters
-    /// where there are none to give are refused, as they would be in a list.
+    /// Registers all handlers with the router.
+    ///
+    /// GET handlers also serve HEAD. Other methods get 405 with `Allow`. Operations without query parameters reject
+    /// requests that have a query string.
     fn configure(self, config: &mut ServiceConfig) {
         for (path, handlers) in self.resources {
             let mut methods: Vec<_> = handlers.iter().map(|handler| handler.method.to_string()).collect();
@@ -98,13 +101,13 @@ impl Routes {
             }
             methods.sort();
             let allow = HeaderValue::from_str(&methods.join(", ")).unwrap_or(HeaderValue::from_static(""));
-            let mut with_query: Vec<_> =
-                handlers.iter().filter(|handler| handler.takes_query).map(|handler| handler.method.clone()).collect();
-            if with_query.contains(&Method::GET) {
-                with_query.push(Method::HEAD);
+            let mut query_methods: Vec<_> =
+                handlers.iter().filter(|handler| handler.accepts_query).map(|handler| handler.method.clone()).collect();
+            if query_methods.contains(&Method::GET) {
+                query_methods.push(Method::HEAD);
             }
-            // Providers of OpenFeature may add to any query what the next version of the protocol has.
-            let takes_any_query = ofrep::is_below(&path);
+            // OpenFeature providers may send query parameters of a later protocol version.
+            let accepts_any_query = ofrep::is_ofrep_path(&path);
             let template = RouteTemplate(path.as_str().into());
             let mut resource = web::resource(&path);
             for Handler { method, route, .. } in handlers {
@@ -119,32 +122,37 @@ impl Routes {
             }));
             config.service(resource.wrap(from_fn(move |request: ServiceRequest, next: Next<BoxBody>| {
                 request.extensions_mut().insert(template.clone());
-                let refusal = if takes_any_query { None } else { refuse_query(&request, &with_query) };
+                let rejection = if accepts_any_query { None } else { reject_query(&request, &query_methods) };
                 async move {
-                    let answer: Result<ServiceResponse<EitherBody<BoxBody>>, Error> = match refusal {
+                    let response: Result<ServiceResponse<EitherBody<BoxBody>>, Error> = match rejection {
                         Some(problem) => Ok(request.error_response(problem).map_into_right_body()),
                         None => next.call(request).await.map(ServiceResponse::map_into_left_body),
                     };
-                    answer
+                    response
                 }
             })));
         }
     }
 }
 
-/// Whoever is nobody is told so by the handler, whatever the query.
-fn refuse_query(request: &ServiceRequest, with_query: &[Method]) -> Option<Problem> {
-    if request.query_string().is_empty() || with_query.contains(request.method()) || !is_known_caller(request) {
+/// Rejects a query string for methods that accept none. Unauthenticated requests pass, so that the handler responds
+/// with 401 instead.
+fn reject_query(request: &ServiceRequest, query_methods: &[Method]) -> Option<Problem> {
+    if request.query_string().is_empty() || query_methods.contains(request.method()) || !is_authenticated(request) {
         return None;
     }
     let name = request.query_string().split(['=', '&']).next().unwrap_or_default();
-    let detail = "this operation takes no query parameters";
+    let detail = "this operation accepts no query parameters";
     Some(Violation::new(format!("/{name}"), "unknown_parameter", detail).into())
 }
 
 fn method_not_allowed(allow: HeaderValue) -> Problem {
-    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this path does not have this method")
-        .with_header(header::ALLOW, allow)
+    Problem::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "method_not_allowed",
+        "method not allowed for this path; see the Allow header",
+    )
+    .with_header(header::ALLOW, allow)
 }
 
 fn actix_method(method: &HttpMethod) -> Method {
@@ -157,9 +165,9 @@ fn actix_method(method: &HttpMethod) -> Method {
     }
 }
 
-/// All routes.
-pub(crate) fn all() -> Routes {
-    let mut routes = Routes::default();
+/// Registers every route except `/metrics`.
+pub(crate) fn all() -> RouteRegistry {
+    let mut routes = RouteRegistry::default();
     me::routes(&mut routes);
     stream::routes(&mut routes);
     ofrep::routes(&mut routes);
@@ -190,12 +198,12 @@ pub(crate) fn configure(config: &mut ServiceConfig, document: OpenApi, metrics: 
 }
 
 pub(crate) fn configure_metrics(config: &mut ServiceConfig) {
-    let mut routes = Routes::default();
+    let mut routes = RouteRegistry::default();
     system::metrics_route(&mut routes);
     routes.configure(config);
 }
 
-/// The path as the caller wrote it, for `Location`.
-fn location_below(path: &str, child: &str) -> String {
+/// Path of a child resource below the request path, for the `Location` header.
+fn child_location(path: &str, child: &str) -> String {
     format!("{}/{child}", path.trim_end_matches('/'))
 }

@@ -1,179 +1,199 @@
-//! Lists of user overrides: of a user, of a flag, of all.
+//! Lists of user overrides: by user, by flag, and all.
 
 use actix_web::web::{self, Data};
 use flags_domain::{Instant, Violation};
 use flags_service::findings::{self, FindingFilter, ScanBudget};
-use flags_store::overrides::{ListedOverride, OverrideFilter, OverrideOrder};
+use flags_store::overrides::{OverrideFilter, OverrideListItem, OverrideOrder};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use super::{
-    Routes,
-    overrides::UserOverride,
+    RouteRegistry,
+    overrides::UserOverrideResponse,
     reply::{self, HandlerResult},
 };
 use crate::{
     app::App,
     auth::{ReadOverrides, Require},
-    extract::{Cursor, Limit, PathFlag, Query, UserId, foreign_cursor, short_text},
+    extract::{FlagNameParam, PageCursor, PageLimit, Query, UserIdParam, deserialize_search_text, invalid_cursor},
     problem::{Problem, ProblemResponse},
-    wire::{Finding, List, OverrideStatus},
+    wire::{PageResponse, WireFindingCode, WireOverrideStatus},
 };
 
-pub(super) fn routes(routes: &mut Routes) {
-    routes.add::<__path_list_of_user>(web::to(list_of_user));
-    routes.add::<__path_list_of_flag>(web::to(list_of_flag));
+pub(super) fn routes(routes: &mut RouteRegistry) {
+    routes.add::<__path_list_for_user>(web::to(list_for_user));
+    routes.add::<__path_list_for_flag>(web::to(list_for_flag));
     routes.add::<__path_list>(web::to(list));
 }
 
-/// Which part of a list.
+/// Pagination.
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-pub(crate) struct FlagNamePage {
-    /// Most items, 1 to 200.
+pub(crate) struct ListUserOverridesQuery {
+    /// Maximum number of items.
     #[serde(default)]
     #[param(value_type = Option<u32>, minimum = 1, maximum = 200, default = 50)]
-    limit: Limit,
-    /// `next_cursor` of the part before.
+    limit: PageLimit,
+    /// `next_cursor` of the previous page.
     #[param(value_type = Option<String>)]
-    cursor: Option<Cursor<String>>,
+    cursor: Option<PageCursor<String>>,
 }
 
-/// Overrides of one user, by flag name
+/// List a user's overrides
+///
+/// Ordered by flag name.
 #[utoipa::path(
     get, path = "/api/admin/users/{user_id}/flag-overrides", tag = "overrides", operation_id = "list_user_overrides",
-    params(("user_id" = Uuid, Path), FlagNamePage),
-    responses((status = 200, body = List<UserOverride>), (status = "default", response = ProblemResponse)),
+    params(("user_id" = Uuid, Path, description = "Id of the user"), ListUserOverridesQuery),
+    responses(
+        (status = 200, body = PageResponse<UserOverrideResponse>),
+        (status = "default", response = ProblemResponse),
+    ),
 )]
-async fn list_of_user(
+async fn list_for_user(
     _: Require<ReadOverrides>,
     app: Data<App>,
-    user_id: UserId,
-    Query(page): Query<FlagNamePage>,
+    user_id: UserIdParam,
+    Query(page): Query<ListUserOverridesQuery>,
 ) -> HandlerResult {
     let now = app.evaluation.now();
-    let page = app.overrides.list_of_user(user_id.0, page.cursor.map(|cursor| cursor.0), page.limit.0).await?;
-    let cursor = |last: &ListedOverride| Cursor(&last.record.user_override.flag_name).encode();
-    reply::json(&List::new(page, cursor, |listed| UserOverride::show(listed, now)))
+    let page = app.overrides.list_for_user(user_id.0, page.cursor.map(|cursor| cursor.0), page.limit.0).await?;
+    let cursor = |last: &OverrideListItem| PageCursor(&last.record.user_override.flag_name).encode();
+    reply::json(&PageResponse::new(page, cursor, |item| UserOverrideResponse::from_list_item(item, now)))
 }
 
-/// Which part of a list.
+/// Pagination.
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-pub(crate) struct EmailPage {
-    /// Most items, 1 to 200.
+pub(crate) struct ListFlagOverridesQuery {
+    /// Maximum number of items.
     #[serde(default)]
     #[param(value_type = Option<u32>, minimum = 1, maximum = 200, default = 50)]
-    limit: Limit,
-    /// `next_cursor` of the part before.
+    limit: PageLimit,
+    /// `next_cursor` of the previous page.
     #[param(value_type = Option<String>)]
-    cursor: Option<Cursor<(String, Uuid)>>,
+    cursor: Option<PageCursor<(String, Uuid)>>,
 }
 
-/// All users' overrides of one flag, by e-mail
+/// List a flag's overrides
+///
+/// Ordered by the users' e-mail addresses.
 #[utoipa::path(
     get, path = "/api/admin/feature-flags/{flag_name}/user-overrides", tag = "overrides",
-    operation_id = "list_flag_overrides", params(("flag_name" = String, Path), EmailPage),
-    responses((status = 200, body = List<UserOverride>), (status = "default", response = ProblemResponse)),
+    operation_id = "list_flag_overrides",
+    params(
+        ("flag_name" = String, Path, description = "Name of the flag"),
+        ListFlagOverridesQuery,
+    ),
+    responses(
+        (status = 200, body = PageResponse<UserOverrideResponse>),
+        (status = "default", response = ProblemResponse),
+    ),
 )]
-async fn list_of_flag(
+async fn list_for_flag(
     _: Require<ReadOverrides>,
     app: Data<App>,
-    flag: PathFlag,
-    Query(page): Query<EmailPage>,
+    flag: FlagNameParam,
+    Query(page): Query<ListFlagOverridesQuery>,
 ) -> HandlerResult {
     let now = app.evaluation.now();
-    let page = app.overrides.list_of_flag(&flag.0, page.cursor.map(|cursor| cursor.0), page.limit.0).await?;
-    let cursor = |last: &ListedOverride| Cursor((&last.user_email, last.record.user_override.id)).encode();
-    reply::json(&List::new(page, cursor, |listed| UserOverride::show(listed, now)))
+    let page = app.overrides.list_for_flag(&flag.0, page.cursor.map(|cursor| cursor.0), page.limit.0).await?;
+    let cursor = |last: &OverrideListItem| PageCursor((&last.user_email, last.record.user_override.id)).encode();
+    reply::json(&PageResponse::new(page, cursor, |item| UserOverrideResponse::from_list_item(item, now)))
 }
 
-/// In what order all overrides are listed.
+/// Sort order of overrides.
 #[derive(Clone, Copy, Default, Deserialize, ToSchema)]
 pub(crate) enum OverrideSort {
-    /// Newest change first.
+    /// By last change, most recent first.
     #[default]
     #[serde(rename = "-updated_at")]
-    NewestChange,
-    /// Soonest end first, those without an end last.
+    RecentlyUpdated,
+    /// By expiry, soonest first; overrides that do not expire come last.
     #[serde(rename = "expires_at")]
-    SoonestEnd,
+    SoonestExpiry,
 }
 
-/// Which overrides, and which part of the list.
+/// Filters and pagination.
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-pub(crate) struct OverrideQuery {
-    /// Any part of the e-mail or the flag's name, case ignored.
-    #[serde(default, deserialize_with = "short_text")]
+pub(crate) struct ListOverridesQuery {
+    /// Case-insensitive search anywhere in the user's e-mail address and the flag name.
+    #[serde(default, deserialize_with = "deserialize_search_text")]
     #[param(max_length = 255)]
     search: Option<String>,
-    #[serde(default, deserialize_with = "short_text")]
+    /// Only overrides of this flag.
+    #[serde(default, deserialize_with = "deserialize_search_text")]
     #[param(max_length = 255)]
     flag_name: Option<String>,
+    /// Only overrides of this user.
     user_id: Option<Uuid>,
+    /// Only overrides with this status.
     #[param(inline)]
-    status: Option<OverrideStatus>,
-    /// Ends before this instant.
+    status: Option<WireOverrideStatus>,
+    /// Only overrides that expire before this time.
     #[param(value_type = Option<String>, format = DateTime)]
     expires_before: Option<Instant>,
-    /// Only those to which this applies, as things are now. The answer comes from memory, in an order of its own; it takes
-    /// no `search` and no `sort`, looks at a limited number of overrides and may be short: go on while there is a
-    /// `next_cursor`. `total` counts this part.
+    /// Only overrides with this finding. Cannot be combined with `search` or `sort`. The server scans a limited number
+    /// of overrides per request, so a page may contain fewer items than `limit`, or none; continue while `next_cursor`
+    /// is not `null`. `total` counts the items of the page.
     #[param(inline)]
-    finding: Option<Finding>,
+    finding: Option<WireFindingCode>,
+    /// Sort order: `-updated_at` (default) for most recently changed first, or `expires_at` for soonest expiry first.
     #[param(inline)]
     sort: Option<OverrideSort>,
-    /// Most items, 1 to 200.
+    /// Maximum number of items.
     #[serde(default)]
     #[param(value_type = Option<u32>, minimum = 1, maximum = 200, default = 50)]
-    limit: Limit,
-    /// `next_cursor` of the part before.
+    limit: PageLimit,
+    /// `next_cursor` of the previous page.
     #[param(value_type = Option<String>)]
-    cursor: Option<Cursor<OverridePlace>>,
+    cursor: Option<PageCursor<OverridePageCursor>>,
 }
 
-/// The place of an override in either order.
+/// Position in a list of overrides, for each sort order.
 #[derive(Clone, Deserialize, Serialize)]
-pub(crate) enum OverridePlace {
+pub(crate) enum OverridePageCursor {
     Revision(i64, Uuid),
-    End(Option<Instant>, Uuid),
-    /// Of one finding: after this user's override of this flag.
-    Found(Finding, Uuid, String),
+    Expiry(Option<Instant>, Uuid),
+    /// Position in a list filtered by this finding: the last user and flag that were returned.
+    Finding(WireFindingCode, Uuid, String),
 }
 
 impl OverrideSort {
-    fn order(self, after: Option<OverridePlace>) -> Result<OverrideOrder, Problem> {
+    fn order(self, after: Option<OverridePageCursor>) -> Result<OverrideOrder, Problem> {
         match (self, after) {
-            (Self::NewestChange, None) => Ok(OverrideOrder::NewestChange(None)),
-            (Self::NewestChange, Some(OverridePlace::Revision(at, id))) => {
-                Ok(OverrideOrder::NewestChange(Some((at, id))))
+            (Self::RecentlyUpdated, None) => Ok(OverrideOrder::RecentlyUpdated(None)),
+            (Self::RecentlyUpdated, Some(OverridePageCursor::Revision(revision, id))) => {
+                Ok(OverrideOrder::RecentlyUpdated(Some((revision, id))))
             }
-            (Self::SoonestEnd, None) => Ok(OverrideOrder::SoonestEnd(None)),
-            (Self::SoonestEnd, Some(OverridePlace::End(end, id))) => Ok(OverrideOrder::SoonestEnd(Some((end, id)))),
-            _ => Err(foreign_cursor()),
+            (Self::SoonestExpiry, None) => Ok(OverrideOrder::SoonestExpiry(None)),
+            (Self::SoonestExpiry, Some(OverridePageCursor::Expiry(expires_at, id))) => {
+                Ok(OverrideOrder::SoonestExpiry(Some((expires_at, id))))
+            }
+            _ => Err(invalid_cursor()),
         }
     }
 
-    fn place(self, last: &ListedOverride) -> OverridePlace {
+    fn cursor_after(self, last: &OverrideListItem) -> OverridePageCursor {
         let o = &last.record.user_override;
         match self {
-            Self::NewestChange => OverridePlace::Revision(last.record.revision, o.id),
-            Self::SoonestEnd => OverridePlace::End(o.expires_at, o.id),
+            Self::RecentlyUpdated => OverridePageCursor::Revision(last.record.revision, o.id),
+            Self::SoonestExpiry => OverridePageCursor::Expiry(o.expires_at, o.id),
         }
     }
 }
 
-/// What a list or a bulk change says of the overrides it means.
-pub(super) fn read_filter(
+/// Builds the store filter of a list or bulk request. `status` includes the time at which statuses are determined.
+pub(super) fn override_filter(
     search: Option<String>,
     flag_name: Option<String>,
     user_id: Option<Uuid>,
-    status: Option<(OverrideStatus, Instant)>,
+    status: Option<(WireOverrideStatus, Instant)>,
     expires_before: Option<Instant>,
 ) -> OverrideFilter {
     let search = search.map(|text| text.to_lowercase());
@@ -181,32 +201,36 @@ pub(super) fn read_filter(
     OverrideFilter { search, flag_name, user_id, status, expires_before }
 }
 
-/// All overrides
+/// List all overrides
 #[utoipa::path(
-    get, path = "/api/admin/flag-overrides", tag = "overrides", operation_id = "list_overrides", params(OverrideQuery),
-    responses((status = 200, body = List<UserOverride>), (status = "default", response = ProblemResponse)),
+    get, path = "/api/admin/flag-overrides", tag = "overrides", operation_id = "list_overrides",
+    params(ListOverridesQuery),
+    responses(
+        (status = 200, body = PageResponse<UserOverrideResponse>),
+        (status = "default", response = ProblemResponse),
+    ),
 )]
-async fn list(_: Require<ReadOverrides>, app: Data<App>, Query(query): Query<OverrideQuery>) -> HandlerResult {
+async fn list(_: Require<ReadOverrides>, app: Data<App>, Query(query): Query<ListOverridesQuery>) -> HandlerResult {
     let now = app.evaluation.now();
     if let Some(finding) = query.finding {
         return list_findings(&app, finding, query, now).await;
     }
-    let OverrideQuery { search, flag_name, user_id, status, expires_before, .. } = query;
+    let ListOverridesQuery { search, flag_name, user_id, status, expires_before, .. } = query;
     let sort = query.sort.unwrap_or_default();
-    let filter = read_filter(search, flag_name, user_id, status.map(|status| (status, now)), expires_before);
+    let filter = override_filter(search, flag_name, user_id, status.map(|status| (status, now)), expires_before);
     let order = sort.order(query.cursor.map(|cursor| cursor.0))?;
     let page = app.overrides.list(&filter, order, query.limit.0).await?;
-    let cursor = |last: &ListedOverride| Cursor(sort.place(last)).encode();
-    reply::json(&List::new(page, cursor, |listed| UserOverride::show(listed, now)))
+    let cursor = |last: &OverrideListItem| PageCursor(sort.cursor_after(last)).encode();
+    reply::json(&PageResponse::new(page, cursor, |item| UserOverrideResponse::from_list_item(item, now)))
 }
 
-async fn list_findings(app: &App, finding: Finding, query: OverrideQuery, now: Instant) -> HandlerResult {
-    let not_with = |pointer, detail| Violation::new(pointer, "not_with_finding", detail);
+async fn list_findings(app: &App, finding: WireFindingCode, query: ListOverridesQuery, now: Instant) -> HandlerResult {
+    let incompatible = |pointer, detail| Violation::new(pointer, "not_with_finding", detail);
     if query.search.is_some() {
-        return Err(not_with("/search", "cannot be used with `finding`; use `flag_name` or `user_id`").into());
+        return Err(incompatible("/search", "cannot be used with `finding`; use `flag_name` or `user_id`").into());
     }
     if query.sort.is_some() {
-        return Err(not_with("/sort", "cannot be used with `finding`, which has an order of its own").into());
+        return Err(incompatible("/sort", "cannot be used with `finding`; findings have a fixed order").into());
     }
     let filter = FindingFilter {
         finding: finding.into(),
@@ -217,17 +241,18 @@ async fn list_findings(app: &App, finding: Finding, query: OverrideQuery, now: I
     };
     let after = match query.cursor.map(|cursor| cursor.0) {
         None => None,
-        Some(OverridePlace::Found(same, user_id, flag_name)) if same == finding => Some((user_id, flag_name)),
-        Some(_) => return Err(foreign_cursor()),
+        Some(OverridePageCursor::Finding(same, user_id, flag_name)) if same == finding => Some((user_id, flag_name)),
+        Some(_) => return Err(invalid_cursor()),
     };
     let is_first = after.is_none();
     let findings =
         findings::find(&app.evaluation, &filter, after, query.limit.0 as usize, ScanBudget::default()).await?;
-    let ids: Vec<_> = findings.found.iter().map(|found| found.id).collect();
+    let ids: Vec<_> = findings.matches.iter().map(|item| item.id).collect();
     let listed = app.overrides.find_listed(&ids).await?;
-    let is_whole = is_first && findings.next.is_none();
-    let cursor =
-        findings.next.map(|(user_id, flag_name)| Cursor(OverridePlace::Found(finding, user_id, flag_name)).encode());
-    let items = listed.into_iter().map(|listed| UserOverride::show(listed, now)).collect();
-    reply::json(&List::found(items, is_whole, cursor))
+    let is_complete = is_first && findings.next.is_none();
+    let cursor = findings
+        .next
+        .map(|(user_id, flag_name)| PageCursor(OverridePageCursor::Finding(finding, user_id, flag_name)).encode());
+    let items = listed.into_iter().map(|item| UserOverrideResponse::from_list_item(item, now)).collect();
+    reply::json(&PageResponse::from_scan(items, is_complete, cursor))
 }

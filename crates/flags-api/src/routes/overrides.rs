@@ -1,30 +1,30 @@
-//! User overrides, for admins and viewers.
+//! Overrides of one user, for admins and viewers.
 
 use actix_web::{
     HttpRequest,
     web::{self, Data},
 };
 use flags_domain::Instant;
-use flags_service::overrides::{OverrideInput, OverridePatch, UpsertOutcome};
-use flags_store::{Committed, change_log::Revision, overrides::ListedOverride};
+use flags_service::overrides::{NewOverride, OverridePatch, UpsertOutcome};
+use flags_store::{Committed, change_log::Revision, overrides::OverrideListItem};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::{
-    Routes, location_below,
+    RouteRegistry, child_location,
     reply::{self, HandlerResult},
 };
 use crate::{
     app::App,
     auth::{ManageOverrides, ReadOverrides, Require},
-    extract::{Body, IfMatch, Json, PathFlag, UserId, present},
+    extract::{FlagNameParam, IfMatch, Json, RequestBody, UserIdParam, deserialize_present},
     problem::ProblemResponse,
-    wire::{OverrideStatus, yes},
+    wire::{WireOverrideStatus, default_true},
 };
 
-pub(super) fn routes(routes: &mut Routes) {
+pub(super) fn routes(routes: &mut RouteRegistry) {
     routes.add::<__path_create>(web::to(create));
     routes.add::<__path_get>(web::to(get));
     routes.add::<__path_put>(web::to(put));
@@ -32,36 +32,43 @@ pub(super) fn routes(routes: &mut Routes) {
     routes.add::<__path_delete>(web::to(delete));
 }
 
-/// What one user gets of one flag, whatever the other layers say.
+/// A value of one flag for one user. It takes precedence over the flag's switch, targeting rules, scheduled changes and
+/// default.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct UserOverride {
+pub(crate) struct UserOverrideResponse {
+    /// Unique id. An override that is created after the previous one has expired gets a new id.
     id: Uuid,
+    /// User that the override applies to.
     user_id: Uuid,
+    /// E-mail address of the user.
     user_email: String,
+    /// Flag that the override applies to.
     flag_name: String,
-    /// Of the flag's type.
+    /// Value for the user, of the flag's type.
     override_value: Value,
-    /// Switched off it has no effect.
+    /// Whether the override applies. A disabled override has no effect.
     enabled: bool,
+    /// Why the override exists. `null` if no reason was entered.
     #[schema(required)]
     reason: Option<String>,
-    /// Who made it: `user:<id>`, `token:<id>` or `system:<name>`.
+    /// Creator, as `user:<id>`, `token:<id>` or `system:<name>`.
     created_by: String,
     #[schema(value_type = String, format = DateTime)]
     created_at: Instant,
     #[schema(value_type = String, format = DateTime)]
     updated_at: Instant,
-    /// It is gone at exactly this instant.
+    /// When the override stops applying. `null` if it does not expire.
     #[schema(required, value_type = Option<String>, format = DateTime)]
     expires_at: Option<Instant>,
-    status: OverrideStatus,
-    /// The revision of its last change.
+    /// Status at the time of the response.
+    status: WireOverrideStatus,
+    /// Revision number of the last change.
     revision: i64,
 }
 
-impl UserOverride {
-    pub(super) fn show(listed: ListedOverride, now: Instant) -> Self {
-        let ListedOverride { record, user_email } = listed;
+impl UserOverrideResponse {
+    pub(super) fn from_list_item(item: OverrideListItem, now: Instant) -> Self {
+        let OverrideListItem { record, user_email } = item;
         let o = record.user_override;
         Self {
             id: o.id,
@@ -81,151 +88,172 @@ impl UserOverride {
     }
 }
 
-/// A new override.
+/// An override to create.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct CreateOverride {
+pub(crate) struct CreateOverrideRequest {
+    /// Flag to override.
     flag_name: String,
-    /// Of the flag's type; at most 64 KiB and 32 levels deep.
+    /// Value for the user, of the flag's type. At most 64 KiB as JSON text and 32 levels of nesting.
     override_value: Value,
-    #[serde(default = "yes")]
+    /// Whether the override applies. Default: `true`.
+    #[serde(default = "default_true")]
     enabled: bool,
+    /// Why the override exists.
     #[schema(max_length = 500)]
     reason: Option<String>,
-    /// In the future.
+    /// When the override stops applying. Must be in the future. Omit it for an override that does not expire.
     #[schema(value_type = Option<String>, format = DateTime)]
     expires_at: Option<Instant>,
 }
 
-/// The whole of an override.
+/// The complete new state of an override. Omitted fields get their defaults.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct PutOverride {
-    /// Of the flag's type; at most 64 KiB and 32 levels deep.
+pub(crate) struct PutOverrideRequest {
+    /// Value for the user, of the flag's type. At most 64 KiB as JSON text and 32 levels of nesting.
     override_value: Value,
-    #[serde(default = "yes")]
+    /// Whether the override applies. Default: `true`.
+    #[serde(default = "default_true")]
     enabled: bool,
+    /// Why the override exists.
     #[schema(max_length = 500)]
     reason: Option<String>,
-    /// In the future.
+    /// When the override stops applying. Must be in the future. Omit it for an override that does not expire.
     #[schema(value_type = Option<String>, format = DateTime)]
     expires_at: Option<Instant>,
 }
 
-/// The fields of an override that are to change.
+/// Fields to change. Omitted fields stay unchanged.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct PatchOverride {
-    /// Of the flag's type; `null` is the JSON value null.
-    #[serde(default, deserialize_with = "present")]
+pub(crate) struct PatchOverrideRequest {
+    /// Value for the user, of the flag's type. `null` sets the JSON value null; it does not remove the override.
+    #[serde(default, deserialize_with = "deserialize_present")]
     override_value: Option<Value>,
-    #[serde(default, deserialize_with = "present")]
+    /// Whether the override applies.
+    #[serde(default, deserialize_with = "deserialize_present")]
     #[schema(nullable = false)]
     enabled: Option<bool>,
-    /// `null` clears it.
-    #[serde(default, deserialize_with = "present")]
+    /// Why the override exists. `null` removes it.
+    #[serde(default, deserialize_with = "deserialize_present")]
     #[schema(value_type = Option<String>, max_length = 500)]
     reason: Option<Option<String>>,
-    /// In the future; `null` takes it away.
-    #[serde(default, deserialize_with = "present")]
+    /// When the override stops applying. Must be in the future. `null` removes the expiry.
+    #[serde(default, deserialize_with = "deserialize_present")]
     #[schema(value_type = Option<String>, format = DateTime)]
     expires_at: Option<Option<Instant>>,
 }
 
-impl Body for CreateOverride {}
-impl Body for PutOverride {}
-impl Body for PatchOverride {}
+impl RequestBody for CreateOverrideRequest {}
+impl RequestBody for PutOverrideRequest {}
+impl RequestBody for PatchOverrideRequest {}
 
-/// Create an override for a user
+/// Create a user override
+///
+/// Fails with 409 if the user already has an unexpired override of the flag.
 #[utoipa::path(
     post, path = "/api/admin/users/{user_id}/flag-overrides", tag = "overrides", operation_id = "create_user_override",
-    params(("user_id" = Uuid, Path)), request_body = CreateOverride,
-    responses((status = 201, body = UserOverride), (status = "default", response = ProblemResponse)),
+    params(("user_id" = Uuid, Path, description = "Id of the user")), request_body = CreateOverrideRequest,
+    responses((status = 201, body = UserOverrideResponse), (status = "default", response = ProblemResponse)),
 )]
 async fn create(
     author: Require<ManageOverrides>,
     app: Data<App>,
-    user_id: UserId,
-    Json(body): Json<CreateOverride>,
+    user_id: UserIdParam,
+    Json(body): Json<CreateOverrideRequest>,
     request: HttpRequest,
 ) -> HandlerResult {
-    let input = OverrideInput {
+    let input = NewOverride {
         override_value: body.override_value,
         enabled: body.enabled,
         reason: body.reason,
         expires_at: body.expires_at,
     };
-    let (now, location) = (app.evaluation.now(), location_below(request.path(), &body.flag_name));
-    let reply = move |listed: &ListedOverride, committed: &Committed| {
-        let shown = UserOverride::show(listed.clone(), now);
-        reply::created(committed, listed.record.revision, location.clone(), &shown)
+    let (now, location) = (app.evaluation.now(), child_location(request.path(), &body.flag_name));
+    let reply = move |item: &OverrideListItem, committed: &Committed| {
+        let body = UserOverrideResponse::from_list_item(item.clone(), now);
+        reply::created(committed, item.record.revision, location.clone(), &body)
     };
-    let carry_out = async |intent| app.overrides.create(intent, user_id.0, &body.flag_name, input).await;
-    reply::execute_idempotently(&request, author.granted, reply, carry_out).await
+    let execute = async |command| app.overrides.create(command, user_id.0, &body.flag_name, input).await;
+    reply::execute_idempotently(&request, author.granted, reply, execute).await
 }
 
-/// One override
+/// Get a user override
 #[utoipa::path(
     get, path = "/api/admin/users/{user_id}/flag-overrides/{flag_name}", tag = "overrides",
-    operation_id = "get_user_override", params(("user_id" = Uuid, Path), ("flag_name" = String, Path)),
-    responses((status = 200, body = UserOverride), (status = "default", response = ProblemResponse)),
+    operation_id = "get_user_override",
+    params(
+        ("user_id" = Uuid, Path, description = "Id of the user"),
+        ("flag_name" = String, Path, description = "Name of the flag"),
+    ),
+    responses((status = 200, body = UserOverrideResponse), (status = "default", response = ProblemResponse)),
 )]
-async fn get(_: Require<ReadOverrides>, app: Data<App>, user_id: UserId, flag: PathFlag) -> HandlerResult {
+async fn get(_: Require<ReadOverrides>, app: Data<App>, user_id: UserIdParam, flag: FlagNameParam) -> HandlerResult {
     let now = app.evaluation.now();
-    let found = app.overrides.get(user_id.0, &flag.0).await?;
-    let revision = Revision { number: found.record.revision, ..app.evaluation.replica().revision() };
-    reply::resource(revision, &UserOverride::show(found, now))
+    let item = app.overrides.get(user_id.0, &flag.0).await?;
+    let revision = Revision { number: item.record.revision, ..app.evaluation.replica().revision() };
+    reply::resource(revision, &UserOverrideResponse::from_list_item(item, now))
 }
 
-/// Create or replace an override
+/// Create or replace a user override
 #[utoipa::path(
     put, path = "/api/admin/users/{user_id}/flag-overrides/{flag_name}", tag = "overrides",
-    operation_id = "put_user_override", params(("user_id" = Uuid, Path), ("flag_name" = String, Path)),
-    request_body = PutOverride,
+    operation_id = "put_user_override",
+    params(
+        ("user_id" = Uuid, Path, description = "Id of the user"),
+        ("flag_name" = String, Path, description = "Name of the flag"),
+    ),
+    request_body = PutOverrideRequest,
     responses(
-        (status = 200, description = "Replaced", body = UserOverride), (status = 201, description = "Created", body = UserOverride),
+        (status = 200, description = "Override replaced", body = UserOverrideResponse),
+        (status = 201, description = "Override created", body = UserOverrideResponse),
         (status = "default", response = ProblemResponse),
     ),
 )]
 async fn put(
     author: Require<ManageOverrides>,
     app: Data<App>,
-    (user_id, flag): (UserId, PathFlag),
-    expected: IfMatch,
-    Json(body): Json<PutOverride>,
+    (user_id, flag): (UserIdParam, FlagNameParam),
+    if_match: IfMatch,
+    Json(body): Json<PutOverrideRequest>,
     request: HttpRequest,
 ) -> HandlerResult {
-    let input = OverrideInput {
+    let input = NewOverride {
         override_value: body.override_value,
         enabled: body.enabled,
         reason: body.reason,
         expires_at: body.expires_at,
     };
-    let done = app.overrides.set_override(author.granted, user_id.0, &flag.0, input, expected.0).await?;
+    let outcome = app.overrides.set_override(author.granted, user_id.0, &flag.0, input, if_match.0).await?;
     let now = app.evaluation.now();
-    let (placed, listed) = done.output;
-    let number = listed.record.revision;
-    let body = UserOverride::show(listed, now);
-    Ok(match placed {
-        UpsertOutcome::Created => reply::created(&done.committed, number, request.path().to_owned(), &body),
-        UpsertOutcome::Replaced => reply::changed(&done.committed, number, &body),
+    let (upsert_outcome, item) = outcome.output;
+    let number = item.record.revision;
+    let body = UserOverrideResponse::from_list_item(item, now);
+    Ok(match upsert_outcome {
+        UpsertOutcome::Created => reply::created(&outcome.committed, number, request.path().to_owned(), &body),
+        UpsertOutcome::Replaced => reply::changed(&outcome.committed, number, &body),
     }
     .into())
 }
 
-/// Change fields of an override
+/// Update a user override
 #[utoipa::path(
     patch, path = "/api/admin/users/{user_id}/flag-overrides/{flag_name}", tag = "overrides",
-    operation_id = "patch_user_override", params(("user_id" = Uuid, Path), ("flag_name" = String, Path)),
-    request_body = PatchOverride,
-    responses((status = 200, body = UserOverride), (status = "default", response = ProblemResponse)),
+    operation_id = "patch_user_override",
+    params(
+        ("user_id" = Uuid, Path, description = "Id of the user"),
+        ("flag_name" = String, Path, description = "Name of the flag"),
+    ),
+    request_body = PatchOverrideRequest,
+    responses((status = 200, body = UserOverrideResponse), (status = "default", response = ProblemResponse)),
 )]
 async fn patch(
     author: Require<ManageOverrides>,
     app: Data<App>,
-    (user_id, flag): (UserId, PathFlag),
-    expected: IfMatch,
-    Json(body): Json<PatchOverride>,
+    (user_id, flag): (UserIdParam, FlagNameParam),
+    if_match: IfMatch,
+    Json(body): Json<PatchOverrideRequest>,
 ) -> HandlerResult {
     let patch = OverridePatch {
         override_value: body.override_value,
@@ -233,25 +261,29 @@ async fn patch(
         reason: body.reason,
         expires_at: body.expires_at,
     };
-    let done = app.overrides.patch(author.granted, user_id.0, &flag.0, patch, expected.0).await?;
+    let outcome = app.overrides.patch(author.granted, user_id.0, &flag.0, patch, if_match.0).await?;
     let now = app.evaluation.now();
-    let number = done.output.record.revision;
-    Ok(reply::changed(&done.committed, number, &UserOverride::show(done.output, now)).into())
+    let number = outcome.output.record.revision;
+    Ok(reply::changed(&outcome.committed, number, &UserOverrideResponse::from_list_item(outcome.output, now)).into())
 }
 
-/// Remove an override
+/// Delete a user override
 #[utoipa::path(
     delete, path = "/api/admin/users/{user_id}/flag-overrides/{flag_name}", tag = "overrides",
-    operation_id = "delete_user_override", params(("user_id" = Uuid, Path), ("flag_name" = String, Path)),
-    responses((status = 204, description = "Removed"), (status = "default", response = ProblemResponse)),
+    operation_id = "delete_user_override",
+    params(
+        ("user_id" = Uuid, Path, description = "Id of the user"),
+        ("flag_name" = String, Path, description = "Name of the flag"),
+    ),
+    responses((status = 204, description = "Override deleted"), (status = "default", response = ProblemResponse)),
 )]
 async fn delete(
     author: Require<ManageOverrides>,
     app: Data<App>,
-    user_id: UserId,
-    flag: PathFlag,
-    expected: IfMatch,
+    user_id: UserIdParam,
+    flag: FlagNameParam,
+    if_match: IfMatch,
 ) -> HandlerResult {
-    let done = app.overrides.delete(author.granted, user_id.0, &flag.0, expected.0).await?;
-    reply::removed(&done.committed)
+    let outcome = app.overrides.delete(author.granted, user_id.0, &flag.0, if_match.0).await?;
+    reply::no_content(&outcome.committed)
 }

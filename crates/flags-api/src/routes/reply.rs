@@ -1,4 +1,4 @@
-//! Answers of the admin's resources.
+//! Responses of the admin API, and idempotent execution of POST requests.
 
 use std::sync::Arc;
 
@@ -15,41 +15,43 @@ use crate::{
     problem::Problem,
 };
 
-/// What every handler returns.
+/// Return type of every handler.
 pub(super) type HandlerResult = Result<HttpResponse, Problem>;
 
-/// Header that says which revision of the log an answer belongs to.
+/// Response header with the revision at which a change was committed.
 pub(super) const FLAGS_REVISION: &str = "Flags-Revision";
 
-/// 200 with a list.
+/// Returns 200 with a JSON body.
 pub(super) fn json(body: &impl Serialize) -> HandlerResult {
     Ok(HttpResponse::Ok().json(body))
 }
 
-/// 200 with a resource that was last changed at `revision`. The tag is for `If-Match`; there is no 304, as what stands
-/// beside a resource (counts, a status by the clock) changes without it.
+/// Returns 200 with a resource that was last changed at `revision`.
+///
+/// The `ETag` serves `If-Match` only. There is no 304, because derived fields (counts, statuses that depend on the
+/// clock) change without a new revision.
 pub(super) fn resource(revision: Revision, body: &impl Serialize) -> HandlerResult {
     Ok(HttpResponse::Ok().insert_header((header::ETAG, entity_tag(revision))).json(body))
 }
 
-/// 200 with a resource as it is after a change; `number` is the revision of its last change.
+/// Builds a 200 response with a changed resource. `number` is the revision number of its last change.
 pub(super) fn changed(committed: &Committed, number: i64, body: &impl Serialize) -> Reply {
     Reply::new(StatusCode::OK, committed, number, body)
 }
 
-/// 201 with a resource that was made.
+/// Builds a 201 response with a created resource. `number` is the revision number of its last change.
 pub(super) fn created(committed: &Committed, number: i64, location: String, body: &impl Serialize) -> Reply {
     let mut reply = Reply::new(StatusCode::CREATED, committed, number, body);
     reply.headers.push((header::LOCATION.as_str().to_owned(), location));
     reply
 }
 
-/// 204 after a change that leaves nothing to show.
-pub(super) fn removed(committed: &Committed) -> HandlerResult {
+/// Returns 204 after a change without a response body.
+pub(super) fn no_content(committed: &Committed) -> HandlerResult {
     Ok(HttpResponse::NoContent().insert_header((FLAGS_REVISION, committed.revision().to_string())).finish())
 }
 
-/// An answer to a change, in a form that can be kept with it.
+/// Response to a change, serializable so that it can be stored under an idempotency key and replayed.
 #[derive(Debug, Deserialize, Serialize)]
 pub(super) struct Reply {
     status: u16,
@@ -65,10 +67,10 @@ impl Reply {
         reply
     }
 
-    /// One that speaks of no single resource.
+    /// Builds a response without `ETag`, for changes that affect several resources.
     pub(super) fn without_tag(status: StatusCode, committed: &Committed, body: &impl Serialize) -> Self {
         let headers = vec![(FLAGS_REVISION.to_owned(), committed.revision().to_string())];
-        // Wire types hold nothing that JSON cannot.
+        // Serialization cannot fail: wire types have no map keys other than strings.
         Self { status: status.as_u16(), headers, body: serde_json::to_string(body).unwrap_or_default() }
     }
 }
@@ -84,30 +86,35 @@ impl From<Reply> for HttpResponse {
     }
 }
 
-/// Carries out a POST that changes something: once only, if the request has an `Idempotency-Key`. `reply` makes the answer
-/// of what came out; whoever sends the request again with the same key gets the very same one.
+/// Executes a POST command, at most once per `Idempotency-Key`.
+///
+/// `reply` builds the response from the command's output. With an idempotency key the response is stored in the
+/// command's transaction; a repeated request gets the stored response. Call after the request body has been read,
+/// because the key's fingerprint covers it.
 pub(super) async fn execute_idempotently<T>(
     request: &HttpRequest,
     author: Author,
     reply: impl Fn(&T, &Committed) -> Reply + Send + Sync + 'static,
-    carry_out: impl AsyncFnOnce(CommandRequest<T>) -> Result<CommandOutcome<T>, ServiceError>,
+    execute: impl AsyncFnOnce(CommandRequest<T>) -> Result<CommandOutcome<T>, ServiceError>,
 ) -> HandlerResult {
     let reply = Arc::new(reply);
-    let intent = match idempotency_key(request, &author)? {
+    let command_request = match idempotency_key(request, &author)? {
         None => author.into(),
         Some(key) => {
             let reply = Arc::clone(&reply);
-            let kept = move |output: &T, committed: &Committed| {
+            let serialize = move |output: &T, committed: &Committed| {
                 serde_json::to_vec(&reply(output, committed)).unwrap_or_default()
             };
-            CommandRequest::once(author, key, Arc::new(kept))
+            CommandRequest::idempotent(author, key, Arc::new(serialize))
         }
     };
-    match carry_out(intent).await {
-        Ok(done) => Ok(reply(&done.output, &done.committed).into()),
-        Err(ServiceError::Answered(kept)) => match serde_json::from_slice::<Reply>(&kept.answer) {
+    match execute(command_request).await {
+        Ok(outcome) => Ok(reply(&outcome.output, &outcome.committed).into()),
+        Err(ServiceError::Replayed(stored)) => match serde_json::from_slice::<Reply>(&stored.payload) {
             Ok(reply) => Ok(reply.into()),
-            Err(error) => Err(Problem::internal(format!("a kept answer cannot be read: {error}"))),
+            Err(error) => {
+                Err(Problem::internal(format!("stored response of an idempotency key cannot be parsed: {error}")))
+            }
         },
         Err(error) => Err(error.into()),
     }

@@ -1,4 +1,4 @@
-//! Scheduled changes, for admins and viewers.
+//! Scheduled changes of flags, for admins and viewers.
 
 use std::collections::BTreeMap;
 
@@ -8,8 +8,8 @@ use actix_web::{
 };
 use flags_domain::{Instant, SchedulePreview, Violation, Weight};
 use flags_service::{
-    schedules::{ScheduleDetail, ScheduleInput, SchedulePatch},
-    wall_time::read_instant,
+    schedules::{NewScheduledChange, ScheduledChangeDetail, ScheduledChangePatch},
+    wall_time::parse_instant,
 };
 use flags_store::{Committed, change_log::Revision};
 use serde::{Deserialize, Serialize};
@@ -17,18 +17,21 @@ use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use super::{
-    Routes, location_below,
+    RouteRegistry, child_location,
     reply::{self, HandlerResult, Reply},
 };
 use crate::{
     app::App,
     auth::{ManageSchedules, ReadSchedules, Require},
-    extract::{Body, Cursor, IfMatch, Json, Limit, PathFlag, Query, ScheduleId, present},
+    extract::{
+        FlagNameParam, IfMatch, Json, PageCursor, PageLimit, Query, RequestBody, ScheduledChangeIdParam,
+        deserialize_present,
+    },
     problem::ProblemResponse,
-    wire::{List, ScheduleStatus, Serve},
+    wire::{PageResponse, WireScheduleStatus, WireServe},
 };
 
-pub(super) fn routes(routes: &mut Routes) {
+pub(super) fn routes(routes: &mut RouteRegistry) {
     routes.add::<__path_list>(web::to(list));
     routes.add::<__path_create>(web::to(create));
     routes.add::<__path_get>(web::to(get));
@@ -37,81 +40,88 @@ pub(super) fn routes(routes: &mut Routes) {
     routes.add::<__path_list_all>(web::to(list_all));
 }
 
-/// A change of a flag's default or switch that acts from an instant on.
+/// A scheduled change of a flag's default, its switch, or both.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct ScheduledChange {
+pub(crate) struct ScheduledChangeResponse {
     id: Uuid,
+    /// Flag that the change applies to.
     flag_name: String,
-    /// In force at exactly this instant and after.
+    /// When the change takes effect. It applies from exactly this instant on.
     #[schema(value_type = String, format = DateTime)]
     scheduled_at: Instant,
-    /// What the default becomes, if it changes.
+    /// New default of the flag. `null` if the change does not set it.
     #[schema(required)]
-    serve: Option<Serve>,
-    /// What the switch becomes, if it changes.
+    serve: Option<WireServe>,
+    /// New switch of the flag. `null` if the change does not set it.
     #[schema(required)]
     enabled: Option<bool>,
+    /// Description for people.
     #[schema(required)]
     description: Option<String>,
-    status: ScheduleStatus,
-    /// What it is going to change, as of its instant and as things stand now; `null` unless it is pending.
+    /// Status at the time of the response.
+    status: WireScheduleStatus,
+    /// Effect of the change, taking the flag's other pending changes into account. `null` unless the change is pending.
     #[schema(required)]
-    preview: Option<Preview>,
-    /// Who planned it: `user:<id>`, `token:<id>` or `system:<name>`.
+    preview: Option<ScheduledChangePreview>,
+    /// Creator, as `user:<id>`, `token:<id>` or `system:<name>`.
     created_by: String,
     #[schema(value_type = String, format = DateTime)]
     created_at: Instant,
     #[schema(value_type = String, format = DateTime)]
     updated_at: Instant,
+    /// When the change was cancelled. `null` if it was not.
     #[schema(required, value_type = Option<String>, format = DateTime)]
     cancelled_at: Option<Instant>,
-    /// The revision of its last change.
+    /// Revision number of the last change to this resource.
     revision: i64,
 }
 
-/// What a pending change is going to change.
+/// Effect of a pending change. It covers users for whom neither an override nor a targeting rule decides.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct Preview {
-    before: Served,
-    after: Served,
-    /// What each variant whose share changes gains or loses, in percentage points.
+pub(crate) struct ScheduledChangePreview {
+    /// State immediately before the change takes effect.
+    before: PreviewState,
+    /// State from then on.
+    after: PreviewState,
+    /// Change of each variant's share, in percentage points. Variants with an unchanged share are omitted.
     difference: BTreeMap<String, f64>,
 }
 
-/// Who gets what, if no override and no rule gives them something else.
+/// Switch and shares of the variants at one point in time.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct Served {
+pub(crate) struct PreviewState {
+    /// Whether the flag is on.
     enabled: bool,
-    /// Each variant's share in percent; of a flag that is off, all is `off_variant`.
+    /// Share of each variant in percent, by variant id. While the flag is off, `off_variant` has 100.
     #[schema(value_type = BTreeMap<String, f64>)]
     weights: BTreeMap<String, Weight>,
 }
 
-impl Preview {
-    fn show(preview: &SchedulePreview) -> Self {
+impl ScheduledChangePreview {
+    fn from_preview(preview: &SchedulePreview) -> Self {
         let shares = || preview.shares.iter();
-        let points = |before: Weight, after: Weight| {
+        let percentage_points = |before: Weight, after: Weight| {
             (f64::from(after.thousandths()) - f64::from(before.thousandths())) / 1_000.0
         };
         Self {
-            before: Served {
+            before: PreviewState {
                 enabled: preview.enabled_before,
                 weights: shares().map(|(id, before, _)| (id.clone(), *before)).collect(),
             },
-            after: Served {
+            after: PreviewState {
                 enabled: preview.enabled_after,
                 weights: shares().map(|(id, _, after)| (id.clone(), *after)).collect(),
             },
             difference: shares()
                 .filter(|(_, before, after)| before != after)
-                .map(|(id, before, after)| (id.clone(), points(*before, *after)))
+                .map(|(id, before, after)| (id.clone(), percentage_points(*before, *after)))
                 .collect(),
         }
     }
 }
 
-impl ScheduledChange {
-    fn show(detail: ScheduleDetail) -> Self {
+impl ScheduledChangeResponse {
+    fn from_detail(detail: ScheduledChangeDetail) -> Self {
         let record = detail.record;
         Self {
             id: record.change.id,
@@ -121,7 +131,7 @@ impl ScheduledChange {
             enabled: record.change.enabled,
             description: record.change.description,
             status: detail.status.into(),
-            preview: detail.preview.as_ref().map(Preview::show),
+            preview: detail.preview.as_ref().map(ScheduledChangePreview::from_preview),
             created_by: record.created_by,
             created_at: record.created_at,
             updated_at: record.updated_at,
@@ -131,193 +141,244 @@ impl ScheduledChange {
     }
 }
 
-/// A new scheduled change: at least one of `serve` and `enabled`.
+/// A scheduled change to create. At least one of `serve` and `enabled` is required.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct CreateScheduledChange {
-    /// In the future: an RFC 3339 instant, or a local time without offset such as `2030-03-31T02:30:00` with `timezone`.
+pub(crate) struct CreateScheduledChangeRequest {
+    /// When the change takes effect. Must be in the future. Either an RFC 3339 timestamp, or a local time without
+    /// offset such as `2030-03-31T02:30:00` together with `timezone`.
     scheduled_at: String,
-    /// Name of a zone in the IANA database, such as `Europe/Berlin`, if `scheduled_at` is a local time.
+    /// IANA time zone such as `Europe/Berlin`. Required if `scheduled_at` is a local time, otherwise not allowed.
     timezone: Option<String>,
-    serve: Option<Serve>,
+    /// New default of the flag.
+    serve: Option<WireServe>,
+    /// New switch of the flag.
     enabled: Option<bool>,
+    /// Description for people.
     #[schema(max_length = 2000)]
     description: Option<String>,
 }
 
-/// The fields of a pending change that are to change; `null` takes one away.
+/// Fields to change. Omitted fields stay unchanged. At least one of `serve` and `enabled` must remain set.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct PatchScheduledChange {
-    /// As when it was planned.
-    #[serde(default, deserialize_with = "present")]
+pub(crate) struct PatchScheduledChangeRequest {
+    /// When the change takes effect, in the same format as at creation.
+    #[serde(default, deserialize_with = "deserialize_present")]
     #[schema(value_type = String, required = false)]
     scheduled_at: Option<String>,
-    /// The zone, if `scheduled_at` is a local time.
+    /// IANA time zone. Required if `scheduled_at` is a local time, otherwise not allowed.
     timezone: Option<String>,
-    #[serde(default, deserialize_with = "present")]
-    #[schema(value_type = Option<Serve>)]
-    serve: Option<Option<Serve>>,
-    #[serde(default, deserialize_with = "present")]
+    /// New default of the flag. `null` means that the change does not set it.
+    #[serde(default, deserialize_with = "deserialize_present")]
+    #[schema(value_type = Option<WireServe>)]
+    serve: Option<Option<WireServe>>,
+    /// New switch of the flag. `null` means that the change does not set it.
+    #[serde(default, deserialize_with = "deserialize_present")]
     #[schema(value_type = Option<bool>)]
     enabled: Option<Option<bool>>,
-    #[serde(default, deserialize_with = "present")]
+    /// Description for people. `null` removes it.
+    #[serde(default, deserialize_with = "deserialize_present")]
     #[schema(value_type = Option<String>, max_length = 2000)]
     description: Option<Option<String>>,
 }
 
-impl Body for CreateScheduledChange {}
-impl Body for PatchScheduledChange {}
+impl RequestBody for CreateScheduledChangeRequest {}
+impl RequestBody for PatchScheduledChangeRequest {}
 
-/// Which changes are listed.
+/// Status to filter by.
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum ListedStatus {
+pub(crate) enum ScheduleStatusFilter {
     Pending,
 }
 
-/// Which changes, and which part of the list.
+/// Filter and pagination.
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-pub(crate) struct SchedulePage {
-    /// Only those that are to come. Left out, all of them.
+pub(crate) struct ListScheduledChangesQuery {
+    /// Only scheduled changes with this status. Omitted: all.
     #[param(inline)]
-    status: Option<ListedStatus>,
-    /// Most items, 1 to 200.
+    status: Option<ScheduleStatusFilter>,
+    /// Maximum number of items.
     #[serde(default)]
     #[param(value_type = Option<u32>, minimum = 1, maximum = 200, default = 50)]
-    limit: Limit,
-    /// `next_cursor` of the part before.
+    limit: PageLimit,
+    /// `next_cursor` of the previous page.
     #[param(value_type = Option<String>)]
-    cursor: Option<Cursor<(Instant, Uuid)>>,
+    cursor: Option<PageCursor<(Instant, Uuid)>>,
 }
 
-fn cursor_of(last: &ScheduleDetail) -> String {
-    Cursor((last.record.change.scheduled_at, last.record.change.id)).encode()
+fn cursor_after(last: &ScheduledChangeDetail) -> String {
+    PageCursor((last.record.change.scheduled_at, last.record.change.id)).encode()
 }
 
-/// Scheduled changes of one flag, by instant
+/// List a flag's scheduled changes
+///
+/// Ordered by `scheduled_at`.
 #[utoipa::path(
     get, path = "/api/admin/feature-flags/{flag_name}/scheduled-changes", tag = "scheduled changes",
-    operation_id = "list_flag_scheduled_changes", params(("flag_name" = String, Path), SchedulePage),
-    responses((status = 200, body = List<ScheduledChange>), (status = "default", response = ProblemResponse)),
+    operation_id = "list_flag_scheduled_changes",
+    params(
+        ("flag_name" = String, Path, description = "Name of the flag"),
+        ListScheduledChangesQuery,
+    ),
+    responses(
+        (status = 200, body = PageResponse<ScheduledChangeResponse>),
+        (status = "default", response = ProblemResponse),
+    ),
 )]
 async fn list(
     _: Require<ReadSchedules>,
     app: Data<App>,
-    flag: PathFlag,
-    Query(page): Query<SchedulePage>,
+    flag: FlagNameParam,
+    Query(query): Query<ListScheduledChangesQuery>,
 ) -> HandlerResult {
     let page = app
         .schedules
-        .list(Some(&flag.0), page.status.is_some(), page.cursor.map(|cursor| cursor.0), page.limit.0)
+        .list(Some(&flag.0), query.status.is_some(), query.cursor.map(|cursor| cursor.0), query.limit.0)
         .await?;
-    reply::json(&List::new(page, cursor_of, ScheduledChange::show))
+    reply::json(&PageResponse::new(page, cursor_after, ScheduledChangeResponse::from_detail))
 }
 
-/// Scheduled changes of all flags, by instant
+/// List all scheduled changes
+///
+/// Ordered by `scheduled_at`.
 #[utoipa::path(
     get, path = "/api/admin/scheduled-changes", tag = "scheduled changes", operation_id = "list_scheduled_changes",
-    params(SchedulePage),
-    responses((status = 200, body = List<ScheduledChange>), (status = "default", response = ProblemResponse)),
+    params(ListScheduledChangesQuery),
+    responses(
+        (status = 200, body = PageResponse<ScheduledChangeResponse>),
+        (status = "default", response = ProblemResponse),
+    ),
 )]
-async fn list_all(_: Require<ReadSchedules>, app: Data<App>, Query(page): Query<SchedulePage>) -> HandlerResult {
+async fn list_all(
+    _: Require<ReadSchedules>,
+    app: Data<App>,
+    Query(query): Query<ListScheduledChangesQuery>,
+) -> HandlerResult {
     let page =
-        app.schedules.list(None, page.status.is_some(), page.cursor.map(|cursor| cursor.0), page.limit.0).await?;
-    reply::json(&List::new(page, cursor_of, ScheduledChange::show))
+        app.schedules.list(None, query.status.is_some(), query.cursor.map(|cursor| cursor.0), query.limit.0).await?;
+    reply::json(&PageResponse::new(page, cursor_after, ScheduledChangeResponse::from_detail))
 }
 
-/// Plan a change
+/// Create a scheduled change
 #[utoipa::path(
     post, path = "/api/admin/feature-flags/{flag_name}/scheduled-changes", tag = "scheduled changes",
-    operation_id = "create_scheduled_change", params(("flag_name" = String, Path)), request_body = CreateScheduledChange,
-    responses((status = 201, body = ScheduledChange), (status = "default", response = ProblemResponse)),
+    operation_id = "create_scheduled_change",
+    params(
+        ("flag_name" = String, Path, description = "Name of the flag"),
+    ),
+    request_body = CreateScheduledChangeRequest,
+    responses((status = 201, body = ScheduledChangeResponse), (status = "default", response = ProblemResponse)),
 )]
 async fn create(
     author: Require<ManageSchedules>,
     app: Data<App>,
-    flag: PathFlag,
-    Json(body): Json<CreateScheduledChange>,
+    flag: FlagNameParam,
+    Json(body): Json<CreateScheduledChangeRequest>,
     request: HttpRequest,
 ) -> HandlerResult {
-    let input = ScheduleInput {
-        scheduled_at: read_instant(&body.scheduled_at, body.timezone.as_deref())?,
-        serve: body.serve.map(|serve| serve.read("/serve")).transpose()?,
+    let input = NewScheduledChange {
+        scheduled_at: parse_instant(&body.scheduled_at, body.timezone.as_deref())?,
+        serve: body.serve.map(|serve| serve.into_domain("/serve")).transpose()?,
         enabled: body.enabled,
         description: body.description,
     };
-    let here = request.path().to_owned();
-    let reply = move |detail: &ScheduleDetail, committed: &Committed| {
-        let location = location_below(&here, &detail.record.change.id.to_string());
-        reply::created(committed, detail.record.revision, location, &ScheduledChange::show(detail.clone()))
+    let collection_path = request.path().to_owned();
+    let reply = move |detail: &ScheduledChangeDetail, committed: &Committed| {
+        let location = child_location(&collection_path, &detail.record.change.id.to_string());
+        reply::created(
+            committed,
+            detail.record.revision,
+            location,
+            &ScheduledChangeResponse::from_detail(detail.clone()),
+        )
     };
-    let carry_out = async |intent| app.schedules.create(intent, &flag.0, input).await;
-    reply::execute_idempotently(&request, author.granted, reply, carry_out).await
+    let execute = async |command| app.schedules.create(command, &flag.0, input).await;
+    reply::execute_idempotently(&request, author.granted, reply, execute).await
 }
 
-/// One scheduled change
+/// Get a scheduled change
 #[utoipa::path(
     get, path = "/api/admin/feature-flags/{flag_name}/scheduled-changes/{id}", tag = "scheduled changes",
-    operation_id = "get_scheduled_change", params(("flag_name" = String, Path), ("id" = Uuid, Path)),
-    responses((status = 200, body = ScheduledChange), (status = "default", response = ProblemResponse)),
+    operation_id = "get_scheduled_change",
+    params(
+        ("flag_name" = String, Path, description = "Name of the flag"),
+        ("id" = Uuid, Path, description = "Id of the scheduled change"),
+    ),
+    responses((status = 200, body = ScheduledChangeResponse), (status = "default", response = ProblemResponse)),
 )]
-async fn get(_: Require<ReadSchedules>, app: Data<App>, flag: PathFlag, id: ScheduleId) -> HandlerResult {
+async fn get(
+    _: Require<ReadSchedules>,
+    app: Data<App>,
+    flag: FlagNameParam,
+    id: ScheduledChangeIdParam,
+) -> HandlerResult {
     let detail = app.schedules.get(&flag.0, id.0).await?;
     let revision = Revision { number: detail.record.revision, ..app.evaluation.replica().revision() };
-    reply::resource(revision, &ScheduledChange::show(detail))
+    reply::resource(revision, &ScheduledChangeResponse::from_detail(detail))
 }
 
-/// Change fields of a pending change
+/// Update a pending scheduled change
 #[utoipa::path(
     patch, path = "/api/admin/feature-flags/{flag_name}/scheduled-changes/{id}", tag = "scheduled changes",
-    operation_id = "patch_scheduled_change", params(("flag_name" = String, Path), ("id" = Uuid, Path)),
-    request_body = PatchScheduledChange,
-    responses((status = 200, body = ScheduledChange), (status = "default", response = ProblemResponse)),
+    operation_id = "patch_scheduled_change",
+    params(
+        ("flag_name" = String, Path, description = "Name of the flag"),
+        ("id" = Uuid, Path, description = "Id of the scheduled change"),
+    ),
+    request_body = PatchScheduledChangeRequest,
+    responses((status = 200, body = ScheduledChangeResponse), (status = "default", response = ProblemResponse)),
 )]
 async fn patch(
     author: Require<ManageSchedules>,
     app: Data<App>,
-    (flag, id): (PathFlag, ScheduleId),
-    expected: IfMatch,
-    Json(body): Json<PatchScheduledChange>,
+    (flag, id): (FlagNameParam, ScheduledChangeIdParam),
+    if_match: IfMatch,
+    Json(body): Json<PatchScheduledChangeRequest>,
 ) -> HandlerResult {
     let scheduled_at = match (&body.scheduled_at, &body.timezone) {
-        (Some(text), zone) => Some(read_instant(text, zone.as_deref())?),
+        (Some(text), zone) => Some(parse_instant(text, zone.as_deref())?),
         (None, None) => None,
         (None, Some(_)) => {
-            return Err(Violation::new("/timezone", "not_allowed", "goes with a local time in `scheduled_at`").into());
+            return Err(Violation::new("/timezone", "not_allowed", "requires a local time in `scheduled_at`").into());
         }
     };
-    let patch = SchedulePatch {
+    let patch = ScheduledChangePatch {
         scheduled_at,
-        serve: body.serve.map(|serve| serve.map(|serve| serve.read("/serve")).transpose()).transpose()?,
+        serve: body.serve.map(|serve| serve.map(|serve| serve.into_domain("/serve")).transpose()).transpose()?,
         enabled: body.enabled,
         description: body.description,
     };
-    let done = app.schedules.patch(author.granted, &flag.0, id.0, patch, expected.0).await?;
-    Ok(show_changed(&done.output, &done.committed).into())
+    let outcome = app.schedules.patch(author.granted, &flag.0, id.0, patch, if_match.0).await?;
+    Ok(scheduled_change_reply(&outcome.output, &outcome.committed).into())
 }
 
-/// Call a pending change off
+/// Cancel a pending scheduled change
 #[utoipa::path(
     post, path = "/api/admin/feature-flags/{flag_name}/scheduled-changes/{id}/cancel", tag = "scheduled changes",
-    operation_id = "cancel_scheduled_change", params(("flag_name" = String, Path), ("id" = Uuid, Path)),
-    responses((status = 200, body = ScheduledChange), (status = "default", response = ProblemResponse)),
+    operation_id = "cancel_scheduled_change",
+    params(
+        ("flag_name" = String, Path, description = "Name of the flag"),
+        ("id" = Uuid, Path, description = "Id of the scheduled change"),
+    ),
+    responses((status = 200, body = ScheduledChangeResponse), (status = "default", response = ProblemResponse)),
 )]
 async fn cancel(
     author: Require<ManageSchedules>,
     app: Data<App>,
-    flag: PathFlag,
-    id: ScheduleId,
-    expected: IfMatch,
+    flag: FlagNameParam,
+    id: ScheduledChangeIdParam,
+    if_match: IfMatch,
     request: HttpRequest,
 ) -> HandlerResult {
-    let carry_out = async |intent| app.schedules.cancel(intent, &flag.0, id.0, expected.0).await;
-    reply::execute_idempotently(&request, author.granted, show_changed, carry_out).await
+    let execute = async |command| app.schedules.cancel(command, &flag.0, id.0, if_match.0).await;
+    reply::execute_idempotently(&request, author.granted, scheduled_change_reply, execute).await
 }
 
-/// The answer to a change of a scheduled change.
-fn show_changed(detail: &ScheduleDetail, committed: &Committed) -> Reply {
-    reply::changed(committed, detail.record.revision, &ScheduledChange::show(detail.clone()))
+/// Builds the response to an update or cancellation.
+fn scheduled_change_reply(detail: &ScheduledChangeDetail, committed: &Committed) -> Reply {
+    reply::changed(committed, detail.record.revision, &ScheduledChangeResponse::from_detail(detail.clone()))
 }

@@ -1,4 +1,4 @@
-//! Signing in and out, for the admin UI, and who one is, for everybody.
+//! Sign-in and sign-out for the admin UI, and the identity of the caller.
 
 use actix_web::{
     HttpRequest, HttpResponse,
@@ -6,28 +6,28 @@ use actix_web::{
     web::{self, Data},
 };
 use flags_domain::{Instant, check_text};
-use flags_service::credentials::sessions::{NewPassword, SignIn, SignedIn};
+use flags_service::credentials::sessions::{OpenedSession, PasswordChange, PasswordSignIn};
 use flags_store::users::MAX_EMAIL_LENGTH;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::{
-    Routes,
+    RouteRegistry,
     reply::{FLAGS_REVISION, HandlerResult},
-    users::Role,
+    users::WireRole,
 };
 use crate::{
     app::App,
     auth::{
-        Credential, KnowSelf, OwnSession, Principal, Require, Visitor, check_sign_in, client_address,
-        no_session_cookie, session_cookie, session_secret,
+        AnyCaller, Credential, ManageOwnSession, Principal, ReadOwnIdentity, Require, check_sign_in_origin,
+        client_address, expired_session_cookie, session_cookie, session_secret_hash,
     },
-    extract::{Body, Json, refuse_idempotency_key},
+    extract::{Json, RequestBody, reject_idempotency_key},
     problem::{Problem, ProblemResponse},
 };
 
-pub(super) fn routes(routes: &mut Routes) {
+pub(super) fn routes(routes: &mut RouteRegistry) {
     routes.add::<__path_login>(web::to(login));
     routes.add::<__path_logout>(web::to(logout));
     routes.add::<__path_logout_all>(web::to(logout_all));
@@ -35,31 +35,34 @@ pub(super) fn routes(routes: &mut Routes) {
     routes.add::<__path_me>(web::to(me));
 }
 
-/// E-mail and password of somebody who wants to sign in.
+/// Credentials of a user.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Login {
-    /// In whatever case.
+pub(crate) struct LoginRequest {
+    /// E-mail address, in any case.
     #[schema(max_length = 254)]
     email: String,
+    /// The user's password.
     #[schema(max_length = 256, format = Password)]
     password: String,
 }
 
-/// A new password, from whoever knows the present one.
+/// The caller's current and new password.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct ChangePassword {
+pub(crate) struct ChangePasswordRequest {
+    /// Password that is valid now.
     #[schema(max_length = 256, format = Password)]
     current_password: String,
+    /// Password that replaces it.
     #[schema(min_length = 12, max_length = 256, format = Password)]
     new_password: String,
 }
 
-impl Body for Login {}
-impl Body for ChangePassword {}
+impl RequestBody for LoginRequest {}
+impl RequestBody for ChangePasswordRequest {}
 
-/// How a caller showed who they are.
+/// Kind of credential that authenticated the request.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum CredentialKind {
@@ -68,37 +71,41 @@ pub(crate) enum CredentialKind {
     Session,
 }
 
-/// Instead of a role: evaluates flags for any user, and nothing else.
+/// Permission of an API token that has no role. `evaluate` permits evaluating flags for any user or anonymous context,
+/// and nothing else.
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, ToSchema)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum Scope {
+pub(crate) enum TokenScope {
     Evaluate,
 }
 
-/// Who calls.
+/// Identity and permissions of the caller.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct Me {
-    /// The user; `null` for a token that acts as none.
+pub(crate) struct IdentityResponse {
+    /// Id of the user. `null` for a token that acts as no user.
     #[schema(required)]
     id: Option<Uuid>,
+    /// E-mail address of the user.
     #[schema(required)]
     email: Option<String>,
+    /// Display name of the user.
     #[schema(required)]
     display_name: Option<String>,
-    /// What they may do now: the lower of the credential's role and its user's.
+    /// Effective access level: the lower of the credential's role and the user's role. `null` for a token with a scope.
     #[schema(required)]
-    role: Option<Role>,
-    /// For a token of this scope, which has no role.
+    role: Option<WireRole>,
+    /// Scope of a token that has no role.
     #[schema(required)]
-    scope: Option<Scope>,
+    scope: Option<TokenScope>,
+    /// Kind of credential that authenticated the request.
     credential: CredentialKind,
-    /// When the credential ends at the latest.
+    /// Latest time at which the credential expires. `null` if it does not expire.
     #[schema(required, value_type = Option<String>, format = DateTime)]
     expires_at: Option<Instant>,
 }
 
-impl Me {
-    async fn show(app: &App, principal: &Principal) -> Result<Self, Problem> {
+impl IdentityResponse {
+    async fn from_principal(app: &App, principal: &Principal) -> Result<Self, Problem> {
         let user = match &principal.user {
             None => None,
             Some(user) => Some(app.users.get(user.id).await?.record),
@@ -108,7 +115,7 @@ impl Me {
             email: user.as_ref().map(|user| user.email.clone()),
             display_name: user.and_then(|user| user.display_name),
             role: principal.role.map(Into::into),
-            scope: principal.role.is_none().then_some(Scope::Evaluate),
+            scope: principal.role.is_none().then_some(TokenScope::Evaluate),
             credential: match principal.credential {
                 Credential::Token { .. } => CredentialKind::ApiToken,
                 Credential::Jwt { .. } => CredentialKind::Jwt,
@@ -119,39 +126,40 @@ impl Me {
     }
 }
 
-fn cookie_of(request: &HttpRequest, app: &App, signed_in: &SignedIn) -> Cookie<'static> {
+fn new_session_cookie(request: &HttpRequest, app: &App, opened: &OpenedSession) -> Cookie<'static> {
     let seconds = i64::try_from(app.sessions.lifetimes().absolute.as_secs()).unwrap_or(i64::MAX);
-    session_cookie(request, &app.settings, &signed_in.secret, seconds)
+    session_cookie(request, &app.settings, &opened.secret, seconds)
 }
 
 /// Sign in
 ///
-/// Sets a cookie; a session that the request brings is ended. After failures the next attempt has to wait (429).
+/// Sets a session cookie and ends the session that the request carries, if any. After failed attempts, further attempts
+/// are throttled (429 with `Retry-After`).
 #[utoipa::path(
-    post, path = "/api/auth/login", tag = "session", operation_id = "login", security(()), request_body = Login,
+    post, path = "/api/auth/login", tag = "session", operation_id = "login", security(()), request_body = LoginRequest,
     responses(
-        (status = 200, body = Me, headers(("Set-Cookie" = String, description = "The session"))),
+        (status = 200, body = IdentityResponse, headers(("Set-Cookie" = String, description = "Session cookie"))),
         (status = "default", response = ProblemResponse),
     ),
 )]
-async fn login(_: Visitor, app: Data<App>, Json(body): Json<Login>, request: HttpRequest) -> HandlerResult {
-    refuse_idempotency_key(&request)?;
-    check_sign_in(&request, &app.settings)?;
+async fn login(_: AnyCaller, app: Data<App>, Json(body): Json<LoginRequest>, request: HttpRequest) -> HandlerResult {
+    reject_idempotency_key(&request)?;
+    check_sign_in_origin(&request, &app.settings)?;
     if let Some(violation) = check_text("/email", &body.email, MAX_EMAIL_LENGTH) {
         return Err(violation.into());
     }
-    let wanted = SignIn {
+    let sign_in = PasswordSignIn {
         email: body.email,
         password: body.password.into(),
-        address: client_address(&request, app.settings.proxies),
-        previous: session_secret(&request, &app.settings),
+        address: client_address(&request, app.settings.trusted_proxies),
+        previous: session_secret_hash(&request, &app.settings),
     };
-    let signed_in = app.sessions.sign_in(wanted).await?;
-    let user_id = Some(signed_in.session.user_id);
-    let credential = Credential::Session { hash: signed_in.session.hash, user_id };
-    let principal = Principal::of(&app, credential, true).await?;
-    let cookie = cookie_of(&request, &app, &signed_in);
-    Ok(HttpResponse::Ok().cookie(cookie).json(Me::show(&app, &principal).await?))
+    let opened = app.sessions.sign_in(sign_in).await?;
+    let user_id = Some(opened.session.user_id);
+    let credential = Credential::Session { hash: opened.session.hash, user_id };
+    let principal = Principal::resolve(&app, credential, true).await?;
+    let cookie = new_session_cookie(&request, &app, &opened);
+    Ok(HttpResponse::Ok().cookie(cookie).json(IdentityResponse::from_principal(&app, &principal).await?))
 }
 
 /// Sign out
@@ -159,58 +167,60 @@ async fn login(_: Visitor, app: Data<App>, Json(body): Json<Login>, request: Htt
     post, path = "/api/auth/logout", tag = "session", operation_id = "logout", security(("session" = [])),
     responses((status = 204, description = "Signed out"), (status = "default", response = ProblemResponse)),
 )]
-async fn logout(caller: Require<OwnSession>, app: Data<App>, request: HttpRequest) -> HandlerResult {
+async fn logout(caller: Require<ManageOwnSession>, app: Data<App>, request: HttpRequest) -> HandlerResult {
     let (_, session) = caller.granted;
     app.sessions.sign_out(&session).await?;
-    Ok(HttpResponse::NoContent().cookie(no_session_cookie(&request, &app.settings)).finish())
+    Ok(HttpResponse::NoContent().cookie(expired_session_cookie(&request, &app.settings)).finish())
 }
 
 /// Sign out everywhere
+///
+/// Ends all sessions of the caller.
 #[utoipa::path(
     post, path = "/api/auth/logout-all", tag = "session", operation_id = "logout_all", security(("session" = [])),
-    responses((status = 204, description = "All sessions of the caller have ended"), (status = "default", response = ProblemResponse)),
+    responses((status = 204, description = "All sessions ended"), (status = "default", response = ProblemResponse)),
 )]
-async fn logout_all(caller: Require<OwnSession>, app: Data<App>, request: HttpRequest) -> HandlerResult {
+async fn logout_all(caller: Require<ManageOwnSession>, app: Data<App>, request: HttpRequest) -> HandlerResult {
     let (_, session) = caller.granted;
     app.sessions.sign_out_everywhere(session.user_id).await?;
-    Ok(HttpResponse::NoContent().cookie(no_session_cookie(&request, &app.settings)).finish())
+    Ok(HttpResponse::NoContent().cookie(expired_session_cookie(&request, &app.settings)).finish())
 }
 
-/// Change one's password
+/// Change own password
 ///
-/// All sessions end; a new one begins, whose cookie comes with the answer.
+/// Ends all sessions of the caller and starts a new one. The response sets its cookie.
 #[utoipa::path(
     post, path = "/api/auth/password", tag = "session", operation_id = "change_password", security(("session" = [])),
-    request_body = ChangePassword,
+    request_body = ChangePasswordRequest,
     responses(
-        (status = 204, description = "Changed", headers(
-            ("Set-Cookie" = String, description = "The new session"),
-            ("Flags-Revision" = String, description = "`<epoch>:<number>`"),
+        (status = 204, description = "Password changed", headers(
+            ("Set-Cookie" = String, description = "Cookie of the new session"),
+            ("Flags-Revision" = String, description = "Revision of the change, as `<epoch>:<number>`"),
         )),
         (status = "default", response = ProblemResponse),
     ),
 )]
 async fn change_password(
-    caller: Require<OwnSession>,
+    caller: Require<ManageOwnSession>,
     app: Data<App>,
-    Json(body): Json<ChangePassword>,
+    Json(body): Json<ChangePasswordRequest>,
     request: HttpRequest,
 ) -> HandlerResult {
-    refuse_idempotency_key(&request)?;
+    reject_idempotency_key(&request)?;
     let (author, session) = caller.granted;
-    let address = client_address(&request, app.settings.proxies);
-    let passwords = NewPassword { present: body.current_password.into(), new: body.new_password.into() };
-    let done = app.sessions.change_password(author, &session, &address, passwords).await?;
-    let revision = done.committed.revision().to_string();
-    let cookie = cookie_of(&request, &app, &done.output);
+    let address = client_address(&request, app.settings.trusted_proxies);
+    let passwords = PasswordChange { current: body.current_password.into(), new: body.new_password.into() };
+    let outcome = app.sessions.change_password(author, &session, &address, passwords).await?;
+    let revision = outcome.committed.revision().to_string();
+    let cookie = new_session_cookie(&request, &app, &outcome.output);
     Ok(HttpResponse::NoContent().cookie(cookie).insert_header((FLAGS_REVISION, revision)).finish())
 }
 
-/// Who I am, and what I may do
+/// Get own identity and permissions
 #[utoipa::path(
     get, path = "/api/auth/me", tag = "session", operation_id = "me",
-    responses((status = 200, body = Me), (status = "default", response = ProblemResponse)),
+    responses((status = 200, body = IdentityResponse), (status = "default", response = ProblemResponse)),
 )]
-async fn me(caller: Require<KnowSelf>, app: Data<App>) -> HandlerResult {
-    Ok(HttpResponse::Ok().json(Me::show(&app, &caller.granted).await?))
+async fn me(caller: Require<ReadOwnIdentity>, app: Data<App>) -> HandlerResult {
+    Ok(HttpResponse::Ok().json(IdentityResponse::from_principal(&app, &caller.granted).await?))
 }

@@ -1,4 +1,4 @@
-//! Server-sent events: a user's own flag values, and all changes.
+//! Server-sent event streams: the caller's own flag values, and all changes.
 
 use std::{
     collections::BTreeMap,
@@ -15,170 +15,197 @@ use actix_web::{
     web::{self, Data},
 };
 use flags_domain::{Instant, Violation};
-use flags_service::cursor::Cursor;
+use flags_service::stream_position::StreamPosition;
 use utoipa::ToSchema;
 
 use super::{
-    Routes,
-    me::{MyFlag, MyFlags},
+    RouteRegistry,
+    me::{OwnFlagResult, OwnFlagsResponse},
     reply::HandlerResult,
 };
 use crate::{
     app::App,
-    auth::{FollowChanges, FollowOwnFlags, Require},
+    auth::{Require, StreamChanges, StreamOwnFlags},
     problem::{Problem, ProblemResponse},
-    streams::{ChangeEvent, ChangeStream, EventStream as _, OwnFlagStream, head_only, read_cursor},
+    streams::{ChangeEvent, ChangeStream, EventStream as _, OwnFlagStream, head_response, parse_position},
 };
 
-pub(super) fn routes(routes: &mut Routes) {
-    routes.add::<__path_my_flag_stream>(web::to(my_flag_stream));
-    routes.add::<__path_change_stream>(web::to(change_stream));
+pub(super) fn routes(routes: &mut RouteRegistry) {
+    routes.add::<__path_stream_own_flags>(web::to(stream_own_flags));
+    routes.add::<__path_stream_changes>(web::to(stream_changes));
 }
 
-/// Whose stream it is: a cookie may have become somebody else's since the client last looked.
-const FLAGS_USER: HeaderName = HeaderName::from_static("flags-user");
+/// Response header with the id of the stream's user. A client that authenticates by cookie compares it with the
+/// previous value, because another user may have signed in since.
+const FLAGS_USER_HEADER: HeaderName = HeaderName::from_static("flags-user");
 
-/// The data of an event, by the event's name.
+/// Data of an event of the caller's flag stream. The variants correspond to the event names `snapshot`, `change`,
+/// `heartbeat` and `bye`.
 #[derive(ToSchema)]
 #[serde(untagged)]
-#[expect(dead_code, reason = "written by hand, for speed; stands in the OpenAPI document")]
-pub(crate) enum MyFlagsEvent {
-    /// `snapshot`
-    Snapshot(MyFlags),
-    /// `change`
-    Change(MyFlagsChange),
-    /// `heartbeat`
+#[expect(dead_code, reason = "describes JSON that `streams` writes; used for the OpenAPI document only")]
+pub(crate) enum OwnFlagsEvent {
+    /// Event `snapshot`: all values. Replaces everything the client has.
+    Snapshot(OwnFlagsResponse),
+    /// Event `change`: the values that changed.
+    Change(OwnFlagsChange),
+    /// Event `heartbeat`, sent every 15 seconds.
     Heartbeat(StreamHeartbeat),
-    /// `bye`
+    /// Event `bye`, the last event before the server closes the stream.
     Bye(StreamBye),
 }
 
-/// What the caller's flag values have become since the event before.
+/// Changes of the caller's flag values since the previous event.
 #[derive(ToSchema)]
-#[expect(dead_code, reason = "as above")]
-pub(crate) struct MyFlagsChange {
-    /// `<epoch>:<number>`
+#[expect(dead_code, reason = "OpenAPI document only")]
+pub(crate) struct OwnFlagsChange {
+    /// Revision that was evaluated, as `<epoch>:<number>`.
     revision: String,
+    /// Time of evaluation.
     #[schema(value_type = String, format = DateTime)]
     evaluated_at: Instant,
-    /// Results to put in, each whole.
-    set: BTreeMap<String, MyFlag>,
-    /// Flags to drop.
+    /// Flags with a new result, by name. Each result is complete and replaces the previous one.
+    set: BTreeMap<String, OwnFlagResult>,
+    /// Flags that the caller no longer has a result for.
     unset: Vec<String>,
+    /// Earliest time at which a result may change without a new revision. `null` if there is none.
     #[schema(required, value_type = Option<String>, format = DateTime)]
     valid_until: Option<Instant>,
 }
 
-/// A sign of life, and where the stream stands.
+/// Keep-alive with the current stream position.
 #[derive(ToSchema)]
-#[expect(dead_code, reason = "as above")]
+#[expect(dead_code, reason = "OpenAPI document only")]
 pub(crate) struct StreamHeartbeat {
-    /// `<epoch>:<number>`
+    /// Current revision, as `<epoch>:<number>`.
     revision: String,
-    /// Whether the server has not been able to read its database for 5 s.
+    /// Whether the server has been unable to read its database for at least 5 seconds.
     stale: bool,
 }
 
-/// The stream's last event: connect again.
+/// Last event of a stream. The client should reconnect.
 #[derive(ToSchema)]
-#[expect(dead_code, reason = "as above")]
+#[expect(dead_code, reason = "OpenAPI document only")]
 pub(crate) struct StreamBye {
+    /// Why the server closes the stream.
     reason: ByeReason,
 }
 
-/// Why a stream ends.
+/// Why the server closes the stream.
+///
+/// - `shutdown`: the server is shutting down
+/// - `max_age`: the stream has reached its maximum age; reconnecting spreads streams over the servers
+/// - `revoked`: the credential is no longer valid, or no longer permits this stream
 #[derive(ToSchema)]
 #[serde(rename_all = "snake_case")]
-#[expect(dead_code, reason = "as above")]
+#[expect(dead_code, reason = "OpenAPI document only")]
 pub(crate) enum ByeReason {
-    /// The server is stopping.
     Shutdown,
-    /// Streams do not live for ever, so that they spread over the servers.
     MaxAge,
-    /// The credential is void or allows this no longer.
     Revoked,
 }
 
-/// Where the client stands: `Last-Event-ID`, which browsers send by themselves, or else `?cursor=`.
-struct Position(Option<Cursor>);
+/// Stream position to resume after: `Last-Event-ID`, which browsers send automatically, else the `cursor` parameter.
+/// `None` if there is none or if it is malformed.
+struct ResumePosition(Option<StreamPosition>);
 
-impl FromRequest for Position {
+impl FromRequest for ResumePosition {
     type Error = Problem;
     type Future = Ready<Result<Self, Problem>>;
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
-        ready(position(request).map(Self))
+        ready(resume_position(request).map(Self))
     }
 }
 
-fn position(request: &HttpRequest) -> Result<Option<Cursor>, Problem> {
-    let mut cursor = None;
+fn resume_position(request: &HttpRequest) -> Result<Option<StreamPosition>, Problem> {
+    let mut position = None;
     for (name, value) in form_urlencoded::parse(request.query_string().as_bytes()) {
         if name != "cursor" {
-            let detail = "this operation takes the parameter cursor only";
+            let detail = "this operation accepts only the query parameter cursor";
             return Err(Violation::new(format!("/{name}"), "unknown_parameter", detail).into());
         }
-        cursor = read_cursor(Some(&value));
+        position = parse_position(Some(&value));
     }
-    let Some(last) = request.headers().get("Last-Event-ID") else { return Ok(cursor) };
-    Ok(read_cursor(last.to_str().ok()))
+    let Some(last) = request.headers().get("Last-Event-ID") else { return Ok(position) };
+    Ok(parse_position(last.to_str().ok()))
 }
 
-/// My flag values, as they change
+/// Stream own flag values
 ///
-/// Events `snapshot` (the answer of `/api/flags/me`, in place of what the client has), `change` (`{"revision",
-/// "evaluated_at", "set": {name: result}, "unset": [name], "valid_until"}`), `heartbeat` every 15 s (`{"revision",
-/// "stale"}`), `bye` (`{"reason"}`). Their `id` is the position to go on from by `Last-Event-ID` or `?cursor=`. The header
-/// `Flags-User` is the id of the user whose values these are.
+/// Sends server-sent events:
+///
+/// - `snapshot`: all values, in the same form as the response of `GET /api/flags/me`; replaces everything the client
+///   has
+/// - `change`: the values that changed (`OwnFlagsChange`)
+/// - `heartbeat`: sent every 15 seconds (`StreamHeartbeat`)
+/// - `bye`: the server closes the stream; reconnect (`StreamBye`)
+///
+/// The `id` of an event is a stream position. To resume after a disconnect, send the last one as `Last-Event-ID` or
+/// `cursor`. The response header `Flags-User` contains the id of the user whose values the stream sends.
 #[utoipa::path(
     get, path = "/api/flags/stream", tag = "my flags", operation_id = "stream_my_flags",
     params(
-        ("cursor" = Option<String>, Query, description = "`id` of the last event seen"),
-        ("Last-Event-ID" = Option<String>, Header, description = "The same; goes before `cursor`"),
+        ("cursor" = Option<String>, Query, description = "`id` of the last received event; the stream resumes after it"),
+        ("Last-Event-ID" = Option<String>, Header, description = "Same as `cursor`, and takes precedence over it"),
     ),
-    responses((status = 200, body = MyFlagsEvent, content_type = "text/event-stream"), (status = "default", response = ProblemResponse)),
+    responses(
+        (status = 200, body = OwnFlagsEvent, content_type = "text/event-stream"),
+        (status = "default", response = ProblemResponse),
+    ),
 )]
-async fn my_flag_stream(
-    caller: Require<FollowOwnFlags>,
+async fn stream_own_flags(
+    caller: Require<StreamOwnFlags>,
     app: Data<App>,
-    position: Position,
+    position: ResumePosition,
     request: HttpRequest,
 ) -> HandlerResult {
     if request.method() == Method::HEAD {
-        return Ok(head_only());
+        return Ok(head_response());
     }
-    // What is known of the user may have been looked up before the latest change of theirs.
+    // Look the user up again, because the user cached at authentication may be outdated. Reading the revision first
+    // guarantees that the user is at least as new as `as_of`.
     let as_of = app.evaluation.replica().revision().number;
     let (credential, user) = caller.granted;
     let user = app.evaluation.user(user.id).await?.ok_or_else(Problem::unauthorized)?;
-    let whose = HeaderValue::from_str(&user.id.to_string());
+    let user_id = HeaderValue::from_str(&user.id.to_string());
     let mut response = OwnFlagStream::open(&app, (credential, user), as_of, position.0)?.into_response();
-    if let Ok(whose) = whose {
-        response.headers_mut().insert(FLAGS_USER, whose);
+    if let Ok(user_id) = user_id {
+        response.headers_mut().insert(FLAGS_USER_HEADER, user_id);
     }
     Ok(response)
 }
 
-/// All changes, as they happen
+/// Stream all changes
 ///
-/// For admin screens: what was changed, not to what. Events `snapshot` (`{"revision", "stale"}`: read everything anew),
-/// `change` (the schema below), `heartbeat` every 15 s (`{"revision", "stale"}`), `bye` (`{"reason"}`).
+/// Reports which resources changed, but not their new values; intended for admin screens. Sends server-sent events:
+///
+/// - `snapshot`: `{"revision", "stale"}`; reload everything
+/// - `change`: the changes of one revision (`ChangeEvent`)
+/// - `heartbeat`: `{"revision", "stale"}`, sent every 15 seconds
+/// - `bye`: `{"reason"}`; the server closes the stream; reconnect
+///
+/// The `id` of an event is a stream position. To resume after a disconnect, send the last one as `Last-Event-ID` or
+/// `cursor`.
 #[utoipa::path(
     get, path = "/api/admin/stream", tag = "system", operation_id = "stream_changes",
     params(
-        ("cursor" = Option<String>, Query, description = "`id` of the last event seen"),
-        ("Last-Event-ID" = Option<String>, Header, description = "The same; goes before `cursor`"),
+        ("cursor" = Option<String>, Query, description = "`id` of the last received event; the stream resumes after it"),
+        ("Last-Event-ID" = Option<String>, Header, description = "Same as `cursor`, and takes precedence over it"),
     ),
-    responses((status = 200, body = ChangeEvent, content_type = "text/event-stream"), (status = "default", response = ProblemResponse)),
+    responses(
+        (status = 200, body = ChangeEvent, content_type = "text/event-stream"),
+        (status = "default", response = ProblemResponse),
+    ),
 )]
-async fn change_stream(
-    caller: Require<FollowChanges>,
+async fn stream_changes(
+    caller: Require<StreamChanges>,
     app: Data<App>,
-    position: Position,
+    position: ResumePosition,
     request: HttpRequest,
 ) -> HandlerResult {
     if request.method() == Method::HEAD {
-        return Ok(head_only());
+        return Ok(head_response());
     }
     Ok(ChangeStream::open(&app, caller.granted, position.0)?.into_response())
 }

@@ -1,4 +1,4 @@
-//! For operators: health, readiness, metrics; and what answers where nothing else does.
+//! Health, readiness and metrics endpoints, and the fallback for unmatched paths.
 
 use actix_web::{
     HttpRequest, HttpResponse,
@@ -8,61 +8,68 @@ use actix_web::{
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{Routes, reply::HandlerResult};
+use super::{RouteRegistry, reply::HandlerResult};
 use crate::{
     app::App,
     problem::{Problem, ProblemResponse},
 };
 
-pub(super) fn routes(routes: &mut Routes) {
+pub(super) fn routes(routes: &mut RouteRegistry) {
     routes.add::<__path_healthz>(web::to(healthz));
     routes.add::<__path_readyz>(web::to(readyz));
 }
 
-pub(crate) fn metrics_route(routes: &mut Routes) {
+pub(crate) fn metrics_route(routes: &mut RouteRegistry) {
     routes.add::<__path_metrics>(web::to(metrics));
 }
 
-/// Whether the process lives.
+/// Result of the liveness check.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct Health {
+pub(crate) struct HealthResponse {
     /// Always `ok`.
     status: &'static str,
 }
 
-/// Whether the process lives
+/// Check liveness
+///
+/// Returns 200 while the process serves requests.
 #[utoipa::path(
     get, path = "/healthz", tag = "system", operation_id = "healthz", security(()),
-    responses((status = 200, body = Health), (status = "default", response = ProblemResponse)),
+    responses((status = 200, body = HealthResponse), (status = "default", response = ProblemResponse)),
 )]
 async fn healthz() -> HttpResponse {
-    HttpResponse::Ok().json(Health { status: "ok" })
+    HttpResponse::Ok().json(HealthResponse { status: "ok" })
 }
 
-/// Whether this server should get requests, and by what state it evaluates.
+/// Readiness of this server and the state of its replica.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct Readiness {
+pub(crate) struct ReadinessResponse {
     /// `ready`, or `stopping` once shutdown has begun.
     status: &'static str,
-    /// `<epoch>:<number>`: the revision this server evaluates by.
+    /// Revision that this server evaluates with, as `<epoch>:<number>`.
     revision: String,
-    /// Seconds since the database was last read.
+    /// Seconds since the server last read the database successfully.
     age_seconds: f64,
-    /// Whether that is 5 s or more. A stale server still answers: it stays in the balancer.
+    /// Whether `age_seconds` is 5 or more. A stale server stays ready and serves its last state.
     stale: bool,
 }
 
-/// Whether this server should get requests
+/// Check readiness
 ///
-/// 200 from the first state to the beginning of shutdown, however the database fares.
+/// Returns 200 once the server has loaded its state, and 503 once shutdown has begun. A database outage does not make a
+/// server unready.
 #[utoipa::path(
     get, path = "/readyz", tag = "system", operation_id = "readyz", security(()),
-    responses((status = 200, body = Readiness), (status = 503, description = "Stopping", body = Readiness), (status = "default", response = ProblemResponse)),
+    responses(
+        (status = 200, body = ReadinessResponse),
+        (status = 503, description = "Shutting down", body = ReadinessResponse),
+        (status = "default", response = ProblemResponse),
+    ),
 )]
 async fn readyz(app: Data<App>) -> HttpResponse {
     let replica = app.evaluation.replica();
     let ready = app.is_ready();
-    let body = Readiness {
+    let body = ReadinessResponse {
         status: if ready { "ready" } else { "stopping" },
         revision: replica.revision().to_string(),
         age_seconds: replica.age().as_secs_f64(),
@@ -72,25 +79,30 @@ async fn readyz(app: Data<App>) -> HttpResponse {
     HttpResponse::build(status).json(body)
 }
 
-/// Metrics for Prometheus
+/// Get Prometheus metrics
 #[utoipa::path(
     get, path = "/metrics", tag = "system", operation_id = "metrics", security(()),
-    responses((status = 200, body = String, content_type = "text/plain"), (status = "default", response = ProblemResponse)),
+    responses(
+        (status = 200, body = String, content_type = "text/plain"),
+        (status = "default", response = ProblemResponse),
+    ),
 )]
 async fn metrics(app: Data<App>) -> HandlerResult {
-    let handle = app.metrics.as_ref().ok_or_else(|| Problem::not_found("not_found", "metrics are off"))?;
+    let handle =
+        app.metrics.as_ref().ok_or_else(|| Problem::not_found("not_found", "metrics are disabled on this server"))?;
     Ok(HttpResponse::Ok().content_type("text/plain; version=0.0.4; charset=utf-8").body(handle.render()))
 }
 
 const WELCOME: &str = include_str!("welcome.html");
 
-/// Where no route matches: a problem below the API's paths; elsewhere, to a browser's GET, the page that says where things
-/// are.
+/// Handles requests that no route matches: 404 below the server's own paths and for methods other than GET, otherwise a
+/// welcome page with links.
 pub(crate) async fn unmatched(request: HttpRequest) -> HandlerResult {
-    let below = |root: &str| request.path() == root || request.path().starts_with(&format!("{root}/"));
-    let ours = ["/api", "/ofrep", "/healthz", "/readyz", "/metrics", "/openapi.json", "/docs"].into_iter().any(below);
-    if ours || ![Method::GET, Method::HEAD].contains(request.method()) {
-        return Err(Problem::not_found("not_found", "there is nothing at this path; /docs says what there is"));
+    let is_below = |root: &str| request.path() == root || request.path().starts_with(&format!("{root}/"));
+    let is_api_path =
+        ["/api", "/ofrep", "/healthz", "/readyz", "/metrics", "/openapi.json", "/docs"].into_iter().any(is_below);
+    if is_api_path || ![Method::GET, Method::HEAD].contains(request.method()) {
+        return Err(Problem::not_found("not_found", "no such path; see /docs for the list of operations"));
     }
     Ok(HttpResponse::Ok().content_type("text/html; charset=utf-8").body(WELCOME))
 }

@@ -7,10 +7,10 @@ use actix_web::{
     web::{self, Data},
 };
 use flags_domain::{Instant, Violation};
-use flags_service::credentials::tokens::{MAX_OVERLAP, NewToken, Rotation, TokenInput};
+use flags_service::credentials::tokens::{CreatedToken, MAX_OVERLAP, NewToken, TokenRotation};
 use flags_store::{
     Committed,
-    api_tokens::{Grant, TokenFilter, TokenRecord},
+    api_tokens::{TokenFilter, TokenGrant, TokenRecord},
     change_log::Revision,
 };
 use serde::{Deserialize, Serialize};
@@ -18,20 +18,20 @@ use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use super::{
-    Routes, location_below,
+    RouteRegistry, child_location,
     reply::{self, HandlerResult},
-    session::Scope,
-    users::Role,
+    session::TokenScope,
+    users::WireRole,
 };
 use crate::{
     app::App,
     auth::{ManageTokens, ReadTokens, Require},
-    extract::{Body, Cursor, IfMatch, Json, Limit, Query, TokenId, refuse_idempotency_key},
+    extract::{IfMatch, Json, PageCursor, PageLimit, Query, RequestBody, TokenIdParam, reject_idempotency_key},
     problem::{Problem, ProblemResponse},
-    wire::List,
+    wire::PageResponse,
 };
 
-pub(super) fn routes(routes: &mut Routes) {
+pub(super) fn routes(routes: &mut RouteRegistry) {
     routes.add::<__path_list>(web::to(list));
     routes.add::<__path_create>(web::to(create));
     routes.add::<__path_get>(web::to(get));
@@ -39,7 +39,7 @@ pub(super) fn routes(routes: &mut Routes) {
     routes.add::<__path_rotate>(web::to(rotate));
 }
 
-/// Where a token stands.
+/// Status of an API token.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum TokenStatus {
@@ -50,46 +50,52 @@ pub(crate) enum TokenStatus {
 
 /// An API token, without its secret.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct ApiToken {
+pub(crate) struct ApiTokenResponse {
     id: Uuid,
+    /// Display name.
     name: String,
-    /// What it may do, at most what its user may; or else `scope`.
+    /// Access level. Effective access is the lower of this and the role of the token's user. `null` if the token has a
+    /// `scope`.
     #[schema(required)]
-    role: Option<Role>,
+    role: Option<WireRole>,
+    /// Scope of a token that has no role.
     #[schema(required)]
-    scope: Option<Scope>,
-    /// The user it acts as.
+    scope: Option<TokenScope>,
+    /// User that the token acts as. `null` if it acts as no user.
     #[schema(required)]
     user_id: Option<Uuid>,
-    /// The end of its secret, to recognise it by.
+    /// Last four characters of the secret, to recognize the token.
     last_four: String,
-    /// By the clock; a token of an inactive user is void all the same.
+    /// Status by the current time. A token of an inactive user is rejected even if its status is `active`.
     status: TokenStatus,
-    /// Who made it: `user:<id>`, `token:<id>` or `system:<name>`.
+    /// Creator, as `user:<id>`, `token:<id>` or `system:<name>`.
     created_by: String,
     #[schema(value_type = String, format = DateTime)]
     created_at: Instant,
+    /// When the token stops being valid. `null` if it does not expire.
     #[schema(required, value_type = Option<String>, format = DateTime)]
     expires_at: Option<Instant>,
+    /// When the token was revoked. `null` if it was not.
     #[schema(required, value_type = Option<String>, format = DateTime)]
     revoked_at: Option<Instant>,
-    /// When it was last used. Servers write it down every 15 seconds, so a use may show that much later.
+    /// When the token was last used. Servers record uses every 15 seconds, so recent uses may be missing. `null` if it
+    /// was never used.
     #[schema(required, value_type = Option<String>, format = DateTime)]
     last_used_at: Option<Instant>,
-    /// The revision of its last change.
+    /// Revision number of the last change.
     revision: i64,
 }
 
-impl ApiToken {
-    fn show(token: TokenRecord, now: Instant) -> Self {
-        let status = match (token.revoked_at, token.is_live(now)) {
+impl ApiTokenResponse {
+    fn from_record(token: TokenRecord, now: Instant) -> Self {
+        let status = match (token.revoked_at, token.is_valid_at(now)) {
             (Some(_), _) => TokenStatus::Revoked,
             (None, false) => TokenStatus::Expired,
             (None, true) => TokenStatus::Active,
         };
         let (role, scope) = match token.grant {
-            Grant::Role(role) => (Some(role.into()), None),
-            Grant::Evaluate => (None, Some(Scope::Evaluate)),
+            TokenGrant::Role(role) => (Some(role.into()), None),
+            TokenGrant::Evaluate => (None, Some(TokenScope::Evaluate)),
         };
         Self {
             id: token.id,
@@ -109,170 +115,189 @@ impl ApiToken {
     }
 }
 
-/// An API token that was just made, with its secret.
+/// A new API token, with its secret.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct NewApiToken {
+pub(crate) struct IssuedApiTokenResponse {
     #[serde(flatten)]
-    about: ApiToken,
-    /// For `Authorization: Bearer`. It is shown this once, and kept nowhere.
+    api_token: ApiTokenResponse,
+    /// Secret to send as `Authorization: Bearer <token>`. The server does not store it and cannot return it again.
     #[schema(example = "flg_…")]
     token: String,
 }
 
-impl NewApiToken {
-    fn show(made: NewToken, now: Instant) -> Self {
-        Self { token: made.secret.reveal().to_owned(), about: ApiToken::show(made.record, now) }
+impl IssuedApiTokenResponse {
+    fn new(created: CreatedToken, now: Instant) -> Self {
+        Self {
+            token: created.secret.reveal().to_owned(),
+            api_token: ApiTokenResponse::from_record(created.record, now),
+        }
     }
 }
 
-/// A new API token: with `role`, or else with `scope`.
+/// An API token to create. Exactly one of `role` and `scope` is required.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct CreateApiToken {
-    /// For people, to tell tokens apart.
+pub(crate) struct CreateApiTokenRequest {
+    /// Display name.
     #[schema(min_length = 1, max_length = 255)]
     name: String,
-    role: Option<Role>,
-    scope: Option<Scope>,
-    /// The user it acts as; needed with the role `user`, not allowed with a scope.
+    /// Access level.
+    role: Option<WireRole>,
+    /// Scope of a token without a role.
+    scope: Option<TokenScope>,
+    /// User that the token acts as. Required with role `user`, not allowed with a scope.
     user_id: Option<Uuid>,
-    /// It is void from this instant on; must lie in the future.
+    /// When the token stops being valid. Must be in the future. Omit it for a token that does not expire.
     #[schema(value_type = Option<String>, format = DateTime)]
     expires_at: Option<Instant>,
 }
 
-/// How a token is followed by another.
+/// Options for replacing a token.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct RotateApiToken {
-    /// How long the old one goes on, in seconds.
-    #[serde(default = "a_day")]
+pub(crate) struct RotateApiTokenRequest {
+    /// Time for which the old token stays valid, in seconds. Default: one day.
+    #[serde(default = "default_overlap_seconds")]
     #[schema(minimum = 0, maximum = 604_800, default = 86_400)]
     overlap_seconds: u32,
-    /// When the new one ends; if left out, after as long as the old one was made for, or never if it was made without end.
+    /// When the new token stops being valid. If omitted, the new token gets the lifetime that the old one was created
+    /// with.
     #[schema(value_type = Option<String>, format = DateTime)]
     expires_at: Option<Instant>,
 }
 
-const fn a_day() -> u32 {
+const fn default_overlap_seconds() -> u32 {
     86_400
 }
 
-impl Body for CreateApiToken {}
-impl Body for RotateApiToken {}
+impl RequestBody for CreateApiTokenRequest {}
+impl RequestBody for RotateApiTokenRequest {}
 
-/// Which tokens, and which part of the list.
+/// Filters and pagination.
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-pub(crate) struct TokenQuery {
-    /// Only those that act as this user.
+pub(crate) struct ListApiTokensQuery {
+    /// Only tokens that act as this user.
     user_id: Option<Uuid>,
-    /// Only those that have neither expired nor been revoked.
+    /// Only tokens that have neither expired nor been revoked.
     #[serde(default)]
     #[param(value_type = Option<bool>, default = false)]
     active_only: bool,
-    /// Most items, 1 to 200.
+    /// Maximum number of items.
     #[serde(default)]
     #[param(value_type = Option<u32>, minimum = 1, maximum = 200, default = 50)]
-    limit: Limit,
-    /// `next_cursor` of the part before.
+    limit: PageLimit,
+    /// `next_cursor` of the previous page.
     #[param(value_type = Option<String>)]
-    cursor: Option<Cursor<(Instant, Uuid)>>,
+    cursor: Option<PageCursor<(Instant, Uuid)>>,
 }
 
-/// All API tokens, newest first
+/// List API tokens
+///
+/// Ordered by creation time, newest first.
 #[utoipa::path(
-    get, path = "/api/admin/api-tokens", tag = "API tokens", operation_id = "list_api_tokens", params(TokenQuery),
-    responses((status = 200, body = List<ApiToken>), (status = "default", response = ProblemResponse)),
+    get, path = "/api/admin/api-tokens", tag = "API tokens", operation_id = "list_api_tokens",
+    params(ListApiTokensQuery),
+    responses((status = 200, body = PageResponse<ApiTokenResponse>), (status = "default", response = ProblemResponse)),
 )]
-async fn list(_: Require<ReadTokens>, app: Data<App>, Query(query): Query<TokenQuery>) -> HandlerResult {
+async fn list(_: Require<ReadTokens>, app: Data<App>, Query(query): Query<ListApiTokensQuery>) -> HandlerResult {
     let now = app.evaluation.now();
     let filter = TokenFilter { user_id: query.user_id, valid_at: query.active_only.then_some(now) };
     let page = app.tokens.list(&filter, query.cursor.map(|cursor| cursor.0), query.limit.0).await?;
-    let cursor = |last: &TokenRecord| Cursor((last.created_at, last.id)).encode();
-    reply::json(&List::new(page, cursor, |token| ApiToken::show(token, now)))
+    let cursor = |last: &TokenRecord| PageCursor((last.created_at, last.id)).encode();
+    reply::json(&PageResponse::new(page, cursor, |token| ApiTokenResponse::from_record(token, now)))
 }
 
-/// Make an API token
+/// Create an API token
+///
+/// The response is the only one that contains the token's secret.
 #[utoipa::path(
     post, path = "/api/admin/api-tokens", tag = "API tokens", operation_id = "create_api_token",
-    request_body = CreateApiToken,
-    responses((status = 201, body = NewApiToken), (status = "default", response = ProblemResponse)),
+    request_body = CreateApiTokenRequest,
+    responses((status = 201, body = IssuedApiTokenResponse), (status = "default", response = ProblemResponse)),
 )]
 async fn create(
     author: Require<ManageTokens>,
     app: Data<App>,
-    Json(body): Json<CreateApiToken>,
+    Json(body): Json<CreateApiTokenRequest>,
     request: HttpRequest,
 ) -> HandlerResult {
-    refuse_idempotency_key(&request)?;
+    reject_idempotency_key(&request)?;
     let grant = match (body.role, body.scope) {
-        (Some(role), None) => Grant::Role(role.into()),
-        (None, Some(Scope::Evaluate)) => Grant::Evaluate,
-        (None, None) => return Err(Violation::new("/role", "required", "give either role or scope").into()),
+        (Some(role), None) => TokenGrant::Role(role.into()),
+        (None, Some(TokenScope::Evaluate)) => TokenGrant::Evaluate,
+        (None, None) => return Err(Violation::new("/role", "required", "either role or scope is required").into()),
         (Some(_), Some(_)) => {
-            return Err(Violation::new("/scope", "not_allowed", "give either role or scope, not both").into());
+            return Err(Violation::new(
+                "/scope",
+                "not_allowed",
+                "role and scope are mutually exclusive; send only one of them",
+            )
+            .into());
         }
     };
-    let input = TokenInput { name: body.name, grant, user_id: body.user_id, expires_at: body.expires_at };
-    let done = app.tokens.create(author.granted, input).await?;
-    made(&app, request.path(), &done.committed, done.output)
+    let input = NewToken { name: body.name, grant, user_id: body.user_id, expires_at: body.expires_at };
+    let outcome = app.tokens.create(author.granted, input).await?;
+    issued(&app, request.path(), &outcome.committed, outcome.output)
 }
 
-/// 201 with a token and its secret, which stands below `path`.
-fn made(app: &App, path: &str, committed: &Committed, made: NewToken) -> HandlerResult {
-    let location = location_below(path, &made.record.id.to_string());
-    let revision = made.record.revision;
-    let shown = NewApiToken::show(made, app.evaluation.now());
-    Ok(reply::created(committed, revision, location, &shown).into())
+/// Returns 201 with a new token and its secret.
+fn issued(app: &App, collection_path: &str, committed: &Committed, created: CreatedToken) -> HandlerResult {
+    let location = child_location(collection_path, &created.record.id.to_string());
+    let revision = created.record.revision;
+    let body = IssuedApiTokenResponse::new(created, app.evaluation.now());
+    Ok(reply::created(committed, revision, location, &body).into())
 }
 
-/// One API token
+/// Get an API token
 #[utoipa::path(
     get, path = "/api/admin/api-tokens/{id}", tag = "API tokens", operation_id = "get_api_token",
-    params(("id" = Uuid, Path)),
-    responses((status = 200, body = ApiToken), (status = "default", response = ProblemResponse)),
+    params(("id" = Uuid, Path, description = "Id of the API token")),
+    responses((status = 200, body = ApiTokenResponse), (status = "default", response = ProblemResponse)),
 )]
-async fn get(_: Require<ReadTokens>, app: Data<App>, id: TokenId) -> HandlerResult {
+async fn get(_: Require<ReadTokens>, app: Data<App>, id: TokenIdParam) -> HandlerResult {
     let token = app.tokens.get(id.0).await?;
     let revision = Revision { number: token.revision, ..app.evaluation.replica().revision() };
-    reply::resource(revision, &ApiToken::show(token, app.evaluation.now()))
+    reply::resource(revision, &ApiTokenResponse::from_record(token, app.evaluation.now()))
 }
 
-/// Revoke an API token, for good
+/// Revoke an API token
+///
+/// A revoked token cannot be restored.
 #[utoipa::path(
     delete, path = "/api/admin/api-tokens/{id}", tag = "API tokens", operation_id = "revoke_api_token",
-    params(("id" = Uuid, Path)),
-    responses((status = 204, description = "Revoked"), (status = "default", response = ProblemResponse)),
+    params(("id" = Uuid, Path, description = "Id of the API token")),
+    responses((status = 204, description = "Token revoked"), (status = "default", response = ProblemResponse)),
 )]
-async fn revoke(author: Require<ManageTokens>, app: Data<App>, id: TokenId, expected: IfMatch) -> HandlerResult {
-    reply::removed(&app.tokens.revoke(author.granted, id.0, expected.0).await?)
+async fn revoke(author: Require<ManageTokens>, app: Data<App>, id: TokenIdParam, if_match: IfMatch) -> HandlerResult {
+    reply::no_content(&app.tokens.revoke(author.granted, id.0, if_match.0).await?)
 }
 
-/// Make an API token that takes the place of this one
+/// Rotate an API token
 ///
-/// The old one goes on for `overlap_seconds`, so that nothing stops while the new one is handed out.
+/// Creates a token that replaces this one. The old token stays valid for `overlap_seconds`, so that clients can switch
+/// without an interruption.
 #[utoipa::path(
     post, path = "/api/admin/api-tokens/{id}/rotate", tag = "API tokens", operation_id = "rotate_api_token",
-    params(("id" = Uuid, Path)), request_body = RotateApiToken,
-    responses((status = 201, body = NewApiToken), (status = "default", response = ProblemResponse)),
+    params(("id" = Uuid, Path, description = "Id of the API token")), request_body = RotateApiTokenRequest,
+    responses((status = 201, body = IssuedApiTokenResponse), (status = "default", response = ProblemResponse)),
 )]
 async fn rotate(
     author: Require<ManageTokens>,
     app: Data<App>,
-    id: TokenId,
-    expected: IfMatch,
-    Json(body): Json<RotateApiToken>,
+    id: TokenIdParam,
+    if_match: IfMatch,
+    Json(body): Json<RotateApiTokenRequest>,
     request: HttpRequest,
 ) -> HandlerResult {
-    refuse_idempotency_key(&request)?;
+    reject_idempotency_key(&request)?;
     let overlap = Duration::from_secs(body.overlap_seconds.into());
     if overlap > MAX_OVERLAP {
         let detail = format!("must be at most {}", MAX_OVERLAP.as_secs());
         return Err(Problem::from(Violation::new("/overlap_seconds", "out_of_range", detail)));
     }
-    let rotation = Rotation { overlap, expires_at: body.expires_at };
-    let done = app.tokens.rotate(author.granted, id.0, rotation, expected.0).await?;
-    made(&app, "/api/admin/api-tokens", &done.committed, done.output)
+    let rotation = TokenRotation { overlap, expires_at: body.expires_at };
+    let outcome = app.tokens.rotate(author.granted, id.0, rotation, if_match.0).await?;
+    issued(&app, "/api/admin/api-tokens", &outcome.committed, outcome.output)
 }

@@ -5,7 +5,7 @@ use actix_web::{
     web::{self, Data},
 };
 use flags_domain::Instant;
-use flags_service::users::{ErasurePolicy, UserDetail, UserInput, UserPatch};
+use flags_service::users::{ErasurePolicy, NewUser, UserDetail, UserPatch};
 use flags_store::{
     Committed,
     change_log::Revision,
@@ -17,20 +17,21 @@ use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use super::{
-    Routes, location_below,
+    RouteRegistry, child_location,
     reply::{self, HandlerResult},
 };
 use crate::{
     app::App,
     auth::{ManageUsers, ReadUsers, Require},
     extract::{
-        Body, Cursor, IfMatch, Json, Limit, Query, UserId, foreign_cursor, present, refuse_idempotency_key, short_text,
+        IfMatch, Json, PageCursor, PageLimit, Query, RequestBody, UserIdParam, deserialize_present,
+        deserialize_search_text, invalid_cursor, reject_idempotency_key,
     },
     problem::{Problem, ProblemResponse},
-    wire::{List, mirror, yes},
+    wire::{PageResponse, default_true, wire_enum},
 };
 
-pub(super) fn routes(routes: &mut Routes) {
+pub(super) fn routes(routes: &mut RouteRegistry) {
     routes.add::<__path_list>(web::to(list));
     routes.add::<__path_create>(web::to(create));
     routes.add::<__path_get>(web::to(get));
@@ -39,35 +40,40 @@ pub(super) fn routes(routes: &mut Routes) {
     routes.add::<__path_set_password>(web::to(set_password));
 }
 
-mirror! {
-    /// What somebody may do: `admin` reads and changes, `viewer` reads, `user` sees only what concerns themselves.
-    Role = store::Role { Admin, Viewer, User }
+wire_enum! {
+    /// Access level. `admin` reads and changes everything, `viewer` reads everything, `user` reads its own flag values
+    /// and overrides.
+    WireRole as Role = store::Role { Admin, Viewer, User }
 }
 
-/// Somebody whom flags are evaluated for.
+/// A user for whom flags are evaluated.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct User {
+pub(crate) struct UserResponse {
     id: Uuid,
+    /// E-mail address, unique regardless of case.
     email: String,
+    /// Display name. `null` if none was set.
     #[schema(required)]
     display_name: Option<String>,
-    role: Role,
-    /// Their own attributes, for targeting.
+    /// Access level.
+    role: WireRole,
+    /// Custom attributes for targeting.
     attributes: Map<String, Value>,
-    /// An inactive user is nobody to the service.
+    /// Whether the user is active. Credentials of an inactive user are rejected, and the OpenFeature endpoints treat
+    /// the user as unknown.
     active: bool,
-    /// Their unexpired overrides of flags that are not archived.
+    /// Number of unexpired overrides, not counting those of archived flags.
     override_count: i64,
     #[schema(value_type = String, format = DateTime)]
     created_at: Instant,
     #[schema(value_type = String, format = DateTime)]
     updated_at: Instant,
-    /// The revision of their last change.
+    /// Revision number of the last change.
     revision: i64,
 }
 
-impl User {
-    fn show(detail: UserDetail) -> Self {
+impl UserResponse {
+    fn from_detail(detail: UserDetail) -> Self {
         let user = detail.record;
         Self {
             id: user.id,
@@ -84,156 +90,168 @@ impl User {
     }
 }
 
-/// A new user.
+/// A user to create.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct CreateUser {
-    /// Unique without regard to case.
+pub(crate) struct CreateUserRequest {
+    /// E-mail address, unique regardless of case.
     #[schema(max_length = 254)]
     email: String,
+    /// Display name.
     #[schema(max_length = 255)]
     display_name: Option<String>,
-    #[serde(default = "plain_user")]
-    role: Role,
-    /// An object; cannot hold `user_id`, `email`, `role` and `created_at`.
+    /// Access level. Default: `user`.
+    #[serde(default = "default_role")]
+    role: WireRole,
+    /// Custom attributes for targeting. The keys `user_id`, `email`, `role` and `created_at` are reserved. Default:
+    /// none.
     #[serde(default)]
     attributes: Map<String, Value>,
-    #[serde(default = "yes")]
+    /// Whether the user is active. Default: `true`.
+    #[serde(default = "default_true")]
     active: bool,
-    /// To sign in with; who has none cannot. A request with a password takes no `Idempotency-Key`.
+    /// Password for signing in. A user without a password cannot sign in. Not allowed together with the header
+    /// `Idempotency-Key`.
     #[schema(min_length = 12, max_length = 256, format = Password)]
     password: Option<String>,
 }
 
-/// A user's new password.
+/// A new password for a user.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct SetPassword {
+pub(crate) struct SetPasswordRequest {
+    /// New password. It replaces the current one.
     #[schema(min_length = 12, max_length = 256, format = Password)]
     password: String,
 }
 
-const fn plain_user() -> Role {
-    Role::User
+const fn default_role() -> WireRole {
+    WireRole::User
 }
 
-/// The fields of a user that are to change. Each named field is replaced whole.
+/// Fields to change. A field that is present replaces the whole stored value; omitted fields stay unchanged.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct PatchUser {
-    #[serde(default, deserialize_with = "present")]
+pub(crate) struct PatchUserRequest {
+    /// E-mail address, unique regardless of case.
+    #[serde(default, deserialize_with = "deserialize_present")]
     #[schema(nullable = false, max_length = 254)]
     email: Option<String>,
-    /// `null` clears it.
-    #[serde(default, deserialize_with = "present")]
+    /// Display name. `null` removes it.
+    #[serde(default, deserialize_with = "deserialize_present")]
     #[schema(value_type = Option<String>, max_length = 255)]
     display_name: Option<Option<String>>,
-    #[serde(default, deserialize_with = "present")]
+    /// Access level.
+    #[serde(default, deserialize_with = "deserialize_present")]
     #[schema(nullable = false)]
-    role: Option<Role>,
-    #[serde(default, deserialize_with = "present")]
+    role: Option<WireRole>,
+    /// Custom attributes for targeting. Replaces all existing attributes.
+    #[serde(default, deserialize_with = "deserialize_present")]
     #[schema(nullable = false)]
     attributes: Option<Map<String, Value>>,
-    #[serde(default, deserialize_with = "present")]
+    /// Whether the user is active.
+    #[serde(default, deserialize_with = "deserialize_present")]
     #[schema(nullable = false)]
     active: Option<bool>,
 }
 
-impl Body for CreateUser {}
-impl Body for PatchUser {}
-impl Body for SetPassword {}
+impl RequestBody for CreateUserRequest {}
+impl RequestBody for PatchUserRequest {}
+impl RequestBody for SetPasswordRequest {}
 
-/// In what order users are listed.
+/// Sort order of users.
 #[derive(Clone, Copy, Default, Deserialize, ToSchema)]
 pub(crate) enum UserSort {
-    /// By e-mail.
+    /// By e-mail address.
     #[default]
     #[serde(rename = "email")]
     Email,
-    /// Newest first.
+    /// By creation time, newest first.
     #[serde(rename = "-created_at")]
     Newest,
 }
 
-/// Which users, and which part of the list.
+/// Filters and pagination.
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-pub(crate) struct UserQuery {
-    /// Any part of e-mail or name, case ignored; with fewer than three characters their beginnings.
-    #[serde(default, deserialize_with = "short_text")]
+pub(crate) struct ListUsersQuery {
+    /// Case-insensitive search in e-mail address and display name. Three or more characters match anywhere; fewer match
+    /// the beginning.
+    #[serde(default, deserialize_with = "deserialize_search_text")]
     #[param(max_length = 255)]
     search: Option<String>,
-    /// Only those with an unexpired override, or only those without.
+    /// `true`: only users with an unexpired override. `false`: only users without one.
     has_overrides: Option<bool>,
+    /// Sort order: `email` (default), or `-created_at` for newest first.
     #[serde(default)]
     #[param(inline, value_type = Option<UserSort>)]
     sort: UserSort,
-    /// Most items, 1 to 200.
+    /// Maximum number of items.
     #[serde(default)]
     #[param(value_type = Option<u32>, minimum = 1, maximum = 200, default = 50)]
-    limit: Limit,
-    /// `next_cursor` of the part before.
+    limit: PageLimit,
+    /// `next_cursor` of the previous page.
     #[param(value_type = Option<String>)]
-    cursor: Option<Cursor<UserPlace>>,
+    cursor: Option<PageCursor<UserPageCursor>>,
 }
 
-/// The place of a user in either order.
+/// Position in a list of users, for each sort order.
 #[derive(Clone, Deserialize, Serialize)]
-pub(crate) enum UserPlace {
+pub(crate) enum UserPageCursor {
     Email(String, Uuid),
     Created(Instant, Uuid),
 }
 
 impl UserSort {
-    fn order(self, after: Option<UserPlace>) -> Result<UserOrder, Problem> {
+    fn order(self, after: Option<UserPageCursor>) -> Result<UserOrder, Problem> {
         match (self, after) {
             (Self::Email, None) => Ok(UserOrder::Email(None)),
-            (Self::Email, Some(UserPlace::Email(email, id))) => Ok(UserOrder::Email(Some((email, id)))),
+            (Self::Email, Some(UserPageCursor::Email(email, id))) => Ok(UserOrder::Email(Some((email, id)))),
             (Self::Newest, None) => Ok(UserOrder::Newest(None)),
-            (Self::Newest, Some(UserPlace::Created(at, id))) => Ok(UserOrder::Newest(Some((at, id)))),
-            _ => Err(foreign_cursor()),
+            (Self::Newest, Some(UserPageCursor::Created(at, id))) => Ok(UserOrder::Newest(Some((at, id)))),
+            _ => Err(invalid_cursor()),
         }
     }
 
-    fn place(self, last: &UserDetail) -> UserPlace {
+    fn cursor_after(self, last: &UserDetail) -> UserPageCursor {
         let user = &last.record;
         match self {
-            Self::Email => UserPlace::Email(user.email.clone(), user.id),
-            Self::Newest => UserPlace::Created(user.created_at, user.id),
+            Self::Email => UserPageCursor::Email(user.email.clone(), user.id),
+            Self::Newest => UserPageCursor::Created(user.created_at, user.id),
         }
     }
 }
 
-/// All users
+/// List users
 #[utoipa::path(
-    get, path = "/api/admin/users", tag = "users", operation_id = "list_users", params(UserQuery),
-    responses((status = 200, body = List<User>), (status = "default", response = ProblemResponse)),
+    get, path = "/api/admin/users", tag = "users", operation_id = "list_users", params(ListUsersQuery),
+    responses((status = 200, body = PageResponse<UserResponse>), (status = "default", response = ProblemResponse)),
 )]
-async fn list(_: Require<ReadUsers>, app: Data<App>, Query(query): Query<UserQuery>) -> HandlerResult {
+async fn list(_: Require<ReadUsers>, app: Data<App>, Query(query): Query<ListUsersQuery>) -> HandlerResult {
     let now = app.evaluation.now();
     let filter = UserFilter {
         search: query.search.map(|text| text.to_lowercase()),
-        has_overrides: query.has_overrides.map(|wanted| (wanted, now)),
+        has_overrides: query.has_overrides.map(|has_overrides| (has_overrides, now)),
     };
     let order = query.sort.order(query.cursor.map(|cursor| cursor.0))?;
     let page = app.users.list(&filter, order, query.limit.0).await?;
-    let cursor = |last: &UserDetail| Cursor(query.sort.place(last)).encode();
-    reply::json(&List::new(page, cursor, User::show))
+    let cursor = |last: &UserDetail| PageCursor(query.sort.cursor_after(last)).encode();
+    reply::json(&PageResponse::new(page, cursor, UserResponse::from_detail))
 }
 
-/// Make a user known
+/// Create a user
 #[utoipa::path(
-    post, path = "/api/admin/users", tag = "users", operation_id = "create_user", request_body = CreateUser,
-    responses((status = 201, body = User), (status = "default", response = ProblemResponse)),
+    post, path = "/api/admin/users", tag = "users", operation_id = "create_user", request_body = CreateUserRequest,
+    responses((status = 201, body = UserResponse), (status = "default", response = ProblemResponse)),
 )]
 async fn create(
     author: Require<ManageUsers>,
     app: Data<App>,
-    Json(body): Json<CreateUser>,
+    Json(body): Json<CreateUserRequest>,
     request: HttpRequest,
 ) -> HandlerResult {
-    let input = UserInput {
+    let input = NewUser {
         email: body.email,
         display_name: body.display_name,
         role: body.role.into(),
@@ -242,40 +260,43 @@ async fn create(
         password: body.password.map(Into::into),
     };
     if input.password.is_some() {
-        refuse_idempotency_key(&request)?;
+        reject_idempotency_key(&request)?;
     }
-    let here = request.path().to_owned();
+    let collection_path = request.path().to_owned();
     let reply = move |detail: &UserDetail, committed: &Committed| {
-        let location = location_below(&here, &detail.record.id.to_string());
-        reply::created(committed, detail.record.revision, location, &User::show(detail.clone()))
+        let location = child_location(&collection_path, &detail.record.id.to_string());
+        reply::created(committed, detail.record.revision, location, &UserResponse::from_detail(detail.clone()))
     };
-    reply::execute_idempotently(&request, author.granted, reply, async |intent| app.users.create(intent, input).await)
+    reply::execute_idempotently(&request, author.granted, reply, async |command| app.users.create(command, input).await)
         .await
 }
 
-/// One user
+/// Get a user
 #[utoipa::path(
-    get, path = "/api/admin/users/{user_id}", tag = "users", operation_id = "get_user", params(("user_id" = Uuid, Path)),
-    responses((status = 200, body = User), (status = "default", response = ProblemResponse)),
+    get, path = "/api/admin/users/{user_id}", tag = "users", operation_id = "get_user",
+    params(
+        ("user_id" = Uuid, Path, description = "Id of the user"),
+    ),
+    responses((status = 200, body = UserResponse), (status = "default", response = ProblemResponse)),
 )]
-async fn get(_: Require<ReadUsers>, app: Data<App>, user_id: UserId) -> HandlerResult {
+async fn get(_: Require<ReadUsers>, app: Data<App>, user_id: UserIdParam) -> HandlerResult {
     let detail = app.users.get(user_id.0).await?;
     let revision = Revision { number: detail.record.revision, ..app.evaluation.replica().revision() };
-    reply::resource(revision, &User::show(detail))
+    reply::resource(revision, &UserResponse::from_detail(detail))
 }
 
-/// Change fields of a user
+/// Update a user
 #[utoipa::path(
     patch, path = "/api/admin/users/{user_id}", tag = "users", operation_id = "patch_user",
-    params(("user_id" = Uuid, Path)), request_body = PatchUser,
-    responses((status = 200, body = User), (status = "default", response = ProblemResponse)),
+    params(("user_id" = Uuid, Path, description = "Id of the user")), request_body = PatchUserRequest,
+    responses((status = 200, body = UserResponse), (status = "default", response = ProblemResponse)),
 )]
 async fn patch(
     author: Require<ManageUsers>,
     app: Data<App>,
-    user_id: UserId,
-    expected: IfMatch,
-    Json(body): Json<PatchUser>,
+    user_id: UserIdParam,
+    if_match: IfMatch,
+    Json(body): Json<PatchUserRequest>,
 ) -> HandlerResult {
     let patch = UserPatch {
         email: body.email,
@@ -284,54 +305,57 @@ async fn patch(
         attributes: body.attributes,
         active: body.active,
     };
-    let done = app.users.patch(author.granted, user_id.0, patch, expected.0).await?;
-    Ok(reply::changed(&done.committed, done.output.record.revision, &User::show(done.output)).into())
+    let outcome = app.users.patch(author.granted, user_id.0, patch, if_match.0).await?;
+    Ok(reply::changed(&outcome.committed, outcome.output.record.revision, &UserResponse::from_detail(outcome.output))
+        .into())
 }
 
 /// Set a user's password
 ///
-/// All their sessions end.
+/// Ends all sessions of the user.
 #[utoipa::path(
     put, path = "/api/admin/users/{user_id}/password", tag = "users", operation_id = "set_user_password",
-    params(("user_id" = Uuid, Path)), request_body = SetPassword,
-    responses((status = 204, description = "Set"), (status = "default", response = ProblemResponse)),
+    params(("user_id" = Uuid, Path, description = "Id of the user")), request_body = SetPasswordRequest,
+    responses((status = 204, description = "Password set"), (status = "default", response = ProblemResponse)),
 )]
 async fn set_password(
     author: Require<ManageUsers>,
     app: Data<App>,
-    user_id: UserId,
-    expected: IfMatch,
-    Json(body): Json<SetPassword>,
+    user_id: UserIdParam,
+    if_match: IfMatch,
+    Json(body): Json<SetPasswordRequest>,
 ) -> HandlerResult {
-    let done = app.sessions.set_password(author.granted, user_id.0, body.password.into(), expected.0).await?;
-    reply::removed(&done.committed)
+    let outcome = app.sessions.set_password(author.granted, user_id.0, body.password.into(), if_match.0).await?;
+    reply::no_content(&outcome.committed)
 }
 
-/// How a user is deleted.
+/// Options for deleting a user.
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-pub(crate) struct DeleteQuery {
-    /// Also remove what makes the user readable in the audit log: their e-mail, and the names of their tokens. Works for
-    /// users who were deleted before as well.
+pub(crate) struct DeleteUserQuery {
+    /// Whether to also erase the user's e-mail address and the names of the user's tokens from the audit log. Also
+    /// works for a user that was deleted earlier.
     #[serde(default)]
     #[param(value_type = Option<bool>, default = false)]
     erase: bool,
 }
 
-/// Delete a user with their overrides and tokens
+/// Delete a user
+///
+/// Also deletes the user's overrides and API tokens.
 #[utoipa::path(
     delete, path = "/api/admin/users/{user_id}", tag = "users", operation_id = "delete_user",
-    params(("user_id" = Uuid, Path), DeleteQuery),
-    responses((status = 204, description = "Deleted"), (status = "default", response = ProblemResponse)),
+    params(("user_id" = Uuid, Path, description = "Id of the user"), DeleteUserQuery),
+    responses((status = 204, description = "User deleted"), (status = "default", response = ProblemResponse)),
 )]
 async fn delete(
     author: Require<ManageUsers>,
     app: Data<App>,
-    user_id: UserId,
-    expected: IfMatch,
-    Query(query): Query<DeleteQuery>,
+    user_id: UserIdParam,
+    if_match: IfMatch,
+    Query(query): Query<DeleteUserQuery>,
 ) -> HandlerResult {
-    let labels = if query.erase { ErasurePolicy::Erased } else { ErasurePolicy::Kept };
-    reply::removed(&app.users.delete(author.granted, user_id.0, expected.0, labels).await?)
+    let erasure_policy = if query.erase { ErasurePolicy::EraseLabels } else { ErasurePolicy::KeepLabels };
+    reply::no_content(&app.users.delete(author.granted, user_id.0, if_match.0, erasure_policy).await?)
 }

@@ -1,11 +1,11 @@
-//! The stream of all changes, for admins: what was changed, not to what.
+//! Event stream of all changes, for admins and viewers. The events name the changed resources but not their new values.
 
 use std::{pin::pin, sync::Arc};
 
 use actix_web::web::Data;
 use flags_service::{
-    cursor::Cursor,
     replica::{RecentChange, RecentCommit},
+    stream_position::StreamPosition,
 };
 use flags_store::change_log::Revision;
 use serde::Serialize;
@@ -13,126 +13,142 @@ use tokio::sync::watch;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::{EventStream, Pulled, connection::Connection};
+use super::{EventStream, PullOutcome, connection::Connection};
 use crate::{
     app::App,
-    auth::{Credential, Follows},
+    auth::{Credential, StreamSubject},
     problem::Problem,
 };
 
-/// Most commits, and most changes unless a single commit has more, that are written at once; the rest comes when the client
-/// has read them.
-const PORTION: usize = 500;
+/// Number of changes at which a batch ends. The commit that reaches it is written completely; a commit without changes
+/// counts as one change. The next batch is written when the client has read the previous one.
+const BATCH_SIZE: usize = 500;
 
-/// All changes of one revision.
+/// Changes of one revision.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct ChangeEvent<'c> {
-    /// `<epoch>:<number>`
+    /// Revision of the changes: `<epoch>:<number>`.
     revision: String,
-    changes: Vec<ChangedThing<'c>>,
+    changes: Vec<ChangedResource<'c>>,
 }
 
-/// One thing that was changed.
+/// Resource that was changed.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct ChangedThing<'c> {
-    /// `user`, `flag`, `scheduled_change`, `override` or `api_token`.
+pub(crate) struct ChangedResource<'c> {
+    /// Kind of resource: `user`, `flag`, `scheduled_change`, `override` or `api_token`.
     entity: &'c str,
-    /// `created`, `updated`, `deleted`, `expired`, `archived`, `restored`, `cancelled`, `applied`, `revoked` or `erased`.
+    /// Kind of change: `created`, `updated`, `deleted`, `expired`, `archived`, `restored`, `cancelled`, `applied`,
+    /// `revoked` or `erased`.
     action: &'c str,
+    /// Flag that was changed or that the resource belongs to.
     #[serde(skip_serializing_if = "Option::is_none")]
     flag_name: Option<&'c str>,
+    /// User that was changed or that the resource belongs to.
     #[serde(skip_serializing_if = "Option::is_none")]
     user_id: Option<Uuid>,
+    /// Id of the resource, if it is not identified by its flag or user.
     #[serde(skip_serializing_if = "Option::is_none")]
     id: Option<Uuid>,
-    /// Who did it: `user:<id>`, `token:<id>` or `system:<name>`.
+    /// Author of the change: `user:<id>`, `token:<id>` or `system:<name>`.
     actor: &'c str,
 }
 
-impl<'c> From<&'c RecentChange> for ChangedThing<'c> {
+impl<'c> From<&'c RecentChange> for ChangedResource<'c> {
     fn from(change: &'c RecentChange) -> Self {
         Self {
-            entity: change.entity.as_str(),
+            entity: change.resource_kind.as_str(),
             action: change.action.as_str(),
             flag_name: change.flag_name.as_deref(),
             user_id: change.user_id,
-            id: change.id,
+            id: change.resource_id,
             actor: &change.actor,
         }
     }
 }
 
-/// All changes, event by event.
+/// Event stream of all changes.
 pub(crate) struct ChangeStream {
     connection: Connection,
-    signal: watch::Receiver<i64>,
-    cursor: Option<Cursor>,
+    /// Number of the latest revision; a new value wakes the stream.
+    latest_revision: watch::Receiver<i64>,
+    /// Position of the client. `None` before the first event if the stream is not resumed.
+    position: Option<StreamPosition>,
+    /// Generation of the replica at the last pull. `None` before the first pull.
     generation: Option<u64>,
 }
 
 impl ChangeStream {
-    /// A stream that goes on from `cursor` if it can.
-    pub(crate) fn open(app: &Data<App>, credential: Credential, cursor: Option<Cursor>) -> Result<Self, Problem> {
-        let connection = Connection::open(app, Follows::Changes, credential)?;
-        let signal = app.evaluation.replica().notifier().subscribe_to_all();
-        Ok(Self { connection, signal, cursor, generation: None })
+    /// Opens a stream. It resumes at `position` if the recent changes buffer still covers it.
+    pub(crate) fn open(
+        app: &Data<App>,
+        credential: Credential,
+        position: Option<StreamPosition>,
+    ) -> Result<Self, Problem> {
+        let connection = Connection::open(app, StreamSubject::Changes, credential)?;
+        let latest_revision = app.evaluation.replica().notifier().subscribe_to_commits();
+        Ok(Self { connection, latest_revision, position, generation: None })
     }
 
-    /// The next commits, if it can be told which they are, and where the replica stands; `None` if the credential is void.
-    fn look(&mut self) -> Option<(Option<Vec<Arc<RecentCommit>>>, Revision)> {
+    /// Returns the next batch of commits and the replica's revision; `None` if the credential is no longer valid.
+    ///
+    /// The batch is `None` if the commits since the client's position are unknown, so that the client must read
+    /// everything again.
+    fn next_commits(&mut self) -> Option<(Option<Vec<Arc<RecentCommit>>>, Revision)> {
         let app = &self.connection.app;
         let view = app.evaluation.replica().read();
-        if !self.connection.credential().is_live(&view, app.evaluation.now()) {
+        if !self.connection.credential().is_valid_at(&view, app.evaluation.now()) {
             return None;
         }
-        let same = self.generation.replace(view.generation()).is_none_or(|before| before == view.generation());
-        let known = self.cursor.filter(|cursor| same && cursor.revision.epoch == view.revision().epoch);
-        let commits = known.and_then(|cursor| view.commits_after(cursor.revision.number)).map(portion);
+        let previous_generation = self.generation.replace(view.generation());
+        let same_generation = previous_generation.is_none_or(|generation| generation == view.generation());
+        let position =
+            self.position.filter(|position| same_generation && position.revision.epoch == view.revision().epoch);
+        let commits = position.and_then(|position| view.commits_after(position.revision.number)).map(take_batch);
         Some((commits, view.revision()))
     }
 
-    /// Appends these commits.
-    fn write(&mut self, out: &mut String, commits: &[Arc<RecentCommit>], head: Revision) -> Pulled {
+    /// Writes one event per commit.
+    fn write(&mut self, out: &mut String, commits: &[Arc<RecentCommit>], head: Revision) -> PullOutcome {
         let evaluated_at = self.connection.app.evaluation.now();
-        let at = |number| Cursor { revision: Revision { number, ..head }, evaluated_at };
+        let at = |number| StreamPosition { revision: Revision { number, ..head }, evaluated_at };
         for commit in commits {
-            let here = at(commit.revision);
-            self.connection.write(out, "change", Some(&here), &show(commit, &here));
-            self.cursor = Some(here);
+            let position = at(commit.revision);
+            self.connection.write(out, "change", Some(&position), &change_event_json(commit, &position));
+            self.position = Some(position);
         }
         if commits.last().is_some_and(|last| last.revision < head.number) {
-            return Pulled::More;
+            return PullOutcome::More;
         }
-        self.cursor = Some(at(head.number));
-        Pulled::UpToDate
+        self.position = Some(at(head.number));
+        PullOutcome::UpToDate
     }
 
-    /// Says that everything must be read anew: from here on changes are told.
+    /// Writes a `snapshot` event: the client must read everything again, and later events report changes from here on.
     fn write_snapshot(&mut self, out: &mut String, head: Revision) {
-        let here = Cursor { revision: head, evaluated_at: self.connection.app.evaluation.now() };
+        let position = StreamPosition { revision: head, evaluated_at: self.connection.app.evaluation.now() };
         let stale = self.connection.app.evaluation.replica().is_stale();
-        self.connection.told(stale);
-        let data = format!("{{\"revision\":\"{}\",\"stale\":{stale}}}", here.revision);
-        self.connection.write(out, "snapshot", Some(&here), &data);
-        self.cursor = Some(here);
+        self.connection.set_reported_stale(stale);
+        let data = format!("{{\"revision\":\"{}\",\"stale\":{stale}}}", position.revision);
+        self.connection.write(out, "snapshot", Some(&position), &data);
+        self.position = Some(position);
     }
 }
 
-/// The first of these commits, as many as are written at once.
-fn portion<'c>(commits: impl Iterator<Item = &'c Arc<RecentCommit>>) -> Vec<Arc<RecentCommit>> {
-    let mut left = PORTION;
-    let fits = |commit: &&Arc<RecentCommit>| {
-        let begun = left;
-        left = left.saturating_sub(commit.changes.len().max(1));
-        begun > 0
+/// Takes commits until the batch is full.
+fn take_batch<'c>(commits: impl Iterator<Item = &'c Arc<RecentCommit>>) -> Vec<Arc<RecentCommit>> {
+    let mut remaining = BATCH_SIZE;
+    let has_room = |commit: &&Arc<RecentCommit>| {
+        let remaining_before = remaining;
+        remaining = remaining.saturating_sub(commit.changes.len().max(1));
+        remaining_before > 0
     };
-    commits.take_while(fits).cloned().collect()
+    commits.take_while(has_room).cloned().collect()
 }
 
-fn show(commit: &RecentCommit, here: &Cursor) -> String {
-    let changes = commit.changes.iter().map(ChangedThing::from).collect();
-    // A struct of texts, ids and lists can always be written.
-    serde_json::to_string(&ChangeEvent { revision: here.revision.to_string(), changes }).unwrap_or_default()
+fn change_event_json(commit: &RecentCommit, position: &StreamPosition) -> String {
+    let changes = commit.changes.iter().map(ChangedResource::from).collect();
+    // Serialization of strings, ids and lists cannot fail.
+    serde_json::to_string(&ChangeEvent { revision: position.revision.to_string(), changes }).unwrap_or_default()
 }
 
 impl EventStream for ChangeStream {
@@ -140,34 +156,34 @@ impl EventStream for ChangeStream {
         &mut self.connection
     }
 
-    fn hear(&mut self) {
-        self.signal.mark_unchanged();
+    fn mark_seen(&mut self) {
+        self.latest_revision.mark_unchanged();
     }
 
-    async fn pull(&mut self, out: &mut String) -> Pulled {
-        let Some((commits, head)) = self.look() else { return Pulled::Revoked };
+    async fn pull(&mut self, out: &mut String) -> PullOutcome {
+        let Some((commits, head)) = self.next_commits() else { return PullOutcome::Revoked };
         let Some(commits) = commits else {
             self.write_snapshot(out, head);
-            return Pulled::UpToDate;
+            return PullOutcome::UpToDate;
         };
-        // What follows on a change of the caller's own role is told only if they may still see it.
+        // The commits may have changed the caller's role, so the permission is checked before they are written.
         let mut changes = commits.iter().flat_map(|commit| &commit.changes);
-        if changes.any(|change| self.connection.credential().is_touched_by(change))
+        if changes.any(|change| self.connection.credential().is_affected_by(change))
             && !self.connection.is_allowed().await
         {
-            return Pulled::Revoked;
+            return PullOutcome::Revoked;
         }
         self.write(out, &commits, head)
     }
 
-    fn position(&self) -> Option<Cursor> {
-        self.cursor
+    fn position(&self) -> Option<StreamPosition> {
+        self.position
     }
 
     async fn wait(&mut self, _: bool) {
-        let signal = &mut self.signal;
-        // The sender is the hub's, which lives as long as the application.
-        let woken = async { _ = signal.changed().await };
-        self.connection.wait(pin!(woken), None).await;
+        let latest_revision = &mut self.latest_revision;
+        // `changed` cannot fail: the sender belongs to the change notifier, which lives as long as `App`.
+        let wakeup = async { _ = latest_revision.changed().await };
+        self.connection.wait(pin!(wakeup), None).await;
     }
 }

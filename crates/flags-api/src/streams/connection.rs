@@ -1,4 +1,5 @@
-//! What every stream has: a place among the open ones, a heartbeat, a credential that must stay valid, and an end.
+//! The part that all kinds of event streams have in common: the limit of open streams, heartbeats, revalidation of the
+//! credential, and the end of the stream.
 
 use std::{
     pin::{Pin, pin},
@@ -11,6 +12,7 @@ use std::{
 
 use actix_web::web::Data;
 use flags_domain::Instant;
+use flags_service::stream_position::StreamPosition;
 use metrics::{counter, gauge};
 use rand::RngExt as _;
 use tokio::{
@@ -21,42 +23,43 @@ use tokio::{
 use super::event::{write_event, write_retry};
 use crate::{
     app::App,
-    auth::{Credential, Follows},
+    auth::{Credential, StreamSubject},
     metrics::{STREAM_EVENTS, STREAMS_OPEN},
     problem::Problem,
 };
 
-/// Between which waits a stream tries again to look its user up.
-const TRY_AGAIN: (Duration, Duration) = (Duration::from_millis(500), Duration::from_millis(1_500));
+/// Range of the random delay before a stream retries a failed user lookup.
+const USER_RETRY_DELAY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_millis(1_500));
 
-/// How often a credential is looked at that can end without a sign.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Interval for validating a credential whose end the replica does not report (a session).
+const REVALIDATION_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How streams are bounded.
+/// Limits and timing of event streams.
 #[derive(Clone, Debug)]
 pub struct StreamLimits {
-    /// Most streams at once.
-    pub most: usize,
-    /// Time between heartbeats.
+    /// Maximum number of open streams per server. Default 20,000.
+    pub max_streams: usize,
+    /// Interval between heartbeats. Default 15 s.
     pub heartbeat: Duration,
-    /// Ages between which streams end; clients connect again and spread over the servers.
-    pub age: (Duration, Duration),
-    /// Between which waits before they connect again clients are told to choose, in milliseconds.
-    pub retry: (u64, u64),
+    /// Range of the random maximum age of a stream. Default 30 to 60 minutes. Clients then reconnect and spread over
+    /// the servers again.
+    pub max_age: (Duration, Duration),
+    /// Range of the random reconnection delay that the server sends to clients, in milliseconds. Default 500 to 3,000.
+    pub retry_millis: (u64, u64),
 }
 
 impl Default for StreamLimits {
     fn default() -> Self {
         Self {
-            most: 20_000,
+            max_streams: 20_000,
             heartbeat: Duration::from_secs(15),
-            age: (Duration::from_secs(30 * 60), Duration::from_secs(60 * 60)),
-            retry: (500, 3_000),
+            max_age: (Duration::from_secs(30 * 60), Duration::from_secs(60 * 60)),
+            retry_millis: (500, 3_000),
         }
     }
 }
 
-/// The streams of this process.
+/// Numbers of open streams of this process. Clones share their state.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct OpenStreams {
     own_flags: Arc<AtomicUsize>,
@@ -65,49 +68,50 @@ pub(crate) struct OpenStreams {
 }
 
 impl OpenStreams {
-    fn of(&self, follows: Follows) -> &Arc<AtomicUsize> {
-        match follows {
-            Follows::OwnFlags => &self.own_flags,
-            Follows::Changes => &self.changes,
-            Follows::Evaluations(_) => &self.evaluations,
+    fn counter(&self, subject: StreamSubject) -> &Arc<AtomicUsize> {
+        match subject {
+            StreamSubject::OwnFlags => &self.own_flags,
+            StreamSubject::Changes => &self.changes,
+            StreamSubject::Evaluations(_) => &self.evaluations,
         }
     }
 
-    fn all(&self) -> usize {
+    fn total(&self) -> usize {
         [&self.own_flags, &self.changes, &self.evaluations].map(|open| open.load(Ordering::Relaxed)).iter().sum()
     }
 
-    /// Sets the gauge anew, as the exporter drops what is not.
+    /// Sets the gauges of open streams.
     #[expect(clippy::cast_precision_loss, reason = "counts stay far below 2^53")]
-    pub(crate) fn show(&self) {
-        for follows in [Follows::OwnFlags, Follows::Changes, Follows::Evaluations(None)] {
-            gauge!(STREAMS_OPEN, "kind" => kind(follows)).set(self.of(follows).load(Ordering::Relaxed) as f64);
+    pub(crate) fn record_gauges(&self) {
+        for subject in [StreamSubject::OwnFlags, StreamSubject::Changes, StreamSubject::Evaluations(None)] {
+            gauge!(STREAMS_OPEN, "kind" => kind_label(subject))
+                .set(self.counter(subject).load(Ordering::Relaxed) as f64);
         }
     }
 }
 
-const fn kind(follows: Follows) -> &'static str {
-    match follows {
-        Follows::OwnFlags => "user",
-        Follows::Changes => "admin",
-        Follows::Evaluations(_) => "ofrep",
+const fn kind_label(subject: StreamSubject) -> &'static str {
+    match subject {
+        StreamSubject::OwnFlags => "user",
+        StreamSubject::Changes => "admin",
+        StreamSubject::Evaluations(_) => "ofrep",
     }
 }
 
-/// One client's connection.
+/// Connection of one subscriber.
 pub(crate) struct Connection {
     pub(super) app: Data<App>,
-    follows: Follows,
+    subject: StreamSubject,
     credential: Credential,
     ready: watch::Receiver<bool>,
     heartbeat_at: Moment,
-    /// When the credential must be looked at again, if it can end without a sign.
-    look_at: Option<Moment>,
-    ends_at: Moment,
-    /// Whether the client was last told that answers are stale.
-    told_stale: bool,
-    begun: bool,
-    ended: bool,
+    /// Time of the next validation of the credential, if it needs periodic validation.
+    revalidate_at: Option<Moment>,
+    max_age_at: Moment,
+    /// Value of `stale` in the last snapshot or heartbeat.
+    reported_stale: bool,
+    has_written: bool,
+    is_ended: bool,
     open: Arc<AtomicUsize>,
 }
 
@@ -117,159 +121,162 @@ impl Drop for Connection {
     }
 }
 
-/// What a connection wants before anything else.
-pub(super) enum Due {
-    /// Nothing.
+/// Action that a connection requires before the next pull.
+pub(super) enum PendingAction {
     Nothing,
-    /// A heartbeat, after what is new.
+    /// Pull, then send a heartbeat.
     Heartbeat,
-    /// The end; holds the last event.
+    /// Send this last event and end the stream.
     End(String),
-    /// Nothing ever again.
+    /// The stream has ended.
     Ended,
 }
 
-impl Due {
+impl PendingAction {
     pub(super) const fn is_heartbeat(&self) -> bool {
         matches!(self, Self::Heartbeat)
     }
 }
 
 impl Connection {
-    /// Takes a place among the open streams, if there is one.
-    pub(super) fn open(app: &Data<App>, follows: Follows, credential: Credential) -> Result<Self, Problem> {
-        let limits = &app.settings.streams;
-        let open = Arc::clone(app.streams.of(follows));
+    /// Counts the stream as open. Fails with 503 if the limit is reached or the server is shutting down.
+    pub(super) fn open(app: &Data<App>, subject: StreamSubject, credential: Credential) -> Result<Self, Problem> {
+        let limits = &app.settings.stream_limits;
+        let open = Arc::clone(app.open_streams.counter(subject));
         open.fetch_add(1, Ordering::Relaxed);
-        let age = rand::rng().random_range(limits.age.0..=limits.age.1);
+        let max_age = rand::rng().random_range(limits.max_age.0..=limits.max_age.1);
         let now = Moment::now();
         let this = Self {
             app: app.clone(),
-            follows,
+            subject,
             credential,
             ready: app.readiness(),
             heartbeat_at: now + limits.heartbeat,
-            look_at: credential.ends_silently().then(|| now + LOOK_EVERY),
-            ends_at: now + age,
-            told_stale: false,
-            begun: false,
-            ended: false,
+            revalidate_at: credential.needs_periodic_check().then(|| now + REVALIDATION_INTERVAL),
+            max_age_at: now + max_age,
+            reported_stale: false,
+            has_written: false,
+            is_ended: false,
             open,
         };
-        if app.streams.all() > limits.most {
-            return Err(Problem::unavailable("too_many_streams", "this server has all the streams it can have", "5"));
+        if app.open_streams.total() > limits.max_streams {
+            let detail = "this server has reached its maximum number of event streams; retry later";
+            return Err(Problem::unavailable("too_many_streams", detail, "5"));
         }
         if !*this.ready.borrow() {
-            return Err(Problem::unavailable("shutting_down", "this server is stopping; another one answers", "1"));
+            let detail = "this server is shutting down; retry to reach another server";
+            return Err(Problem::unavailable("shutting_down", detail, "1"));
         }
         Ok(this)
     }
 
-    /// The credential, for a look at every pull.
+    /// Returns the credential, which every pull validates against the replica.
     pub(super) const fn credential(&self) -> &Credential {
         &self.credential
     }
 
-    /// What is due. The credential is looked at in full at every heartbeat.
-    pub(super) async fn due(&mut self) -> Due {
-        if self.ended {
-            return Due::Ended;
+    /// Returns the action that is due. Every heartbeat validates the credential and its permission completely.
+    pub(super) async fn pending_action(&mut self) -> PendingAction {
+        if self.is_ended {
+            return PendingAction::Ended;
         }
         if !*self.ready.borrow() {
-            return Due::End(self.end("shutdown"));
+            return PendingAction::End(self.end("shutdown"));
         }
         let now = Moment::now();
-        if now >= self.ends_at {
-            return Due::End(self.end("max_age"));
+        if now >= self.max_age_at {
+            return PendingAction::End(self.end("max_age"));
         }
         if now >= self.heartbeat_at {
-            self.heartbeat_at = now + self.app.settings.streams.heartbeat;
+            self.heartbeat_at = now + self.app.settings.stream_limits.heartbeat;
             if !self.is_allowed().await {
-                return Due::End(self.end("revoked"));
+                return PendingAction::End(self.end("revoked"));
             }
-            return Due::Heartbeat;
+            return PendingAction::Heartbeat;
         }
-        if self.look_at.is_some_and(|at| now >= at) {
-            self.look_at = Some(now + LOOK_EVERY);
+        if self.revalidate_at.is_some_and(|at| now >= at) {
+            self.revalidate_at = Some(now + REVALIDATION_INTERVAL);
             if !self.is_allowed().await {
-                return Due::End(self.end("revoked"));
+                return PendingAction::End(self.end("revoked"));
             }
         }
-        // Whoever holds old values should know at once.
-        if self.app.evaluation.replica().is_stale() != self.told_stale { Due::Heartbeat } else { Due::Nothing }
+        // A change of staleness is reported at once.
+        if self.app.evaluation.replica().is_stale() != self.reported_stale {
+            PendingAction::Heartbeat
+        } else {
+            PendingAction::Nothing
+        }
     }
 
-    /// Whether the client may still follow, looked up now.
+    /// Whether the caller may still read the stream. May query the database.
     pub(super) async fn is_allowed(&self) -> bool {
-        // On the heap while it lasts: every stream would carry room for it all its life.
-        Box::pin(self.credential.still_allows(self.follows, &self.app)).await
+        // Boxed because the future is large and would otherwise be part of every stream's future.
+        Box::pin(self.credential.is_still_allowed(self.subject, &self.app)).await
     }
 
-    /// The last event, for this reason.
+    /// Ends the stream. Returns its last event, which names the reason.
     pub(super) fn end(&mut self, reason: &'static str) -> String {
-        self.ended = true;
+        self.is_ended = true;
         let mut out = String::new();
         self.write(&mut out, "bye", None, &format!("{{\"reason\":\"{reason}\"}}"));
         out
     }
 
     /// Appends an event and counts it.
-    pub(super) fn write(
-        &mut self,
-        out: &mut String,
-        event: &'static str,
-        id: Option<&flags_service::cursor::Cursor>,
-        data: &str,
-    ) {
-        if !std::mem::replace(&mut self.begun, true) {
-            let (least, most) = self.app.settings.streams.retry;
-            write_retry(out, rand::rng().random_range(least..=most));
+    pub(super) fn write(&mut self, out: &mut String, event: &'static str, id: Option<&StreamPosition>, data: &str) {
+        if !std::mem::replace(&mut self.has_written, true) {
+            let (min, max) = self.app.settings.stream_limits.retry_millis;
+            write_retry(out, rand::rng().random_range(min..=max));
         }
         write_event(out, event, id, data);
-        counter!(STREAM_EVENTS, "kind" => kind(self.follows), "event" => event).increment(1);
+        counter!(STREAM_EVENTS, "kind" => kind_label(self.subject), "event" => event).increment(1);
     }
 
-    /// Whether the client has been sent anything.
-    pub(super) const fn has_begun(&self) -> bool {
-        self.begun
+    /// Whether any event was written.
+    pub(super) const fn has_written(&self) -> bool {
+        self.has_written
     }
 
     /// Appends a heartbeat.
-    pub(super) fn write_heartbeat(&mut self, out: &mut String, at: &flags_service::cursor::Cursor) {
+    pub(super) fn write_heartbeat(&mut self, out: &mut String, position: &StreamPosition) {
         let stale = self.app.evaluation.replica().is_stale();
-        self.told_stale = stale;
-        let data = format!("{{\"revision\":\"{}\",\"stale\":{stale}}}", at.revision);
-        self.write(out, "heartbeat", Some(at), &data);
+        self.reported_stale = stale;
+        let data = format!("{{\"revision\":\"{}\",\"stale\":{stale}}}", position.revision);
+        self.write(out, "heartbeat", Some(position), &data);
     }
 
-    /// Notes what a snapshot said of staleness.
-    pub(super) const fn told(&mut self, stale: bool) {
-        self.told_stale = stale;
+    /// Stores the value of `stale` that a snapshot reported.
+    pub(super) const fn set_reported_stale(&mut self, stale: bool) {
+        self.reported_stale = stale;
     }
 
-    /// Waits for a moment before something is tried again that could not be done, or until something is due.
-    pub(super) async fn wait_to_try_again(&mut self) {
-        let again = rand::rng().random_range(TRY_AGAIN.0..=TRY_AGAIN.1);
-        self.wait(pin!(tokio::time::sleep(again)), None).await;
+    /// Waits for a random delay before a retry, or until an action of the connection is due.
+    pub(super) async fn wait_before_retry(&mut self) {
+        let delay = rand::rng().random_range(USER_RETRY_DELAY.0..=USER_RETRY_DELAY.1);
+        self.wait(pin!(tokio::time::sleep(delay)), None).await;
     }
 
-    /// Waits until something is due, `woken` is over, the instant `until` has come or the credential ends. `woken` is a
-    /// reference, as every stream would have room twice for what is given by value.
-    pub(super) async fn wait(&mut self, woken: Pin<&mut impl Future<Output = ()>>, until: Option<Instant>) {
+    /// Waits until an action of the connection is due, `wakeup` completes, `until` is reached or the credential
+    /// expires.
+    ///
+    /// `wakeup` is a pinned reference, because a future passed by value would occupy space twice in every stream's
+    /// future.
+    pub(super) async fn wait(&mut self, wakeup: Pin<&mut impl Future<Output = ()>>, until: Option<Instant>) {
         let evaluation = &self.app.evaluation;
-        let end = self.credential.ends_at(&evaluation.replica().read());
-        let until = until.into_iter().chain(end).min();
-        let moved = async {
+        let credential_expires_at = self.credential.expires_at(&evaluation.replica().read());
+        let until = until.into_iter().chain(credential_expires_at).min();
+        let instant_reached = async {
             match until {
                 Some(until) => evaluation.wait_until(until).await,
                 None => std::future::pending().await,
             }
         };
+        let action_at = self.revalidate_at.unwrap_or(self.heartbeat_at).min(self.heartbeat_at).min(self.max_age_at);
         tokio::select! {
-            () = woken => {}
-            () = moved => {}
-            () = sleep_until(self.look_at.unwrap_or(self.heartbeat_at).min(self.heartbeat_at).min(self.ends_at)) => {}
-            // The sender is the application's.
+            () = wakeup => {}
+            () = instant_reached => {}
+            () = sleep_until(action_at) => {}
+            // `wait_for` cannot fail: the sender belongs to `App`, which this connection holds.
             _ = self.ready.wait_for(|ready| !ready) => {}
         }
     }

@@ -1,107 +1,123 @@
-//! The stream that tells a provider of OpenFeature to ask again. It names no flag and no value.
+//! Event stream that tells OpenFeature providers to evaluate again. Its events contain no flag names and no values.
 
 use std::pin::pin;
 
 use actix_web::web::Data;
 use flags_domain::{FlagName, Instant};
 use flags_service::{
-    cursor::Cursor,
     notifier::Subscription,
     replica::{ChangesSince, View},
+    stream_position::StreamPosition,
 };
 use uuid::Uuid;
 
-use super::{EventStream, Follower, Pulled, connection::Connection};
+use super::{EventStream, PullOutcome, StreamSubscriber, connection::Connection};
 use crate::{
     app::App,
-    auth::{FlagVisibility, Follows, StreamToken},
+    auth::{FlagVisibility, StreamSubject, StreamToken},
     problem::Problem,
 };
 
-/// Stands for those who are no user: no user has this id.
-const NOBODY: Uuid = Uuid::nil();
+/// User id of anonymous contexts. No user has this id.
+const ANONYMOUS_USER_ID: Uuid = Uuid::nil();
 
-/// What may change an evaluation of all flags, event by event.
+/// Event stream of changes that may affect an evaluation of all flags. Each event tells the client to evaluate again.
 pub(crate) struct EvaluationStream {
     connection: Connection,
-    signals: Subscription,
+    subscription: Subscription,
     user_id: Uuid,
-    flags: FlagVisibility,
-    /// When the ticket becomes void.
-    ends_at: Instant,
-    /// Where the client stands; `None` if it has nothing yet that counts.
-    cursor: Option<Cursor>,
-    /// Of the replica at the last look; `None` before the first.
+    visibility: FlagVisibility,
+    /// Expiry of the stream token.
+    expires_at: Instant,
+    /// Position of the client. `None` before the first event if the stream is not resumed.
+    position: Option<StreamPosition>,
+    /// Generation of the replica at the last pull; `None` before the first pull.
     generation: Option<u64>,
-    /// When time alone may next change something.
-    next_instant: Option<Instant>,
+    /// Next instant at which a value can change without a commit, such as the expiry of an override.
+    next_time_change: Option<Instant>,
 }
 
-/// What one look at the replica came to.
-struct Looked {
-    here: Cursor,
-    /// Whether anything may have changed that the client has a right to know of.
-    is_news: bool,
-    /// Whether the user may have changed, and so what the credential allows.
-    is_user_touched: bool,
+/// Changes in the replica since the client's position.
+struct EvaluationUpdate {
+    new_position: StreamPosition,
+    /// Whether an evaluation may have changed in a way that the client can see.
+    is_relevant: bool,
+    /// Whether the user may have changed, and with it the caller's permission.
+    user_changed: bool,
 }
 
 impl EvaluationStream {
-    /// A stream for the bearer of this ticket, who sees these flags, that goes on from `cursor` if it can.
+    /// Opens a stream for the bearer of `stream_token`. It resumes at `position` if the recent changes buffer still
+    /// covers it.
     pub(crate) fn open(
         app: &Data<App>,
-        ticket: StreamToken,
-        flags: FlagVisibility,
-        cursor: Option<Cursor>,
+        stream_token: StreamToken,
+        visibility: FlagVisibility,
+        position: Option<StreamPosition>,
     ) -> Result<Self, Problem> {
-        let connection = Connection::open(app, Follows::Evaluations(ticket.user_id), ticket.credential)?;
-        let user_id = ticket.user_id.unwrap_or(NOBODY);
+        let connection =
+            Connection::open(app, StreamSubject::Evaluations(stream_token.user_id), stream_token.credential)?;
+        let user_id = stream_token.user_id.unwrap_or(ANONYMOUS_USER_ID);
         let notifier = app.evaluation.replica().notifier();
-        let signals = match flags {
-            FlagVisibility::All => notifier.subscribe_to_every_flag(user_id),
-            FlagVisibility::Shown => notifier.subscribe(user_id),
+        let subscription = match visibility {
+            FlagVisibility::All => notifier.subscribe_with_hidden_flags(user_id),
+            FlagVisibility::ClientVisible => notifier.subscribe(user_id),
         };
-        let ends_at = ticket.ends_at;
-        Ok(Self { connection, signals, user_id, flags, ends_at, cursor, generation: None, next_instant: None })
+        let expires_at = stream_token.expires_at;
+        Ok(Self {
+            connection,
+            subscription,
+            user_id,
+            visibility,
+            expires_at,
+            position,
+            generation: None,
+            next_time_change: None,
+        })
     }
 
-    /// What is new for the client; `None` if ticket or credential is void.
-    fn look(&mut self) -> Option<Looked> {
+    /// Checks the replica for changes since the client's position. Returns `None` if the stream token or the credential
+    /// is no longer valid.
+    fn check_replica(&mut self) -> Option<EvaluationUpdate> {
         let app = self.connection.app.clone();
         let view = app.evaluation.replica().read();
         let clock = app.evaluation.now();
-        if clock >= self.ends_at || !self.connection.credential().is_live(&view, clock) {
+        if clock >= self.expires_at || !self.connection.credential().is_valid_at(&view, clock) {
             return None;
         }
-        let now = self.cursor.map_or(clock, |cursor| cursor.next_instant(clock));
-        let follower = Follower {
+        let now = self.position.map_or(clock, |position| position.evaluation_instant(clock));
+        let subscriber = StreamSubscriber {
             user_id: self.user_id,
-            cursor: self.cursor,
+            position: self.position,
             generation: self.generation,
-            signals: &self.signals,
+            subscription: &self.subscription,
         };
-        let touched = follower.touched(&view, now);
-        let looked = Looked {
-            here: Cursor { revision: view.revision(), evaluated_at: now },
-            // What cannot be told may be so.
-            is_news: touched.as_ref().is_none_or(|touched| self.is_news(&view, touched)),
-            is_user_touched: touched.is_none_or(|touched| touched.user.is_some()),
+        let changes = subscriber.changes_up_to(&view, now);
+        let update = EvaluationUpdate {
+            new_position: StreamPosition { revision: view.revision(), evaluated_at: now },
+            // Unknown changes may be relevant.
+            is_relevant: changes.as_ref().is_none_or(|changes| self.is_relevant(&view, changes)),
+            user_changed: changes.is_none_or(|changes| changes.user_revision.is_some()),
         };
         self.generation = Some(view.generation());
-        self.next_instant = view.next_instant(self.user_id, now, |flag| self.flags.has(flag));
-        Some(looked)
+        self.next_time_change = view.next_time_change(self.user_id, now, |flag| self.visibility.includes(flag));
+        Some(update)
     }
 
-    /// Attributes of the request are not known here, so whatever may matter to anybody counts. Of flags that users neither saw
-    /// nor see, nothing does to a client that sees as much as they.
-    fn is_news(&self, view: &View<'_>, touched: &ChangesSince) -> bool {
-        let is_seen = |name: &FlagName| view.flag(name).is_some_and(|flag| self.flags.has(flag.compiled()));
-        let of_flags = match self.flags {
-            FlagVisibility::All => touched.hidden || !touched.own.is_empty(),
-            // What the client has may be newer than where its stream stood: it may have seen what came and went.
-            FlagVisibility::Shown => touched.came || touched.own.iter().any(is_seen),
+    /// Whether the changes may affect the client's evaluation.
+    ///
+    /// The stream does not know the attributes of the evaluation context, so every change to a flag counts that the
+    /// client can see or could see before.
+    fn is_relevant(&self, view: &View<'_>, changes: &ChangesSince) -> bool {
+        let is_included =
+            |name: &FlagName| view.flag(name).is_some_and(|flag| self.visibility.includes(flag.compiled()));
+        let other_flags_changed = match self.visibility {
+            FlagVisibility::All => changes.hidden_flags || !changes.own_flags.is_empty(),
+            // The client's last evaluation may be newer than its stream position, so it may include a flag that was
+            // visible only in between.
+            FlagVisibility::ClientVisible => changes.newly_visible || changes.own_flags.iter().any(is_included),
         };
-        of_flags || touched.user.is_some() || !touched.flags.is_empty()
+        other_flags_changed || changes.user_revision.is_some() || !changes.flags.is_empty()
     }
 }
 
@@ -110,31 +126,34 @@ impl EventStream for EvaluationStream {
         &mut self.connection
     }
 
-    fn hear(&mut self) {
-        self.signals.hear();
+    fn mark_seen(&mut self) {
+        self.subscription.mark_seen();
     }
 
-    async fn pull(&mut self, out: &mut String) -> Pulled {
-        let Some(Looked { here, is_news, is_user_touched }) = self.look() else { return Pulled::Revoked };
-        if is_user_touched && !self.connection.is_allowed().await {
-            return Pulled::Revoked;
+    async fn pull(&mut self, out: &mut String) -> PullOutcome {
+        let Some(EvaluationUpdate { new_position, is_relevant, user_changed }) = self.check_replica() else {
+            return PullOutcome::Revoked;
+        };
+        if user_changed && !self.connection.is_allowed().await {
+            return PullOutcome::Revoked;
         }
-        if is_news {
-            // The whole position: values move with time as well, and another server's clock may be a little behind.
-            let seconds = here.evaluated_at.as_micros().div_euclid(1_000_000);
-            let data = format!(r#"{{"type":"refetchEvaluation","etag":"{here}","lastModified":{seconds}}}"#);
-            self.connection.write(out, "message", Some(&here), &data);
+        if is_relevant {
+            // The tag is the whole position, not only the revision: values also change with time, and the clock of the
+            // server that evaluates next may be slightly behind.
+            let seconds = new_position.evaluated_at.as_micros().div_euclid(1_000_000);
+            let data = format!(r#"{{"type":"refetchEvaluation","etag":"{new_position}","lastModified":{seconds}}}"#);
+            self.connection.write(out, "message", Some(&new_position), &data);
         }
-        self.cursor = Some(here);
-        Pulled::UpToDate
+        self.position = Some(new_position);
+        PullOutcome::UpToDate
     }
 
-    fn position(&self) -> Option<Cursor> {
-        self.cursor
+    fn position(&self) -> Option<StreamPosition> {
+        self.position
     }
 
     async fn wait(&mut self, _: bool) {
-        let until = self.next_instant.map_or(self.ends_at, |at| at.min(self.ends_at));
-        self.connection.wait(pin!(self.signals.woken()), Some(until)).await;
+        let until = self.next_time_change.map_or(self.expires_at, |at| at.min(self.expires_at));
+        self.connection.wait(pin!(self.subscription.changed()), Some(until)).await;
     }
 }

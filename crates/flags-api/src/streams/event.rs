@@ -1,12 +1,12 @@
-//! The form of events (WHATWG HTML, section 9.2, server-sent events).
+//! Serialization of server-sent events (WHATWG HTML standard, section 9.2).
 
 use std::fmt::Write as _;
 
-use flags_service::cursor::Cursor;
+use flags_service::stream_position::StreamPosition;
 
-/// Appends an event. `data` must have no line feed, as JSON text has none.
-pub(super) fn write_event(out: &mut String, event: &str, id: Option<&Cursor>, data: &str) {
-    // Writing to a string cannot fail.
+/// Appends an event. `data` must not contain line feeds; compact JSON has none.
+pub(super) fn write_event(out: &mut String, event: &str, id: Option<&StreamPosition>, data: &str) {
+    // Writing to a `String` cannot fail.
     let _ = writeln!(out, "event: {event}");
     if let Some(id) = id {
         let _ = writeln!(out, "id: {id}");
@@ -14,7 +14,7 @@ pub(super) fn write_event(out: &mut String, event: &str, id: Option<&Cursor>, da
     let _ = write!(out, "data: {data}\n\n");
 }
 
-/// Appends how long the client is to wait before it connects again, in milliseconds.
+/// Appends the client's reconnection delay in milliseconds.
 pub(super) fn write_retry(out: &mut String, millis: u64) {
     let _ = write!(out, "retry: {millis}\n\n");
 }
@@ -28,12 +28,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn events_have_the_form_of_the_standard() {
+    fn events_follow_the_server_sent_events_format() {
         let revision = Revision { epoch: Uuid::from_u128(1), number: 2 };
-        let cursor = Cursor { revision, evaluated_at: Instant::from_micros(3) };
+        let position = StreamPosition { revision, evaluated_at: Instant::from_micros(3) };
         let mut out = String::new();
         write_retry(&mut out, 1500);
-        write_event(&mut out, "change", Some(&cursor), "{}");
+        write_event(&mut out, "change", Some(&position), "{}");
         write_event(&mut out, "bye", None, "{\"reason\":\"shutdown\"}");
         let expected = "retry: 1500\n\nevent: change\nid: 00000000000000000000000000000001:2:3\ndata: {}\n\n\
                         event: bye\ndata: {\"reason\":\"shutdown\"}\n\n";

@@ -1,8 +1,9 @@
-//! Streams of server-sent events: one of a user's own flag values, one of all changes for admins, one that tells providers of
-//! OpenFeature to ask again.
+//! Event streams (server-sent events): a user's own flag values, all changes for admins and viewers, and refetch events
+//! for OpenFeature providers.
 //!
-//! A stream holds a position, no copies: when it is woken and its client reads, it pulls what is new from the replica and
-//! evaluates that, now. A client that does not read is not written for; the socket's limits end it.
+//! A stream stores its position instead of a queue of events. When it is woken and its client is ready to read, it
+//! pulls the changes since that position from the replica and evaluates them. For a client that does not read, the
+//! server produces no events, and the TCP user timeout closes its connection.
 
 mod changes;
 mod connection;
@@ -21,124 +22,127 @@ pub(crate) use self::{
 use actix_web::{HttpResponse, http::header, web::Bytes};
 use flags_domain::Instant;
 use flags_service::{
-    cursor::Cursor,
     notifier::Subscription,
     replica::{ChangesSince, View},
+    stream_position::StreamPosition,
 };
 use futures_util::stream;
 use uuid::Uuid;
 
-use self::connection::{Connection, Due};
+use self::connection::{Connection, PendingAction};
 
-/// Something that pulls events for one client.
+/// Event stream of one client.
 pub(crate) trait EventStream: Sized + 'static {
-    /// What it has in common with all streams.
+    /// Returns the part that all kinds of streams have in common.
     fn connection(&mut self) -> &mut Connection;
 
-    /// Marks all signals as heard: from here on the next ones count.
-    fn hear(&mut self);
+    /// Marks all notifications so far as seen, so that only later ones wake the stream.
+    fn mark_seen(&mut self);
 
-    /// Appends what is new for the client.
-    fn pull(&mut self, out: &mut String) -> impl Future<Output = Pulled>;
+    /// Appends the events since the client's position.
+    fn pull(&mut self, out: &mut String) -> impl Future<Output = PullOutcome>;
 
-    /// Where the client stands, once it has something.
-    fn position(&self) -> Option<Cursor>;
+    /// Returns the client's position; `None` before its first event.
+    fn position(&self) -> Option<StreamPosition>;
 
-    /// Waits for a signal, an instant, or whatever the connection waits for. `blocked` says that the last pull could not be
-    /// done.
+    /// Waits for a notification, for a time at which values can change, or for an action of the connection. `blocked`
+    /// means that the last pull returned [`PullOutcome::Blocked`].
     fn wait(&mut self, blocked: bool) -> impl Future<Output = ()>;
 
-    /// The answer that carries this stream.
+    /// Builds the HTTP response that streams the events.
     fn into_response(self) -> HttpResponse {
         let events = stream::unfold(self, |mut this| async move {
-            let events = next(&mut this).await?;
+            let events = next_events(&mut this).await?;
             Some((Ok::<_, std::convert::Infallible>(events), this))
         });
-        head().streaming(events)
+        response_head().streaming(events)
     }
 }
 
-/// What a pull came to.
+/// Result of a pull.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Pulled {
-    /// The client is told everything.
+pub(crate) enum PullOutcome {
+    /// All events were appended.
     UpToDate,
-    /// There is more, once it has read this.
+    /// A batch was appended; further events are available.
     More,
-    /// It cannot be told for now what the client should have.
+    /// The events cannot be determined, because the database is unavailable.
     Blocked,
-    /// The credential is void.
+    /// The credential or its permission is no longer valid.
     Revoked,
 }
 
-/// The next events, as soon as there are any; `None` at the end.
-async fn next(stream: &mut impl EventStream) -> Option<Bytes> {
+/// Waits for the next events. Returns `None` at the end of the stream.
+async fn next_events(stream: &mut impl EventStream) -> Option<Bytes> {
     loop {
-        let due = match stream.connection().due().await {
-            Due::Ended => return None,
-            Due::End(bye) => return Some(bye.into()),
-            due => due,
+        let pending_action = match stream.connection().pending_action().await {
+            PendingAction::Ended => return None,
+            PendingAction::End(last_event) => return Some(last_event.into()),
+            pending_action => pending_action,
         };
-        stream.hear();
+        stream.mark_seen();
         let mut out = String::new();
-        let pulled = stream.pull(&mut out).await;
-        if pulled == Pulled::Revoked {
+        let outcome = stream.pull(&mut out).await;
+        if outcome == PullOutcome::Revoked {
             return Some(stream.connection().end("revoked").into());
         }
-        // A client that goes on where nothing has happened is told so at once.
-        let silent = pulled == Pulled::UpToDate && out.is_empty() && !stream.connection().has_begun();
-        // One that cannot go on for now lives all the same, where it was.
-        let beats = due.is_heartbeat() && pulled != Pulled::More;
-        if let Some(at) = stream.position().filter(|_| silent || beats) {
-            stream.connection().write_heartbeat(&mut out, &at);
+        // A client that resumes without missed events gets a heartbeat at once, as confirmation.
+        let resumed_without_events =
+            outcome == PullOutcome::UpToDate && out.is_empty() && !stream.connection().has_written();
+        // A blocked stream also sends heartbeats; they repeat its last position.
+        let is_heartbeat_due = pending_action.is_heartbeat() && outcome != PullOutcome::More;
+        if let Some(position) = stream.position().filter(|_| resumed_without_events || is_heartbeat_due) {
+            stream.connection().write_heartbeat(&mut out, &position);
         }
         if !out.is_empty() {
             return Some(out.into());
         }
-        stream.wait(pulled == Pulled::Blocked).await;
+        stream.wait(outcome == PullOutcome::Blocked).await;
     }
 }
 
-/// Who followed up to where, and by which signals.
-struct Follower<'s> {
+/// User of a stream, with the position up to which the client has received events.
+struct StreamSubscriber<'s> {
     user_id: Uuid,
-    cursor: Option<Cursor>,
-    /// Of the replica at the last look; `None` before the first.
+    position: Option<StreamPosition>,
+    /// Generation of the replica at the last pull; `None` before the first pull.
     generation: Option<u64>,
-    signals: &'s Subscription,
+    subscription: &'s Subscription,
 }
 
-impl Follower<'_> {
-    /// What may have changed for them up to this view at `now`; `None` if that cannot be told.
-    fn touched(&self, view: &View<'_>, now: Instant) -> Option<ChangesSince> {
-        let cursor = self.cursor.filter(|_| self.generation.is_none_or(|before| before == view.generation()))?;
-        if self.generation.is_some() && self.signals.touched_at() <= cursor.revision.number {
-            // Nothing was committed that concerns them: no need to look, however many commits there were.
-            let own = view.moved_by_time(self.user_id, cursor.evaluated_at, now).collect();
-            return Some(ChangesSince { own, ..ChangesSince::default() });
+impl StreamSubscriber<'_> {
+    /// Returns the possible changes for the user between the position and `view` at `now`; `None` if they are unknown,
+    /// so that the client needs a snapshot.
+    fn changes_up_to(&self, view: &View<'_>, now: Instant) -> Option<ChangesSince> {
+        let position =
+            self.position.filter(|_| self.generation.is_none_or(|generation| generation == view.generation()))?;
+        if self.generation.is_some() && self.subscription.last_revision() <= position.revision.number {
+            // No commit since then affects this user, so the recent changes need not be searched.
+            let own_flags = view.flags_changed_by_time(self.user_id, position.evaluated_at, now).collect();
+            return Some(ChangesSince { own_flags, ..ChangesSince::default() });
         }
-        view.changes_since(&cursor, self.user_id, now)
+        view.changes_since(&position, self.user_id, now)
     }
 }
 
-/// The head of a stream's answer.
-fn head() -> actix_web::HttpResponseBuilder {
+/// Builds the status and headers of an event stream's response.
+fn response_head() -> actix_web::HttpResponseBuilder {
     let mut response = HttpResponse::Ok();
     response
         .content_type("text/event-stream")
         .insert_header((header::CACHE_CONTROL, "no-cache"))
         .insert_header((header::VARY, "Authorization, Cookie"))
-        // nginx would collect events before it passes them on.
+        // Disables response buffering in nginx.
         .insert_header(("X-Accel-Buffering", "no"));
     response
 }
 
-/// The answer to HEAD: what a GET would begin with.
-pub(crate) fn head_only() -> HttpResponse {
-    head().finish()
+/// Builds the response to HEAD: the headers of the GET response without a body.
+pub(crate) fn head_response() -> HttpResponse {
+    response_head().finish()
 }
 
-/// Where a client says it stands. What cannot be read is no position: the stream begins anew.
-pub(crate) fn read_cursor(text: Option<&str>) -> Option<Cursor> {
+/// Parses the client's position. A malformed position is ignored, so the stream begins with a snapshot.
+pub(crate) fn parse_position(text: Option<&str>) -> Option<StreamPosition> {
     text?.trim().parse().ok()
 }

@@ -1,169 +1,186 @@
-//! The stream of a user's own flag values.
+//! Event stream of a user's own flag values.
 
 use std::{pin::pin, sync::Arc};
 
 use actix_web::web::Data;
 use flags_domain::{FlagName, Instant};
 use flags_service::{
-    cursor::Cursor,
     notifier::Subscription,
     replica::{CachedUser, ChangesSince, View},
+    stream_position::StreamPosition,
 };
 
-use super::{EventStream, Follower, Pulled, connection::Connection};
+use super::{EventStream, PullOutcome, StreamSubscriber, connection::Connection};
 use crate::{
     app::App,
-    auth::{Credential, Follows},
-    evaluation_json::{Tally, all_flags, write_end_of_change, write_head_of_change, write_named_result},
+    auth::{Credential, StreamSubject},
+    evaluation_json::{
+        EvaluationCounts, build_own_flags_body, write_change_end, write_change_start, write_named_result,
+    },
     problem::Problem,
 };
 
-/// What a user sees of flags, event by event.
+/// Event stream of a user's own flag values: a snapshot, then changes.
 pub(crate) struct OwnFlagStream {
     connection: Connection,
-    signals: Subscription,
+    subscription: Subscription,
     user: Arc<CachedUser>,
-    /// What is known of the user is as of this revision or later.
-    user_as_of: i64,
-    /// Where the client stands; `None` if it has nothing yet that counts.
-    cursor: Option<Cursor>,
-    /// Of the replica when the client last got something; `None` before the first pull.
+    /// Revision number that `user` reflects at least.
+    loaded_revision: i64,
+    /// Position of the client. `None` if it needs a snapshot.
+    position: Option<StreamPosition>,
+    /// Generation of the replica at the last successful pull; `None` before the first one.
     generation: Option<u64>,
-    /// When time alone may next change something.
+    /// Next instant at which a value can change without a commit, such as the expiry of an override.
     valid_until: Option<Instant>,
 }
 
-/// What one look at the replica came to.
-enum Looked {
-    /// The client is told everything.
+/// Result of checking the replica for changes.
+enum ReplicaCheck {
+    /// All events were appended.
     UpToDate,
-    /// What is known of the user is too old; it must be looked up as of this revision.
-    UserTouched(i64),
-    /// The credential is void.
+    /// The user was changed and must be looked up again. Contains the revision number that the lookup will reflect.
+    UserOutdated(i64),
+    /// The credential is no longer valid.
     Revoked,
 }
 
 impl OwnFlagStream {
-    /// A stream for this user that goes on from `cursor` if it can. What is known of the user must be no older than
-    /// `user_as_of`.
+    /// Opens a stream for the user. It resumes at `position` if the recent changes buffer still covers it.
+    ///
+    /// The user must have been looked up at revision number `loaded_revision` or later.
     pub(crate) fn open(
         app: &Data<App>,
         (credential, user): (Credential, Arc<CachedUser>),
-        user_as_of: i64,
-        cursor: Option<Cursor>,
+        loaded_revision: i64,
+        position: Option<StreamPosition>,
     ) -> Result<Self, Problem> {
-        let connection = Connection::open(app, Follows::OwnFlags, credential)?;
-        let signals = app.evaluation.replica().notifier().subscribe(user.id);
-        Ok(Self { connection, signals, user, user_as_of, cursor, generation: None, valid_until: None })
+        let connection = Connection::open(app, StreamSubject::OwnFlags, credential)?;
+        let subscription = app.evaluation.replica().notifier().subscribe(user.id);
+        Ok(Self { connection, subscription, user, loaded_revision, position, generation: None, valid_until: None })
     }
 
-    /// Appends what is new for the client.
-    fn look(&mut self, out: &mut String) -> Looked {
+    /// Appends the events since the client's position.
+    fn write_updates(&mut self, out: &mut String) -> ReplicaCheck {
         let app = self.connection.app.clone();
         let view = app.evaluation.replica().read();
         let clock = app.evaluation.now();
-        let now = self.cursor.map_or(clock, |cursor| cursor.next_instant(clock));
-        if !self.connection.credential().is_live(&view, clock) {
-            return Looked::Revoked;
+        let now = self.position.map_or(clock, |position| position.evaluation_instant(clock));
+        if !self.connection.credential().is_valid_at(&view, clock) {
+            return ReplicaCheck::Revoked;
         }
-        let here = Cursor { revision: view.revision(), evaluated_at: now };
-        let first = self.generation.is_none();
-        let follower = Follower {
+        let new_position = StreamPosition { revision: view.revision(), evaluated_at: now };
+        let is_first_pull = self.generation.is_none();
+        let subscriber = StreamSubscriber {
             user_id: self.user.id,
-            cursor: self.cursor,
+            position: self.position,
             generation: self.generation,
-            signals: &self.signals,
+            subscription: &self.subscription,
         };
-        let touched = follower.touched(&view, now);
-        match touched {
-            Some(ChangesSince { user: Some(revision), .. }) if revision > self.user_as_of => {
-                return Looked::UserTouched(view.revision().number);
+        let changes = subscriber.changes_up_to(&view, now);
+        match changes {
+            Some(ChangesSince { user_revision: Some(revision), .. }) if revision > self.loaded_revision => {
+                return ReplicaCheck::UserOutdated(view.revision().number);
             }
-            // Of a client that comes from elsewhere nobody knows what was known of its user then.
-            Some(touched) if touched.user.is_none() || !first => self.write_change(out, &view, &here, &touched, first),
+            // A resumed stream needs a snapshot if the user changed, because the server does not know which attributes
+            // the client's previous values were evaluated with.
+            Some(changes) if changes.user_revision.is_none() || !is_first_pull => {
+                self.write_change(out, &view, &new_position, &changes, is_first_pull)
+            }
             Some(_) | None => {
-                if view.user_touched_after(self.user_as_of, self.user.id) {
-                    return Looked::UserTouched(view.revision().number);
+                if view.user_changed_after(self.loaded_revision, self.user.id) {
+                    return ReplicaCheck::UserOutdated(view.revision().number);
                 }
-                self.write_snapshot(out, &view, &here);
+                self.write_snapshot(out, &view, &new_position);
             }
         }
-        self.cursor = Some(here);
+        self.position = Some(new_position);
         self.generation = Some(view.generation());
-        Looked::UpToDate
+        ReplicaCheck::UpToDate
     }
 
-    fn write_snapshot(&mut self, out: &mut String, view: &View<'_>, here: &Cursor) {
+    fn write_snapshot(&mut self, out: &mut String, view: &View<'_>, new_position: &StreamPosition) {
         let app = self.connection.app.clone();
         let stale = app.evaluation.replica().is_stale();
-        let all = all_flags(view, &self.user, here.evaluated_at, stale, app.settings.show_reasons_to_users);
-        self.valid_until = all.valid_until;
-        self.connection.told(stale);
-        self.connection.write(out, "snapshot", Some(here), &all.body);
+        let reasons = app.settings.show_reasons_to_users;
+        let snapshot = build_own_flags_body(view, &self.user, new_position.evaluated_at, stale, reasons);
+        self.valid_until = snapshot.valid_until;
+        self.connection.set_reported_stale(stale);
+        self.connection.write(out, "snapshot", Some(new_position), &snapshot.body);
     }
 
-    /// What of the touched flags the user sees now, and which of them they see no more. A flag that was hidden all along is
-    /// not named. `first` says that nothing is known yet of when time may change something.
-    fn write_change(&mut self, out: &mut String, view: &View<'_>, here: &Cursor, touched: &ChangesSince, first: bool) {
-        let now = here.evaluated_at;
-        if touched.flags.is_empty() && touched.own.is_empty() {
-            if first || self.valid_until.is_some_and(|at| at <= now) {
+    /// Appends a `change` event with the values of the changed flags and the names of flags that are no longer visible.
+    /// It does not name flags that were hidden before and after the changes.
+    ///
+    /// On the first pull `valid_until` is not known yet and is computed even without changes.
+    fn write_change(
+        &mut self,
+        out: &mut String,
+        view: &View<'_>,
+        new_position: &StreamPosition,
+        changes: &ChangesSince,
+        is_first_pull: bool,
+    ) {
+        let now = new_position.evaluated_at;
+        if changes.flags.is_empty() && changes.own_flags.is_empty() {
+            if is_first_pull || self.valid_until.is_some_and(|at| at <= now) {
                 self.valid_until = view.valid_until(&self.user, now);
             }
             return;
         }
         let reasons = self.connection.app.settings.show_reasons_to_users;
-        let (mut data, mut unset, mut tally) = (String::with_capacity(256), Vec::new(), Tally::default());
-        write_head_of_change(&mut data, here);
+        let (mut data, mut unset, mut counts) = (String::with_capacity(256), Vec::new(), EvaluationCounts::default());
+        write_change_start(&mut data, new_position);
         let empty = data.len();
-        let is_shown = |name: &FlagName| view.flag(name).is_some_and(|flag| flag.compiled().is_shown());
-        for name in touched.flags.union(&touched.own) {
+        let is_visible_to_clients =
+            |name: &FlagName| view.flag(name).is_some_and(|flag| flag.compiled().is_visible_to_clients());
+        for name in changes.flags.union(&changes.own_flags) {
             match view.evaluate(name, &*self.user, now).filter(|evaluated| evaluated.flag.client_visible()) {
                 Some(evaluated) => {
                     if data.len() > empty {
                         data.push(',');
                     }
                     write_named_result(&mut data, &evaluated, reasons);
-                    tally.count(&evaluated.resolution);
+                    counts.record(&evaluated.resolution);
                 }
-                None if touched.flags.contains(name) || is_shown(name) => unset.push(name),
+                None if changes.flags.contains(name) || is_visible_to_clients(name) => unset.push(name),
                 None => {}
             }
         }
-        tally.publish();
+        counts.publish();
         self.valid_until = view.valid_until(&self.user, now);
         if data.len() == empty && unset.is_empty() {
             return;
         }
-        write_end_of_change(&mut data, &unset, self.valid_until);
-        self.connection.write(out, "change", Some(here), &data);
+        write_change_end(&mut data, &unset, self.valid_until);
+        self.connection.write(out, "change", Some(new_position), &data);
     }
 
-    /// Looks the user up anew. While that cannot be done the stream stays where it is and tries again every second or so.
-    async fn look_up(&mut self, as_of: i64) -> LookedUp {
-        // On the heap while it lasts: every stream would carry room for it all its life.
+    /// Looks the user up again. `revision` is the number of the replica's revision before the lookup.
+    async fn refresh_user(&mut self, revision: i64) -> UserRefresh {
+        // Boxed because the future is large and would otherwise be part of every stream's future.
         match Box::pin(self.connection.app.evaluation.user(self.user.id)).await {
             Ok(Some(user)) if user.active => {
                 if user.context != self.user.context {
-                    // Every flag may differ.
-                    self.cursor = None;
+                    // Every value may have changed, so the client needs a snapshot.
+                    self.position = None;
                 }
                 self.user = user;
-                self.user_as_of = as_of;
-                LookedUp::Known
+                self.loaded_revision = revision;
+                UserRefresh::Refreshed
             }
-            Ok(_) => LookedUp::Nobody,
-            Err(_) => LookedUp::Unavailable,
+            Ok(_) => UserRefresh::Gone,
+            Err(_) => UserRefresh::Unavailable,
         }
     }
 }
 
-/// What came of looking a user up.
-enum LookedUp {
-    Known,
-    /// They are gone or inactive.
-    Nobody,
-    /// The database cannot be asked.
+/// Result of looking the user up again.
+enum UserRefresh {
+    Refreshed,
+    /// The user was deleted or deactivated.
+    Gone,
+    /// The database cannot be read.
     Unavailable,
 }
 
@@ -172,35 +189,37 @@ impl EventStream for OwnFlagStream {
         &mut self.connection
     }
 
-    fn hear(&mut self) {
-        self.signals.hear();
+    fn mark_seen(&mut self) {
+        self.subscription.mark_seen();
     }
 
-    /// What is known of the user is looked up as often as it takes.
-    async fn pull(&mut self, out: &mut String) -> Pulled {
+    /// Looks the user up repeatedly if it changes during the lookup. If the lookup fails, the position stays unchanged
+    /// and the stream retries after a delay.
+    async fn pull(&mut self, out: &mut String) -> PullOutcome {
         loop {
-            let as_of = match self.look(out) {
-                Looked::UpToDate => return Pulled::UpToDate,
-                Looked::Revoked => return Pulled::Revoked,
-                Looked::UserTouched(as_of) => as_of,
+            let revision = match self.write_updates(out) {
+                ReplicaCheck::UpToDate => return PullOutcome::UpToDate,
+                ReplicaCheck::Revoked => return PullOutcome::Revoked,
+                ReplicaCheck::UserOutdated(revision) => revision,
             };
-            match self.look_up(as_of).await {
-                LookedUp::Known => {}
-                LookedUp::Nobody => return Pulled::Revoked,
-                LookedUp::Unavailable => return Pulled::Blocked,
+            match self.refresh_user(revision).await {
+                UserRefresh::Refreshed => {}
+                UserRefresh::Gone => return PullOutcome::Revoked,
+                UserRefresh::Unavailable => return PullOutcome::Blocked,
             }
         }
     }
 
-    fn position(&self) -> Option<Cursor> {
-        self.cursor
+    fn position(&self) -> Option<StreamPosition> {
+        self.position
     }
 
     async fn wait(&mut self, blocked: bool) {
         if blocked {
-            // Neither a signal nor an instant that has passed may make it ask the database without a pause.
-            return self.connection.wait_to_try_again().await;
+            // Neither a notification nor a past `valid_until` ends this wait, so the database is not queried in a busy
+            // loop.
+            return self.connection.wait_before_retry().await;
         }
-        self.connection.wait(pin!(self.signals.woken()), self.valid_until).await;
+        self.connection.wait(pin!(self.subscription.changed()), self.valid_until).await;
     }
 }

@@ -1,13 +1,13 @@
-//! Conditions of targeting rules, compiled and evaluated.
+//! Compiled conditions of targeting rules.
 
-mod read;
+mod parse;
 
 use regex::RegexSet;
 use semver::Version;
 use serde_json::Value;
 
-pub(crate) use self::read::MAX_PATTERNS;
-use self::read::{Texts, parse_version};
+pub(crate) use self::parse::MAX_REGEXES;
+use self::parse::{StringSet, parse_version};
 use crate::{
     context::{Attribute, EvaluationContext},
     instant::Instant,
@@ -17,31 +17,34 @@ use crate::{
     violation::{Violation, check_key},
 };
 
-/// A condition prepared for evaluation: sets are hashed, versions and instants parsed, regexes compiled.
+/// A condition prepared for evaluation: sets are hashed, versions and instants parsed, regular expressions compiled.
 #[derive(Debug)]
 pub(crate) struct CompiledCondition {
     attribute: Box<str>,
-    test: Test,
+    matcher: Matcher,
     negate: bool,
 }
 
-/// Why a condition does not hold.
+/// Reason why a condition does not hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ConditionFailure {
-    /// The attribute is missing or null. Negated or not, only `exists` can hold then.
+    /// The attribute is missing or null. This fails every operator, negated or not, except negated `exists`.
     Missing,
-    /// Nothing of what was seen is of a type that the operator compares. Negated or not, the condition fails.
+    /// The attribute, or every element of an array, has a type that the operator does not accept. This fails the
+    /// condition even if it is negated.
     TypeMismatch,
-    /// None of the values fits.
+    /// The attribute matches none of the values.
     NoMatch,
-    /// One of the values fits, and the condition is negated.
+    /// The condition is negated, and the attribute matches one of the values.
     Excluded,
 }
 
+/// Operator and parsed values of a condition.
 #[derive(Debug)]
-enum Test {
+enum Matcher {
     Equals {
-        texts: Texts,
+        texts: StringSet,
+        /// Sorted by `f64::total_cmp`, without -0.
         numbers: Vec<f64>,
         booleans: Vec<bool>,
     },
@@ -49,7 +52,7 @@ enum Test {
     StartsWith(Vec<Box<str>>),
     EndsWith(Vec<Box<str>>),
     Matches(RegexSet),
-    /// As any of the values may fit, the most generous one stands for all.
+    /// Comparison with the most permissive value. A number matches any of the values exactly if it matches this one.
     Number(fn(f64, f64) -> bool, f64),
     Before(Instant),
     After(Instant),
@@ -58,35 +61,35 @@ enum Test {
 }
 
 impl CompiledCondition {
-    /// Prepares `condition`, or says all that is wrong with it, with pointers relative to it.
+    /// Compiles `condition`, or returns all of its violations, with pointers relative to the condition.
     pub(crate) fn compile(condition: &Condition) -> Result<Self, Vec<Violation>> {
-        let mut found: Vec<_> =
+        let mut violations: Vec<_> =
             check_key("/attribute", &condition.attribute, MAX_ATTRIBUTE_LENGTH).into_iter().collect();
         let values = condition.values.iter().enumerate();
-        found.extend(values.filter_map(|(index, value)| {
+        violations.extend(values.filter_map(|(index, value)| {
             check_json(&format!("/values/{index}"), value, MAX_VALUE_BYTES, MAX_VALUE_DEPTH).err()
         }));
-        match Test::compile(condition.operator, &condition.values) {
-            Ok(test) if found.is_empty() => {
-                Ok(Self { attribute: condition.attribute.as_str().into(), test, negate: condition.negate })
+        match Matcher::parse(condition.operator, &condition.values) {
+            Ok(matcher) if violations.is_empty() => {
+                Ok(Self { attribute: condition.attribute.as_str().into(), matcher, negate: condition.negate })
             }
-            Ok(_) => Err(found),
-            Err(violations) => {
-                found.extend(violations);
-                Err(found)
+            Ok(_) => Err(violations),
+            Err(value_violations) => {
+                violations.extend(value_violations);
+                Err(violations)
             }
         }
     }
 
-    /// Why the condition does not hold in `context`; `None` if it does.
+    /// Returns why the condition does not hold for `context`; `None` if it holds.
     pub(crate) fn failure(&self, context: &EvaluationContext) -> Option<ConditionFailure> {
         let attribute = context.attribute(&self.attribute);
-        let fits = match (&self.test, attribute) {
-            (Test::Exists, seen) => Some(seen.is_some()),
+        let matched = match (&self.matcher, attribute) {
+            (Matcher::Exists, attribute) => Some(attribute.is_some()),
             (_, None) => return Some(ConditionFailure::Missing),
-            (test, Some(seen)) => test.fits(seen),
+            (matcher, Some(attribute)) => matcher.matches(attribute),
         };
-        match (fits, self.negate) {
+        match (matched, self.negate) {
             (Some(true), false) | (Some(false), true) => None,
             (Some(true), true) => Some(ConditionFailure::Excluded),
             (Some(false), false) if attribute.is_none() => Some(ConditionFailure::Missing),
@@ -95,50 +98,58 @@ impl CompiledCondition {
         }
     }
 
-    /// Whether it looks at more of the context than the targeting key.
+    /// Whether the condition reads the context beyond its targeting key.
     pub(crate) fn reads_attributes(&self) -> bool {
         &*self.attribute != "user_id"
     }
 }
 
-impl Test {
-    /// Whether any value fits what was seen; `None` if nothing seen is of the operator's type.
-    fn fits(&self, seen: Attribute<'_>) -> Option<bool> {
-        let Attribute::Json(Value::Array(items)) = seen else { return self.fits_one(seen) };
-        let mut outcome = items.is_empty().then_some(false);
+impl Matcher {
+    /// Returns whether the attribute, or any element of an array, matches any of the values. Returns `None` if the
+    /// attribute, or every element of a non-empty array, has a type that the operator does not accept.
+    fn matches(&self, attribute: Attribute<'_>) -> Option<bool> {
+        let Attribute::Json(Value::Array(items)) = attribute else { return self.matches_scalar(attribute) };
+        let mut matched = items.is_empty().then_some(false);
         for item in items {
-            match self.fits_one(Attribute::from(item)) {
+            match self.matches_scalar(Attribute::from(item)) {
                 Some(true) => return Some(true),
-                Some(false) => outcome = Some(false),
+                Some(false) => matched = Some(false),
                 None => {}
             }
         }
-        outcome
+        matched
     }
 
-    fn fits_one(&self, seen: Attribute<'_>) -> Option<bool> {
+    fn matches_scalar(&self, attribute: Attribute<'_>) -> Option<bool> {
         match self {
             Self::Equals { texts, numbers, booleans } => {
-                if let Some(text) = seen.text() {
+                if let Some(text) = attribute.text() {
                     return Some(texts.contains(text));
                 }
-                match seen {
-                    Attribute::Json(Value::Number(n)) => Some(
-                        n.as_f64().is_some_and(|n| numbers.binary_search_by(|own| own.total_cmp(&(n + 0.0))).is_ok()),
-                    ),
+                match attribute {
+                    // Adding 0.0 turns -0.0 into 0.0.
+                    Attribute::Json(Value::Number(n)) => Some(n.as_f64().is_some_and(|n| {
+                        numbers.binary_search_by(|candidate| candidate.total_cmp(&(n + 0.0))).is_ok()
+                    })),
                     Attribute::Json(Value::Bool(b)) => Some(booleans.contains(b)),
                     _ => None,
                 }
             }
-            Self::Contains(parts) => seen.text().map(|text| parts.iter().any(|part| text.contains(&**part))),
-            Self::StartsWith(parts) => seen.text().map(|text| parts.iter().any(|part| text.starts_with(&**part))),
-            Self::EndsWith(parts) => seen.text().map(|text| parts.iter().any(|part| text.ends_with(&**part))),
-            Self::Matches(set) => seen.text().map(|text| set.is_match(text)),
-            Self::Number(compare, bound) => seen.number().map(|number| compare(number, *bound)),
-            Self::Before(bound) => seen.instant().map(|at| at < *bound),
-            Self::After(bound) => seen.instant().map(|at| at > *bound),
+            Self::Contains(needles) => {
+                attribute.text().map(|text| needles.iter().any(|needle| text.contains(&**needle)))
+            }
+            Self::StartsWith(prefixes) => {
+                attribute.text().map(|text| prefixes.iter().any(|prefix| text.starts_with(&**prefix)))
+            }
+            Self::EndsWith(suffixes) => {
+                attribute.text().map(|text| suffixes.iter().any(|suffix| text.ends_with(&**suffix)))
+            }
+            Self::Matches(set) => attribute.text().map(|text| set.is_match(text)),
+            Self::Number(compare, bound) => attribute.number().map(|number| compare(number, *bound)),
+            Self::Before(bound) => attribute.instant().map(|at| at < *bound),
+            Self::After(bound) => attribute.instant().map(|at| at > *bound),
             Self::Version(compare, bounds) => {
-                let version = seen.text().and_then(parse_version)?;
+                let version = attribute.text().and_then(parse_version)?;
                 Some(bounds.iter().any(|bound| compare(&version, bound)))
             }
             Self::Exists => Some(true),
@@ -154,7 +165,7 @@ mod tests {
     use crate::rule::Operator;
 
     #[test]
-    fn ten_thousand_values_are_one_set() {
+    fn equals_supports_ten_thousand_values() {
         let values: Vec<_> = (0..10_000).map(|n| json!(format!("user-{n}"))).collect();
         let condition = Condition { attribute: "a".into(), operator: Operator::Equals, values, negate: false };
         let compiled = CompiledCondition::compile(&condition).unwrap();

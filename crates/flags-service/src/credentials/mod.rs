@@ -1,4 +1,4 @@
-//! How callers prove who they are.
+//! Authentication: passwords, sessions, API tokens, JWTs of an external issuer, and signing keys.
 
 pub mod jwt;
 pub mod passwords;

@@ -1,4 +1,5 @@
-//! Passwords: Argon2id with the parameters that OWASP recommends (19 MiB, two passes, one lane), on threads of their own.
+//! Password hashing: Argon2id with the parameters that OWASP recommends (19 MiB, two passes, one lane), on blocking
+//! threads.
 
 use std::{
     fmt,
@@ -19,14 +20,14 @@ use tokio::{
 
 use crate::error::{Result, ServiceError};
 
-/// Fewest characters of a password.
+/// Minimum length of a password in characters.
 pub const MIN_LENGTH: usize = 12;
-/// Most characters of a password.
+/// Maximum length of a password in characters.
 pub const MAX_LENGTH: usize = 256;
-/// Longest wait for a turn to hash.
-const WAIT: Duration = Duration::from_secs(5);
+/// Timeout for acquiring a permit to hash a password.
+const PERMIT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A password as somebody typed it. Never printed.
+/// Password in clear text. `Debug` does not print it.
 #[derive(Clone)]
 pub struct Password(String);
 
@@ -43,8 +44,10 @@ impl From<String> for Password {
 }
 
 impl Password {
-    /// What is wrong with it as a new password; `pointer` is where it stands in the request. Length is what counts
-    /// (NIST SP 800-63B): no rules about kinds of characters.
+    /// Returns the first rule for new passwords that the password violates. `pointer` is the JSON pointer of the
+    /// password in the request.
+    ///
+    /// As NIST SP 800-63B recommends, the rules limit the length and do not require specific kinds of characters.
     pub fn violation(&self, pointer: &str, email: &str) -> Option<Violation> {
         let length = self.0.chars().count();
         if length < MIN_LENGTH {
@@ -56,59 +59,62 @@ impl Password {
         if self.0.contains('\0') {
             return Some(Violation::new(pointer, "nul_character", "must not contain the NUL character"));
         }
-        let same = self.0.eq_ignore_ascii_case(email);
-        same.then(|| Violation::new(pointer, "too_simple", "must not be the e-mail address"))
+        let equals_email = self.0.eq_ignore_ascii_case(email);
+        equals_email.then(|| Violation::new(pointer, "too_simple", "must not equal the e-mail address"))
     }
 }
 
-/// A password that nobody can guess, of 20 letters, digits, `-` and `_`.
+/// Generates a random password of 20 base64url characters (120 bits).
 pub fn generate() -> Result<String> {
     let mut bytes = [0_u8; 15];
-    let failed = |error: rand::rngs::SysError| ServiceError::Internal(format!("no randomness: {error}"));
-    rand::rngs::SysRng.try_fill_bytes(&mut bytes).map_err(failed)?;
+    let to_internal =
+        |error: rand::rngs::SysError| ServiceError::Internal(format!("cannot read random bytes: {error}"));
+    rand::rngs::SysRng.try_fill_bytes(&mut bytes).map_err(to_internal)?;
     Ok(URL_SAFE_NO_PAD.encode(bytes))
 }
 
-/// How many passwords are hashed at once: each takes 19 MiB and a core for some ten milliseconds.
-static TURNS: LazyLock<Semaphore> =
+/// Limits concurrent hashing to half of the cores. One hash takes 19 MiB and tens of milliseconds of CPU time.
+static HASHING_PERMITS: LazyLock<Semaphore> =
     LazyLock::new(|| Semaphore::new(thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2))));
 
-/// What is compared with when there is no such account, so that it takes as long as when there is one.
-static NOBODYS: LazyLock<Arc<str>> = LazyLock::new(|| {
-    let hash = Argon2::default().hash_password(b"the password of nobody").map(|hash| hash.to_string());
+/// Hash that [`verify`] compares with if the account does not exist. It makes the response time independent of whether
+/// the account exists.
+static DUMMY_HASH: LazyLock<Arc<str>> = LazyLock::new(|| {
+    let hash = Argon2::default().hash_password(b"dummy password").map(|hash| hash.to_string());
     hash.unwrap_or_default().into()
 });
 
-async fn turn() -> Result<SemaphorePermit<'static>> {
-    let turn = timeout(WAIT, TURNS.acquire()).await.ok().and_then(std::result::Result::ok);
-    turn.ok_or(ServiceError::Busy("too many passwords are being checked"))
+async fn acquire_hashing_permit() -> Result<SemaphorePermit<'static>> {
+    let permit = timeout(PERMIT_TIMEOUT, HASHING_PERMITS.acquire()).await.ok().and_then(std::result::Result::ok);
+    permit.ok_or(ServiceError::Busy("too many password checks are in progress; retry in a few seconds"))
 }
 
-async fn on_a_thread<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    let _turn = turn().await?;
+async fn run_blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    let _permit = acquire_hashing_permit().await?;
     spawn_blocking(work).await.unwrap_or_else(|error| Err(ServiceError::Internal(error.to_string())))
 }
 
-/// Hashes a new password, with a salt of its own.
+/// Hashes a password with a random salt.
 pub async fn hash(password: Password) -> Result<PasswordHash> {
-    on_a_thread(move || {
-        let failed = |error: argon2::password_hash::Error| ServiceError::Internal(format!("no hash: {error}"));
-        let hash = Argon2::default().hash_password(password.0.as_bytes()).map_err(failed)?;
+    run_blocking(move || {
+        let to_internal =
+            |error: argon2::password_hash::Error| ServiceError::Internal(format!("cannot hash the password: {error}"));
+        let hash = Argon2::default().hash_password(password.0.as_bytes()).map_err(to_internal)?;
         Ok(PasswordHash(hash.to_string()))
     })
     .await
 }
 
-/// Whether this is the password. Without one to compare with it is not, after the same time.
+/// Returns whether `password` matches `expected`. Without `expected` it returns `false`, after the same time.
 pub async fn verify(password: Password, expected: Option<PasswordHash>) -> Result<bool> {
-    on_a_thread(move || {
-        let known = expected.is_some();
-        let expected = expected.map_or_else(|| Arc::clone(&NOBODYS), |hash| hash.0.into());
-        // One that nobody could have set is compared all the same.
+    run_blocking(move || {
+        let account_exists = expected.is_some();
+        let expected = expected.map_or_else(|| Arc::clone(&DUMMY_HASH), |hash| hash.0.into());
+        // A password over the maximum length cannot match. Hashing at most MAX_LENGTH + 1 characters bounds the cost.
         let text: String = password.0.chars().take(MAX_LENGTH + 1).collect();
         let hash = Phc::new(&expected)
-            .map_err(|error| ServiceError::Internal(format!("a stored password cannot be read: {error}")))?;
-        Ok(Argon2::default().verify_password(text.as_bytes(), &hash).is_ok() && known)
+            .map_err(|error| ServiceError::Internal(format!("cannot parse a stored password hash: {error}")))?;
+        Ok(Argon2::default().verify_password(text.as_bytes(), &hash).is_ok() && account_exists)
     })
     .await
 }
@@ -122,17 +128,17 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_hash_is_argon2id_with_owasps_parameters_and_fits_its_password_alone() {
-        let one = hash(password("correct horse battery")).await.unwrap();
-        assert!(one.0.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{}", one.0);
-        assert_ne!(hash(password("correct horse battery")).await.unwrap(), one, "salted");
-        assert!(verify(password("correct horse battery"), Some(one.clone())).await.unwrap());
-        assert!(!verify(password("Correct horse battery"), Some(one)).await.unwrap());
-        assert!(!verify(password("the password of nobody"), None).await.unwrap(), "nobody cannot sign in");
+    async fn hash_uses_owasp_parameters_and_verifies_only_its_password() {
+        let first = hash(password("correct horse battery")).await.unwrap();
+        assert!(first.0.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{}", first.0);
+        assert_ne!(hash(password("correct horse battery")).await.unwrap(), first, "salts must differ");
+        assert!(verify(password("correct horse battery"), Some(first.clone())).await.unwrap());
+        assert!(!verify(password("Correct horse battery"), Some(first)).await.unwrap());
+        assert!(!verify(password("dummy password"), None).await.unwrap(), "a missing account must not verify");
     }
 
     #[test]
-    fn what_is_too_short_too_long_or_too_simple_is_refused() {
+    fn rejects_too_short_too_long_and_too_simple_passwords() {
         let code = |text: &str| password(text).violation("/password", "ann.long@example.com").map(|v| v.code);
         assert_eq!(code("elevenchars"), Some("too_short"));
         assert_eq!(code(&"x".repeat(257)), Some("too_long"));
@@ -143,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn a_password_does_not_print_itself() {
+    fn debug_output_hides_passwords() {
         assert!(!format!("{:?} {:?}", password("secret"), PasswordHash("hash".into())).contains("ecret"));
     }
 }

@@ -1,4 +1,5 @@
-//! Secrets that this service makes: a prefix, 32 random bytes and a checksum. Only their SHA-256 is stored.
+//! Generated secrets for API tokens and sessions: a prefix, 32 random bytes and a checksum. The database stores only
+//! their SHA-256.
 
 use std::fmt;
 
@@ -8,23 +9,23 @@ use sha2::{Digest as _, Sha256};
 
 use crate::error::{Result, ServiceError};
 
-/// 32 bytes of secret and 4 bytes of CRC-32, in base64url: 48 characters.
+/// Length in characters of 32 random bytes and their 4-byte CRC-32 in base64url.
 const ENCODED_LENGTH: usize = 48;
 
-/// What a secret is for; its prefix tells, so that one that leaked is recognised.
+/// Purpose of a secret. Each kind has its own prefix, which helps secret scanners to find leaked secrets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SecretKind {
     /// An API token.
     ApiToken,
-    /// The cookie of somebody who is signed in.
+    /// Value of a session cookie.
     Session,
 }
 
 impl SecretKind {
-    /// All of them.
+    /// All kinds.
     pub const ALL: [Self; 2] = [Self::ApiToken, Self::Session];
 
-    /// What every secret of this kind begins with.
+    /// Prefix of every secret of this kind.
     pub const fn prefix(self) -> &'static str {
         match self {
             Self::ApiToken => "flg_",
@@ -33,7 +34,7 @@ impl SecretKind {
     }
 }
 
-/// A secret as its bearer knows it. Never printed by accident.
+/// Secret in clear text. `Debug` does not print it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
@@ -44,7 +45,7 @@ impl fmt::Debug for Secret {
 }
 
 impl Secret {
-    /// A new one, from the operating system's randomness.
+    /// Generates a secret from the operating system's random number generator.
     pub(super) fn generate(kind: SecretKind) -> Result<Self> {
         let mut bytes = [0_u8; 36];
         bytes[..32].copy_from_slice(&random_bytes()?);
@@ -53,7 +54,7 @@ impl Secret {
         Ok(Self(format!("{}{}", kind.prefix(), URL_SAFE_NO_PAD.encode(bytes))))
     }
 
-    /// Whether the text has the form of such a secret and its checksum fits: typing errors need no look-up.
+    /// Checks the form and the checksum of a secret. The caller can reject malformed secrets without a lookup.
     pub fn is_well_formed(kind: SecretKind, text: &str) -> bool {
         let Some(encoded) = text.strip_prefix(kind.prefix()).filter(|rest| rest.len() == ENCODED_LENGTH) else {
             return false;
@@ -63,27 +64,28 @@ impl Secret {
             && crc32fast::hash(&bytes[..32]).to_be_bytes() == bytes[32..]
     }
 
-    /// The text, to be shown once.
+    /// Clear text. The user sees it only once, when the secret is created.
     pub fn reveal(&self) -> &str {
         &self.0
     }
 
-    /// Its last four characters, to recognise it by.
+    /// Last four characters, which help the user to identify the token.
     pub(super) fn last_four(&self) -> &str {
-        // It is ASCII and longer than that.
+        // Cannot panic: the text is ASCII and longer than four characters.
         &self.0[self.0.len() - 4..]
     }
 }
 
-/// 256 bits of the operating system's randomness.
+/// Returns 256 bits from the operating system's random number generator.
 pub(super) fn random_bytes() -> Result<[u8; 32]> {
     let mut bytes = [0_u8; 32];
-    let failed = |error: rand::rngs::SysError| ServiceError::Internal(format!("no randomness: {error}"));
-    rand::rngs::SysRng.try_fill_bytes(&mut bytes).map_err(failed)?;
+    let to_internal =
+        |error: rand::rngs::SysError| ServiceError::Internal(format!("cannot read random bytes: {error}"));
+    rand::rngs::SysRng.try_fill_bytes(&mut bytes).map_err(to_internal)?;
     Ok(bytes)
 }
 
-/// SHA-256 of a secret: 256 random bits need no slow hash.
+/// Computes the SHA-256 of a secret. A slow hash is not needed, because the secret has 256 random bits.
 pub fn hash(secret: &str) -> [u8; 32] {
     Sha256::digest(secret).into()
 }
@@ -93,29 +95,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_secret_is_well_formed_and_any_changed_letter_is_noticed() {
+    fn checksum_detects_any_changed_character() {
         let secret = Secret::generate(SecretKind::ApiToken).unwrap();
         let text = secret.reveal();
         assert_eq!(text.len(), 52);
         assert!(Secret::is_well_formed(SecretKind::ApiToken, text));
-        assert!(!Secret::is_well_formed(SecretKind::Session, text), "a token is no session");
+        assert!(!Secret::is_well_formed(SecretKind::Session, text), "a token must not pass as a session");
         assert_ne!(Secret::generate(SecretKind::ApiToken).unwrap(), secret);
-        for place in 4..text.len() {
+        for index in 4..text.len() {
             let mut changed = text.to_owned().into_bytes();
-            changed[place] = if changed[place] == b'A' { b'B' } else { b'A' };
-            assert!(!Secret::is_well_formed(SecretKind::ApiToken, std::str::from_utf8(&changed).unwrap()), "{place}");
+            changed[index] = if changed[index] == b'A' { b'B' } else { b'A' };
+            assert!(!Secret::is_well_formed(SecretKind::ApiToken, std::str::from_utf8(&changed).unwrap()), "{index}");
         }
     }
 
     #[test]
-    fn what_is_no_secret_is_told_at_once() {
+    fn rejects_malformed_secrets() {
         for text in ["", "flg_", "flg_short", "x", &"a".repeat(52), &format!("flg_{}", "é".repeat(24))] {
             assert!(!Secret::is_well_formed(SecretKind::ApiToken, text), "{text}");
         }
     }
 
     #[test]
-    fn a_secret_does_not_print_itself() {
+    fn debug_output_hides_the_secret() {
         assert_eq!(format!("{:?}", Secret("flg_secret".to_owned())), "Secret(…)");
     }
 }

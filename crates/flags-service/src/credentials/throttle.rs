@@ -1,15 +1,18 @@
-//! How long one must wait between attempts to sign in: the longer, the more of them failed. Nobody is ever locked out.
+//! Throttling of sign-in attempts: each failure increases the delay before the next attempt. Accounts are never locked.
 //!
-//! Failures count by account and address together, and more patiently by account and by address alone: who mistypes waits a
-//! moment, who guesses from one place waits a minute. Where an account was signed in to lately only failures from there
-//! count, so that its owner never waits for a stranger's guesses; elsewhere they wait for those some seconds at most.
+//! The server counts failures under three keys: the account together with the network (IPv4 address or IPv6 /64), the
+//! account alone, and the network alone. The keys for one account or one network alone tolerate more failures.
+//!
+//! A network is known for an account if the account signed in from it within [`KNOWN_NETWORK_RETENTION_MICROS`]. From a
+//! known network, only failures of this account and network together count, so attackers elsewhere cannot delay the
+//! owner. On a network that is not known, attackers elsewhere can delay the owner by at most 5 seconds.
 
 use std::time::Duration;
 
 use flags_domain::Instant;
 use flags_store::{
     Tx,
-    sign_in_attempts::{self as store, Attempts},
+    sign_in_attempts::{self as store, FailedAttempts},
     users::email_key,
 };
 use sha2::{Digest as _, Sha256};
@@ -21,129 +24,132 @@ use crate::{
     error::{Result, ServiceError},
 };
 
-/// Failures that cost no waiting, by account and address together.
-const FREE_PAIR: i32 = 3;
-/// The same, by account or address alone.
-const FREE_ALONE: i32 = 30;
-/// Longest wait.
-const MAX_WAIT: Duration = Duration::from_secs(60);
-/// The same for failures of an account from anywhere.
-const MAX_WAIT_ACCOUNT: Duration = Duration::from_secs(5);
-/// How long a place from which somebody signed in is known, in microseconds: 90 days.
-pub const PLACE_KNOWN_FOR: i64 = 90 * 24 * 3_600 * 1_000_000;
-/// Failures are forgotten after so long without another, in microseconds: 15 minutes.
-pub const FORGOTTEN_AFTER: i64 = 15 * 60 * 1_000_000;
+/// Number of failures without delay for an account and network together.
+const FREE_FAILURES_PAIR: i32 = 3;
+/// Number of failures without delay for an account alone or a network alone.
+const FREE_FAILURES_SINGLE: i32 = 30;
+/// Maximum delay for a pair or a network.
+const MAX_DELAY: Duration = Duration::from_secs(60);
+/// Maximum delay for an account, regardless of the network.
+const MAX_ACCOUNT_DELAY: Duration = Duration::from_secs(5);
+/// Time after the last successful sign-in during which a network is known for an account: 90 days in microseconds.
+pub const KNOWN_NETWORK_RETENTION_MICROS: i64 = 90 * 24 * 3_600 * 1_000_000;
+/// Time after the last failure when the failure count resets: 15 minutes in microseconds.
+pub const FAILURE_RETENTION_MICROS: i64 = 15 * 60 * 1_000_000;
 
-/// What failures count for.
+/// Key under which failures are counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Subject {
+struct ThrottleKey {
     hash: [u8; 32],
-    /// Failures that cost nothing.
-    free: i32,
-    /// The longest that it makes anybody wait.
-    longest: Duration,
+    /// Number of failures without delay.
+    free_failures: i32,
+    max_delay: Duration,
 }
 
-impl Subject {
-    /// The wait after so many failures in a row: one second, and twice as long with each.
-    fn wait(&self, failures: i32) -> Duration {
-        match u32::try_from(failures - self.free) {
-            Ok(over @ 1..) => Duration::from_secs(1 << (over - 1).min(6)).min(self.longest),
+impl ThrottleKey {
+    /// Delay after `failures` failures in a row: one second after the first failure beyond the free ones, doubled by
+    /// each further failure, up to `max_delay`.
+    fn delay(&self, failures: i32) -> Duration {
+        match u32::try_from(failures - self.free_failures) {
+            Ok(excess @ 1..) => Duration::from_secs(1 << (excess - 1).min(6)).min(self.max_delay),
             _ => Duration::ZERO,
         }
     }
 
-    /// How much of the wait is left, if any.
-    fn left(&self, attempts: Attempts, now: Instant) -> Option<Duration> {
-        if is_forgotten(attempts, now) {
+    /// Remaining delay at `now`; `None` if an attempt is allowed.
+    fn remaining_delay(&self, attempts: FailedAttempts, now: Instant) -> Option<Duration> {
+        if has_reset(attempts, now) {
             return None;
         }
-        let left = attempts.last_at.plus_micros(micros(self.wait(attempts.failures))).as_micros() - now.as_micros();
-        u64::try_from(left).ok().filter(|left| *left > 0).map(Duration::from_micros).map(|left| left.min(self.longest))
+        let allowed_at = attempts.last_at.plus_micros(micros(self.delay(attempts.failures)));
+        let remaining = allowed_at.as_micros() - now.as_micros();
+        let remaining = u64::try_from(remaining).ok().filter(|micros| *micros > 0).map(Duration::from_micros);
+        remaining.map(|remaining| remaining.min(self.max_delay))
     }
 }
 
-/// An attempt to sign in.
+/// Throttle keys of one attempt to sign in.
 #[derive(Clone, Debug)]
-pub(super) struct Attempt {
+pub(super) struct SignInAttempt {
     email_key: String,
-    pair: Subject,
-    account: Subject,
-    address: Subject,
+    pair: ThrottleKey,
+    account: ThrottleKey,
+    network: ThrottleKey,
 }
 
-impl Attempt {
-    /// On the account of this e-mail, from this address.
-    pub(super) fn new(email: &str, address: &str) -> Self {
+impl SignInAttempt {
+    /// Builds the keys for an account and a network. `network` is an IPv4 address or an IPv6 /64 prefix.
+    pub(super) fn new(email: &str, network: &str) -> Self {
         let account = email_key(email);
-        let subject = |kind: &str, parts: [&str; 2], free, longest| {
+        let throttle_key = |kind: &str, parts: [&str; 2], free_failures, max_delay| {
             let mut hash = Sha256::new();
             for part in [kind, parts[0], parts[1]] {
+                // The length prefix keeps different pairs from producing the same input.
                 hash.update(part.len().to_be_bytes());
                 hash.update(part);
             }
-            Subject { hash: hash.finalize().into(), free, longest }
+            ThrottleKey { hash: hash.finalize().into(), free_failures, max_delay }
         };
         Self {
-            pair: subject("pair", [&account, address], FREE_PAIR, MAX_WAIT),
-            account: subject("account", [&account, ""], FREE_ALONE, MAX_WAIT_ACCOUNT),
-            address: subject("address", ["", address], FREE_ALONE, MAX_WAIT),
+            pair: throttle_key("pair", [&account, network], FREE_FAILURES_PAIR, MAX_DELAY),
+            account: throttle_key("account", [&account, ""], FREE_FAILURES_SINGLE, MAX_ACCOUNT_DELAY),
+            network: throttle_key("address", ["", network], FREE_FAILURES_SINGLE, MAX_DELAY),
             email_key: account,
         }
     }
 
-    /// In an order that is the same for everybody, so that two attempts do not wait for each other.
-    fn subjects(&self) -> [Subject; 3] {
-        let mut subjects = [self.pair, self.account, self.address];
-        subjects.sort_by_key(|subject| subject.hash);
-        subjects
+    /// Returns the keys in lock order, which prevents deadlocks between concurrent attempts.
+    fn throttle_keys(&self) -> [ThrottleKey; 3] {
+        let mut keys = [self.pair, self.account, self.network];
+        keys.sort_by_key(|key| key.hash);
+        keys
     }
 }
 
-/// Counts an attempt as failed before it is looked at, so that many at once cannot all pass; refuses one that comes too
-/// soon.
-pub(super) struct ReserveAttempt(pub(super) Attempt);
+/// Rejects an attempt that comes before its delay has passed. Counts an allowed attempt as a failure before the
+/// password is checked, so that concurrent attempts cannot bypass the limit; [`record_success`] undoes this.
+pub(super) struct ReserveSignInAttempt(pub(super) SignInAttempt);
 
-impl UnloggedCommand for ReserveAttempt {
+impl UnloggedCommand for ReserveSignInAttempt {
     type Output = ();
 
     async fn apply(&self, tx: &mut Tx) -> Result<()> {
-        let mut known = Vec::with_capacity(3);
-        for subject in self.0.subjects() {
-            let attempts = store::claim(tx, &subject.hash).await?;
-            known.push((subject, attempts));
+        let mut counts = Vec::with_capacity(3);
+        for key in self.0.throttle_keys() {
+            let attempts = store::lock(tx, &key.hash).await?;
+            counts.push((key, attempts));
         }
         let now = tx.now();
-        let since = now.plus_micros(-PLACE_KNOWN_FOR);
-        let at_home = store::is_known_place(tx, &self.0.email_key, &self.0.address.hash, since).await?;
-        let counting = known.iter().filter(|(subject, _)| !at_home || *subject == self.0.pair);
-        let too_soon = counting.filter_map(|(subject, attempts)| subject.left(*attempts, now)).max();
-        if let Some(retry_after) = too_soon {
-            return Err(ServiceError::TooSoon { retry_after });
+        let since = now.plus_micros(-KNOWN_NETWORK_RETENTION_MICROS);
+        let is_known_network = store::is_known_network(tx, &self.0.email_key, &self.0.network.hash, since).await?;
+        let relevant = counts.iter().filter(|(key, _)| !is_known_network || *key == self.0.pair);
+        let remaining_delay = relevant.filter_map(|(key, attempts)| key.remaining_delay(*attempts, now)).max();
+        if let Some(retry_after) = remaining_delay {
+            return Err(ServiceError::TooManyAttempts { retry_after });
         }
-        for (subject, attempts) in known {
-            let failures = if is_forgotten(attempts, now) { 1 } else { attempts.failures.saturating_add(1) };
-            store::set(tx, &subject.hash, Attempts { failures, last_at: now }).await?;
+        for (key, attempts) in counts {
+            let failures = if has_reset(attempts, now) { 1 } else { attempts.failures.saturating_add(1) };
+            store::set(tx, &key.hash, FailedAttempts { failures, last_at: now }).await?;
         }
         Ok(())
     }
 }
 
-fn is_forgotten(attempts: Attempts, now: Instant) -> bool {
-    attempts.last_at.plus_micros(FORGOTTEN_AFTER) <= now
+fn has_reset(attempts: FailedAttempts, now: Instant) -> bool {
+    attempts.last_at.plus_micros(FAILURE_RETENTION_MICROS) <= now
 }
 
-/// Takes a reserved attempt back, as this user succeeded: the pair and the account are forgotten, the address has one failure
-/// less, and is known as theirs.
-pub(super) async fn succeeded(tx: &mut Tx, attempt: &Attempt, user_id: Uuid) -> Result<()> {
-    store::note_place(tx, user_id, &attempt.address.hash).await?;
-    for subject in attempt.subjects() {
-        if subject == attempt.address {
-            let attempts = store::claim(tx, &subject.hash).await?;
+/// Records a successful sign-in: resets the failure counts of the pair and the account, removes the reserved failure of
+/// the network, and marks the network as known for the user.
+pub(super) async fn record_success(tx: &mut Tx, attempt: &SignInAttempt, user_id: Uuid) -> Result<()> {
+    store::record_network(tx, user_id, &attempt.network.hash).await?;
+    for key in attempt.throttle_keys() {
+        if key == attempt.network {
+            let attempts = store::lock(tx, &key.hash).await?;
             let failures = (attempts.failures - 1).max(0);
-            store::set(tx, &subject.hash, Attempts { failures, ..attempts }).await?;
+            store::set(tx, &key.hash, FailedAttempts { failures, ..attempts }).await?;
         } else {
-            store::forget(tx, &subject.hash).await?;
+            store::delete(tx, &key.hash).await?;
         }
     }
     Ok(())
@@ -153,33 +159,33 @@ pub(super) async fn succeeded(tx: &mut Tx, attempt: &Attempt, user_id: Uuid) -> 
 mod tests {
     use super::*;
 
-    const PAIR: Subject = Subject { hash: [0; 32], free: FREE_PAIR, longest: MAX_WAIT };
+    const PAIR: ThrottleKey = ThrottleKey { hash: [0; 32], free_failures: FREE_FAILURES_PAIR, max_delay: MAX_DELAY };
 
     #[test]
-    fn the_wait_grows_up_to_a_limit() {
-        let seconds: Vec<_> = (0..12).map(|failures| PAIR.wait(failures).as_secs()).collect();
+    fn delay_doubles_up_to_the_maximum() {
+        let seconds: Vec<_> = (0..12).map(|failures| PAIR.delay(failures).as_secs()).collect();
         assert_eq!(seconds, [0, 0, 0, 0, 1, 2, 4, 8, 16, 32, 60, 60]);
-        assert_eq!(PAIR.wait(i32::MAX), MAX_WAIT);
-        assert_eq!(Attempt::new("a", "b").account.wait(i32::MAX), MAX_WAIT_ACCOUNT);
+        assert_eq!(PAIR.delay(i32::MAX), MAX_DELAY);
+        assert_eq!(SignInAttempt::new("a", "b").account.delay(i32::MAX), MAX_ACCOUNT_DELAY);
     }
 
     #[test]
-    fn what_is_left_of_a_wait_ends_with_it_and_failures_are_forgotten() {
-        let attempts = Attempts { failures: 6, last_at: Instant::from_micros(1_000_000) };
-        let at = |micros| PAIR.left(attempts, Instant::from_micros(micros));
+    fn remaining_delay_shrinks_and_failures_reset() {
+        let attempts = FailedAttempts { failures: 6, last_at: Instant::from_micros(1_000_000) };
+        let at = |micros| PAIR.remaining_delay(attempts, Instant::from_micros(micros));
         assert_eq!(at(1_000_000), Some(Duration::from_secs(4)));
         assert_eq!(at(4_999_999), Some(Duration::from_micros(1)));
         assert_eq!(at(5_000_000), None);
-        let many = Attempts { failures: 1_000, ..attempts };
-        assert_eq!(PAIR.left(many, Instant::from_micros(1_000_000 + FORGOTTEN_AFTER)), None);
-        // A clock that went back makes nobody wait for longer.
-        assert_eq!(PAIR.left(many, Instant::from_micros(-9_000_000_000)), Some(MAX_WAIT));
+        let many = FailedAttempts { failures: 1_000, ..attempts };
+        assert_eq!(PAIR.remaining_delay(many, Instant::from_micros(1_000_000 + FAILURE_RETENTION_MICROS)), None);
+        // If the clock goes back, the delay still does not exceed the maximum.
+        assert_eq!(PAIR.remaining_delay(many, Instant::from_micros(-9_000_000_000)), Some(MAX_DELAY));
     }
 
     #[test]
-    fn case_makes_no_other_account_and_parts_cannot_be_shifted() {
-        assert_eq!(Attempt::new("Ann@x", "1").pair, Attempt::new("ann@X", "1").pair);
-        assert_ne!(Attempt::new("a", "b1").pair, Attempt::new("ab", "1").pair);
-        assert_ne!(Attempt::new("a", "").account, Attempt::new("a", "").pair);
+    fn throttle_keys_ignore_email_case_and_do_not_collide() {
+        assert_eq!(SignInAttempt::new("Ann@x", "1").pair, SignInAttempt::new("ann@X", "1").pair);
+        assert_ne!(SignInAttempt::new("a", "b1").pair, SignInAttempt::new("ab", "1").pair);
+        assert_ne!(SignInAttempt::new("a", "").account, SignInAttempt::new("a", "").pair);
     }
 }

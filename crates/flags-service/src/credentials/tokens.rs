@@ -1,11 +1,11 @@
-//! API tokens: made once, shown once, kept as their SHA-256.
+//! API tokens. The secret is returned once, on creation; the database stores its SHA-256.
 
 use std::time::Duration;
 
 use flags_domain::{Instant, Violation, check_key};
 use flags_store::{
     Author, Committed, Page, Tx,
-    api_tokens::{self, Grant, TokenFilter, TokenRecord},
+    api_tokens::{self, TokenFilter, TokenGrant, TokenRecord},
     change_log::Action,
     users::{self, Role},
 };
@@ -20,53 +20,54 @@ use crate::{
     replica::Replica,
 };
 
-/// Longest that a rotated token may go on beside the one that follows it.
+/// Maximum time during which a rotated token and its replacement are both valid.
 pub const MAX_OVERLAP: Duration = Duration::from_secs(7 * 24 * 3_600);
 
-/// A new token.
-#[derive(Clone, Debug)]
-pub struct TokenInput {
-    /// For people.
-    pub name: String,
-    /// What it may do.
-    pub grant: Grant,
-    /// The user it acts as. The role `user` needs one, the scope `evaluate` takes none.
-    pub user_id: Option<Uuid>,
-    /// It is void from this instant on; must lie in the future.
-    pub expires_at: Option<Instant>,
-}
-
-/// How a token is followed by another.
-#[derive(Clone, Copy, Debug)]
-pub struct Rotation {
-    /// How long the old one goes on, at most [`MAX_OVERLAP`].
-    pub overlap: Duration,
-    /// When the new one ends; `None`: after as long as the old one was made for, if it was not made without end.
-    pub expires_at: Option<Instant>,
-}
-
-/// A token that was just made. This is the only time its secret is seen.
+/// Properties of a new API token.
 #[derive(Clone, Debug)]
 pub struct NewToken {
-    /// What its bearer shows.
+    /// Display name, at most 255 characters.
+    pub name: String,
+    /// Permissions: a role or the scope `evaluate`.
+    pub grant: TokenGrant,
+    /// User that the token acts as. Required for the role `user`, not allowed for the scope `evaluate`.
+    pub user_id: Option<Uuid>,
+    /// Expiry, which must be in the future; `None` for a token that does not expire.
+    pub expires_at: Option<Instant>,
+}
+
+/// Options for rotating a token.
+#[derive(Clone, Copy, Debug)]
+pub struct TokenRotation {
+    /// Time for which the old token stays valid, at most [`MAX_OVERLAP`].
+    pub overlap: Duration,
+    /// Expiry of the new token. With `None` the new token gets the old token's lifetime, or no expiry if the old one
+    /// had none.
+    pub expires_at: Option<Instant>,
+}
+
+/// Newly created token with its secret, which cannot be read again later.
+#[derive(Clone, Debug)]
+pub struct CreatedToken {
+    /// Secret that clients send in the `Authorization` header.
     pub secret: Secret,
-    /// What is kept of it.
+    /// Stored part of the token.
     pub record: TokenRecord,
 }
 
-/// Makes, lists and revokes tokens.
+/// Creates, lists, rotates and revokes API tokens.
 #[derive(Clone)]
 pub struct TokenService {
     core: Core,
 }
 
 impl TokenService {
-    /// On this core.
+    /// Creates the service.
     pub const fn new(core: Core) -> Self {
         Self { core }
     }
 
-    /// A page of tokens, newest first.
+    /// Returns a page of tokens, newest first.
     pub async fn list(
         &self,
         filter: &TokenFilter,
@@ -76,93 +77,93 @@ impl TokenService {
         self.core.read(async |conn| api_tokens::list(conn, filter, after, limit).await).await
     }
 
-    /// The token of this id.
+    /// Returns a token by id.
     pub async fn get(&self, id: Uuid) -> Result<TokenRecord> {
         let found = self.core.read(async |conn| api_tokens::find(conn, id).await).await?;
         found.ok_or(ServiceError::NotFound(ResourceKind::ApiToken))
     }
 
-    /// Makes a token.
-    pub async fn create(&self, author: Author, input: TokenInput) -> Result<CommandOutcome<NewToken>> {
+    /// Creates a token.
+    pub async fn create(&self, author: Author, new_token: NewToken) -> Result<CommandOutcome<CreatedToken>> {
         let secret = Secret::generate(SecretKind::ApiToken)?;
-        self.core.execute(author, CreateToken { id: Uuid::now_v7(), secret, input }).await
+        self.core.execute(author, CreateToken { id: Uuid::now_v7(), secret, new_token }).await
     }
 
-    /// Makes a token void for good.
+    /// Revokes a token permanently.
     pub async fn revoke(&self, author: Author, id: Uuid, precondition: Precondition) -> Result<Committed> {
         Ok(self.core.execute(author, RevokeToken { id, precondition }).await?.committed)
     }
 
-    /// Makes a token that takes the place of another, which goes on for a while.
+    /// Creates a replacement for a token. The old token stays valid for the overlap.
     pub async fn rotate(
         &self,
         author: Author,
         id: Uuid,
-        rotation: Rotation,
+        rotation: TokenRotation,
         precondition: Precondition,
-    ) -> Result<CommandOutcome<NewToken>> {
+    ) -> Result<CommandOutcome<CreatedToken>> {
         let secret = Secret::generate(SecretKind::ApiToken)?;
         let command = RotateToken { id, new_id: Uuid::now_v7(), secret, rotation, precondition };
         self.core.execute(author, command).await
     }
 }
 
-/// Writes down which tokens were used since the last time, and when.
-pub async fn note_uses(core: &Core, replica: &Replica) -> Result<()> {
+/// Stores the last-use times that the replica collected since the previous call.
+pub async fn record_token_uses(core: &Core, replica: &Replica) -> Result<()> {
     let used = replica.take_token_uses();
-    if used.is_empty() { Ok(()) } else { Ok(api_tokens::mark_used(core.store(), &used).await?) }
+    if used.is_empty() { Ok(()) } else { Ok(api_tokens::record_last_used(core.store(), &used).await?) }
 }
 
 #[derive(Clone)]
 struct CreateToken {
     id: Uuid,
     secret: Secret,
-    input: TokenInput,
+    new_token: NewToken,
 }
 
 impl Command for CreateToken {
-    type Output = NewToken;
+    type Output = CreatedToken;
 
-    async fn apply(&self, tx: &mut Tx, author: &Author) -> Result<NewToken> {
-        let input = &self.input;
-        check(violations(input, tx.now()))?;
-        if let Some(user_id) = input.user_id {
+    async fn apply(&self, tx: &mut Tx, author: &Author) -> Result<CreatedToken> {
+        let new_token = &self.new_token;
+        check(validate(new_token, tx.now()))?;
+        if let Some(user_id) = new_token.user_id {
             tx.lock_user_shared(user_id).await?;
             users::find(tx.conn(), user_id).await?.ok_or(ServiceError::NotFound(ResourceKind::User))?;
         }
-        insert(tx, author, self.id, &self.secret, input).await
+        insert(tx, author, self.id, &self.secret, new_token).await
     }
 
-    fn stamp(output: &mut Self::Output, revision: i64) {
+    fn set_revision(output: &mut Self::Output, revision: i64) {
         output.record.revision = revision;
     }
 }
 
-async fn insert(tx: &mut Tx, author: &Author, id: Uuid, secret: &Secret, input: &TokenInput) -> Result<NewToken> {
+async fn insert(tx: &mut Tx, author: &Author, id: Uuid, secret: &Secret, new_token: &NewToken) -> Result<CreatedToken> {
     let record = TokenRecord {
         id,
-        name: input.name.clone(),
+        name: new_token.name.clone(),
         hash: hash(secret.reveal()),
         last_four: secret.last_four().to_owned(),
-        grant: input.grant,
-        user_id: input.user_id,
+        grant: new_token.grant,
+        user_id: new_token.user_id,
         created_by: author.actor.clone(),
         created_at: tx.now(),
-        expires_at: input.expires_at,
-        lifetime: input.expires_at.map(|end| end.as_micros() - tx.now().as_micros()),
+        expires_at: new_token.expires_at,
+        lifetime: new_token.expires_at.map(|expiry| expiry.as_micros() - tx.now().as_micros()),
         revoked_at: None,
         last_used_at: None,
         revision: 0,
     };
     api_tokens::insert(tx, &record).await?;
-    Ok(NewToken { secret: secret.clone(), record })
+    Ok(CreatedToken { secret: secret.clone(), record })
 }
 
-/// A token that was not revoked, with its user held to the end of the transaction.
-async fn claim(tx: &mut Tx, id: Uuid, precondition: &Precondition) -> Result<TokenRecord> {
+/// Returns a token that is not revoked, with a shared lock on its user until the end of the transaction.
+async fn lock_unrevoked_token(tx: &mut Tx, id: Uuid, precondition: &Precondition) -> Result<TokenRecord> {
     let user_id = api_tokens::find(tx.conn(), id).await?.and_then(|token| token.user_id);
     if let Some(user_id) = user_id {
-        // The order of locks: users come first, and whoever deletes one deletes their tokens.
+        // Lock order: the user first. The lock also excludes the deletion of the user, which deletes the tokens.
         tx.lock_user_shared(user_id).await?;
     }
     let token = api_tokens::find(tx.conn(), id).await?.filter(|token| token.revoked_at.is_none());
@@ -180,7 +181,7 @@ impl Command for RevokeToken {
     type Output = ();
 
     async fn apply(&self, tx: &mut Tx, _: &Author) -> Result<()> {
-        let before = claim(tx, self.id, &self.precondition).await?;
+        let before = lock_unrevoked_token(tx, self.id, &self.precondition).await?;
         let after = TokenRecord { revoked_at: Some(tx.now()), ..before.clone() };
         Ok(api_tokens::update(tx, Action::Revoked, &before, &after).await?)
     }
@@ -191,53 +192,61 @@ struct RotateToken {
     id: Uuid,
     new_id: Uuid,
     secret: Secret,
-    rotation: Rotation,
+    rotation: TokenRotation,
     precondition: Precondition,
 }
 
 impl Command for RotateToken {
-    type Output = NewToken;
+    type Output = CreatedToken;
 
-    async fn apply(&self, tx: &mut Tx, author: &Author) -> Result<NewToken> {
-        let before = claim(tx, self.id, &self.precondition).await?;
+    async fn apply(&self, tx: &mut Tx, author: &Author) -> Result<CreatedToken> {
+        let before = lock_unrevoked_token(tx, self.id, &self.precondition).await?;
         let now = tx.now();
-        if !before.is_live(now) {
+        if !before.is_valid_at(now) {
             return Err(Conflict::TokenExpired.into());
         }
-        let end = now.plus_micros(micros(self.rotation.overlap));
-        let end = before.expires_at.map_or(end, |own| own.min(end));
-        let input = TokenInput {
+        let overlap_end = now.plus_micros(micros(self.rotation.overlap));
+        let old_expiry = before.expires_at.map_or(overlap_end, |expiry| expiry.min(overlap_end));
+        let new_token = NewToken {
             name: before.name.clone(),
             grant: before.grant,
             user_id: before.user_id,
-            expires_at: self.rotation.expires_at.or_else(|| before.lifetime.map(|life| now.plus_micros(life))),
+            expires_at: self.rotation.expires_at.or_else(|| before.lifetime.map(|lifetime| now.plus_micros(lifetime))),
         };
-        check(violations(&input, now))?;
-        let after = TokenRecord { expires_at: Some(end), ..before.clone() };
+        check(validate(&new_token, now))?;
+        let after = TokenRecord { expires_at: Some(old_expiry), ..before.clone() };
         if after != before {
             api_tokens::update(tx, Action::Updated, &before, &after).await?;
         }
-        insert(tx, author, self.new_id, &self.secret, &input).await
+        insert(tx, author, self.new_id, &self.secret, &new_token).await
     }
 
-    fn stamp(output: &mut Self::Output, revision: i64) {
+    fn set_revision(output: &mut Self::Output, revision: i64) {
         output.record.revision = revision;
     }
 }
 
-fn violations(input: &TokenInput, now: Instant) -> Vec<Violation> {
-    let mut found: Vec<_> = check_key("/name", &input.name, 255).into_iter().collect();
-    match (input.grant, input.user_id) {
-        (Grant::Role(Role::User), None) => {
-            found.push(Violation::new("/user_id", "required", "a token of role user must act as a user"));
+fn validate(new_token: &NewToken, now: Instant) -> Vec<Violation> {
+    let mut violations: Vec<_> = check_key("/name", &new_token.name, 255).into_iter().collect();
+    match (new_token.grant, new_token.user_id) {
+        (TokenGrant::Role(Role::User), None) => {
+            violations.push(Violation::new("/user_id", "required", "is required for a token with role user"));
         }
-        (Grant::Evaluate, Some(_)) => {
-            found.push(Violation::new("/user_id", "not_allowed", "a token of scope evaluate acts as no user"));
+        (TokenGrant::Evaluate, Some(_)) => {
+            violations.push(Violation::new(
+                "/user_id",
+                "not_allowed",
+                "is not allowed for a token with scope evaluate",
+            ));
         }
         _ => {}
     }
-    if input.expires_at.is_some_and(|end| end <= now) {
-        found.push(Violation::new("/expires_at", "not_in_future", "must lie in the future, or be left out"));
+    if new_token.expires_at.is_some_and(|expiry| expiry <= now) {
+        violations.push(Violation::new(
+            "/expires_at",
+            "not_in_future",
+            "must be in the future; omit it for a token that does not expire",
+        ));
     }
-    found
+    violations
 }

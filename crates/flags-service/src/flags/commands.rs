@@ -1,6 +1,6 @@
-//! What creating, changing, archiving and deleting a flag do to the database.
+//! Database commands for creating, changing, archiving, restoring and deleting flags.
 
-use flags_domain::{Effective, Flag, FlagType, Instant, ScheduleStatus, Serve, Violation};
+use flags_domain::{EffectiveSettings, Flag, FlagType, Instant, ScheduleStatus, Serve, Violation};
 use flags_store::{
     Author, Tx,
     change_log::Action,
@@ -9,52 +9,55 @@ use flags_store::{
     schedules::{self, ScheduleRecord},
 };
 
-use super::{FlagDetail, FlagInput, FlagPatch, detail::Beside};
+use super::{FlagDetail, FlagPatch, NewFlag, detail::FlagRelatedData};
 use crate::{
     core::{Command, Progress},
     error::{Conflict, ResourceKind, Result, ServiceError, check},
-    maintenance::BATCH,
+    maintenance::BATCH_SIZE,
     patch::assign,
     precondition::Precondition,
 };
 
 #[derive(Clone)]
 pub(super) struct CreateFlag {
-    pub(super) input: FlagInput,
+    pub(super) new_flag: NewFlag,
 }
 
 impl CreateFlag {
-    fn flag(&self, now: Instant) -> std::result::Result<Flag, Vec<Violation>> {
-        let input = self.input.clone();
-        let required = |pointer, what| Violation::new(pointer, "required", format!("a flag of this type needs {what}"));
-        let simple = input.flag_type == FlagType::Boolean && input.variants.is_none();
-        let off = || simple.then(|| "off".to_owned());
-        let variants = input.variants.or_else(|| simple.then(flags_domain::boolean_variants));
-        let default = input.default.or_else(|| off().map(Serve::Variant));
-        let off_variant = input.off_variant.or_else(off);
+    /// Builds the flag with defaults for the missing properties.
+    fn build_flag(&self, now: Instant) -> std::result::Result<Flag, Vec<Violation>> {
+        let new_flag = self.new_flag.clone();
+        let required = |pointer| {
+            Violation::new(pointer, "required", "is required, except for a boolean flag with default variants")
+        };
+        let uses_default_variants = new_flag.flag_type == FlagType::Boolean && new_flag.variants.is_none();
+        let off = || uses_default_variants.then(|| "off".to_owned());
+        let variants = new_flag.variants.or_else(|| uses_default_variants.then(flags_domain::default_boolean_variants));
+        let default = new_flag.default.or_else(|| off().map(Serve::Variant));
+        let off_variant = new_flag.off_variant.or_else(off);
         let (Some(variants), Some(default), Some(off_variant)) =
             (variants.clone(), default.clone(), off_variant.clone())
         else {
             let missing = [
-                variants.is_none().then(|| required("/variants", "variants")),
-                default.is_none().then(|| required("/default", "a default")),
-                off_variant.is_none().then(|| required("/off_variant", "an off_variant")),
+                variants.is_none().then(|| required("/variants")),
+                default.is_none().then(|| required("/default")),
+                off_variant.is_none().then(|| required("/off_variant")),
             ];
             return Err(missing.into_iter().flatten().collect());
         };
         let flag = Flag {
-            salt: input.salt.unwrap_or_else(|| input.name.to_string()),
-            name: input.name,
-            flag_type: input.flag_type,
-            description: input.description,
-            owner: input.owner,
-            tags: input.tags,
-            enabled: input.enabled,
+            salt: new_flag.salt.unwrap_or_else(|| new_flag.name.to_string()),
+            name: new_flag.name,
+            flag_type: new_flag.flag_type,
+            description: new_flag.description,
+            owner: new_flag.owner,
+            tags: new_flag.tags,
+            enabled: new_flag.enabled,
             variants,
             default,
             off_variant,
-            targeting_rules: input.targeting_rules,
-            client_visible: input.client_visible,
+            targeting_rules: new_flag.targeting_rules,
+            client_visible: new_flag.client_visible,
             archived_at: None,
             default_set_at: now,
             enabled_set_at: now,
@@ -69,15 +72,15 @@ impl Command for CreateFlag {
 
     async fn apply(&self, tx: &mut Tx, _: &Author) -> Result<FlagDetail> {
         let now = tx.now();
-        let flag = self.flag(now).map_err(ServiceError::Invalid)?;
+        let flag = self.build_flag(now).map_err(ServiceError::Invalid)?;
         let record = FlagRecord { flag, created_at: now, updated_at: now, deleting: false, revision: 0 };
         if !flags::insert(tx, &record).await? {
             return Err(Conflict::FlagExists.into());
         }
-        Beside::within(tx, record).await
+        FlagRelatedData::load_detail(tx, record).await
     }
 
-    fn stamp(output: &mut Self::Output, revision: i64) {
+    fn set_revision(output: &mut Self::Output, revision: i64) {
         output.record.revision = revision;
     }
 }
@@ -90,9 +93,10 @@ pub(super) struct PatchFlag {
 }
 
 impl PatchFlag {
-    /// The flag as it is to be. `default` and `enabled`, if named, are set by hand now, and are a change if either the
-    /// stored or the effective value differs.
-    fn apply_to(&self, before: &Flag, effective: &Effective<'_>, now: Instant) -> Flag {
+    /// Applies the patch. `default` and `enabled` count as manual edits if the new value differs from the stored or
+    /// from the effective value. The most recent of the last manual edit and the last due scheduled change takes
+    /// effect.
+    fn apply_to(&self, before: &Flag, effective: &EffectiveSettings<'_>, now: Instant) -> Flag {
         let mut after = before.clone();
         let patch = self.patch.clone();
         assign(&mut after.description, patch.description);
@@ -123,47 +127,47 @@ impl Command for PatchFlag {
     type Output = FlagDetail;
 
     async fn apply(&self, tx: &mut Tx, _: &Author) -> Result<FlagDetail> {
-        let (before, schedule) = claim(tx, &self.name, &self.precondition).await?;
+        let (before, schedule) = lock_and_find_flag(tx, &self.name, &self.precondition).await?;
         let now = tx.now();
         let changes: Vec<_> = schedule.iter().map(|record| record.change.clone()).collect();
-        let effective = Effective::at(&before.flag, &changes, now);
+        let effective = EffectiveSettings::at(&before.flag, &changes, now);
         let after = self.apply_to(&before.flag, &effective, now);
         if after == before.flag {
-            return Beside::within(tx, before).await;
+            return FlagRelatedData::load_detail(tx, before).await;
         }
         check_variants_in_use(&before.flag, &after, &schedule, now)?;
         check(after.check())?;
         let after = FlagRecord { flag: after, updated_at: now, ..before.clone() };
         flags::update(tx, Action::Updated, &before, &after).await?;
-        Beside::within(tx, after).await
+        FlagRelatedData::load_detail(tx, after).await
     }
 
-    fn stamp(output: &mut Self::Output, revision: i64) {
+    fn set_revision(output: &mut Self::Output, revision: i64) {
         output.record.revision = revision;
     }
 }
 
-/// Refuses to remove variants that something still serves, naming what does.
+/// Rejects the removal of variants that are still served. The error lists where they are used.
 fn check_variants_in_use(before: &Flag, after: &Flag, schedule: &[ScheduleRecord], now: Instant) -> Result<()> {
     let is_removed = |id: &str| before.has_variant(id) && !after.has_variant(id);
     let mut uses = Vec::new();
-    let mut note = |serve: &Serve, by: &dyn Fn() -> String| {
-        let removed: Vec<_> = serve.variants().filter(|id| is_removed(id)).collect();
+    let mut record_use = |serve: &Serve, location: &dyn Fn() -> String| {
+        let removed: Vec<_> = serve.variant_ids().filter(|id| is_removed(id)).collect();
         if !removed.is_empty() {
-            uses.push(format!("{} by {}", removed.join(" and "), by()));
+            uses.push(format!("{} by {}", removed.join(" and "), location()));
         }
     };
-    note(&after.default, &|| "`default`".to_owned());
-    note(&Serve::Variant(after.off_variant.clone()), &|| "`off_variant`".to_owned());
+    record_use(&after.default, &|| "`default`".to_owned());
+    record_use(&Serve::Variant(after.off_variant.clone()), &|| "`off_variant`".to_owned());
     for rule in &after.targeting_rules {
-        note(&rule.serve, &|| format!("targeting rule {:?}", rule.id));
+        record_use(&rule.serve, &|| format!("targeting rule {:?}", rule.id));
     }
     let changes: Vec<_> = schedule.iter().map(|record| record.change.clone()).collect();
-    let last_due = Effective::at(after, &changes, now).scheduled_change_id;
+    let last_applied = EffectiveSettings::at(after, &changes, now).scheduled_change_id;
     for change in &changes {
-        let pending = change.status(after, &changes, now) == ScheduleStatus::Pending;
-        if let Some(serve) = change.serve.as_ref().filter(|_| pending || last_due == Some(change.id)) {
-            note(serve, &|| format!("scheduled change {} of {}", change.id, change.scheduled_at));
+        let is_pending = change.status(after, &changes, now) == ScheduleStatus::Pending;
+        if let Some(serve) = change.serve.as_ref().filter(|_| is_pending || last_applied == Some(change.id)) {
+            record_use(serve, &|| format!("scheduled change {} at {}", change.id, change.scheduled_at));
         }
     }
     if uses.is_empty() { Ok(()) } else { Err(Conflict::VariantInUse(uses.join(", ")).into()) }
@@ -179,9 +183,9 @@ impl Command for ArchiveFlag {
     type Output = FlagDetail;
 
     async fn apply(&self, tx: &mut Tx, _: &Author) -> Result<FlagDetail> {
-        let (before, schedule) = claim(tx, &self.name, &self.precondition).await?;
+        let (before, schedule) = lock_and_find_flag(tx, &self.name, &self.precondition).await?;
         if before.flag.archived_at.is_some() {
-            return Beside::within(tx, before).await;
+            return FlagRelatedData::load_detail(tx, before).await;
         }
         let now = tx.now();
         let mut after = FlagRecord { updated_at: now, ..before.clone() };
@@ -192,10 +196,10 @@ impl Command for ArchiveFlag {
             cancelled.change.cancelled_at = Some(now);
             schedules::update(tx, Action::Cancelled, pending, &cancelled).await?;
         }
-        Beside::within(tx, after).await
+        FlagRelatedData::load_detail(tx, after).await
     }
 
-    fn stamp(output: &mut Self::Output, revision: i64) {
+    fn set_revision(output: &mut Self::Output, revision: i64) {
         output.record.revision = revision;
     }
 }
@@ -210,17 +214,17 @@ impl Command for RestoreFlag {
     type Output = FlagDetail;
 
     async fn apply(&self, tx: &mut Tx, _: &Author) -> Result<FlagDetail> {
-        let (before, _) = claim(tx, &self.name, &self.precondition).await?;
+        let (before, _) = lock_and_find_flag(tx, &self.name, &self.precondition).await?;
         if before.flag.archived_at.is_none() {
-            return Beside::within(tx, before).await;
+            return FlagRelatedData::load_detail(tx, before).await;
         }
         let mut after = FlagRecord { updated_at: tx.now(), ..before.clone() };
         after.flag.archived_at = None;
         flags::update(tx, Action::Restored, &before, &after).await?;
-        Beside::within(tx, after).await
+        FlagRelatedData::load_detail(tx, after).await
     }
 
-    fn stamp(output: &mut Self::Output, revision: i64) {
+    fn set_revision(output: &mut Self::Output, revision: i64) {
         output.record.revision = revision;
     }
 }
@@ -242,25 +246,25 @@ impl Command for DeleteFlag {
         if record.flag.archived_at.is_none() {
             return Err(Conflict::FlagNotArchived.into());
         }
-        let batch = overrides::claim_some(tx, overrides::OverrideOwner::Flag(&self.name), BATCH).await?;
-        for gone in &batch {
-            overrides::delete(tx, &gone.user_override).await?;
+        let batch = overrides::lock_batch(tx, overrides::OverrideOwner::Flag(&self.name), BATCH_SIZE).await?;
+        for record in &batch {
+            overrides::delete(tx, &record.user_override).await?;
         }
-        if i64::try_from(batch.len()).is_ok_and(|count| count == BATCH) {
-            flags::mark_deleting(tx, &self.name).await?;
-            return Ok(Progress::More);
+        if i64::try_from(batch.len()).is_ok_and(|count| count == BATCH_SIZE) {
+            flags::set_deleting(tx, &self.name).await?;
+            return Ok(Progress::Unfinished);
         }
-        for gone in schedules::of_flags(tx.conn(), std::slice::from_ref(&record.flag.name)).await? {
-            schedules::delete(tx, &gone).await?;
+        for scheduled_change in schedules::find_by_flags(tx.conn(), std::slice::from_ref(&record.flag.name)).await? {
+            schedules::delete(tx, &scheduled_change).await?;
         }
         flags::delete(tx, &record).await?;
         Ok(Progress::Finished)
     }
 }
 
-/// The flag, held to the end of the transaction, with all its scheduled changes. One whose deletion is under way counts
-/// as gone.
-pub(crate) async fn claim(
+/// Locks a flag until the end of the transaction, checks the precondition and returns the flag with all its scheduled
+/// changes. A flag whose deletion is in progress is not found.
+pub(crate) async fn lock_and_find_flag(
     tx: &mut Tx,
     name: &str,
     precondition: &Precondition,
@@ -269,6 +273,6 @@ pub(crate) async fn claim(
     let record = flags::find(tx.conn(), name).await?.filter(|record| !record.deleting);
     precondition.check(tx, record.as_ref().map(|record| record.revision)).await?;
     let record = record.ok_or(ServiceError::NotFound(ResourceKind::Flag))?;
-    let schedule = schedules::of_flags(tx.conn(), std::slice::from_ref(&record.flag.name)).await?;
+    let schedule = schedules::find_by_flags(tx.conn(), std::slice::from_ref(&record.flag.name)).await?;
     Ok((record, schedule))
 }

@@ -1,66 +1,67 @@
-//! A flag as its readers see it.
+//! Flags with their scheduled changes and counts.
 
 use std::collections::HashMap;
 
-use flags_domain::{Effective, FlagName, Instant, ScheduledChange};
+use flags_domain::{EffectiveSettings, FlagName, Instant, ScheduledChange};
 use flags_store::{Conn, Tx, flags::FlagRecord, overrides, schedules};
 
 use crate::error::Result;
 
-/// A flag with what its readers want to see beside it.
+/// Flag with its scheduled changes and counts.
 #[derive(Clone, Debug)]
 pub struct FlagDetail {
-    /// The flag.
+    /// Stored flag.
     pub record: FlagRecord,
-    /// All its scheduled changes.
+    /// All scheduled changes of the flag.
     pub schedule: Vec<ScheduledChange>,
-    /// Its unexpired overrides; 0 while archived.
+    /// Number of unexpired overrides; 0 for an archived flag.
     pub override_count: i64,
-    /// Its scheduled changes to come.
+    /// Number of pending scheduled changes.
     pub pending_change_count: i64,
 }
 
 impl FlagDetail {
-    /// Default and switch as they act at `now`.
-    pub fn effective(&self, now: Instant) -> Effective<'_> {
-        Effective::at(&self.record.flag, &self.schedule, now)
+    /// Returns `default` and `enabled` with the scheduled changes that are due at `now`.
+    pub fn effective(&self, now: Instant) -> EffectiveSettings<'_> {
+        EffectiveSettings::at(&self.record.flag, &self.schedule, now)
     }
 }
 
-/// What the readers of some flags want to see beside them.
-pub(super) struct Beside {
+/// Scheduled changes and counts for a set of flags, loaded with one query per kind.
+pub(super) struct FlagRelatedData {
     schedules: HashMap<FlagName, Vec<ScheduledChange>>,
-    overrides: HashMap<String, i64>,
-    pending: HashMap<String, i64>,
+    override_counts: HashMap<String, i64>,
+    pending_change_counts: HashMap<String, i64>,
 }
 
-impl Beside {
-    pub(super) async fn read(conn: &mut Conn, names: &[FlagName], now: Instant) -> flags_store::Result<Self> {
+impl FlagRelatedData {
+    pub(super) async fn load(conn: &mut Conn, names: &[FlagName], now: Instant) -> flags_store::Result<Self> {
         let mut by_flag: HashMap<_, Vec<_>> = HashMap::new();
-        for record in schedules::of_flags(conn, names).await? {
+        for record in schedules::find_by_flags(conn, names).await? {
             by_flag.entry(record.flag_name).or_default().push(record.change);
         }
         Ok(Self {
             schedules: by_flag,
-            overrides: overrides::count_by_flag(conn, names, now).await?,
-            pending: schedules::count_pending(conn, names, now).await?,
+            override_counts: overrides::count_by_flag(conn, names, now).await?,
+            pending_change_counts: schedules::count_pending(conn, names, now).await?,
         })
     }
 
-    /// The detail of a flag as the transaction leaves it.
-    pub(super) async fn within(tx: &mut Tx, record: FlagRecord) -> Result<FlagDetail> {
+    /// Returns the detail of a flag, read within the transaction.
+    pub(super) async fn load_detail(tx: &mut Tx, record: FlagRecord) -> Result<FlagDetail> {
         let now = tx.now();
-        let mut beside = Self::read(tx.conn(), std::slice::from_ref(&record.flag.name), now).await?;
-        Ok(beside.detail(record))
+        let mut related = Self::load(tx.conn(), std::slice::from_ref(&record.flag.name), now).await?;
+        Ok(related.take_detail(record))
     }
 
-    pub(super) fn detail(&mut self, record: FlagRecord) -> FlagDetail {
+    /// Builds the detail of a flag. Moves the data out, so it works once per flag.
+    pub(super) fn take_detail(&mut self, record: FlagRecord) -> FlagDetail {
         let name = &record.flag.name;
-        let archived = record.flag.archived_at.is_some();
+        let is_archived = record.flag.archived_at.is_some();
         FlagDetail {
             schedule: self.schedules.remove(name).unwrap_or_default(),
-            override_count: if archived { 0 } else { self.overrides.remove(name.as_str()).unwrap_or(0) },
-            pending_change_count: self.pending.remove(name.as_str()).unwrap_or(0),
+            override_count: if is_archived { 0 } else { self.override_counts.remove(name.as_str()).unwrap_or(0) },
+            pending_change_count: self.pending_change_counts.remove(name.as_str()).unwrap_or(0),
             record,
         }
     }

@@ -1,4 +1,4 @@
-//! Flags: creating, changing, archiving and deleting them.
+//! Creating, changing, archiving, listing and deleting flags.
 
 mod commands;
 mod detail;
@@ -9,11 +9,11 @@ use flags_store::{
     flags::{self, FlagFilter, FlagOrder},
 };
 
-pub(crate) use self::commands::claim;
+pub(crate) use self::commands::lock_and_find_flag;
 pub use self::detail::FlagDetail;
 use self::{
     commands::{ArchiveFlag, CreateFlag, DeleteFlag, PatchFlag, RestoreFlag},
-    detail::Beside,
+    detail::FlagRelatedData,
 };
 use crate::{
     core::{CommandOutcome, CommandRequest, Core},
@@ -21,38 +21,38 @@ use crate::{
     precondition::Precondition,
 };
 
-/// Reads and changes flags.
+/// Service for flags.
 #[derive(Clone)]
 pub struct FlagService {
     core: Core,
 }
 
 impl FlagService {
-    /// On this core.
+    /// Creates the service.
     pub const fn new(core: Core) -> Self {
         Self { core }
     }
 
-    /// A page of flags.
+    /// Returns a page of flags.
     pub async fn list(&self, filter: &FlagFilter, order: FlagOrder, limit: u32) -> Result<Page<FlagDetail>> {
         let now = self.core.now();
         self.core
             .read(async |conn| {
                 let page = flags::list(conn, filter, order, limit).await?;
                 let names: Vec<_> = page.items.iter().map(|record| record.flag.name.clone()).collect();
-                let mut beside = Beside::read(conn, &names, now).await?;
-                Ok(page.map(|record| beside.detail(record)))
+                let mut related = FlagRelatedData::load(conn, &names, now).await?;
+                Ok(page.map(|record| related.take_detail(record)))
             })
             .await
     }
 
-    /// The flag of this name.
+    /// Returns a flag by name.
     pub async fn get(&self, name: &str) -> Result<FlagDetail> {
         let now = self.core.now();
         let found = self.core.read(async |conn| {
             let Some(record) = flags::find(conn, name).await? else { return Ok(None) };
-            let mut beside = Beside::read(conn, std::slice::from_ref(&record.flag.name), now).await?;
-            Ok(Some(beside.detail(record)))
+            let mut related = FlagRelatedData::load(conn, std::slice::from_ref(&record.flag.name), now).await?;
+            Ok(Some(related.take_detail(record)))
         });
         found.await?.ok_or(ServiceError::NotFound(ResourceKind::Flag))
     }
@@ -60,13 +60,13 @@ impl FlagService {
     /// Creates a flag.
     pub async fn create(
         &self,
-        intent: impl Into<CommandRequest<FlagDetail>>,
-        input: FlagInput,
+        request: impl Into<CommandRequest<FlagDetail>>,
+        new_flag: NewFlag,
     ) -> Result<CommandOutcome<FlagDetail>> {
-        self.core.execute(intent, CreateFlag { input }).await
+        self.core.execute(request, CreateFlag { new_flag }).await
     }
 
-    /// Changes the named fields of a flag.
+    /// Changes the fields of a flag that the patch contains.
     pub async fn patch(
         &self,
         author: Author,
@@ -77,85 +77,91 @@ impl FlagService {
         self.core.execute(author, PatchFlag { name: name.to_owned(), patch, precondition }).await
     }
 
-    /// Puts a flag out of use: no result for anybody. Its pending scheduled changes are cancelled.
+    /// Archives a flag and cancels its pending scheduled changes. Archived flags have no evaluation result.
     pub async fn archive(
         &self,
-        intent: impl Into<CommandRequest<FlagDetail>>,
+        request: impl Into<CommandRequest<FlagDetail>>,
         name: &str,
         precondition: Precondition,
     ) -> Result<CommandOutcome<FlagDetail>> {
-        self.core.execute(intent, ArchiveFlag { name: name.to_owned(), precondition }).await
+        self.core.execute(request, ArchiveFlag { name: name.to_owned(), precondition }).await
     }
 
-    /// Puts an archived flag back in use, with the overrides that have not expired.
+    /// Restores an archived flag. Overrides that have not expired apply again.
     pub async fn restore(
         &self,
-        intent: impl Into<CommandRequest<FlagDetail>>,
+        request: impl Into<CommandRequest<FlagDetail>>,
         name: &str,
         precondition: Precondition,
     ) -> Result<CommandOutcome<FlagDetail>> {
-        self.core.execute(intent, RestoreFlag { name: name.to_owned(), precondition }).await
+        self.core.execute(request, RestoreFlag { name: name.to_owned(), precondition }).await
     }
 
-    /// Deletes an archived flag with its overrides and scheduled changes, each recorded. Very many overrides go in
-    /// several revisions, the flag itself in the last.
+    /// Deletes an archived flag with its overrides and scheduled changes, and records each deletion in the change log.
+    ///
+    /// A flag with many overrides is deleted in several revisions. The last one deletes the flag itself.
     pub async fn delete(&self, author: Author, name: &str, precondition: Precondition) -> Result<Committed> {
         let command = DeleteFlag { name: name.to_owned(), precondition };
-        let next = |command: &mut DeleteFlag| command.precondition = Precondition::None;
-        self.core.execute_until_finished(author, command, next).await
+        // The first batch changes the revision, so the precondition applies only to it.
+        let prepare_next = |command: &mut DeleteFlag| command.precondition = Precondition::None;
+        self.core.execute_until_finished(author, command, prepare_next).await
     }
 }
 
-/// A new flag.
+/// Properties of a new flag.
 #[derive(Clone, Debug)]
-pub struct FlagInput {
-    /// Its key.
+pub struct NewFlag {
+    /// Unique name.
     pub name: FlagName,
-    /// Its type.
+    /// Type of the variant values.
     pub flag_type: FlagType,
-    /// For people.
+    /// Description of the purpose.
     pub description: Option<String>,
-    /// For people.
+    /// Person or team responsible for the flag.
     pub owner: Option<String>,
-    /// For people.
+    /// Tags for filtering.
     pub tags: Vec<String>,
-    /// The switch.
+    /// Whether the flag is enabled. A disabled flag serves `off_variant`.
     pub enabled: bool,
-    /// Left out, a boolean flag gets `on` and `off`.
+    /// Variants. Defaults to `on` and `off` for a boolean flag; otherwise required.
     pub variants: Option<Vec<Variant>>,
-    /// Left out, a boolean flag made without variants serves `off`.
+    /// Variant or weighted split that is served if no targeting rule matches. Defaults to `off` for a boolean flag with
+    /// default variants; otherwise required.
     pub default: Option<Serve>,
-    /// Left out, a boolean flag made without variants serves `off`.
+    /// Variant that a disabled flag serves. Defaults to `off` for a boolean flag with default variants; otherwise
+    /// required.
     pub off_variant: Option<String>,
-    /// Rules, first match first.
+    /// Targeting rules in order of evaluation; the first match decides.
     pub targeting_rules: Vec<TargetingRule>,
-    /// Bucketing salt; the name if left out.
+    /// Salt for the bucketing hash. The default is the flag name.
     pub salt: Option<String>,
-    /// Whether users themselves get it.
+    /// Whether clients that authenticate as a user can evaluate the flag.
     pub client_visible: bool,
 }
 
-/// What is to be different about a flag; `None` leaves a field as it is.
+/// Changes to a flag. `None` keeps a field.
 #[derive(Clone, Debug, Default)]
 pub struct FlagPatch {
-    /// `Some(None)` clears it.
+    /// Description; `Some(None)` removes it.
     pub description: Option<Option<String>>,
-    /// `Some(None)` clears it.
+    /// Owner; `Some(None)` removes it.
     pub owner: Option<Option<String>>,
-    /// All tags.
+    /// Replacement for all tags.
     pub tags: Option<Vec<String>>,
-    /// The switch; named at all, it counts as set by hand now.
+    /// Whether the flag is enabled. A change to the stored or effective value counts as a manual edit, which takes
+    /// precedence over earlier scheduled changes.
     pub enabled: Option<bool>,
-    /// All variants.
+    /// Replacement for all variants. Variants in use cannot be removed.
     pub variants: Option<Vec<Variant>>,
-    /// The default; named at all, it counts as set by hand now.
+    /// Variant or weighted split that is served if no targeting rule matches. A change to the stored or effective value
+    /// counts as a manual edit, which takes precedence over earlier scheduled changes.
     pub default: Option<Serve>,
-    /// What is served while the flag is off.
+    /// Variant that a disabled flag serves.
     pub off_variant: Option<String>,
-    /// All rules.
+    /// Replacement for all targeting rules.
     pub targeting_rules: Option<Vec<TargetingRule>>,
-    /// Bucketing salt; changing it moves users between variants.
+    /// Salt for the bucketing hash. A new salt reassigns users to the variants of weighted splits.
     pub salt: Option<String>,
-    /// Whether users themselves get it.
+    /// Whether clients that authenticate as a user can evaluate the flag.
     pub client_visible: Option<bool>,
 }

@@ -1,4 +1,4 @@
-//! User overrides: the use cases of the specification's `UserFlagOverrideService`.
+//! User overrides: reading, setting and removing them.
 
 mod commands;
 
@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use flags_domain::{FlagName, Instant, OverrideStatus};
 use flags_store::{
     Author, Page, flags,
-    overrides::{self, ListedOverride, OverrideFilter, OverrideOrder, OverrideRecord},
+    overrides::{self, OverrideFilter, OverrideListItem, OverrideOrder, OverrideRecord},
     users,
 };
 use serde_json::Value;
@@ -22,7 +22,7 @@ use crate::{
     precondition::Precondition,
 };
 
-/// Reads and changes overrides.
+/// Service for user overrides.
 #[derive(Clone)]
 pub struct UserFlagOverrideService {
     pub(crate) core: Core,
@@ -30,41 +30,41 @@ pub struct UserFlagOverrideService {
 }
 
 impl UserFlagOverrideService {
-    /// On this core; values come from `evaluation`.
+    /// Creates the service. `evaluation` computes flag values.
     pub const fn new(core: Core, evaluation: Evaluation) -> Self {
         Self { core, evaluation }
     }
 
-    /// All unexpired overrides of a user, by the flag's name.
+    /// Returns all unexpired overrides of a user, sorted by flag name.
     pub async fn get_user_overrides(&self, user_id: Uuid) -> Result<Vec<OverrideRecord>> {
         let now = self.core.now();
         let mut found = Vec::new();
         let mut after = None;
         loop {
-            let page = self.list_of_user(user_id, after.take(), PAGE).await?;
+            let page = self.list_for_user(user_id, after.take(), PAGE_SIZE).await?;
             after = page.items.last().map(|item| item.record.user_override.flag_name.to_string());
-            let unexpired = |record: &OverrideRecord| record.user_override.status(now) != OverrideStatus::Expired;
-            found.extend(page.items.into_iter().map(|item| item.record).filter(unexpired));
+            let is_unexpired = |record: &OverrideRecord| record.user_override.status(now) != OverrideStatus::Expired;
+            found.extend(page.items.into_iter().map(|item| item.record).filter(is_unexpired));
             if !page.has_more {
                 return Ok(found);
             }
         }
     }
 
-    /// Creates the override of a user and flag, or replaces it.
+    /// Creates or replaces the override of a flag for a user.
     pub async fn set_override(
         &self,
         author: Author,
         user_id: Uuid,
         flag_name: &str,
-        input: OverrideInput,
+        new_override: NewOverride,
         precondition: Precondition,
-    ) -> Result<CommandOutcome<(UpsertOutcome, ListedOverride)>> {
-        let command = SetOverride { user_id, flag_name: read_name(flag_name)?, input, precondition };
+    ) -> Result<CommandOutcome<(UpsertOutcome, OverrideListItem)>> {
+        let command = SetOverride { user_id, flag_name: parse_flag_name(flag_name)?, new_override, precondition };
         self.core.execute(author, command).await
     }
 
-    /// Removes the override of a user and flag; `false` if there was none.
+    /// Removes the override of a flag for a user. Returns `false` if it does not exist.
     pub async fn remove_override(&self, author: Author, user_id: Uuid, flag_name: &str) -> Result<bool> {
         match self.delete(author, user_id, flag_name, Precondition::None).await {
             Ok(_) => Ok(true),
@@ -73,64 +73,71 @@ impl UserFlagOverrideService {
         }
     }
 
-    /// The value that a user gets of a flag, from whichever layer decides.
+    /// Evaluates a flag for a user and returns the value, with or without an override.
     pub async fn get_flag_value_for_user(&self, flag_name: &str, user_id: Uuid) -> Result<Value> {
         self.evaluation.value_for_user(flag_name, user_id).await
     }
 
-    /// Removes all overrides whose end has passed and returns how many went.
+    /// Removes all expired overrides and returns their number.
     pub async fn cleanup_expired_overrides(&self) -> Result<u64> {
         maintenance::remove_expired_overrides(&self.core).await
     }
 
-    /// The overrides of a user by the flag's name, whatever their status.
-    pub async fn list_of_user(&self, user_id: Uuid, after: Option<String>, limit: u32) -> Result<Page<ListedOverride>> {
+    /// Returns a page of the overrides of a user with any status, sorted by flag name. `after` is the last flag name of
+    /// the previous page.
+    pub async fn list_for_user(
+        &self,
+        user_id: Uuid,
+        after: Option<String>,
+        limit: u32,
+    ) -> Result<Page<OverrideListItem>> {
         let filter = OverrideFilter { user_id: Some(user_id), ..OverrideFilter::default() };
         let order = OverrideOrder::FlagName(after);
         let page = self.core.read(async |conn| {
-            let known = users::find(conn, user_id).await?.is_some();
-            Ok((known, overrides::list(conn, &filter, order, limit).await?))
+            let user_exists = users::find(conn, user_id).await?.is_some();
+            Ok((user_exists, overrides::list(conn, &filter, order, limit).await?))
         });
-        let (known, page) = page.await?;
-        if known { Ok(page) } else { Err(ServiceError::NotFound(ResourceKind::User)) }
+        let (user_exists, page) = page.await?;
+        if user_exists { Ok(page) } else { Err(ServiceError::NotFound(ResourceKind::User)) }
     }
 
-    /// The overrides of a flag by the users' e-mail, whatever their status.
-    pub async fn list_of_flag(
+    /// Returns a page of the overrides of a flag with any status, sorted by the e-mail of the user. `after` is the
+    /// position of the last item of the previous page.
+    pub async fn list_for_flag(
         &self,
         flag_name: &str,
         after: Option<(String, Uuid)>,
         limit: u32,
-    ) -> Result<Page<ListedOverride>> {
+    ) -> Result<Page<OverrideListItem>> {
         let filter = OverrideFilter { flag_name: Some(flag_name.to_owned()), ..OverrideFilter::default() };
         let order = OverrideOrder::UserEmail(after);
         let page = self.core.read(async |conn| {
-            let known = flags::find(conn, flag_name).await?.is_some();
-            Ok((known, overrides::list(conn, &filter, order, limit).await?))
+            let flag_exists = flags::find(conn, flag_name).await?.is_some();
+            Ok((flag_exists, overrides::list(conn, &filter, order, limit).await?))
         });
-        let (known, page) = page.await?;
-        if known { Ok(page) } else { Err(ServiceError::NotFound(ResourceKind::Flag)) }
+        let (flag_exists, page) = page.await?;
+        if flag_exists { Ok(page) } else { Err(ServiceError::NotFound(ResourceKind::Flag)) }
     }
 
-    /// All overrides that `filter` lets through.
+    /// Returns a page of the overrides that match `filter`.
     pub async fn list(
         &self,
         filter: &OverrideFilter,
         order: OverrideOrder,
         limit: u32,
-    ) -> Result<Page<ListedOverride>> {
+    ) -> Result<Page<OverrideListItem>> {
         self.core.read(async |conn| overrides::list(conn, filter, order, limit).await).await
     }
 
-    /// Those of these overrides that are still there, in this order.
-    pub async fn find_listed(&self, ids: &[Uuid]) -> Result<Vec<ListedOverride>> {
-        let found = self.core.read(async |conn| overrides::find_listed(conn, ids).await).await?;
+    /// Returns the overrides with these ids that still exist, in the order of `ids`.
+    pub async fn find_listed(&self, ids: &[Uuid]) -> Result<Vec<OverrideListItem>> {
+        let found = self.core.read(async |conn| overrides::find_list_items(conn, ids).await).await?;
         let mut found: HashMap<_, _> = found.into_iter().map(|o| (o.record.user_override.id, o)).collect();
         Ok(ids.iter().filter_map(|id| found.remove(id)).collect())
     }
 
-    /// The override of a user and flag. Until it is removed an expired one is found as well.
-    pub async fn get(&self, user_id: Uuid, flag_name: &str) -> Result<ListedOverride> {
+    /// Returns the override of a flag for a user, including an expired one that has not been removed yet.
+    pub async fn get(&self, user_id: Uuid, flag_name: &str) -> Result<OverrideListItem> {
         let found = self.core.read(async |conn| {
             let user = users::find(conn, user_id).await?;
             Ok((user, overrides::find(conn, user_id, flag_name).await?))
@@ -138,22 +145,26 @@ impl UserFlagOverrideService {
         let (user, record) = found.await?;
         let user = user.ok_or(ServiceError::NotFound(ResourceKind::User))?;
         let record = record.ok_or(ServiceError::NotFound(ResourceKind::Override))?;
-        Ok(ListedOverride { record, user_email: user.email })
+        Ok(OverrideListItem { record, user_email: user.email })
     }
 
-    /// Creates an override; one that has not expired stands in the way.
+    /// Creates an override.
+    ///
+    /// # Errors
+    ///
+    /// `Conflict::OverrideExists` if the user already has an unexpired override of the flag.
     pub async fn create(
         &self,
-        intent: impl Into<CommandRequest<ListedOverride>>,
+        request: impl Into<CommandRequest<OverrideListItem>>,
         user_id: Uuid,
         flag_name: &str,
-        input: OverrideInput,
-    ) -> Result<CommandOutcome<ListedOverride>> {
-        let command = CreateOverride { user_id, flag_name: read_name(flag_name)?, input };
-        self.core.execute(intent, command).await
+        new_override: NewOverride,
+    ) -> Result<CommandOutcome<OverrideListItem>> {
+        let command = CreateOverride { user_id, flag_name: parse_flag_name(flag_name)?, new_override };
+        self.core.execute(request, command).await
     }
 
-    /// Changes the named fields of an override that has not expired.
+    /// Changes the fields of an unexpired override that the patch contains.
     pub async fn patch(
         &self,
         author: Author,
@@ -161,12 +172,12 @@ impl UserFlagOverrideService {
         flag_name: &str,
         patch: OverridePatch,
         precondition: Precondition,
-    ) -> Result<CommandOutcome<ListedOverride>> {
-        let command = PatchOverride { user_id, flag_name: read_name(flag_name)?, patch, precondition };
+    ) -> Result<CommandOutcome<OverrideListItem>> {
+        let command = PatchOverride { user_id, flag_name: parse_flag_name(flag_name)?, patch, precondition };
         self.core.execute(author, command).await
     }
 
-    /// Removes an override.
+    /// Removes an override, including an expired one.
     pub async fn delete(
         &self,
         author: Author,
@@ -179,44 +190,45 @@ impl UserFlagOverrideService {
     }
 }
 
-/// What an override is to say.
+/// Properties of a new or replaced override.
 #[derive(Clone, Debug, PartialEq)]
-pub struct OverrideInput {
-    /// What the user gets; must be of the flag's type.
+pub struct NewOverride {
+    /// Value that the user receives. It must have the flag's type.
     pub override_value: Value,
-    /// Whether it is switched on.
+    /// Whether the override applies.
     pub enabled: bool,
-    /// Why, at most 500 characters.
+    /// Reason for the override, at most 500 characters.
     pub reason: Option<String>,
-    /// Its end; must lie in the future.
+    /// Expiry, which must be in the future; `None` for an override that does not expire.
     pub expires_at: Option<Instant>,
 }
 
-/// What an override is to say from now on; `None` leaves a field as it is.
+/// Changes to an override. `None` keeps a field.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct OverridePatch {
-    /// What the user gets; must be of the flag's type.
+    /// Value that the user receives. It must have the flag's type.
     pub override_value: Option<Value>,
-    /// Whether it is switched on.
+    /// Whether the override applies.
     pub enabled: Option<bool>,
-    /// Why; `Some(None)` clears it.
+    /// Reason, at most 500 characters; `Some(None)` removes it.
     pub reason: Option<Option<String>>,
-    /// Its end, in the future; `Some(None)` takes it away.
+    /// Expiry, which must be in the future; `Some(None)` removes it.
     pub expires_at: Option<Option<Instant>>,
 }
 
-/// Whether setting an override made one.
+/// Result of an upsert.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UpsertOutcome {
-    /// There was none before.
+    /// The override did not exist or had expired.
     Created,
-    /// It replaced one, or left it as it was.
+    /// The override existed. It was replaced, or left unchanged if nothing differs.
     Replaced,
 }
 
-/// Overrides read at once.
-const PAGE: u32 = 200;
+/// Number of overrides per query in [`UserFlagOverrideService::get_user_overrides`].
+const PAGE_SIZE: u32 = 200;
 
-fn read_name(text: &str) -> Result<FlagName> {
+/// Parses a flag name. A malformed name cannot belong to a flag, so the error is "not found".
+fn parse_flag_name(text: &str) -> Result<FlagName> {
     FlagName::new(text).map_err(|_| ServiceError::NotFound(ResourceKind::Flag))
 }

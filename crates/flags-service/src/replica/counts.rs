@@ -1,81 +1,85 @@
-//! How many overrides are active, by flag.
+//! Number of active overrides by flag.
 
 use std::{cmp::Reverse, collections::BinaryHeap};
 
 use super::override_index::Entry;
 
-/// How many overrides of each flag are active, kept up with changes and with time.
+/// Number of active overrides of each flag, updated when overrides change and when they expire.
+///
+/// Identifies flags and entries by their keys in the [`OverrideIndex`](super::override_index::OverrideIndex).
 #[derive(Debug, Default)]
-pub(super) struct Counts {
-    active: Vec<u64>,
-    /// Ends to come, each with the key of an entry; some may be out of date, as overrides change.
-    ends: BinaryHeap<Reverse<(i64, u32)>>,
-    /// The latest instant that was asked for: what ends up to here is not counted any more.
+pub(super) struct ActiveCounts {
+    by_flag: Vec<u64>,
+    /// Future expiries, each with the key of its entry. An expiry is outdated if its entry was changed since.
+    expiries: BinaryHeap<Reverse<(i64, u32)>>,
+    /// Latest instant passed to [`remove_expired`](Self::remove_expired). Overrides that expire at or before it are not
+    /// counted.
     horizon: Option<i64>,
 }
 
-impl Counts {
-    /// How many of the flag with this key are counted.
+impl ActiveCounts {
+    /// Returns the number of active overrides of a flag.
     pub(super) fn of_flag(&self, key: usize) -> u64 {
-        self.active.get(key).copied().unwrap_or(0)
+        self.by_flag.get(key).copied().unwrap_or(0)
     }
 
-    /// How many ends are held.
+    /// Number of expiries in the heap, including outdated ones.
     #[cfg(test)]
-    pub(super) fn pending(&self) -> usize {
-        self.ends.len()
+    pub(super) fn expiry_count(&self) -> usize {
+        self.expiries.len()
     }
 
-    /// Counts a new or changed entry, which ended at `end_before` until now.
-    pub(super) fn count(&mut self, entries: &mut [Entry], key: u32, end_before: i64) {
+    /// Counts a new or changed entry if it is active. `previous_expiry` is the value of `expires_at` before the change.
+    pub(super) fn add(&mut self, entries: &mut [Entry], key: u32, previous_expiry: i64) {
         let entry = &mut entries[key as usize];
         let flag = entry.flag() as usize;
-        if self.active.len() <= flag {
-            self.active.resize(flag + 1, 0);
+        if self.by_flag.len() <= flag {
+            self.by_flag.resize(flag + 1, 0);
         }
-        if entry.is(Entry::ENABLED) && self.horizon.is_none_or(|horizon| entry.ends_at > horizon) {
-            self.active[flag] += 1;
-            entry.flag_and_marks |= Entry::COUNTED;
+        if entry.has(Entry::ENABLED) && self.horizon.is_none_or(|horizon| entry.expires_at > horizon) {
+            self.by_flag[flag] += 1;
+            entry.flag_and_bits |= Entry::COUNTED;
         }
-        if entry.ends_at != Entry::NEVER && entry.ends_at != end_before {
-            let end = entry.ends_at;
-            self.ends.push(Reverse((end, key)));
-            self.tidy(entries);
+        if entry.expires_at != Entry::NEVER && entry.expires_at != previous_expiry {
+            let expires_at = entry.expires_at;
+            self.expiries.push(Reverse((expires_at, key)));
+            self.drop_outdated_expiries(entries);
         }
     }
 
-    pub(super) fn uncount(&mut self, entry: &Entry) {
-        if entry.is(Entry::COUNTED)
-            && let Some(count) = self.active.get_mut(entry.flag() as usize)
+    /// Subtracts an entry if it is counted.
+    pub(super) fn remove(&mut self, entry: &Entry) {
+        if entry.has(Entry::COUNTED)
+            && let Some(count) = self.by_flag.get_mut(entry.flag() as usize)
         {
             *count = count.saturating_sub(1);
         }
     }
 
-    /// Counts out up to `most` that have ended; whether none is left.
-    pub(super) fn advance(&mut self, entries: &mut [Entry], now: i64, most: usize) -> bool {
+    /// Subtracts entries that expired at or before `now`, up to `limit` of them. Returns whether all are subtracted.
+    pub(super) fn remove_expired(&mut self, entries: &mut [Entry], now: i64, limit: usize) -> bool {
         self.horizon = self.horizon.max(Some(now));
-        for _ in 0..most {
-            let Some(&Reverse((end, key))) = self.ends.peek() else { return true };
-            if end > now {
+        for _ in 0..limit {
+            let Some(&Reverse((expires_at, key))) = self.expiries.peek() else { return true };
+            if expires_at > now {
                 return true;
             }
-            self.ends.pop();
-            if let Some(entry) = entries.get_mut(key as usize).filter(|entry| entry.ends_at == end) {
-                self.uncount(entry);
-                entry.flag_and_marks &= !Entry::COUNTED;
+            self.expiries.pop();
+            if let Some(entry) = entries.get_mut(key as usize).filter(|entry| entry.expires_at == expires_at) {
+                self.remove(entry);
+                entry.flag_and_bits &= !Entry::COUNTED;
             }
         }
         false
     }
 
-    /// Drops what is out of date once it is the greater part by far.
-    fn tidy(&mut self, entries: &[Entry]) {
-        if self.ends.len() > 2 * entries.len() + 100_000 {
-            // Also of those that are switched off: switching one on again adds no end.
-            let to_come = |entry: &Entry| entry.ends_at != Entry::NEVER && Some(entry.ends_at) > self.horizon;
-            let ends = entries.iter().zip(0_u32..).filter(|(entry, _)| to_come(entry));
-            self.ends = ends.map(|(entry, key)| Reverse((entry.ends_at, key))).collect();
+    /// Rebuilds the heap of expiries if it is much larger than the number of entries.
+    fn drop_outdated_expiries(&mut self, entries: &[Entry]) {
+        if self.expiries.len() > 2 * entries.len() + 100_000 {
+            // Includes disabled entries, because enabling an override pushes no expiry if the expiry is unchanged.
+            let is_future = |entry: &Entry| entry.expires_at != Entry::NEVER && Some(entry.expires_at) > self.horizon;
+            let expiries = entries.iter().zip(0_u32..).filter(|(entry, _)| is_future(entry));
+            self.expiries = expiries.map(|(entry, key)| Reverse((entry.expires_at, key))).collect();
         }
     }
 }

@@ -1,13 +1,14 @@
-//! Values shared by many overrides are kept once.
+//! Reference-counted interning of values that many overrides share.
 
 use std::{hash::Hash, sync::Arc};
 
 use rustc_hash::FxHashMap;
 
-/// Keeps each value once, for as long as anybody holds its key.
+/// Stores equal values once. Values are identified by a 32-bit key and freed when all their references are released.
 #[derive(Debug)]
 pub(super) struct Interner<T> {
     slots: Vec<Slot<T>>,
+    /// Keys of empty slots.
     free: Vec<u32>,
     by_value: FxHashMap<Arc<T>, u32>,
 }
@@ -15,7 +16,7 @@ pub(super) struct Interner<T> {
 #[derive(Debug)]
 struct Slot<T> {
     value: Option<Arc<T>>,
-    holders: u32,
+    references: u32,
 }
 
 impl<T> Default for Interner<T> {
@@ -25,14 +26,15 @@ impl<T> Default for Interner<T> {
 }
 
 impl<T: Eq + Hash> Interner<T> {
-    /// Takes hold of a value and returns its key. Each call wants one [`release`](Self::release).
-    pub(super) fn hold(&mut self, value: T) -> u32 {
+    /// Stores a value, or adds a reference if it is already stored, and returns its key. The caller must
+    /// [`release`](Self::release) the key once per call.
+    pub(super) fn intern(&mut self, value: T) -> u32 {
         if let Some(&key) = self.by_value.get(&value) {
-            self.slots[key as usize].holders += 1;
+            self.slots[key as usize].references += 1;
             return key;
         }
         let value = Arc::new(value);
-        let slot = Slot { value: Some(Arc::clone(&value)), holders: 1 };
+        let slot = Slot { value: Some(Arc::clone(&value)), references: 1 };
         let key = match self.free.pop() {
             Some(key) => {
                 self.slots[key as usize] = slot;
@@ -47,16 +49,16 @@ impl<T: Eq + Hash> Interner<T> {
         key
     }
 
-    /// The value of a key that is held.
+    /// Returns the value of a key, or `None` after its last reference was released.
     pub(super) fn get(&self, key: u32) -> Option<&T> {
         self.slots.get(key as usize)?.value.as_deref()
     }
 
-    /// Lets go of a key; the last to do so frees the value.
+    /// Releases one reference to a key. Frees the value with its last reference.
     pub(super) fn release(&mut self, key: u32) {
         let Some(slot) = self.slots.get_mut(key as usize) else { return };
-        slot.holders = slot.holders.saturating_sub(1);
-        if slot.holders == 0
+        slot.references = slot.references.saturating_sub(1);
+        if slot.references == 0
             && let Some(value) = slot.value.take()
         {
             self.by_value.remove(&value);
@@ -70,16 +72,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn equal_values_share_a_slot_until_the_last_lets_go() {
+    fn equal_values_share_a_slot_until_the_last_release() {
         let mut interner = Interner::default();
-        let a = interner.hold("a");
-        assert_eq!(interner.hold("a"), a);
-        let b = interner.hold("b");
+        let a = interner.intern("a");
+        assert_eq!(interner.intern("a"), a);
+        let b = interner.intern("b");
         interner.release(a);
         assert_eq!(interner.get(a), Some(&"a"));
         interner.release(a);
         assert_eq!(interner.get(a), None);
-        assert_eq!(interner.hold("c"), a, "the slot is used again");
+        assert_eq!(interner.intern("c"), a, "reuses the free slot");
         assert_eq!(interner.get(b), Some(&"b"));
     }
 }

@@ -1,14 +1,15 @@
-//! The state that evaluation reads, in memory, fed by the log.
+//! In-memory copy of the state that evaluation needs, kept up to date by the change feed.
 //!
-//! One lock over everything: a reader sees all of one revision, and a commit appears whole or not at all. The feed
-//! compiles before it takes the lock, and holds it only while it changes the entries that a commit touches.
+//! One lock protects the whole state, so a reader sees exactly one revision and a commit becomes visible atomically.
+//! The change feed compiles flags before it takes the lock and holds the lock only to update the entries that a commit
+//! changes.
 
+mod changes_since;
 mod counts;
 mod interner;
 mod override_index;
 mod override_ref;
 mod recent_changes;
-mod since;
 mod tokens;
 mod user_cache;
 mod view;
@@ -17,10 +18,10 @@ use std::{
     collections::{BTreeMap, BTreeSet, btree_map::Entry},
     ops::Bound,
     sync::Arc,
-    time::{Duration, Instant as Moment},
+    time::{Duration, Instant as StdInstant},
 };
 
-use flags_domain::{Change, Edit, FlagName, FlagState, Instant, Snapshot, UserOverride};
+use flags_domain::{Change, FlagName, FlagState, Instant, Snapshot, SnapshotEdit, UserOverride};
 use flags_store::{
     api_tokens::TokenRecord,
     change_log::{Action, ChangeSummary, ResourceKind, Revision},
@@ -30,59 +31,61 @@ use rustc_hash::FxHashMap;
 use tokio::{sync::watch, time::timeout};
 use uuid::Uuid;
 
-use self::{override_index::OverrideIndex, recent_changes::RecentChanges, tokens::TokenIndex};
 pub use self::{
-    override_ref::{HeldOverride, OverrideRef},
+    changes_since::ChangesSince,
+    override_ref::{OverrideRef, OwnedOverride},
     recent_changes::{Invalidation, RecentChange, RecentCommit},
-    since::ChangesSince,
     user_cache::{CachedUser, FillGuard, UserCache},
     view::View,
 };
+use self::{override_index::OverrideIndex, recent_changes::RecentChanges, tokens::TokenIndex};
 use crate::notifier::{Audience, ChangeNotifier};
 
-/// Answers are called stale once the database has not been read for so long.
+/// Age from which the replica is stale.
 pub const STALE_AFTER: Duration = Duration::from_secs(5);
 
-/// Most overrides counted out under one lock.
-const COUNTED_AT_ONCE: usize = 10_000;
+/// Maximum number of expired overrides removed from the counts while the write lock is held.
+const EXPIRY_BATCH_SIZE: usize = 10_000;
 
 /// The replica of one process.
 #[derive(Debug)]
 pub struct Replica {
-    state: RwLock<State>,
-    /// Where the replica stands, for those who wait.
-    position: watch::Sender<Revision>,
-    last_read: RwLock<Moment>,
+    state: RwLock<ReplicaState>,
+    /// Revision of `state`, for waiting on it.
+    revision: watch::Sender<Revision>,
+    last_current_at: RwLock<StdInstant>,
     users: UserCache,
     notifier: Arc<ChangeNotifier>,
 }
 
 #[derive(Debug)]
-struct State {
+struct ReplicaState {
     revision: Revision,
-    /// How often everything was loaded anew: who followed before must begin anew as well.
+    /// Number of reloads. Streams that were open before a reload start again with a full snapshot.
     generation: u64,
     flags: Snapshot,
-    /// The instants at which flags' schedules may change what they give, past and to come.
-    instants: BTreeMap<Instant, BTreeSet<FlagName>>,
+    /// Past and future instants at which the schedule of a flag may change its value.
+    schedule_instants: BTreeMap<Instant, BTreeSet<FlagName>>,
     overrides: OverrideIndex,
     tokens: TokenIndex,
-    recent: RecentChanges,
+    recent_changes: RecentChanges,
 }
 
-/// Everything the replica holds, as read from the database at one revision.
+/// Complete state at one revision, as loaded from the database.
 #[derive(Debug)]
-pub struct Loaded {
+pub struct LoadedState {
     revision: Revision,
     flags: Snapshot,
     overrides: OverrideIndex,
     tokens: Vec<TokenRecord>,
-    recent: RecentChanges,
+    recent_changes: RecentChanges,
 }
 
-impl Loaded {
-    /// Flags and tokens at `revision`, and no overrides yet. `recent` are the last changes up to there, in order, without a
-    /// gap, so that streams can be resumed that were cut before this process began.
+impl LoadedState {
+    /// Creates a state without overrides; add them with [`add`](Self::add).
+    ///
+    /// `recent` contains the last changes up to `revision`, ordered and without missing revisions. It allows streams to
+    /// resume that were opened before this process started.
     pub fn new(revision: Revision, flags: Snapshot, tokens: Vec<TokenRecord>, recent: &[ChangeSummary]) -> Self {
         let floor = recent.first().map_or(revision.number, |oldest| oldest.revision - 1);
         let mut recent_changes = RecentChanges::new(floor);
@@ -90,7 +93,7 @@ impl Loaded {
             recent_changes
                 .push(RecentCommit::new(commit[0].revision, commit, |change| possible_invalidation(change, &flags)));
         }
-        Self { revision, flags, overrides: OverrideIndex::default(), tokens, recent: recent_changes }
+        Self { revision, flags, overrides: OverrideIndex::default(), tokens, recent_changes }
     }
 
     /// Adds an override.
@@ -99,175 +102,181 @@ impl Loaded {
     }
 }
 
-/// Whom a change may have given other values, as far as it can be told without the state before it. Users must not learn
-/// the names of flags that they never saw.
+/// Returns a conservative invalidation for a change from before this process started, whose previous state is unknown.
+/// Must not reveal the names of flags that were never visible to clients.
 fn possible_invalidation(change: &ChangeSummary, flags: &Snapshot) -> Invalidation {
-    match (change.entity, change.action) {
+    match (change.resource_kind, change.action) {
         (ResourceKind::ScheduledChange, Action::Applied) | (ResourceKind::ApiToken, _) => Invalidation::None,
         (ResourceKind::Flag | ResourceKind::ScheduledChange, _) => {
             let flag = change.flag_name.as_ref().and_then(|name| flags.get(name));
-            // Whether one that is shown was so before an update is not known; that its name has been seen is likely.
+            // Assumes that a flag that is visible now was also visible before an update, and so its name is known.
             let is_new = matches!(change.action, Action::Created | Action::Restored);
-            let shown_before = !(is_new && change.entity == ResourceKind::Flag);
-            if flag.is_some_and(|flag| flag.compiled().is_shown()) {
-                Invalidation::Flag { shown_before }
+            let was_visible = !(is_new && change.resource_kind == ResourceKind::Flag);
+            if flag.is_some_and(|flag| flag.compiled().is_visible_to_clients()) {
+                Invalidation::Flag { was_visible }
             } else {
                 Invalidation::Unknown
             }
         }
-        (ResourceKind::Override, _) => Invalidation::Override { until: None },
+        (ResourceKind::Override, _) => Invalidation::Override { expires_at: None },
         (ResourceKind::User, _) => Invalidation::User,
     }
 }
 
-impl From<Loaded> for State {
-    fn from(loaded: Loaded) -> Self {
+impl From<LoadedState> for ReplicaState {
+    fn from(loaded: LoadedState) -> Self {
         let mut state = Self {
             revision: loaded.revision,
             generation: 0,
-            instants: BTreeMap::new(),
+            schedule_instants: BTreeMap::new(),
             flags: loaded.flags,
             overrides: loaded.overrides,
             tokens: loaded.tokens.into_iter().collect(),
-            recent: loaded.recent,
+            recent_changes: loaded.recent_changes,
         };
         for flag in state.flags.iter() {
-            note_instants(&mut state.instants, flag);
+            add_schedule_instants(&mut state.schedule_instants, flag);
         }
         state
     }
 }
 
-fn note_instants(instants: &mut BTreeMap<Instant, BTreeSet<FlagName>>, flag: &FlagState) {
-    for at in flag.compiled().instants() {
+fn add_schedule_instants(instants: &mut BTreeMap<Instant, BTreeSet<FlagName>>, flag: &FlagState) {
+    for at in flag.compiled().schedule_instants() {
         instants.entry(at).or_default().insert(flag.flag().name.clone());
     }
 }
 
-/// All changes of one revision, and the present state of the tokens they name.
+/// All changes of one revision.
 #[derive(Debug)]
 pub struct Commit {
-    /// The revision they bring the replica to.
+    /// Revision of the commit.
     pub revision: Revision,
-    /// The changes, in order, each with what the log says of it.
+    /// The changes in order, each with its summary from the change log.
     pub changes: Vec<(ChangeSummary, Change)>,
-    /// The tokens that `changes` name, as far as they are still there.
+    /// Current state of the tokens that `changes` name. Deleted tokens are missing.
     pub tokens: Vec<TokenRecord>,
 }
 
 impl Replica {
-    /// A replica of what was loaded.
-    pub fn new(loaded: Loaded) -> Self {
-        let (position, _) = watch::channel(loaded.revision);
+    /// Creates a replica from a loaded state.
+    pub fn new(loaded: LoadedState) -> Self {
+        let (revision, _) = watch::channel(loaded.revision);
         Self {
             state: RwLock::new(loaded.into()),
-            position,
-            last_read: RwLock::new(Moment::now()),
+            revision,
+            last_current_at: RwLock::new(StdInstant::now()),
             users: UserCache::default(),
             notifier: Arc::default(),
         }
     }
 
-    /// What wakes streams.
+    /// Notifier that wakes event streams.
     pub const fn notifier(&self) -> &Arc<ChangeNotifier> {
         &self.notifier
     }
 
-    /// The users seen lately.
+    /// Cache of users.
     pub const fn users(&self) -> &UserCache {
         &self.users
     }
 
-    /// Everything as of one revision. Hold it for microseconds only, and never across an await.
+    /// Takes a read lock and returns a view of the state at one revision.
+    ///
+    /// Hold the view only for microseconds and never across an `await`, because it blocks the change feed.
     pub fn read(&self) -> View<'_> {
         View::new(self.state.read())
     }
 
-    /// Where the replica stands.
+    /// Current revision.
     pub fn revision(&self) -> Revision {
-        *self.position.borrow()
+        *self.revision.borrow()
     }
 
-    /// Waits until the replica has reached `revision`; `false` if it does not within `limit`.
+    /// Waits until the replica has reached `revision`. Returns `false` after `limit`.
     pub async fn wait_for(&self, revision: Revision, limit: Duration) -> bool {
-        let mut position = self.position.subscribe();
-        let reached = position.wait_for(|at| at.epoch == revision.epoch && at.number >= revision.number);
+        let mut current = self.revision.subscribe();
+        let reached = current.wait_for(|at| at.epoch == revision.epoch && at.number >= revision.number);
         matches!(timeout(limit, reached).await, Ok(Ok(_)))
     }
 
-    /// How long ago the database was last read.
+    /// Time since the replica was last known to match the database.
     pub fn age(&self) -> Duration {
-        self.last_read.read().elapsed()
+        self.last_current_at.read().elapsed()
     }
 
-    /// Whether the database has not been read for [`STALE_AFTER`].
+    /// Whether the replica's age has reached [`STALE_AFTER`].
     pub fn is_stale(&self) -> bool {
         self.age() >= STALE_AFTER
     }
 
-    /// When tokens were last used here, as far as it was noted since the last call.
+    /// Returns the token uses recorded since the last call: the id of each token and the instant of its last use.
     pub fn take_token_uses(&self) -> Vec<(Uuid, Instant)> {
         self.state.read().tokens.take_uses()
     }
 
-    /// How many overrides of each unarchived flag are active at `now`.
+    /// Counts the overrides that are active at `now`, by flag. Omits archived flags.
     pub fn count_active(&self, now: Instant) -> BTreeMap<FlagName, u64> {
-        // Very many may end at once, and readers should not wait for all of them.
-        while !self.state.write().overrides.count_out(now, COUNTED_AT_ONCE) {}
+        // Many overrides may expire at once. Releases the write lock between batches so that readers are not blocked.
+        while !self.state.write().overrides.remove_expired_from_counts(now, EXPIRY_BATCH_SIZE) {}
         let state = self.state.read();
-        let mut counts = state.overrides.active();
+        let mut counts = state.overrides.active_counts();
         counts.retain(|name, _| state.flags.get(name).is_some_and(|flag| !flag.compiled().is_archived()));
         counts
     }
 
-    /// Notes that the database was read just now and the replica is up with it.
-    pub(crate) fn mark_read(&self) {
-        *self.last_read.write() = Moment::now();
+    /// Records that the replica matches the database at this moment.
+    pub(crate) fn mark_current(&self) {
+        *self.last_current_at.write() = StdInstant::now();
     }
 
-    /// Puts everything in place of what was there. Every stream begins anew.
-    pub(crate) fn replace(&self, loaded: Loaded) {
+    /// Replaces the complete state after a reload, and wakes all streams so that they start again.
+    pub(crate) fn replace(&self, loaded: LoadedState) {
         let revision = loaded.revision;
-        self.users.forget_all();
-        let mut new = State::from(loaded);
-        // The old state is dropped after the lock: there may be millions of overrides in it.
+        self.users.clear();
+        let mut new = ReplicaState::from(loaded);
         let old = {
             let mut state = self.state.write();
             new.generation = state.generation + 1;
             std::mem::replace(&mut *state, new)
         };
+        // Dropped after the lock is released: the old state may contain millions of overrides.
         drop(old);
-        self.position.send_replace(revision);
+        self.revision.send_replace(revision);
         self.notifier.wake_all();
     }
 
-    /// Applies one commit. Only the feed calls it, and only for the next revision.
+    /// Applies one commit. Only the change feed may call this, and only with the next revision.
     pub(crate) fn apply(&self, commit: Commit) {
         for (_, change) in &commit.changes {
-            if let Change::UserTouched(id) = change {
-                self.users.forget(*id);
+            if let Change::UserChanged(id) = change {
+                self.users.invalidate(*id);
             }
         }
-        let (edit, changed) = {
+        let (edit, flag_invalidations) = {
             let state = self.state.read();
             let edit = state.flags.prepare(commit.changes.iter().map(|(_, change)| change));
-            let changed = effects_of(&state.flags, &edit);
-            (edit, changed)
+            let flag_invalidations = flag_invalidations(&state.flags, &edit);
+            (edit, flag_invalidations)
         };
         let mut audience = Audience {
-            everybody: changed.values().any(|invalidation| *invalidation != Invalidation::HiddenFlag),
-            hidden_flags: !changed.is_empty(),
+            all_users: flag_invalidations.values().any(|invalidation| *invalidation != Invalidation::HiddenFlag),
+            hidden_flags: !flag_invalidations.is_empty(),
             ..Audience::default()
         };
         let mut state = self.state.write();
-        state.put_in_force(edit);
-        let mut effects = commit.changes.iter().map(|(_, change)| state.take_in(change, &changed)).collect::<Vec<_>>();
+        state.commit_flags(edit);
+        let mut invalidations = commit
+            .changes
+            .iter()
+            .map(|(_, change)| state.apply_change(change, &flag_invalidations))
+            .collect::<Vec<_>>();
         commit.tokens.into_iter().filter(|token| token.revoked_at.is_none()).for_each(|token| state.tokens.set(token));
         state.revision = commit.revision;
-        for ((summary, change), invalidation) in commit.changes.iter().zip(&mut effects) {
+        for ((summary, change), invalidation) in commit.changes.iter().zip(&mut invalidations) {
             match (change, *invalidation) {
-                // Streams are to see that a credential is void.
-                (Change::TokenTouched(_), _) => audience.everybody = true,
+                // Streams check whether their credential is still valid.
+                (Change::TokenChanged(_), _) => audience.all_users = true,
                 (_, Invalidation::Override { .. } | Invalidation::User) => audience.users.extend(summary.user_id),
                 (
                     _,
@@ -275,37 +284,40 @@ impl Replica {
                 ) => {}
             }
         }
-        let mut effects = effects.into_iter();
+        let mut invalidations = invalidations.into_iter();
         let summaries: Vec<_> = commit.changes.into_iter().map(|(summary, _)| summary).collect();
         let number = commit.revision.number;
-        state.recent.push(RecentCommit::new(number, &summaries, |_| effects.next().unwrap_or(Invalidation::None)));
-        self.notifier.note(&audience, number);
+        state
+            .recent_changes
+            .push(RecentCommit::new(number, &summaries, |_| invalidations.next().unwrap_or(Invalidation::None)));
+        self.notifier.record(&audience, number);
         drop(state);
-        self.position.send_replace(commit.revision);
+        self.revision.send_replace(commit.revision);
         self.notifier.wake(&audience, number);
     }
 }
 
-/// Whom an edit gives something else, by the flags it does so by.
-fn effects_of(flags: &Snapshot, edit: &Edit) -> FxHashMap<FlagName, Invalidation> {
-    let is_shown = |flag: Option<&FlagState>| flag.is_some_and(|flag| flag.compiled().is_shown());
-    let invalidation = |before: bool, after: bool| {
-        if before || after { Invalidation::Flag { shown_before: before } } else { Invalidation::HiddenFlag }
+/// Returns the flags whose evaluation an edit changes, each with its invalidation.
+fn flag_invalidations(flags: &Snapshot, edit: &SnapshotEdit) -> FxHashMap<FlagName, Invalidation> {
+    let is_visible = |flag: Option<&FlagState>| flag.is_some_and(|flag| flag.compiled().is_visible_to_clients());
+    let invalidation = |was_visible: bool, is_visible: bool| {
+        if was_visible || is_visible { Invalidation::Flag { was_visible } } else { Invalidation::HiddenFlag }
     };
     let changed = flags.flags_changed_by(edit);
-    changed.map(|(name, before, after)| (name.clone(), invalidation(is_shown(before), is_shown(after)))).collect()
+    changed.map(|(name, before, after)| (name.clone(), invalidation(is_visible(before), is_visible(after)))).collect()
 }
 
-fn of_flag(name: &FlagName, changed: &FxHashMap<FlagName, Invalidation>) -> Invalidation {
-    changed.get(name).copied().unwrap_or(Invalidation::None)
+fn flag_invalidation(name: &FlagName, invalidations: &FxHashMap<FlagName, Invalidation>) -> Invalidation {
+    invalidations.get(name).copied().unwrap_or(Invalidation::None)
 }
 
-impl State {
-    fn put_in_force(&mut self, edit: Edit) {
+impl ReplicaState {
+    /// Applies a prepared edit of flags and updates `schedule_instants`.
+    fn commit_flags(&mut self, edit: SnapshotEdit) {
         for (name, after) in edit.flags() {
             if let Some(before) = self.flags.get(name) {
-                for at in before.compiled().instants() {
-                    if let Entry::Occupied(mut flags) = self.instants.entry(at) {
+                for at in before.compiled().schedule_instants() {
+                    if let Entry::Occupied(mut flags) = self.schedule_instants.entry(at) {
                         flags.get_mut().remove(name);
                         if flags.get().is_empty() {
                             flags.remove();
@@ -314,39 +326,43 @@ impl State {
                 }
             }
             if let Some(after) = after {
-                note_instants(&mut self.instants, after);
+                add_schedule_instants(&mut self.schedule_instants, after);
             }
         }
         self.flags.commit(edit);
     }
 
-    /// The flags with an instant later than `after`, by instant.
-    fn instants_after(&self, after: Instant) -> impl Iterator<Item = (&Instant, &FlagName)> {
-        let later = self.instants.range((Bound::Excluded(after), Bound::Unbounded));
+    /// Returns the schedule instants later than `after` in ascending order, each with a flag.
+    fn schedule_instants_after(&self, after: Instant) -> impl Iterator<Item = (&Instant, &FlagName)> {
+        let later = self.schedule_instants.range((Bound::Excluded(after), Bound::Unbounded));
         later.flat_map(|(at, flags)| flags.iter().map(move |name| (at, name)))
     }
 
-    /// Takes in what is no change of flags, and tells whom the change may give other values; `changed` are the flags that
-    /// give something else from now on, each with whom that concerns.
-    fn take_in(&mut self, change: &Change, changed: &FxHashMap<FlagName, Invalidation>) -> Invalidation {
+    /// Applies a change, except to flags, and returns its invalidation. `flag_invalidations` contains the flags whose
+    /// evaluation the commit changes.
+    fn apply_change(
+        &mut self,
+        change: &Change,
+        flag_invalidations: &FxHashMap<FlagName, Invalidation>,
+    ) -> Invalidation {
         match change {
-            Change::OverrideSet(new) => {
-                self.overrides.set(new);
-                Invalidation::Override { until: None }
+            Change::OverrideSet(user_override) => {
+                self.overrides.set(user_override);
+                Invalidation::Override { expires_at: None }
             }
             Change::OverrideRemoved { user_id, flag_name } => match self.overrides.remove(*user_id, flag_name) {
-                Some(removed) => Invalidation::Override { until: removed.expires_at },
+                Some(removed) => Invalidation::Override { expires_at: removed.expires_at },
                 None => Invalidation::None,
             },
-            Change::TokenTouched(id) => {
+            Change::TokenChanged(id) => {
                 self.tokens.remove(*id);
                 Invalidation::None
             }
-            Change::UserTouched(_) => Invalidation::User,
-            Change::FlagSet(flag) => of_flag(&flag.name, changed),
+            Change::UserChanged(_) => Invalidation::User,
+            Change::FlagSet(flag) => flag_invalidation(&flag.name, flag_invalidations),
             Change::FlagRemoved(name)
             | Change::ScheduledChangeSet(name, _)
-            | Change::ScheduledChangeRemoved(name, _) => of_flag(name, changed),
+            | Change::ScheduledChangeRemoved(name, _) => flag_invalidation(name, flag_invalidations),
         }
     }
 }

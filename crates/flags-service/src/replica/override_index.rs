@@ -1,4 +1,4 @@
-//! All overrides in memory, by user.
+//! Compact index of all overrides by user.
 
 use std::{
     collections::BTreeMap,
@@ -10,29 +10,30 @@ use rustc_hash::FxHashMap;
 use uuid::Uuid;
 
 use super::{
-    counts::Counts,
+    counts::ActiveCounts,
     interner::Interner,
     override_ref::{OverrideMetadata, OverrideRef},
 };
 
-/// Users are spread over so many maps, so that one that grows is a small one: a commit must not make readers wait until
-/// millions of users have been moved.
+/// Number of shards of the user map. With small shards, growing a map does not block readers for long.
 const SHARDS: usize = 1024;
 
-/// All overrides, compactly: values, reasons and names are kept once however many overrides share them. Fifty-six bytes an
-/// override, some thirty a user, sixteen for an end.
+/// Index of all overrides by user.
+///
+/// Values, metadata and flag names are stored once, regardless of the number of overrides that share them. An override
+/// takes 56 bytes, a user about 30 bytes and an expiry 16 bytes.
 #[derive(Debug)]
 pub(super) struct OverrideIndex {
-    /// Each user's first entry; the others hang on it in order of the flags' names.
+    /// Key of each user's first entry, by shard. A user's entries form a linked list in order of flag names.
     users: Box<[FxHashMap<Uuid, u32>]>,
     entries: Vec<Entry>,
-    /// The first of the entries that are free.
-    free: u32,
+    /// Key of the first free entry. Free entries form a linked list.
+    first_free: u32,
     values: Interner<InternedValue>,
-    notes: Interner<OverrideMetadata>,
+    metadata: Interner<OverrideMetadata>,
     flags: Vec<FlagName>,
     flag_keys: FxHashMap<FlagName, u32>,
-    counts: Counts,
+    counts: ActiveCounts,
 }
 
 impl Default for OverrideIndex {
@@ -40,55 +41,58 @@ impl Default for OverrideIndex {
         Self {
             users: std::iter::repeat_with(FxHashMap::default).take(SHARDS).collect(),
             entries: Vec::new(),
-            free: Entry::NONE,
+            first_free: Entry::NONE,
             values: Interner::default(),
-            notes: Interner::default(),
+            metadata: Interner::default(),
             flags: Vec::new(),
             flag_keys: FxHashMap::default(),
-            counts: Counts::default(),
+            counts: ActiveCounts::default(),
         }
     }
 }
 
+/// A stored override. The key of an entry is its position in `OverrideIndex::entries`.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Entry {
     id: Uuid,
     created_at: Instant,
     updated_at: Instant,
-    /// Microseconds since 1970, [`Entry::NEVER`] if it has no end, [`Entry::FREE`] if there is no override here.
-    pub(super) ends_at: i64,
-    /// Key of the flag, and two marks in the highest bits.
-    pub(super) flag_and_marks: u32,
+    /// Microseconds since the Unix epoch, [`Entry::NEVER`] without expiry, or [`Entry::FREE`] for a free entry.
+    pub(super) expires_at: i64,
+    /// Key of the flag, with the bits [`Entry::ENABLED`] and [`Entry::COUNTED`].
+    pub(super) flag_and_bits: u32,
     value: u32,
-    note: u32,
-    /// The user's next entry, or [`Entry::NONE`].
+    metadata: u32,
+    /// Key of the user's next entry, or of the next free entry; [`Entry::NONE`] at the end of the list.
     next: u32,
 }
 
 impl Entry {
     const NONE: u32 = u32::MAX;
-    /// Later than any instant that can be written.
+    /// Later than any [`Instant`].
     pub(super) const NEVER: i64 = i64::MAX;
-    /// Earlier than any.
+    /// Earlier than any [`Instant`].
     const FREE: i64 = i64::MIN;
     pub(super) const ENABLED: u32 = 1 << 31;
-    /// It is among those counted as active.
+    /// The entry is included in the counts of active overrides.
     pub(super) const COUNTED: u32 = 1 << 30;
 
+    /// Key of the flag.
     pub(super) const fn flag(&self) -> u32 {
-        self.flag_and_marks & !(Self::ENABLED | Self::COUNTED)
+        self.flag_and_bits & !(Self::ENABLED | Self::COUNTED)
     }
 
-    pub(super) const fn is(&self, mark: u32) -> bool {
-        self.flag_and_marks & mark != 0
+    pub(super) const fn has(&self, bit: u32) -> bool {
+        self.flag_and_bits & bit != 0
     }
 
     fn expires_at(&self) -> Option<Instant> {
-        (self.ends_at != Self::NEVER).then_some(Instant::from_micros(self.ends_at))
+        (self.expires_at != Self::NEVER).then_some(Instant::from_micros(self.expires_at))
     }
 }
 
-/// A value with its text as identity: `1` and `1.0` are the same to evaluation, but come back as written.
+/// A value that is compared by its JSON text. `1` and `1.0` are equal for evaluation, but the API returns them as
+/// written.
 #[derive(Debug)]
 struct InternedValue(PreparedValue);
 
@@ -106,27 +110,27 @@ impl Hash for InternedValue {
     }
 }
 
-/// Which of the maps of users.
-pub(super) fn shard(user_id: Uuid) -> usize {
-    // By the last bytes, which are random in every kind of UUID in use: cursors of lists depend on it.
+/// Returns the index of a user's shard.
+pub(super) fn shard_of(user_id: Uuid) -> usize {
+    // Uses the last bytes, which are random in all common UUID versions. Page cursors of searches depend on this order.
     let [.., high, low] = *user_id.as_bytes();
     usize::from(u16::from_be_bytes([high, low])) % SHARDS
 }
 
 impl OverrideIndex {
-    /// The user's overrides in order of the flags' names, whatever their status.
+    /// Returns a user's overrides in order of flag names, regardless of their status.
     pub(super) fn of_user(&self, user_id: Uuid) -> impl Iterator<Item = OverrideRef<'_>> {
-        self.chain(user_id).filter_map(|(_, entry)| self.read(entry))
+        self.entries_of(user_id).filter_map(|(_, entry)| self.to_ref(entry))
     }
 
-    /// The users who have overrides, part by part.
-    pub(super) fn users_of_part(&self, part: usize) -> Option<impl Iterator<Item = Uuid>> {
-        self.users.get(part).map(|users| users.keys().copied())
+    /// Returns the users with overrides in a shard, or `None` if there is no such shard.
+    pub(super) fn users_in_shard(&self, shard: usize) -> Option<impl Iterator<Item = Uuid>> {
+        self.users.get(shard).map(|users| users.keys().copied())
     }
 
-    /// The user's entries with their keys.
-    fn chain(&self, user_id: Uuid) -> impl Iterator<Item = (u32, &Entry)> {
-        let mut next = self.users[shard(user_id)].get(&user_id).copied().unwrap_or(Entry::NONE);
+    /// Returns a user's entries with their keys.
+    fn entries_of(&self, user_id: Uuid) -> impl Iterator<Item = (u32, &Entry)> {
+        let mut next = self.users[shard_of(user_id)].get(&user_id).copied().unwrap_or(Entry::NONE);
         std::iter::from_fn(move || {
             let key = next;
             let entry = self.entries.get(key as usize)?;
@@ -135,90 +139,90 @@ impl OverrideIndex {
         })
     }
 
-    fn read(&self, entry: &Entry) -> Option<OverrideRef<'_>> {
-        let note = self.notes.get(entry.note)?;
+    fn to_ref(&self, entry: &Entry) -> Option<OverrideRef<'_>> {
+        let metadata = self.metadata.get(entry.metadata)?;
         Some(OverrideRef {
             id: entry.id,
             flag_name: self.flags.get(entry.flag() as usize)?,
             value: &self.values.get(entry.value)?.0,
-            enabled: entry.is(Entry::ENABLED),
-            reason: note.reason.as_deref(),
-            created_by: &note.created_by,
+            enabled: entry.has(Entry::ENABLED),
+            reason: metadata.reason.as_deref(),
+            created_by: &metadata.created_by,
             created_at: entry.created_at,
             updated_at: entry.updated_at,
             expires_at: entry.expires_at(),
         })
     }
 
-    /// Puts an override in, in place of the one of the same user and flag.
+    /// Inserts an override, or replaces the override of the same user and flag.
     pub(super) fn set(&mut self, new: &UserOverride) {
         let flag = self.flag_key(&new.flag_name);
         let entry = Entry {
             id: new.id,
             created_at: new.created_at,
             updated_at: new.updated_at,
-            ends_at: new.expires_at.map_or(Entry::NEVER, Instant::as_micros),
-            flag_and_marks: flag | if new.is_enabled() { Entry::ENABLED } else { 0 },
-            value: self.values.hold(InternedValue(PreparedValue::new(new.override_value.clone()))),
-            note: self.notes.hold(OverrideMetadata::of(new)),
+            expires_at: new.expires_at.map_or(Entry::NEVER, Instant::as_micros),
+            flag_and_bits: flag | if new.is_enabled() { Entry::ENABLED } else { 0 },
+            value: self.values.intern(InternedValue(PreparedValue::new(new.override_value.clone()))),
+            metadata: self.metadata.intern(OverrideMetadata::from(new)),
             next: Entry::NONE,
         };
         let flags = &self.flags;
-        let before = self.chain(new.user_id).take_while(|(_, present)| flags[present.flag() as usize] < new.flag_name);
-        let before = before.map(|(key, _)| key).last();
-        let after = match before {
+        let lower = self.entries_of(new.user_id).take_while(|(_, entry)| flags[entry.flag() as usize] < new.flag_name);
+        let previous = lower.map(|(key, _)| key).last();
+        let next = match previous {
             Some(key) => self.entries[key as usize].next,
-            None => self.users[shard(new.user_id)].get(&new.user_id).copied().unwrap_or(Entry::NONE),
+            None => self.users[shard_of(new.user_id)].get(&new.user_id).copied().unwrap_or(Entry::NONE),
         };
-        match self.entries.get(after as usize).copied() {
+        match self.entries.get(next as usize).copied() {
             Some(old) if old.flag() == flag => {
-                self.counts.uncount(&old);
+                self.counts.remove(&old);
                 self.values.release(old.value);
-                self.notes.release(old.note);
-                self.entries[after as usize] = Entry { next: old.next, ..entry };
-                self.counts.count(&mut self.entries, after, old.ends_at);
+                self.metadata.release(old.metadata);
+                self.entries[next as usize] = Entry { next: old.next, ..entry };
+                self.counts.add(&mut self.entries, next, old.expires_at);
             }
             _ => {
-                let key = self.occupy(Entry { next: after, ..entry });
-                match before {
-                    Some(before) => self.entries[before as usize].next = key,
-                    None => _ = self.users[shard(new.user_id)].insert(new.user_id, key),
+                let key = self.allocate(Entry { next, ..entry });
+                match previous {
+                    Some(previous) => self.entries[previous as usize].next = key,
+                    None => _ = self.users[shard_of(new.user_id)].insert(new.user_id, key),
                 }
-                self.counts.count(&mut self.entries, key, Entry::FREE);
+                self.counts.add(&mut self.entries, key, Entry::FREE);
             }
         }
     }
 
-    /// Takes the override of this user and flag out, if there is one, and returns its end.
-    pub(super) fn remove(&mut self, user_id: Uuid, flag_name: &FlagName) -> Option<Removed> {
+    /// Removes the override of a user and flag, if there is one, and returns its expiry.
+    pub(super) fn remove(&mut self, user_id: Uuid, flag_name: &FlagName) -> Option<RemovedOverride> {
         let flag = *self.flag_keys.get(flag_name)?;
-        let mut before = None;
-        let (key, gone) = self.chain(user_id).map(|(key, entry)| (key, *entry)).find(|(key, entry)| {
-            let found = entry.flag() == flag;
-            if !found {
-                before = Some(*key);
+        let mut previous = None;
+        let (key, removed) = self.entries_of(user_id).map(|(key, entry)| (key, *entry)).find(|(key, entry)| {
+            let is_match = entry.flag() == flag;
+            if !is_match {
+                previous = Some(*key);
             }
-            found
+            is_match
         })?;
-        match before {
-            Some(before) => self.entries[before as usize].next = gone.next,
-            None if gone.next == Entry::NONE => _ = self.users[shard(user_id)].remove(&user_id),
-            None => _ = self.users[shard(user_id)].insert(user_id, gone.next),
+        match previous {
+            Some(previous) => self.entries[previous as usize].next = removed.next,
+            None if removed.next == Entry::NONE => _ = self.users[shard_of(user_id)].remove(&user_id),
+            None => _ = self.users[shard_of(user_id)].insert(user_id, removed.next),
         }
-        self.counts.uncount(&gone);
-        self.values.release(gone.value);
-        self.notes.release(gone.note);
-        self.entries[key as usize] = Entry { ends_at: Entry::FREE, next: self.free, ..gone };
-        self.free = key;
-        Some(Removed { expires_at: gone.expires_at() })
+        self.counts.remove(&removed);
+        self.values.release(removed.value);
+        self.metadata.release(removed.metadata);
+        self.entries[key as usize] = Entry { expires_at: Entry::FREE, next: self.first_free, ..removed };
+        self.first_free = key;
+        Some(RemovedOverride { expires_at: removed.expires_at() })
     }
 
-    /// The key of a free place, filled.
-    fn occupy(&mut self, entry: Entry) -> u32 {
-        let key = self.free;
-        if let Some(place) = self.entries.get_mut(key as usize) {
-            self.free = place.next;
-            *place = entry;
+    /// Stores an entry in a free slot and returns its key.
+    fn allocate(&mut self, entry: Entry) -> u32 {
+        let key = self.first_free;
+        if let Some(slot) = self.entries.get_mut(key as usize) {
+            self.first_free = slot.next;
+            *slot = entry;
             return key;
         }
         self.entries.push(entry);
@@ -235,22 +239,22 @@ impl OverrideIndex {
         key
     }
 
-    /// Counts out up to `most` overrides that have ended at `now`, which must not go back; whether none is left.
-    pub(super) fn count_out(&mut self, now: Instant, most: usize) -> bool {
-        self.counts.advance(&mut self.entries, now.as_micros(), most)
+    /// Removes overrides that expired at or before `now` from the counts, up to `limit` of them. Returns whether all
+    /// are removed. `now` must not decrease between calls.
+    pub(super) fn remove_expired_from_counts(&mut self, now: Instant, limit: usize) -> bool {
+        self.counts.remove_expired(&mut self.entries, now.as_micros(), limit)
     }
 
-    /// How many overrides of each flag are counted as active. Flags that never had any are left out.
-    pub(super) fn active(&self) -> BTreeMap<FlagName, u64> {
+    /// Returns the number of active overrides of each flag. Omits flags that never had an override.
+    pub(super) fn active_counts(&self) -> BTreeMap<FlagName, u64> {
         let count = |(key, name): (usize, &FlagName)| (name.clone(), self.counts.of_flag(key));
         self.flags.iter().enumerate().map(count).collect()
     }
 }
 
-/// What was taken out.
+/// A removed override.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Removed {
-    /// Its end.
+pub(super) struct RemovedOverride {
     pub(super) expires_at: Option<Instant>,
 }
 
@@ -288,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn a_user_sees_their_own_overrides_in_order_of_names() {
+    fn returns_overrides_of_a_user_ordered_by_flag_name() {
         let mut index = OverrideIndex::default();
         for flag in ["m", "a", "z"] {
             index.set(&user_override(1, flag, json!(true), None));
@@ -303,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn setting_again_replaces() {
+    fn set_replaces_the_override_of_the_same_flag() {
         let mut index = OverrideIndex::default();
         index.set(&user_override(1, "a", json!(1), None));
         index.set(&user_override(1, "a", json!(1.0), None));
@@ -312,22 +316,22 @@ mod tests {
     }
 
     #[test]
-    fn counts_follow_changes_and_time() {
+    fn counts_follow_changes_and_expiry() {
         let mut index = OverrideIndex::default();
         let counts = |index: &mut OverrideIndex, now| {
-            while !index.count_out(at(now), 1) {}
-            index.active().into_values().collect::<Vec<_>>()
+            while !index.remove_expired_from_counts(at(now), 1) {}
+            index.active_counts().into_values().collect::<Vec<_>>()
         };
         index.set(&user_override(1, "a", json!(1), Some(100)));
         index.set(&user_override(2, "a", json!(1), None));
         index.set(&user_override(3, "b", json!(1), Some(200)));
         assert_eq!(counts(&mut index, 50), [2, 1]);
-        // The same end twice in the heap is counted out once.
+        // The heap now contains the same expiry twice; it is subtracted once.
         index.set(&user_override(1, "a", json!(2), Some(100)));
         index.set(&user_override(4, "a", json!(1), Some(100)));
         assert_eq!(counts(&mut index, 99), [3, 1]);
         assert_eq!(counts(&mut index, 100), [1, 1]);
-        // Removing what has ended already changes nothing; extending it brings it back.
+        // Removing an expired override changes no count. Extending an expired override counts it again.
         index.remove(Uuid::from_u128(4), &name("a"));
         index.set(&user_override(1, "a", json!(2), Some(300)));
         assert_eq!(counts(&mut index, 150), [2, 1]);
@@ -337,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn places_are_used_again_and_their_old_ends_forgotten() {
+    fn reuses_free_entries_and_ignores_their_outdated_expiries() {
         let mut index = OverrideIndex::default();
         for round in 0..100 {
             for user in 0..10 {
@@ -352,24 +356,27 @@ mod tests {
         assert_eq!(index.users.iter().map(FxHashMap::len).sum::<usize>(), 0);
         assert_eq!(index.remove(Uuid::from_u128(1), &name("a")), None);
         index.set(&user_override(3, "b", json!(1), None));
-        while !index.count_out(at(2_000), 7) {}
-        assert_eq!(index.active().into_values().collect::<Vec<_>>(), [0, 1]);
+        while !index.remove_expired_from_counts(at(2_000), 7) {}
+        assert_eq!(index.active_counts().into_values().collect::<Vec<_>>(), [0, 1]);
     }
 
     #[test]
-    fn ends_that_come_and_go_take_no_room_for_ever_and_none_is_forgotten() {
+    fn drops_outdated_expiries_and_keeps_those_of_disabled_overrides() {
         let mut index = OverrideIndex::default();
-        let off = |user, ends| UserOverride { enabled: Some(false), ..user_override(user, "a", json!(1), Some(ends)) };
-        index.set(&off(1, 500));
+        let disabled = |user, expires_at| UserOverride {
+            enabled: Some(false),
+            ..user_override(user, "a", json!(1), Some(expires_at))
+        };
+        index.set(&disabled(1, 500));
         for _ in 0..150_000 {
             index.set(&user_override(2, "a", json!(1), None));
             index.set(&user_override(2, "a", json!(1), Some(400)));
         }
-        assert!(index.counts.pending() < 110_000, "{}", index.counts.pending());
-        index.set(&UserOverride { enabled: Some(true), ..off(1, 500) });
+        assert!(index.counts.expiry_count() < 110_000, "{}", index.counts.expiry_count());
+        index.set(&UserOverride { enabled: Some(true), ..disabled(1, 500) });
         let mut counts = |now| {
-            while !index.count_out(at(now), 1_000) {}
-            index.active().into_values().collect::<Vec<_>>()
+            while !index.remove_expired_from_counts(at(now), 1_000) {}
+            index.active_counts().into_values().collect::<Vec<_>>()
         };
         assert_eq!(counts(399), [2]);
         assert_eq!(counts(400), [1]);
@@ -377,7 +384,7 @@ mod tests {
     }
 
     #[test]
-    fn an_override_takes_few_bytes() {
+    fn entry_takes_56_bytes() {
         assert_eq!(size_of::<Entry>(), 56);
     }
 }

@@ -1,52 +1,52 @@
-//! Overrides as readers of the replica see them.
+//! Representations of an override in the replica.
 
 use flags_domain::{FlagName, Instant, OverrideStatus, OverrideView, PreparedValue, UserOverride};
 use uuid::Uuid;
 
-/// An override in the replica.
+/// An override borrowed from the replica.
 #[derive(Clone, Copy, Debug)]
 pub struct OverrideRef<'r> {
-    /// Its id.
+    /// Id of the override.
     pub id: Uuid,
-    /// The flag.
+    /// Name of the flag.
     pub flag_name: &'r FlagName,
-    /// What the user gets.
+    /// Value for the user.
     pub value: &'r PreparedValue,
-    /// Whether it is switched on.
+    /// Whether the override is enabled.
     pub enabled: bool,
-    /// Why.
+    /// Reason that its author gave.
     pub reason: Option<&'r str>,
-    /// The actor who made it.
+    /// Actor that created it.
     pub created_by: &'r str,
-    /// When it was made.
+    /// Instant of creation.
     pub created_at: Instant,
-    /// When it was last changed.
+    /// Instant of the last change.
     pub updated_at: Instant,
-    /// Its end.
+    /// Expiry; `None` if it does not expire.
     pub expires_at: Option<Instant>,
 }
 
-/// A copy of an override in the replica.
+/// A copy of an override that does not borrow from the replica.
 #[derive(Clone, Debug)]
-pub struct HeldOverride {
+pub struct OwnedOverride {
     id: Uuid,
     flag_name: FlagName,
     value: PreparedValue,
     enabled: bool,
-    note: OverrideMetadata,
+    metadata: OverrideMetadata,
     created_at: Instant,
     updated_at: Instant,
     expires_at: Option<Instant>,
 }
 
-impl From<OverrideRef<'_>> for HeldOverride {
+impl From<OverrideRef<'_>> for OwnedOverride {
     fn from(o: OverrideRef<'_>) -> Self {
         Self {
             id: o.id,
             flag_name: o.flag_name.clone(),
             value: o.value.clone(),
             enabled: o.enabled,
-            note: OverrideMetadata { reason: o.reason.map(Into::into), created_by: o.created_by.into() },
+            metadata: OverrideMetadata { reason: o.reason.map(Into::into), created_by: o.created_by.into() },
             created_at: o.created_at,
             updated_at: o.updated_at,
             expires_at: o.expires_at,
@@ -54,16 +54,16 @@ impl From<OverrideRef<'_>> for HeldOverride {
     }
 }
 
-impl HeldOverride {
-    /// What is held.
-    pub fn get(&self) -> OverrideRef<'_> {
+impl OwnedOverride {
+    /// Borrows the override.
+    pub fn to_ref(&self) -> OverrideRef<'_> {
         OverrideRef {
             id: self.id,
             flag_name: &self.flag_name,
             value: &self.value,
             enabled: self.enabled,
-            reason: self.note.reason.as_deref(),
-            created_by: &self.note.created_by,
+            reason: self.metadata.reason.as_deref(),
+            created_by: &self.metadata.created_by,
             created_at: self.created_at,
             updated_at: self.updated_at,
             expires_at: self.expires_at,
@@ -72,26 +72,26 @@ impl HeldOverride {
 }
 
 impl<'r> OverrideRef<'r> {
-    /// What resolution looks at.
+    /// The fields that evaluation needs.
     pub const fn view(&self) -> OverrideView<'r> {
         OverrideView { value: self.value, enabled: self.enabled, expires_at: self.expires_at }
     }
 
-    /// Its status at `now`.
+    /// Status at `now`.
     pub fn status(&self, now: Instant) -> OverrideStatus {
-        OverrideStatus::of(self.enabled, self.expires_at, now)
+        OverrideStatus::at(self.enabled, self.expires_at, now)
     }
 }
 
-/// What is for people.
+/// Fields of an override that do not affect evaluation.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct OverrideMetadata {
     pub(super) reason: Option<Box<str>>,
     pub(super) created_by: Box<str>,
 }
 
-impl OverrideMetadata {
-    pub(super) fn of(o: &UserOverride) -> Self {
+impl From<&UserOverride> for OverrideMetadata {
+    fn from(o: &UserOverride) -> Self {
         Self { reason: o.reason.as_deref().map(Into::into), created_by: o.created_by.as_str().into() }
     }
 }

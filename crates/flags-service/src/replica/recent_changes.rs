@@ -1,4 +1,7 @@
-//! The last commits, for streams: what was touched, not what it became. Streams evaluate that anew, each for its client.
+//! Recent changes buffer: a bounded buffer of invalidations used to resume streams.
+//!
+//! The buffer records which flags and users each commit affects, not their new state. Streams evaluate the affected
+//! flags for their own user.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -6,122 +9,123 @@ use flags_domain::{FlagName, Instant};
 use flags_store::change_log::{Action, ChangeSummary, ResourceKind};
 use uuid::Uuid;
 
-/// Most commits held.
-const MOST_COMMITS: usize = 10_000;
-/// Most memory held, in bytes.
-const MOST_BYTES: usize = 64 * 1024 * 1024;
+/// Maximum number of buffered commits.
+const MAX_COMMITS: usize = 10_000;
+/// Maximum size of the buffer in bytes.
+const MAX_BYTES: usize = 64 * 1024 * 1024;
 
-/// A bounded queue of commits with dense revisions.
+/// A bounded queue of commits with consecutive revisions.
 #[derive(Debug)]
 pub(super) struct RecentChanges {
-    /// Everything after this revision is held.
+    /// The buffer contains all commits after this revision.
     floor: i64,
     commits: VecDeque<Arc<RecentCommit>>,
     bytes: usize,
-    most_bytes: usize,
+    max_bytes: usize,
 }
 
-/// What one revision touched.
+/// The changes of one revision, without the new state.
 #[derive(Clone, Debug)]
 pub struct RecentCommit {
-    /// The revision.
+    /// Revision number.
     pub revision: i64,
-    /// Its changes, in order.
+    /// Changes in order.
     pub changes: Box<[RecentChange]>,
 }
 
-/// One change: enough for an admin to know what to read again, and for a stream what to evaluate again.
+/// A change, without the new state.
 #[derive(Clone, Debug)]
 pub struct RecentChange {
-    /// What kind of thing was changed.
-    pub entity: ResourceKind,
-    /// How.
+    /// Kind of the changed resource.
+    pub resource_kind: ResourceKind,
+    /// Kind of the change.
     pub action: Action,
-    /// Which thing.
-    pub id: Option<Uuid>,
-    /// The flag it concerns.
+    /// Id of the resource, if its kind has ids.
+    pub resource_id: Option<Uuid>,
+    /// Flag that was changed or to which the resource belongs.
     pub flag_name: Option<FlagName>,
-    /// The user it concerns.
+    /// User that was changed or to which the resource belongs.
     pub user_id: Option<Uuid>,
-    /// Who did it.
+    /// Actor that made the change.
     pub actor: Arc<str>,
-    /// Whom it may give other values.
+    /// Effect on evaluation results.
     pub invalidation: Invalidation,
 }
 
-/// Whom a change may give other values.
+/// Evaluation results that a change may affect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Invalidation {
-    /// Nobody.
+    /// No results.
     None,
-    /// Everybody, of this flag, which users saw before or see since.
+    /// The results of the flag for all users. The flag is visible to clients before or after the change.
     Flag {
-        /// Whether they saw it before.
-        shown_before: bool,
+        /// Whether the flag was visible to clients before the change.
+        was_visible: bool,
     },
-    /// Whoever sees flags that are hidden from users, as this one was before and is since.
+    /// The results of a flag that is hidden from clients before and after the change.
     HiddenFlag,
-    /// It cannot be told: whoever has not seen it must begin anew.
+    /// Unknown. Streams that have not delivered this change must start again.
     Unknown,
-    /// The user, of this flag; nobody who saw the state at or after `until`, when the override had ended by itself.
+    /// The result of the flag for the user. A stream that last evaluated at or after `expires_at` is not affected,
+    /// because the override had already expired.
     Override {
-        /// The end of the override that was removed.
-        until: Option<Instant>,
+        /// Expiry of a removed override. `None` if the override was set, or if it did not expire.
+        expires_at: Option<Instant>,
     },
-    /// The user, of every flag.
+    /// The results of all flags for the user.
     User,
 }
 
 impl RecentCommit {
-    /// A commit of these changes; `invalidation` is asked for each in turn.
+    /// Creates a commit. Calls `invalidation` once for each change, in order.
     pub(super) fn new(
         revision: i64,
         changes: &[ChangeSummary],
         mut invalidation: impl FnMut(&ChangeSummary) -> Invalidation,
     ) -> Self {
         let mut actor: Arc<str> = Arc::default();
-        let change = |change: &ChangeSummary| {
+        let recent_change = |change: &ChangeSummary| {
             if *actor != *change.actor {
                 actor = change.actor.as_str().into();
             }
             RecentChange {
-                entity: change.entity,
+                resource_kind: change.resource_kind,
                 action: change.action,
-                id: change.entity_id,
+                resource_id: change.resource_id,
                 flag_name: change.flag_name.clone(),
                 user_id: change.user_id,
                 actor: Arc::clone(&actor),
                 invalidation: invalidation(change),
             }
         };
-        Self { revision, changes: changes.iter().map(change).collect() }
+        Self { revision, changes: changes.iter().map(recent_change).collect() }
     }
 
+    /// Size in bytes. An upper bound, because changes often share the memory of names and actors.
     fn bytes(&self) -> usize {
-        // Names and actors are shared more often than not; this is what they cost if they are not.
         let text = |change: &RecentChange| change.actor.len() + change.flag_name.as_deref().map_or(0, str::len);
         size_of::<Self>() + self.changes.iter().map(|change| size_of::<RecentChange>() + text(change)).sum::<usize>()
     }
 }
 
 impl RecentChanges {
-    /// An empty ring that goes on after `floor`.
+    /// Creates an empty buffer that continues after revision `floor`.
     pub(super) const fn new(floor: i64) -> Self {
-        Self { floor, commits: VecDeque::new(), bytes: 0, most_bytes: MOST_BYTES }
+        Self { floor, commits: VecDeque::new(), bytes: 0, max_bytes: MAX_BYTES }
     }
 
-    /// Appends the next commit; the oldest go if it becomes too much.
+    /// Appends the next commit. Drops the oldest commits if the buffer exceeds its limits.
     pub(super) fn push(&mut self, commit: RecentCommit) {
         self.bytes += commit.bytes();
         self.commits.push_back(Arc::new(commit));
-        while self.commits.len() > MOST_COMMITS || self.bytes > self.most_bytes {
+        while self.commits.len() > MAX_COMMITS || self.bytes > self.max_bytes {
             let Some(oldest) = self.commits.pop_front() else { return };
             self.bytes -= oldest.bytes();
             self.floor = oldest.revision;
         }
     }
 
-    /// All commits after `revision`; `None` if some of them are gone.
+    /// Returns all commits after `revision`, or `None` if some of them were dropped.
     pub(super) fn after(&self, revision: i64) -> Option<impl Iterator<Item = &Arc<RecentCommit>>> {
         let skip = usize::try_from(revision.checked_sub(self.floor)?).ok()?;
         Some(self.commits.range(skip.min(self.commits.len())..))
@@ -134,13 +138,13 @@ mod tests {
 
     fn commit(revision: i64) -> RecentCommit {
         let change = RecentChange {
-            entity: ResourceKind::Flag,
+            resource_kind: ResourceKind::Flag,
             action: Action::Updated,
-            id: None,
+            resource_id: None,
             flag_name: None,
             user_id: None,
             actor: "user:1".into(),
-            invalidation: Invalidation::Flag { shown_before: true },
+            invalidation: Invalidation::Flag { was_visible: true },
         };
         RecentCommit { revision, changes: vec![change].into() }
     }
@@ -150,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ring_knows_what_it_has_and_what_it_has_not() {
+    fn returns_commits_after_a_revision_unless_some_are_missing() {
         let mut recent_changes = RecentChanges::new(5);
         assert_eq!(revisions_after(&recent_changes, 5), Some(vec![]));
         assert_eq!(revisions_after(&recent_changes, 4), None);
@@ -164,15 +168,15 @@ mod tests {
     }
 
     #[test]
-    fn a_ring_is_bounded_in_commits_and_in_bytes() {
+    fn drops_oldest_commits_beyond_count_and_byte_limits() {
         let mut recent_changes = RecentChanges::new(0);
         for revision in 1..=10_003 {
             recent_changes.push(commit(revision));
         }
         assert_eq!(recent_changes.commits.len(), 10_000);
         assert_eq!(revisions_after(&recent_changes, 2), None);
-        assert_eq!(revisions_after(&recent_changes, 3).map(|held| held.len()), Some(10_000));
-        let mut small = RecentChanges { most_bytes: 3 * commit(1).bytes(), ..RecentChanges::new(0) };
+        assert_eq!(revisions_after(&recent_changes, 3).map(|revisions| revisions.len()), Some(10_000));
+        let mut small = RecentChanges { max_bytes: 3 * commit(1).bytes(), ..RecentChanges::new(0) };
         for revision in 1..=10 {
             small.push(commit(revision));
         }

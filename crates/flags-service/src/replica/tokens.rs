@@ -1,4 +1,4 @@
-//! API tokens by the SHA-256 of their secrets, and when each was last used here.
+//! API tokens by the SHA-256 hash of their secrets, with the time of their last use.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 
@@ -9,73 +9,73 @@ use rustc_hash::FxHashMap;
 use subtle::ConstantTimeEq as _;
 use uuid::Uuid;
 
-/// Half of a hash: enough to find a token by. The other half is compared in constant time, so that nothing can be learned of
-/// it by how long an answer takes.
-type Half = [u8; 16];
+/// First half of a hash, used as the key of the index. The complete hash is then compared in constant time, so that
+/// response times reveal nothing about the second half.
+type HashPrefix = [u8; 16];
 
 #[derive(Debug)]
-struct Held {
+struct TokenEntry {
     token: TokenRecord,
-    /// Microseconds since 1970; 0 if nothing is to be written down.
+    /// Last use in microseconds since the Unix epoch; 0 if there is no use that was not yet taken.
     used_at: AtomicI64,
 }
 
-/// All tokens that were not revoked.
+/// All API tokens that are not revoked.
 #[derive(Debug, Default)]
 pub(super) struct TokenIndex {
-    tokens: FxHashMap<Half, Held>,
-    /// Uses of tokens that were changed or went before they were written down.
-    gone: Mutex<Vec<(Uuid, Instant)>>,
+    tokens: FxHashMap<HashPrefix, TokenEntry>,
+    /// Uses of tokens that were replaced or removed before their uses were taken.
+    remaining_uses: Mutex<Vec<(Uuid, Instant)>>,
 }
 
-impl Held {
-    /// The use that is to be written down, if there is one.
+impl TokenEntry {
     fn take_use(&self) -> Option<(Uuid, Instant)> {
         let at = self.used_at.swap(0, Ordering::Relaxed);
         (at != 0).then(|| (self.token.id, Instant::from_micros(at)))
     }
 }
 
-fn half(hash: &[u8; 32]) -> Half {
-    std::array::from_fn(|place| hash[place])
+fn prefix(hash: &[u8; 32]) -> HashPrefix {
+    std::array::from_fn(|index| hash[index])
 }
 
 impl TokenIndex {
+    /// Inserts or replaces a token.
     pub(super) fn set(&mut self, token: TokenRecord) {
-        let before = self.tokens.insert(half(&token.hash), Held { token, used_at: AtomicI64::new(0) });
-        self.gone.get_mut().extend(before.and_then(|held| held.take_use()));
+        let previous = self.tokens.insert(prefix(&token.hash), TokenEntry { token, used_at: AtomicI64::new(0) });
+        self.remaining_uses.get_mut().extend(previous.and_then(|entry| entry.take_use()));
     }
 
     pub(super) fn remove(&mut self, id: Uuid) {
-        let gone = self.tokens.extract_if(|_, held| held.token.id == id);
-        self.gone.get_mut().extend(gone.filter_map(|(_, held)| held.take_use()));
+        let removed = self.tokens.extract_if(|_, entry| entry.token.id == id);
+        self.remaining_uses.get_mut().extend(removed.filter_map(|(_, entry)| entry.take_use()));
     }
 
-    fn held(&self, hash: &[u8; 32]) -> Option<&Held> {
-        self.tokens.get(&half(hash)).filter(|held| held.token.hash.ct_eq(hash).into())
+    fn entry(&self, hash: &[u8; 32]) -> Option<&TokenEntry> {
+        self.tokens.get(&prefix(hash)).filter(|entry| entry.token.hash.ct_eq(hash).into())
     }
 
     pub(super) fn get(&self, hash: &[u8; 32]) -> Option<&TokenRecord> {
-        self.held(hash).map(|held| &held.token)
+        self.entry(hash).map(|entry| &entry.token)
     }
 
-    /// Notes a use of the token with this hash.
-    pub(super) fn note_use(&self, hash: &[u8; 32], now: Instant) {
-        if let Some(held) = self.held(hash) {
-            held.used_at.fetch_max(now.as_micros(), Ordering::Relaxed);
+    /// Records a use of the token with this hash, unless a later use is already recorded.
+    pub(super) fn record_use(&self, hash: &[u8; 32], now: Instant) {
+        if let Some(entry) = self.entry(hash) {
+            entry.used_at.fetch_max(now.as_micros(), Ordering::Relaxed);
         }
     }
 
-    /// The uses noted since the last call.
+    /// Returns the last use of each token that was used since the previous call.
     pub(super) fn take_uses(&self) -> Vec<(Uuid, Instant)> {
-        let mut uses = std::mem::take(&mut *self.gone.lock());
-        uses.extend(self.tokens.values().filter_map(Held::take_use));
+        let mut uses = std::mem::take(&mut *self.remaining_uses.lock());
+        uses.extend(self.tokens.values().filter_map(TokenEntry::take_use));
         uses
     }
 
-    /// The users that tokens act as.
+    /// Returns the ids of the users on whose behalf tokens act.
     pub(super) fn users(&self) -> Vec<Uuid> {
-        self.tokens.values().filter_map(|held| held.token.user_id).collect()
+        self.tokens.values().filter_map(|entry| entry.token.user_id).collect()
     }
 }
 
@@ -89,7 +89,7 @@ impl FromIterator<TokenRecord> for TokenIndex {
 
 #[cfg(test)]
 mod tests {
-    use flags_store::{api_tokens::Grant, users::Role};
+    use flags_store::{api_tokens::TokenGrant, users::Role};
 
     use super::*;
 
@@ -99,7 +99,7 @@ mod tests {
             name: String::new(),
             hash,
             last_four: String::new(),
-            grant: Grant::Role(Role::Viewer),
+            grant: TokenGrant::Role(Role::Viewer),
             user_id: None,
             created_by: String::new(),
             created_at: Instant::from_micros(0),
@@ -112,33 +112,33 @@ mod tests {
     }
 
     #[test]
-    fn a_token_is_found_by_its_whole_hash_alone() {
-        let hash: [u8; 32] = std::array::from_fn(|place| place as u8);
+    fn finds_a_token_only_by_its_complete_hash() {
+        let hash: [u8; 32] = std::array::from_fn(|index| index as u8);
         let mut index: TokenIndex = [token(1, hash)].into_iter().collect();
         assert_eq!(index.get(&hash).unwrap().id, Uuid::from_u128(1));
-        for place in 0..32 {
+        for position in 0..32 {
             let mut other = hash;
-            other[place] ^= 1;
-            assert!(index.get(&other).is_none(), "{place}");
+            other[position] ^= 1;
+            assert!(index.get(&other).is_none(), "{position}");
         }
         index.remove(Uuid::from_u128(1));
         assert!(index.get(&hash).is_none());
     }
 
     #[test]
-    fn uses_are_taken_once_and_the_latest_counts() {
+    fn take_uses_returns_the_latest_use_once() {
         let index: TokenIndex = [token(1, [1; 32]), token(2, [2; 32])].into_iter().collect();
-        index.note_use(&[2; 32], Instant::from_micros(9));
-        index.note_use(&[2; 32], Instant::from_micros(7));
+        index.record_use(&[2; 32], Instant::from_micros(9));
+        index.record_use(&[2; 32], Instant::from_micros(7));
         assert_eq!(index.take_uses(), [(Uuid::from_u128(2), Instant::from_micros(9))]);
         assert!(index.take_uses().is_empty());
     }
 
     #[test]
-    fn the_last_use_of_a_token_that_goes_is_not_lost() {
+    fn take_uses_includes_removed_and_replaced_tokens() {
         let mut index: TokenIndex = [token(1, [1; 32]), token(2, [2; 32])].into_iter().collect();
-        index.note_use(&[1; 32], Instant::from_micros(5));
-        index.note_use(&[2; 32], Instant::from_micros(6));
+        index.record_use(&[1; 32], Instant::from_micros(5));
+        index.record_use(&[2; 32], Instant::from_micros(6));
         index.remove(Uuid::from_u128(1));
         index.set(token(2, [2; 32]));
         let uses = [(Uuid::from_u128(1), Instant::from_micros(5)), (Uuid::from_u128(2), Instant::from_micros(6))];

@@ -1,4 +1,4 @@
-//! Users seen lately, so that evaluation need not ask the database who somebody is.
+//! Cache of users, so that most evaluations need no database query.
 
 use std::{hash::BuildHasher, sync::Arc};
 
@@ -9,27 +9,27 @@ use quick_cache::sync::Cache;
 use rustc_hash::FxBuildHasher;
 use uuid::Uuid;
 
-/// Most users held.
-const CAPACITY: usize = 1_000_000;
-/// Most ids held that are no user's.
-const STRANGER_CAPACITY: usize = 200_000;
-/// Most e-mails whose users are held: only issuers that name users by them need any.
+/// Maximum number of cached users.
+const USER_CAPACITY: usize = 1_000_000;
+/// Maximum number of cached ids that belong to no user.
+const ABSENT_ID_CAPACITY: usize = 200_000;
+/// Maximum number of cached e-mail addresses. Only identity providers that identify users by e-mail address need them.
 const EMAIL_CAPACITY: usize = 100_000;
-/// Users share this many counters of changes.
+/// Number of invalidation counters.
 const SHARDS: usize = 64;
 
-/// What evaluation and permission need of a user.
+/// Fields of a user that evaluation and authorization need.
 #[derive(Debug)]
 pub struct CachedUser {
-    /// Their id.
+    /// Id of the user.
     pub id: Uuid,
-    /// What they may do.
+    /// Role, which determines the permissions.
     pub role: Role,
-    /// An inactive user is nobody.
+    /// Whether the user is active. Inactive users cannot authenticate.
     pub active: bool,
-    /// Their e-mail as written.
+    /// E-mail address as entered.
     pub email: Box<str>,
-    /// Who flags are evaluated for.
+    /// Evaluation context.
     pub context: EvaluationContext,
 }
 
@@ -41,96 +41,101 @@ impl From<UserRecord> for CachedUser {
     }
 }
 
-/// A bounded cache of users, filled on demand and emptied by the log.
+/// A bounded cache of users, filled on demand and invalidated by the change feed.
 ///
-/// A fill reads the database and may be overtaken by a change: it takes a [`FillGuard`] before it reads, and what it read is
-/// kept only if the log has named no user of the same shard since.
+/// The user may change while a reader fetches it from the database. To keep stale data out of the cache, a reader takes
+/// a [`FillGuard`] before the query. The cache then stores the result only if no user of the same shard was invalidated
+/// in the meantime.
 #[derive(Debug)]
 pub struct UserCache {
     users: Cache<Uuid, Arc<CachedUser>>,
-    /// Ids that are no user's: applications may know their visitors by UUIDs as well. Apart, so that they drive no user out.
-    strangers: Cache<Uuid, ()>,
-    /// Who had an e-mail when that was last looked up. Nobody empties it: whoever reads it compares with what the user has.
+    /// Ids that belong to no user. Clients may use UUIDs as keys of anonymous contexts. A separate cache, so that these
+    /// ids do not evict users.
+    absent_ids: Cache<Uuid, ()>,
+    /// User ids by e-mail key, as of the last lookup. Never invalidated: the reader must compare the address with the
+    /// user's current one.
     by_email: Cache<String, Uuid>,
-    changes: [Mutex<u64>; SHARDS],
+    /// Number of invalidations per shard.
+    invalidations: [Mutex<u64>; SHARDS],
 }
 
-/// The state of the log, as far as it concerns a user, when a fill began.
+/// Cache fill guard: the invalidation count of a user's shard before the user was read from the database.
 #[derive(Clone, Copy, Debug)]
 pub struct FillGuard(u64);
 
 impl Default for UserCache {
     fn default() -> Self {
         Self {
-            users: Cache::new(CAPACITY),
-            strangers: Cache::new(STRANGER_CAPACITY),
+            users: Cache::new(USER_CAPACITY),
+            absent_ids: Cache::new(ABSENT_ID_CAPACITY),
             by_email: Cache::new(EMAIL_CAPACITY),
-            changes: std::array::from_fn(|_| Mutex::new(0)),
+            invalidations: std::array::from_fn(|_| Mutex::new(0)),
         }
     }
 }
 
 impl UserCache {
-    /// The user, if they are at hand.
+    /// Returns the user if it is cached.
     pub fn get(&self, id: Uuid) -> Option<Arc<CachedUser>> {
         self.users.get(&id)
     }
 
-    /// Whether this is known to be no user's id.
-    pub fn is_stranger(&self, id: Uuid) -> bool {
-        self.strangers.get(&id).is_some()
+    /// Whether the cache knows that no user has this id.
+    pub fn is_known_absent(&self, id: Uuid) -> bool {
+        self.absent_ids.get(&id).is_some()
     }
 
-    /// To be taken before the database is read.
-    pub fn ticket(&self, id: Uuid) -> FillGuard {
+    /// Returns a guard for a fill. Must be called before the user is read from the database.
+    pub fn fill_guard(&self, id: Uuid) -> FillGuard {
         FillGuard(*self.shard(id).lock())
     }
 
-    /// Keeps what was read, unless the log has overtaken it.
-    pub fn fill(&self, ticket: FillGuard, user: &Arc<CachedUser>) {
-        let changes = self.shard(user.id).lock();
-        if *changes == ticket.0 {
+    /// Stores a user, unless its shard was invalidated since `guard` was taken.
+    pub fn fill(&self, guard: FillGuard, user: &Arc<CachedUser>) {
+        let invalidations = self.shard(user.id).lock();
+        if *invalidations == guard.0 {
             self.users.insert(user.id, Arc::clone(user));
         }
     }
 
-    /// Keeps that there is no such user, unless the log has overtaken it.
-    pub fn fill_stranger(&self, ticket: FillGuard, id: Uuid) {
-        let changes = self.shard(id).lock();
-        if *changes == ticket.0 {
-            self.strangers.insert(id, ());
+    /// Stores that no user has this id, unless its shard was invalidated since `guard` was taken.
+    pub fn fill_absent(&self, guard: FillGuard, id: Uuid) {
+        let invalidations = self.shard(id).lock();
+        if *invalidations == guard.0 {
+            self.absent_ids.insert(id, ());
         }
     }
 
-    /// Who had this e-mail when that was last looked up; they may have another one by now.
-    pub(crate) fn id_of(&self, email_key: &str) -> Option<Uuid> {
+    /// Returns the id of the user that had this e-mail address at the last lookup. The user may have a different
+    /// address by now.
+    pub(crate) fn id_by_email(&self, email_key: &str) -> Option<Uuid> {
         self.by_email.get(email_key)
     }
 
-    /// Notes who has an e-mail.
-    pub(crate) fn note_email(&self, email_key: String, id: Uuid) {
+    /// Stores the id of the user that has this e-mail address.
+    pub(crate) fn insert_email(&self, email_key: String, id: Uuid) {
         self.by_email.insert(email_key, id);
     }
 
-    /// Drops a user whom the log names.
-    pub(super) fn forget(&self, id: Uuid) {
-        let mut changes = self.shard(id).lock();
-        *changes += 1;
+    /// Removes a user that was created, changed or deleted.
+    pub(super) fn invalidate(&self, id: Uuid) {
+        let mut invalidations = self.shard(id).lock();
+        *invalidations += 1;
         self.users.remove(&id);
-        self.strangers.remove(&id);
+        self.absent_ids.remove(&id);
     }
 
-    /// Drops everybody.
-    pub(super) fn forget_all(&self) {
-        for shard in &self.changes {
+    /// Removes all users.
+    pub(super) fn clear(&self) {
+        for shard in &self.invalidations {
             *shard.lock() += 1;
         }
         self.users.clear();
-        self.strangers.clear();
+        self.absent_ids.clear();
     }
 
     fn shard(&self, id: Uuid) -> &Mutex<u64> {
-        &self.changes[usize::try_from(FxBuildHasher.hash_one(id)).unwrap_or_default() % SHARDS]
+        &self.invalidations[usize::try_from(FxBuildHasher.hash_one(id)).unwrap_or_default() % SHARDS]
     }
 }
 
@@ -148,34 +153,34 @@ mod tests {
     }
 
     #[test]
-    fn a_fill_that_was_overtaken_is_thrown_away() {
+    fn ignores_a_fill_after_an_invalidation() {
         let cache = UserCache::default();
-        let (one, two) = (user(1), user(2));
-        let ticket = cache.ticket(one.id);
-        cache.forget(one.id);
-        cache.fill(ticket, &one);
-        assert!(cache.get(one.id).is_none());
-        cache.fill(cache.ticket(two.id), &two);
-        assert!(cache.get(two.id).is_some());
-        let ticket = cache.ticket(one.id);
-        cache.forget_all();
-        cache.fill(ticket, &one);
-        assert!(cache.get(one.id).is_none() && cache.get(two.id).is_none());
+        let (first, second) = (user(1), user(2));
+        let guard = cache.fill_guard(first.id);
+        cache.invalidate(first.id);
+        cache.fill(guard, &first);
+        assert!(cache.get(first.id).is_none());
+        cache.fill(cache.fill_guard(second.id), &second);
+        assert!(cache.get(second.id).is_some());
+        let guard = cache.fill_guard(first.id);
+        cache.clear();
+        cache.fill(guard, &first);
+        assert!(cache.get(first.id).is_none() && cache.get(second.id).is_none());
     }
 
     #[test]
-    fn nobody_stays_a_stranger_whom_the_log_names() {
+    fn invalidation_removes_absent_ids_and_ignores_late_fills() {
         let cache = UserCache::default();
         let id = Uuid::from_u128(1);
-        let ticket = cache.ticket(id);
-        cache.fill_stranger(ticket, id);
-        assert!(cache.is_stranger(id));
-        cache.forget(id);
-        assert!(!cache.is_stranger(id));
-        cache.fill_stranger(ticket, id);
-        assert!(!cache.is_stranger(id), "overtaken by the log");
-        cache.fill_stranger(cache.ticket(id), id);
-        cache.forget_all();
-        assert!(!cache.is_stranger(id));
+        let guard = cache.fill_guard(id);
+        cache.fill_absent(guard, id);
+        assert!(cache.is_known_absent(id));
+        cache.invalidate(id);
+        assert!(!cache.is_known_absent(id));
+        cache.fill_absent(guard, id);
+        assert!(!cache.is_known_absent(id), "the guard is outdated");
+        cache.fill_absent(cache.fill_guard(id), id);
+        cache.clear();
+        assert!(!cache.is_known_absent(id));
     }
 }

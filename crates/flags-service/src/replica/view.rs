@@ -1,4 +1,4 @@
-//! The replica as a reader sees it.
+//! Read access to the replica.
 
 use std::sync::Arc;
 
@@ -7,101 +7,102 @@ use flags_store::{api_tokens::TokenRecord, change_log::Revision};
 use parking_lot::RwLockReadGuard;
 use uuid::Uuid;
 
-use super::{HeldOverride, OverrideRef, RecentCommit, State, override_index};
+use super::{OverrideRef, OwnedOverride, RecentCommit, ReplicaState, override_index};
 
-/// The replica at one revision.
-pub struct View<'r>(pub(super) RwLockReadGuard<'r, State>);
+/// The replica's state at one revision. Holds the replica's read lock.
+pub struct View<'r>(pub(super) RwLockReadGuard<'r, ReplicaState>);
 
 impl<'r> View<'r> {
-    pub(super) const fn new(state: RwLockReadGuard<'r, State>) -> Self {
+    pub(super) const fn new(state: RwLockReadGuard<'r, ReplicaState>) -> Self {
         Self(state)
     }
 
-    /// The revision.
+    /// Revision of the state.
     pub fn revision(&self) -> Revision {
         self.0.revision
     }
 
-    /// How often everything was loaded anew.
+    /// Number of reloads since the process started. Changes between two views with different generations are unknown.
     pub fn generation(&self) -> u64 {
         self.0.generation
     }
 
-    /// All commits after `revision`, if they are still held.
+    /// Returns all commits after `revision`, or `None` if some of them are no longer in the recent changes buffer or
+    /// `revision` lies in the future.
     pub fn commits_after(&self, revision: i64) -> Option<impl Iterator<Item = &Arc<RecentCommit>>> {
-        (revision <= self.0.revision.number).then(|| self.0.recent.after(revision))?
+        (revision <= self.0.revision.number).then(|| self.0.recent_changes.after(revision))?
     }
 
-    /// The flag of this name.
+    /// Returns the flag with this name.
     pub fn flag(&self, name: &str) -> Option<&FlagState> {
         self.0.flags.get(name).map(|state| &**state)
     }
 
-    /// The same, to go on with when the view is gone.
-    pub fn held_flag(&self, name: &str) -> Option<Arc<FlagState>> {
+    /// Like [`flag`](Self::flag), but the result can outlive the view.
+    pub fn cloned_flag(&self, name: &str) -> Option<Arc<FlagState>> {
         self.0.flags.get(name).cloned()
     }
 
-    /// All flags with this user's overrides of them, in order of names, to go on with when the view is gone.
-    pub fn held_flags(&self, user_id: Uuid) -> Vec<(Arc<FlagState>, Option<HeldOverride>)> {
+    /// Returns all flags in order of their names, each with the user's override. The result can outlive the view.
+    pub fn cloned_flags_with_overrides(&self, user_id: Uuid) -> Vec<(Arc<FlagState>, Option<OwnedOverride>)> {
         let mut overrides = self.overrides_of(user_id).peekable();
         let with_override = |state: &Arc<FlagState>| {
             while overrides.next_if(|o| *o.flag_name < state.flag().name).is_some() {}
-            let found = overrides.next_if(|o| *o.flag_name == state.flag().name);
-            (Arc::clone(state), found.map(HeldOverride::from))
+            let user_override = overrides.next_if(|o| *o.flag_name == state.flag().name);
+            (Arc::clone(state), user_override.map(OwnedOverride::from))
         };
         self.0.flags.iter().map(with_override).collect()
     }
 
-    /// All flags in order of their names, archived ones included.
+    /// Returns all flags in order of their names, including archived flags.
     pub fn flags(&self) -> impl Iterator<Item = &FlagState> {
         self.0.flags.iter().map(|state| &**state)
     }
 
-    /// How many flags there are, archived ones included.
+    /// Number of flags, including archived flags.
     pub fn flag_count(&self) -> usize {
         self.0.flags.len()
     }
 
-    /// How many scheduled changes are to come.
+    /// Counts the pending scheduled changes of flags that are not archived.
     pub fn count_pending_changes(&self, now: Instant) -> usize {
-        let live = self.flags().filter(|state| !state.compiled().is_archived());
-        let pending = |state: &FlagState| {
+        let flags = self.flags().filter(|state| !state.compiled().is_archived());
+        let pending_count = |state: &FlagState| {
             let changes = state.schedule().iter();
             changes.filter(|change| change.cancelled_at.is_none() && change.scheduled_at > now).count()
         };
-        live.map(pending).sum()
+        flags.map(pending_count).sum()
     }
 
-    /// A user's overrides in order of the flags' names, whatever their status.
+    /// Returns a user's overrides in order of flag names, regardless of their status.
     pub fn overrides_of(&self, user_id: Uuid) -> impl Iterator<Item = OverrideRef<'_>> {
         self.0.overrides.of_user(user_id)
     }
 
-    /// The part of the users with overrides that this one is in. There are some hundreds of parts, numbered from 0; together
-    /// they are all users.
-    pub fn part_of(user_id: Uuid) -> usize {
-        override_index::shard(user_id)
+    /// Returns the index of the shard that contains a user. Shards are numbered from 0 and partition the users with
+    /// overrides.
+    pub fn shard_of(user_id: Uuid) -> usize {
+        override_index::shard_of(user_id)
     }
 
-    /// The users with overrides in one part, by id; `None` after the last part.
-    pub fn users_of_part(&self, part: usize) -> Option<Vec<Uuid>> {
-        let mut users: Vec<_> = self.0.overrides.users_of_part(part)?.collect();
+    /// Returns the users with overrides in a shard, sorted by id, or `None` if there is no such shard.
+    pub fn users_in_shard(&self, shard: usize) -> Option<Vec<Uuid>> {
+        let mut users: Vec<_> = self.0.overrides.users_in_shard(shard)?.collect();
         users.sort_unstable();
         Some(users)
     }
 
-    /// The token with this SHA-256.
+    /// Returns the unrevoked API token whose secret has this SHA-256 hash. Compares in constant time.
     pub fn token(&self, hash: &[u8; 32]) -> Option<&TokenRecord> {
         self.0.tokens.get(hash)
     }
 
-    /// Notes that the token with this SHA-256 was used.
-    pub fn note_token_use(&self, hash: &[u8; 32], now: Instant) {
-        self.0.tokens.note_use(hash, now);
+    /// Records a use of the token whose secret has this SHA-256 hash. Does nothing if there is none.
+    pub fn record_token_use(&self, hash: &[u8; 32], now: Instant) {
+        self.0.tokens.record_use(hash, now);
     }
 
-    /// The users that tokens act as.
+    /// Returns the ids of the users on whose behalf tokens act.
     pub fn token_users(&self) -> Vec<Uuid> {
         self.0.tokens.users()
     }

@@ -1,23 +1,23 @@
-//! What only one of the databases knows.
+//! Code that is specific to PostgreSQL or SQLite.
 
 pub(crate) mod postgres;
 pub(crate) mod sqlite;
 
 use diesel::backend::Backend;
 
-/// What a database calls the greater of two values.
-pub(crate) trait Computing: Backend {
-    const GREATER: &'static str;
+/// SQL function that returns the greater of two values.
+pub(crate) trait GreatestFunction: Backend {
+    const GREATEST: &'static str;
 }
 
-/// How a database is asked how it would go about a query, and answers.
-pub(crate) trait Explaining: Backend {
+/// Syntax and result format of `EXPLAIN`.
+pub(crate) trait ExplainSyntax: Backend {
     const EXPLAIN: &'static str;
-    /// The types of a line's columns.
-    type Columns;
-    /// A line as it is read.
-    type Line;
+    /// SQL types of the columns of a plan row.
+    type PlanColumns;
+    /// Rust type of a plan row.
+    type PlanRow;
 
-    /// What a line says.
-    fn text(line: Self::Line) -> String;
+    /// Returns the description in a plan row.
+    fn description(row: Self::PlanRow) -> String;
 }

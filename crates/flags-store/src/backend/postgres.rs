@@ -1,4 +1,4 @@
-//! PostgreSQL: connections, row locks and transactions.
+//! PostgreSQL: connections, row locks, transactions, notifications and search.
 
 use diesel::{
     ConnectionError, ConnectionResult, ExpressionMethods, OptionalExtension, QueryDsl, QueryResult, QueryableByName,
@@ -19,14 +19,17 @@ use crate::{
     schema::{change_log, feature_flags, log_head, scheduled_changes, user_flag_overrides, users},
     sql_types::{DbInstant, DbUuid},
     store::CONNECTION_TIMEOUT,
-    users::Indexed,
+    users::SearchIndexCondition,
 };
 
-use super::{Computing, Explaining};
+use super::{ExplainSyntax, GreatestFunction};
 
-/// Limits within the database, so that no statement waits for ever; a request's own deadline is longer than these. What
-/// is asked here is answered sooner than several processes could be set to it.
-const SESSION: &str = "SET lock_timeout = '2s'; SET statement_timeout = '8s'; SET max_parallel_workers_per_gather = 0; \
+/// Settings of every connection.
+///
+/// The timeouts are enforced by the database and are shorter than the deadline of a request. Parallel query is disabled
+/// because starting parallel workers takes longer than these queries do.
+const SESSION_SETTINGS: &str = "SET lock_timeout = '2s'; SET statement_timeout = '8s'; \
+     SET max_parallel_workers_per_gather = 0; \
      SET idle_in_transaction_session_timeout = '30s'; SET application_name = 'feature-flags';";
 
 pub(crate) fn pool(url: &str, size: usize) -> Result<Pool<AsyncPgConnection>> {
@@ -48,7 +51,7 @@ pub(crate) fn pool(url: &str, size: usize) -> Result<Pool<AsyncPgConnection>> {
 
 async fn connect(url: &str) -> ConnectionResult<AsyncPgConnection> {
     let mut conn = AsyncPgConnection::establish(url).await?;
-    conn.batch_execute(SESSION).await.map_err(ConnectionError::CouldntSetupConfiguration)?;
+    conn.batch_execute(SESSION_SETTINGS).await.map_err(ConnectionError::CouldntSetupConfiguration)?;
     Ok(conn)
 }
 
@@ -60,20 +63,20 @@ struct Setting {
     setting: String,
 }
 
-/// An acknowledged write survives a crash only if the server waits for its disk.
-pub(crate) async fn durability_gaps(conn: &mut AsyncPgConnection) -> QueryResult<Vec<String>> {
+/// Returns the settings that allow PostgreSQL to acknowledge a commit before it is on disk.
+pub(crate) async fn unsafe_durability_settings(conn: &mut AsyncPgConnection) -> QueryResult<Vec<String>> {
     let query =
         "SELECT name, setting FROM pg_settings WHERE name IN ('fsync', 'synchronous_commit') AND setting = 'off'";
     let off: Vec<Setting> = sql_query(query).load(conn).await?;
     Ok(off.into_iter().map(|Setting { name, setting }| format!("{name} = {setting}")).collect())
 }
 
-/// How a row is held until the end of the transaction.
+/// Row lock that lasts until the end of the transaction.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum RowLock {
-    /// Nobody may change or remove it: for what refers to it.
+    /// `FOR SHARE`: the row cannot be changed or deleted. For transactions that write rows referring to it.
     Share,
-    /// Nobody may even refer to it: for what changes it.
+    /// `FOR UPDATE`: no other transaction can lock the row. For transactions that change or delete it.
     Update,
 }
 
@@ -100,11 +103,11 @@ pub(crate) async fn lock_change_log_head(conn: &mut AsyncPgConnection) -> QueryR
     Ok(())
 }
 
-/// Appends all rows in one statement: round trips under the lock of `log_head` cost throughput.
-pub(crate) async fn append_log(conn: &mut AsyncPgConnection, rows: &[ChangeLogInsert]) -> QueryResult<()> {
-    // Far below the limit of 65,535 parameters a statement.
-    for part in rows.chunks(1_000) {
-        diesel::insert_into(change_log::table).values(part).execute(conn).await?;
+/// Appends rows in batches, because each round trip extends the time for which `log_head` is locked.
+pub(crate) async fn append_change_log(conn: &mut AsyncPgConnection, rows: &[ChangeLogInsert]) -> QueryResult<()> {
+    // Well below the limit of 65,535 parameters per statement.
+    for batch in rows.chunks(1_000) {
+        diesel::insert_into(change_log::table).values(batch).execute(conn).await?;
     }
     Ok(())
 }
@@ -130,7 +133,7 @@ pub(crate) async fn lock_override(conn: &mut AsyncPgConnection, user_id: DbUuid,
     Ok(())
 }
 
-/// Holds these overrides and returns those that are still there.
+/// Locks the given overrides in the order of their ids. Returns the ids of those that exist.
 pub(crate) async fn lock_overrides(conn: &mut AsyncPgConnection, ids: &[DbUuid]) -> QueryResult<Vec<DbUuid>> {
     user_flag_overrides::table
         .filter(user_flag_overrides::id.eq_any(ids))
@@ -141,15 +144,19 @@ pub(crate) async fn lock_overrides(conn: &mut AsyncPgConnection, ids: &[DbUuid])
         .await
 }
 
-/// Holds overrides whose end has passed. The row is checked again once it is held, since an admin may have extended it.
-pub(crate) async fn claim_expired_overrides(
+/// Locks overrides that expired at or before `now` and returns their ids. Skips rows that another transaction has
+/// locked.
+///
+/// PostgreSQL evaluates the condition again after it locks a row, so an override that was just extended is not
+/// returned.
+pub(crate) async fn lock_expired_overrides(
     conn: &mut AsyncPgConnection,
     now: DbInstant,
     limit: i64,
 ) -> QueryResult<Vec<DbUuid>> {
     user_flag_overrides::table
         .filter(user_flag_overrides::expires_at.le(now))
-        // Others may have put in rows of flags that never were; the log could not name them.
+        // Other programs may insert overrides of unknown flags. The change log cannot refer to these.
         .filter(user_flag_overrides::flag_name.eq_any(feature_flags::table.select(feature_flags::name)))
         .order((user_flag_overrides::expires_at, user_flag_overrides::id))
         .limit(limit)
@@ -161,18 +168,18 @@ pub(crate) async fn claim_expired_overrides(
 }
 
 #[derive(QueryableByName)]
-struct Clock {
+struct CurrentTimeRow {
     #[diesel(sql_type = crate::sql_types::Instant)]
     now: DbInstant,
 }
 
-/// What the server's clock says.
-pub(crate) async fn clock(conn: &mut AsyncPgConnection) -> QueryResult<DbInstant> {
-    let clock: Clock = sql_query("SELECT clock_timestamp() AS now").get_result(conn).await?;
-    Ok(clock.now)
+/// Returns the current time of the database server.
+pub(crate) async fn current_time(conn: &mut AsyncPgConnection) -> QueryResult<DbInstant> {
+    let row: CurrentTimeRow = sql_query("SELECT clock_timestamp() AS now").get_result(conn).await?;
+    Ok(row.now)
 }
 
-/// A connection of its own that hears these channels.
+/// Opens a connection outside the pool and subscribes it to `channels`.
 pub(crate) async fn listen(url: &str, channels: &[&str]) -> Result<AsyncPgConnection> {
     let unavailable = |error: ConnectionError| StoreError::Unavailable(error.to_string());
     let mut conn = connect(url).await.map_err(unavailable)?;
@@ -182,46 +189,47 @@ pub(crate) async fn listen(url: &str, channels: &[&str]) -> Result<AsyncPgConnec
     Ok(conn)
 }
 
-/// Removes idempotency keys whose answer has this text in it.
-pub(crate) async fn remove_answers_with(conn: &mut AsyncPgConnection, text: &str) -> QueryResult<()> {
+/// Removes idempotency keys with a stored response that contains `text`.
+pub(crate) async fn delete_responses_containing(conn: &mut AsyncPgConnection, text: &str) -> QueryResult<()> {
     let query = sql_query("DELETE FROM idempotency_keys WHERE position(convert_to($1, 'UTF8') IN answer) > 0");
     query.bind::<Text, _>(text).execute(conn).await?;
     Ok(())
 }
 
-/// Rings a channel.
+/// Sends a notification on `channel`.
 pub(crate) async fn notify(conn: &mut AsyncPgConnection, channel: &str) -> QueryResult<()> {
     conn.batch_execute(&format!("NOTIFY {channel}")).await
 }
 
 #[derive(QueryableByName)]
-struct Lineage {
+struct DatabaseIdentityRow {
     #[diesel(sql_type = Text)]
-    lineage: String,
+    identity: String,
 }
 
-/// Which cluster and timeline this is. `None` where the server does not say (some hosted ones do not).
-pub(crate) async fn lineage(conn: &mut AsyncPgConnection) -> Result<Option<String>> {
-    let query = "SELECT system_identifier || '/' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) AS lineage \
+/// Returns the system identifier of the cluster and the id of its current timeline, as `<system
+/// identifier>/<timeline>`. `None` if the server does not allow reading them, as on some hosted databases.
+pub(crate) async fn database_identity(conn: &mut AsyncPgConnection) -> Result<Option<String>> {
+    let query = "SELECT system_identifier || '/' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) AS identity \
                  FROM pg_control_system()";
-    match sql_query(query).get_result::<Lineage>(conn).await.map_err(StoreError::from) {
-        Ok(found) => Ok(Some(found.lineage)),
-        Err(StoreError::Refused(why)) => {
-            tracing::debug!(why, "the server does not say which cluster and timeline it is");
+    match sql_query(query).get_result::<DatabaseIdentityRow>(conn).await.map_err(StoreError::from) {
+        Ok(row) => Ok(Some(row.identity)),
+        Err(StoreError::Database(error)) => {
+            tracing::debug!(error, "cannot read the cluster and timeline ids; restored backups are not detected");
             Ok(None)
         }
         Err(error) => Err(error),
     }
 }
 
-/// Lets the queries of this transaction take as long as they need.
-pub(crate) async fn lift_statement_timeout(conn: &mut AsyncPgConnection) -> QueryResult<()> {
+/// Disables the statement timeout until the end of the transaction.
+pub(crate) async fn disable_statement_timeout(conn: &mut AsyncPgConnection) -> QueryResult<()> {
     conn.batch_execute("SET LOCAL statement_timeout = 0").await
 }
 
-/// Holds flags that have scheduled changes due at `now` which nobody has marked, and returns their names; those that another
-/// transaction holds are passed over.
-pub(crate) async fn claim_flags_with_due_changes(
+/// Locks flags that have due scheduled changes that are not yet recorded as applied. Returns the flags' names. Skips
+/// flags that another transaction has locked.
+pub(crate) async fn lock_flags_with_due_changes(
     conn: &mut AsyncPgConnection,
     now: DbInstant,
     limit: i64,
@@ -241,50 +249,51 @@ pub(crate) async fn claim_flags_with_due_changes(
         .await
 }
 
-impl Computing for Pg {
-    const GREATER: &'static str = "GREATEST";
+impl GreatestFunction for Pg {
+    const GREATEST: &'static str = "GREATEST";
 }
 
-impl Explaining for Pg {
+impl ExplainSyntax for Pg {
     const EXPLAIN: &'static str = "EXPLAIN ";
-    type Columns = Text;
-    type Line = String;
+    type PlanColumns = Text;
+    type PlanRow = String;
 
-    fn text(line: String) -> String {
-        line
+    fn description(row: String) -> String {
+        row
     }
 }
 
-/// The share of users who have a text that is `LIKE` this, judged by about a thousand of them.
-pub(crate) async fn estimated_share(conn: &mut AsyncPgConnection, pattern: &str) -> QueryResult<f64> {
+/// Estimates the fraction of users, from 0 to 1, whose search text matches the `LIKE` pattern. Samples about 1,000
+/// rows.
+pub(crate) async fn estimate_match_fraction(conn: &mut AsyncPgConnection, pattern: &str) -> QueryResult<f64> {
     let query = sql_query(
-        r"SELECT count(*) FILTER (WHERE search_text LIKE $1 ESCAPE '\')::float8 / greatest(count(*), 1) AS share
+        r"SELECT count(*) FILTER (WHERE search_text LIKE $1 ESCAPE '\')::float8 / greatest(count(*), 1) AS fraction
           FROM users TABLESAMPLE SYSTEM (
               (SELECT least(100, 100000 / greatest(reltuples, 1)) FROM pg_class WHERE oid = 'users'::regclass)
           )",
     );
-    let row: Share = query.bind::<Text, _>(pattern).get_result(conn).await?;
-    Ok(row.share)
+    let row: MatchFractionRow = query.bind::<Text, _>(pattern).get_result(conn).await?;
+    Ok(row.fraction)
 }
 
 #[derive(QueryableByName)]
-struct Share {
+struct MatchFractionRow {
     #[diesel(sql_type = Double)]
-    share: f64,
+    fraction: f64,
 }
 
-/// Trigrams of a text that leave no two neighbours out. With all of them the index would have more to read and little
-/// more to say.
-pub(crate) fn trigrams(text: &str) -> Vec<String> {
+/// Returns every second trigram of `text`, and the last one. They cover all characters, and adding the others would
+/// cost more index reads than it would save in candidates.
+pub(crate) fn covering_trigrams(text: &str) -> Vec<String> {
     let characters: Vec<char> = text.chars().collect();
-    let last = characters.len().saturating_sub(3);
-    let starts = (0..last).step_by(2).chain([last]);
+    let last_start = characters.len().saturating_sub(3);
+    let starts = (0..last_start).step_by(2).chain([last_start]);
     starts.map(|start| characters.iter().skip(start).take(3).collect()).collect()
 }
 
-impl QueryFragment<Pg> for Indexed {
+impl QueryFragment<Pg> for SearchIndexCondition {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
-        // How frequent the trigrams are decides on the plan.
+        // The best plan depends on how frequent the trigrams are, so the query must be planned for each value.
         out.unsafe_to_cache_prepared();
         out.push_sql("(text_trigrams(users.search_text) @> ");
         out.push_bind_param::<Array<Text>, _>(&self.trigrams)?;
@@ -300,10 +309,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn trigrams_leave_no_two_neighbours_out() {
-        assert_eq!(trigrams("abc"), ["abc"]);
-        assert_eq!(trigrams("abcd"), ["abc", "bcd"]);
-        assert_eq!(trigrams("abcdef"), ["abc", "cde", "def"]);
-        assert_eq!(trigrams("müßig@"), ["müß", "ßig", "ig@"]);
+    fn covering_trigrams_include_every_second_and_the_last() {
+        assert_eq!(covering_trigrams("abc"), ["abc"]);
+        assert_eq!(covering_trigrams("abcd"), ["abc", "bcd"]);
+        assert_eq!(covering_trigrams("abcdef"), ["abc", "cde", "def"]);
+        assert_eq!(covering_trigrams("müßig@"), ["müß", "ßig", "ig@"]);
     }
 }

@@ -1,4 +1,4 @@
-//! SQLite: connections and transactions.
+//! SQLite: connections, transactions, change detection and search.
 
 use std::{fs::OpenOptions, os::unix::fs::OpenOptionsExt as _, path::Path};
 
@@ -19,17 +19,20 @@ use futures_util::FutureExt as _;
 use crate::{
     commit::ChangeLogInsert,
     error::{Result, StoreError},
-    page::CountUpTo,
+    page::BoundedCount,
     schema::{change_log, feature_flags, user_flag_overrides},
     sql_types::{DbInstant, DbUuid},
     store::{AsyncSqliteConnection, CONNECTION_TIMEOUT},
-    users::Indexed,
+    users::SearchIndexCondition,
 };
 
-use super::{Computing, Explaining};
+use super::{ExplainSyntax, GreatestFunction};
 
-/// `synchronous = FULL`: a commit is on disk before it is acknowledged. The busy timeout (milliseconds) is for writers of
-/// other processes on the same file. LIKE minds case, as in PostgreSQL.
+/// Settings of every connection.
+///
+/// - `synchronous = FULL`: a commit is on disk before it is acknowledged.
+/// - `busy_timeout` (milliseconds): how long a write waits while another process writes to the same file.
+/// - `case_sensitive_like`: `LIKE` is case-sensitive, as on PostgreSQL.
 const PRAGMAS: &str = "PRAGMA busy_timeout = 5000; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; \
      PRAGMA foreign_keys = ON; PRAGMA temp_store = MEMORY; PRAGMA case_sensitive_like = ON;";
 
@@ -39,7 +42,9 @@ pub(crate) fn pool(path: &Path, size: usize) -> Result<Pool<AsyncSqliteConnectio
         let path = path.to_owned();
         connect(path).boxed()
     });
-    let path = path.to_str().ok_or_else(|| StoreError::Unavailable("the file's path is not UTF-8".to_owned()))?;
+    let path = path
+        .to_str()
+        .ok_or_else(|| StoreError::Unavailable("the path of the database file is not valid UTF-8".to_owned()))?;
     let manager = AsyncDieselConnectionManager::new_with_config(path, config);
     Pool::builder(manager)
         .max_size(size)
@@ -51,9 +56,10 @@ pub(crate) fn pool(path: &Path, size: usize) -> Result<Pool<AsyncSqliteConnectio
         .map_err(|e| StoreError::Unavailable(e.to_string()))
 }
 
-/// A connection as this program wants it.
+/// Opens a connection and applies [`PRAGMAS`]. Creates the file if it does not exist.
 pub(crate) fn establish(path: &str) -> ConnectionResult<SqliteConnection> {
-    // The file holds e-mails and hashes of passwords. If it is there already, its owner has said who may read it.
+    // The file contains e-mail addresses and password hashes, so a new file is readable by its owner only. The mode of
+    // an existing file is not changed.
     let _ = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
     let mut conn = SqliteConnection::establish(path)?;
     conn.batch_execute(PRAGMAS).map_err(ConnectionError::CouldntSetupConfiguration)?;
@@ -61,20 +67,21 @@ pub(crate) fn establish(path: &str) -> ConnectionResult<SqliteConnection> {
 }
 
 async fn connect(path: String) -> ConnectionResult<AsyncSqliteConnection> {
-    let made = tokio::task::spawn_blocking(move || establish(&path)).await;
-    let conn = made.map_err(|error| ConnectionError::BadConnection(error.to_string()))??;
+    let established = tokio::task::spawn_blocking(move || establish(&path)).await;
+    let conn = established.map_err(|error| ConnectionError::BadConnection(error.to_string()))??;
     Ok(AsyncSqliteConnection::new(conn))
 }
 
-/// Row by row: diesel-async has no batch insert for SQLite, and there are no round trips to save.
-pub(crate) async fn append_log(conn: &mut AsyncSqliteConnection, rows: &[ChangeLogInsert]) -> QueryResult<()> {
+/// Appends rows one by one: diesel-async has no batch insert for SQLite, and there are no network round trips to save.
+pub(crate) async fn append_change_log(conn: &mut AsyncSqliteConnection, rows: &[ChangeLogInsert]) -> QueryResult<()> {
     for row in rows {
         diesel::insert_into(change_log::table).values(row).execute(conn).await?;
     }
     Ok(())
 }
 
-/// Takes the file's write lock at once: a transaction that began by reading could not take it later.
+/// Begins a transaction that holds the write lock of the file from the start. A transaction that starts with a read may
+/// fail to upgrade its lock later.
 pub(crate) async fn begin_write(conn: &mut AsyncSqliteConnection) -> QueryResult<()> {
     begin(conn, "BEGIN IMMEDIATE").await
 }
@@ -87,15 +94,16 @@ async fn begin(conn: &mut AsyncSqliteConnection, sql: &'static str) -> QueryResu
     conn.spawn_blocking(move |conn| AnsiTransactionManager::begin_transaction_sql(conn, sql)).await
 }
 
-/// Overrides whose end has passed. The transaction holds the whole file, so nobody else can be at them.
-pub(crate) async fn expired_overrides(
+/// Returns the ids of overrides that expired at or before `now`. The transaction holds the write lock of the whole
+/// file, so no row locks are needed.
+pub(crate) async fn find_expired_overrides(
     conn: &mut AsyncSqliteConnection,
     now: DbInstant,
     limit: i64,
 ) -> QueryResult<Vec<DbUuid>> {
     user_flag_overrides::table
         .filter(user_flag_overrides::expires_at.le(now))
-        // Others may have put in rows of flags that never were; the log could not name them.
+        // Other programs may insert overrides of unknown flags. The change log cannot refer to these.
         .filter(user_flag_overrides::flag_name.eq_any(feature_flags::table.select(feature_flags::name)))
         .order((user_flag_overrides::expires_at, user_flag_overrides::id))
         .limit(limit)
@@ -104,75 +112,77 @@ pub(crate) async fn expired_overrides(
         .await
 }
 
-/// Removes idempotency keys whose answer has this text in it.
-pub(crate) async fn remove_answers_with(conn: &mut AsyncSqliteConnection, text: &str) -> QueryResult<()> {
+/// Removes idempotency keys with a stored response that contains `text`.
+pub(crate) async fn delete_responses_containing(conn: &mut AsyncSqliteConnection, text: &str) -> QueryResult<()> {
     let query = sql_query("DELETE FROM idempotency_keys WHERE instr(answer, CAST(? AS BLOB)) > 0");
     query.bind::<Text, _>(text.to_owned()).execute(conn).await?;
     Ok(())
 }
 
-/// How many users the search index finds, up to one more than [`MAX_TOTAL`](crate::page::MAX_TOTAL).
-pub(crate) async fn count_up_to(conn: &mut AsyncSqliteConnection, found: Found) -> QueryResult<i64> {
-    CountUpTo(found).get_result(conn).await
+/// Counts the users that the full-text query finds, up to [`MAX_TOTAL`](crate::page::MAX_TOTAL) + 1.
+pub(crate) async fn count_matches(conn: &mut AsyncSqliteConnection, query: FullTextQuery) -> QueryResult<i64> {
+    BoundedCount(query).get_result(conn).await
 }
 
 #[derive(QueryableByName)]
-struct DataVersion {
+struct DataVersionRow {
     #[diesel(sql_type = BigInt)]
     data_version: i64,
 }
 
-/// A connection of its own.
+/// Opens a connection outside the pool.
 pub(crate) async fn open(path: &Path) -> Result<AsyncSqliteConnection> {
     let unavailable = |error: ConnectionError| StoreError::Unavailable(error.to_string());
     connect(path.to_string_lossy().into_owned()).await.map_err(unavailable)
 }
 
-/// A number that differs from the last one seen by this connection if another connection has written since.
+/// Returns SQLite's `data_version`. The value changes whenever another connection has committed a write.
 pub(crate) async fn data_version(conn: &mut AsyncSqliteConnection) -> QueryResult<i64> {
-    let version: DataVersion = sql_query("PRAGMA data_version").get_result(conn).await?;
-    Ok(version.data_version)
+    let row: DataVersionRow = sql_query("PRAGMA data_version").get_result(conn).await?;
+    Ok(row.data_version)
 }
 
-impl Computing for Sqlite {
-    const GREATER: &'static str = "max";
+impl GreatestFunction for Sqlite {
+    const GREATEST: &'static str = "max";
 }
 
-impl Explaining for Sqlite {
+impl ExplainSyntax for Sqlite {
     const EXPLAIN: &'static str = "EXPLAIN QUERY PLAN ";
-    type Columns = (Integer, Integer, Integer, Text);
-    type Line = (i32, i32, i32, String);
+    type PlanColumns = (Integer, Integer, Integer, Text);
+    type PlanRow = (i32, i32, i32, String);
 
-    fn text((.., detail): Self::Line) -> String {
+    fn description((.., detail): Self::PlanRow) -> String {
         detail
     }
 }
 
-/// A text as the search index is asked for it: letter by letter.
-pub(crate) fn phrase(text: &str) -> String {
+/// Quotes `text` as an FTS5 phrase, so that no character has a special meaning.
+pub(crate) fn quote_phrase(text: &str) -> String {
     format!("\"{}\"", text.replace('"', "\"\""))
 }
 
-/// What the search index finds.
+/// Query for the row ids that the full-text index (`users_search`) returns for a phrase.
 #[derive(Clone, Debug, QueryId)]
-pub(crate) struct Found {
+pub(crate) struct FullTextQuery {
+    /// Phrase in FTS5 syntax.
     pub(crate) phrase: String,
 }
 
-impl QueryFragment<Sqlite> for Found {
+impl QueryFragment<Sqlite> for FullTextQuery {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Sqlite>) -> QueryResult<()> {
         out.push_sql("SELECT rowid FROM users_search WHERE users_search MATCH ");
         out.push_bind_param::<Text, _>(&self.phrase)
     }
 }
 
-impl QueryFragment<Sqlite> for Indexed {
+impl QueryFragment<Sqlite> for SearchIndexCondition {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Sqlite>) -> QueryResult<()> {
         out.push_sql("(users.search_doc IN (SELECT rowid FROM users_search WHERE users_search MATCH ");
         out.push_bind_param::<Text, _>(&self.phrase)?;
         out.push_sql(")");
-        // A phrase is found exactly; to read each text once more would take longer than all the rest.
-        if self.within_name {
+        // The full-text index matches phrases exactly, so checking each text again is not needed. It would take most of
+        // the query's time.
+        if self.is_name_only {
             out.push_sql(" AND users.search_text LIKE ");
             out.push_bind_param::<Text, _>(&self.pattern)?;
             out.push_sql(r" ESCAPE '\'");

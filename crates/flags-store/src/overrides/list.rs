@@ -10,64 +10,64 @@ use diesel_async::RunQueryDsl;
 use flags_domain::{FlagName, Instant, OverrideStatus};
 use uuid::Uuid;
 
-use super::{OverrideRecord, Row};
+use super::{OverrideRecord, OverrideRow};
 use crate::{
     error::Result,
-    page::{CountUpTo, Page, containing},
+    page::{BoundedCount, Page, contains_pattern},
     schema::{feature_flags, user_flag_overrides, users},
     sql_types::{DbInstant, DbUuid},
-    store::{Conn, on},
+    store::{Conn, dispatch},
 };
 
-/// An override in a list, with what the list shows beside it.
+/// Override together with the e-mail address of its user.
 #[derive(Clone, Debug, PartialEq)]
-pub struct ListedOverride {
-    /// The override.
+pub struct OverrideListItem {
+    /// Stored override.
     pub record: OverrideRecord,
-    /// The e-mail of its user.
+    /// E-mail address of the override's user.
     pub user_email: String,
 }
 
-fn listed((row, user_email): (Row, String)) -> Result<ListedOverride> {
-    Ok(ListedOverride { record: row.try_into()?, user_email })
+fn list_item((row, user_email): (OverrideRow, String)) -> Result<OverrideListItem> {
+    Ok(OverrideListItem { record: row.try_into()?, user_email })
 }
 
-/// Which overrides a list is to hold; all that is `None` does not matter.
+/// Filter for lists of overrides. A field that is `None` does not restrict the result.
 #[derive(Clone, Debug, Default)]
 pub struct OverrideFilter {
-    /// Any part of the e-mail or the flag's name, in lower case.
+    /// Substring of the user's e-mail address or the flag's name, in lower case.
     pub search: Option<String>,
-    /// The flag.
+    /// Name of the flag.
     pub flag_name: Option<String>,
-    /// The user.
+    /// Id of the user.
     pub user_id: Option<Uuid>,
-    /// The status at the given instant.
+    /// Status that the override must have at the given time.
     pub status: Option<(OverrideStatus, Instant)>,
-    /// Ends before this.
+    /// Upper bound (exclusive) of the expiry. Excludes overrides that do not expire.
     pub expires_before: Option<Instant>,
 }
 
-/// In what order, and after what.
+/// Sort order of [`list`], with the sort key of the last override of the previous page.
 #[derive(Clone, Debug)]
 pub enum OverrideOrder {
-    /// By the flag's name.
+    /// Ascending by flag name. Only for lists of one user's overrides, where the name is unique.
     FlagName(Option<String>),
-    /// By the user's e-mail, then id.
+    /// Ascending by the user's e-mail address, then by id.
     UserEmail(Option<(String, Uuid)>),
-    /// Newest change first, then id.
-    NewestChange(Option<(i64, Uuid)>),
-    /// Soonest end first, then id; those without end come last.
-    SoonestEnd(Option<(Option<Instant>, Uuid)>),
+    /// Descending by the revision of the last change, then ascending by id.
+    RecentlyUpdated(Option<(i64, Uuid)>),
+    /// Ascending by expiry, then by id. Overrides that do not expire come last.
+    SoonestExpiry(Option<(Option<Instant>, Uuid)>),
 }
 
-/// The query with the conditions of a filter. It must join the users.
+/// Adds the conditions of a filter to a query. The query must join `users`.
 macro_rules! filtered {
     ($query:expr, $filter:expr) => {{
         use user_flag_overrides::dsl;
         let filter: &OverrideFilter = $filter;
         let mut query = $query;
-        if let Some(part) = &filter.search {
-            let pattern = containing(part);
+        if let Some(text) = &filter.search {
+            let pattern = contains_pattern(text);
             let in_email = users::email_key.like(pattern.clone()).escape('\\');
             query = query.filter(in_email.or(dsl::flag_name.like(pattern).escape('\\')));
         }
@@ -77,15 +77,17 @@ macro_rules! filtered {
         if let Some(id) = filter.user_id {
             query = query.filter(dsl::user_id.eq(DbUuid(id)));
         }
-        let now_or = |at: Instant| dsl::expires_at.is_null().or(dsl::expires_at.gt(DbInstant(at)).assume_not_null());
+        let is_unexpired =
+            |at: Instant| dsl::expires_at.is_null().or(dsl::expires_at.gt(DbInstant(at)).assume_not_null());
         match filter.status {
             Some((OverrideStatus::Expired, at)) => query = query.filter(dsl::expires_at.le(DbInstant(at))),
             Some((OverrideStatus::Active, at)) => {
-                query =
-                    query.filter(now_or(at)).filter(dsl::enabled.is_null().or(dsl::enabled.eq(true).assume_not_null()));
+                query = query
+                    .filter(is_unexpired(at))
+                    .filter(dsl::enabled.is_null().or(dsl::enabled.eq(true).assume_not_null()));
             }
             Some((OverrideStatus::Disabled, at)) => {
-                query = query.filter(now_or(at)).filter(dsl::enabled.eq(false));
+                query = query.filter(is_unexpired(at)).filter(dsl::enabled.eq(false));
             }
             None => {}
         }
@@ -96,29 +98,29 @@ macro_rules! filtered {
     }};
 }
 
-/// A page of overrides.
+/// Returns a page of overrides. Omits overrides of unknown flags.
 pub async fn list(
     conn: &mut Conn,
     filter: &OverrideFilter,
     order: OverrideOrder,
     limit: u32,
-) -> Result<Page<ListedOverride>> {
+) -> Result<Page<OverrideListItem>> {
     use user_flag_overrides::dsl;
-    let total: i64 = on!(conn, |c| {
+    let total: i64 = dispatch!(conn, |c| {
         let all = dsl::user_flag_overrides
             .inner_join(users::table)
             .inner_join(feature_flags::table.on(feature_flags::name.eq(dsl::flag_name)))
             .select(dsl::id)
             .into_boxed::<Db>();
-        CountUpTo(filtered!(all, filter)).get_result(c).await
+        BoundedCount(filtered!(all, filter)).get_result(c).await
     })?;
     let bound = i64::from(limit) + 1;
-    let rows: Vec<(Row, String)> = on!(conn, |c| {
-        // Joined for its name's order, which is by bytes on both databases.
+    let rows: Vec<(OverrideRow, String)> = dispatch!(conn, |c| {
+        // Sort by the name in `feature_flags`, which both databases compare byte by byte.
         let all = dsl::user_flag_overrides
             .inner_join(users::table)
             .inner_join(feature_flags::table.on(feature_flags::name.eq(dsl::flag_name)))
-            .select((Row::as_select(), users::email))
+            .select((OverrideRow::as_select(), users::email))
             .into_boxed::<Db>();
         let query = filtered!(all, filter);
         let query = match order {
@@ -137,7 +139,7 @@ pub async fn list(
                     None => query,
                 }
             }
-            OverrideOrder::NewestChange(after) => {
+            OverrideOrder::RecentlyUpdated(after) => {
                 let query = query.order((dsl::revision.desc(), dsl::id.asc()));
                 match after {
                     Some((revision, id)) => query
@@ -145,14 +147,14 @@ pub async fn list(
                     None => query,
                 }
             }
-            OverrideOrder::SoonestEnd(after) => {
+            OverrideOrder::SoonestExpiry(after) => {
                 let query = query.order((dsl::expires_at.is_null().asc(), dsl::expires_at.asc(), dsl::id.asc()));
                 match after {
-                    Some((Some(end), id)) => query.filter(
+                    Some((Some(expiry), id)) => query.filter(
                         dsl::expires_at
-                            .gt(DbInstant(end))
+                            .gt(DbInstant(expiry))
                             .assume_not_null()
-                            .or(dsl::expires_at.eq(DbInstant(end)).assume_not_null().and(dsl::id.gt(DbUuid(id))))
+                            .or(dsl::expires_at.eq(DbInstant(expiry)).assume_not_null().and(dsl::id.gt(DbUuid(id))))
                             .or(dsl::expires_at.is_null()),
                     ),
                     Some((None, id)) => query.filter(dsl::expires_at.is_null().and(dsl::id.gt(DbUuid(id)))),
@@ -162,38 +164,39 @@ pub async fn list(
         };
         query.limit(bound).load(c).await
     })?;
-    let rows = rows.into_iter().map(listed).collect::<Result<Vec<_>>>()?;
-    Ok(Page::cut(rows, limit, total))
+    let rows = rows.into_iter().map(list_item).collect::<Result<Vec<_>>>()?;
+    Ok(Page::from_overfetched(rows, limit, total))
 }
 
-/// Those of these overrides that are there, in no particular order.
-pub async fn find_listed(conn: &mut Conn, ids: &[Uuid]) -> Result<Vec<ListedOverride>> {
+/// Returns the overrides with the given ids, in no particular order. Unknown ids are omitted.
+pub async fn find_list_items(conn: &mut Conn, ids: &[Uuid]) -> Result<Vec<OverrideListItem>> {
     use user_flag_overrides::dsl;
     let ids: Vec<_> = ids.iter().copied().map(DbUuid).collect();
-    let rows: Vec<(Row, String)> = on!(conn, |c| {
+    let rows: Vec<(OverrideRow, String)> = dispatch!(conn, |c| {
         let all = dsl::user_flag_overrides.inner_join(users::table).filter(dsl::id.eq_any(&ids));
-        all.select((Row::as_select(), users::email)).load(c).await
+        all.select((OverrideRow::as_select(), users::email)).load(c).await
     })?;
-    rows.into_iter().map(listed).collect()
+    rows.into_iter().map(list_item).collect()
 }
 
-/// The ids of the overrides that `filter` lets through, of those in `among` if given, in order, at most `limit`.
-pub async fn matching(
+/// Returns the ids of up to `limit` overrides that match `filter`, in ascending order. `candidates` restricts the
+/// search to these ids.
+pub async fn find_matching_ids(
     conn: &mut Conn,
     filter: &OverrideFilter,
-    among: Option<&[Uuid]>,
+    candidates: Option<&[Uuid]>,
     limit: usize,
 ) -> Result<Vec<Uuid>> {
     use user_flag_overrides::dsl;
     let bound = i64::try_from(limit).unwrap_or(i64::MAX);
-    let among: Option<Vec<DbUuid>> = among.map(|ids| ids.iter().copied().map(DbUuid).collect());
-    let ids: Vec<DbUuid> = on!(conn, |c| {
+    let candidates: Option<Vec<DbUuid>> = candidates.map(|ids| ids.iter().copied().map(DbUuid).collect());
+    let ids: Vec<DbUuid> = dispatch!(conn, |c| {
         let mut query = dsl::user_flag_overrides
             .inner_join(users::table)
             .inner_join(feature_flags::table.on(feature_flags::name.eq(dsl::flag_name)))
             .select(dsl::id)
             .into_boxed::<Db>();
-        if let Some(ids) = among {
+        if let Some(ids) = candidates {
             query = query.filter(dsl::id.eq_any(ids));
         }
         filtered!(query, filter).order(dsl::id.asc()).limit(bound).load(c).await
@@ -201,11 +204,11 @@ pub async fn matching(
     Ok(ids.into_iter().map(|id| id.0).collect())
 }
 
-/// How many unexpired overrides each of these flags has. Flags without any are left out.
+/// Returns the number of unexpired overrides for each of these flags. Flags without any are omitted.
 pub async fn count_by_flag(conn: &mut Conn, names: &[FlagName], now: Instant) -> Result<HashMap<String, i64>> {
     use user_flag_overrides::dsl;
     let names: Vec<&str> = names.iter().map(FlagName::as_str).collect();
-    let counts: Vec<(String, i64)> = on!(conn, |c| {
+    let counts: Vec<(String, i64)> = dispatch!(conn, |c| {
         dsl::user_flag_overrides
             .filter(dsl::flag_name.eq_any(&names))
             .filter(dsl::expires_at.is_null().or(dsl::expires_at.gt(DbInstant(now)).assume_not_null()))
@@ -217,11 +220,12 @@ pub async fn count_by_flag(conn: &mut Conn, names: &[FlagName], now: Instant) ->
     Ok(counts.into_iter().collect())
 }
 
-/// How many unexpired overrides of unarchived flags each of these users has. Users without any are left out.
+/// Returns the number of unexpired overrides of unarchived flags for each of these users. Users without any are
+/// omitted.
 pub async fn count_by_user(conn: &mut Conn, ids: &[Uuid], now: Instant) -> Result<HashMap<Uuid, i64>> {
     use user_flag_overrides::dsl;
     let ids: Vec<DbUuid> = ids.iter().copied().map(DbUuid).collect();
-    let counts: Vec<(DbUuid, i64)> = on!(conn, |c| {
+    let counts: Vec<(DbUuid, i64)> = dispatch!(conn, |c| {
         dsl::user_flag_overrides
             .inner_join(feature_flags::table.on(feature_flags::name.eq(dsl::flag_name)))
             .filter(feature_flags::archived_at.is_null())

@@ -1,9 +1,10 @@
-//! Lists of users, and the ways to find those that are searched for.
+//! Lists of users, with a query strategy that depends on the number of matches.
 //!
-//! A search that has few users is answered by the search index, and those few are put in order. Of one that has very many
-//! only the first in order are wanted: the order's index is walked and each user looked at. Which of them it is only
-//! the total tells, and it is counted first anyhow. Where a walk meets too few (those that match may all come late) it
-//! is given up for the search index.
+//! - Few matches: find all of them with the search index, then sort them.
+//! - Many matches: scan the users along the index of the sort order and check each one, until a page is full.
+//!
+//! The total, which must be counted anyway, determines the strategy. An ordered scan is bounded: matches may be rare at
+//! the start of the sort order. If it finds too few, the query falls back to the search index.
 
 use std::{cmp::Reverse, collections::HashMap, ops::Range};
 
@@ -16,388 +17,408 @@ use flags_domain::Instant;
 use uuid::Uuid;
 
 use super::{
-    Row, UserRecord,
+    UserRecord, UserRow,
     search::{Prefix, SearchTerm, Substring},
 };
 use crate::{
-    backend::{self, Explaining},
+    backend::{self, ExplainSyntax},
     error::Result,
-    page::{Computed, CountUpTo, Explained, MAX_TOTAL, Page},
+    page::{BoundedCount, Explained, MAX_TOTAL, Page, WithoutIndex},
     schema::{feature_flags, user_flag_overrides, users},
     sql_types::{DbInstant, DbUuid},
-    store::{Backend, Conn, on},
+    store::{Backend, Conn, dispatch},
 };
 
-/// How many users a walk looks at before it is given up. Among so many are enough for a page if more than [`MAX_TOTAL`] of
-/// a million match and lie evenly.
-const WALK: i64 = 10_000;
+/// Maximum number of users that an ordered scan reads. With more than [`MAX_TOTAL`] evenly distributed matches among a
+/// million users, this is enough to fill a page.
+const MAX_SCANNED_USERS: i64 = 10_000;
 
-/// Which users a list is to hold; all that is `None` does not matter.
+/// Filter for [`list`]. A field that is `None` does not restrict the result.
 #[derive(Clone, Debug, Default)]
 pub struct UserFilter {
-    /// Any part of e-mail or name, in lower case; below three characters their beginnings.
+    /// Substring of the e-mail address or name, in lower case. A text of one or two characters is a prefix instead.
     pub search: Option<String>,
-    /// Only those with an override of an unarchived flag that has not expired at the given instant, or only those without.
+    /// `true`: only users that have an override of an unarchived flag that is unexpired at the given time. `false`:
+    /// only users that do not.
     pub has_overrides: Option<(bool, Instant)>,
 }
 
-/// In what order, and after what.
+/// Sort order of [`list`], with the sort key of the last user of the previous page.
 #[derive(Clone, Debug)]
 pub enum UserOrder {
-    /// By e-mail. No two are alike, so that the id is never asked.
+    /// Ascending by e-mail address. Addresses are unique, so the id is ignored.
     Email(Option<(String, Uuid)>),
-    /// Newest first, then id.
+    /// Descending by creation time, then ascending by id.
     Newest(Option<(Instant, Uuid)>),
 }
 
-/// What is asked of the users in one query.
+/// Search condition of one query.
 #[derive(Clone, Copy)]
-enum Condition<'a> {
-    Any,
-    EmailBegins(&'a Prefix),
-    /// The e-mail does, and is written so that it is in this range.
-    EmailWritten(&'a Range<String>, &'a Prefix),
-    NameBegins(&'a Prefix),
-    /// The name does, and the e-mail does not.
-    OnlyNameBegins(&'a Prefix),
-    /// Either does, by their indexes.
-    Begins(&'a Prefix),
-    /// Either does, by looking at each.
-    HasBeginning(&'a Prefix),
-    /// Has this part, by the search index.
-    Indexed(&'a Substring),
-    /// Has this part, by looking at each.
-    Has(&'a Substring),
+enum SearchFilter<'a> {
+    All,
+    EmailPrefix(&'a Prefix),
+    /// The e-mail address has the prefix, and its original form lies in the range.
+    EmailPrefixInRange(&'a Range<String>, &'a Prefix),
+    NamePrefix(&'a Prefix),
+    /// The name has the prefix, but the e-mail address does not.
+    NamePrefixOnly(&'a Prefix),
+    /// The e-mail address or the name has the prefix. Uses the indexes of both columns.
+    PrefixIndexed(&'a Prefix),
+    /// The e-mail address or the name has the prefix. Checks each user without these indexes.
+    PrefixUnindexed(&'a Prefix),
+    /// The search text contains the substring. Uses the search index.
+    SubstringIndexed(&'a Substring),
+    /// The search text contains the substring. Checks each user without the search index.
+    SubstringUnindexed(&'a Substring),
 }
 
-/// How a query comes by its order.
+/// How a query produces the sort order.
 #[derive(Clone, Copy)]
 enum ScanStrategy<'a> {
-    /// Along the order's index, to its end or up to this place.
-    Walk(Option<&'a Place>),
-    /// All that match are found first and then sorted. The planner is given no choice: it would take a walk for those that
-    /// may come late.
+    /// Scan the index of the sort order, up to this position (exclusive) or to its end.
+    OrderedScan(Option<&'a SortPosition>),
+    /// Find all matches, then sort them. The query hides the sort column from the planner, which might otherwise choose
+    /// an unbounded ordered scan.
     Sort,
 }
 
-/// A place in either order.
-enum Place {
+/// Position in one of the sort orders.
+enum SortPosition {
     Email(String),
     Created(DbInstant, DbUuid),
 }
 
-/// E-mail, instant and id of a user.
-type Gathered = (String, DbInstant, DbUuid);
+/// E-mail address, creation time and id of a user.
+type UserSortKeys = (String, DbInstant, DbUuid);
 
-/// What the statements of a list share.
-struct Reader<'a> {
+/// List query, which consists of several statements.
+struct UserListQuery<'a> {
     conn: &'a mut Conn,
     filter: &'a UserFilter,
-    /// How the database went about it, if somebody wants to know.
+    /// Query plans of the executed statements, if the caller wants them.
     plans: Option<Vec<String>>,
 }
 
-/// A page of users.
+/// Returns a page of users.
 pub async fn list(conn: &mut Conn, filter: &UserFilter, order: UserOrder, limit: u32) -> Result<Page<UserRecord>> {
-    Reader { conn, filter, plans: None }.list(order, limit).await
+    UserListQuery { conn, filter, plans: None }.run(order, limit).await
 }
 
-/// How the database finds a page of users: the plans of all statements, line by line.
-pub async fn plans(conn: &mut Conn, filter: &UserFilter, order: UserOrder, limit: u32) -> Result<Vec<String>> {
-    let mut reader = Reader { conn, filter, plans: Some(Vec::new()) };
-    reader.list(order, limit).await?;
-    Ok(reader.plans.unwrap_or_default())
+/// Executes [`list`] and returns the lines of the query plans of its statements. For tests and benchmarks.
+pub async fn explain(conn: &mut Conn, filter: &UserFilter, order: UserOrder, limit: u32) -> Result<Vec<String>> {
+    let mut query = UserListQuery { conn, filter, plans: Some(Vec::new()) };
+    query.run(order, limit).await?;
+    Ok(query.plans.unwrap_or_default())
 }
 
-/// These columns of all that meet a condition and the filter, without order.
-macro_rules! such {
-    ($columns:expr, $condition:expr, $filter:expr) => {{
+/// Selects columns of all users that match the search filter and the list filter, unordered.
+macro_rules! select_matching {
+    ($columns:expr, $search:expr, $filter:expr) => {{
         use users::dsl;
         let mut query = dsl::users.select($columns).into_boxed::<Db>();
-        match $condition {
-            Condition::Any => {}
-            Condition::EmailBegins(Prefix { lower: Range { start, end }, .. }) => {
+        match $search {
+            SearchFilter::All => {}
+            SearchFilter::EmailPrefix(Prefix { lowercase_range: Range { start, end }, .. }) => {
                 query = query.filter(dsl::email_key.ge(start).and(dsl::email_key.lt(end)));
             }
-            Condition::EmailWritten(written, Prefix { lower: Range { start, end }, .. }) => {
-                query = query.filter(dsl::email.ge(&written.start).and(dsl::email.lt(&written.end)));
-                query = query.filter(Computed(dsl::email_key).ge(start).and(Computed(dsl::email_key).lt(end)));
+            SearchFilter::EmailPrefixInRange(range, Prefix { lowercase_range: Range { start, end }, .. }) => {
+                query = query.filter(dsl::email.ge(&range.start).and(dsl::email.lt(&range.end)));
+                query = query.filter(WithoutIndex(dsl::email_key).ge(start).and(WithoutIndex(dsl::email_key).lt(end)));
             }
-            Condition::NameBegins(Prefix { lower: Range { start, end }, .. }) => {
+            SearchFilter::NamePrefix(Prefix { lowercase_range: Range { start, end }, .. }) => {
                 query = query.filter(dsl::name_start.ge(start).and(dsl::name_start.lt(end)));
             }
-            Condition::OnlyNameBegins(Prefix { lower: Range { start, end }, .. }) => {
+            SearchFilter::NamePrefixOnly(Prefix { lowercase_range: Range { start, end }, .. }) => {
                 query = query.filter(dsl::name_start.ge(start).and(dsl::name_start.lt(end)));
                 query = query.filter(dsl::email_key.lt(start).or(dsl::email_key.ge(end)));
             }
-            Condition::Begins(Prefix { lower: Range { start, end }, .. }) => {
-                let of_email = dsl::email_key.ge(start).and(dsl::email_key.lt(end));
-                query = query.filter(of_email.or(dsl::name_start.ge(start).and(dsl::name_start.lt(end))));
+            SearchFilter::PrefixIndexed(Prefix { lowercase_range: Range { start, end }, .. }) => {
+                let email_matches = dsl::email_key.ge(start).and(dsl::email_key.lt(end));
+                query = query.filter(email_matches.or(dsl::name_start.ge(start).and(dsl::name_start.lt(end))));
             }
-            Condition::HasBeginning(Prefix { lower: Range { start, end }, .. }) => {
-                let of_email = Computed(dsl::email_key).ge(start).and(Computed(dsl::email_key).lt(end));
-                let of_name = Computed(dsl::name_start).ge(start).and(Computed(dsl::name_start).lt(end));
-                query = query.filter(of_email.or(of_name));
+            SearchFilter::PrefixUnindexed(Prefix { lowercase_range: Range { start, end }, .. }) => {
+                let email_matches = WithoutIndex(dsl::email_key).ge(start).and(WithoutIndex(dsl::email_key).lt(end));
+                let name_matches = WithoutIndex(dsl::name_start).ge(start).and(WithoutIndex(dsl::name_start).lt(end));
+                query = query.filter(email_matches.or(name_matches));
             }
-            Condition::Indexed(part) => query = query.filter(part.indexed()),
-            Condition::Has(part) => query = query.filter(dsl::search_text.like(&part.pattern).escape('\\')),
+            SearchFilter::SubstringIndexed(term) => query = query.filter(term.index_condition()),
+            SearchFilter::SubstringUnindexed(term) => {
+                query = query.filter(dsl::search_text.like(&term.pattern).escape('\\'));
+            }
         }
-        if let Some((wanted, now)) = $filter.has_overrides {
-            let live = user_flag_overrides::table
+        if let Some((has_overrides, now)) = $filter.has_overrides {
+            let of_unarchived = user_flag_overrides::table
                 .inner_join(feature_flags::table.on(feature_flags::name.eq(user_flag_overrides::flag_name)));
-            let live = live.filter(feature_flags::archived_at.is_null());
-            let theirs = live.filter(user_flag_overrides::user_id.eq(dsl::id)).filter(
+            let of_unarchived = of_unarchived.filter(feature_flags::archived_at.is_null());
+            let overrides = of_unarchived.filter(user_flag_overrides::user_id.eq(dsl::id)).filter(
                 user_flag_overrides::expires_at.is_null().or(diesel::NullableExpressionMethods::assume_not_null(
                     user_flag_overrides::expires_at.gt(DbInstant(now)),
                 )),
             );
-            query = if wanted { query.filter(exists(theirs)) } else { query.filter(diesel::dsl::not(exists(theirs))) };
+            query = if has_overrides {
+                query.filter(exists(overrides))
+            } else {
+                query.filter(diesel::dsl::not(exists(overrides)))
+            };
         }
         query
     }};
 }
 
-/// E-mails and ids of all that meet a condition and the filter, in order.
-macro_rules! in_order {
-    ($condition:expr, $filter:expr, $order:expr, $way:expr) => {{
+/// Selects e-mail addresses and ids of all users that match the search filter and the list filter, in order.
+macro_rules! select_ordered {
+    ($search:expr, $filter:expr, $order:expr, $strategy:expr) => {{
         use users::dsl;
-        let mut query = such!((dsl::email, dsl::id), $condition, $filter);
+        let mut query = select_matching!((dsl::email, dsl::id), $search, $filter);
         match $order {
             UserOrder::Email(None) | UserOrder::Newest(None) => {}
             UserOrder::Email(Some((email, _))) => query = query.filter(dsl::email.gt(email)),
             UserOrder::Newest(Some((at, id))) => {
-                // That it is no later follows from the rest, but says where in the index to begin.
+                // Together, these conditions select the users after the position. In this form, the first one bounds
+                // the index scan.
                 query = query.filter(dsl::created_at.le(DbInstant(*at)));
                 query = query.filter(dsl::created_at.lt(DbInstant(*at)).or(dsl::id.gt(DbUuid(*id))));
             }
         }
-        match $way {
-            ScanStrategy::Walk(None) | ScanStrategy::Sort => {}
-            ScanStrategy::Walk(Some(Place::Email(end))) => query = query.filter(dsl::email.lt(end)),
-            ScanStrategy::Walk(Some(Place::Created(at, id))) => {
+        match $strategy {
+            ScanStrategy::OrderedScan(None) | ScanStrategy::Sort => {}
+            ScanStrategy::OrderedScan(Some(SortPosition::Email(end))) => query = query.filter(dsl::email.lt(end)),
+            ScanStrategy::OrderedScan(Some(SortPosition::Created(at, id))) => {
                 query = query.filter(dsl::created_at.ge(*at)).filter(dsl::created_at.gt(*at).or(dsl::id.lt(*id)));
             }
         }
-        match ($order, $way) {
-            (UserOrder::Email(_), ScanStrategy::Walk(_)) => query.order(dsl::email),
-            (UserOrder::Email(_), ScanStrategy::Sort) => query.order(Computed(dsl::email)),
-            (UserOrder::Newest(_), ScanStrategy::Walk(_)) => query.order((dsl::created_at.desc(), dsl::id)),
-            (UserOrder::Newest(_), ScanStrategy::Sort) => query.order((Computed(dsl::created_at).desc(), dsl::id)),
+        match ($order, $strategy) {
+            (UserOrder::Email(_), ScanStrategy::OrderedScan(_)) => query.order(dsl::email),
+            (UserOrder::Email(_), ScanStrategy::Sort) => query.order(WithoutIndex(dsl::email)),
+            (UserOrder::Newest(_), ScanStrategy::OrderedScan(_)) => query.order((dsl::created_at.desc(), dsl::id)),
+            (UserOrder::Newest(_), ScanStrategy::Sort) => query.order((WithoutIndex(dsl::created_at).desc(), dsl::id)),
         }
     }};
 }
 
-/// Notes the plan of a query if plans are wanted.
-macro_rules! note {
+/// Records the plan of a query if the caller wants plans.
+macro_rules! record_plan {
     ($plans:expr, $c:ident, $query:expr) => {
         if let Some(plans) = &mut $plans {
             let query = Explained::<_, Db>::new($query);
-            let lines = query.load::<<Db as Explaining>::Line>($c).await?;
-            plans.extend(lines.into_iter().map(Db::text));
+            let rows = query.load::<<Db as ExplainSyntax>::PlanRow>($c).await?;
+            plans.extend(rows.into_iter().map(Db::description));
         }
     };
 }
 
-impl Reader<'_> {
-    async fn list(&mut self, order: UserOrder, limit: u32) -> Result<Page<UserRecord>> {
-        let sought = self.filter.search.as_deref().and_then(SearchTerm::new);
-        let bound = limit + 1;
-        let (total, found) = match &sought {
+impl UserListQuery<'_> {
+    async fn run(&mut self, order: UserOrder, limit: u32) -> Result<Page<UserRecord>> {
+        let term = self.filter.search.as_deref().and_then(SearchTerm::new);
+        let row_limit = limit + 1;
+        let (total, matches) = match &term {
             None => {
-                let total = self.count(Condition::Any).await?;
-                (total, self.places(Condition::Any, &order, ScanStrategy::Walk(None), bound).await?)
+                let total = self.count(SearchFilter::All).await?;
+                (total, self.find_matches(SearchFilter::All, &order, ScanStrategy::OrderedScan(None), row_limit).await?)
             }
-            Some(SearchTerm::Prefix(beginning)) => {
-                let of_email = self.count(Condition::EmailBegins(beginning)).await?;
-                let of_name = self.count(Condition::OnlyNameBegins(beginning)).await?;
-                let total = (of_email + of_name).min(MAX_TOTAL + 1);
-                let found = match &order {
+            Some(SearchTerm::Prefix(prefix)) => {
+                let email_matches = self.count(SearchFilter::EmailPrefix(prefix)).await?;
+                let name_only_matches = self.count(SearchFilter::NamePrefixOnly(prefix)).await?;
+                let total = (email_matches + name_only_matches).min(MAX_TOTAL + 1);
+                let matches = match &order {
                     UserOrder::Email(_) => {
-                        let know = Condition::HasBeginning(beginning);
-                        match self.walk_if_many(total, know, &order, bound).await? {
-                            Some(met) => met,
-                            None => self.beginnings_by_email(beginning, &order, bound).await?,
+                        let unindexed = SearchFilter::PrefixUnindexed(prefix);
+                        match self.scan_if_many(total, unindexed, &order, row_limit).await? {
+                            Some(matches) => matches,
+                            None => self.prefix_matches_by_email(prefix, &order, row_limit).await?,
                         }
                     }
                     UserOrder::Newest(_) => {
-                        let conditions = [Condition::Begins(beginning), Condition::HasBeginning(beginning)];
-                        self.few_or_many(total, conditions, &order, bound).await?
+                        let filters = [SearchFilter::PrefixIndexed(prefix), SearchFilter::PrefixUnindexed(prefix)];
+                        self.scan_or_sort(total, filters, &order, row_limit).await?
                     }
                 };
-                (total, found)
+                (total, matches)
             }
-            Some(SearchTerm::Substring(part)) => match self.gather(part).await? {
-                Some(all) => (i64::try_from(all.len()).unwrap_or(i64::MAX), first_of(all, &order, bound)),
+            Some(SearchTerm::Substring(term)) => match self.load_all_matches(term).await? {
+                Some(all) => (i64::try_from(all.len()).unwrap_or(i64::MAX), first_page(all, &order, row_limit)),
                 None => {
-                    let conditions = [Condition::Indexed(part), Condition::Has(part)];
-                    (MAX_TOTAL + 1, self.few_or_many(MAX_TOTAL + 1, conditions, &order, bound).await?)
+                    let filters = [SearchFilter::SubstringIndexed(term), SearchFilter::SubstringUnindexed(term)];
+                    (MAX_TOTAL + 1, self.scan_or_sort(MAX_TOTAL + 1, filters, &order, row_limit).await?)
                 }
             },
         };
-        let page = Page::cut(found, limit, total);
+        let page = Page::from_overfetched(matches, limit, total);
         let ids: Vec<_> = page.items.into_iter().map(|(_, id)| id).collect();
         Ok(Page { items: self.load(&ids).await?, total, has_more: page.has_more })
     }
 
-    /// How many there are, up to one more than [`MAX_TOTAL`].
-    async fn count(&mut self, condition: Condition<'_>) -> Result<i64> {
-        on!(self.conn, |c| {
-            // SQLite would fetch each row for a column that its index lacks, wanted or not.
-            note!(self.plans, c, CountUpTo(such!(users::email_key, condition, self.filter)));
-            CountUpTo(such!(users::email_key, condition, self.filter)).get_result(c).await
+    /// Counts the matching users, up to [`MAX_TOTAL`] + 1.
+    async fn count(&mut self, search: SearchFilter<'_>) -> Result<i64> {
+        dispatch!(self.conn, |c| {
+            // Select a column that the index contains. For any other column, SQLite would read every row of the table.
+            record_plan!(self.plans, c, BoundedCount(select_matching!(users::email_key, search, self.filter)));
+            BoundedCount(select_matching!(users::email_key, search, self.filter)).get_result(c).await
         })
     }
 
-    /// All that have a part, with all that an order needs; `None` if there are more than [`MAX_TOTAL`]. To count them first
-    /// and then to find and sort them would take as long twice.
-    async fn gather(&mut self, part: &Substring) -> Result<Option<Vec<Gathered>>> {
-        let many = usize::try_from(MAX_TOTAL).unwrap_or(usize::MAX);
-        let condition = match &mut self.conn.0 {
-            // Whether there are very many the index of SQLite says at once, if nothing else is asked.
+    /// Returns the sort keys of all users that match the substring, unsorted. `None` if there are more than
+    /// [`MAX_TOTAL`].
+    ///
+    /// Loading them directly avoids running the same search twice, once to count and once to sort.
+    async fn load_all_matches(&mut self, term: &Substring) -> Result<Option<Vec<UserSortKeys>>> {
+        let max_matches = usize::try_from(MAX_TOTAL).unwrap_or(usize::MAX);
+        let search = match &mut self.conn.0 {
+            // Without another filter, SQLite can count the matches in the full-text index alone, which is fast.
             Backend::Sqlite(c) => {
-                let found = part.found_by_phrase().filter(|_| self.filter.has_overrides.is_none());
-                if let Some(found) = found {
+                let query = term.exact_full_text_query().filter(|_| self.filter.has_overrides.is_none());
+                if let Some(query) = query {
                     type Db = diesel::sqlite::Sqlite;
-                    note!(self.plans, c, CountUpTo(found.clone()));
-                    if backend::sqlite::count_up_to(c, found).await? > MAX_TOTAL {
+                    record_plan!(self.plans, c, BoundedCount(query.clone()));
+                    if backend::sqlite::count_matches(c, query).await? > MAX_TOTAL {
                         return Ok(None);
                     }
                 }
-                Condition::Indexed(part)
+                SearchFilter::SubstringIndexed(term)
             }
-            // What every fifth has is found sooner by looking at all than by an index that names very many; and of what some
-            // hundredths have there are probably more than are wanted.
+            // If at least 20 % of the users match, checking all users is faster than reading as many entries from the
+            // index. If at least 2 % match, their number probably exceeds the maximum, so count them first.
             Backend::Postgres(c) => {
-                let share = backend::postgres::estimated_share(c, &part.pattern).await?;
-                let condition = if share >= 0.2 { Condition::Has(part) } else { Condition::Indexed(part) };
-                if share >= 0.02 && self.count(condition).await? > MAX_TOTAL {
+                let fraction = backend::postgres::estimate_match_fraction(c, &term.pattern).await?;
+                let search = if fraction >= 0.2 {
+                    SearchFilter::SubstringUnindexed(term)
+                } else {
+                    SearchFilter::SubstringIndexed(term)
+                };
+                if fraction >= 0.02 && self.count(search).await? > MAX_TOTAL {
                     return Ok(None);
                 }
-                condition
+                search
             }
         };
-        let all: Vec<Gathered> = on!(self.conn, |c| {
+        let all: Vec<UserSortKeys> = dispatch!(self.conn, |c| {
             use users::dsl::{created_at, email, id};
-            let query = || such!((email, created_at, id), condition, self.filter).limit(MAX_TOTAL + 1);
-            note!(self.plans, c, query());
+            let query = || select_matching!((email, created_at, id), search, self.filter).limit(MAX_TOTAL + 1);
+            record_plan!(self.plans, c, query());
             query().load(c).await
         })?;
-        Ok(Some(all).filter(|all| all.len() <= many))
+        Ok(Some(all).filter(|all| all.len() <= max_matches))
     }
 
-    /// The first in order of those that meet a condition, given as one to find them by and one to know them by.
-    async fn few_or_many(
+    /// Returns the first matches in order, by an ordered scan if there are many matches, else by sorting.
+    ///
+    /// `indexed` and `unindexed` are the same search condition with and without use of the search index.
+    async fn scan_or_sort(
         &mut self,
         total: i64,
-        [find, know]: [Condition<'_>; 2],
+        [indexed, unindexed]: [SearchFilter<'_>; 2],
         order: &UserOrder,
         limit: u32,
     ) -> Result<Vec<(String, DbUuid)>> {
-        match self.walk_if_many(total, know, order, limit).await? {
-            Some(met) => Ok(met),
-            None => self.places(find, order, ScanStrategy::Sort, limit).await,
+        match self.scan_if_many(total, unindexed, order, limit).await? {
+            Some(matches) => Ok(matches),
+            None => self.find_matches(indexed, order, ScanStrategy::Sort, limit).await,
         }
     }
 
-    /// The first in order of very many, if a walk meets enough of them.
-    async fn walk_if_many(
+    /// Returns the first matches by a bounded ordered scan. `None` if `total` is at most [`MAX_TOTAL`], or if the scan
+    /// finds too few.
+    async fn scan_if_many(
         &mut self,
         total: i64,
-        know: Condition<'_>,
+        unindexed: SearchFilter<'_>,
         order: &UserOrder,
         limit: u32,
     ) -> Result<Option<Vec<(String, DbUuid)>>> {
         if total <= MAX_TOTAL {
             return Ok(None);
         }
-        let end = self.end_of_walk(order).await?;
-        let met = self.places(know, order, ScanStrategy::Walk(end.as_ref()), limit).await?;
-        Ok(Some(met).filter(|met| end.is_none() || met.len() >= limit as usize))
+        let end = self.scan_end(order).await?;
+        let matches = self.find_matches(unindexed, order, ScanStrategy::OrderedScan(end.as_ref()), limit).await?;
+        Ok(Some(matches).filter(|matches| end.is_none() || matches.len() >= limit as usize))
     }
 
-    /// The first by e-mail of those of whom e-mail or name begin so. Of e-mails the index knows them; those of names are
-    /// sorted, and put between.
-    async fn beginnings_by_email(
+    /// Returns the first matches of a prefix, sorted by e-mail address.
+    ///
+    /// Matches by e-mail address come from the index in order. Matches by name are sorted and merged with them.
+    async fn prefix_matches_by_email(
         &mut self,
-        beginning: &Prefix,
+        prefix: &Prefix,
         order: &UserOrder,
         limit: u32,
     ) -> Result<Vec<(String, DbUuid)>> {
-        let mut found = Vec::new();
-        for written in &beginning.written {
-            let missing = limit.saturating_sub(u32::try_from(found.len()).unwrap_or(limit));
+        let mut matches = Vec::new();
+        for range in &prefix.original_case_ranges {
+            let missing = limit.saturating_sub(u32::try_from(matches.len()).unwrap_or(limit));
             if missing > 0 {
-                let condition = Condition::EmailWritten(written, beginning);
-                found.extend(self.places(condition, order, ScanStrategy::Walk(None), missing).await?);
+                let search = SearchFilter::EmailPrefixInRange(range, prefix);
+                matches.extend(self.find_matches(search, order, ScanStrategy::OrderedScan(None), missing).await?);
             }
         }
-        found.extend(self.places(Condition::NameBegins(beginning), order, ScanStrategy::Sort, limit).await?);
-        found.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
-        found.dedup_by(|(one, _), (other, _)| one == other);
-        found.truncate(limit as usize);
-        Ok(found)
+        matches.extend(self.find_matches(SearchFilter::NamePrefix(prefix), order, ScanStrategy::Sort, limit).await?);
+        matches.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+        matches.dedup_by(|(a, _), (b, _)| a == b);
+        matches.truncate(limit as usize);
+        Ok(matches)
     }
 
-    /// The first in order of those that meet a condition.
-    async fn places(
+    /// Returns e-mail addresses and ids of the first matches in order.
+    async fn find_matches(
         &mut self,
-        condition: Condition<'_>,
+        search: SearchFilter<'_>,
         order: &UserOrder,
-        way: ScanStrategy<'_>,
+        strategy: ScanStrategy<'_>,
         limit: u32,
     ) -> Result<Vec<(String, DbUuid)>> {
         let limit = i64::from(limit);
-        on!(self.conn, |c| {
-            note!(self.plans, c, in_order!(condition, self.filter, order, way).limit(limit));
-            in_order!(condition, self.filter, order, way).limit(limit).load(c).await
+        dispatch!(self.conn, |c| {
+            record_plan!(self.plans, c, select_ordered!(search, self.filter, order, strategy).limit(limit));
+            select_ordered!(search, self.filter, order, strategy).limit(limit).load(c).await
         })
     }
 
-    /// The place [`WALK`] users on in the order; `None` if there are not as many.
-    async fn end_of_walk(&mut self, order: &UserOrder) -> Result<Option<Place>> {
+    /// Returns the position of the user at which an ordered scan must stop, [`MAX_SCANNED_USERS`] after its start.
+    /// `None` if fewer users follow.
+    async fn scan_end(&mut self, order: &UserOrder) -> Result<Option<SortPosition>> {
         use diesel::OptionalExtension as _;
         use users::dsl;
         match order {
             UserOrder::Email(after) => {
                 let after = after.as_ref().map_or("", |(email, _)| email);
-                let end = on!(self.conn, |c| {
+                let end = dispatch!(self.conn, |c| {
                     let rest = dsl::users.filter(dsl::email.gt(after)).order(dsl::email);
-                    rest.select(dsl::email).offset(WALK).first(c).await.optional()
+                    rest.select(dsl::email).offset(MAX_SCANNED_USERS).first(c).await.optional()
                 })?;
-                Ok(end.map(Place::Email))
+                Ok(end.map(SortPosition::Email))
             }
             UserOrder::Newest(after) => {
                 let (at, id) = after.unwrap_or((Instant::from_micros(i64::MAX), Uuid::nil()));
                 let (at, id) = (DbInstant(at), DbUuid(id));
-                let end: Option<(DbInstant, DbUuid)> = on!(self.conn, |c| {
+                let end: Option<(DbInstant, DbUuid)> = dispatch!(self.conn, |c| {
                     let rest = dsl::users.filter(dsl::created_at.le(at));
                     let rest = rest.filter(dsl::created_at.lt(at).or(dsl::id.gt(id)));
                     let rest = rest.order((dsl::created_at.desc(), dsl::id)).select((dsl::created_at, dsl::id));
-                    rest.offset(WALK).first(c).await.optional()
+                    rest.offset(MAX_SCANNED_USERS).first(c).await.optional()
                 })?;
-                Ok(end.map(|(at, id)| Place::Created(at, id)))
+                Ok(end.map(|(at, id)| SortPosition::Created(at, id)))
             }
         }
     }
 
-    /// The users of these ids that are still there, in the order given.
+    /// Returns the users with the given ids, in the given order. Users that were deleted meanwhile are omitted.
     async fn load(&mut self, ids: &[DbUuid]) -> Result<Vec<UserRecord>> {
-        let rows: Vec<Row> =
-            on!(self.conn, |c| { users::table.filter(users::id.eq_any(ids)).select(Row::as_select()).load(c).await })?;
-        let mut rows: HashMap<DbUuid, Row> = rows.into_iter().map(|row| (row.id, row)).collect();
+        let rows: Vec<UserRow> = dispatch!(self.conn, |c| {
+            users::table.filter(users::id.eq_any(ids)).select(UserRow::as_select()).load(c).await
+        })?;
+        let mut rows: HashMap<DbUuid, UserRow> = rows.into_iter().map(|row| (row.id, row)).collect();
         ids.iter().filter_map(|id| rows.remove(id)).map(TryInto::try_into).collect()
     }
 }
 
-/// The first in order of these.
-fn first_of(mut all: Vec<Gathered>, order: &UserOrder, limit: u32) -> Vec<(String, DbUuid)> {
+/// Sorts users and returns the first ones after the position in `order`.
+fn first_page(mut all: Vec<UserSortKeys>, order: &UserOrder, limit: u32) -> Vec<(String, DbUuid)> {
     match order {
         UserOrder::Email(after) => {
             all.retain(|(email, ..)| after.as_ref().is_none_or(|(after, _)| email > after));
-            all.sort_unstable_by(|(one, ..), (other, ..)| one.cmp(other));
+            all.sort_unstable_by(|(a, ..), (b, ..)| a.cmp(b));
         }
         UserOrder::Newest(after) => {
-            let key = |(_, at, id): &Gathered| (Reverse(at.0), id.0);
+            let key = |(_, at, id): &UserSortKeys| (Reverse(at.0), id.0);
             all.retain(|user| after.is_none_or(|(at, id)| key(user) > (Reverse(at), id)));
             all.sort_unstable_by_key(key);
         }

@@ -1,7 +1,7 @@
-//! What a search for users looks for.
+//! Search terms for lists of users.
 //!
-//! Parts of three characters or more are in an index made for them, one or two characters at the beginning of e-mail or name
-//! are ranges of ordinary indexes.
+//! A term of three characters or more is a substring search, which a trigram or full-text index supports. A term of one
+//! or two characters is a prefix search, which is a range scan of an ordinary index.
 
 use std::{collections::HashMap, ops::Range, sync::LazyLock};
 
@@ -12,21 +12,21 @@ use diesel::{
 };
 
 use crate::{
-    backend::{self, sqlite::Found},
-    page::{containing, escape},
+    backend::{self, sqlite::FullTextQuery},
+    page::{contains_pattern, escape_like},
     schema::users,
 };
 
-/// What is looked for.
+/// Parsed search term.
 pub(super) enum SearchTerm {
-    /// E-mail or name begin with these one or two characters.
+    /// Matches users whose e-mail address or name starts with one or two characters.
     Prefix(Prefix),
-    /// E-mail or name contain these three characters or more.
+    /// Matches users whose e-mail address or name contains three or more characters.
     Substring(Substring),
 }
 
 impl SearchTerm {
-    /// Reads a text in lower case. `None` if it is empty, which is a part of everything.
+    /// Parses a lower-case text. `None` if it is empty, because an empty term matches every user.
     pub(super) fn new(text: &str) -> Option<Self> {
         match text.chars().count() {
             0 => None,
@@ -36,153 +36,165 @@ impl SearchTerm {
     }
 }
 
-/// One or two characters that e-mail or name begin with.
+/// Prefix of one or two characters.
 #[derive(Clone, Debug)]
 pub(super) struct Prefix {
-    /// The texts in lower case that begin so.
-    pub(super) lower: Range<String>,
-    /// The texts as written that begin so in lower case, and few others: apart from each other, and in order.
-    pub(super) written: Vec<Range<String>>,
+    /// Range of the lower-case texts that start with the prefix.
+    pub(super) lowercase_range: Range<String>,
+    /// Ranges of the original texts whose lower-case form starts with the prefix, disjoint and in ascending order. They
+    /// may contain a few other texts.
+    pub(super) original_case_ranges: Vec<Range<String>>,
 }
 
 impl Prefix {
     fn new(text: &str) -> Self {
-        // What has its last character, and what goes on.
-        let (mut whole, mut open) = (Vec::new(), vec![String::new()]);
+        let (mut complete, mut partial) = (Vec::new(), vec![String::new()]);
         for lower in text.chars() {
-            let capitals = CAPITALS.get(&lower).into_iter().flatten();
-            let mut longer = Vec::new();
-            for start in &open {
-                longer.push(format!("{start}{lower}"));
-                for capital in capitals.clone() {
-                    // One that becomes several characters may be all of it.
-                    let into = if capital.to_lowercase().count() > 1 { &mut whole } else { &mut longer };
-                    into.push(format!("{start}{capital}"));
+            let variants = CASE_VARIANTS.get(&lower).into_iter().flatten();
+            let mut extended = Vec::new();
+            for start in &partial {
+                extended.push(format!("{start}{lower}"));
+                for variant in variants.clone() {
+                    // The lower-case form of some characters has several characters, which may cover the whole prefix.
+                    let target = if variant.to_lowercase().count() > 1 { &mut complete } else { &mut extended };
+                    target.push(format!("{start}{variant}"));
                 }
             }
-            open = longer;
+            partial = extended;
         }
-        whole.append(&mut open);
-        whole.sort_unstable();
-        Self { lower: beginning_with(text), written: whole.iter().map(|start| beginning_with(start)).collect() }
+        complete.append(&mut partial);
+        complete.sort_unstable();
+        Self {
+            lowercase_range: prefix_range(text),
+            original_case_ranges: complete.iter().map(|start| prefix_range(start)).collect(),
+        }
     }
 }
 
-/// Which characters become one that begins with this in lower case, other than itself.
-static CAPITALS: LazyLock<HashMap<char, Vec<char>>> = LazyLock::new(|| {
-    let mut capitals: HashMap<char, Vec<char>> = HashMap::new();
-    for capital in '\0'..=char::MAX {
-        if let Some(lower) = capital.to_lowercase().next().filter(|lower| *lower != capital) {
-            capitals.entry(lower).or_default().push(capital);
+/// Maps a character to the other characters whose lower-case form starts with it.
+static CASE_VARIANTS: LazyLock<HashMap<char, Vec<char>>> = LazyLock::new(|| {
+    let mut variants: HashMap<char, Vec<char>> = HashMap::new();
+    for character in '\0'..=char::MAX {
+        if let Some(lower) = character.to_lowercase().next().filter(|lower| *lower != character) {
+            variants.entry(lower).or_default().push(character);
         }
     }
-    // The one letter whose lower case depends on where it stands.
-    capitals.entry('ς').or_default().push('Σ');
-    capitals
+    // `str::to_lowercase` maps Σ to ς at the end of a word. It is the only letter whose lower case depends on its
+    // position.
+    variants.entry('ς').or_default().push('Σ');
+    variants
 });
 
-/// The texts that begin with this one, byte by byte.
-fn beginning_with(text: &str) -> Range<String> {
-    let mut next = text.to_owned();
-    // UTF-8 sorts as its characters do: what comes next has the next character at its end.
-    while let Some(last) = next.pop() {
-        if let Some(character) = (last..=char::MAX).nth(1) {
-            next.push(character);
-            return text.to_owned()..next;
+/// Returns the range of texts that start with `text`, in byte order.
+fn prefix_range(text: &str) -> Range<String> {
+    let mut end = text.to_owned();
+    // The byte order of UTF-8 equals the order of code points, so incrementing the last character yields the end.
+    while let Some(last) = end.pop() {
+        if let Some(next) = (last..=char::MAX).nth(1) {
+            end.push(next);
+            return text.to_owned()..end;
         }
     }
-    // Nothing comes next where all characters are the last there is. No e-mail has as many of it.
+    // The text consists of `char::MAX` only, so no finite text follows all texts with this prefix. This end is longer
+    // than any e-mail address.
     text.to_owned()..char::MAX.to_string().repeat(1_000)
 }
 
-/// A part of e-mail or name.
+/// Substring of an e-mail address or a name.
 #[derive(Clone, Debug)]
 pub(super) struct Substring {
-    /// For `LIKE`, on `search_text`.
+    /// `LIKE` pattern for `users.search_text`.
     pub(super) pattern: String,
-    indexed: Indexed,
+    index_condition: SearchIndexCondition,
 }
 
 impl Substring {
     fn new(text: &str) -> Self {
-        // E-mail and name stand with a line feed between them, and only the name can have one.
-        let within_name = text.contains('\n');
-        let pattern = if within_name { format!("%\n%{}%", escape(text)) } else { containing(text) };
-        let indexed = Indexed {
-            trigrams: backend::postgres::trigrams(text),
-            phrase: backend::sqlite::phrase(text),
+        // `search_text` consists of e-mail address, line feed and name. An e-mail address cannot contain a line feed,
+        // so a term with a line feed must match within the name.
+        let is_name_only = text.contains('\n');
+        let pattern = if is_name_only { format!("%\n%{}%", escape_like(text)) } else { contains_pattern(text) };
+        let index_condition = SearchIndexCondition {
+            trigrams: backend::postgres::covering_trigrams(text),
+            phrase: backend::sqlite::quote_phrase(text),
             pattern: pattern.clone(),
-            within_name,
+            is_name_only,
         };
-        Self { pattern, indexed }
+        Self { pattern, index_condition }
     }
 
-    /// What SQLite's search index finds, if all of it has this part. It is counted without a look at the users.
-    pub(super) fn found_by_phrase(&self) -> Option<Found> {
-        (!self.indexed.within_name).then(|| Found { phrase: self.indexed.phrase.clone() })
+    /// Returns SQLite's full-text query if it finds exactly the matching users. Its matches can be counted without
+    /// reading the `users` table.
+    pub(super) fn exact_full_text_query(&self) -> Option<FullTextQuery> {
+        (!self.index_condition.is_name_only).then(|| FullTextQuery { phrase: self.index_condition.phrase.clone() })
     }
 
-    /// The condition that a user has this part, which the search index answers.
-    pub(super) fn indexed(&self) -> Indexed {
-        self.indexed.clone()
+    /// Returns the condition that selects the matching users by the search index.
+    pub(super) fn index_condition(&self) -> SearchIndexCondition {
+        self.index_condition.clone()
     }
 }
 
-/// See [`Substring::indexed`]. What becomes of it stands with each database.
+/// SQL condition that uses the search index. Each backend renders it differently.
 #[derive(Clone, Debug)]
-pub(crate) struct Indexed {
+pub(crate) struct SearchIndexCondition {
+    /// Trigrams for PostgreSQL's trigram index.
     pub(crate) trigrams: Vec<String>,
+    /// Phrase for SQLite's full-text index.
     pub(crate) phrase: String,
+    /// `LIKE` pattern for `users.search_text`.
     pub(crate) pattern: String,
-    /// Whether it must be within the name, and not reach into it from the e-mail.
-    pub(crate) within_name: bool,
+    /// Whether the whole match must lie within the name. Otherwise it may start in the e-mail address.
+    pub(crate) is_name_only: bool,
 }
 
-impl QueryId for Indexed {
+impl QueryId for SearchIndexCondition {
     type QueryId = ();
     const HAS_STATIC_QUERY_ID: bool = false;
 }
 
-impl Expression for Indexed {
+impl Expression for SearchIndexCondition {
     type SqlType = Bool;
 }
 
-impl ValidGrouping<()> for Indexed {
+impl ValidGrouping<()> for SearchIndexCondition {
     type IsAggregate = is_aggregate::Never;
 }
 
-impl AppearsOnTable<users::table> for Indexed {}
+impl AppearsOnTable<users::table> for SearchIndexCondition {}
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn beginnings_end_before_the_next_text() {
-        let next = |text: &str| {
-            let Range { start, end } = beginning_with(text);
+    fn prefix_range_ends_after_all_texts_with_the_prefix() {
+        let range_end = |text: &str| {
+            let Range { start, end } = prefix_range(text);
             assert!(start == text && format!("{text}\u{10ffff}\u{10ffff}") < end, "{text:?}");
             end
         };
-        assert_eq!(next("jo"), "jp");
-        assert_eq!(next("é"), "ê");
-        assert_eq!(next("\u{d7ff}"), "\u{e000}", "there are no characters between");
-        assert_eq!(next("a\u{10ffff}"), "b");
-        next("\u{10ffff}");
+        assert_eq!(range_end("jo"), "jp");
+        assert_eq!(range_end("é"), "ê");
+        assert_eq!(range_end("\u{d7ff}"), "\u{e000}", "the surrogate code points between are not characters");
+        assert_eq!(range_end("a\u{10ffff}"), "b");
+        range_end("\u{10ffff}");
     }
 
     #[test]
-    fn whatever_begins_so_in_lower_case_is_in_one_range_of_what_is_written() {
-        let starts = |text| Prefix::new(text).written.into_iter().map(|range| range.start).collect::<Vec<_>>();
+    fn original_case_ranges_contain_every_text_with_the_lowercase_prefix_once() {
+        let starts =
+            |text| Prefix::new(text).original_case_ranges.into_iter().map(|range| range.start).collect::<Vec<_>>();
         assert_eq!(starts("j"), ["J", "j"]);
         assert_eq!(starts("k1"), ["K1", "k1", "\u{212a}1"]);
         assert_eq!(starts("1"), ["1"]);
-        let changes = |letter: &char| letter.to_lowercase().next() != Some(*letter);
-        for first in ('\0'..=char::MAX).filter(|letter| changes(letter) || u32::from(*letter) % 97 == 0) {
-            for written in [format!("{first}"), format!("{first}x"), format!("A{first}")] {
-                let lower: String = written.to_lowercase().chars().take(2).collect();
-                let found = Prefix::new(&lower).written.iter().filter(|range| range.contains(&written)).count();
-                assert_eq!(found, 1, "{written:?}");
+        let has_lowercase_form = |letter: &char| letter.to_lowercase().next() != Some(*letter);
+        for first in ('\0'..=char::MAX).filter(|letter| has_lowercase_form(letter) || u32::from(*letter) % 97 == 0) {
+            for original in [format!("{first}"), format!("{first}x"), format!("A{first}")] {
+                let lower: String = original.to_lowercase().chars().take(2).collect();
+                let count =
+                    Prefix::new(&lower).original_case_ranges.iter().filter(|range| range.contains(&original)).count();
+                assert_eq!(count, 1, "{original:?}");
             }
         }
     }

@@ -1,4 +1,4 @@
-//! What one user gets of the flags, and why: now, or at an instant to come.
+//! Evaluation results of one user and their explanations, now or at a future time.
 
 mod report;
 mod user_flags;
@@ -10,131 +10,143 @@ use flags_domain::{Instant, Violation, explain};
 use flags_service::{
     ResourceKind, ServiceError,
     evaluation::evaluate,
-    replica::{CachedUser, HeldOverride},
+    replica::{CachedUser, OwnedOverride},
 };
 use serde::Deserialize;
 use utoipa::IntoParams;
 use uuid::Uuid;
 
 use self::{
-    report::{Explanation, FindingReport, Layer, NextChange, Resolution},
-    user_flags::{FlagOfUser, FlagsOfUser, OverrideDetail, Resolved},
+    report::{ExplainedResult, ExplanationResponse, FindingReport, LayerExplanation, NextResultChange},
+    user_flags::{DetailedResult, OverrideDetail, UserFlagResult, UserFlagsResponse},
 };
 use super::{
-    Routes,
+    RouteRegistry,
     reply::{self, HandlerResult},
 };
 use crate::{
     app::App,
     auth::{ExplainFlags, Require},
-    extract::{PathFlag, Query, UserId},
+    extract::{FlagNameParam, Query, UserIdParam},
     problem::{Problem, ProblemResponse},
 };
 
-pub(super) fn routes(routes: &mut Routes) {
-    routes.add::<__path_flags_of_user>(web::to(flags_of_user));
-    routes.add::<__path_explanation>(web::to(explanation));
+pub(super) fn routes(routes: &mut RouteRegistry) {
+    routes.add::<__path_get_user_flags>(web::to(get_user_flags));
+    routes.add::<__path_explain_user_flag>(web::to(explain_user_flag));
 }
 
-/// As of when.
+/// Time of evaluation.
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-pub(crate) struct AsOf {
-    /// Now, or an instant to come: as things stand, with what time alone will change by then. The past is in the audit log.
+pub(crate) struct EvaluationTimeQuery {
+    /// Time to evaluate at: now (default) or a future time. Future results take expiries and pending scheduled changes
+    /// into account. For past changes, see the audit log.
     #[param(value_type = Option<String>, format = DateTime)]
     at: Option<Instant>,
 }
 
-impl AsOf {
-    fn read(&self, now: Instant) -> Result<Instant, Problem> {
+impl EvaluationTimeQuery {
+    /// Returns the requested time, or `now` if none was requested.
+    fn resolve(&self, now: Instant) -> Result<Instant, Problem> {
         match self.at {
-            Some(at) if at < now => Err(Violation::new("/at", "in_the_past", "must not lie in the past").into()),
+            Some(at) if at < now => Err(Violation::new("/at", "in_the_past", "must not be in the past").into()),
             at => Ok(at.unwrap_or(now)),
         }
     }
 }
 
-async fn known_user(app: &App, user_id: Uuid) -> Result<Arc<CachedUser>, Problem> {
+async fn find_user(app: &App, user_id: Uuid) -> Result<Arc<CachedUser>, Problem> {
     let user = app.evaluation.user(user_id).await?;
     Ok(user.ok_or(ServiceError::NotFound(ResourceKind::User))?)
 }
 
-/// What a user gets of all flags
+/// Get a user's flag values
 ///
-/// Those that clients do not see among them, with the ids of rules and scheduled changes, and what is known of overrides.
+/// Evaluates all flags for the user, including flags that are not visible to clients. The results include the ids of
+/// rules and scheduled changes, and override details.
 #[utoipa::path(
     get, path = "/api/admin/users/{user_id}/flags", tag = "explanations", operation_id = "get_flags_of_user",
-    params(("user_id" = Uuid, Path), AsOf),
-    responses((status = 200, body = FlagsOfUser), (status = "default", response = ProblemResponse)),
+    params(("user_id" = Uuid, Path, description = "Id of the user"), EvaluationTimeQuery),
+    responses((status = 200, body = UserFlagsResponse), (status = "default", response = ProblemResponse)),
 )]
-async fn flags_of_user(
+async fn get_user_flags(
     _: Require<ExplainFlags>,
     app: Data<App>,
-    user_id: UserId,
-    Query(as_of): Query<AsOf>,
+    user_id: UserIdParam,
+    Query(query): Query<EvaluationTimeQuery>,
 ) -> HandlerResult {
-    let at = as_of.read(app.evaluation.now())?;
-    let user = known_user(&app, user_id.0).await?;
+    let at = query.resolve(app.evaluation.now())?;
+    let user = find_user(&app, user_id.0).await?;
     let stale = app.evaluation.replica().is_stale();
-    // Copied, so that nobody waits for what is written here.
-    let (revision, held) = {
+    // Cloned so that the read lock is released before serialization.
+    let (revision, cloned_flags) = {
         let view = app.evaluation.replica().read();
-        (view.revision(), view.held_flags(user.id))
+        (view.revision(), view.cloned_flags_with_overrides(user.id))
     };
     let mut valid_until: Option<Instant> = None;
     let mut flags = BTreeMap::new();
-    for (state, found) in &held {
-        let Some(evaluated) = evaluate(state.compiled(), &*user, found.as_ref().map(HeldOverride::get), at) else {
+    for (state, user_override) in &cloned_flags {
+        let Some(evaluated) = evaluate(state.compiled(), &*user, user_override.as_ref().map(OwnedOverride::to_ref), at)
+        else {
             continue;
         };
         valid_until = [valid_until, evaluated.resolution.valid_until].into_iter().flatten().min();
-        flags.insert(evaluated.flag.name().as_str(), FlagOfUser::show(&evaluated, at));
+        flags.insert(evaluated.flag.name().as_str(), UserFlagResult::from_evaluated(&evaluated, at));
     }
     let revision = revision.to_string();
-    reply::json(&FlagsOfUser { user_id: user.id, revision, evaluated_at: at, valid_until, stale, flags })
+    reply::json(&UserFlagsResponse { user_id: user.id, revision, evaluated_at: at, valid_until, stale, flags })
 }
 
-/// Why a user gets what they get of a flag
+/// Explain a flag's value for a user
 ///
-/// Every layer with its outcome and what it would give, what an admin may want to know of the override, and what comes next.
+/// Returns the evaluation result, the outcome of every layer, findings about the user's override, and the next change
+/// through time.
 #[utoipa::path(
     get, path = "/api/admin/users/{user_id}/flags/{flag_name}/explanation", tag = "explanations",
-    operation_id = "explain_flag_of_user", params(("user_id" = Uuid, Path), ("flag_name" = String, Path), AsOf),
-    responses((status = 200, body = Explanation), (status = "default", response = ProblemResponse)),
+    operation_id = "explain_flag_of_user",
+    params(
+        ("user_id" = Uuid, Path, description = "Id of the user"),
+        ("flag_name" = String, Path, description = "Name of the flag"),
+        EvaluationTimeQuery,
+    ),
+    responses((status = 200, body = ExplanationResponse), (status = "default", response = ProblemResponse)),
 )]
-async fn explanation(
+async fn explain_user_flag(
     _: Require<ExplainFlags>,
     app: Data<App>,
-    (user_id, flag): (UserId, PathFlag),
-    Query(as_of): Query<AsOf>,
+    (user_id, flag): (UserIdParam, FlagNameParam),
+    Query(query): Query<EvaluationTimeQuery>,
 ) -> HandlerResult {
-    let at = as_of.read(app.evaluation.now())?;
-    let user = known_user(&app, user_id.0).await?;
+    let at = query.resolve(app.evaluation.now())?;
+    let user = find_user(&app, user_id.0).await?;
     let stale = app.evaluation.replica().is_stale();
-    // Copied, so that nobody waits for what is written here.
-    let (revision, state, found) = {
+    // Cloned so that the read lock is released before serialization.
+    let (revision, state, user_override) = {
         let view = app.evaluation.replica().read();
-        let found = view.overrides_of(user.id).find(|o| *o.flag_name == flag.0);
-        (view.revision(), view.held_flag(&flag.0), found.map(HeldOverride::from))
+        let user_override = view.overrides_of(user.id).find(|o| *o.flag_name == flag.0);
+        (view.revision(), view.cloned_flag(&flag.0), user_override.map(OwnedOverride::from))
     };
     let state = state.ok_or(ServiceError::NotFound(ResourceKind::Flag))?;
-    let found = found.as_ref().map(HeldOverride::get);
-    let explained = explain(&state, &user.context, found.map(|o| o.view()), at);
-    reply::json(&Explanation {
+    let user_override = user_override.as_ref().map(OwnedOverride::to_ref);
+    let explanation = explain(&state, &user.context, user_override.map(|o| o.view()), at);
+    reply::json(&ExplanationResponse {
         user_id: user.id,
         flag_name: state.flag().name.as_str(),
         revision: revision.to_string(),
         evaluated_at: at,
         stale,
-        resolution: explained
-            .resolution
-            .map(|resolution| Resolution { given: Resolved::show(&resolution), valid_until: resolution.valid_until }),
-        r#override: found.map(|o| OverrideDetail::show(o, at)),
-        layers: explained.layers.into_iter().map(Layer::show).collect(),
-        findings: explained.findings.into_iter().map(FindingReport::show).collect(),
-        next_change: explained
-            .next_change
-            .map(|next| NextChange { at: next.at, given: next.resolution.as_ref().map(Resolved::show) }),
+        resolution: explanation.resolution.map(|resolution| ExplainedResult {
+            result: DetailedResult::from_resolution(&resolution),
+            valid_until: resolution.valid_until,
+        }),
+        r#override: user_override.map(|o| OverrideDetail::from_override(o, at)),
+        layers: explanation.layers.into_iter().map(LayerExplanation::from_report).collect(),
+        findings: explanation.findings.into_iter().map(FindingReport::from_code).collect(),
+        next_change: explanation.next_change.map(|next| NextResultChange {
+            at: next.at,
+            result: next.resolution.as_ref().map(DetailedResult::from_resolution),
+        }),
     })
 }

@@ -1,4 +1,4 @@
-//! Why a user gets it: layer by layer.
+//! Explanation of an evaluation result, layer by layer.
 
 use flags_domain::{self as domain, Instant, SkipReason};
 use serde::Serialize;
@@ -6,189 +6,207 @@ use serde_json::Value;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::user_flags::{OverrideDetail, Resolved};
-use crate::wire::{Finding, Operator, mirror};
+use super::user_flags::{DetailedResult, OverrideDetail};
+use crate::wire::{WireFindingCode, WireOperator, wire_enum};
 
-/// Why a user gets what they get of a flag.
+/// Explanation of a flag's value for one user.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct Explanation<'v> {
+pub(crate) struct ExplanationResponse<'v> {
+    /// User that the flag was evaluated for.
     pub(super) user_id: Uuid,
+    /// Flag that was evaluated.
     pub(super) flag_name: &'v str,
-    /// `<epoch>:<number>`: the revision of the log that was evaluated.
+    /// Revision that was evaluated, as `<epoch>:<number>`.
     pub(super) revision: String,
+    /// Time of evaluation.
     #[schema(value_type = String, format = DateTime)]
     pub(super) evaluated_at: Instant,
-    /// Whether the server has not been able to read its database for 5 s.
+    /// Whether the server has been unable to read its database for at least 5 seconds.
     pub(super) stale: bool,
-    /// What they get; `null` of an archived flag, or of one that could not be compiled.
+    /// Evaluation result. `null` if the flag is archived, or if its definition is invalid and no override supplies a
+    /// value.
     #[schema(required)]
-    pub(super) resolution: Option<Resolution<'v>>,
-    /// The user's override of this flag, whatever became of it.
+    pub(super) resolution: Option<ExplainedResult<'v>>,
+    /// The user's override of this flag, of any status. `null` if there is none.
     #[schema(required)]
     pub(super) r#override: Option<OverrideDetail<'v>>,
-    /// Highest first; one entry for each rule.
-    pub(super) layers: Vec<Layer<'v>>,
+    /// Layers in order of priority, highest first, with one entry for each targeting rule.
+    pub(super) layers: Vec<LayerExplanation<'v>>,
+    /// Findings about the user's override.
     pub(super) findings: Vec<FindingReport>,
-    /// The first instant at which value or source differ by time alone.
+    /// The next change of `value` or `source` through time, without a new revision. `null` if there is none.
     #[schema(required)]
-    pub(super) next_change: Option<NextChange<'v>>,
+    pub(super) next_change: Option<NextResultChange<'v>>,
 }
 
-/// What they get.
+/// Evaluation result.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct Resolution<'v> {
+pub(crate) struct ExplainedResult<'v> {
     #[serde(flatten)]
-    pub(super) given: Resolved<'v>,
-    /// The next instant at which time alone may change it.
+    pub(super) result: DetailedResult<'v>,
+    /// Earliest time at which the result may change without a new revision. `null` if there is none.
     #[schema(required, value_type = Option<String>, format = DateTime)]
     pub(super) valid_until: Option<Instant>,
 }
 
-/// What comes next.
+/// A change of the evaluation result through time.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct NextChange<'v> {
+pub(crate) struct NextResultChange<'v> {
+    /// When the result changes.
     #[schema(value_type = String, format = DateTime)]
     pub(super) at: Instant,
-    /// Left out if the user gets nothing from then on: the definition could not be compiled.
+    /// Result from then on. Absent if there is none because the flag's definition is invalid.
     #[serde(flatten)]
-    pub(super) given: Option<Resolved<'v>>,
+    pub(super) result: Option<DetailedResult<'v>>,
 }
 
-/// What an admin may want to know of the override.
+/// A finding about the user's override.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct FindingReport {
-    pub(super) code: Finding,
-    /// A sentence for people.
+    /// Stable code.
+    pub(super) code: WireFindingCode,
+    /// Description for people.
     pub(super) detail: &'static str,
 }
 
-/// One layer, and what became of it.
+/// One layer of the evaluation and its outcome.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct Layer<'v> {
+pub(crate) struct LayerExplanation<'v> {
+    /// Name of the layer.
     pub(super) layer: LayerName,
-    pub(super) outcome: Outcome,
-    /// Of a targeting rule.
+    /// Outcome of the layer.
+    pub(super) outcome: WireLayerOutcome,
+    /// Id of the rule, for the layer `targeting_rule`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub(super) rule_id: Option<&'v str>,
-    /// Of `scheduled_change`, the one that is due; of `disabled`, the one that set the switch, on or off.
+    /// For `scheduled_change`: id of the change in effect. For `disabled`: id of the change that set the switch, if it
+    /// was not set manually.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub(super) scheduled_change_id: Option<Uuid>,
-    /// Whether it has something to give, reached or not.
+    /// Whether the layer supplies a value, even if a higher layer decided.
     pub(super) would_match: bool,
-    /// What it gives, or would give if no higher layer decided.
+    /// Value that the layer supplies, or would supply if no higher layer had decided. Absent if there is none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) value: Option<&'v Value>,
-    /// The variant with this value.
+    /// Id of the variant with this value.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub(super) variant: Option<&'v str>,
-    /// How a split chose.
+    /// How the percentage split selected the variant. Present only if the layer serves a split.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
-    pub(super) split: Option<Split<'v>>,
-    /// Why it has nothing to give.
+    pub(super) split: Option<SplitExplanation<'v>>,
+    /// Why the layer supplies no value.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
-    pub(super) why_not: Option<WhyNotMatched<'v>>,
+    pub(super) why_not: Option<NotMatchedReason<'v>>,
 }
 
-/// How a split chose.
+/// How a percentage split selected a variant.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct Split<'v> {
-    /// The attribute that is hashed.
+pub(crate) struct SplitExplanation<'v> {
+    /// Attribute that was hashed.
     pub(super) bucket_by: &'v str,
-    /// 0 to 99,999; `null` if the user has nothing to hash there: then the first variant with a weight above 0 is chosen.
+    /// Bucket from 0 to 99,999. `null` if the user has no value to hash; the first variant with a weight above 0 is
+    /// then served.
     #[schema(required, maximum = 99999)]
     pub(super) bucket: Option<u32>,
 }
 
-/// Why a layer has nothing to give.
+/// Why a layer supplies no value.
 #[derive(Serialize, ToSchema)]
 #[serde(tag = "code", rename_all = "snake_case")]
-pub(crate) enum WhyNotMatched<'v> {
+pub(crate) enum NotMatchedReason<'v> {
     /// The user has no override of this flag.
     NoOverride,
-    /// Theirs is switched off.
+    /// The override is disabled.
     OverrideDisabled,
-    /// Theirs has expired.
+    /// The override has expired.
     OverrideExpired,
-    /// The value of theirs is not of the flag's type.
+    /// The override's value does not have the flag's type.
     OverrideTypeMismatch,
     /// The flag is on.
     FlagEnabled,
-    /// The rule is switched off.
+    /// The rule is disabled.
     RuleDisabled,
-    /// The first of the rule's conditions that does not hold.
+    /// A condition of the rule does not hold. The first such condition is reported.
     Condition {
-        /// Its place in the rule, from 0.
+        /// Zero-based index of the condition in the rule.
         condition: usize,
+        /// Attribute that was tested.
         attribute: &'v str,
-        operator: Operator,
-        /// What was seen of the user, cut after 200 characters; `null` if it is missing.
+        /// Operator of the condition.
+        operator: WireOperator,
+        /// The user's value of the attribute, truncated to 200 characters. `null` if the attribute is missing.
         #[schema(value_type = Value)]
         seen: Value,
-        failure: Failure,
+        /// Why the condition does not hold.
+        failure: WireConditionFailure,
     },
-    /// No scheduled change of the default is due, or the default was set by hand since.
+    /// No scheduled change of the default has taken effect since the default was last set manually.
     NothingDue,
-    /// The definition could not be compiled.
+    /// The flag's definition is invalid.
     Invalid {
-        /// Where.
+        /// JSON pointer of the error in the definition.
         pointer: &'v str,
-        /// Why.
+        /// Description of the error.
         detail: &'v str,
     },
 }
 
-mirror! {
+wire_enum! {
     /// Why a condition does not hold.
-    Failure = domain::ConditionFailure {
-        /// The user has no such attribute; negated or not, only `exists` can hold then.
+    ///
+    /// - `missing`: the user does not have the attribute; only `exists` can then hold, whether negated or not
+    /// - `type_mismatch`: the attribute has a type that the operator does not accept; the condition fails, whether
+    ///   negated or not
+    /// - `no_match`: no value matches
+    /// - `excluded`: a value matches and the condition is negated
+    WireConditionFailure as ConditionFailure = domain::ConditionFailure {
         Missing,
-        /// What was seen is of a type that the operator does not compare; negated or not, the condition fails.
         TypeMismatch,
-        /// None of the values fits.
         NoMatch,
-        /// One of the values fits, and the condition is negated.
         Excluded,
     }
 }
 
-/// A layer, highest first.
+/// Layer of the evaluation, in order of priority, highest first.
+///
+/// `archived` replaces all other layers if the flag is archived. `invalid` replaces all layers below `override` if the
+/// flag's definition is invalid.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum LayerName {
-    /// In place of all: the flag is archived.
     Archived,
     Override,
     Disabled,
     TargetingRule,
     ScheduledChange,
     Default,
-    /// In place of all below the override: the definition could not be compiled.
     Invalid,
 }
 
-mirror! {
-    /// What became of a layer.
-    Outcome = domain::LayerOutcome {
-        /// It decided.
+wire_enum! {
+    /// Outcome of a layer.
+    ///
+    /// - `matched`: it decided the result
+    /// - `not_matched`: it supplied no value
+    /// - `not_reached`: a higher layer had decided
+    WireLayerOutcome as LayerOutcome = domain::LayerOutcome {
         Matched,
-        /// It had nothing to give.
         NotMatched,
-        /// A higher one had decided.
         NotReached,
     }
 }
 
-impl<'v> Layer<'v> {
-    pub(super) fn show(report: domain::LayerReport<'v>) -> Self {
+impl<'v> LayerExplanation<'v> {
+    pub(super) fn from_report(report: domain::LayerReport<'v>) -> Self {
         let (layer, rule_id, scheduled_change_id) = match report.layer {
             domain::Layer::Archived => (LayerName::Archived, None, None),
             domain::Layer::Override => (LayerName::Override, None, None),
-            domain::Layer::Disabled { set_by } => (LayerName::Disabled, None, set_by),
+            domain::Layer::Disabled { scheduled_change_id } => (LayerName::Disabled, None, scheduled_change_id),
             domain::Layer::TargetingRule { rule_id } => (LayerName::TargetingRule, Some(rule_id), None),
             domain::Layer::ScheduledChange { id } => (LayerName::ScheduledChange, None, id),
             domain::Layer::Default => (LayerName::Default, None, None),
@@ -199,53 +217,55 @@ impl<'v> Layer<'v> {
             outcome: report.outcome.into(),
             rule_id,
             scheduled_change_id,
-            would_match: report.gives.is_some(),
-            value: report.gives.map(|given| given.value.value()),
-            variant: report.gives.and_then(|given| given.variant).map(domain::CompiledVariant::id),
+            would_match: report.result.is_some(),
+            value: report.result.map(|result| result.value.value()),
+            variant: report.result.and_then(|result| result.variant).map(domain::CompiledVariant::id),
             split: report
-                .gives
-                .and_then(|given| given.split)
-                .map(|split| Split { bucket_by: split.bucket_by, bucket: split.bucket }),
-            why_not: report.why_not.map(WhyNotMatched::show),
+                .result
+                .and_then(|result| result.split)
+                .map(|split| SplitExplanation { bucket_by: split.bucket_by, bucket: split.bucket }),
+            why_not: report.skip_reason.map(NotMatchedReason::from_skip_reason),
         }
     }
 }
 
-impl<'v> WhyNotMatched<'v> {
-    pub(super) fn show(why: SkipReason<'v>) -> Self {
-        match why {
+impl<'v> NotMatchedReason<'v> {
+    pub(super) fn from_skip_reason(reason: SkipReason<'v>) -> Self {
+        match reason {
             SkipReason::NoOverride => Self::NoOverride,
             SkipReason::OverrideDisabled => Self::OverrideDisabled,
             SkipReason::OverrideExpired => Self::OverrideExpired,
             SkipReason::OverrideTypeMismatch => Self::OverrideTypeMismatch,
             SkipReason::FlagEnabled => Self::FlagEnabled,
             SkipReason::RuleDisabled => Self::RuleDisabled,
-            SkipReason::Condition { index, attribute, operator, seen, failure } => Self::Condition {
+            SkipReason::Condition { index, attribute, operator, attribute_value, failure } => Self::Condition {
                 condition: index,
                 attribute,
                 operator: operator.into(),
-                seen: seen.unwrap_or_default(),
+                seen: attribute_value.unwrap_or_default(),
                 failure: failure.into(),
             },
-            SkipReason::NothingDue => Self::NothingDue,
+            SkipReason::NoScheduledChangeDue => Self::NothingDue,
             SkipReason::Invalid { pointer, detail } => Self::Invalid { pointer, detail },
         }
     }
 }
 
 impl FindingReport {
-    pub(super) fn show(code: domain::FindingCode) -> Self {
+    pub(super) fn from_code(code: domain::FindingCode) -> Self {
         use domain::FindingCode as Code;
         let detail = match code {
-            Code::OverrideRedundant => "the user would get the same without the override, up to its end",
-            Code::OverrideShadowsRule => "a targeting rule would decide without the override",
+            Code::OverrideRedundant => "the user would get the same value without the override until it expires",
+            Code::OverrideShadowsRule => "without the override, a targeting rule would determine the value",
             Code::OverrideShadowsSchedule => {
-                "a scheduled change would decide without the override, or change what the user gets before it ends"
+                "without the override, a scheduled change would determine or change the value before the override expires"
             }
-            Code::OverrideOnDisabledFlag => "the flag is off, and the user gets the override all the same",
-            Code::OverrideExpired => "the override has expired and does nothing",
-            Code::OverrideDisabled => "the override is switched off and does nothing",
-            Code::OverrideTypeMismatch => "the override's value is not of the flag's type, so that it does nothing",
+            Code::OverrideOnDisabledFlag => "the flag is off, and the override still supplies the value",
+            Code::OverrideExpired => "the override has expired and has no effect",
+            Code::OverrideDisabled => "the override is disabled and has no effect",
+            Code::OverrideTypeMismatch => {
+                "the override's value does not have the flag's type, so the override has no effect"
+            }
         };
         Self { code: code.into(), detail }
     }

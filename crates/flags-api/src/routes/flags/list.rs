@@ -1,4 +1,4 @@
-//! Which flags are listed, and in what order.
+//! Query parameters of the flag list.
 
 use flags_service::flags::FlagDetail;
 use flags_store::flags::FlagOrder;
@@ -6,71 +6,75 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::{
-    extract::{Cursor, Limit, foreign_cursor, short_text},
+    extract::{PageCursor, PageLimit, deserialize_search_text, invalid_cursor},
     problem::Problem,
 };
 
-/// In what order flags are listed.
+/// Sort order of flags.
 #[derive(Clone, Copy, Default, Deserialize, ToSchema)]
 pub(crate) enum FlagSort {
     /// By name.
     #[default]
     #[serde(rename = "name")]
     Name,
-    /// Newest change first.
+    /// By last change, most recent first.
     #[serde(rename = "-updated_at")]
-    NewestChange,
+    RecentlyUpdated,
 }
 
-/// Which flags, and which part of the list.
+/// Filters and pagination.
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-pub(crate) struct FlagQuery {
-    /// Any part of name or description, case ignored.
-    #[serde(default, deserialize_with = "short_text")]
+pub(crate) struct ListFlagsQuery {
+    /// Case-insensitive search anywhere in name and description.
+    #[serde(default, deserialize_with = "deserialize_search_text")]
     #[param(max_length = 255)]
     pub(super) search: Option<String>,
-    #[serde(default, deserialize_with = "short_text")]
+    /// Only flags with this tag.
+    #[serde(default, deserialize_with = "deserialize_search_text")]
     #[param(max_length = 255)]
     pub(super) tag: Option<String>,
-    /// Archived ones only, or unarchived ones only.
+    /// `true`: only archived flags. `false`: only flags that are not archived. Omitted: both.
     pub(super) archived: Option<bool>,
+    /// Sort order: `name` (default), or `-updated_at` for most recently changed first.
     #[serde(default)]
     #[param(inline, value_type = Option<FlagSort>)]
     pub(super) sort: FlagSort,
-    /// Most items, 1 to 200.
+    /// Maximum number of items.
     #[serde(default)]
     #[param(value_type = Option<u32>, minimum = 1, maximum = 200, default = 50)]
-    pub(super) limit: Limit,
-    /// `next_cursor` of the part before.
+    pub(super) limit: PageLimit,
+    /// `next_cursor` of the previous page.
     #[param(value_type = Option<String>)]
-    pub(super) cursor: Option<Cursor<FlagPlace>>,
+    pub(super) cursor: Option<PageCursor<FlagPageCursor>>,
 }
 
-/// The place of a flag in either order.
+/// Position in a list of flags, for each sort order.
 #[derive(Clone, Deserialize, Serialize)]
-pub(crate) enum FlagPlace {
+pub(crate) enum FlagPageCursor {
     Name(String),
     Revision(i64, String),
 }
 
 impl FlagSort {
-    pub(super) fn order(self, after: Option<FlagPlace>) -> Result<FlagOrder, Problem> {
+    pub(super) fn order(self, after: Option<FlagPageCursor>) -> Result<FlagOrder, Problem> {
         match (self, after) {
             (Self::Name, None) => Ok(FlagOrder::Name(None)),
-            (Self::Name, Some(FlagPlace::Name(name))) => Ok(FlagOrder::Name(Some(name))),
-            (Self::NewestChange, None) => Ok(FlagOrder::NewestChange(None)),
-            (Self::NewestChange, Some(FlagPlace::Revision(at, name))) => Ok(FlagOrder::NewestChange(Some((at, name)))),
-            _ => Err(foreign_cursor()),
+            (Self::Name, Some(FlagPageCursor::Name(name))) => Ok(FlagOrder::Name(Some(name))),
+            (Self::RecentlyUpdated, None) => Ok(FlagOrder::RecentlyUpdated(None)),
+            (Self::RecentlyUpdated, Some(FlagPageCursor::Revision(revision, name))) => {
+                Ok(FlagOrder::RecentlyUpdated(Some((revision, name))))
+            }
+            _ => Err(invalid_cursor()),
         }
     }
 
-    pub(super) fn place(self, last: &FlagDetail) -> FlagPlace {
+    pub(super) fn cursor_after(self, last: &FlagDetail) -> FlagPageCursor {
         let name = last.record.flag.name.to_string();
         match self {
-            Self::Name => FlagPlace::Name(name),
-            Self::NewestChange => FlagPlace::Revision(last.record.revision, name),
+            Self::Name => FlagPageCursor::Name(name),
+            Self::RecentlyUpdated => FlagPageCursor::Revision(last.record.revision, name),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Flags, for admins and viewers.
+//! Feature flags, for admins and viewers.
 
 mod list;
 mod request;
@@ -9,27 +9,27 @@ use actix_web::{
     web::{self, Data},
 };
 use flags_domain::Instant;
-use flags_service::flags::{FlagDetail, FlagInput, FlagPatch};
+use flags_service::flags::{FlagDetail, FlagPatch, NewFlag};
 use flags_store::{Committed, change_log::Revision, flags::FlagFilter};
 
 use self::{
-    list::FlagQuery,
-    request::{CreateFlag, PatchFlag, PutTargetingRules},
-    response::FeatureFlag,
+    list::ListFlagsQuery,
+    request::{CreateFlagRequest, PatchFlagRequest, PutTargetingRulesRequest},
+    response::FeatureFlagResponse,
 };
 use super::{
-    Routes, location_below,
+    RouteRegistry, child_location,
     reply::{self, HandlerResult, Reply},
 };
 use crate::{
     app::App,
     auth::{ManageFlags, ReadFlags, Require},
-    extract::{Cursor, IfMatch, Json, PathFlag, Query},
+    extract::{FlagNameParam, IfMatch, Json, PageCursor, Query},
     problem::ProblemResponse,
-    wire::{List, read_rules},
+    wire::{PageResponse, rules_into_domain},
 };
 
-pub(super) fn routes(routes: &mut Routes) {
+pub(super) fn routes(routes: &mut RouteRegistry) {
     routes.add::<__path_list>(web::to(list));
     routes.add::<__path_create>(web::to(create));
     routes.add::<__path_get>(web::to(get));
@@ -40,136 +40,150 @@ pub(super) fn routes(routes: &mut Routes) {
     routes.add::<__path_put_rules>(web::to(put_rules));
 }
 
-/// All flags
+/// List flags
 #[utoipa::path(
-    get, path = "/api/admin/feature-flags", tag = "flags", operation_id = "list_flags", params(FlagQuery),
-    responses((status = 200, body = List<FeatureFlag>), (status = "default", response = ProblemResponse)),
+    get, path = "/api/admin/feature-flags", tag = "flags", operation_id = "list_flags", params(ListFlagsQuery),
+    responses(
+        (status = 200, body = PageResponse<FeatureFlagResponse>),
+        (status = "default", response = ProblemResponse),
+    ),
 )]
-async fn list(_: Require<ReadFlags>, app: Data<App>, Query(query): Query<FlagQuery>) -> HandlerResult {
+async fn list(_: Require<ReadFlags>, app: Data<App>, Query(query): Query<ListFlagsQuery>) -> HandlerResult {
     let now = app.evaluation.now();
     let search = query.search.map(|text| text.to_lowercase());
     let filter = FlagFilter { search, tag: query.tag, archived: query.archived };
     let order = query.sort.order(query.cursor.map(|cursor| cursor.0))?;
     let page = app.flags.list(&filter, order, query.limit.0).await?;
-    let cursor = |last: &FlagDetail| Cursor(query.sort.place(last)).encode();
-    reply::json(&List::new(page, cursor, |detail| FeatureFlag::show(&detail, now)))
+    let cursor = |last: &FlagDetail| PageCursor(query.sort.cursor_after(last)).encode();
+    reply::json(&PageResponse::new(page, cursor, |detail| FeatureFlagResponse::from_detail(&detail, now)))
 }
 
 /// Create a flag
 #[utoipa::path(
-    post, path = "/api/admin/feature-flags", tag = "flags", operation_id = "create_flag", request_body = CreateFlag,
-    responses((status = 201, body = FeatureFlag), (status = "default", response = ProblemResponse)),
+    post, path = "/api/admin/feature-flags", tag = "flags", operation_id = "create_flag",
+    request_body = CreateFlagRequest,
+    responses((status = 201, body = FeatureFlagResponse), (status = "default", response = ProblemResponse)),
 )]
 async fn create(
     author: Require<ManageFlags>,
     app: Data<App>,
-    Json(body): Json<CreateFlag>,
+    Json(body): Json<CreateFlagRequest>,
     request: HttpRequest,
 ) -> HandlerResult {
-    let input: FlagInput = body.try_into()?;
-    let (now, location) = (app.evaluation.now(), location_below(request.path(), &input.name));
+    let input: NewFlag = body.try_into()?;
+    let (now, location) = (app.evaluation.now(), child_location(request.path(), &input.name));
     let reply = move |flag: &FlagDetail, committed: &Committed| {
-        reply::created(committed, flag.record.revision, location.clone(), &FeatureFlag::show(flag, now))
+        reply::created(committed, flag.record.revision, location.clone(), &FeatureFlagResponse::from_detail(flag, now))
     };
-    reply::execute_idempotently(&request, author.granted, reply, async |intent| app.flags.create(intent, input).await)
+    reply::execute_idempotently(&request, author.granted, reply, async |command| app.flags.create(command, input).await)
         .await
 }
 
-/// One flag
+/// Get a flag
 #[utoipa::path(
     get, path = "/api/admin/feature-flags/{flag_name}", tag = "flags", operation_id = "get_flag",
-    params(("flag_name" = String, Path)),
-    responses((status = 200, body = FeatureFlag), (status = "default", response = ProblemResponse)),
+    params(("flag_name" = String, Path, description = "Name of the flag")),
+    responses((status = 200, body = FeatureFlagResponse), (status = "default", response = ProblemResponse)),
 )]
-async fn get(_: Require<ReadFlags>, app: Data<App>, flag: PathFlag) -> HandlerResult {
+async fn get(_: Require<ReadFlags>, app: Data<App>, flag: FlagNameParam) -> HandlerResult {
     let now = app.evaluation.now();
     let detail = app.flags.get(&flag.0).await?;
     let revision = Revision { number: detail.record.revision, ..app.evaluation.replica().revision() };
-    reply::resource(revision, &FeatureFlag::show(&detail, now))
+    reply::resource(revision, &FeatureFlagResponse::from_detail(&detail, now))
 }
 
-/// Change fields of a flag
+/// Update a flag
+///
+/// A new value of `default` or `enabled` counts as a manual change. It replaces the effect of scheduled changes that
+/// have already taken effect; pending ones still apply.
 #[utoipa::path(
     patch, path = "/api/admin/feature-flags/{flag_name}", tag = "flags", operation_id = "patch_flag",
-    params(("flag_name" = String, Path)), request_body = PatchFlag,
-    responses((status = 200, body = FeatureFlag), (status = "default", response = ProblemResponse)),
+    params(("flag_name" = String, Path, description = "Name of the flag")), request_body = PatchFlagRequest,
+    responses((status = 200, body = FeatureFlagResponse), (status = "default", response = ProblemResponse)),
 )]
 async fn patch(
     author: Require<ManageFlags>,
     app: Data<App>,
-    flag: PathFlag,
-    expected: IfMatch,
-    Json(body): Json<PatchFlag>,
+    flag: FlagNameParam,
+    if_match: IfMatch,
+    Json(body): Json<PatchFlagRequest>,
 ) -> HandlerResult {
-    let done = app.flags.patch(author.granted, &flag.0, body.try_into()?, expected.0).await?;
-    Ok(show_changed(app.evaluation.now())(&done.output, &done.committed).into())
+    let outcome = app.flags.patch(author.granted, &flag.0, body.try_into()?, if_match.0).await?;
+    Ok(changed_flag_reply(app.evaluation.now())(&outcome.output, &outcome.committed).into())
 }
 
 /// Replace the targeting rules of a flag
 #[utoipa::path(
-    put, path = "/api/admin/feature-flags/{flag_name}/targeting-rules", tag = "flags", operation_id = "put_targeting_rules",
-    params(("flag_name" = String, Path)), request_body = PutTargetingRules,
-    responses((status = 200, body = FeatureFlag), (status = "default", response = ProblemResponse)),
+    put, path = "/api/admin/feature-flags/{flag_name}/targeting-rules", tag = "flags",
+    operation_id = "put_targeting_rules",
+    params(("flag_name" = String, Path, description = "Name of the flag")), request_body = PutTargetingRulesRequest,
+    responses((status = 200, body = FeatureFlagResponse), (status = "default", response = ProblemResponse)),
 )]
 async fn put_rules(
     author: Require<ManageFlags>,
     app: Data<App>,
-    flag: PathFlag,
-    expected: IfMatch,
-    Json(body): Json<PutTargetingRules>,
+    flag: FlagNameParam,
+    if_match: IfMatch,
+    Json(body): Json<PutTargetingRulesRequest>,
 ) -> HandlerResult {
-    let patch = FlagPatch { targeting_rules: Some(read_rules(body.targeting_rules)?), ..FlagPatch::default() };
-    let done = app.flags.patch(author.granted, &flag.0, patch, expected.0).await?;
-    Ok(show_changed(app.evaluation.now())(&done.output, &done.committed).into())
+    let patch = FlagPatch { targeting_rules: Some(rules_into_domain(body.targeting_rules)?), ..FlagPatch::default() };
+    let outcome = app.flags.patch(author.granted, &flag.0, patch, if_match.0).await?;
+    Ok(changed_flag_reply(app.evaluation.now())(&outcome.output, &outcome.committed).into())
 }
 
-/// Put a flag out of use
+/// Archive a flag
 ///
-/// No result for anybody, not even by override; pending scheduled changes are cancelled.
+/// An archived flag has no evaluation result, not even for users with an override. Cancels the flag's pending scheduled
+/// changes.
 #[utoipa::path(
     post, path = "/api/admin/feature-flags/{flag_name}/archive", tag = "flags", operation_id = "archive_flag",
-    params(("flag_name" = String, Path)),
-    responses((status = 200, body = FeatureFlag), (status = "default", response = ProblemResponse)),
+    params(("flag_name" = String, Path, description = "Name of the flag")),
+    responses((status = 200, body = FeatureFlagResponse), (status = "default", response = ProblemResponse)),
 )]
 async fn archive(
     author: Require<ManageFlags>,
     app: Data<App>,
-    flag: PathFlag,
-    expected: IfMatch,
+    flag: FlagNameParam,
+    if_match: IfMatch,
     request: HttpRequest,
 ) -> HandlerResult {
-    let carry_out = async |intent| app.flags.archive(intent, &flag.0, expected.0).await;
-    reply::execute_idempotently(&request, author.granted, show_changed(app.evaluation.now()), carry_out).await
+    let execute = async |command| app.flags.archive(command, &flag.0, if_match.0).await;
+    reply::execute_idempotently(&request, author.granted, changed_flag_reply(app.evaluation.now()), execute).await
 }
 
-/// The answer to a change of a flag.
-fn show_changed(now: Instant) -> impl Fn(&FlagDetail, &Committed) -> Reply {
-    move |flag, committed| reply::changed(committed, flag.record.revision, &FeatureFlag::show(flag, now))
+/// Returns a function that builds the response to a change of a flag. `now` determines its effective state.
+fn changed_flag_reply(now: Instant) -> impl Fn(&FlagDetail, &Committed) -> Reply {
+    move |flag, committed| reply::changed(committed, flag.record.revision, &FeatureFlagResponse::from_detail(flag, now))
 }
 
-/// Put an archived flag back in use
+/// Restore an archived flag
+///
+/// Overrides that have not expired take effect again. Scheduled changes that were cancelled by archiving stay
+/// cancelled.
 #[utoipa::path(
     post, path = "/api/admin/feature-flags/{flag_name}/restore", tag = "flags", operation_id = "restore_flag",
-    params(("flag_name" = String, Path)),
-    responses((status = 200, body = FeatureFlag), (status = "default", response = ProblemResponse)),
+    params(("flag_name" = String, Path, description = "Name of the flag")),
+    responses((status = 200, body = FeatureFlagResponse), (status = "default", response = ProblemResponse)),
 )]
 async fn restore(
     author: Require<ManageFlags>,
     app: Data<App>,
-    flag: PathFlag,
-    expected: IfMatch,
+    flag: FlagNameParam,
+    if_match: IfMatch,
     request: HttpRequest,
 ) -> HandlerResult {
-    let carry_out = async |intent| app.flags.restore(intent, &flag.0, expected.0).await;
-    reply::execute_idempotently(&request, author.granted, show_changed(app.evaluation.now()), carry_out).await
+    let execute = async |command| app.flags.restore(command, &flag.0, if_match.0).await;
+    reply::execute_idempotently(&request, author.granted, changed_flag_reply(app.evaluation.now()), execute).await
 }
 
-/// Delete an archived flag with its overrides and scheduled changes
+/// Delete an archived flag
+///
+/// Also deletes the flag's overrides and scheduled changes.
 #[utoipa::path(
     delete, path = "/api/admin/feature-flags/{flag_name}", tag = "flags", operation_id = "delete_flag",
-    params(("flag_name" = String, Path)),
-    responses((status = 204, description = "Deleted"), (status = "default", response = ProblemResponse)),
+    params(("flag_name" = String, Path, description = "Name of the flag")),
+    responses((status = 204, description = "Flag deleted"), (status = "default", response = ProblemResponse)),
 )]
-async fn delete(author: Require<ManageFlags>, app: Data<App>, flag: PathFlag, expected: IfMatch) -> HandlerResult {
-    reply::removed(&app.flags.delete(author.granted, &flag.0, expected.0).await?)
+async fn delete(author: Require<ManageFlags>, app: Data<App>, flag: FlagNameParam, if_match: IfMatch) -> HandlerResult {
+    reply::no_content(&app.flags.delete(author.granted, &flag.0, if_match.0).await?)
 }

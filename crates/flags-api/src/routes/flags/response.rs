@@ -1,4 +1,4 @@
-//! A flag as it is shown.
+//! Flag representation in responses.
 
 use flags_domain::Instant;
 use flags_service::flags::FlagDetail;
@@ -6,58 +6,75 @@ use serde::Serialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use crate::wire::{FlagType, Serve, TargetingRule, Variant};
+use crate::wire::{WireFlagType, WireServe, WireTargetingRule, WireVariant};
 
-/// A flag.
+/// A feature flag.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct FeatureFlag {
+pub(crate) struct FeatureFlagResponse {
+    /// Unique name.
     name: String,
-    flag_type: FlagType,
+    /// Type of all variants and overrides.
+    flag_type: WireFlagType,
+    /// Description for people.
     #[schema(required)]
     description: Option<String>,
+    /// Person or team that is responsible for the flag.
     #[schema(required)]
     owner: Option<String>,
+    /// Tags for filtering the list of flags.
     tags: Vec<String>,
-    /// The switch, as last set by hand.
+    /// Whether the flag is on, as last set manually. See `effective` for the state that applies now.
     enabled: bool,
-    variants: Vec<Variant>,
-    /// What is served when nothing above decides, as last set by hand.
-    default: Serve,
+    /// Values that the flag can serve. Their order determines the bucket ranges of percentage splits.
+    variants: Vec<WireVariant>,
+    /// Variant or split to serve when no higher layer decides, as last set manually. See `effective` for the one that
+    /// applies now.
+    default: WireServe,
+    /// Id of the variant that is served while the flag is off.
     off_variant: String,
-    targeting_rules: Vec<TargetingRule>,
+    /// Rules in order of evaluation. The first matching rule decides.
+    targeting_rules: Vec<WireTargetingRule>,
+    /// Hash input for percentage splits.
     salt: String,
+    /// Whether users can read the flag with their own credentials.
     client_visible: bool,
+    /// When the flag was archived. `null` if it is not archived.
     #[schema(required, value_type = Option<String>, format = DateTime)]
     archived_at: Option<Instant>,
+    /// When `default` was last set manually.
     #[schema(value_type = String, format = DateTime)]
     default_set_at: Instant,
+    /// When `enabled` was last set manually.
     #[schema(value_type = String, format = DateTime)]
     enabled_set_at: Instant,
-    effective: Effective,
-    /// Its unexpired overrides; 0 while archived.
+    /// Switch and default that apply now, including scheduled changes that have taken effect.
+    effective: EffectiveState,
+    /// Number of unexpired overrides; 0 while the flag is archived.
     override_count: i64,
-    /// Its scheduled changes to come.
+    /// Number of pending scheduled changes.
     pending_change_count: i64,
     #[schema(value_type = String, format = DateTime)]
     created_at: Instant,
     #[schema(value_type = String, format = DateTime)]
     updated_at: Instant,
-    /// The revision of its last change.
+    /// Revision number of the last change.
     revision: i64,
 }
 
-/// Switch and default as they act now, scheduled changes included.
+/// Switch and default of a flag at the time of the response, including scheduled changes that have taken effect.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct Effective {
+pub(crate) struct EffectiveState {
+    /// Whether the flag is on.
     enabled: bool,
-    default: Serve,
-    /// The scheduled change that `default` comes from.
+    /// Variant or split that is served when no higher layer decides.
+    default: WireServe,
+    /// Scheduled change that set `default`. `null` if it was set manually.
     #[schema(required)]
     scheduled_change_id: Option<Uuid>,
 }
 
-impl FeatureFlag {
-    pub(super) fn show(detail: &FlagDetail, now: Instant) -> Self {
+impl FeatureFlagResponse {
+    pub(super) fn from_detail(detail: &FlagDetail, now: Instant) -> Self {
         let (record, flag) = (&detail.record, &detail.record.flag);
         let effective = detail.effective(now);
         Self {
@@ -76,7 +93,7 @@ impl FeatureFlag {
             archived_at: flag.archived_at,
             default_set_at: flag.default_set_at,
             enabled_set_at: flag.enabled_set_at,
-            effective: Effective {
+            effective: EffectiveState {
                 enabled: effective.enabled,
                 default: effective.default.into(),
                 scheduled_change_id: effective.scheduled_change_id,

@@ -1,4 +1,4 @@
-//! Whom a request is about: the evaluation context as it was sent, and what is known of whom it names.
+//! Evaluation context of an OFREP request, and the user that it names.
 
 use std::{future::Future, pin::Pin};
 
@@ -11,19 +11,19 @@ use actix_web::{
     },
 };
 use flags_domain::{CompiledFlag, EvaluationContext, MAX_ATTRIBUTES_BYTES, MAX_ATTRIBUTES_DEPTH, is_deeper_than};
-use flags_service::evaluation::Subject;
+use flags_service::evaluation::EvaluationSubject;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use crate::{
     app::App,
-    auth::{Evaluates, FlagVisibility},
-    extract::{MAX_BODY, json_body, json_text},
+    auth::{EvaluationScope, FlagVisibility},
+    extract::{MAX_BODY_BYTES, json_text, read_json_body},
     problem::Problem,
 };
 
-/// The evaluation context of a request.
+/// Evaluation context of a request.
 #[derive(Debug)]
 pub(super) struct OfrepRequest {
     targeting_key: String,
@@ -41,7 +41,7 @@ impl FromRequest for OfrepRequest {
             if !has_body(&request) {
                 return Err(no_targeting_key());
             }
-            read(&json_body(&request, payload, MAX_BODY).await?)
+            parse(&read_json_body(&request, payload, MAX_BODY_BYTES).await?)
         })
     }
 }
@@ -52,8 +52,7 @@ fn has_body(request: &HttpRequest) -> bool {
 }
 
 fn no_targeting_key() -> Problem {
-    let detail =
-        "the context must have a targetingKey, whom flags are evaluated for: {\"context\": {\"targetingKey\": …}}";
+    let detail = "the context must have a targetingKey: {\"context\": {\"targetingKey\": \"…\"}}";
     Problem::new(StatusCode::BAD_REQUEST, "targeting_key_missing", detail)
 }
 
@@ -61,21 +60,21 @@ fn invalid(detail: impl Into<String>) -> Problem {
     Problem::new(StatusCode::BAD_REQUEST, "invalid_context", detail)
 }
 
-/// What is beside the context is passed over: the protocol grows.
+/// Body of an OFREP request. Other members are ignored, because later protocol versions may add some.
 #[derive(Deserialize)]
-struct Body {
+struct EvaluationBody {
     #[serde(default)]
     context: Option<Value>,
 }
 
-fn read(bytes: &[u8]) -> Result<OfrepRequest, Problem> {
+fn parse(bytes: &[u8]) -> Result<OfrepRequest, Problem> {
     let text = json_text(bytes)?;
-    // Serde would take an array for a struct.
+    // Serde would accept an array in place of an object.
     if !text.trim_start().starts_with('{') {
         return Err(invalid("the body must be a JSON object"));
     }
-    let body: Body =
-        serde_json::from_str(text).map_err(|error| invalid(format!("the context cannot be read: {error}")))?;
+    let body: EvaluationBody =
+        serde_json::from_str(text).map_err(|error| invalid(format!("invalid context: {error}")))?;
     let mut context = match body.context {
         None | Some(Value::Null) => return Err(no_targeting_key()),
         Some(Value::Object(context)) => context,
@@ -85,79 +84,83 @@ fn read(bytes: &[u8]) -> Result<OfrepRequest, Problem> {
         None | Some(Value::Null) => return Err(no_targeting_key()),
         Some(Value::String(key)) if key.is_empty() => return Err(no_targeting_key()),
         Some(Value::String(key)) => key,
-        Some(_) => return Err(invalid("the targetingKey must be a text")),
+        Some(_) => return Err(invalid("the targetingKey must be a string")),
     };
     let context = Value::Object(context);
     if is_deeper_than(&context, MAX_ATTRIBUTES_DEPTH) {
-        return Err(invalid(format!("the context may be nested at most {MAX_ATTRIBUTES_DEPTH} levels deep")));
+        return Err(invalid(format!("the context must have at most {MAX_ATTRIBUTES_DEPTH} levels of nesting")));
     }
     if context.to_string().len() > MAX_ATTRIBUTES_BYTES {
-        return Err(invalid(format!("the context may have at most {MAX_ATTRIBUTES_BYTES} bytes as JSON text")));
+        return Err(invalid(format!("the context must have at most {MAX_ATTRIBUTES_BYTES} bytes as JSON text")));
     }
     let Value::Object(attributes) = context else { return Err(invalid("the context must be a JSON object")) };
     Ok(OfrepRequest { targeting_key, attributes })
 }
 
-/// Whom flags are evaluated for, and by which flags.
+/// Subject to evaluate flags for, and the flags that the caller can see.
 pub(super) struct EvaluationTarget {
-    /// Whose overrides count.
+    /// User whose overrides apply. `None` if the targeting key is not the id of an active user.
     user_id: Option<Uuid>,
-    /// Who may become a user whose overrides count.
-    named: Option<Uuid>,
+    /// Targeting key parsed as a user id, whether or not such a user exists.
+    parsed_user_id: Option<Uuid>,
     context: EvaluationContext,
-    flags: FlagVisibility,
+    visibility: FlagVisibility,
 }
 
 impl EvaluationTarget {
-    /// Whom a caller who may do this has asked for. Of somebody who is no active user nothing is known but what was sent.
-    pub(super) async fn of(app: &App, may: Evaluates, asked: OfrepRequest) -> Result<Self, Problem> {
-        let OfrepRequest { targeting_key, attributes } = asked;
-        let named = Uuid::try_parse(&targeting_key).ok();
-        let flags = may.flags();
-        match may {
-            Evaluates::Own(user) if named == Some(user.id) => {
-                // Once more: the body may have taken its time since it was found out who calls.
+    /// Resolves the targeting key of a request.
+    ///
+    /// Fails with 403 if `scope` does not permit it. If the key is not the id of an active user, the context consists
+    /// of the request's attributes only.
+    pub(super) async fn resolve(app: &App, scope: EvaluationScope, request: OfrepRequest) -> Result<Self, Problem> {
+        let OfrepRequest { targeting_key, attributes } = request;
+        let parsed_user_id = Uuid::try_parse(&targeting_key).ok();
+        let visibility = scope.flag_visibility();
+        match scope {
+            EvaluationScope::OwnUser(user) if parsed_user_id == Some(user.id) => {
+                // Look the user up again: reading the body may have taken a while since authentication.
                 let user = app.evaluation.user(user.id).await?.filter(|user| user.active);
                 let user = user.ok_or_else(Problem::unauthorized)?;
-                Ok(Self { user_id: named, named, context: user.context.completed_by(attributes), flags })
+                let context = user.context.with_fallback_attributes(attributes);
+                Ok(Self { user_id: parsed_user_id, parsed_user_id, context, visibility })
             }
-            Evaluates::Own(_) => {
+            EvaluationScope::OwnUser(_) => {
                 let detail =
-                    "this credential may evaluate flags for its own user alone: the targetingKey must be their id";
+                    "this credential may evaluate flags for its own user only; send the user's id as targetingKey";
                 Err(Problem::forbidden("forbidden", detail))
             }
-            Evaluates::Anybody => {
-                let user = match named {
+            EvaluationScope::AnyContext => {
+                let user = match parsed_user_id {
                     Some(id) => app.evaluation.user(id).await?.filter(|user| user.active),
                     None => None,
                 };
                 let user_id = user.as_ref().map(|user| user.id);
                 let context = match user {
-                    Some(user) => user.context.overlaid_by(attributes),
-                    None => EvaluationContext::anonymous(&targeting_key, Map::new()).overlaid_by(attributes),
+                    Some(user) => user.context.with_attributes(attributes),
+                    None => EvaluationContext::anonymous(&targeting_key, Map::new()).with_attributes(attributes),
                 };
-                Ok(Self { user_id, named, context, flags })
+                Ok(Self { user_id, parsed_user_id, context, visibility })
             }
         }
     }
 
-    pub(super) const fn subject(&self) -> Subject<'_> {
-        Subject { user_id: self.user_id, context: &self.context }
+    pub(super) const fn subject(&self) -> EvaluationSubject<'_> {
+        EvaluationSubject { user_id: self.user_id, context: &self.context }
     }
 
-    /// The user whose changes may matter, be they one already or not.
-    pub(super) const fn named(&self) -> Option<Uuid> {
-        self.named
+    /// User whose changes can affect the results, whether or not the user exists.
+    pub(super) const fn parsed_user_id(&self) -> Option<Uuid> {
+        self.parsed_user_id
     }
 
-    /// The key as it counts: of a user, their id in its usual form.
+    /// Normalized targeting key: for a user, the id in canonical form.
     pub(super) fn targeting_key(&self) -> &str {
         self.context.targeting_key()
     }
 
-    /// Whether the caller may know of this flag.
-    pub(super) const fn sees(&self, flag: &CompiledFlag) -> bool {
-        self.flags.has(flag)
+    /// Whether the caller can see this flag.
+    pub(super) const fn can_see(&self, flag: &CompiledFlag) -> bool {
+        self.visibility.includes(flag)
     }
 }
 
@@ -166,19 +169,19 @@ mod tests {
     use super::*;
 
     fn code(body: &str) -> &'static str {
-        read(body.as_bytes()).map_or_else(|problem| problem.code(), |_| "read")
+        parse(body.as_bytes()).map_or_else(|problem| problem.code(), |_| "ok")
     }
 
     #[test]
-    fn a_context_is_its_key_and_its_attributes() {
+    fn splits_context_into_targeting_key_and_attributes() {
         let body = r#"{"context": {"targetingKey": "k", "plan": "pro", "a\u0000": "\u0000"}, "from": "the future", "n": 1e999}"#;
-        let asked = read(body.as_bytes()).unwrap();
-        assert_eq!(asked.targeting_key, "k");
-        assert_eq!(Value::Object(asked.attributes), serde_json::json!({"plan": "pro", "a\0": "\0"}));
+        let request = parse(body.as_bytes()).unwrap();
+        assert_eq!(request.targeting_key, "k");
+        assert_eq!(Value::Object(request.attributes), serde_json::json!({"plan": "pro", "a\0": "\0"}));
     }
 
     #[test]
-    fn without_a_key_nothing_is_evaluated() {
+    fn rejects_missing_targeting_keys() {
         for body in [
             "{}",
             r#"{"context": null}"#,
@@ -192,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_context_is_told_from_what_is_no_json() {
+    fn distinguishes_invalid_contexts_from_invalid_json() {
         for body in ["", "{", "nope", "{\"context\": {},}", "{} {}"] {
             assert_eq!(code(body), "invalid_json", "{body}");
         }
@@ -210,18 +213,18 @@ mod tests {
     }
 
     #[test]
-    fn a_context_is_bounded_like_a_users_attributes() {
+    fn limits_depth_and_size_of_contexts() {
         let nested = |levels: usize| {
             let value = format!("{}1{}", "[".repeat(levels - 2), "]".repeat(levels - 2));
             code(&format!(r#"{{"context": {{"targetingKey": "k", "a": {value}}}}}"#))
         };
-        assert_eq!((nested(32), nested(33), nested(500)), ("read", "invalid_context", "invalid_context"));
+        assert_eq!((nested(32), nested(33), nested(500)), ("ok", "invalid_context", "invalid_context"));
         let sized = |bytes: usize| {
             code(&format!(
                 r#"{{"context": {{"targetingKey": "k", "a": "{}"}}}}"#,
                 "x".repeat(bytes - r#"{"a":""}"#.len())
             ))
         };
-        assert_eq!((sized(64 * 1024), sized(64 * 1024 + 1)), ("read", "invalid_context"));
+        assert_eq!((sized(64 * 1024), sized(64 * 1024 + 1)), ("ok", "invalid_context"));
     }
 }

@@ -1,51 +1,60 @@
-//! The event stream of the protocol: that one should ask again.
+//! OFREP event stream: tells providers when to evaluate again.
 
 use actix_web::{
     HttpRequest,
     http::Method,
     web::{self, Data},
 };
-use flags_service::cursor::Cursor;
+use flags_service::stream_position::StreamPosition;
 
 use super::EvaluationFailureResponse;
 use crate::{
     app::App,
-    auth::{FollowEvaluations, Require},
-    routes::{Routes, reply::HandlerResult},
-    streams::{EvaluationStream, EventStream as _, head_only, read_cursor},
+    auth::{Require, StreamEvaluations},
+    routes::{RouteRegistry, reply::HandlerResult},
+    streams::{EvaluationStream, EventStream as _, head_response, parse_position},
 };
 
-pub(super) fn routes(routes: &mut Routes) {
-    routes.add::<__path_evaluation_stream>(web::to(evaluation_stream));
+pub(super) fn routes(routes: &mut RouteRegistry) {
+    routes.add::<__path_stream_evaluations>(web::to(stream_evaluations));
 }
 
-/// Where the client stands: `Last-Event-ID`, which browsers send by themselves, or else `?cursor=`.
-fn position(request: &HttpRequest) -> Option<Cursor> {
+/// Stream position to resume after: `Last-Event-ID`, which browsers send automatically, else the `cursor` parameter.
+/// Unlike other streams, this one ignores unknown query parameters.
+fn resume_position(request: &HttpRequest) -> Option<StreamPosition> {
     if let Some(last) = request.headers().get("Last-Event-ID") {
-        return read_cursor(last.to_str().ok());
+        return parse_position(last.to_str().ok());
     }
     let mut parameters = form_urlencoded::parse(request.query_string().as_bytes());
-    read_cursor(parameters.find(|(name, _)| name == "cursor").map(|(_, value)| value).as_deref())
+    parse_position(parameters.find(|(name, _)| name == "cursor").map(|(_, value)| value).as_deref())
 }
 
-/// When to evaluate all flags again
+/// Stream evaluation changes
 ///
-/// Its address comes with an evaluation of all flags (`eventStreams`). Events `message` (`{"type": "refetchEvaluation",
-/// "etag", "lastModified"}`: ask again, with `etag` as `flagConfigEtag`), `heartbeat` every 15 s (`{"revision", "stale"}`),
-/// `bye` (`{"reason"}`). The first `message` comes at once, unless the client says where it stands.
+/// Take the address of this stream from `eventStreams` of a bulk evaluation. Sends server-sent events:
+///
+/// - `message`: `{"type": "refetchEvaluation", "etag", "lastModified"}`; evaluate all flags again and send `etag` as
+///   `flagConfigEtag`
+/// - `heartbeat`: `{"revision", "stale"}`, sent every 15 seconds
+/// - `bye`: `{"reason"}`; the server closes the stream; reconnect
+///
+/// The first `message` is sent immediately, unless the client resumes from a stream position.
 #[utoipa::path(
     get, path = "/ofrep/v1/stream", tag = "OpenFeature", operation_id = "stream_evaluations", security(()),
     params(
-        ("ticket" = String, Query, description = "As it stands in `eventStreams`; the only credential that counts here"),
-        ("cursor" = Option<String>, Query, description = "`id` of the last event seen"),
-        ("Last-Event-ID" = Option<String>, Header, description = "The same; goes before `cursor`"),
+        ("ticket" = String, Query, description = "Stream token from `eventStreams`. Other credentials are ignored"),
+        ("cursor" = Option<String>, Query, description = "`id` of the last received event; the stream resumes after it"),
+        ("Last-Event-ID" = Option<String>, Header, description = "Same as `cursor`, and takes precedence over it"),
     ),
-    responses((status = 200, body = String, content_type = "text/event-stream"), (status = "default", response = EvaluationFailureResponse)),
+    responses(
+        (status = 200, body = String, content_type = "text/event-stream"),
+        (status = "default", response = EvaluationFailureResponse),
+    ),
 )]
-async fn evaluation_stream(caller: Require<FollowEvaluations>, app: Data<App>, request: HttpRequest) -> HandlerResult {
+async fn stream_evaluations(caller: Require<StreamEvaluations>, app: Data<App>, request: HttpRequest) -> HandlerResult {
     if request.method() == Method::HEAD {
-        return Ok(head_only());
+        return Ok(head_response());
     }
-    let (ticket, flags) = caller.granted;
-    Ok(EvaluationStream::open(&app, ticket, flags, position(&request))?.into_response())
+    let (stream_token, visibility) = caller.granted;
+    Ok(EvaluationStream::open(&app, stream_token, visibility, resume_position(&request))?.into_response())
 }

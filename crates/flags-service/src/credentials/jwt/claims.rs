@@ -1,130 +1,131 @@
-//! What a JWT says: its header before the signature is verified, its claims after.
+//! Parsing of the JWT header and validation of the claims.
 
 use flags_domain::Instant;
 use flags_store::users::{MAX_EMAIL_LENGTH, Role};
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-use super::{JwtConfig, JwtRefused, NamedUser, UserClaim, VerifiedJwt, strict_json};
+use super::{JwtConfig, JwtRejection, JwtUser, UserClaim, VerifiedJwt, strict_json};
 
-/// How far an issuer's clock may be ahead of ours, in microseconds.
-const LEEWAY: i64 = 30_000_000;
-/// Latest second that counts as an instant: the last one of the year 9999.
+/// Maximum clock skew of the issuer ahead of this server, in microseconds. It applies to `nbf` and `iat`, not to `exp`.
+const LEEWAY_MICROS: i64 = 30_000_000;
+/// Maximum value of a time claim in seconds since 1970: the last second of the year 9999.
 const LAST_SECOND: f64 = 253_402_300_799.0;
 
-/// What of a header counts. Keys and addresses that a header brings along are never looked at.
+/// Evaluated header parameters. Parameters that supply keys or key URLs (`jwk`, `jku`, `x5u`, …) are ignored.
 pub(super) struct Header {
     pub(super) algorithm: String,
     pub(super) key_id: Option<String>,
 }
 
 impl Header {
-    pub(super) fn read(json: &[u8]) -> Result<Self, JwtRefused> {
-        let mut fields = strict_json::object(json).ok_or(JwtRefused::Malformed)?;
-        // Extensions that must be understood: none are.
+    pub(super) fn parse(json: &[u8]) -> Result<Self, JwtRejection> {
+        let mut fields = strict_json::parse_object(json).ok_or(JwtRejection::Malformed)?;
+        // `crit` lists extensions that the verifier must support (RFC 7515, section 4.1.11). None is supported.
         if fields.contains_key("crit") {
-            return Err(JwtRefused::Header);
+            return Err(JwtRejection::UnsupportedHeader);
         }
-        let kind = optional_text(&mut fields, "typ")?;
-        if kind.is_some_and(|kind| !["jwt", "at+jwt"].iter().any(|known| kind.eq_ignore_ascii_case(known))) {
-            return Err(JwtRefused::Header);
+        let token_type = optional_text(&mut fields, "typ")?;
+        let is_supported = |text: &str| ["jwt", "at+jwt"].iter().any(|supported| text.eq_ignore_ascii_case(supported));
+        if token_type.is_some_and(|text| !is_supported(&text)) {
+            return Err(JwtRejection::UnsupportedHeader);
         }
         let key_id = optional_text(&mut fields, "kid")?;
-        let algorithm = optional_text(&mut fields, "alg")?.ok_or(JwtRefused::Header)?;
+        let algorithm = optional_text(&mut fields, "alg")?.ok_or(JwtRejection::UnsupportedHeader)?;
         Ok(Self { algorithm, key_id })
     }
 }
 
-fn optional_text(fields: &mut Map<String, Value>, name: &str) -> Result<Option<String>, JwtRefused> {
+fn optional_text(fields: &mut Map<String, Value>, name: &str) -> Result<Option<String>, JwtRejection> {
     match fields.remove(name) {
         None => Ok(None),
         Some(Value::String(text)) => Ok(Some(text)),
-        Some(_) => Err(JwtRefused::Header),
+        Some(_) => Err(JwtRejection::UnsupportedHeader),
     }
 }
 
-/// Checks the claims of a token whose signature is good.
-pub(super) fn check(json: &[u8], config: &JwtConfig, now: Instant) -> Result<VerifiedJwt, JwtRefused> {
-    let claims = strict_json::object(json).ok_or(JwtRefused::Malformed)?;
-    let expires_at = instant(&claims, "exp")?.ok_or(JwtRefused::Claims)?;
+/// Parses and checks the claims. The caller must have verified the signature.
+pub(super) fn parse_and_check(json: &[u8], config: &JwtConfig, now: Instant) -> Result<VerifiedJwt, JwtRejection> {
+    let claims = strict_json::parse_object(json).ok_or(JwtRejection::Malformed)?;
+    let expires_at = instant(&claims, "exp")?.ok_or(JwtRejection::InvalidClaims)?;
     if now >= expires_at {
-        return Err(JwtRefused::Expired);
+        return Err(JwtRejection::Expired);
     }
-    let soon = now.plus_micros(LEEWAY);
+    let latest_start = now.plus_micros(LEEWAY_MICROS);
     for name in ["nbf", "iat"] {
-        if instant(&claims, name)?.is_some_and(|begin| begin > soon) {
-            return Err(JwtRefused::NotYetValid);
+        if instant(&claims, name)?.is_some_and(|start| start > latest_start) {
+            return Err(JwtRejection::NotYetValid);
         }
     }
     if claims.get("iss").and_then(Value::as_str) != Some(&*config.issuer) {
-        return Err(JwtRefused::Issuer);
+        return Err(JwtRejection::WrongIssuer);
     }
-    if !is_for(claims.get("aud"), &config.audience) {
-        return Err(JwtRefused::Audience);
+    if !contains_audience(claims.get("aud"), &config.audience) {
+        return Err(JwtRejection::WrongAudience);
     }
-    let user = user(&claims, &config.user_claim).ok_or(JwtRefused::User)?;
+    let user = user(&claims, &config.user_claim).ok_or(JwtRejection::UnidentifiedUser)?;
     let role = config.role_claim.as_deref().map(|name| role(&claims, name, &config.allowed_roles));
     Ok(VerifiedJwt { user, role, expires_at })
 }
 
-/// The instant that a claim gives in seconds since 1970, whole or not; `None` if it is not there.
-fn instant(claims: &Map<String, Value>, name: &str) -> Result<Option<Instant>, JwtRefused> {
+/// Parses a time claim in seconds since 1970, with or without a fraction. Returns `None` if the claim is missing.
+fn instant(claims: &Map<String, Value>, name: &str) -> Result<Option<Instant>, JwtRejection> {
     let Some(value) = claims.get(name) else { return Ok(None) };
-    let seconds = value.as_f64().filter(|seconds| (0.0..=LAST_SECOND).contains(seconds)).ok_or(JwtRefused::Claims)?;
+    let seconds =
+        value.as_f64().filter(|seconds| (0.0..=LAST_SECOND).contains(seconds)).ok_or(JwtRejection::InvalidClaims)?;
     let micros = match value.as_i64() {
         Some(whole) => whole * 1_000_000,
-        // Far below 2^63. What is smaller than a microsecond is cut off.
+        // Cannot overflow, because `seconds` is at most LAST_SECOND. Fractions of a microsecond are truncated.
         None => (seconds * 1e6) as i64,
     };
     Ok(Some(Instant::from_micros(micros)))
 }
 
-/// Whether the audience is among those that a claim names.
-fn is_for(claim: Option<&Value>, audience: &str) -> bool {
+fn contains_audience(claim: Option<&Value>, audience: &str) -> bool {
     match claim {
-        Some(Value::String(only)) => only == audience,
+        Some(Value::String(single)) => single == audience,
         Some(Value::Array(several)) => {
-            several.iter().all(Value::is_string) && several.iter().any(|one| one == audience)
+            several.iter().all(Value::is_string) && several.iter().any(|element| element == audience)
         }
         _ => false,
     }
 }
 
-fn user(claims: &Map<String, Value>, claim: &UserClaim) -> Option<NamedUser> {
+fn user(claims: &Map<String, Value>, claim: &UserClaim) -> Option<JwtUser> {
     match claim {
-        UserClaim::Sub => user_id(claims.get("sub")?.as_str()?),
+        UserClaim::Sub => parse_user_id(claims.get("sub")?.as_str()?),
         UserClaim::Named(name) => {
-            let text = find(claims, name)?.as_str()?;
-            user_id(text).or_else(|| email(claims, text))
+            let text = find_claim(claims, name)?.as_str()?;
+            parse_user_id(text).or_else(|| parse_email(claims, text))
         }
     }
 }
 
-/// A UUID in its usual form and no other.
-fn user_id(text: &str) -> Option<NamedUser> {
-    (text.len() == 36).then(|| Uuid::try_parse(text).ok())?.map(NamedUser::Id)
+/// Parses a UUID in the hyphenated form. Other forms, such as `urn:uuid:…`, are rejected.
+fn parse_user_id(text: &str) -> Option<JwtUser> {
+    (text.len() == 36).then(|| Uuid::try_parse(text).ok())?.map(JwtUser::Id)
 }
 
-/// An e-mail address, unless the issuer itself says that it is not sure whose it is.
-fn email(claims: &Map<String, Value>, text: &str) -> Option<NamedUser> {
+/// Parses an e-mail address. Rejects it if the claim `email_verified` is present and not true.
+fn parse_email(claims: &Map<String, Value>, text: &str) -> Option<JwtUser> {
     let is_verified = claims.get("email_verified").is_none_or(|verified| *verified == true || *verified == "true");
     let is_email = text.contains('@') && text.chars().count() <= MAX_EMAIL_LENGTH;
-    (is_email && is_verified).then(|| NamedUser::Email(text.to_owned()))
+    (is_email && is_verified).then(|| JwtUser::Email(text.to_owned()))
 }
 
-/// The highest role that the allow-list gives for anything that the claim holds.
+/// Returns the highest role to which the mapping assigns a value of the claim, or [`Role::User`] if there is none.
 fn role(claims: &Map<String, Value>, name: &str, allowed: &[(String, Role)]) -> Role {
-    let held = match find(claims, name) {
+    let values = match find_claim(claims, name) {
         Some(Value::Array(several)) => several.as_slice(),
-        Some(one) => std::slice::from_ref(one),
+        Some(single) => std::slice::from_ref(single),
         None => &[],
     };
-    let given = allowed.iter().filter(|(value, _)| held.iter().any(|one| one == value.as_str()));
-    given.map(|(_, role)| *role).fold(Role::User, Role::higher)
+    let matching = allowed.iter().filter(|(mapped, _)| values.iter().any(|value| value == mapped.as_str()));
+    matching.map(|(_, role)| *role).fold(Role::User, Role::higher)
 }
 
-/// The claim of exactly this name, or else the one that its dots lead to.
-fn find<'c>(claims: &'c Map<String, Value>, name: &str) -> Option<&'c Value> {
+/// Finds a claim by its exact name. If there is none, the dots in the name select members of nested objects.
+fn find_claim<'c>(claims: &'c Map<String, Value>, name: &str) -> Option<&'c Value> {
     if let Some(value) = claims.get(name) {
         return Some(value);
     }
@@ -158,7 +159,7 @@ mod tests {
         Instant::from_micros(NOW * 1_000_000)
     }
 
-    /// Good claims with `changes` on top; null takes a claim away.
+    /// Returns valid claims with `changes` applied; a null value removes a claim.
     fn claims(changes: Value) -> Value {
         let mut claims = json!({"iss": "https://issuer.example", "aud": "flags", "sub": ANN, "exp": NOW + 60});
         let Value::Object(changes) = changes else { panic!("changes must be an object") };
@@ -172,21 +173,21 @@ mod tests {
         claims
     }
 
-    fn outcome(config: &JwtConfig, changes: Value) -> Result<VerifiedJwt, JwtRefused> {
-        check(claims(changes).to_string().as_bytes(), config, now())
+    fn check(config: &JwtConfig, changes: Value) -> Result<VerifiedJwt, JwtRejection> {
+        parse_and_check(claims(changes).to_string().as_bytes(), config, now())
     }
 
-    fn end(changes: Value) -> Result<String, JwtRefused> {
-        outcome(&config(), changes).map(|verified| verified.expires_at.to_string())
+    fn expiry(changes: Value) -> Result<String, JwtRejection> {
+        check(&config(), changes).map(|verified| verified.expires_at.to_string())
     }
 
     #[test]
-    fn a_token_is_void_from_its_end_on() {
-        assert_eq!(end(json!({"exp": NOW + 1})), Ok("2030-03-17T17:46:41Z".to_owned()));
-        assert_eq!(end(json!({"exp": NOW as f64 + 0.5})), Ok("2030-03-17T17:46:40.5Z".to_owned()));
-        assert_eq!(end(json!({"exp": 253_402_300_799_i64})), Ok("9999-12-31T23:59:59Z".to_owned()));
+    fn rejects_expired_tokens_and_malformed_expiries() {
+        assert_eq!(expiry(json!({"exp": NOW + 1})), Ok("2030-03-17T17:46:41Z".to_owned()));
+        assert_eq!(expiry(json!({"exp": NOW as f64 + 0.5})), Ok("2030-03-17T17:46:40.5Z".to_owned()));
+        assert_eq!(expiry(json!({"exp": 253_402_300_799_i64})), Ok("9999-12-31T23:59:59Z".to_owned()));
         for exp in [json!(NOW), json!(NOW - 1), json!(0), json!(NOW as f64)] {
-            assert_eq!(end(json!({"exp": exp})), Err(JwtRefused::Expired), "{exp}");
+            assert_eq!(expiry(json!({"exp": exp})), Err(JwtRejection::Expired), "{exp}");
         }
         for exp in [
             json!("1900000060"),
@@ -200,35 +201,35 @@ mod tests {
             json!([NOW + 60]),
             json!({}),
         ] {
-            assert_eq!(end(json!({"exp": exp})), Err(JwtRefused::Claims), "{exp}");
+            assert_eq!(expiry(json!({"exp": exp})), Err(JwtRejection::InvalidClaims), "{exp}");
         }
-        assert_eq!(end(json!({"exp": null})), Err(JwtRefused::Claims));
+        assert_eq!(expiry(json!({"exp": null})), Err(JwtRejection::InvalidClaims));
         let null = claims(json!({})).to_string().replace(&(NOW + 60).to_string(), "null");
-        assert_eq!(check(null.as_bytes(), &config(), now()), Err(JwtRefused::Claims));
+        assert_eq!(parse_and_check(null.as_bytes(), &config(), now()), Err(JwtRejection::InvalidClaims));
     }
 
     #[test]
-    fn an_issuers_clock_may_be_half_a_minute_ahead() {
+    fn tolerates_an_issuer_clock_30_seconds_ahead() {
         for name in ["nbf", "iat"] {
-            assert!(end(json!({name: NOW + 30})).is_ok());
-            assert!(end(json!({name: NOW - 1_000_000})).is_ok());
-            assert_eq!(end(json!({name: NOW + 31})), Err(JwtRefused::NotYetValid));
-            assert_eq!(end(json!({name: "1900000000"})), Err(JwtRefused::Claims));
+            assert!(expiry(json!({name: NOW + 30})).is_ok());
+            assert!(expiry(json!({name: NOW - 1_000_000})).is_ok());
+            assert_eq!(expiry(json!({name: NOW + 31})), Err(JwtRejection::NotYetValid));
+            assert_eq!(expiry(json!({name: "1900000000"})), Err(JwtRejection::InvalidClaims));
         }
     }
 
     #[test]
-    fn issuer_and_audience_are_exactly_the_configured_ones() {
+    fn issuer_and_audience_must_match_exactly() {
         for iss in [
             json!("https://issuer.example/"),
             json!("HTTPS://issuer.example"),
             json!(["https://issuer.example"]),
             json!(null),
         ] {
-            assert_eq!(end(json!({"iss": iss})), Err(JwtRefused::Issuer), "{iss}");
+            assert_eq!(expiry(json!({"iss": iss})), Err(JwtRejection::WrongIssuer), "{iss}");
         }
         for aud in [json!("flags"), json!(["flags"]), json!(["other", "flags"])] {
-            assert!(end(json!({"aud": aud})).is_ok(), "{aud}");
+            assert!(expiry(json!({"aud": aud})).is_ok(), "{aud}");
         }
         for aud in [
             json!("Flags"),
@@ -240,14 +241,14 @@ mod tests {
             json!({"flags": true}),
             json!(null),
         ] {
-            assert_eq!(end(json!({"aud": aud})), Err(JwtRefused::Audience), "{aud}");
+            assert_eq!(expiry(json!({"aud": aud})), Err(JwtRejection::WrongAudience), "{aud}");
         }
     }
 
     #[test]
-    fn the_subject_is_a_users_id() {
-        let user = |changes| outcome(&config(), changes).map(|verified| verified.user);
-        let ann = Ok(NamedUser::Id(ANN.parse().unwrap()));
+    fn sub_claim_must_be_a_user_id() {
+        let user = |changes| check(&config(), changes).map(|verified| verified.user);
+        let ann = Ok(JwtUser::Id(ANN.parse().unwrap()));
         assert_eq!(user(json!({})), ann);
         assert_eq!(user(json!({"sub": ANN.to_uppercase()})), ann);
         for sub in [
@@ -259,19 +260,19 @@ mod tests {
             json!([ANN]),
             json!(null),
         ] {
-            assert_eq!(user(json!({"sub": sub})), Err(JwtRefused::User), "{sub}");
+            assert_eq!(user(json!({"sub": sub})), Err(JwtRejection::UnidentifiedUser), "{sub}");
         }
     }
 
     #[test]
-    fn another_claim_may_hold_an_email_that_the_issuer_is_sure_of() {
+    fn custom_claim_accepts_user_ids_and_verified_emails() {
         let config = JwtConfig { user_claim: UserClaim::Named("email".to_owned()), ..config() };
-        let user = |changes| outcome(&config, changes).map(|verified| verified.user);
-        let mail = Ok(NamedUser::Email("Ann@example.com".to_owned()));
-        assert_eq!(user(json!({"email": "Ann@example.com"})), mail);
-        assert_eq!(user(json!({"email": "Ann@example.com", "email_verified": true})), mail);
-        assert_eq!(user(json!({"email": ANN})), Ok(NamedUser::Id(ANN.parse().unwrap())));
-        assert!(!format!("{:?}", outcome(&config, json!({"email": "Ann@example.com"}))).contains("nn@"));
+        let user = |changes| check(&config, changes).map(|verified| verified.user);
+        let by_email = Ok(JwtUser::Email("Ann@example.com".to_owned()));
+        assert_eq!(user(json!({"email": "Ann@example.com"})), by_email);
+        assert_eq!(user(json!({"email": "Ann@example.com", "email_verified": true})), by_email);
+        assert_eq!(user(json!({"email": ANN})), Ok(JwtUser::Id(ANN.parse().unwrap())));
+        assert!(!format!("{:?}", check(&config, json!({"email": "Ann@example.com"}))).contains("nn@"));
         for changes in [
             json!({}),
             json!({"email": "ann"}),
@@ -280,20 +281,20 @@ mod tests {
             json!({"email": "Ann@example.com", "email_verified": "false"}),
             json!({"email": format!("a@{}", "b".repeat(300))}),
         ] {
-            assert_eq!(user(changes.clone()), Err(JwtRefused::User), "{changes}");
+            assert_eq!(user(changes.clone()), Err(JwtRejection::UnidentifiedUser), "{changes}");
         }
     }
 
     #[test]
-    fn a_role_counts_only_where_it_is_allowed() {
+    fn role_claim_grants_only_mapped_roles() {
         let allowed_roles = vec![("readers".to_owned(), Role::Viewer), ("owners".to_owned(), Role::Admin)];
-        let named = |name: &str| {
+        let config_with_role_claim = |name: &str| {
             let allowed_roles = allowed_roles.clone();
             JwtConfig { role_claim: Some(name.to_owned()), allowed_roles, ..config() }
         };
-        let role = |name: &str, changes| outcome(&named(name), changes).unwrap().role;
-        assert_eq!(outcome(&config(), json!({"roles": "owners", "role": "admin"})).unwrap().role, None);
-        for (held, expected) in [
+        let role = |name: &str, changes| check(&config_with_role_claim(name), changes).unwrap().role;
+        assert_eq!(check(&config(), json!({"roles": "owners", "role": "admin"})).unwrap().role, None);
+        for (value, expected) in [
             (json!("readers"), Role::Viewer),
             (json!("owners"), Role::Admin),
             (json!(["x", "readers"]), Role::Viewer),
@@ -307,7 +308,7 @@ mod tests {
             (json!(1), Role::User),
             (json!(null), Role::User),
         ] {
-            assert_eq!(role("roles", json!({"roles": held})), Some(expected), "{held}");
+            assert_eq!(role("roles", json!({"roles": value})), Some(expected), "{value}");
         }
         let nested = json!({"realm_access": {"roles": ["owners"]}});
         assert_eq!(role("realm_access.roles", nested.clone()), Some(Role::Admin));
@@ -316,17 +317,17 @@ mod tests {
     }
 
     #[test]
-    fn a_header_is_taken_only_as_far_as_it_is_understood() {
-        let read = |json: &str| Header::read(json.as_bytes()).map(|header| (header.algorithm, header.key_id));
-        let good = Ok(("RS256".to_owned(), Some("k".to_owned())));
-        for typ in [
+    fn rejects_unsupported_and_malformed_headers() {
+        let parse = |json: &str| Header::parse(json.as_bytes()).map(|header| (header.algorithm, header.key_id));
+        let expected = Ok(("RS256".to_owned(), Some("k".to_owned())));
+        for parameters in [
             "",
             r#", "typ": "JWT""#,
             r#", "typ": "jwt""#,
             r#", "typ": "at+JWT""#,
             r#", "jku": "https://evil.example", "jwk": {}"#,
         ] {
-            assert_eq!(read(&format!(r#"{{"alg": "RS256", "kid": "k"{typ}}}"#)), good, "{typ}");
+            assert_eq!(parse(&format!(r#"{{"alg": "RS256", "kid": "k"{parameters}}}"#)), expected, "{parameters}");
         }
         for bad in [
             r#"{}"#,
@@ -340,20 +341,20 @@ mod tests {
             r#"{"alg": "RS256", "crit": null}"#,
             r#"{"alg": "RS256", "crit": ["b64"], "b64": false}"#,
         ] {
-            assert_eq!(read(bad), Err(JwtRefused::Header), "{bad}");
+            assert_eq!(parse(bad), Err(JwtRejection::UnsupportedHeader), "{bad}");
         }
         for bad in [r#"["RS256"]"#, r#"{"alg": "RS256", "alg": "none"}"#, "x", r#""RS256""#] {
-            assert_eq!(read(bad), Err(JwtRefused::Malformed), "{bad}");
+            assert_eq!(parse(bad), Err(JwtRejection::Malformed), "{bad}");
         }
     }
 
     #[test]
-    fn a_claim_that_stands_twice_is_refused() {
+    fn rejects_duplicate_claims() {
         let text = claims(json!({})).to_string();
-        for twice in ["\"exp\": 1,", "\"sub\": \"x\",", "\"iss\": \"x\",", "\"a\": {\"b\": 1, \"b\": 1},"] {
-            let text = text.replacen('{', &format!("{{{twice}"), 1);
-            assert_eq!(check(text.as_bytes(), &config(), now()), Err(JwtRefused::Malformed), "{twice}");
+        for duplicate in ["\"exp\": 1,", "\"sub\": \"x\",", "\"iss\": \"x\",", "\"a\": {\"b\": 1, \"b\": 1},"] {
+            let text = text.replacen('{', &format!("{{{duplicate}"), 1);
+            assert_eq!(parse_and_check(text.as_bytes(), &config(), now()), Err(JwtRejection::Malformed), "{duplicate}");
         }
-        assert_eq!(check(b"[]", &config(), now()), Err(JwtRefused::Malformed));
+        assert_eq!(parse_and_check(b"[]", &config(), now()), Err(JwtRejection::Malformed));
     }
 }

@@ -1,4 +1,4 @@
-//! The keys that an issuer signs with, each pinned to one algorithm.
+//! Public keys of the issuer. Each key verifies exactly one algorithm.
 
 use std::fmt;
 
@@ -8,16 +8,16 @@ use jsonwebtoken::{
 };
 use serde_json::Value;
 
-use super::JwtRefused;
+use super::JwtRejection;
 
-/// Shortest RSA key that counts, in bits (NIST SP 800-131A).
+/// Minimum RSA key size in bits (NIST SP 800-131A).
 const MIN_RSA_BITS: usize = 2_048;
-/// Longest RSA key that signatures are verified with, in bits.
+/// Maximum RSA key size in bits. It bounds the cost of one verification.
 const MAX_RSA_BITS: usize = 8_192;
-/// What only a private or a symmetric key has: no such key is to be trusted, as others know it.
-const SECRET_PARTS: [&str; 3] = ["d", "p", "k"];
+/// JWK members of private and symmetric keys. A published private key is not trusted, because others can sign with it.
+const SECRET_MEMBERS: [&str; 3] = ["d", "p", "k"];
 
-/// How a token may be signed. Symmetric ways are missing on purpose: who can verify could sign.
+/// Signature algorithm. Symmetric algorithms are not supported, because every verifier could also sign.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum JwtAlgorithm {
     /// RSA PKCS#1 v1.5 with SHA-256.
@@ -41,7 +41,7 @@ pub enum JwtAlgorithm {
 }
 
 impl JwtAlgorithm {
-    /// All of them.
+    /// All supported algorithms.
     pub const ALL: [Self; 9] = [
         Self::Rs256,
         Self::Rs384,
@@ -54,7 +54,7 @@ impl JwtAlgorithm {
         Self::EdDsa,
     ];
 
-    /// The name in a header (RFC 7518, RFC 8037).
+    /// Name in the header parameter `alg` (RFC 7518, RFC 8037).
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Rs256 => "RS256",
@@ -69,12 +69,12 @@ impl JwtAlgorithm {
         }
     }
 
-    /// The algorithm of this name.
+    /// Parses an algorithm name. The name is case-sensitive.
     pub fn parse(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|algorithm| algorithm.as_str() == name)
     }
 
-    const fn kind(self) -> KeyKind {
+    const fn key_kind(self) -> KeyKind {
         match self {
             Self::Rs256 | Self::Rs384 | Self::Rs512 | Self::Ps256 | Self::Ps384 | Self::Ps512 => KeyKind::Rsa,
             Self::Es256 => KeyKind::P256,
@@ -83,7 +83,7 @@ impl JwtAlgorithm {
         }
     }
 
-    const fn library(self) -> Algorithm {
+    const fn to_library(self) -> Algorithm {
         match self {
             Self::Rs256 => Algorithm::RS256,
             Self::Rs384 => Algorithm::RS384,
@@ -106,33 +106,32 @@ enum KeyKind {
     Ed25519,
 }
 
-/// One key.
-pub(super) struct Key {
+/// Public key that is pinned to one algorithm.
+pub(super) struct VerificationKey {
     id: Option<String>,
-    /// The one algorithm it verifies.
     algorithm: JwtAlgorithm,
     key: DecodingKey,
 }
 
-impl Key {
-    /// Whether `signature`, in base64url, is this key's for `message`.
-    pub(super) fn verifies(&self, message: &str, signature: &str) -> bool {
-        crypto::verify(signature, message.as_bytes(), &self.key, self.algorithm.library()).unwrap_or(false)
+impl VerificationKey {
+    /// Verifies a base64url-encoded signature of `message`.
+    pub(super) fn verify(&self, message: &str, signature: &str) -> bool {
+        crypto::verify(signature, message.as_bytes(), &self.key, self.algorithm.to_library()).unwrap_or(false)
     }
 }
 
-/// A key of the document that is not used.
+/// Key of the document that the server does not use, with the reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Ignored {
+pub(super) struct IgnoredKey {
     pub(super) key_id: Option<String>,
-    pub(super) why: &'static str,
+    pub(super) reason: &'static str,
 }
 
-/// The usable keys of a document, and what was left out.
+/// Keys of a document, split into usable and ignored ones.
 #[derive(Default)]
 pub(super) struct KeySet {
-    keys: Vec<Key>,
-    pub(super) ignored: Vec<Ignored>,
+    keys: Vec<VerificationKey>,
+    pub(super) ignored: Vec<IgnoredKey>,
 }
 
 impl fmt::Debug for KeySet {
@@ -141,104 +140,106 @@ impl fmt::Debug for KeySet {
     }
 }
 
-/// The text is neither a JWK Set nor a JWK (RFC 7517).
+/// The document is neither a JWK Set nor a JWK (RFC 7517).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("neither a JWK Set nor a JWK (RFC 7517)")]
-pub(super) struct NoKeyDocument;
+#[error("the document is neither a JWK Set nor a JWK (RFC 7517)")]
+pub(super) struct InvalidKeyDocument;
 
 impl KeySet {
-    /// Reads a JWK Set or a bare JWK. Keys that cannot be used are left out, as the standard has it.
-    pub(super) fn read(document: &[u8], allowed: &[JwtAlgorithm]) -> Result<Self, NoKeyDocument> {
-        let Ok(Value::Object(mut document)) = serde_json::from_slice(document) else { return Err(NoKeyDocument) };
+    /// Parses a JWK Set or a single JWK. Unusable keys are ignored, as RFC 7517 (section 5) recommends.
+    pub(super) fn parse(document: &[u8], allowed: &[JwtAlgorithm]) -> Result<Self, InvalidKeyDocument> {
+        let Ok(Value::Object(mut document)) = serde_json::from_slice(document) else { return Err(InvalidKeyDocument) };
         let keys = match document.remove("keys") {
             Some(Value::Array(keys)) => keys,
             None if document.contains_key("kty") => vec![Value::Object(document)],
-            _ => return Err(NoKeyDocument),
+            _ => return Err(InvalidKeyDocument),
         };
         let mut set = Self::default();
         for jwk in keys {
             let key_id = jwk.get("kid").and_then(Value::as_str).map(ToOwned::to_owned);
-            match set.usable(jwk, allowed) {
+            match set.parse_key(jwk, allowed) {
                 Ok(key) => set.keys.push(key),
-                Err(why) => set.ignored.push(Ignored { key_id, why }),
+                Err(reason) => set.ignored.push(IgnoredKey { key_id, reason }),
             }
         }
         Ok(set)
     }
 
-    fn usable(&self, jwk: Value, allowed: &[JwtAlgorithm]) -> Result<Key, &'static str> {
+    /// Parses one key. The error is the reason why the key cannot be used.
+    fn parse_key(&self, jwk: Value, allowed: &[JwtAlgorithm]) -> Result<VerificationKey, &'static str> {
         if jwk.get("kty").is_some_and(|kind| kind == "oct") {
-            return Err("it is symmetric: who can verify could sign");
+            return Err("symmetric keys are not supported");
         }
-        if SECRET_PARTS.iter().any(|part| jwk.get(part).is_some()) {
-            return Err("it is a private key, which nobody but the issuer may have");
+        if SECRET_MEMBERS.iter().any(|member| jwk.get(member).is_some()) {
+            return Err("private keys are not accepted");
         }
-        let jwk: Jwk = serde_json::from_value(jwk).map_err(|_| "it cannot be read")?;
+        let jwk: Jwk = serde_json::from_value(jwk).map_err(|_| "the key is malformed")?;
         let is_for_signatures = match &jwk.common.public_key_use {
             None | Some(PublicKeyUse::Signature) => true,
             Some(_) => false,
         };
-        let verifies = jwk.common.key_operations.as_ref().is_none_or(|all| all.contains(&KeyOperations::Verify));
-        if !is_for_signatures || !verifies {
-            return Err("it is not for verifying signatures");
+        let allows_verification =
+            jwk.common.key_operations.as_ref().is_none_or(|operations| operations.contains(&KeyOperations::Verify));
+        if !is_for_signatures || !allows_verification {
+            return Err("the key is not for verifying signatures");
         }
-        let kind = kind(&jwk)?;
-        let mut fitting = allowed.iter().copied().filter(|algorithm| algorithm.kind() == kind);
+        let kind = key_kind(&jwk)?;
+        let mut fitting = allowed.iter().copied().filter(|algorithm| algorithm.key_kind() == kind);
         let algorithm = match jwk.common.key_algorithm {
             None => fitting.next(),
-            Some(own) => fitting.find(|algorithm| own == algorithm.library().into()),
+            Some(declared) => fitting.find(|algorithm| declared == algorithm.to_library().into()),
         };
-        let algorithm = algorithm.ok_or("its algorithm is none of the allowed ones")?;
-        let key = DecodingKey::from_jwk(&jwk).map_err(|_| "it cannot be read")?;
+        let algorithm = algorithm.ok_or("the algorithm is not allowed")?;
+        let key = DecodingKey::from_jwk(&jwk).map_err(|_| "the key is malformed")?;
         let id = jwk.common.key_id;
         if self.keys.iter().any(|other| other.id == id && other.algorithm == algorithm && id.is_some()) {
-            return Err("another key has its id");
+            return Err("another key has the same kid and algorithm");
         }
-        Ok(Key { id, algorithm, key })
+        Ok(VerificationKey { id, algorithm, key })
     }
 
-    /// Whether there is none.
+    /// Returns whether the set has no usable key.
     pub(super) const fn is_empty(&self) -> bool {
         self.keys.is_empty()
     }
 
-    /// The key that a header names, which must be the one for its algorithm. A header that names none means the only one.
-    pub(super) fn find(&self, id: Option<&str>, algorithm: JwtAlgorithm) -> Result<&Key, JwtRefused> {
+    /// Returns the key with this id and algorithm. Without an id, returns the only key of the set.
+    pub(super) fn find(&self, id: Option<&str>, algorithm: JwtAlgorithm) -> Result<&VerificationKey, JwtRejection> {
         let Some(id) = id else {
             return match self.keys.as_slice() {
                 [only] if only.algorithm == algorithm => Ok(only),
-                [_] => Err(JwtRefused::Algorithm),
-                _ => Err(JwtRefused::NoKeyNamed),
+                [_] => Err(JwtRejection::AlgorithmNotAllowed),
+                _ => Err(JwtRejection::AmbiguousKey),
             };
         };
-        let mut named = self.keys.iter().filter(|key| key.id.as_deref() == Some(id)).peekable();
-        if named.peek().is_none() {
-            return Err(JwtRefused::UnknownKey);
+        let mut candidates = self.keys.iter().filter(|key| key.id.as_deref() == Some(id)).peekable();
+        if candidates.peek().is_none() {
+            return Err(JwtRejection::UnknownKey);
         }
-        named.find(|key| key.algorithm == algorithm).ok_or(JwtRefused::Algorithm)
+        candidates.find(|key| key.algorithm == algorithm).ok_or(JwtRejection::AlgorithmNotAllowed)
     }
 }
 
-fn kind(jwk: &Jwk) -> Result<KeyKind, &'static str> {
+fn key_kind(jwk: &Jwk) -> Result<KeyKind, &'static str> {
     match &jwk.algorithm {
         AlgorithmParameters::RSA(rsa) => {
-            let bits = rsa_bits(&rsa.n).ok_or("it cannot be read")?;
+            let bits = rsa_bits(&rsa.n).ok_or("the key is malformed")?;
             if bits < MIN_RSA_BITS {
-                return Err("it is shorter than 2048 bits");
+                return Err("the RSA key is shorter than 2048 bits");
             }
-            if bits > MAX_RSA_BITS { Err("it is longer than 8192 bits") } else { Ok(KeyKind::Rsa) }
+            if bits > MAX_RSA_BITS { Err("the RSA key is longer than 8192 bits") } else { Ok(KeyKind::Rsa) }
         }
         AlgorithmParameters::EllipticCurve(ec) => match ec.curve {
             EllipticCurve::P256 => Ok(KeyKind::P256),
             EllipticCurve::P384 => Ok(KeyKind::P384),
-            _ => Err("its curve is not supported"),
+            _ => Err("the curve is not supported"),
         },
         AlgorithmParameters::OctetKeyPair(pair) if pair.curve == EllipticCurve::Ed25519 => Ok(KeyKind::Ed25519),
-        _ => Err("its kind is not supported"),
+        _ => Err("the key type is not supported"),
     }
 }
 
-/// The length of a modulus in base64url.
+/// Size in bits of a base64url-encoded RSA modulus.
 fn rsa_bits(modulus: &str) -> Option<usize> {
     use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
     let bytes = URL_SAFE_NO_PAD.decode(modulus).ok()?;

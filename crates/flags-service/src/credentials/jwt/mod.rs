@@ -1,9 +1,9 @@
-//! JWTs of an external issuer (RFC 7519), as a credential.
+//! Verification of JWTs (RFC 7519) from one external issuer.
 //!
-//! What a token brings along decides nothing about how it is verified: the header's `kid` is compared with the ids of keys
-//! that the operator's source gave, each key verifies one algorithm, and addresses or keys in a header are not looked at.
-//! Claims are read after the signature was verified, by the service's own clock. Only users that the service knows count,
-//! and nothing of a token is kept.
+//! The token cannot influence how it is verified. Keys come only from the source that the operator configured, and each
+//! key verifies exactly one algorithm. The header's `kid` only selects one of these keys; key URLs and keys in the
+//! header are ignored. The claims are parsed after the signature has been verified, and checked with the server's
+//! clock. The token must name an existing user. The server stores nothing from the token.
 
 mod claims;
 mod keys;
@@ -19,65 +19,66 @@ use flags_domain::Instant;
 use flags_store::users::Role;
 use uuid::Uuid;
 
-use self::{claims::Header, source::KeyRing};
+use self::{claims::Header, source::KeyCache};
 pub use self::{keys::JwtAlgorithm, source::KeySource};
 use crate::clock::Clock;
 
-/// Longest token, in bytes.
+/// Maximum length of a token in bytes.
 const MAX_LENGTH: usize = 16 * 1024;
 
-/// Whose tokens are accepted, and how they are read.
+/// Configuration of the accepted issuer and of the claims that are evaluated.
 #[derive(Clone, Debug)]
 pub struct JwtConfig {
-    /// `iss`, exactly.
+    /// Required value of the claim `iss`, compared exactly.
     pub issuer: String,
-    /// `aud`, or one of it.
+    /// Required value of the claim `aud`, or of one of its elements.
     pub audience: String,
-    /// Where the issuer's keys are.
+    /// Source of the issuer's public keys.
     pub keys: KeySource,
-    /// How tokens may be signed. A key that does not say what it is for is pinned to the first of these that fits it.
+    /// Allowed signature algorithms. A key without `alg` is pinned to the first algorithm of this list that fits its
+    /// type.
     pub algorithms: Vec<JwtAlgorithm>,
-    /// What names the user.
+    /// Claim that identifies the user.
     pub user_claim: UserClaim,
-    /// The claim that holds roles, if any counts; dots lead into objects. Without it a caller has their user's role.
+    /// Claim that contains roles; a dot selects a member of an object. Without it, the caller has the role of the user.
     pub role_claim: Option<String>,
-    /// What values of the role claim stand for; no other counts.
+    /// Mapping from values of the role claim to roles. Other values are ignored.
     pub allowed_roles: Vec<(String, Role)>,
 }
 
-/// The claim that names the user.
+/// Claim that identifies the user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum UserClaim {
-    /// `sub`: the user's id.
+    /// The claim `sub`, which contains the user id.
     Sub,
-    /// Another one: the user's id, or their e-mail.
+    /// Another claim, which contains the user id or the e-mail address.
     Named(String),
 }
 
-/// Why tokens cannot be accepted at all.
+/// Error in the JWT configuration, detected at start.
 #[derive(Debug, thiserror::Error)]
 pub enum JwtConfigError {
-    /// Something is missing or makes no sense.
+    /// Invalid or incomplete option.
     #[error("{0}")]
     Invalid(&'static str),
-    /// The file cannot be read.
-    #[error("the keys of the issuer cannot be read: {0}")]
-    File(String),
-    /// There is no key to verify with.
-    #[error("the file of the issuer's keys has no key that can be used{0}")]
+    /// The key source cannot be read.
+    #[error("cannot read the JWT keys: {0}")]
+    KeySource(String),
+    /// The key file contains no usable key. The text is empty or starts with `: ` and the reason for the first key.
+    #[error("the JWT key file contains no usable key{0}")]
     NoUsableKey(String),
 }
 
-/// The user whom a token names.
+/// User that a token identifies.
 #[derive(Clone, PartialEq, Eq)]
-pub enum NamedUser {
-    /// By id.
+pub enum JwtUser {
+    /// User id.
     Id(Uuid),
-    /// By e-mail, in whatever case of its ASCII letters.
+    /// E-mail address; the case of ASCII letters is ignored.
     Email(String),
 }
 
-impl fmt::Debug for NamedUser {
+impl fmt::Debug for JwtUser {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Id(id) => write!(f, "Id({id})"),
@@ -86,82 +87,83 @@ impl fmt::Debug for NamedUser {
     }
 }
 
-/// What a good token says.
+/// Evaluated claims of a valid token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VerifiedJwt {
-    /// Whom it is for.
-    pub user: NamedUser,
-    /// The most that its bearer may do, if a role claim counts. They may never do more than their user.
+    /// User that the token identifies.
+    pub user: JwtUser,
+    /// Upper limit for the caller's role if a role claim is configured. The effective role never exceeds the user's
+    /// role.
     pub role: Option<Role>,
-    /// It is void from this instant on.
+    /// Instant at which the token expires.
     pub expires_at: Instant,
 }
 
-/// Why a token is not accepted: for the log. Callers are told nothing of it.
+/// Reason for rejecting a token. The server logs it; the response does not contain it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum JwtRefused {
-    /// It is longer than 16 KiB.
-    #[error("it is too long")]
+pub enum JwtRejection {
+    /// The token exceeds 16 KiB.
+    #[error("the token exceeds 16 KiB")]
     TooLong,
-    /// It is no JWT.
-    #[error("it is no JWT")]
+    /// The token is not a well-formed JWT.
+    #[error("the token is not a well-formed JWT")]
     Malformed,
-    /// Its header says something that is not supported.
-    #[error("its header is not supported")]
-    Header,
-    /// It is signed in a way that is not allowed, or not with this key.
-    #[error("its algorithm is not allowed, or not for its key")]
-    Algorithm,
-    /// It does not say which of several keys signed it.
-    #[error("it names no key, and there is not exactly one")]
-    NoKeyNamed,
-    /// The issuer has no such key.
-    #[error("the issuer has no such key")]
+    /// The header uses an unsupported feature.
+    #[error("the header has an unsupported parameter or value")]
+    UnsupportedHeader,
+    /// The algorithm is not in the configured list, or the key is for another algorithm.
+    #[error("the algorithm is not allowed or does not match the key")]
+    AlgorithmNotAllowed,
+    /// The header has no `kid`, and the issuer does not have exactly one key.
+    #[error("the header has no kid and the issuer does not have exactly one key")]
+    AmbiguousKey,
+    /// No key of the issuer has the `kid` of the header.
+    #[error("the issuer has no key with this kid")]
     UnknownKey,
-    /// The signature is not the key's.
-    #[error("its signature is wrong")]
-    Signature,
-    /// A claim is missing or malformed.
-    #[error("a claim is missing or malformed")]
-    Claims,
-    /// It has expired.
-    #[error("it has expired")]
+    /// The signature does not match.
+    #[error("the signature is invalid")]
+    InvalidSignature,
+    /// A time claim is missing or malformed.
+    #[error("a time claim is missing or malformed")]
+    InvalidClaims,
+    /// The token has expired.
+    #[error("the token has expired")]
     Expired,
-    /// It is not valid yet.
-    #[error("it is not valid yet")]
+    /// The token is not valid yet (`nbf`, `iat`).
+    #[error("the token is not valid yet")]
     NotYetValid,
-    /// Somebody else issued it.
-    #[error("it is of another issuer")]
-    Issuer,
-    /// It is for somebody else.
-    #[error("it is for another audience")]
-    Audience,
-    /// It names no user.
-    #[error("it names no user")]
-    User,
-    /// The issuer's keys could never be fetched so far: nothing is known about the token.
-    #[error("the issuer's keys could not be fetched yet")]
+    /// The claim `iss` is not the configured issuer.
+    #[error("the token is from another issuer")]
+    WrongIssuer,
+    /// The claim `aud` does not contain the configured audience.
+    #[error("the token is for another audience")]
+    WrongAudience,
+    /// The user claim is missing, malformed or unverified.
+    #[error("the token does not identify a user")]
+    UnidentifiedUser,
+    /// The issuer's keys have not been fetched yet, so the token cannot be verified.
+    #[error("the issuer's keys have not been fetched yet")]
     KeysUnavailable,
 }
 
-/// Whether the text has the form of a JWT: three parts in base64url, none of them empty.
+/// Returns whether the text has the form of a JWT: three non-empty base64url segments.
 pub fn looks_like_jwt(text: &str) -> bool {
-    parts(text).is_some()
+    split_segments(text).is_some()
 }
 
-fn parts(text: &str) -> Option<[&str; 3]> {
-    let mut parts = text.split('.');
-    let found = [parts.next()?, parts.next()?, parts.next()?];
-    let is_base64url = |part: &&str| {
-        !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
+fn split_segments(text: &str) -> Option<[&str; 3]> {
+    let mut rest = text.split('.');
+    let segments = [rest.next()?, rest.next()?, rest.next()?];
+    let is_base64url = |segment: &&str| {
+        !segment.is_empty() && segment.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
     };
-    (parts.next().is_none() && found.iter().all(is_base64url)).then_some(found)
+    (rest.next().is_none() && segments.iter().all(is_base64url)).then_some(segments)
 }
 
 /// Verifies the tokens of one issuer.
 pub struct JwtVerifier {
     config: JwtConfig,
-    keys: Arc<KeyRing>,
+    keys: Arc<KeyCache>,
 }
 
 impl fmt::Debug for JwtVerifier {
@@ -177,26 +179,28 @@ impl Drop for JwtVerifier {
 }
 
 impl JwtVerifier {
-    /// For tokens of this issuer. Keys in a file are read now, and must be good; keys at a URL are fetched in the
-    /// background, so that an issuer that is down keeps nobody from starting. Keys are read again every ten minutes of
-    /// `clock`, which also tells how long ago an unknown key was last asked for.
+    /// Validates the configuration and starts the task that loads the keys.
+    ///
+    /// A key file is read before this function returns and must contain a usable key. Keys at a URL are fetched in the
+    /// background, so the server starts while the issuer is unavailable. The task reloads the keys every ten minutes,
+    /// measured with `clock`.
     pub async fn start(config: JwtConfig, clock: Arc<dyn Clock>) -> Result<Self, JwtConfigError> {
-        check(&config)?;
-        let keys = KeyRing::start(config.keys.clone(), config.algorithms.clone(), clock).await?;
+        validate(&config)?;
+        let keys = KeyCache::start(config.keys.clone(), config.algorithms.clone(), clock).await?;
         Ok(Self { config, keys })
     }
 
-    /// What the token says, if it is good at `now`.
-    pub async fn verify(&self, text: &str, now: Instant) -> Result<VerifiedJwt, JwtRefused> {
+    /// Verifies the signature and the claims of a token at `now`.
+    pub async fn verify(&self, text: &str, now: Instant) -> Result<VerifiedJwt, JwtRejection> {
         if text.len() > MAX_LENGTH {
-            return Err(JwtRefused::TooLong);
+            return Err(JwtRejection::TooLong);
         }
-        let [header, payload, signature] = parts(text).ok_or(JwtRefused::Malformed)?;
-        let decode = |part: &str| URL_SAFE_NO_PAD.decode(part).map_err(|_| JwtRefused::Malformed);
+        let [header, payload, signature] = split_segments(text).ok_or(JwtRejection::Malformed)?;
+        let decode = |segment: &str| URL_SAFE_NO_PAD.decode(segment).map_err(|_| JwtRejection::Malformed);
         let message = &text[..header.len() + 1 + payload.len()];
-        let header = Header::read(&decode(header)?)?;
+        let header = Header::parse(&decode(header)?)?;
         self.verify_signature(&header, message, signature, now).await?;
-        claims::check(&decode(payload)?, &self.config, now)
+        claims::parse_and_check(&decode(payload)?, &self.config, now)
     }
 
     async fn verify_signature(
@@ -205,39 +209,42 @@ impl JwtVerifier {
         message: &str,
         signature: &str,
         now: Instant,
-    ) -> Result<(), JwtRefused> {
-        let algorithm = JwtAlgorithm::parse(&header.algorithm).filter(|one| self.config.algorithms.contains(one));
-        let algorithm = algorithm.ok_or(JwtRefused::Algorithm)?;
-        let id = header.key_id.as_deref();
-        let mut keys = self.keys.present().await.ok_or(JwtRefused::KeysUnavailable)?;
-        if keys.find(id, algorithm).is_err_and(|why| why == JwtRefused::UnknownKey) {
-            // It may be new.
-            keys = self.keys.read_again(now).await.ok_or(JwtRefused::KeysUnavailable)?;
+    ) -> Result<(), JwtRejection> {
+        let algorithm =
+            JwtAlgorithm::parse(&header.algorithm).filter(|algorithm| self.config.algorithms.contains(algorithm));
+        let algorithm = algorithm.ok_or(JwtRejection::AlgorithmNotAllowed)?;
+        let key_id = header.key_id.as_deref();
+        let mut keys = self.keys.current().await.ok_or(JwtRejection::KeysUnavailable)?;
+        if keys.find(key_id, algorithm).is_err_and(|rejection| rejection == JwtRejection::UnknownKey) {
+            // The issuer may have added the key since the last load.
+            keys = self.keys.reload(now).await.ok_or(JwtRejection::KeysUnavailable)?;
         }
-        let is_good = keys.find(id, algorithm)?.verifies(message, signature);
-        if is_good { Ok(()) } else { Err(JwtRefused::Signature) }
+        let is_valid = keys.find(key_id, algorithm)?.verify(message, signature);
+        if is_valid { Ok(()) } else { Err(JwtRejection::InvalidSignature) }
     }
 }
 
-fn check(config: &JwtConfig) -> Result<(), JwtConfigError> {
-    let invalid = |why| Err(JwtConfigError::Invalid(why));
+fn validate(config: &JwtConfig) -> Result<(), JwtConfigError> {
+    let invalid = |message| Err(JwtConfigError::Invalid(message));
     if config.issuer.is_empty() || config.audience.is_empty() {
-        return invalid("the issuer and the audience of JWTs must not be empty");
+        return invalid("the JWT issuer and audience must not be empty");
     }
     if config.algorithms.is_empty() {
-        return invalid("at least one algorithm of JWTs must be allowed");
+        return invalid("at least one JWT algorithm must be allowed");
     }
-    let empty = |name: &String| name.is_empty();
+    let is_empty = |name: &String| name.is_empty();
     let user_claim = match &config.user_claim {
         UserClaim::Sub => None,
         UserClaim::Named(name) => Some(name),
     };
-    if user_claim.is_some_and(empty) || config.role_claim.as_ref().is_some_and(empty) {
-        return invalid("the name of a claim must not be empty");
+    if user_claim.is_some_and(is_empty) || config.role_claim.as_ref().is_some_and(is_empty) {
+        return invalid("the name of a JWT claim must not be empty");
     }
     match (&config.role_claim, config.allowed_roles.is_empty()) {
-        (Some(_), true) => invalid("a role claim of JWTs counts only for values that are allowed; none is"),
-        (None, false) => invalid("values of a role claim are allowed, but the claim is not named"),
+        (Some(_), true) => invalid("a JWT role claim is configured, but no role mapping; add at least one VALUE=ROLE"),
+        (None, false) => invalid(
+            "a JWT role mapping is configured, but the role claim is not; name the claim that contains the roles",
+        ),
         _ => Ok(()),
     }
 }

@@ -1,4 +1,4 @@
-//! Where an issuer's keys come from: a file or a URL, read by one task, in the background.
+//! Loading of the issuer's keys from a file or a URL by a background task.
 
 use std::{
     fmt,
@@ -15,33 +15,33 @@ use tokio::sync::{Notify, watch};
 
 use super::{
     JwtAlgorithm, JwtConfigError,
-    keys::{Ignored, KeySet},
+    keys::{IgnoredKey, KeySet},
 };
 use crate::clock::Clock;
 
-/// How often keys are read again, in microseconds like all that follow: keys that were withdrawn are gone after so long.
-const READ_EVERY: i64 = 600 * SECOND;
-/// How long after a failure they are read again.
-const AFTER_FAILURE: i64 = 60 * SECOND;
-/// The same while there are none at all.
-const WITHOUT_KEYS: i64 = 5 * SECOND;
-/// At most how often keys are read because a token names one that is not known.
-const ASKED_EVERY: i64 = 60 * SECOND;
-const SECOND: i64 = 1_000_000;
+/// Interval between two loads in microseconds. Keys that the issuer has removed stay accepted for at most this time.
+const RELOAD_INTERVAL_MICROS: i64 = 600 * SECOND_MICROS;
+/// Delay after a failed load in microseconds.
+const RETRY_DELAY_MICROS: i64 = 60 * SECOND_MICROS;
+/// Delay after a failed load in microseconds while no keys have been loaded yet.
+const INITIAL_RETRY_DELAY_MICROS: i64 = 5 * SECOND_MICROS;
+/// Minimum time in microseconds between the previous load and a load that an unknown key id triggers.
+const UNKNOWN_KEY_RELOAD_INTERVAL_MICROS: i64 = 60 * SECOND_MICROS;
+const SECOND_MICROS: i64 = 1_000_000;
 
-/// Longest that fetching may take.
-const TIMEOUT: Duration = Duration::from_secs(5);
-/// Largest document, in bytes.
+/// Timeout for one HTTP request, including redirects and the body.
+const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
+/// Maximum size of a key document in bytes.
 const MAX_BYTES: usize = 1024 * 1024;
-/// Most redirects.
+/// Maximum number of HTTP redirects.
 const MAX_REDIRECTS: usize = 3;
 
-/// Where an issuer's keys are: a JWK Set or a JWK (RFC 7517).
+/// Location of the issuer's JWK Set or JWK (RFC 7517).
 #[derive(Clone, PartialEq, Eq)]
 pub enum KeySource {
-    /// In a file.
+    /// File path.
     File(PathBuf),
-    /// At a URL: `https`, or `http` on this host.
+    /// URL with the scheme `https`, or `http` for a loopback host.
     Url(Url),
 }
 
@@ -49,34 +49,33 @@ impl fmt::Debug for KeySource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File(path) => write!(f, "File({})", path.display()),
-            // A query may hold a secret.
+            // Only the host is printed, because the query may contain a secret.
             Self::Url(url) => write!(f, "Url({})", url.host_str().unwrap_or_default()),
         }
     }
 }
 
 impl KeySource {
-    /// A URL if it begins like one, a file otherwise.
+    /// Parses a URL if the text starts with `http://` or `https://`; otherwise the text is a file path.
     pub fn parse(text: &str) -> Result<Self, JwtConfigError> {
         let lower = text.to_ascii_lowercase();
         if !["http://", "https://"].iter().any(|scheme| lower.starts_with(scheme)) {
             return Ok(Self::File(text.into()));
         }
-        let url =
-            Url::parse(text).map_err(|_| JwtConfigError::Invalid("the URL of the issuer's keys cannot be read"))?;
+        let url = Url::parse(text).map_err(|_| JwtConfigError::Invalid("the URL of the JWT keys is malformed"))?;
         if !url.username().is_empty() || url.password().is_some() {
-            return Err(JwtConfigError::Invalid("the URL of the issuer's keys must not hold a name or a password"));
+            return Err(JwtConfigError::Invalid("the URL of the JWT keys must not contain a user name or password"));
         }
-        if !is_safe(&url) {
-            let why = "keys of an issuer are fetched by https:// only, or by http:// from this host";
-            return Err(JwtConfigError::Invalid(why));
+        if !is_tamper_proof(&url) {
+            let message = "the URL of the JWT keys must use https://, or http:// with a loopback host";
+            return Err(JwtConfigError::Invalid(message));
         }
         Ok(Self::Url(url))
     }
 }
 
-/// Whether nobody on the way can put other keys in place of those at `url`.
-fn is_safe(url: &Url) -> bool {
+/// Returns whether a network attacker cannot replace the keys at `url`.
+fn is_tamper_proof(url: &Url) -> bool {
     match url.scheme() {
         "https" => true,
         "http" => url.host_str().is_some_and(is_loopback),
@@ -89,179 +88,181 @@ fn is_loopback(host: &str) -> bool {
     address.map_or_else(|_| host.eq_ignore_ascii_case("localhost"), |address| address.is_loopback())
 }
 
-/// The keys as last read, for any number of readers, and the task that reads them: nobody else does, so that one document
-/// is read at a time, and a caller that goes away stops nothing.
-pub(super) struct KeyRing {
-    standing: watch::Sender<Standing>,
-    wanted: Notify,
+/// Most recently loaded keys, shared by all requests. Only the background task loads keys, so there is at most one load
+/// at a time, and a cancelled request does not cancel a load.
+pub(super) struct KeyCache {
+    state: watch::Sender<LoadState>,
+    reload_requested: Notify,
     closed: Notify,
     algorithms: Vec<JwtAlgorithm>,
     clock: Arc<dyn Clock>,
 }
 
-struct Standing {
-    /// `None` if they could never be read.
+struct LoadState {
+    /// `None` until the first successful load.
     keys: Option<Arc<KeySet>>,
-    /// When they were last begun to be read.
-    begun_at: Instant,
-    /// Whether they are being read.
-    reading: bool,
+    /// Start of the most recent load.
+    started_at: Instant,
+    /// Whether a load is requested or in progress.
+    is_loading: bool,
 }
 
-impl KeyRing {
-    /// Reads a file, which must have a key; fetching begins in the background.
+impl KeyCache {
+    /// Starts the background task. A key file is loaded first and must contain a usable key.
     pub(super) async fn start(
         source: KeySource,
         algorithms: Vec<JwtAlgorithm>,
         clock: Arc<dyn Clock>,
     ) -> Result<Arc<Self>, JwtConfigError> {
-        let (reader, keys) = match source {
+        let (loader, keys) = match source {
             KeySource::File(path) => {
-                let reader = Reader::File(path);
-                let document = reader.read().await.map_err(JwtConfigError::File)?;
-                let keys = KeySet::read(&document, &algorithms).map_err(|e| JwtConfigError::File(e.to_string()))?;
+                let loader = KeyLoader::File(path);
+                let document = loader.load().await.map_err(JwtConfigError::KeySource)?;
+                let keys = KeySet::parse(&document, &algorithms)
+                    .map_err(|error| JwtConfigError::KeySource(error.to_string()))?;
                 if keys.is_empty() {
                     return Err(JwtConfigError::NoUsableKey(first_reason(&keys)));
                 }
-                warn_of_ignored(&keys.ignored, &[]);
-                (reader, Some(Arc::new(keys)))
+                warn_about_ignored_keys(&keys.ignored, &[]);
+                (loader, Some(Arc::new(keys)))
             }
-            KeySource::Url(url) => (Reader::Url(client()?, url), None),
+            KeySource::Url(url) => (KeyLoader::Url(http_client()?, url), None),
         };
-        let standing = Standing { reading: keys.is_none(), keys, begun_at: clock.now() };
-        let standing = watch::Sender::new(standing);
-        let this = Self { standing, wanted: Notify::new(), closed: Notify::new(), algorithms, clock };
-        let this = Arc::new(this);
-        tokio::spawn(Arc::clone(&this).run(reader));
-        Ok(this)
+        let state = LoadState { is_loading: keys.is_none(), keys, started_at: clock.now() };
+        let state = watch::Sender::new(state);
+        let cache = Self { state, reload_requested: Notify::new(), closed: Notify::new(), algorithms, clock };
+        let cache = Arc::new(cache);
+        tokio::spawn(Arc::clone(&cache).run(loader));
+        Ok(cache)
     }
 
-    /// Ends the task.
+    /// Stops the background task.
     pub(super) fn close(&self) {
         self.closed.notify_one();
     }
 
-    /// The keys at hand. While they are read for the first time that is waited for.
-    pub(super) async fn present(&self) -> Option<Arc<KeySet>> {
-        if let Some(keys) = &self.standing.borrow().keys {
+    /// Returns the loaded keys. Before the first successful load, waits for a load in progress and returns `None` if it
+    /// fails.
+    pub(super) async fn current(&self) -> Option<Arc<KeySet>> {
+        if let Some(keys) = &self.state.borrow().keys {
             return Some(Arc::clone(keys));
         }
-        self.read_through().await
+        self.wait_for_load().await
     }
 
-    /// The keys, read again unless that was begun less than a minute before `now`.
-    pub(super) async fn read_again(&self, now: Instant) -> Option<Arc<KeySet>> {
-        let begun = self.standing.send_if_modified(|standing| {
-            let again_at = standing.begun_at.plus_micros(ASKED_EVERY);
-            let begins = !standing.reading && again_at <= now;
-            if begins {
-                (standing.reading, standing.begun_at) = (true, now);
+    /// Reloads the keys, unless the last load started less than a minute before `now`. Returns the resulting keys.
+    pub(super) async fn reload(&self, now: Instant) -> Option<Arc<KeySet>> {
+        let reload_starts = self.state.send_if_modified(|state| {
+            let reload_allowed_at = state.started_at.plus_micros(UNKNOWN_KEY_RELOAD_INTERVAL_MICROS);
+            let reload_starts = !state.is_loading && reload_allowed_at <= now;
+            if reload_starts {
+                (state.is_loading, state.started_at) = (true, now);
             }
-            begins
+            reload_starts
         });
-        if begun {
-            self.wanted.notify_one();
+        if reload_starts {
+            self.reload_requested.notify_one();
         }
-        self.read_through().await
+        self.wait_for_load().await
     }
 
-    /// The keys, once nobody is reading them.
-    async fn read_through(&self) -> Option<Arc<KeySet>> {
-        let mut standing = self.standing.subscribe();
-        // The sender is `self`.
-        let standing = standing.wait_for(|standing| !standing.reading).await.ok()?;
-        standing.keys.clone()
+    /// Waits until no load is in progress and returns the keys.
+    async fn wait_for_load(&self) -> Option<Arc<KeySet>> {
+        let mut state = self.state.subscribe();
+        // Cannot fail: `self` owns the sender.
+        let state = state.wait_for(|state| !state.is_loading).await.ok()?;
+        state.keys.clone()
     }
 
-    async fn run(self: Arc<Self>, reader: Reader) {
-        let mut failed = false;
+    async fn run(self: Arc<Self>, loader: KeyLoader) {
+        let mut last_load_failed = false;
         loop {
-            let wait_until = {
-                let standing = self.standing.borrow();
-                let wait = match (&standing.keys, failed) {
-                    (None, _) => WITHOUT_KEYS,
-                    (Some(_), true) => AFTER_FAILURE,
-                    (Some(_), false) => READ_EVERY,
+            let next_load_at = {
+                let state = self.state.borrow();
+                let delay = match (&state.keys, last_load_failed) {
+                    (None, _) => INITIAL_RETRY_DELAY_MICROS,
+                    (Some(_), true) => RETRY_DELAY_MICROS,
+                    (Some(_), false) => RELOAD_INTERVAL_MICROS,
                 };
-                (!standing.reading).then(|| standing.begun_at.plus_micros(wait))
+                (!state.is_loading).then(|| state.started_at.plus_micros(delay))
             };
-            if let Some(at) = wait_until {
+            if let Some(at) = next_load_at {
                 tokio::select! {
                     () = self.clock.wait_until(at) => {}
-                    // Unless that was done in the meantime, when the time had come for it anyway.
-                    () = self.wanted.notified() => if !self.standing.borrow().reading { continue },
+                    // If a scheduled load has already served this request, `is_loading` is false again.
+                    () = self.reload_requested.notified() => if !self.state.borrow().is_loading { continue },
                     () = self.closed.notified() => return,
                 }
             }
             let now = self.clock.now();
-            self.standing.send_modify(|standing| (standing.reading, standing.begun_at) = (true, now));
-            let read = tokio::select! {
-                read = reader.read() => read,
+            self.state.send_modify(|state| (state.is_loading, state.started_at) = (true, now));
+            let loaded = tokio::select! {
+                loaded = loader.load() => loaded,
                 () = self.closed.notified() => return,
             };
-            failed = !self.take_in(read, &reader);
+            last_load_failed = !self.finish_load(loaded, &loader);
         }
     }
 
-    /// Puts what was read in place of what was there; `false` if nothing could be read, and the old keys stay.
-    fn take_in(&self, read: Result<Vec<u8>, String>, reader: &Reader) -> bool {
-        let read = read.and_then(|document| KeySet::read(&document, &self.algorithms).map_err(|e| e.to_string()));
-        if let Err(error) = &read {
-            tracing::warn!(error, from = reader.name(), "the keys of the issuer of JWTs cannot be read");
+    /// Ends a load. Replaces the keys if the document is valid, otherwise keeps the old keys and returns `false`.
+    fn finish_load(&self, loaded: Result<Vec<u8>, String>, loader: &KeyLoader) -> bool {
+        let parsed =
+            loaded.and_then(|document| KeySet::parse(&document, &self.algorithms).map_err(|error| error.to_string()));
+        if let Err(error) = &parsed {
+            tracing::warn!(error, source = loader.name(), "failed to load the JWT keys");
         }
-        let keys = read.ok().map(Arc::new);
+        let keys = parsed.ok().map(Arc::new);
         if let Some(keys) = &keys {
-            let before = self.standing.borrow().keys.clone();
-            warn_of_ignored(&keys.ignored, before.as_ref().map_or(&[], |before| &before.ignored));
+            let previous = self.state.borrow().keys.clone();
+            warn_about_ignored_keys(&keys.ignored, previous.as_ref().map_or(&[], |previous| &previous.ignored));
             if keys.is_empty() {
-                tracing::warn!(from = reader.name(), "the issuer of JWTs has no key that can be used");
+                tracing::warn!(source = loader.name(), "the JWT issuer publishes no usable key");
             }
         }
-        let is_read = keys.is_some();
-        self.standing.send_modify(|standing| {
-            standing.reading = false;
+        let succeeded = keys.is_some();
+        self.state.send_modify(|state| {
+            state.is_loading = false;
             if let Some(keys) = keys {
-                standing.keys = Some(keys);
+                state.keys = Some(keys);
             }
         });
-        is_read
+        succeeded
     }
 }
 
-/// Says which keys are not used, once for each.
-fn warn_of_ignored(ignored: &[Ignored], known: &[Ignored]) {
-    for key in ignored.iter().filter(|key| !known.contains(key)) {
-        tracing::warn!(kid = key.key_id.as_deref(), "a key of the issuer of JWTs is not used: {}", key.why);
+/// Logs the ignored keys that are not in `already_logged`.
+fn warn_about_ignored_keys(ignored: &[IgnoredKey], already_logged: &[IgnoredKey]) {
+    for key in ignored.iter().filter(|key| !already_logged.contains(key)) {
+        tracing::warn!(kid = key.key_id.as_deref(), reason = key.reason, "ignoring a key of the JWT issuer");
     }
 }
 
-/// Why the first key of a document without a usable one is none, for whoever wrote it.
+/// Reason why the first key of a document is unusable, as a suffix for [`JwtConfigError::NoUsableKey`].
 fn first_reason(keys: &KeySet) -> String {
-    keys.ignored.first().map_or_else(String::new, |ignored| format!(": {}", ignored.why))
+    keys.ignored.first().map_or_else(String::new, |ignored| format!(": {}", ignored.reason))
 }
 
-/// Reads the document.
-enum Reader {
+enum KeyLoader {
     File(PathBuf),
     Url(reqwest::Client, Url),
 }
 
-fn client() -> Result<reqwest::Client, JwtConfigError> {
+fn http_client() -> Result<reqwest::Client, JwtConfigError> {
     let redirects = redirect::Policy::custom(|attempt| {
         if attempt.previous().len() > MAX_REDIRECTS {
             attempt.error("too many redirects")
-        } else if is_safe(attempt.url()) {
+        } else if is_tamper_proof(attempt.url()) {
             attempt.follow()
         } else {
-            attempt.error("a redirect to where others could listen in")
+            attempt.error("redirect to a URL without https")
         }
     });
-    let client = reqwest::Client::builder().timeout(TIMEOUT).redirect(redirects).build();
-    client.map_err(|error| JwtConfigError::File(with_causes(&error)))
+    let client = reqwest::Client::builder().timeout(FETCH_TIMEOUT).redirect(redirects).build();
+    client.map_err(|error| JwtConfigError::KeySource(with_causes(&error)))
 }
 
-impl Reader {
-    /// Where from, without what may be a secret.
+impl KeyLoader {
+    /// Description of the source for the application log: `file` or the host. The full URL may contain a secret.
     fn name(&self) -> &str {
         match self {
             Self::File(_) => "file",
@@ -269,12 +270,12 @@ impl Reader {
         }
     }
 
-    async fn read(&self) -> Result<Vec<u8>, String> {
+    async fn load(&self) -> Result<Vec<u8>, String> {
         match self {
             Self::File(path) => {
                 let path = path.clone();
-                let read = tokio::task::spawn_blocking(move || read_file(&path)).await;
-                read.map_err(|error| error.to_string())?
+                let content = tokio::task::spawn_blocking(move || read_file(&path)).await;
+                content.map_err(|error| error.to_string())?
             }
             Self::Url(client, url) => fetch(client, url).await,
         }
@@ -282,31 +283,31 @@ impl Reader {
 }
 
 fn read_file(path: &Path) -> Result<Vec<u8>, String> {
-    let failed = |error: std::io::Error| format!("{}: {error}", path.display());
+    let describe = |error: std::io::Error| format!("{}: {error}", path.display());
     let mut document = Vec::new();
-    let most = u64::try_from(MAX_BYTES).unwrap_or(u64::MAX);
-    std::fs::File::open(path).map_err(failed)?.take(most + 1).read_to_end(&mut document).map_err(failed)?;
+    let max_bytes = u64::try_from(MAX_BYTES).unwrap_or(u64::MAX);
+    std::fs::File::open(path).map_err(describe)?.take(max_bytes + 1).read_to_end(&mut document).map_err(describe)?;
     if document.len() > MAX_BYTES {
-        return Err(format!("{}: it is larger than 1 MiB", path.display()));
+        return Err(format!("{}: the file is larger than 1 MiB", path.display()));
     }
     Ok(document)
 }
 
 async fn fetch(client: &reqwest::Client, url: &Url) -> Result<Vec<u8>, String> {
-    let failed = |error: reqwest::Error| with_causes(&error.without_url());
+    let describe = |error: reqwest::Error| with_causes(&error.without_url());
     let request = client.get(url.clone()).header("accept", "application/jwk-set+json, application/json");
-    let mut response = request.send().await.map_err(failed)?.error_for_status().map_err(failed)?;
+    let mut response = request.send().await.map_err(describe)?.error_for_status().map_err(describe)?;
     let mut document = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(failed)? {
+    while let Some(chunk) = response.chunk().await.map_err(describe)? {
         if document.len() + chunk.len() > MAX_BYTES {
-            return Err("the answer is larger than 1 MiB".to_owned());
+            return Err("the response is larger than 1 MiB".to_owned());
         }
         document.extend_from_slice(&chunk);
     }
     Ok(document)
 }
 
-/// An error says what failed, and its causes why.
+/// Formats an error with the chain of its causes.
 fn with_causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();

@@ -1,4 +1,5 @@
-//! JSON objects in which no name stands twice: of two readers, each might take another one for the value.
+//! JSON parsing that rejects duplicate names. Parsers disagree on which duplicate counts, which an attacker could
+//! exploit.
 
 use std::fmt;
 
@@ -8,17 +9,17 @@ use serde::{
 };
 use serde_json::{Map, Value, map::Entry};
 
-/// The object that the text is; `None` if it is anything else, or names something twice at any depth.
-pub(super) fn object(json: &[u8]) -> Option<Map<String, Value>> {
+/// Parses a JSON object. Returns `None` for invalid JSON, other types, and duplicate names at any depth.
+pub(super) fn parse_object(json: &[u8]) -> Option<Map<String, Value>> {
     match serde_json::from_slice(json) {
-        Ok(Strict(Value::Object(fields))) => Some(fields),
+        Ok(StrictValue(Value::Object(fields))) => Some(fields),
         Ok(_) | Err(_) => None,
     }
 }
 
-struct Strict(Value);
+struct StrictValue(Value);
 
-impl<'de> Deserialize<'de> for Strict {
+impl<'de> Deserialize<'de> for StrictValue {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_any(StrictVisitor).map(Self)
     }
@@ -30,15 +31,15 @@ impl<'de> Visitor<'de> for StrictVisitor {
     type Value = Value;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("JSON")
+        f.write_str("a JSON value")
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
         let mut fields = Map::new();
-        while let Some((name, Strict(value))) = access.next_entry()? {
+        while let Some((name, StrictValue(value))) = access.next_entry()? {
             match fields.entry::<String>(name) {
-                Entry::Vacant(place) => _ = place.insert(value),
-                Entry::Occupied(_) => return Err(A::Error::custom("a name stands twice")),
+                Entry::Vacant(entry) => _ = entry.insert(value),
+                Entry::Occupied(_) => return Err(A::Error::custom("duplicate name")),
             }
         }
         Ok(Value::Object(fields))
@@ -46,7 +47,7 @@ impl<'de> Visitor<'de> for StrictVisitor {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
         let mut items = Vec::new();
-        while let Some(Strict(item)) = access.next_element()? {
+        while let Some(StrictValue(item)) = access.next_element()? {
             items.push(item);
         }
         Ok(Value::Array(items))
@@ -68,8 +69,8 @@ impl<'de> Visitor<'de> for StrictVisitor {
         Ok(Value::from(number))
     }
 
-    fn visit_bool<E>(self, truth: bool) -> Result<Value, E> {
-        Ok(Value::from(truth))
+    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+        Ok(Value::from(value))
     }
 
     fn visit_unit<E>(self) -> Result<Value, E> {
@@ -84,14 +85,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_object_is_read_as_it_stands() {
+    fn parses_objects_like_serde_json() {
         let text = r#" {"a": [1, -2, 2.5, true, null, "x", {"b": {}}], "c": 18446744073709551615} "#;
-        assert_eq!(object(text.as_bytes()).map(Value::Object), serde_json::from_str(text).ok());
-        assert_eq!(object(b"{}").map(Value::Object), Some(json!({})));
+        assert_eq!(parse_object(text.as_bytes()).map(Value::Object), serde_json::from_str(text).ok());
+        assert_eq!(parse_object(b"{}").map(Value::Object), Some(json!({})));
     }
 
     #[test]
-    fn what_is_no_object_or_names_something_twice_is_refused() {
+    fn rejects_non_objects_and_duplicate_names() {
         for text in [
             "",
             "[]",
@@ -105,9 +106,9 @@ mod tests {
             r#"{"a": 1e999}"#,
             r#"{"a": NaN}"#,
         ] {
-            assert!(object(text.as_bytes()).is_none(), "{text}");
+            assert!(parse_object(text.as_bytes()).is_none(), "{text}");
         }
-        assert!(object(&[b'{', b'"', 0xff, b'"', b':', b'1', b'}']).is_none());
-        assert!(object("[".repeat(100_000).as_bytes()).is_none());
+        assert!(parse_object(&[b'{', b'"', 0xff, b'"', b':', b'1', b'}']).is_none());
+        assert!(parse_object("[".repeat(100_000).as_bytes()).is_none());
     }
 }

@@ -1,4 +1,4 @@
-//! Whole tokens, with keys made for tests.
+//! Tests of complete tokens, signed with the test keys in `tests/keys`.
 
 use std::{io::Write as _, path::Path};
 
@@ -22,7 +22,7 @@ fn key(name: &str) -> EncodingKey {
     }
 }
 
-/// The key that signs by this algorithm.
+/// Loads the test key for an algorithm.
 fn key_for(algorithm: JwtAlgorithm) -> EncodingKey {
     key(match algorithm {
         JwtAlgorithm::Es256 => "p256",
@@ -32,18 +32,18 @@ fn key_for(algorithm: JwtAlgorithm) -> EncodingKey {
     })
 }
 
-fn library(algorithm: JwtAlgorithm) -> Algorithm {
+fn to_library(algorithm: JwtAlgorithm) -> Algorithm {
     algorithm.as_str().parse().unwrap()
 }
 
-/// The public half of a key, as issuers publish it.
+/// Returns the public JWK of a key.
 fn jwk(key: &EncodingKey, algorithm: JwtAlgorithm, id: &str) -> Value {
-    let mut jwk = serde_json::to_value(Jwk::from_encoding_key(key, library(algorithm)).unwrap()).unwrap();
+    let mut jwk = serde_json::to_value(Jwk::from_encoding_key(key, to_library(algorithm)).unwrap()).unwrap();
     jwk["kid"] = json!(id);
     jwk
 }
 
-fn rsa() -> Value {
+fn rsa_jwk() -> Value {
     jwk(&key("rsa"), JwtAlgorithm::Rs256, "k")
 }
 
@@ -64,17 +64,17 @@ fn claims() -> Value {
 fn sign(key: &EncodingKey, algorithm: JwtAlgorithm, header: &Value) -> String {
     let encode = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
     let message = format!("{}.{}", encode(header), encode(&claims()));
-    let signature = crypto::sign(message.as_bytes(), key, library(algorithm)).unwrap();
+    let signature = crypto::sign(message.as_bytes(), key, to_library(algorithm)).unwrap();
     format!("{message}.{signature}")
 }
 
-fn file(content: &[u8]) -> NamedTempFile {
+fn temporary_file(content: &[u8]) -> NamedTempFile {
     let mut file = NamedTempFile::new().unwrap();
     file.write_all(content).unwrap();
     file
 }
 
-fn document(keys: &[Value]) -> Vec<u8> {
+fn jwk_set(keys: &[Value]) -> Vec<u8> {
     json!({ "keys": keys }).to_string().into_bytes()
 }
 
@@ -99,45 +99,44 @@ fn clock() -> Arc<ManualClock> {
 }
 
 #[tokio::test]
-async fn each_algorithm_verifies_what_its_key_signed() {
+async fn verifies_signatures_of_each_algorithm() {
     for algorithm in JwtAlgorithm::ALL {
         let key = key_for(algorithm);
-        let keys = file(&document(&[jwk(&key, algorithm, "k")]));
+        let keys = temporary_file(&jwk_set(&[jwk(&key, algorithm, "k")]));
         let verifier = JwtVerifier::start(config(&keys, &[algorithm]), clock()).await.unwrap();
         let token = sign(&key, algorithm, &json!({"alg": algorithm.as_str(), "kid": "k"}));
         let verified = verifier.verify(&token, now()).await.unwrap();
-        assert_eq!(verified.user, NamedUser::Id(ANN.parse().unwrap()), "{algorithm:?}");
-        // Any other letter of the signature but the last, some of whose bits say nothing.
-        let place = token.len() - 20;
-        let other = if &token[place..=place] == "A" { "B" } else { "A" };
-        let changed = format!("{}{other}{}", &token[..place], &token[place + 1..]);
-        assert_eq!(verifier.verify(&changed, now()).await, Err(JwtRefused::Signature), "{algorithm:?}");
+        assert_eq!(verified.user, JwtUser::Id(ANN.parse().unwrap()), "{algorithm:?}");
+        // Not the last character, because some of its bits are unused.
+        let index = token.len() - 20;
+        let replacement = if &token[index..=index] == "A" { "B" } else { "A" };
+        let forged = format!("{}{replacement}{}", &token[..index], &token[index + 1..]);
+        assert_eq!(verifier.verify(&forged, now()).await, Err(JwtRejection::InvalidSignature), "{algorithm:?}");
     }
 }
 
 #[tokio::test]
-async fn a_key_verifies_one_algorithm_only() {
+async fn key_verifies_only_its_own_algorithm() {
     let rsa_key = key("rsa");
-    let all = JwtAlgorithm::ALL;
-    let keys = file(&document(&[rsa()]));
-    let verifier = JwtVerifier::start(config(&keys, &all), clock()).await.unwrap();
+    let keys = temporary_file(&jwk_set(&[rsa_jwk()]));
+    let verifier = JwtVerifier::start(config(&keys, &JwtAlgorithm::ALL), clock()).await.unwrap();
     for algorithm in [JwtAlgorithm::Rs384, JwtAlgorithm::Rs512, JwtAlgorithm::Ps256] {
         let token = sign(&rsa_key, algorithm, &json!({"alg": algorithm.as_str(), "kid": "k"}));
-        assert_eq!(verifier.verify(&token, now()).await, Err(JwtRefused::Algorithm));
+        assert_eq!(verifier.verify(&token, now()).await, Err(JwtRejection::AlgorithmNotAllowed));
     }
-    // Signed in one way, said to be signed in the key's own.
+    // Signed with RS512, but the header claims RS256, the algorithm of the key.
     let token = sign(&rsa_key, JwtAlgorithm::Rs512, &json!({"alg": "RS256", "kid": "k"}));
-    assert_eq!(verifier.verify(&token, now()).await, Err(JwtRefused::Signature));
+    assert_eq!(verifier.verify(&token, now()).await, Err(JwtRejection::InvalidSignature));
     let token = sign(&key("rsa-other"), JwtAlgorithm::Rs256, &json!({"alg": "RS256", "kid": "k"}));
-    assert_eq!(verifier.verify(&token, now()).await, Err(JwtRefused::Signature));
+    assert_eq!(verifier.verify(&token, now()).await, Err(JwtRejection::InvalidSignature));
     for name in ["none", "None", "HS256", "rs256", "RS256 ", "ES512", ""] {
         let token = sign(&rsa_key, JwtAlgorithm::Rs256, &json!({"alg": name, "kid": "k"}));
-        assert_eq!(verifier.verify(&token, now()).await, Err(JwtRefused::Algorithm), "{name}");
+        assert_eq!(verifier.verify(&token, now()).await, Err(JwtRejection::AlgorithmNotAllowed), "{name}");
     }
 }
 
 #[tokio::test]
-async fn a_token_that_names_no_key_means_the_only_one() {
+async fn token_without_kid_uses_the_only_key() {
     let (p256, header) = (key("p256"), json!({"alg": "ES256"}));
     let ec = jwk(&p256, JwtAlgorithm::Es256, "e");
     let both = [JwtAlgorithm::Rs256, JwtAlgorithm::Es256];
@@ -145,129 +144,147 @@ async fn a_token_that_names_no_key_means_the_only_one() {
     for (keys, expected) in [
         (vec![ec.clone()], None),
         (vec![without(ec.clone(), "kid")], None),
-        // One that is left out does not count.
-        (vec![with(rsa(), "use", json!("enc")), ec.clone()], None),
-        (vec![rsa(), ec], Some(JwtRefused::NoKeyNamed)),
-        (vec![rsa()], Some(JwtRefused::Algorithm)),
+        // Ignored keys do not count.
+        (vec![with(rsa_jwk(), "use", json!("enc")), ec.clone()], None),
+        (vec![rsa_jwk(), ec], Some(JwtRejection::AmbiguousKey)),
+        (vec![rsa_jwk()], Some(JwtRejection::AlgorithmNotAllowed)),
     ] {
-        let keys = file(&document(&keys));
+        let keys = temporary_file(&jwk_set(&keys));
         let verifier = JwtVerifier::start(config(&keys, &both), clock()).await.unwrap();
         assert_eq!(verifier.verify(&token, now()).await.err(), expected);
     }
 }
 
 #[test]
-fn keys_that_cannot_be_used_are_left_out() {
+fn ignores_unusable_keys() {
     use JwtAlgorithm::{EdDsa, Es256, Ps256, Rs256};
     let ec = jwk(&key("p256"), Es256, "k");
-    let short = with(rsa(), "n", json!(URL_SAFE_NO_PAD.encode([0xff; 255])));
-    let padded = with(rsa(), "n", json!(URL_SAFE_NO_PAD.encode([[0_u8; 128], [0xff; 128]].concat())));
-    for (jwk, allowed, why) in [
-        (rsa(), &[Rs256][..], None),
-        (without(rsa(), "alg"), &[Ps256, Rs256], None),
-        (with(rsa(), "use", json!("sig")), &[Rs256], None),
-        (with(rsa(), "key_ops", json!(["verify"])), &[Rs256], None),
+    let short = with(rsa_jwk(), "n", json!(URL_SAFE_NO_PAD.encode([0xff; 255])));
+    let padded = with(rsa_jwk(), "n", json!(URL_SAFE_NO_PAD.encode([[0_u8; 128], [0xff; 128]].concat())));
+    for (jwk, allowed, reason) in [
+        (rsa_jwk(), &[Rs256][..], None),
+        (without(rsa_jwk(), "alg"), &[Ps256, Rs256], None),
+        (with(rsa_jwk(), "use", json!("sig")), &[Rs256], None),
+        (with(rsa_jwk(), "key_ops", json!(["verify"])), &[Rs256], None),
         (ec.clone(), &[Rs256, Es256], None),
-        (with(rsa(), "use", json!("enc")), &[Rs256], Some("it is not for verifying signatures")),
-        (with(rsa(), "key_ops", json!(["encrypt"])), &[Rs256], Some("it is not for verifying signatures")),
-        (with(rsa(), "key_ops", json!([])), &[Rs256], Some("it is not for verifying signatures")),
-        (rsa(), &[Ps256], Some("its algorithm is none of the allowed ones")),
-        (with(rsa(), "alg", json!("HS256")), &[Rs256], Some("its algorithm is none of the allowed ones")),
-        (with(rsa(), "alg", json!("ES256")), &[Rs256, Es256], Some("its algorithm is none of the allowed ones")),
-        (with(rsa(), "alg", json!("RSA-OAEP")), &[Rs256], Some("its algorithm is none of the allowed ones")),
-        (with(rsa(), "alg", json!(1)), &[Rs256], Some("it cannot be read")),
-        (ec, &[Rs256, EdDsa], Some("its algorithm is none of the allowed ones")),
-        (short, &[Rs256], Some("it is shorter than 2048 bits")),
-        (padded, &[Rs256], Some("it is shorter than 2048 bits")),
-        (with(rsa(), "n", json!("?")), &[Rs256], Some("it cannot be read")),
-        (with(rsa(), "d", json!("AQAB")), &[Rs256], Some("it is a private key, which nobody but the issuer may have")),
-        (
-            json!({"kty": "oct", "k": "c2VjcmV0", "kid": "k"}),
-            &[Rs256],
-            Some("it is symmetric: who can verify could sign"),
-        ),
-        (json!({"kty": "new", "kid": "k"}), &[Rs256], Some("its kind is not supported")),
-        (json!({"kid": "k"}), &[Rs256], Some("its kind is not supported")),
-        (json!(7), &[Rs256], Some("it cannot be read")),
+        (with(rsa_jwk(), "use", json!("enc")), &[Rs256], Some("the key is not for verifying signatures")),
+        (with(rsa_jwk(), "key_ops", json!(["encrypt"])), &[Rs256], Some("the key is not for verifying signatures")),
+        (with(rsa_jwk(), "key_ops", json!([])), &[Rs256], Some("the key is not for verifying signatures")),
+        (rsa_jwk(), &[Ps256], Some("the algorithm is not allowed")),
+        (with(rsa_jwk(), "alg", json!("HS256")), &[Rs256], Some("the algorithm is not allowed")),
+        (with(rsa_jwk(), "alg", json!("ES256")), &[Rs256, Es256], Some("the algorithm is not allowed")),
+        (with(rsa_jwk(), "alg", json!("RSA-OAEP")), &[Rs256], Some("the algorithm is not allowed")),
+        (with(rsa_jwk(), "alg", json!(1)), &[Rs256], Some("the key is malformed")),
+        (ec, &[Rs256, EdDsa], Some("the algorithm is not allowed")),
+        (short, &[Rs256], Some("the RSA key is shorter than 2048 bits")),
+        (padded, &[Rs256], Some("the RSA key is shorter than 2048 bits")),
+        (with(rsa_jwk(), "n", json!("?")), &[Rs256], Some("the key is malformed")),
+        (with(rsa_jwk(), "d", json!("AQAB")), &[Rs256], Some("private keys are not accepted")),
+        (json!({"kty": "oct", "k": "c2VjcmV0", "kid": "k"}), &[Rs256], Some("symmetric keys are not supported")),
+        (json!({"kty": "new", "kid": "k"}), &[Rs256], Some("the key type is not supported")),
+        (json!({"kid": "k"}), &[Rs256], Some("the key type is not supported")),
+        (json!(7), &[Rs256], Some("the key is malformed")),
     ] {
-        let shown = jwk.to_string();
-        let set = KeySet::read(&document(&[jwk]), allowed).unwrap();
-        assert_eq!(set.ignored.first().map(|ignored| ignored.why), why, "{shown}");
-        assert_eq!(set.is_empty(), why.is_some());
+        let description = jwk.to_string();
+        let set = KeySet::parse(&jwk_set(&[jwk]), allowed).unwrap();
+        assert_eq!(set.ignored.first().map(|ignored| ignored.reason), reason, "{description}");
+        assert_eq!(set.is_empty(), reason.is_some());
     }
-    let twice = KeySet::read(&document(&[rsa(), rsa()]), &[Rs256]).unwrap();
-    assert_eq!(twice.ignored.len(), 1);
-    for no_document in ["", "[]", "{}", r#"{"keys": {}}"#, r#"{"keys": 7}"#, "-----BEGIN PUBLIC KEY-----"] {
-        assert!(KeySet::read(no_document.as_bytes(), &[Rs256]).is_err(), "{no_document}");
+    let with_duplicate = KeySet::parse(&jwk_set(&[rsa_jwk(), rsa_jwk()]), &[Rs256]).unwrap();
+    assert_eq!(with_duplicate.ignored.len(), 1);
+    for invalid in ["", "[]", "{}", r#"{"keys": {}}"#, r#"{"keys": 7}"#, "-----BEGIN PUBLIC KEY-----"] {
+        assert!(KeySet::parse(invalid.as_bytes(), &[Rs256]).is_err(), "{invalid}");
     }
-    assert!(!KeySet::read(rsa().to_string().as_bytes(), &[Rs256]).unwrap().is_empty(), "a bare JWK");
+    assert!(!KeySet::parse(rsa_jwk().to_string().as_bytes(), &[Rs256]).unwrap().is_empty(), "must accept a single JWK");
 }
 
 #[test]
-fn a_key_that_does_not_say_is_pinned_to_the_first_algorithm_that_fits() {
-    let open = without(rsa(), "alg");
+fn key_without_alg_is_pinned_to_the_first_fitting_algorithm() {
+    let without_alg = without(rsa_jwk(), "alg");
     let allowed = [JwtAlgorithm::Es256, JwtAlgorithm::Ps256, JwtAlgorithm::Rs256];
-    let set = KeySet::read(&document(&[open]), &allowed).unwrap();
+    let set = KeySet::parse(&jwk_set(&[without_alg]), &allowed).unwrap();
     assert!(set.find(Some("k"), JwtAlgorithm::Ps256).is_ok());
-    assert_eq!(set.find(Some("k"), JwtAlgorithm::Rs256).err(), Some(JwtRefused::Algorithm));
-    assert_eq!(set.find(Some("K"), JwtAlgorithm::Ps256).err(), Some(JwtRefused::UnknownKey));
-    assert_eq!(set.find(Some("k "), JwtAlgorithm::Ps256).err(), Some(JwtRefused::UnknownKey));
+    assert_eq!(set.find(Some("k"), JwtAlgorithm::Rs256).err(), Some(JwtRejection::AlgorithmNotAllowed));
+    assert_eq!(set.find(Some("K"), JwtAlgorithm::Ps256).err(), Some(JwtRejection::UnknownKey));
+    assert_eq!(set.find(Some("k "), JwtAlgorithm::Ps256).err(), Some(JwtRejection::UnknownKey));
 }
 
 #[tokio::test]
-async fn a_file_is_read_again_for_a_key_that_is_not_known_at_most_once_a_minute() {
+async fn unknown_kid_reloads_the_key_file_at_most_once_a_minute() {
     let (old, new) = (key("rsa"), key("rsa-other"));
-    let keys = file(&document(&[jwk(&old, JwtAlgorithm::Rs256, "old")]));
+    let keys = temporary_file(&jwk_set(&[jwk(&old, JwtAlgorithm::Rs256, "old")]));
     let clock = clock();
     let verifier = JwtVerifier::start(config(&keys, &[JwtAlgorithm::Rs256]), clock.clone()).await.unwrap();
-    let by_old = sign(&old, JwtAlgorithm::Rs256, &json!({"alg": "RS256", "kid": "old"}));
-    let by_new = sign(&new, JwtAlgorithm::Rs256, &json!({"alg": "RS256", "kid": "new"}));
-    std::fs::write(keys.path(), document(&[jwk(&new, JwtAlgorithm::Rs256, "new")])).unwrap();
+    let signed_by_old = sign(&old, JwtAlgorithm::Rs256, &json!({"alg": "RS256", "kid": "old"}));
+    let signed_by_new = sign(&new, JwtAlgorithm::Rs256, &json!({"alg": "RS256", "kid": "new"}));
+    std::fs::write(keys.path(), jwk_set(&[jwk(&new, JwtAlgorithm::Rs256, "new")])).unwrap();
     let at = |seconds: i64| now().plus_micros(seconds * 1_000_000);
-    // It was read less than a minute ago.
-    assert_eq!(verifier.verify(&by_new, at(59)).await, Err(JwtRefused::UnknownKey));
-    assert!(verifier.verify(&by_old, at(59)).await.is_ok());
+    // The file was loaded less than a minute ago.
+    assert_eq!(verifier.verify(&signed_by_new, at(59)).await, Err(JwtRejection::UnknownKey));
+    assert!(verifier.verify(&signed_by_old, at(59)).await.is_ok());
     clock.set(at(60));
-    assert_eq!(verifier.verify(&by_new, at(60)).await, Err(JwtRefused::Expired), "the signature is good");
-    assert_eq!(verifier.verify(&by_old, at(60)).await, Err(JwtRefused::UnknownKey), "the old key is gone");
-    // A file that cannot be read changes nothing.
-    std::fs::write(keys.path(), "rubbish").unwrap();
-    assert_eq!(verifier.verify(&by_old, at(120)).await, Err(JwtRefused::UnknownKey));
-    assert_eq!(verifier.verify(&by_new, now()).await.map(|verified| verified.expires_at), Ok(at(60)));
+    assert_eq!(
+        verifier.verify(&signed_by_new, at(60)).await,
+        Err(JwtRejection::Expired),
+        "the signature must be valid and only the expiry must fail"
+    );
+    assert_eq!(
+        verifier.verify(&signed_by_old, at(60)).await,
+        Err(JwtRejection::UnknownKey),
+        "the old key must be removed"
+    );
+    // An invalid file does not replace the loaded keys.
+    std::fs::write(keys.path(), "not JSON").unwrap();
+    assert_eq!(verifier.verify(&signed_by_old, at(120)).await, Err(JwtRejection::UnknownKey));
+    assert_eq!(verifier.verify(&signed_by_new, now()).await.map(|verified| verified.expires_at), Ok(at(60)));
 }
 
 #[tokio::test]
-async fn a_start_without_a_good_key_says_why() {
+async fn start_reports_configuration_errors() {
     let rs256 = [JwtAlgorithm::Rs256];
-    let failure =
+    let start_error =
         async |config: JwtConfig| JwtVerifier::start(config, clock()).await.map(|_| ()).unwrap_err().to_string();
-    let empty = file(&document(&[]));
-    let unusable = file(&document(&[with(rsa(), "use", json!("enc"))]));
-    let good = file(&document(&[rsa()]));
-    let missing = JwtConfig { keys: KeySource::File("/nowhere/keys.json".into()), ..config(&good, &rs256) };
-    assert!(failure(missing).await.contains("/nowhere/keys.json: No such file"));
-    assert!(failure(config(&file(b"x"), &rs256)).await.contains("neither a JWK Set nor a JWK"));
-    assert!(failure(config(&empty, &rs256)).await.contains("no key that can be used"));
-    assert!(failure(config(&unusable, &rs256)).await.ends_with("used: it is not for verifying signatures"));
-    assert!(failure(JwtConfig { issuer: String::new(), ..config(&good, &rs256) }).await.contains("must not be empty"));
-    assert!(failure(config(&good, &[])).await.contains("at least one algorithm"));
-    assert!(failure(JwtConfig { role_claim: Some("r".to_owned()), ..config(&good, &rs256) }).await.contains("none is"));
+    let empty = temporary_file(&jwk_set(&[]));
+    let unusable = temporary_file(&jwk_set(&[with(rsa_jwk(), "use", json!("enc"))]));
+    let usable = temporary_file(&jwk_set(&[rsa_jwk()]));
+    let missing = JwtConfig { keys: KeySource::File("/nowhere/keys.json".into()), ..config(&usable, &rs256) };
+    assert!(start_error(missing).await.contains("/nowhere/keys.json: No such file"));
+    assert!(start_error(config(&temporary_file(b"x"), &rs256)).await.contains("neither a JWK Set nor a JWK"));
+    assert!(start_error(config(&empty, &rs256)).await.contains("no usable key"));
+    assert!(
+        start_error(config(&unusable, &rs256))
+            .await
+            .ends_with("no usable key: the key is not for verifying signatures")
+    );
+    assert!(
+        start_error(JwtConfig { issuer: String::new(), ..config(&usable, &rs256) }).await.contains("must not be empty")
+    );
+    assert!(start_error(config(&usable, &[])).await.contains("at least one JWT algorithm"));
+    assert!(
+        start_error(JwtConfig { role_claim: Some("r".to_owned()), ..config(&usable, &rs256) })
+            .await
+            .contains("but no role mapping")
+    );
     let roles = vec![("x".to_owned(), Role::Admin)];
-    assert!(failure(JwtConfig { allowed_roles: roles, ..config(&good, &rs256) }).await.contains("is not named"));
+    assert!(
+        start_error(JwtConfig { allowed_roles: roles, ..config(&usable, &rs256) })
+            .await
+            .contains("but the role claim is not")
+    );
 }
 
 #[test]
-fn keys_are_fetched_only_where_nobody_can_put_in_others() {
-    for good in [
+fn key_url_requires_https_or_loopback() {
+    for allowed in [
         "https://issuer.example/jwks",
         "HTTPS://issuer.example",
         "http://127.0.0.1:8080/k",
         "http://[::1]/k",
         "http://localhost/k",
     ] {
-        assert!(matches!(KeySource::parse(good), Ok(KeySource::Url(_))), "{good}");
+        assert!(matches!(KeySource::parse(allowed), Ok(KeySource::Url(_))), "{allowed}");
     }
-    for bad in [
+    for rejected in [
         "http://issuer.example/jwks",
         "http://10.0.0.1/",
         "http://localhost.evil.example/",
@@ -275,7 +292,7 @@ fn keys_are_fetched_only_where_nobody_can_put_in_others() {
         "https://",
         "http://127.0.0.1.evil.example/",
     ] {
-        assert!(KeySource::parse(bad).is_err(), "{bad}");
+        assert!(KeySource::parse(rejected).is_err(), "{rejected}");
     }
     assert!(matches!(KeySource::parse("keys.json"), Ok(KeySource::File(_))));
     let url = KeySource::parse("https://issuer.example/jwks?secret=1").unwrap();
@@ -283,7 +300,7 @@ fn keys_are_fetched_only_where_nobody_can_put_in_others() {
 }
 
 #[test]
-fn a_jwt_has_three_parts() {
+fn jwt_has_three_base64url_segments() {
     assert!(looks_like_jwt("eyJ.e30.c2ln"));
     for text in [
         "", ".", "..", "a.b", "a.b.", ".b.c", "a..c", "a.b.c.d", "a.b.c=", "a.b+.c", "a.b/.c", "a.b. c", "flg_abc",
@@ -294,12 +311,12 @@ fn a_jwt_has_three_parts() {
 }
 
 #[tokio::test]
-async fn what_is_too_long_or_no_base64_is_refused_and_nothing_prints_itself() {
-    let keys = file(&document(&[rsa()]));
+async fn rejects_too_long_and_malformed_tokens() {
+    let keys = temporary_file(&jwk_set(&[rsa_jwk()]));
     let verifier = JwtVerifier::start(config(&keys, &[JwtAlgorithm::Rs256]), clock()).await.unwrap();
     let long = format!("{}.e30.c2ln", "A".repeat(MAX_LENGTH));
-    assert_eq!(verifier.verify(&long, now()).await, Err(JwtRefused::TooLong));
-    assert_eq!(verifier.verify("A.e30.c2ln", now()).await, Err(JwtRefused::Malformed));
-    assert_eq!(verifier.verify("bm90IGpzb24.e30.c2ln", now()).await, Err(JwtRefused::Malformed));
+    assert_eq!(verifier.verify(&long, now()).await, Err(JwtRejection::TooLong));
+    assert_eq!(verifier.verify("A.e30.c2ln", now()).await, Err(JwtRejection::Malformed));
+    assert_eq!(verifier.verify("bm90IGpzb24.e30.c2ln", now()).await, Err(JwtRejection::Malformed));
     assert_eq!(format!("{verifier:?}"), "JwtVerifier(…)");
 }

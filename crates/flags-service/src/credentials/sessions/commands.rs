@@ -1,4 +1,4 @@
-//! What signing in, signing out and changing a password do to the database.
+//! Database commands for signing in, signing out and changing passwords.
 
 use flags_store::{
     Author, Tx,
@@ -8,17 +8,17 @@ use flags_store::{
 };
 use uuid::Uuid;
 
-use super::Lifetimes;
+use super::SessionLifetimes;
 use crate::{
     clock::micros,
     core::{Command, UnloggedCommand},
     credentials::{
         secret::{Secret, hash},
-        throttle::{self, Attempt},
+        throttle::{self, SignInAttempt},
     },
     error::{ResourceKind, Result, ServiceError},
     precondition::Precondition,
-    users::claim,
+    users::lock_and_find_user,
 };
 
 #[derive(Clone)]
@@ -26,23 +26,23 @@ pub(super) struct OpenSession {
     pub(super) id: Uuid,
     pub(super) user_id: Uuid,
     pub(super) secret: Secret,
-    /// The password that was checked: if it was changed since, it no longer opens anything.
-    pub(super) password: PasswordHash,
-    pub(super) attempt: Attempt,
+    /// Hash that the entered password was verified against. The command fails if the password has changed since.
+    pub(super) verified_hash: PasswordHash,
+    pub(super) attempt: SignInAttempt,
     pub(super) previous: Option<[u8; 32]>,
-    pub(super) lifetimes: Lifetimes,
+    pub(super) lifetimes: SessionLifetimes,
 }
 
 impl UnloggedCommand for OpenSession {
     type Output = SessionRecord;
 
     async fn apply(&self, tx: &mut Tx) -> Result<SessionRecord> {
-        // Nobody can deactivate the user, or change the password, before this session is there to be ended.
+        // Locked so that a concurrent deactivation or password change deletes this session too.
         tx.lock_user_shared(self.user_id).await?;
         let active = users::find(tx.conn(), self.user_id).await?.is_some_and(|user| user.active);
-        let password = store_passwords::find(tx.conn(), self.user_id).await?;
-        if !active || password.as_ref() != Some(&self.password) {
-            return Err(ServiceError::SignInRefused);
+        let current_hash = store_passwords::find(tx.conn(), self.user_id).await?;
+        if !active || current_hash.as_ref() != Some(&self.verified_hash) {
+            return Err(ServiceError::InvalidCredentials);
         }
         self.insert(tx).await
     }
@@ -53,7 +53,7 @@ impl OpenSession {
         if let Some(previous) = &self.previous {
             store::delete(tx, previous).await?;
         }
-        throttle::succeeded(tx, &self.attempt, self.user_id).await?;
+        throttle::record_success(tx, &self.attempt, self.user_id).await?;
         let now = tx.now();
         let session = SessionRecord {
             id: self.id,
@@ -61,7 +61,7 @@ impl OpenSession {
             user_id: self.user_id,
             created_at: now,
             last_seen_at: now,
-            ends_at: now.plus_micros(micros(self.lifetimes.absolute)),
+            expires_at: now.plus_micros(micros(self.lifetimes.absolute)),
         };
         store::insert(tx, &session).await?;
         Ok(session)
@@ -70,23 +70,23 @@ impl OpenSession {
 
 #[derive(Clone)]
 pub(super) struct ChangePassword {
-    pub(super) open: OpenSession,
-    pub(super) hash: PasswordHash,
+    pub(super) open_session: OpenSession,
+    pub(super) new_hash: PasswordHash,
 }
 
 impl Command for ChangePassword {
     type Output = SessionRecord;
 
     async fn apply(&self, tx: &mut Tx, _: &Author) -> Result<SessionRecord> {
-        let user_id = self.open.user_id;
+        let user_id = self.open_session.user_id;
         tx.lock_user(user_id).await?;
         let user = users::find(tx.conn(), user_id).await?.filter(|user| user.active);
         let user = user.ok_or(ServiceError::NotFound(ResourceKind::User))?;
-        if store_passwords::find(tx.conn(), user_id).await?.as_ref() != Some(&self.open.password) {
-            return Err(ServiceError::SignInRefused);
+        if store_passwords::find(tx.conn(), user_id).await?.as_ref() != Some(&self.open_session.verified_hash) {
+            return Err(ServiceError::InvalidCredentials);
         }
-        set_password(tx, &user, &self.hash).await?;
-        self.open.insert(tx).await
+        set_password(tx, &user, &self.new_hash).await?;
+        self.open_session.insert(tx).await
     }
 }
 
@@ -104,22 +104,22 @@ impl UnloggedCommand for EndSession {
 }
 
 #[derive(Clone)]
-pub(super) struct EndAll {
+pub(super) struct EndAllSessions {
     pub(super) user_id: Uuid,
 }
 
-impl UnloggedCommand for EndAll {
+impl UnloggedCommand for EndAllSessions {
     type Output = ();
 
     async fn apply(&self, tx: &mut Tx) -> Result<()> {
-        Ok(store::delete_of_user(tx, self.user_id).await?)
+        Ok(store::delete_by_user(tx, self.user_id).await?)
     }
 }
 
 #[derive(Clone)]
 pub(super) struct SetPassword {
     pub(super) user_id: Uuid,
-    pub(super) hash: PasswordHash,
+    pub(super) new_hash: PasswordHash,
     pub(super) precondition: Precondition,
 }
 
@@ -127,18 +127,18 @@ impl Command for SetPassword {
     type Output = UserRecord;
 
     async fn apply(&self, tx: &mut Tx, _: &Author) -> Result<UserRecord> {
-        let user = claim(tx, self.user_id, &self.precondition).await?;
-        set_password(tx, &user, &self.hash).await?;
+        let user = lock_and_find_user(tx, self.user_id, &self.precondition).await?;
+        set_password(tx, &user, &self.new_hash).await?;
         Ok(user)
     }
 
-    fn stamp(output: &mut Self::Output, revision: i64) {
+    fn set_revision(output: &mut Self::Output, revision: i64) {
         output.revision = revision;
     }
 }
 
-/// Sets the password of a user that the transaction has claimed, and ends all sessions that the old one opened.
+/// Sets the password of a user and deletes all sessions of the user. The transaction must hold the lock on the user.
 async fn set_password(tx: &mut Tx, user: &UserRecord, hash: &PasswordHash) -> Result<()> {
     store_passwords::set(tx, user, hash).await?;
-    Ok(store::delete_of_user(tx, user.id).await?)
+    Ok(store::delete_by_user(tx, user.id).await?)
 }

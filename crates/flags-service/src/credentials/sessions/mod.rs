@@ -1,29 +1,29 @@
-//! Sessions: who is signed in. How somebody signed in does not matter to what a session is.
+//! Sign-in sessions.
 //!
-//! A session lives in the database; each server remembers for a second what it read of those in use, and for as long as the
-//! database is out of reach. So one that is ended anywhere is void everywhere within two seconds.
+//! Sessions are stored in the database. Each server caches the sessions in use for one second, and longer while the
+//! database is unavailable. A session that ends on one server is therefore rejected by all servers within two seconds.
 
+mod cache;
 mod commands;
-mod known;
 
 use std::{fmt, sync::Arc, time::Duration};
 
 use flags_store::{
     Author,
-    passwords::{self as store_passwords, Account},
+    passwords::{self as store_passwords, PasswordAccount},
     sessions::SessionRecord,
     users::{self, UserRecord},
 };
 use uuid::Uuid;
 
 use self::{
-    commands::{ChangePassword, EndAll, EndSession, OpenSession, SetPassword},
-    known::KnownSessions,
+    cache::SessionCache,
+    commands::{ChangePassword, EndAllSessions, EndSession, OpenSession, SetPassword},
 };
 use super::{
     passwords::{self, Password},
     secret::{Secret, SecretKind},
-    throttle::{Attempt, ReserveAttempt},
+    throttle::{ReserveSignInAttempt, SignInAttempt},
 };
 use crate::{
     core::{CommandOutcome, Core},
@@ -31,52 +31,52 @@ use crate::{
     precondition::Precondition,
 };
 
-/// Longest that a session can live, unused or altogether. Whoever tidies up leaves younger ones alone.
+/// Maximum of both session lifetimes. The maintenance worker never removes an unused session that is younger than this.
 pub const MAX_LIFETIME: Duration = Duration::from_secs(90 * 24 * 3_600);
 
-/// How long sessions live.
+/// Session lifetimes.
 #[derive(Clone, Copy, Debug)]
-pub struct Lifetimes {
-    /// Without being used.
+pub struct SessionLifetimes {
+    /// Idle timeout: a session ends after this time without use. The default is 8 hours.
     pub idle: Duration,
-    /// However much they are used.
+    /// Maximum session lifetime, regardless of use. The default is 7 days.
     pub absolute: Duration,
 }
 
-impl Default for Lifetimes {
+impl Default for SessionLifetimes {
     fn default() -> Self {
         Self { idle: Duration::from_secs(8 * 3_600), absolute: Duration::from_secs(7 * 24 * 3_600) }
     }
 }
 
-/// Somebody who wants to sign in with a password.
+/// Attempt to sign in with a password.
 #[derive(Clone, Debug)]
-pub struct SignIn {
-    /// In whatever case.
+pub struct PasswordSignIn {
+    /// E-mail address, case-insensitive.
     pub email: String,
-    /// As typed.
+    /// Password to verify.
     pub password: Password,
-    /// Where the attempt comes from.
+    /// Network of the client for throttling: an IPv4 address or an IPv6 /64 prefix.
     pub address: String,
-    /// The session that the new one takes the place of, by its SHA-256.
+    /// SHA-256 of the secret of the session that the new session replaces.
     pub previous: Option<[u8; 32]>,
 }
 
-/// A session that has just begun.
+/// Newly opened session.
 #[derive(Clone, Debug)]
-pub struct SignedIn {
-    /// For the cookie.
+pub struct OpenedSession {
+    /// Value for the session cookie.
     pub secret: Secret,
-    /// The session.
+    /// Stored part of the session.
     pub session: SessionRecord,
 }
 
-/// Signs people in and out, and knows who is signed in.
+/// Opens, finds and ends sessions, and changes passwords.
 #[derive(Clone)]
 pub struct SessionService {
     core: Core,
-    lifetimes: Lifetimes,
-    known: Arc<KnownSessions>,
+    lifetimes: SessionLifetimes,
+    cache: Arc<SessionCache>,
 }
 
 impl fmt::Debug for SessionService {
@@ -86,75 +86,90 @@ impl fmt::Debug for SessionService {
 }
 
 impl SessionService {
-    /// On this core.
-    pub fn new(core: Core, lifetimes: Lifetimes) -> Self {
-        Self { known: Arc::new(KnownSessions::new(core.clone(), lifetimes.idle)), core, lifetimes }
+    /// Creates the service with an empty session cache.
+    pub fn new(core: Core, lifetimes: SessionLifetimes) -> Self {
+        Self { cache: Arc::new(SessionCache::new(core.clone(), lifetimes.idle)), core, lifetimes }
     }
 
-    /// How long sessions live.
-    pub const fn lifetimes(&self) -> Lifetimes {
+    /// Configured session lifetimes.
+    pub const fn lifetimes(&self) -> SessionLifetimes {
         self.lifetimes
     }
 
-    /// Signs somebody in: a new session, under a new secret. Takes the same time whether or not there is such an account.
-    pub async fn sign_in(&self, wanted: SignIn) -> Result<SignedIn> {
-        let attempt = Attempt::new(&wanted.email, &wanted.address);
-        self.core.execute_unlogged(ReserveAttempt(attempt.clone())).await?;
-        let account = self.core.read(async |conn| store_passwords::account(conn, &wanted.email).await).await?;
+    /// Opens a session with a new secret.
+    ///
+    /// The response time does not depend on whether the account exists.
+    ///
+    /// # Errors
+    ///
+    /// [`ServiceError::InvalidCredentials`] for an unknown account, a wrong password or an inactive user;
+    /// [`ServiceError::TooManyAttempts`] during the delay after failed attempts.
+    pub async fn sign_in(&self, sign_in: PasswordSignIn) -> Result<OpenedSession> {
+        let attempt = SignInAttempt::new(&sign_in.email, &sign_in.address);
+        self.core.execute_unlogged(ReserveSignInAttempt(attempt.clone())).await?;
+        let account = self.core.read(async |conn| store_passwords::find_account(conn, &sign_in.email).await).await?;
         let expected = account.as_ref().map(|account| account.hash.clone());
-        let fits = passwords::verify(wanted.password, expected).await?;
-        let Some(account) = account.filter(|account| fits && account.active) else {
-            return Err(ServiceError::SignInRefused);
+        let password_matches = passwords::verify(sign_in.password, expected).await?;
+        let Some(account) = account.filter(|account| password_matches && account.active) else {
+            return Err(ServiceError::InvalidCredentials);
         };
-        let open = self.open(&account, attempt, wanted.previous)?;
-        let (secret, previous) = (open.secret.clone(), open.previous);
-        let session = self.core.execute_unlogged(open).await?;
+        let command = self.open_session_command(&account, attempt, sign_in.previous)?;
+        let (secret, previous) = (command.secret.clone(), command.previous);
+        let session = self.core.execute_unlogged(command).await?;
         if let Some(previous) = previous {
-            self.known.remove(&previous);
+            self.cache.remove(&previous);
         }
-        Ok(SignedIn { secret, session })
+        Ok(OpenedSession { secret, session })
     }
 
-    fn open(&self, account: &Account, attempt: Attempt, previous: Option<[u8; 32]>) -> Result<OpenSession> {
+    fn open_session_command(
+        &self,
+        account: &PasswordAccount,
+        attempt: SignInAttempt,
+        previous: Option<[u8; 32]>,
+    ) -> Result<OpenSession> {
         let secret = Secret::generate(SecretKind::Session)?;
-        let password = account.hash.clone();
+        let verified_hash = account.hash.clone();
         Ok(OpenSession {
             id: Uuid::now_v7(),
             user_id: account.user_id,
             secret,
-            password,
+            verified_hash,
             attempt,
             previous,
             lifetimes: self.lifetimes,
         })
     }
 
-    /// The session whose secret has this SHA-256, if it is alive. `used` says whether this is a use of it. While the database
-    /// is out of reach a known session stays what it was.
-    pub async fn find(&self, hash: &[u8; 32], used: bool) -> Result<Option<SessionRecord>> {
-        self.known.find(hash, used).await
+    /// Returns the session whose secret has this SHA-256, unless it has ended. `counts_as_use` restarts the idle
+    /// timeout.
+    ///
+    /// While the database is unavailable, the cached state of a session remains valid.
+    pub async fn find(&self, hash: &[u8; 32], counts_as_use: bool) -> Result<Option<SessionRecord>> {
+        self.cache.find(hash, counts_as_use).await
     }
 
-    /// Whether the session whose secret has this SHA-256 was found lately, so that a look at it costs the database little.
-    pub fn remembers(&self, hash: &[u8; 32]) -> bool {
-        self.known.remembers(hash)
+    /// Returns whether the session whose secret has this SHA-256 is cached. [`Self::find`] rarely queries the database
+    /// for a cached session.
+    pub fn is_cached(&self, hash: &[u8; 32]) -> bool {
+        self.cache.contains(hash)
     }
 
     /// Ends a session.
     pub async fn sign_out(&self, session: &SessionRecord) -> Result<()> {
         self.core.execute_unlogged(EndSession { hash: session.hash }).await?;
-        self.known.remove(&session.hash);
+        self.cache.remove(&session.hash);
         Ok(())
     }
 
     /// Ends all sessions of a user.
     pub async fn sign_out_everywhere(&self, user_id: Uuid) -> Result<()> {
-        self.core.execute_unlogged(EndAll { user_id }).await?;
-        self.known.forget(user_id);
+        self.core.execute_unlogged(EndAllSessions { user_id }).await?;
+        self.cache.remove_user(user_id);
         Ok(())
     }
 
-    /// Sets a user's password, whatever it was; all their sessions end.
+    /// Sets a user's password without checking the old one. Ends all sessions of the user.
     pub async fn set_password(
         &self,
         author: Author,
@@ -162,52 +177,57 @@ impl SessionService {
         password: Password,
         precondition: Precondition,
     ) -> Result<CommandOutcome<UserRecord>> {
-        let user = self.user(user_id).await?;
+        let user = self.find_user(user_id).await?;
         check(password.violation("/password", &user.email).into_iter().collect())?;
-        let hash = passwords::hash(password).await?;
-        let done = self.core.execute(author, SetPassword { user_id, hash, precondition }).await?;
-        self.known.forget(user_id);
-        Ok(done)
+        let new_hash = passwords::hash(password).await?;
+        let outcome = self.core.execute(author, SetPassword { user_id, new_hash, precondition }).await?;
+        self.cache.remove_user(user_id);
+        Ok(outcome)
     }
 
-    async fn user(&self, id: Uuid) -> Result<UserRecord> {
+    async fn find_user(&self, id: Uuid) -> Result<UserRecord> {
         let user = self.core.read(async |conn| users::find(conn, id).await).await?;
         user.ok_or(ServiceError::NotFound(ResourceKind::User))
     }
 
-    /// Changes the password of whoever is signed in, if they know the present one. All their sessions end; a new one begins.
+    /// Changes the password of the session's user after verifying the current password. Ends all sessions of the user
+    /// and opens a new one.
+    ///
+    /// # Errors
+    ///
+    /// [`ServiceError::InvalidCredentials`] if the current password is wrong.
     pub async fn change_password(
         &self,
         author: Author,
         session: &SessionRecord,
         address: &str,
-        passwords: NewPassword,
-    ) -> Result<CommandOutcome<SignedIn>> {
-        let user = self.user(session.user_id).await?;
-        check(passwords.new.violation("/new_password", &user.email).into_iter().collect())?;
-        let attempt = Attempt::new(&user.email, address);
-        self.core.execute_unlogged(ReserveAttempt(attempt.clone())).await?;
-        let present = self.core.read(async |conn| store_passwords::find(conn, user.id).await).await?;
-        if !passwords::verify(passwords.present, present.clone()).await? {
-            return Err(ServiceError::SignInRefused);
+        change: PasswordChange,
+    ) -> Result<CommandOutcome<OpenedSession>> {
+        let user = self.find_user(session.user_id).await?;
+        check(change.new.violation("/new_password", &user.email).into_iter().collect())?;
+        let attempt = SignInAttempt::new(&user.email, address);
+        self.core.execute_unlogged(ReserveSignInAttempt(attempt.clone())).await?;
+        let current_hash = self.core.read(async |conn| store_passwords::find(conn, user.id).await).await?;
+        if !passwords::verify(change.current, current_hash.clone()).await? {
+            return Err(ServiceError::InvalidCredentials);
         }
-        let Some(present) = present else { return Err(ServiceError::SignInRefused) };
-        let hash = passwords::hash(passwords.new).await?;
-        let account = Account { user_id: user.id, active: true, hash: present };
-        let open = self.open(&account, attempt, None)?;
-        let secret = open.secret.clone();
-        let done = self.core.execute(author, ChangePassword { open, hash }).await?;
-        self.known.forget(user.id);
-        let signed_in = SignedIn { secret, session: done.output };
-        Ok(CommandOutcome { output: signed_in, committed: done.committed })
+        let Some(current_hash) = current_hash else { return Err(ServiceError::InvalidCredentials) };
+        let new_hash = passwords::hash(change.new).await?;
+        let account = PasswordAccount { user_id: user.id, active: true, hash: current_hash };
+        let open_session = self.open_session_command(&account, attempt, None)?;
+        let secret = open_session.secret.clone();
+        let outcome = self.core.execute(author, ChangePassword { open_session, new_hash }).await?;
+        self.cache.remove_user(user.id);
+        let opened = OpenedSession { secret, session: outcome.output };
+        Ok(CommandOutcome { output: opened, committed: outcome.committed })
     }
 }
 
-/// What somebody types to change their password.
+/// Current and new password.
 #[derive(Clone, Debug)]
-pub struct NewPassword {
-    /// The one they have.
-    pub present: Password,
-    /// The one they want.
+pub struct PasswordChange {
+    /// Current password, which the service verifies.
+    pub current: Password,
+    /// New password.
     pub new: Password,
 }

@@ -1,0 +1,88 @@
+//! Evaluation contexts: attributes of requests, stored attributes and anonymous contexts.
+
+use flags_tests::{
+    app::{TestApp, override_path},
+    database::DatabaseKind,
+    on_both_databases,
+};
+use serde_json::json;
+
+use super::{BULK_PATH, backend_caller, evaluate, evaluate_one, expect_error};
+
+on_both_databases! {
+    backends_can_replace_stored_attributes_but_users_can_only_add,
+    unknown_and_inactive_users_are_evaluated_as_anonymous,
+}
+
+/// Creates the string flag `f`. It has one rule for each of the attributes `plan`, `company.plan`, `role`, `email` and
+/// `page`, which serve the variants `pro`, `nested`, `admin`, `mail` and `home`.
+async fn create_flag_with_rules(app: &TestApp) {
+    let rule = |id: &str, attribute: &str, value: &str| {
+        json!({"id": id, "serve": {"variant": id},
+            "conditions": [{"attribute": attribute, "operator": "equals", "values": [value]}]})
+    };
+    let ids = ["none", "pro", "nested", "admin", "mail", "home"];
+    let variants: Vec<_> = ids.iter().map(|id| json!({"id": id, "value": id})).collect();
+    app.create_flag(json!({"name": "f", "flag_type": "string", "variants": variants, "default": {"variant": "none"},
+        "off_variant": "none", "targeting_rules": [rule("pro", "plan", "pro"), rule("nested", "company.plan", "pro"),
+            rule("admin", "role", "admin"), rule("mail", "email", "x@example.com"), rule("home", "page", "home")]}))
+        .await;
+}
+
+async fn backends_can_replace_stored_attributes_but_users_can_only_add(kind: DatabaseKind) {
+    let app = TestApp::start(kind).await;
+    create_flag_with_rules(&app).await;
+    let stored = json!({"plan": "free", "company": {"plan": "free"}});
+    let (ann_id, ann) = app.create_user_with("ann", "user", stored).await;
+    let backend = backend_caller(&app).await;
+    for (attributes, for_backend, for_user) in [
+        (json!({}), "none", "none"),
+        (json!({"page": "home"}), "home", "home"),
+        (json!({"plan": "pro"}), "pro", "none"),
+        (json!({"company": {"plan": "pro"}}), "nested", "none"),
+        (json!({"company.plan": "pro"}), "nested", "none"),
+        // Callers cannot set built-in attributes.
+        (json!({"role": "admin", "email": "x@example.com", "user_id": "x", "created_at": "x"}), "none", "none"),
+    ] {
+        let mut context = attributes.clone();
+        context["targetingKey"] = json!(ann_id);
+        for (caller, expected) in [(&backend, for_backend), (&ann, for_user)] {
+            let result = evaluate(caller, "f", context.clone()).await.expect(200).json();
+            assert_eq!(result["value"], expected, "{attributes}");
+            let all = caller.post(BULK_PATH, &json!({"context": context})).await.expect(200).json();
+            assert_eq!(all["flags"][0], result);
+        }
+    }
+}
+
+async fn unknown_and_inactive_users_are_evaluated_as_anonymous(kind: DatabaseKind) {
+    let app = TestApp::start(kind).await;
+    create_flag_with_rules(&app).await;
+    app.create_boolean_flag("b").await;
+    let (ann_id, ann) = app.create_user_with("ann", "user", json!({"plan": "pro"})).await;
+    app.create_user_with("ben", "admin", json!({})).await;
+    app.admin.put(&override_path(&ann_id, "b"), &json!({"override_value": true})).await.expect(201);
+    let backend = backend_caller(&app).await;
+    assert_eq!(evaluate_one(&backend, "f", &ann_id).await["value"], "pro");
+    let unknown_id = uuid::Uuid::now_v7().to_string();
+    for key in ["anonymous-1", &unknown_id, "x\u{0}€", &"k".repeat(2_000)] {
+        assert_eq!(evaluate_one(&backend, "f", key).await["value"], "none");
+        let home = evaluate(&backend, "f", json!({"targetingKey": key, "page": "home", "role": "admin"})).await;
+        assert_eq!(home.expect(200).json()["value"], "home");
+        assert_eq!(evaluate_one(&backend, "b", key).await["metadata"]["source"], "default");
+    }
+    app.admin.patch(&format!("/api/admin/users/{ann_id}"), &json!({"active": false})).await.expect(200);
+    assert_eq!(
+        evaluate_one(&backend, "f", &ann_id).await["value"],
+        "none",
+        "stored attributes of an inactive user are ignored"
+    );
+    assert_eq!(
+        evaluate_one(&backend, "b", &ann_id).await["metadata"]["source"],
+        "default",
+        "overrides of an inactive user are ignored"
+    );
+    expect_error(evaluate(&ann, "f", json!({"targetingKey": ann_id})).await, 401, "GENERAL", Some("f"));
+    app.admin.patch(&format!("/api/admin/users/{ann_id}"), &json!({"active": true})).await.expect(200);
+    assert_eq!(evaluate_one(&backend, "b", &ann_id).await["value"], true);
+}
