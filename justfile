@@ -25,22 +25,26 @@ test: postgres chromium web openfeature
 # Run all checks and tests that a change must pass
 ci: check test
 
-# Check formatting, lints, documentation, crate dependencies and the TypeScript packages
+# Check formatting, lints, documentation, crate dependencies, import cycles and the TypeScript packages
 check: web
     cargo fmt --all --check
     cargo clippy --workspace --all-targets -- -D warnings
     cargo clippy -p flags-tests --test chaos --test search -- -D warnings
     RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items
     scripts/check-layers.sh
+    scripts/ensure-python.sh
+    scripts/import-graph.py
+    scripts/check-language.sh
     npm --prefix web run check
 
 # Measure line coverage of all tests (installs missing tools); fails below 85 %
 coverage: postgres
     scripts/coverage.sh
 
-# Benchmark flag evaluation and the HTTP API
+# Benchmark flag evaluation, the index of overrides and the HTTP API
 bench:
     cargo bench -p flags-domain --bench resolve
+    cargo bench -p flags-service --bench override_index
     cargo bench -p flags-api --bench me
 
 # Benchmark flag evaluation, and compare it with the evaluators of other systems

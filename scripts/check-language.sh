@@ -15,7 +15,7 @@ lines() { git grep -nPI "$@" ':!scripts/check-language.sh' ':!scripts/language-a
 rejected="$(
     {
         lines -i "$anywhere" -- '*.rs' '*.ts' '*.tsx' '*.md' '*.sh' '*.py' justfile docs/openapi.json
-        lines -i "^\s*(//|/\*|\*|#|--).*$prose" -- '*.rs' '*.ts' '*.tsx' '*.sh' '*.py' justfile
+        lines -i "^\s*(//|/\*|\*|#(?![A-Za-z!])|--).*$prose" -- '*.rs' '*.ts' '*.tsx' '*.sh' '*.py' justfile
         lines -i "$prose" -- '*.md'
         # Error messages start in lower case and do not end with a full stop.
         lines '#\[error\("([A-Z][a-z]|[^"]*\."\))' -- '*.rs'

@@ -1,4 +1,4 @@
-//! What was done and seen, in order, in a file: every request before it is sent, every answer, every event.
+//! A file with all requests, responses and events of a case, in order. Each request is written before it is sent.
 
 use std::{
     fs::{self, File},
@@ -9,23 +9,25 @@ use std::{
 
 use serde_json::{Value, json};
 
-/// One case's file, `target/chaos/<case>.jsonl`.
+/// Writer of `target/chaos/<case>.jsonl`.
 pub(crate) struct Journal {
-    begun: Instant,
+    started_at: Instant,
     file: Mutex<BufWriter<File>>,
 }
 
 impl Journal {
+    /// Creates the file, or empties an existing one.
     pub(crate) fn new(case: &str) -> Self {
         let folder = format!("{}/../target/chaos", env!("CARGO_MANIFEST_DIR"));
-        fs::create_dir_all(&folder).expect("a folder");
-        let file = File::create(format!("{folder}/{case}.jsonl")).expect("a file");
-        Self { begun: Instant::now(), file: Mutex::new(BufWriter::new(file)) }
+        fs::create_dir_all(&folder).expect("target/chaos can be created");
+        let file = File::create(format!("{folder}/{case}.jsonl")).expect("journal file can be created");
+        Self { started_at: Instant::now(), file: Mutex::new(BufWriter::new(file)) }
     }
 
-    pub(crate) fn write(&self, what: &str, detail: Value) {
-        let line = json!({"ms": self.begun.elapsed().as_secs_f64() * 1e3, "what": what, "detail": detail});
-        let mut file = self.file.lock().expect("no panic");
-        writeln!(file, "{line}").expect("room on the disk");
+    /// Appends a line. Its field `ms` is the time since the start of the case.
+    pub(crate) fn write(&self, kind: &str, detail: Value) {
+        let line = json!({"ms": self.started_at.elapsed().as_secs_f64() * 1e3, "kind": kind, "detail": detail});
+        let mut file = self.file.lock().expect("lock is not poisoned");
+        writeln!(file, "{line}").expect("journal file can be written");
     }
 }

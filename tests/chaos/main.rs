@@ -1,55 +1,55 @@
-//! Long runs under faults: the real binaries on private databases, with clients that check every promise.
+//! Fault injection: runs the binaries on private databases, injects faults, and checks the guarantees.
 //!
-//! `just chaos` runs all cases, `just chaos writers --seed 7` one of them. Every case prints one line a promise and leaves
-//! what was done and seen in `target/chaos`.
+//! `just chaos` runs all cases; `just chaos writers --seed 7` runs one. Each case prints one line per guarantee and
+//! writes all requests, responses and events to `target/chaos`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "tests")]
-#![allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "figures for people")]
+#![allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "measurements need no exact values")]
 
 mod cases;
-mod follower;
+mod environment;
 mod journal;
-mod scene;
-mod verdict;
+mod report;
+mod subscriber;
 
 use std::{process::ExitCode, time::Duration};
 
 use clap::Parser;
-use flags_tests::database::Kind;
+use flags_tests::database::DatabaseKind;
 
-use crate::verdict::Verdict;
+use crate::report::CaseReport;
 
 #[derive(Parser)]
 struct Args {
-    /// Cases to run; all if none is named.
+    /// Cases to run [default: all]
     cases: Vec<String>,
-    /// Makes random choices repeatable, as far as threads and networks let it.
+    /// Seed of all random choices. Thread scheduling and network timing still vary between runs.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// How long a case makes trouble, in seconds.
+    /// Duration of the fault phase of each case, in seconds
     #[arg(long, default_value_t = 30)]
     seconds: u64,
-    /// Overrides of the case `scale`.
+    /// Number of overrides in the case `scale`
     #[arg(long, default_value_t = 1_000_000)]
     overrides: usize,
-    /// A short selection, for CI.
+    /// Run only the cases for CI, with a tenth of the load and a fault phase of at most 5 seconds
     #[arg(long)]
     selection: bool,
 }
 
-/// How much of everything.
+/// Load and duration of a case.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Scale {
+pub(crate) struct CaseOptions {
     pub(crate) seed: u64,
-    pub(crate) time: Duration,
-    /// How many overrides the case `scale` has.
+    pub(crate) duration: Duration,
+    /// Number of overrides in the case `scale`.
     pub(crate) overrides: usize,
-    /// In the short selection, a tenth of everything.
+    /// Whether the case runs with a tenth of the load.
     pub(crate) short: bool,
 }
 
-impl Scale {
-    /// So many, or a tenth.
-    pub(crate) const fn many(self, count: usize) -> usize {
+impl CaseOptions {
+    /// Returns `count`, or a tenth of it (rounded up) in a short run.
+    pub(crate) const fn scaled(self, count: usize) -> usize {
         if self.short { count.div_ceil(10) } else { count }
     }
 }
@@ -58,16 +58,17 @@ macro_rules! cases {
     ($($name:ident on $($kind:ident)|+ $(, $selected:ident)?;)*) => {
         const NAMES: &[&str] = &[$(stringify!($name)),*];
 
-        async fn run(scale: Scale, wanted: impl Fn(&str) -> bool) -> Vec<(String, bool)> {
+        /// Runs the cases that `is_requested` accepts. Returns name and success of each.
+        async fn run(options: CaseOptions, is_requested: impl Fn(&str) -> bool) -> Vec<(String, bool)> {
             let mut outcomes = Vec::new();
             $(
-                let selected = !scale.short || [$(stringify!($selected))?].contains(&"selected");
-                if wanted(stringify!($name)) && selected {
+                let is_selected = !options.short || [$(stringify!($selected))?].contains(&"selected");
+                if is_requested(stringify!($name)) && is_selected {
                     $(
                         let name = format!("{}-{}", stringify!($name), stringify!($kind).to_lowercase());
-                        let mut verdict = Verdict::new(&name);
-                        cases::$name::run(&name, Kind::$kind, scale, &mut verdict).await;
-                        outcomes.push((name, verdict.is_kept()));
+                        let mut report = CaseReport::new(&name);
+                        cases::$name::run(&name, DatabaseKind::$kind, options, &mut report).await;
+                        outcomes.push((name, report.has_passed()));
                     )+
                 }
             )*
@@ -96,15 +97,15 @@ cases! {
 fn main() -> ExitCode {
     let args = Args::parse();
     if let Some(unknown) = args.cases.iter().find(|case| !NAMES.contains(&case.as_str())) {
-        println!("there is no case {unknown}; there are {}", NAMES.join(", "));
+        println!("unknown case {unknown}; the cases are {}", NAMES.join(", "));
         return ExitCode::FAILURE;
     }
-    let time = Duration::from_secs(if args.selection { args.seconds.min(5) } else { args.seconds });
-    let scale = Scale { seed: args.seed, time, overrides: args.overrides, short: args.selection };
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
-    let wanted = |name: &str| args.cases.is_empty() || args.cases.iter().any(|case| case == name);
-    let outcomes = runtime.block_on(run(scale, wanted));
-    let broken: Vec<_> = outcomes.iter().filter(|(_, kept)| !kept).map(|(name, _)| name.as_str()).collect();
-    println!("chaos result: {} cases, {} broken {}", outcomes.len(), broken.len(), broken.join(" "));
-    if broken.is_empty() && !outcomes.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    let duration = Duration::from_secs(if args.selection { args.seconds.min(5) } else { args.seconds });
+    let options = CaseOptions { seed: args.seed, duration, overrides: args.overrides, short: args.selection };
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("runtime can be built");
+    let is_requested = |name: &str| args.cases.is_empty() || args.cases.iter().any(|case| case == name);
+    let outcomes = runtime.block_on(run(options, is_requested));
+    let failed: Vec<_> = outcomes.iter().filter(|(_, passed)| !passed).map(|(name, _)| name.as_str()).collect();
+    println!("chaos result: {} cases, {} failed {}", outcomes.len(), failed.len(), failed.join(" "));
+    if failed.is_empty() && !outcomes.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -1,5 +1,5 @@
-//! Prints the document of permissions: `just permissions`.
-#![allow(clippy::print_stdout, reason = "that is what it is for")]
+//! Prints `docs/permissions.md`. Run it with `just permissions`.
+#![allow(clippy::print_stdout, reason = "a command-line program")]
 
 fn main() {
     print!("{}", flags_tests::permissions::PermissionTable::read().to_markdown());

@@ -5,20 +5,16 @@ use std::{net::TcpListener, sync::Arc, time::Duration};
 use flags_api::{App, Settings, StreamLimits, serve};
 use flags_domain::Instant;
 use flags_service::{
-    Core, ManualClock,
-    change_feed::{self, ChangeFeed},
+    Core, ManualClock, Runtime,
     credentials::{
         jwt::{JwtConfig, JwtVerifier},
-        signing::SigningKey,
         tokens::{NewToken, TokenService},
     },
-    evaluation::Evaluation,
     overrides::UserFlagOverrideService,
     replica::Replica,
 };
 use flags_store::{Author, api_tokens::TokenGrant, users::Role};
 use serde_json::{Value, json};
-use tokio::sync::Notify;
 use uuid::Uuid;
 
 use crate::{
@@ -41,15 +37,15 @@ pub struct TestApp {
     pub clock: Arc<ManualClock>,
     /// Deleted when the application is dropped.
     pub database: Database,
-    change_feed: tokio::task::JoinHandle<()>,
     server: actix_web::dev::ServerHandle,
     base_url: String,
     pub app: App,
+    /// Keeps the change feed running.
+    _runtime: Runtime,
 }
 
 impl Drop for TestApp {
     fn drop(&mut self) {
-        self.change_feed.abort();
         // Open event streams would prevent the server from stopping.
         self.app.begin_shutdown();
         let server = self.server.clone();
@@ -79,23 +75,24 @@ impl TestApp {
     /// cannot be the reason why a stream ends.
     pub async fn start_with_jwt(kind: DatabaseKind, jwt: JwtConfig) -> Self {
         let stream_limits = StreamLimits { heartbeat: Duration::from_secs(3_600), ..StreamLimits::default() };
-        Self::build(kind, Settings { stream_limits, ..Settings::default() }, Some(jwt)).await
+        let database = Database::migrated(kind).await;
+        Self::build(database, Settings { stream_limits, ..Settings::default() }, Some(jwt)).await
     }
 
     /// Ignores `metrics_with_api`, `workers` and `jwt` of the settings.
     pub async fn start_with_settings(kind: DatabaseKind, settings: Settings) -> Self {
-        Self::build(kind, settings, None).await
+        Self::build(Database::migrated(kind).await, settings, None).await
     }
 
-    async fn build(kind: DatabaseKind, settings: Settings, jwt: Option<JwtConfig>) -> Self {
-        let database = Database::migrated(kind).await;
+    /// Starts an application on a database that has the current schema.
+    pub async fn start_on(database: Database) -> Self {
+        Self::build(database, Settings::default(), None).await
+    }
+
+    async fn build(database: Database, settings: Settings, jwt: Option<JwtConfig>) -> Self {
         let store = database.store().await;
-        let stream_token_key = SigningKey::for_event_streams(&store).await.expect("signing key can be loaded");
         let clock = Arc::new(ManualClock::new(parse_instant(START_TIME)));
-        let replica = Arc::new(Replica::new(change_feed::load(&store).await.expect("replica can be loaded")));
-        let wakeup = Arc::new(Notify::new());
-        let core = Core::new(store.clone(), clock.clone()).with_replica(Arc::clone(&replica), Arc::clone(&wakeup));
-        let change_feed = tokio::spawn(ChangeFeed::new(store, Arc::clone(&replica), wakeup, clock.clone()).run());
+        let runtime = Runtime::start(store, clock.clone()).await.expect("service can start");
         let jwt = match jwt {
             None => None,
             Some(config) => {
@@ -103,15 +100,16 @@ impl TestApp {
             }
         };
         let settings = Settings { metrics_with_api: true, workers: 1, jwt, ..settings };
-        let app = App::new(&core, &replica, stream_token_key, None, settings);
+        let app = App::new(&runtime, None, settings);
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
         let base_url = format!("http://{}", listener.local_addr().expect("the listener has an address"));
         let server = serve(&app, listener).expect("server can start");
         let handle = server.handle();
         tokio::spawn(server);
-        let token = create_token(&core, TokenGrant::Role(Role::Admin), None, None).await;
+        let token = create_token(&runtime.core, TokenGrant::Role(Role::Admin), None, None).await;
         let (admin, anonymous) = (Caller::new(&base_url, Some(&token)), Caller::new(&base_url, None));
-        Self { admin, anonymous, core, replica, clock, database, change_feed, server: handle, base_url, app }
+        let (core, replica) = (runtime.core.clone(), Arc::clone(&runtime.replica));
+        Self { admin, anonymous, core, replica, clock, database, server: handle, base_url, app, _runtime: runtime }
     }
 
     pub fn base_url(&self) -> &str {
@@ -190,8 +188,7 @@ impl TestApp {
     }
 
     pub fn override_service(&self) -> UserFlagOverrideService {
-        let evaluation = Evaluation::new(self.core.clone(), Arc::clone(&self.replica));
-        UserFlagOverrideService::new(self.core.clone(), evaluation)
+        UserFlagOverrideService::new(self.core.clone(), self.core.evaluation(&self.replica))
     }
 
     /// Returns revision, action and resource kind of all rows of the change log, in order.

@@ -1,5 +1,5 @@
-//! Private PostgreSQL clusters. `initdb` creates each cluster in a temporary folder. It accepts connections only through
-//! a Unix socket in that folder.
+//! Private PostgreSQL clusters. `initdb` creates each cluster in a temporary folder. It accepts connections only
+//! through a Unix socket in that folder.
 //!
 //! A shell process supervises each cluster: it stops the server when its standard input is closed. This happens
 //! automatically when the test process exits or crashes, so no cluster outlives the tests.

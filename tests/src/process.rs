@@ -8,8 +8,8 @@ use std::{
 
 use crate::caller::Caller;
 
-/// Returns the path of a binary of this workspace. The binaries must be built before the tests run: Cargo does not build
-/// the binaries of other packages for a test.
+/// Returns the path of a binary of this workspace. The binaries must be built before the tests run: Cargo does not
+/// build the binaries of other packages for a test.
 pub fn binary_path(name: &str) -> PathBuf {
     let mut folder = std::env::current_exe().expect("path of the test program is known");
     folder.pop();
@@ -63,8 +63,8 @@ pub struct RunningProcess {
     pub base_url: String,
 }
 
-/// Log filter that requests all messages of all libraries. The directives are specific because a specific directive takes
-/// precedence over a general one.
+/// Log filter that requests all messages of all libraries. The directives are specific because a specific directive
+/// takes precedence over a general one.
 const VERBOSE_LOG_FILTER: &str = "trace,tokio_postgres::query=trace,tokio_postgres=trace,postgres=trace,diesel=trace,\
     actix_web::middleware=trace,actix_http::h1=trace,hyper::proto=trace";
 
@@ -148,7 +148,8 @@ pub fn send_signal(name: &str, pid: i32) {
     assert!(status.expect("kill can be started").success(), "cannot send {name} to {pid}");
 }
 
-/// Creates a user with role `user` and an API token of that user on the command line. Returns the user id and the token.
+/// Creates a user with role `user` and an API token of that user on the command line. Returns the user id and the
+/// token.
 pub fn create_user_with_token(url: &str, email: &str) -> (String, String) {
     let id = stdout_of("server", &["user", "create", "--database-url", url, "--email", email]);
     (id, create_user_token(url, email))

@@ -57,7 +57,7 @@ struct Connection {
     listens: AtomicBool,
 }
 
-struct Shared {
+struct ProxyState {
     target: Target,
     fault: watch::Sender<Fault>,
     connections: Mutex<Vec<Arc<Connection>>>,
@@ -68,7 +68,7 @@ struct Shared {
 #[derive(Clone)]
 pub struct Proxy {
     pub address: SocketAddr,
-    shared: Arc<Shared>,
+    shared: Arc<ProxyState>,
 }
 
 impl Proxy {
@@ -77,7 +77,7 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
         let address = listener.local_addr().expect("the listener has an address");
         let fault = watch::Sender::new(Fault::Pass);
-        let shared = Arc::new(Shared { target, fault, connections: Mutex::default(), next_id: AtomicU64::new(0) });
+        let shared = Arc::new(ProxyState { target, fault, connections: Mutex::default(), next_id: AtomicU64::new(0) });
         tokio::spawn(accept(listener, Arc::clone(&shared)));
         Self { address, shared }
     }
@@ -127,14 +127,14 @@ impl Proxy {
     }
 }
 
-async fn accept(listener: TcpListener, shared: Arc<Shared>) {
+async fn accept(listener: TcpListener, shared: Arc<ProxyState>) {
     loop {
         let Ok((client, _)) = listener.accept().await else { continue };
         tokio::spawn(forward(client, Arc::clone(&shared)));
     }
 }
 
-async fn forward(client: TcpStream, shared: Arc<Shared>) {
+async fn forward(client: TcpStream, shared: Arc<ProxyState>) {
     let _ = client.set_nodelay(true);
     let connection = Arc::new(Connection {
         id: shared.next_id.fetch_add(1, Ordering::Relaxed),
@@ -161,7 +161,7 @@ async fn forward(client: TcpStream, shared: Arc<Shared>) {
 async fn copy_both_directions(
     client: (impl AsyncRead + Unpin, impl AsyncWrite + Unpin),
     server: (impl AsyncRead + Unpin, impl AsyncWrite + Unpin),
-    shared: &Shared,
+    shared: &ProxyState,
     connection: &Connection,
 ) {
     let to_server = copy(client.0, server.1, shared, connection, true);
@@ -176,7 +176,7 @@ async fn copy_both_directions(
 async fn copy(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
-    shared: &Shared,
+    shared: &ProxyState,
     connection: &Connection,
     is_to_server: bool,
 ) {

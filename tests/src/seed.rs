@@ -29,7 +29,7 @@ pub async fn insert_user(tx: &mut Tx, email: &str) -> Uuid {
     user.id
 }
 
-/// Inserts an override with the value `true`. The flag must exist and be boolean.
+/// Inserts an override with the value `true`, without checking it against the type of the flag.
 pub async fn insert_override(tx: &mut Tx, user_id: Uuid, flag: &str, expires_at: Option<Instant>) {
     let new = UserOverride {
         id: Uuid::now_v7(),
@@ -68,8 +68,8 @@ pub async fn insert_change_log_rows(url: &str, count: usize, size: usize) {
     let sql = format!(
         "WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < {count} - 1)
          INSERT INTO change_log (revision, ord, id, at, actor, action, entity, entity_id, user_id, before)
-         SELECT (SELECT revision FROM log_head) + 1 + i / 4, i % 4, {id}, {at}, 'system:test', 'updated', 'user', {user},
-             {user}, {state} FROM n;
+         SELECT (SELECT revision FROM log_head) + 1 + i / 4, i % 4, {id}, {at}, 'system:test', 'updated', 'user',
+             {user}, {user}, {state} FROM n;
          UPDATE log_head SET revision = (SELECT max(revision) FROM change_log);"
     );
     execute_raw(url, &sql).await;

@@ -5,6 +5,8 @@ export default defineConfig({
   format: ['esm', 'cjs'],
   platform: 'neutral',
   target: 'es2022',
+  // Simplifies expressions but keeps names and comments, so that the code remains readable in a debugger.
+  minify: { compress: true, mangle: false, codegen: false },
   dts: true,
   sourcemap: false,
   clean: true,

@@ -9,8 +9,8 @@ use flags_service::{
     Core, SystemClock,
     maintenance::{MaintenanceReport, RetentionPolicy, run_round},
     metrics,
-    startup::{self, LogFormat, SecretOption},
 };
+use flags_startup::{LogFormat, SecretOption};
 use flags_store::{DatabaseUrl, Store};
 use metrics_exporter_prometheus::PrometheusBuilder;
 use tokio::{
@@ -67,8 +67,8 @@ const BLOCKING_TASKS_TIMEOUT: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    startup::init_logging(args.log_format, "info");
-    startup::warn_about_passwords_in_arguments();
+    flags_startup::init_logging(args.log_format, "info");
+    flags_startup::warn_about_passwords_in_arguments();
     let outcome = tokio::runtime::Runtime::new().map_err(BoxError::from).and_then(|runtime| {
         let outcome = runtime.block_on(execute(args));
         runtime.shutdown_timeout(BLOCKING_TASKS_TIMEOUT);
@@ -89,7 +89,7 @@ fn main() -> ExitCode {
 }
 
 async fn execute(args: Args) -> Result<(), BoxError> {
-    let url = startup::database_url(args.database_url.as_ref(), args.database_url_file.as_deref())?;
+    let url = flags_startup::database_url(args.database_url.as_ref(), args.database_url_file.as_deref())?;
     if let DatabaseUrl::Sqlite(path) = &url
         && !path.exists()
     {

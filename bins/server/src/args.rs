@@ -5,10 +5,8 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use flags_api::RateLimits;
 use flags_domain::Instant;
-use flags_service::{
-    credentials::sessions::MAX_LIFETIME,
-    startup::{self, LogFormat, SecretOption},
-};
+use flags_service::credentials::sessions::MAX_LIFETIME;
+use flags_startup::{LogFormat, SecretOption};
 use flags_store::{DatabaseUrl, users::Role};
 
 use crate::{cli_error::CliError, jwt_args::JwtArgs};
@@ -68,7 +66,7 @@ pub(crate) struct DatabaseArgs {
 impl DatabaseArgs {
     /// Parses the URL. Clap does not parse it, because its error messages span several lines.
     pub(crate) fn url(&self) -> Result<DatabaseUrl, CliError> {
-        let url = startup::database_url(self.database_url.as_ref(), self.database_url_file.as_deref());
+        let url = flags_startup::database_url(self.database_url.as_ref(), self.database_url_file.as_deref());
         url.map_err(|error| CliError::new(error.to_string()))
     }
 }

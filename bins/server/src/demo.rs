@@ -9,7 +9,6 @@ use flags_service::{
         passwords,
         tokens::{NewToken, TokenService},
     },
-    evaluation::Evaluation,
     flags::{FlagService, NewFlag},
     overrides::{NewOverride, UserFlagOverrideService},
     replica::Replica,
@@ -145,7 +144,7 @@ impl Demo {
 
     async fn create_overrides(&self, users: &DemoUsers) -> Result<(), CliError> {
         let replica = Arc::new(Replica::new(change_feed::load(self.core.store()).await?));
-        let evaluation = Evaluation::new(self.core.clone(), replica);
+        let evaluation = self.core.evaluation(&replica);
         let service = UserFlagOverrideService::new(self.core.clone(), evaluation);
         let overrides = [
             (users.ben, "checkout.flow", json!("one-page"), "Beta tester of the new checkout", None),

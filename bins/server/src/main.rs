@@ -10,7 +10,6 @@ mod run;
 use std::{io::Write as _, process::ExitCode, time::Duration};
 
 use clap::Parser as _;
-use flags_service::startup;
 
 use crate::{
     args::{Cli, CliCommand},
@@ -22,8 +21,8 @@ const BLOCKING_TASKS_TIMEOUT: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    startup::init_logging(cli.log_format, "info,actix_server=warn");
-    startup::warn_about_passwords_in_arguments();
+    flags_startup::init_logging(cli.log_format, "info,actix_server=warn");
+    flags_startup::warn_about_passwords_in_arguments();
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => return print_error(&error.into()),

@@ -11,18 +11,12 @@ use std::{
 
 use flags_api::{App, RateLimits, Settings, StreamLimits, install_metrics, serve, serve_metrics, stop};
 use flags_service::{
-    Clock, Core, SystemClock,
-    change_feed::{self, ChangeFeed},
-    credentials::{jwt::JwtVerifier, sessions::SessionLifetimes, signing::SigningKey, tokens},
-    evaluation::Evaluation,
+    Clock, Core, Runtime, SystemClock,
+    credentials::{jwt::JwtVerifier, sessions::SessionLifetimes, tokens},
     replica::Replica,
 };
 use flags_store::Store;
-use tokio::{
-    signal::unix::{SignalKind, signal},
-    sync::Notify,
-    task::JoinHandle,
-};
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{args::RunArgs, cli_error::CliError};
 
@@ -48,7 +42,7 @@ pub(crate) async fn run(args: RunArgs) -> Result<(), CliError> {
         prepared = prepare(&args) => prepared?,
         () = stop_signal() => return Ok(()),
     };
-    let Prepared { app, feed, listener, metrics_listener } = prepared;
+    let Prepared { app, runtime, listener, metrics_listener } = prepared;
     let address = listener.local_addr()?;
     let server = serve(&app, listener)?;
     let handle = server.handle();
@@ -64,7 +58,7 @@ pub(crate) async fn run(args: RunArgs) -> Result<(), CliError> {
             stop(handle).await;
         }
     });
-    feed.abort();
+    drop(runtime);
     match server.await {
         Ok(outcome) => Ok(outcome?),
         Err(error) => Err(CliError::new(error.to_string())),
@@ -74,7 +68,8 @@ pub(crate) async fn run(args: RunArgs) -> Result<(), CliError> {
 /// Loaded application and bound listeners.
 struct Prepared {
     app: App,
-    feed: JoinHandle<()>,
+    /// Kept until the server has stopped.
+    runtime: Runtime,
     listener: TcpListener,
     metrics_listener: Option<TcpListener>,
 }
@@ -96,26 +91,19 @@ async fn prepare(args: &RunArgs) -> Result<Prepared, CliError> {
     }
     let listener = listen(args.bind)?;
     let metrics_listener = args.metrics_bind.map(listen).transpose()?;
-    let (app, feed) = build(store, args).await?;
-    Ok(Prepared { app, feed, listener, metrics_listener })
+    let (app, runtime) = build(store, args).await?;
+    Ok(Prepared { app, runtime, listener, metrics_listener })
 }
 
-/// Loads the replica, starts the change feed and the periodic tasks, and builds the application.
-async fn build(store: Store, args: &RunArgs) -> Result<(App, JoinHandle<()>), CliError> {
+/// Starts the service and the periodic tasks, and builds the application.
+async fn build(store: Store, args: &RunArgs) -> Result<(App, Runtime), CliError> {
     let metrics = install_metrics().map_err(|error| CliError::new(error.to_string()))?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
     let jwt = match args.jwt.config()? {
         None => None,
         Some(config) => Some(Arc::new(JwtVerifier::start(config, Arc::clone(&clock)).await?)),
     };
-    let stream_token_key = SigningKey::for_event_streams(&store).await?;
-    change_feed::check_database_identity(&store).await?;
-    let replica = Arc::new(Replica::new(change_feed::load(&store).await?));
-    let wakeup = Arc::new(Notify::new());
-    let core = Core::new(store.clone(), Arc::clone(&clock)).with_replica(Arc::clone(&replica), Arc::clone(&wakeup));
-    Evaluation::new(core.clone(), Arc::clone(&replica)).preload_token_users().await?;
-    let feed = ChangeFeed::new(store, Arc::clone(&replica), wakeup, clock);
-    let feed = tokio::spawn(feed.run());
+    let runtime = Runtime::start(store, clock).await?;
     let settings = Settings {
         show_reasons_to_users: args.show_reasons_to_users,
         metrics_with_api: args.metrics_bind.is_none(),
@@ -132,9 +120,9 @@ async fn build(store: Store, args: &RunArgs) -> Result<(App, JoinHandle<()>), Cl
         workers: args.workers.or_else(|| thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get),
         jwt,
     };
-    let app = App::new(&core, &replica, stream_token_key, Some(metrics.clone()), settings);
+    let app = App::new(&runtime, Some(metrics.clone()), settings);
+    tokio::spawn(store_token_uses(runtime.core.clone(), Arc::clone(&runtime.replica)));
     let app_for_upkeep = app.clone();
-    tokio::spawn(store_token_uses(core, replica));
     tokio::spawn(async move {
         let mut tick = tokio::time::interval(GAUGE_UPDATE_INTERVAL);
         loop {
@@ -144,7 +132,7 @@ async fn build(store: Store, args: &RunArgs) -> Result<(App, JoinHandle<()>), Cl
             metrics.run_upkeep();
         }
     });
-    Ok((app, feed))
+    Ok((app, runtime))
 }
 
 /// Periodically stores the last-use times of API tokens.

@@ -17,15 +17,10 @@ use actix_web::{HttpServer, web};
 use flags_api::{App, RateLimits, Settings, serve};
 use flags_domain::{FlagName, FlagType, Serve, Weight};
 use flags_service::{
-    Core, Precondition, SystemClock, change_feed,
-    credentials::{
-        signing::SigningKey,
-        tokens::{NewToken, TokenService},
-    },
-    evaluation::Evaluation,
+    Precondition, Runtime, SystemClock,
+    credentials::tokens::{NewToken, TokenService},
     flags::{FlagService, NewFlag},
     overrides::{NewOverride, UserFlagOverrideService},
-    replica::Replica,
     users::{NewUser, UserService},
 };
 use flags_store::{Author, Store, api_tokens::TokenGrant, users::Role};
@@ -39,7 +34,7 @@ const ROUND_DURATION: Duration = Duration::from_secs(2);
 #[tokio::main]
 async fn main() {
     let directory = tempfile::tempdir().unwrap();
-    let (address, token) = start_service(&directory.path().join("flags.db").display().to_string()).await;
+    let (_runtime, address, token) = start_service(&directory.path().join("flags.db").display().to_string()).await;
     let request = format!("GET /api/flags/me HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n\r\n");
     let body_bytes = Client::new(address).send(&request);
     let static_address = start_static_server(body_bytes);
@@ -58,12 +53,13 @@ async fn main() {
     println!("  ratio           {:>9.2}", service_rate / static_rate);
 }
 
-/// Starts the service with flags of several kinds and a user with ten overrides. Returns its address and a token of the
-/// user.
-async fn start_service(path: &str) -> (SocketAddr, String) {
+/// Starts the service with flags of several kinds and a user with ten overrides. Returns its runtime, its address and a
+/// token of the user.
+async fn start_service(path: &str) -> (Runtime, SocketAddr, String) {
     let store = Store::open(&format!("sqlite://{path}").parse().unwrap()).await.unwrap();
     store.migrate().await.unwrap();
-    let core = Core::new(store.clone(), Arc::new(SystemClock::default()));
+    let runtime = Runtime::start(store, Arc::new(SystemClock::default())).await.unwrap();
+    let core = &runtime.core;
     let author = Author { actor: "system:bench".to_owned(), request_id: None };
     for number in 0..FLAGS {
         FlagService::new(core.clone()).create(author.clone(), flag(number)).await.unwrap();
@@ -77,8 +73,7 @@ async fn start_service(path: &str) -> (SocketAddr, String) {
         password: None,
     };
     let id = UserService::new(core.clone()).create(author.clone(), user).await.unwrap().output.record.id;
-    let replica = Arc::new(Replica::new(change_feed::load(&store).await.unwrap()));
-    let overrides = UserFlagOverrideService::new(core.clone(), Evaluation::new(core.clone(), replica));
+    let overrides = UserFlagOverrideService::new(core.clone(), runtime.evaluation.clone());
     for number in 0..10 {
         let input = NewOverride { override_value: json!("mine"), enabled: true, reason: None, expires_at: None };
         let name = format!("area.flag{number}");
@@ -87,16 +82,14 @@ async fn start_service(path: &str) -> (SocketAddr, String) {
     let input =
         NewToken { name: "bench".to_owned(), grant: TokenGrant::Role(Role::User), user_id: Some(id), expires_at: None };
     let token = TokenService::new(core.clone()).create(author, input).await.unwrap().output.secret.reveal().to_owned();
-    let replica = Arc::new(Replica::new(change_feed::load(&store).await.unwrap()));
     // All requests use one credential, so the limits are disabled.
     let rate_limits = RateLimits { requests: 0, evaluations: 0, anonymous: 0 };
     let settings = Settings { metrics_with_api: true, workers: 1, rate_limits, ..Settings::default() };
-    let stream_token_key = SigningKey::for_event_streams(core.store()).await.unwrap();
-    let app = App::new(&core, &replica, stream_token_key, None, settings);
+    let app = App::new(&runtime, None, settings);
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(serve(&app, listener).unwrap());
-    (address, token)
+    (runtime, address, token)
 }
 
 fn flag(number: usize) -> NewFlag {

@@ -4,22 +4,32 @@
 //! (`extract`). The handler calls one service function and converts the result to a response. Errors are converted to
 //! RFC 9457 problem documents in one place (`problem`).
 
-mod app;
 mod auth;
 mod cors;
 mod evaluation_json;
 mod extract;
+#[cfg(test)]
+mod generated;
+mod json;
 mod metrics;
+mod ofrep_failure;
+mod open_streams;
 mod openapi;
 mod problem;
 mod rate_limits;
+mod request_id;
 mod request_middleware;
+mod route_facts;
+mod route_registry;
 mod routes;
+mod server;
+mod state;
 mod streams;
 mod wire;
 
-pub use app::{App, Settings, serve, serve_metrics, stop};
 pub use metrics::install as install_metrics;
-pub use openapi::openapi;
+pub use open_streams::StreamLimits;
 pub use rate_limits::RateLimits;
-pub use streams::StreamLimits;
+pub use routes::openapi;
+pub use server::{serve, serve_metrics, stop};
+pub use state::{App, Settings};

@@ -12,21 +12,26 @@ use utoipa::{
 };
 
 use crate::{
+    ofrep_failure::{EvaluationFailure, EvaluationFailureResponse},
     problem::{ProblemBody, ProblemResponse},
-    routes::{
-        self, DescribedOperation,
-        ofrep::{EvaluationFailure, EvaluationFailureResponse},
-    },
+    route_facts::{Idempotency, MinRevision, Preconditions, ResponseHeaders, RouteFacts},
 };
 
-/// Builds the OpenAPI document. `docs/openapi.json` is a committed copy; a test checks that the two are equal.
-pub fn openapi() -> OpenApi {
+/// One operation of the OpenAPI document.
+pub(crate) struct DescribedOperation {
+    pub(crate) path: String,
+    pub(crate) method: HttpMethod,
+    pub(crate) operation: Operation,
+    pub(crate) schemas: Vec<(String, RefOr<Schema>)>,
+    pub(crate) facts: RouteFacts,
+}
+
+/// Builds the document from the operations.
+pub(crate) fn build_document(operations: Vec<DescribedOperation>) -> OpenApi {
     let mut paths = PathsBuilder::new();
     let mut schemas: Vec<(String, RefOr<Schema>)> = Vec::new();
-    let mut routes = routes::all();
-    routes::system::metrics_route(&mut routes);
-    for mut described in routes.into_operations() {
-        add_shared_headers(&mut described);
+    for mut described in operations {
+        describe_facts(&mut described);
         let item = PathItem::new(described.method, described.operation);
         paths = paths.path(described.path, item);
         schemas.extend(described.schemas);
@@ -53,42 +58,17 @@ evaluation.
 Every response has the header `X-Request-Id`. Errors are problem documents (RFC 9457, `application/problem+json`) \
 with a stable `code`. Errors of paths below `/ofrep` follow the OpenFeature Remote Evaluation Protocol instead.";
 
-/// Adds the headers and media types that whole groups of operations share: preconditions, entity tags, revisions,
-/// idempotency keys and JSON merge patch.
-fn add_shared_headers(described: &mut DescribedOperation) {
-    let DescribedOperation { path, method, operation, .. } = described;
-    if path.starts_with("/api/") {
-        add_api_headers(path, operation);
-    }
-    if !path.starts_with("/api/admin/") || path.ends_with("/stream") {
-        return;
-    }
-    let is_action = ["/archive", "/restore", "/cancel", "/rotate"].iter().any(|end| path.ends_with(end));
-    let changes_one_resource = matches!(method, HttpMethod::Put | HttpMethod::Patch | HttpMethod::Delete) || is_action;
-    if changes_one_resource {
-        let text = "Entity tag of the resource as last read. The change fails with 412 if the resource has another \
-                    tag. `*` requires only that the resource exists.";
-        operation.parameters.get_or_insert_default().push(header_parameter("If-Match", text).into());
-    }
-    if *method == HttpMethod::Put && path.ends_with("/flag-overrides/{flag_name}") {
-        let text = "`*` creates the override only if it does not exist; otherwise the request fails with 412.";
-        operation.parameters.get_or_insert_default().push(header_parameter("If-None-Match", text).into());
-    }
-    if *method == HttpMethod::Post && !path.contains("/api-tokens") {
-        let text = "Key of 1 to 255 visible ASCII characters. The server executes the request at most once per key and \
-                    replays the stored response to retries within 24 hours.";
-        operation.parameters.get_or_insert_default().push(header_parameter("Idempotency-Key", text).into());
+/// Adds the headers and media types that follow from the facts and the method of a route.
+fn describe_facts(described: &mut DescribedOperation) {
+    let DescribedOperation { method, operation, facts, .. } = described;
+    for parameter in header_parameters(*facts) {
+        operation.parameters.get_or_insert_default().push(parameter.into());
     }
     for (status, response) in &mut operation.responses.responses {
+        // The error response is a reference.
         let RefOr::T(response) = response else { continue };
-        if *method != HttpMethod::Get {
-            response.headers.insert("Flags-Revision".to_owned(), header("Revision of the change: `<epoch>:<number>`"));
-        }
-        if status != "204" && !path.ends_with("/bulk") && (*method != HttpMethod::Get || path.ends_with('}')) {
-            response.headers.insert("ETag".to_owned(), header("Entity tag for `If-Match`: `\"<epoch>:<number>\"`"));
-        }
-        if status == "201" {
-            response.headers.insert("Location".to_owned(), header("Path of the created resource"));
+        for (name, text) in response_headers(facts.response_headers, status) {
+            response.headers.insert((*name).to_owned(), header(text));
         }
     }
     if *method == HttpMethod::Patch
@@ -99,20 +79,59 @@ fn add_shared_headers(described: &mut DescribedOperation) {
     }
 }
 
-/// Adds the headers of all operations below `/api`.
-fn add_api_headers(path: &str, operation: &mut Operation) {
-    let text = "Minimum revision (`<epoch>:<number>`) of the data that the response is based on. The server waits up \
-                to 2 seconds for this revision and then returns 503.";
-    operation.parameters.get_or_insert_default().push(header_parameter("Flags-Min-Revision", text).into());
-    for (status, response) in &mut operation.responses.responses {
-        let RefOr::T(response) = response else { continue };
-        if path.starts_with("/api/flags/me") && status != "default" && !path.ends_with("/overrides") {
-            response.headers.insert("ETag".to_owned(), header("Entity tag for `If-None-Match`"));
-        }
-        if path.ends_with("/stream") {
-            response.headers.insert("Cache-Control".to_owned(), header("`no-cache`"));
-            response.headers.insert("X-Accel-Buffering".to_owned(), header("`no`"));
-        }
+const MIN_REVISION: (&str, &str) = (
+    "Flags-Min-Revision",
+    "Minimum revision (`<epoch>:<number>`) of the data that the response is based on. The server waits up to 2 seconds \
+     for this revision and then returns 503.",
+);
+const IF_MATCH: (&str, &str) = (
+    "If-Match",
+    "Entity tag of the resource as last read. The change fails with 412 if the resource has another tag. `*` requires \
+     only that the resource exists.",
+);
+const IF_NONE_MATCH: (&str, &str) =
+    ("If-None-Match", "`*` creates the override only if it does not exist; otherwise the request fails with 412.");
+const IDEMPOTENCY_KEY: (&str, &str) = (
+    "Idempotency-Key",
+    "Key of 1 to 255 visible ASCII characters. The server executes the request at most once per key and replays the \
+     stored response to retries within 24 hours.",
+);
+
+/// Returns the request headers that the route accepts.
+fn header_parameters(facts: RouteFacts) -> impl Iterator<Item = Parameter> {
+    let min_revision: &[_] = match facts.min_revision {
+        MinRevision::Header => &[MIN_REVISION],
+        MinRevision::Unsupported | MinRevision::UndocumentedHeader | MinRevision::EventPosition => &[],
+    };
+    let preconditions: &[_] = match facts.preconditions {
+        Preconditions::None => &[],
+        Preconditions::IfMatch => &[IF_MATCH],
+        Preconditions::IfMatchOrNoneMatch => &[IF_MATCH, IF_NONE_MATCH],
+    };
+    let idempotency: &[_] = match facts.idempotency {
+        Idempotency::Unsupported => &[],
+        Idempotency::Key => &[IDEMPOTENCY_KEY],
+    };
+    [min_revision, preconditions, idempotency].into_iter().flatten().map(|(name, text)| header_parameter(name, text))
+}
+
+const FLAGS_REVISION: (&str, &str) = ("Flags-Revision", "Revision of the change: `<epoch>:<number>`");
+const RESOURCE_TAG: (&str, &str) = ("ETag", "Entity tag for `If-Match`: `\"<epoch>:<number>\"`");
+const EVALUATION_TAG: (&str, &str) = ("ETag", "Entity tag for `If-None-Match`");
+const LOCATION: (&str, &str) = ("Location", "Path of the created resource");
+const NO_CACHE: (&str, &str) = ("Cache-Control", "`no-cache`");
+const NO_BUFFERING: (&str, &str) = ("X-Accel-Buffering", "`no`");
+
+/// Returns the headers of a response with this status.
+fn response_headers(headers: ResponseHeaders, status: &str) -> &'static [(&'static str, &'static str)] {
+    match (headers, status) {
+        (ResponseHeaders::None, _) => &[],
+        (ResponseHeaders::Resource, _) => &[RESOURCE_TAG],
+        (ResponseHeaders::Change, "201") => &[FLAGS_REVISION, RESOURCE_TAG, LOCATION],
+        (ResponseHeaders::Change, "204") | (ResponseHeaders::BulkChange, _) => &[FLAGS_REVISION],
+        (ResponseHeaders::Change, _) => &[FLAGS_REVISION, RESOURCE_TAG],
+        (ResponseHeaders::Evaluation, _) => &[EVALUATION_TAG],
+        (ResponseHeaders::EventStream, _) => &[NO_CACHE, NO_BUFFERING],
     }
 }
 

@@ -15,6 +15,8 @@ use flags_store::StoreError;
 use serde::Serialize;
 use utoipa::{ToResponse, ToSchema};
 
+use crate::json::to_json;
+
 /// Media type of problem documents.
 pub(crate) const PROBLEM_MEDIA_TYPE: &str = "application/problem+json";
 
@@ -49,21 +51,26 @@ pub(crate) struct ProblemBody<'p> {
     #[schema(example = "override_exists")]
     code: &'static str,
     /// Invalid fields of the request. Present with status 422 only.
-    #[serde(skip_serializing_if = "<[_]>::is_empty")]
-    #[schema(value_type = Vec<FieldError>)]
-    errors: &'p [Violation],
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    errors: Vec<FieldError<'p>>,
 }
 
 /// Invalid field of a request.
-#[derive(ToSchema)]
-#[expect(dead_code, reason = "schema of `Violation` in the OpenAPI document")]
-pub(crate) struct FieldError {
+#[derive(Serialize, ToSchema)]
+pub(crate) struct FieldError<'p> {
     /// JSON pointer (RFC 6901) to the field in the body, or `/` followed by the name of a query parameter or header.
-    pointer: String,
+    pointer: &'p str,
     /// Stable, machine-readable error code.
-    code: String,
+    code: &'p str,
     /// Description of the error and how to fix it.
-    detail: String,
+    detail: &'p str,
+}
+
+impl<'p> From<&'p Violation> for FieldError<'p> {
+    fn from(violation: &'p Violation) -> Self {
+        let Violation { pointer, code, detail } = violation;
+        Self { pointer, code, detail }
+    }
 }
 
 /// Response for all errors in the OpenAPI document.
@@ -169,9 +176,9 @@ impl Problem {
             detail: &self.detail,
             instance: request_id,
             code: self.code,
-            errors: &self.errors,
+            errors: self.errors.iter().map(Into::into).collect(),
         };
-        serde_json::to_string(&body).unwrap_or_default()
+        to_json(&body)
     }
 }
 

@@ -7,6 +7,8 @@ use governor::{
     clock::{Clock as _, DefaultClock},
 };
 
+use crate::route_facts::RateClass;
+
 /// Limits in requests per second. A burst of twice the limit is allowed; 0 disables a limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RateLimits {
@@ -54,11 +56,14 @@ impl RateLimiters {
         }
     }
 
-    /// Counts a request to `path` against the limit of the credential with this fingerprint. Returns the time to wait
-    /// if the limit is exceeded.
-    pub(crate) fn check_credential(&self, fingerprint: u64, path: &str) -> Option<Duration> {
-        let is_evaluation = path.starts_with("/api/flags/") || path.starts_with("/ofrep/");
-        check(if is_evaluation { &self.evaluations } else { &self.requests }, || fingerprint)
+    /// Counts a request against the limit of the credential with this fingerprint. Returns the time to wait if the
+    /// limit is exceeded.
+    pub(crate) fn check_credential(&self, rate_class: RateClass, fingerprint: u64) -> Option<Duration> {
+        let limiter = match rate_class {
+            RateClass::Requests => &self.requests,
+            RateClass::Evaluations => &self.evaluations,
+        };
+        check(limiter, || fingerprint)
     }
 
     /// Counts a request against the limit of the address. Returns the time to wait if the limit is exceeded.
@@ -84,12 +89,12 @@ mod tests {
     #[test]
     fn limits_are_separate_per_credential_and_kind_of_request() {
         let limits = RateLimiters::new(RateLimits { requests: 1, evaluations: 1, anonymous: 1 });
-        let is_allowed = |fingerprint, path| limits.check_credential(fingerprint, path).is_none();
-        assert!(is_allowed(1, "/api/admin/users") && is_allowed(1, "/api/admin/users"), "a burst of twice the limit");
-        let wait = limits.check_credential(1, "/api/admin/users").unwrap();
+        let is_allowed = |fingerprint, rate_class| limits.check_credential(rate_class, fingerprint).is_none();
+        assert!(is_allowed(1, RateClass::Requests) && is_allowed(1, RateClass::Requests), "a burst of twice the limit");
+        let wait = limits.check_credential(RateClass::Requests, 1).unwrap();
         assert!(wait <= Duration::from_secs(1) && !wait.is_zero());
-        assert!(is_allowed(2, "/api/admin/users"));
-        assert!(is_allowed(1, "/api/flags/me"));
+        assert!(is_allowed(2, RateClass::Requests));
+        assert!(is_allowed(1, RateClass::Evaluations));
         let address_is_allowed = |address: &str| limits.check_address(|| address.to_owned()).is_none();
         assert!(address_is_allowed("1") && address_is_allowed("1"), "a burst of twice the limit");
         assert!(!address_is_allowed("1") && address_is_allowed("2"));
@@ -99,12 +104,12 @@ mod tests {
     #[test]
     fn zero_disables_a_limit() {
         let limits = RateLimiters::new(RateLimits { requests: 0, evaluations: 0, anonymous: 0 });
-        assert!((0..10_000).all(|_| limits.check_credential(1, "/").is_none()));
+        assert!((0..10_000).all(|_| limits.check_credential(RateClass::Requests, 1).is_none()));
     }
 
     #[test]
     fn default_limits_allow_a_burst_of_400_requests() {
         let limits = RateLimiters::new(RateLimits::default());
-        assert!((0..400).all(|_| limits.check_credential(1, "/api/admin/users").is_none()));
+        assert!((0..400).all(|_| limits.check_credential(RateClass::Requests, 1).is_none()));
     }
 }

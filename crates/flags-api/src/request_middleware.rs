@@ -1,9 +1,9 @@
 //! Outermost middleware: request ids, access log, metrics, error bodies and default response headers.
 
-use std::{pin::Pin, sync::Arc, time::Instant};
+use std::{pin::Pin, time::Instant};
 
 use actix_web::{
-    Error, HttpMessage as _, HttpRequest,
+    Error, HttpMessage as _,
     body::{BoxBody, EitherBody, MessageBody},
     dev::{ServiceRequest, ServiceResponse},
     http::{
@@ -12,68 +12,82 @@ use actix_web::{
     },
     middleware::Next,
 };
-use flags_service::credentials::secret::SecretKind;
 use metrics::{counter, histogram};
-use uuid::Uuid;
+use tracing::{Instrument as _, field::Empty};
 
 use crate::{
     metrics::{HTTP_DURATION, HTTP_REQUESTS},
+    ofrep_failure,
     problem::{PROBLEM_MEDIA_TYPE, Problem},
-    routes::ofrep,
+    request_id::{RequestId, X_REQUEST_ID},
+    route_facts::{ContentSecurityPolicy, ErrorFormat, MatchedRoute},
 };
 
-/// Id of a request: the caller's `X-Request-Id` if it is acceptable, otherwise a generated UUID.
-#[derive(Clone, Debug)]
-pub(crate) struct RequestId(pub(crate) String);
-
-const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const CROSS_ORIGIN_OPENER_POLICY: HeaderName = HeaderName::from_static("cross-origin-opener-policy");
 const PERMISSIONS_POLICY: HeaderName = HeaderName::from_static("permissions-policy");
-
-/// Path template of the matched route, such as `/api/admin/flags/{flag_name}`. The route stores it in the request's
-/// extensions.
-#[derive(Clone, Debug)]
-pub(crate) struct RouteTemplate(pub(crate) Arc<str>);
-
-/// Route label of all requests whose path matches no route.
-const UNMATCHED: &str = "unmatched";
 
 /// The outermost middleware.
 ///
 /// Its future is boxed because actix reserves space for it twice in every connection, including idle event streams.
 /// Actix boxes the futures of the inner middleware itself.
+///
+/// The request's span ends with the head of the response, so that idle event streams hold none.
 pub(crate) fn request_middleware<B: MessageBody + 'static>(
     request: ServiceRequest,
     next: Next<B>,
 ) -> Pin<Box<impl Future<Output = MiddlewareResult<B>>>> {
-    Box::pin(handle(request, next))
+    let id = RequestId::from_headers(request.headers());
+    let span = tracing::info_span!(
+        "request",
+        request_id = %id.0,
+        method = %request.method(),
+        route = Empty,
+        principal = Empty
+    );
+    Box::pin(handle(request, next, id).instrument(span))
 }
 
 type MiddlewareResult<B> = Result<ServiceResponse<EitherBody<EitherBody<B, BoxBody>, BoxBody>>, Error>;
 
-async fn handle<B: MessageBody + 'static>(request: ServiceRequest, next: Next<B>) -> MiddlewareResult<B> {
+async fn handle<B: MessageBody + 'static>(
+    request: ServiceRequest,
+    next: Next<B>,
+    id: RequestId,
+) -> MiddlewareResult<B> {
     let started_at = Instant::now();
-    let id = request_id(&request);
-    request.extensions_mut().insert(RequestId(id.clone()));
-    let method = request.method().clone();
+    let method = method_label(request.method());
+    request.extensions_mut().insert(id.clone());
     let response = match check_head_size(&request) {
         None => next.call(request).await?.map_into_left_body(),
         Some(problem) => request.error_response(problem).map_into_right_body(),
     };
-    let mut response = write_error_body(response, &id);
-    let route = route_label(response.request());
-    let status = response.status();
-    let elapsed = started_at.elapsed();
-    let label = method_label(&method);
-    let labels = [("method", label.to_owned()), ("route", route.clone())];
-    histogram!(HTTP_DURATION, &labels).record(elapsed.as_secs_f64());
-    counter!(HTTP_REQUESTS, "method" => label, "route" => route.clone(), "status" => status.as_str().to_owned())
-        .increment(1);
-    let is_docs = response.request().path().starts_with("/docs");
-    set_default_headers(response.headers_mut(), is_docs, &id);
-    let elapsed_us = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX);
-    tracing::debug!(request_id = id, %method, route, status = status.as_u16(), elapsed_us, "request completed");
+    let route = matched_route(&response);
+    let mut response = write_error_body(response, route.facts.error_format, &id);
+    set_default_headers(response.headers_mut(), route.facts.content_security_policy);
+    response.headers_mut().insert(X_REQUEST_ID, id.header_value());
+    record(method, route, response.status(), started_at);
     Ok(response)
+}
+
+/// Returns the route that handled the request. `HttpRequest::match_pattern` would search the routing table again.
+fn matched_route<B>(response: &ServiceResponse<B>) -> MatchedRoute {
+    let request = response.request();
+    let matched = request.extensions().get::<MatchedRoute>().cloned();
+    matched.unwrap_or_else(|| {
+        let unmatched = MatchedRoute::unmatched(request.path());
+        unmatched.clone().store_in(request);
+        unmatched
+    })
+}
+
+/// Updates the metrics and writes the access log.
+fn record(method: &'static str, route: MatchedRoute, status: StatusCode, started_at: Instant) {
+    let elapsed = started_at.elapsed();
+    let route = route.template;
+    histogram!(HTTP_DURATION, "method" => method, "route" => route.clone()).record(elapsed.as_secs_f64());
+    counter!(HTTP_REQUESTS, "method" => method, "route" => route, "status" => status.as_str().to_owned()).increment(1);
+    let elapsed_us = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX);
+    tracing::debug!(status = status.as_u16(), elapsed_us, "request completed");
 }
 
 /// Maximum length of the path and the query string together, in bytes.
@@ -93,63 +107,32 @@ fn check_head_size(request: &ServiceRequest) -> Option<Problem> {
     })
 }
 
-/// Returns the path template of the matched route. `HttpRequest::match_pattern` would search the routing table again.
-fn route_label(request: &HttpRequest) -> String {
-    if let Some(RouteTemplate(template)) = request.extensions().get::<RouteTemplate>() {
-        return template.to_string();
-    }
-    let pages = ["/docs/", "/openapi.json"];
-    pages.into_iter().find(|page| request.path().starts_with(page)).unwrap_or(UNMATCHED).to_owned()
-}
-
 /// Maps non-standard methods to `other`, because clients can send any token as a method and labels must be few.
 fn method_label(method: &Method) -> &'static str {
     const KNOWN: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
     KNOWN.into_iter().find(|known| method.as_str() == *known).unwrap_or("other")
 }
 
-fn request_id(request: &ServiceRequest) -> String {
-    // The change log stores the id permanently, so text that looks like a credential is not accepted.
-    let looks_like_secret =
-        |id: &str| SecretKind::ALL.iter().any(|kind| id.contains(kind.prefix())) || id.starts_with("eyJ");
-    let is_acceptable = |id: &&str| {
-        let has_valid_characters = id.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
-        (1..=64).contains(&id.len()) && has_valid_characters && !looks_like_secret(id)
-    };
-    let from_caller = request.headers().get(X_REQUEST_ID).and_then(|value| value.to_str().ok()).filter(is_acceptable);
-    from_caller.map_or_else(|| Uuid::now_v7().to_string(), ToOwned::to_owned)
-}
-
 /// Writes the body of an error response, which contains the request id, and logs the error's cause.
 fn write_error_body<B: MessageBody + 'static>(
     response: ServiceResponse<B>,
-    id: &str,
+    format: ErrorFormat,
+    id: &RequestId,
 ) -> ServiceResponse<EitherBody<B, BoxBody>> {
     let Some(error) = response.response().error() else { return response.map_into_left_body() };
+    let status = response.status();
     let converted;
     let problem = match error.as_error::<Problem>() {
         Some(problem) => problem,
         None => {
-            let status = response.status();
-            converted = if status.is_client_error() {
-                Problem::new(status, "refused", error.to_string())
-            } else {
-                Problem::internal(error.to_string())
-            };
+            converted = convert_error(status, error.to_string());
             &converted
         }
     };
-    if let Some(cause) = problem.cause() {
-        if response.status().as_u16() == 503 {
-            tracing::warn!(request_id = id, cause, "request failed because the service is unavailable");
-        } else {
-            tracing::error!(request_id = id, cause, "request failed with an internal error");
-        }
-    }
-    let (status, media_type, body) = match ofrep::error_response(response.request().path(), problem, response.status())
-    {
-        Some(failure) => failure,
-        None => (response.status(), PROBLEM_MEDIA_TYPE, problem.body(id)),
+    log_cause(problem, status);
+    let (status, media_type, body) = match format {
+        ErrorFormat::Problem => (status, PROBLEM_MEDIA_TYPE, problem.body(&id.0)),
+        ErrorFormat::Ofrep => ofrep_failure::response_parts(response.request().path(), problem, status),
     };
     let mut response = response.map_body(|_, _| EitherBody::right(BoxBody::new(body)));
     *response.response_mut().status_mut() = status;
@@ -157,26 +140,40 @@ fn write_error_body<B: MessageBody + 'static>(
     response
 }
 
-fn set_default_headers(headers: &mut HeaderMap, is_docs: bool, id: &str) {
-    let mut set_default = |name: HeaderName, value: &'static str| {
+/// Converts an error of actix or its middleware.
+fn convert_error(status: StatusCode, text: String) -> Problem {
+    if status.is_client_error() { Problem::new(status, "refused", text) } else { Problem::internal(text) }
+}
+
+fn log_cause(problem: &Problem, status: StatusCode) {
+    let Some(cause) = problem.cause() else { return };
+    if status == StatusCode::SERVICE_UNAVAILABLE {
+        tracing::warn!(cause, "request failed because the service is unavailable");
+    } else {
+        tracing::error!(cause, "request failed with an internal error");
+    }
+}
+
+fn set_default_headers(headers: &mut HeaderMap, policy: ContentSecurityPolicy) {
+    let csp = match policy {
+        ContentSecurityPolicy::Data => "default-src 'none'; frame-ancestors 'none'",
+        // Swagger UI uses inline styles.
+        ContentSecurityPolicy::Page => {
+            "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; frame-ancestors 'none'"
+        }
+    };
+    let defaults = [
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::REFERRER_POLICY, "no-referrer"),
+        (header::X_FRAME_OPTIONS, "DENY"),
+        (CROSS_ORIGIN_OPENER_POLICY, "same-origin"),
+        (PERMISSIONS_POLICY, "camera=(), geolocation=(), microphone=()"),
+        (header::CACHE_CONTROL, "no-store"),
+        (header::CONTENT_SECURITY_POLICY, csp),
+    ];
+    for (name, value) in defaults {
         if !headers.contains_key(&name) {
             headers.insert(name, HeaderValue::from_static(value));
         }
-    };
-    set_default(header::X_CONTENT_TYPE_OPTIONS, "nosniff");
-    set_default(header::REFERRER_POLICY, "no-referrer");
-    set_default(header::X_FRAME_OPTIONS, "DENY");
-    set_default(CROSS_ORIGIN_OPENER_POLICY, "same-origin");
-    set_default(PERMISSIONS_POLICY, "camera=(), geolocation=(), microphone=()");
-    set_default(header::CACHE_CONTROL, "no-store");
-    // Swagger UI uses inline styles.
-    let csp = if is_docs {
-        "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; frame-ancestors 'none'"
-    } else {
-        "default-src 'none'; frame-ancestors 'none'"
-    };
-    set_default(header::CONTENT_SECURITY_POLICY, csp);
-    if let Ok(value) = HeaderValue::from_str(id) {
-        headers.insert(X_REQUEST_ID, value);
     }
 }

@@ -124,6 +124,32 @@ wire_enum! {
     WireScheduleStatus as ScheduleStatus = domain::ScheduleStatus { Pending, Cancelled, Superseded, Applied }
 }
 
+/// Layer that supplied a value. The first of `override`, `disabled`, `targeting_rule`, `scheduled_change` and `default`
+/// that applies decides; `disabled` means that the flag is off and serves its `off_variant`.
+#[derive(Clone, Copy, Serialize, ToSchema)]
+#[cfg_attr(test, derive(Deserialize))]
+#[serde(rename_all = "snake_case")]
+#[schema(as = Source)]
+pub(crate) enum WireSource {
+    Override,
+    TargetingRule,
+    ScheduledChange,
+    Default,
+    Disabled,
+}
+
+impl From<domain::Source<'_>> for WireSource {
+    fn from(source: domain::Source<'_>) -> Self {
+        match source {
+            domain::Source::Override => Self::Override,
+            domain::Source::Disabled => Self::Disabled,
+            domain::Source::TargetingRule { .. } => Self::TargetingRule,
+            domain::Source::ScheduledChange { .. } => Self::ScheduledChange,
+            domain::Source::Default => Self::Default,
+        }
+    }
+}
+
 /// A single variant, or a percentage split between variants. Exactly one of `variant` and `weights` is required.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -242,8 +268,8 @@ impl WireTargetingRule {
 
 /// Converts the `targeting_rules` of a request body.
 pub(crate) fn rules_into_domain(rules: Vec<WireTargetingRule>) -> Result<Vec<domain::TargetingRule>, Violation> {
-    let convert = |(index, rule): (usize, WireTargetingRule)| rule.into_domain(&format!("/targeting_rules/{index}"));
-    rules.into_iter().enumerate().map(convert).collect()
+    let rules = rules.into_iter().enumerate();
+    rules.map(|(index, rule)| rule.into_domain(&format!("/targeting_rules/{index}"))).collect()
 }
 
 impl From<&domain::TargetingRule> for WireTargetingRule {

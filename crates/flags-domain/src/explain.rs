@@ -5,13 +5,13 @@ use uuid::Uuid;
 
 use crate::{
     compiled::{CompiledFlag, CompiledLayers, CompiledServe, CompiledVariant},
-    condition::ConditionFailure,
+    condition::{ConditionFailure, Operator},
     context::EvaluationContext,
     finding::FindingCode,
     flag::Flag,
     instant::Instant,
     resolve::{OverrideOutcome, Resolution, resolve},
-    rule::{Operator, TargetingRule},
+    rule::TargetingRule,
     snapshot::FlagState,
     user_override::OverrideView,
     value::PreparedValue,

@@ -5,10 +5,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::{
-    condition::MAX_REGEXES,
+    condition::{MAX_REGEXES, Operator},
     instant::Instant,
     name::FlagName,
-    rule::{Operator, TargetingRule},
+    rule::TargetingRule,
     serve::Serve,
     value::FlagType,
     violation::{Violation, check_key, check_text},

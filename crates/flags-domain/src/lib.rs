@@ -104,6 +104,11 @@
 //! # Ok::<(), flags_domain::InvalidFlagName>(())
 //! ```
 //!
+//! # Vocabulary of the service
+//!
+//! [`Revision`], [`ResourceKind`], [`Action`], [`Role`] and [`TokenGrant`] name what the server's change log, API and
+//! permissions refer to. Evaluation does not use them.
+//!
 //! # Units, ranges and limits
 //!
 //! - [`Instant`]: whole microseconds since 1970-01-01T00:00:00Z, years 0000 to 9999.
@@ -151,17 +156,21 @@ mod flag;
 mod instant;
 mod name;
 mod resolve;
+mod resource;
+mod revision;
+mod role;
 mod rule;
 mod schedule;
 mod serve;
 mod snapshot;
+mod string_enum;
 mod user_override;
 mod value;
 mod violation;
 
 pub use change::Change;
 pub use compiled::{CompileError, CompiledFlag, CompiledVariant};
-pub use condition::ConditionFailure;
+pub use condition::{Condition, ConditionFailure, Operator};
 pub use context::{EvaluationContext, MAX_ATTRIBUTES_BYTES, MAX_ATTRIBUTES_DEPTH, RESERVED_ATTRIBUTES};
 pub use explain::{
     Explanation, Layer, LayerOutcome, LayerReport, LayerResult, NextChange, SkipReason, SplitReport, explain,
@@ -174,7 +183,10 @@ pub use flag::{
 pub use instant::{Instant, InvalidInstant};
 pub use name::{FlagName, InvalidFlagName};
 pub use resolve::{OverrideOutcome, Resolution, Source, resolve};
-pub use rule::{Condition, MAX_RULE_ID_LENGTH, Operator, TargetingRule};
+pub use resource::{Action, ResourceKind};
+pub use revision::{InvalidRevision, Revision};
+pub use role::{Role, TokenGrant};
+pub use rule::{MAX_RULE_ID_LENGTH, TargetingRule};
 pub use schedule::{EffectiveSettings, SchedulePreview, ScheduleStatus, ScheduledChange};
 pub use serve::{InvalidWeight, MAX_ATTRIBUTE_LENGTH, Serve, Weight};
 pub use snapshot::{FlagState, Snapshot, SnapshotEdit};

@@ -1,12 +1,9 @@
-//! Definitions of targeting rules and their conditions. Module `condition` holds their compiled form.
-
-use std::fmt;
+//! Definitions of targeting rules.
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use crate::{
-    condition::CompiledCondition,
+    condition::{CompiledCondition, Condition},
     serve::Serve,
     violation::{Violation, check_key, check_text},
 };
@@ -51,73 +48,5 @@ impl TargetingRule {
         }
         violations.extend(self.serve.check("/serve", has_variant));
         violations
-    }
-}
-
-/// A condition on one attribute. Holds if the attribute matches any of `values` or, with `negate`, none of them.
-///
-/// An array attribute matches if any element matches; elements of a type that the operator does not accept are ignored.
-/// An empty array matches nothing.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Condition {
-    /// Name of the attribute: `user_id`, `email`, `role`, `created_at`, or a custom attribute, 1 to 255 characters.
-    /// Dots descend into objects.
-    pub attribute: String,
-    /// Comparison of the attribute with the values.
-    pub operator: Operator,
-    /// Values to compare with: none for `exists`, at least one for every other operator.
-    #[serde(default)]
-    pub values: Vec<Value>,
-    /// Whether the condition is negated. A missing attribute, or one of a type that the operator does not accept, fails
-    /// a negated condition too, except that negated `exists` holds for a missing attribute.
-    #[serde(default)]
-    pub negate: bool,
-}
-
-/// Comparison operator of a condition. Comparisons of text are exact and case-sensitive.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Operator {
-    /// The text, number or boolean equals the value. Values of different types are never equal.
-    Equals,
-    /// The text contains the value.
-    Contains,
-    /// The text starts with the value.
-    StartsWith,
-    /// The text ends with the value.
-    EndsWith,
-    /// The text contains a match of the regular expression, in the syntax of the `regex` crate.
-    Matches,
-    /// The number is less than the value.
-    Lt,
-    /// The number is less than or equal to the value.
-    Lte,
-    /// The number is greater than the value.
-    Gt,
-    /// The number is greater than or equal to the value.
-    Gte,
-    /// The RFC 3339 timestamp is earlier than the value.
-    Before,
-    /// The RFC 3339 timestamp is later than the value.
-    After,
-    /// The version has the same precedence as the value by Semantic Versioning 2.0.0. `1.2` counts as `1.2.0`.
-    SemverEq,
-    /// The version has lower precedence than the value.
-    SemverLt,
-    /// The version has lower precedence than the value, or the same.
-    SemverLte,
-    /// The version has higher precedence than the value.
-    SemverGt,
-    /// The version has higher precedence than the value, or the same.
-    SemverGte,
-    /// The attribute is present and not null.
-    Exists,
-}
-
-impl fmt::Display for Operator {
-    /// Writes the name of the operator in JSON, such as `starts_with`.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.serialize(f)
     }
 }

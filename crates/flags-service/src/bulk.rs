@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use flags_domain::{Instant, OverrideStatus, UserOverride, Violation};
 use flags_store::{
-    Author, Committed, Tx,
+    Author, Tx,
     idempotency::{self, KeyState},
     overrides::{self, OverrideFilter, OverrideRecord},
 };
@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use crate::{
     core::{Command, CommandOutcome, CommandRequest, Core},
-    error::{Result, ServiceError, check},
+    error::{Result, ServiceError},
     overrides::UserFlagOverrideService,
 };
 
@@ -102,9 +102,13 @@ impl UserFlagOverrideService {
 }
 
 fn check_expiry(action: BulkAction, now: Instant) -> Result<()> {
-    let is_past = matches!(action, BulkAction::SetExpiry(Some(expiry)) if expiry <= now);
-    let violation = || Violation::new("/expires_at", "not_in_future", "must be in the future, or null for no expiry");
-    check(is_past.then(violation).into_iter().collect())
+    match action {
+        BulkAction::SetExpiry(Some(expiry)) if expiry <= now => {
+            let message = "must be in the future, or null for no expiry";
+            Err(Violation::new("/expires_at", "not_in_future", message).into())
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Returns the ids of the overrides that match a filter.
@@ -116,19 +120,15 @@ async fn select_ids(core: &Core, request: &CommandRequest<BulkResult>, filter: O
     let selected = match request.key() {
         None => core.execute(author, SelectOverrides(filter)).await,
         Some(key) => {
-            let encode_ids = |ids: &Vec<Uuid>, _: &Committed| {
-                std::iter::once(ID_LIST_MARKER).chain(ids.iter().flat_map(|id| *id.as_bytes())).collect()
-            };
-            core.execute(CommandRequest::idempotent(author, key.clone(), Arc::new(encode_ids)), SelectOverrides(filter))
-                .await
+            let request =
+                CommandRequest::idempotent(author, key.clone(), Arc::new(|ids: &Vec<Uuid>, _| encode_ids(ids)));
+            core.execute(request, SelectOverrides(filter)).await
         }
     };
     match selected {
         Ok(outcome) => Ok(outcome.output),
         Err(ServiceError::Replayed(stored)) => match stored.payload.split_first() {
-            Some((&ID_LIST_MARKER, ids)) => {
-                Ok(ids.chunks_exact(16).filter_map(|id| Uuid::from_slice(id).ok()).collect())
-            }
+            Some((&ID_LIST_MARKER, ids)) => Ok(decode_ids(ids)),
             _ => Err(ServiceError::Replayed(stored)),
         },
         Err(error) => Err(error),
@@ -137,6 +137,15 @@ async fn select_ids(core: &Core, request: &CommandRequest<BulkResult>, filter: O
 
 /// First byte of a stored id list. Stored responses are JSON and never start with this byte.
 const ID_LIST_MARKER: u8 = 0;
+
+fn encode_ids(ids: &[Uuid]) -> Vec<u8> {
+    std::iter::once(ID_LIST_MARKER).chain(ids.iter().flat_map(|id| *id.as_bytes())).collect()
+}
+
+/// Decodes an id list without its first byte.
+fn decode_ids(bytes: &[u8]) -> Vec<Uuid> {
+    bytes.as_chunks().0.iter().map(|id| Uuid::from_bytes(*id)).collect()
+}
 
 /// Finds the overrides that match a filter.
 #[derive(Clone)]
@@ -155,6 +164,14 @@ impl Command for SelectOverrides {
     }
 }
 
+#[expect(
+    clippy::expect_used,
+    reason = "serialization cannot fail: the result contains only ids, enum variants and numbers"
+)]
+fn encode_result(result: &BulkResult) -> Vec<u8> {
+    serde_json::to_vec(result).expect("a bulk result can be represented as JSON")
+}
+
 /// Executes the batches in sequence.
 ///
 /// If the request has an idempotency key, each batch gets a derived key. A retry or a concurrent duplicate then
@@ -169,12 +186,9 @@ async fn execute_batches(
         let author = request.author().clone();
         let batch_request = match request.key() {
             None => author.into(),
-            // Serialization cannot fail: the result contains only ids, enum variants and numbers.
-            Some(key) => CommandRequest::idempotent(
-                author,
-                key.for_batch(number),
-                Arc::new(|result: &BulkResult, _: &Committed| serde_json::to_vec(result).unwrap_or_default()),
-            ),
+            Some(key) => {
+                CommandRequest::idempotent(author, key.for_batch(number), Arc::new(|result, _| encode_result(result)))
+            }
         };
         let result = match core.execute(batch_request, batch).await {
             Ok(outcome) => outcome.output,
@@ -206,8 +220,8 @@ async fn store_response(
         }
         KeyState::Mismatch => Err(ServiceError::IdempotencyKeyReused),
         KeyState::Completed(_) | KeyState::New => {
-            let render = |committed: &Committed| request.render(&result, committed);
-            let committed = tx.commit_with_response(request.author(), key, render).await?;
+            let committed =
+                tx.commit_with_response(request.author(), key, |committed| request.render(&result, committed)).await?;
             Ok(CommandOutcome { output: result, committed })
         }
     }
@@ -243,10 +257,6 @@ impl Command for ApplyBulkAction {
             result.results.push((id, self.apply_to(tx, found).await?));
         }
         Ok(result)
-    }
-
-    fn set_revision(output: &mut BulkResult, revision: i64) {
-        output.revisions.push(revision);
     }
 }
 

@@ -1,17 +1,24 @@
 //! Shared infrastructure of all services: store, clock, replica, and the execution of state changes.
 
+#[cfg(test)]
+mod tests;
+
 use std::{sync::Arc, time::Duration};
 
+use flags_domain::{Instant, Revision};
 use flags_store::{
     Author, Committed, Conn, Store, StoreError, Tx,
-    change_log::Revision,
     idempotency::{self, IdempotencyKey, KeyState, StoredResponse},
     with_timeout,
 };
 use tokio::{
     runtime::Handle,
     sync::Notify,
-    time::{Instant, timeout_at},
+    time::{self, timeout_at},
+};
+use tracing::{
+    Instrument as _, Span,
+    field::{Empty, display},
 };
 
 use crate::{
@@ -50,13 +57,16 @@ struct ReplicaHandle {
 /// A state change. It may be applied several times, each time in a new transaction, until a transaction commits.
 pub trait Command: Clone + Send + Sync + 'static {
     /// Result returned to the caller.
-    type Output: Send + 'static;
+    type Output: CommandOutput;
 
     /// Validates and applies the change within `tx`. The change log records `author` as the author.
     fn apply(&self, tx: &mut Tx, author: &Author) -> impl Future<Output = Result<Self::Output>> + Send;
+}
 
-    /// Stores the committed revision in the output. Not called if the command changed nothing. Does nothing by default.
-    fn set_revision(_output: &mut Self::Output, _revision: i64) {}
+/// Output of a [`Command`]. The commit determines the revision, so [`Command::apply`] cannot set it.
+pub trait CommandOutput: Send + 'static {
+    /// Sets the revision of the changed record to the revision of the commit. Not called if the command changed nothing.
+    fn set_revision(&mut self, revision: i64);
 }
 
 /// A database change that is not recorded in the change log and takes no revision, such as opening a session. Like a
@@ -148,13 +158,18 @@ impl Core {
         Self { replica: Some(ReplicaHandle { replica, wakeup }), ..self }
     }
 
+    /// Clock of the process.
+    pub(crate) const fn clock(&self) -> &Arc<dyn Clock> {
+        &self.clock
+    }
+
     /// Current instant of the clock.
-    pub fn now(&self) -> flags_domain::Instant {
+    pub fn now(&self) -> Instant {
         self.clock.now()
     }
 
     /// Waits until the clock reaches `at`.
-    pub async fn wait_until(&self, at: flags_domain::Instant) {
+    pub async fn wait_until(&self, at: Instant) {
         self.clock.wait_until(at).await;
     }
 
@@ -173,7 +188,7 @@ impl Core {
         command: C,
     ) -> Result<CommandOutcome<C::Output>> {
         let (this, request) = (self.clone(), request.into());
-        self.run_detached(async move { this.execute_with_retries(&request, &command).await }).await
+        self.run_detached(async move { this.commit_and_apply(&request, &command).await }).await
     }
 
     /// Executes a command repeatedly, in one commit each, until it reports [`Progress::Finished`]. Calls `prepare_next`
@@ -187,7 +202,7 @@ impl Core {
         let (this, request) = (self.clone(), author.into());
         let steps = async move {
             loop {
-                let outcome = this.execute_with_retries(&request, &command).await?;
+                let outcome = this.commit_and_apply(&request, &command).await?;
                 if outcome.output == Progress::Finished {
                     return Ok(outcome.committed);
                 }
@@ -197,54 +212,93 @@ impl Core {
         self.run_detached(steps).await
     }
 
-    /// Executes an unlogged command.
-    pub(crate) async fn execute_unlogged<C: UnloggedCommand>(&self, command: C) -> Result<C::Output> {
-        let this = self.clone();
-        self.run_detached(async move { retry_on_conflict(|| this.attempt_unlogged(&command)).await }).await
-    }
-
-    async fn attempt_unlogged<C: UnloggedCommand>(&self, command: &C) -> Result<C::Output> {
-        let mut tx = self.begin().await?;
-        match command.apply(&mut tx).await {
-            Ok(output) => {
-                tx.commit_unlogged().await?;
-                Ok(output)
-            }
-            Err(error) => {
-                // A failed rollback means that the connection is broken; the database then rolls back by itself.
-                let _ = tx.rollback().await;
-                Err(error)
-            }
-        }
-    }
-
-    /// Runs `work` as a separate task, which completes even if the caller's future is dropped.
-    pub(crate) async fn run_detached<T: Send + 'static>(
-        &self,
-        work: impl Future<Output = Result<T>> + Send + 'static,
-    ) -> Result<T> {
-        let outcome = self.runtime.spawn(work).await;
-        outcome.unwrap_or_else(|error| Err(ServiceError::Internal(error.to_string())))
-    }
-
-    async fn execute_with_retries<C: Command>(
+    /// Commits a command, repeating it after conflicts, and then waits until this process's replica has applied it.
+    async fn commit_and_apply<C: Command>(
         &self,
         request: &CommandRequest<C::Output>,
         command: &C,
     ) -> Result<CommandOutcome<C::Output>> {
-        let result = retry_on_conflict(|| self.attempt(request, command)).await;
-        match &result {
-            Ok(outcome) => {
-                metrics::record_override_changes(outcome.committed.entries());
-                self.wait_for_replica(outcome.committed.revision()).await;
+        let span = tracing::info_span!("command", command = short_type_name::<C>(), revision = Empty);
+        let work = async {
+            let result = retry_on_conflict(|| self.commit(request, command)).await;
+            match &result {
+                Ok(outcome) => {
+                    Span::current().record("revision", display(outcome.committed.revision()));
+                    metrics::record_override_changes(outcome.committed.entries());
+                    self.wait_for_replica(outcome.committed.revision()).await;
+                }
+                // A replayed response may describe a change that the replica of this process has not applied yet.
+                Err(ServiceError::Replayed(StoredResponse { revision, .. })) => {
+                    self.wait_for_replica_number(*revision).await;
+                }
+                Err(_) => {}
             }
-            // A replayed response may describe a change that the replica of this process has not applied yet.
-            Err(ServiceError::Replayed(StoredResponse { revision, .. })) => {
-                self.wait_for_replica_number(*revision).await;
+            result
+        };
+        work.instrument(span).await
+    }
+
+    /// Applies a command in one transaction and commits it.
+    async fn commit<C: Command>(
+        &self,
+        request: &CommandRequest<C::Output>,
+        command: &C,
+    ) -> Result<CommandOutcome<C::Output>> {
+        let mut tx = self.begin().await?;
+        let applied = async {
+            if let Some(idempotency) = &request.idempotency {
+                reserve_idempotency_key(&mut tx, &idempotency.key).await?;
             }
-            Err(_) => {}
+            command.apply(&mut tx, &request.author).await
         }
-        result
+        .await;
+        let (tx, mut output) = roll_back_on_error(tx, applied).await?;
+        let committed = match &request.idempotency {
+            None => {
+                let committed = tx.commit(&request.author).await?;
+                set_revision(&mut output, &committed);
+                committed
+            }
+            Some(idempotency) => {
+                let render = |committed: &Committed| {
+                    set_revision(&mut output, committed);
+                    (idempotency.render)(&output, committed)
+                };
+                tx.commit_with_response(&request.author, &idempotency.key, render).await?
+            }
+        };
+        Ok(CommandOutcome { output, committed })
+    }
+
+    /// Executes an unlogged command.
+    pub(crate) async fn execute_unlogged<C: UnloggedCommand>(&self, command: C) -> Result<C::Output> {
+        let this = self.clone();
+        let span = tracing::info_span!("command", command = short_type_name::<C>());
+        let work = async move { retry_on_conflict(|| this.commit_unlogged(&command)).await };
+        self.run_detached(work.instrument(span)).await
+    }
+
+    async fn commit_unlogged<C: UnloggedCommand>(&self, command: &C) -> Result<C::Output> {
+        let mut tx = self.begin().await?;
+        let applied = command.apply(&mut tx).await;
+        let (tx, output) = roll_back_on_error(tx, applied).await?;
+        tx.commit_unlogged().await?;
+        Ok(output)
+    }
+
+    pub(crate) async fn begin(&self) -> Result<Tx> {
+        let clock = Arc::clone(&self.clock);
+        Ok(self.store.begin_with_clock(Arc::new(move || clock.now())).await?)
+    }
+
+    /// Runs `work` as a separate task, which completes even if the caller's future is dropped. The task belongs to the
+    /// caller's span.
+    pub(crate) async fn run_detached<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T>> + Send + 'static,
+    ) -> Result<T> {
+        let outcome = self.runtime.spawn(work.in_current_span()).await;
+        outcome.unwrap_or_else(|error| Err(ServiceError::Internal(error.to_string())))
     }
 
     /// Waits until the replica has applied `revision`, for at most [`REPLICA_APPLY_TIMEOUT`].
@@ -263,61 +317,6 @@ impl Core {
         }
     }
 
-    pub(crate) async fn begin(&self) -> Result<Tx> {
-        let clock = Arc::clone(&self.clock);
-        Ok(self.store.begin_with_clock(Arc::new(move || clock.now())).await?)
-    }
-
-    async fn attempt<C: Command>(
-        &self,
-        request: &CommandRequest<C::Output>,
-        command: &C,
-    ) -> Result<CommandOutcome<C::Output>> {
-        let mut tx = self.begin().await?;
-        match Self::apply(&mut tx, request, command).await {
-            Ok(output) => Self::commit::<C>(tx, request, output).await,
-            Err(error) => {
-                // A failed rollback means that the connection is broken; the database then rolls back by itself.
-                let _ = tx.rollback().await;
-                Err(error)
-            }
-        }
-    }
-
-    async fn apply<C: Command>(tx: &mut Tx, request: &CommandRequest<C::Output>, command: &C) -> Result<C::Output> {
-        if let Some(idempotency) = &request.idempotency {
-            reserve_idempotency_key(tx, &idempotency.key).await?;
-        }
-        command.apply(tx, &request.author).await
-    }
-
-    async fn commit<C: Command>(
-        tx: Tx,
-        request: &CommandRequest<C::Output>,
-        mut output: C::Output,
-    ) -> Result<CommandOutcome<C::Output>> {
-        let set_revision = |output: &mut C::Output, committed: &Committed| {
-            if !committed.entries().is_empty() {
-                C::set_revision(output, committed.revision().number);
-            }
-        };
-        let committed = match &request.idempotency {
-            None => {
-                let committed = tx.commit(&request.author).await?;
-                set_revision(&mut output, &committed);
-                committed
-            }
-            Some(idempotency) => {
-                let response = |committed: &Committed| {
-                    set_revision(&mut output, committed);
-                    (idempotency.render)(&output, committed)
-                };
-                tx.commit_with_response(&request.author, &idempotency.key, response).await?
-            }
-        };
-        Ok(CommandOutcome { output, committed })
-    }
-
     /// Runs a database query with a timeout of 10 seconds.
     pub async fn read<T>(&self, query: impl AsyncFnOnce(&mut Conn) -> flags_store::Result<T>) -> Result<T> {
         let work = async {
@@ -330,13 +329,13 @@ impl Core {
 
 /// Retries `attempt` after transaction conflicts, up to [`MAX_ATTEMPTS`] times within [`DATABASE_TIMEOUT`].
 async fn retry_on_conflict<T, F: Future<Output = Result<T>>>(attempt: impl Fn() -> F) -> Result<T> {
-    let deadline = Instant::now() + DATABASE_TIMEOUT;
+    let deadline = time::Instant::now() + DATABASE_TIMEOUT;
     let mut attempts = 1;
     loop {
         let result = timeout_at(deadline, attempt()).await;
         match result.unwrap_or_else(|_| Err(ServiceError::Store(timed_out()))) {
             Err(ServiceError::Store(StoreError::TransactionConflict(_))) if attempts < MAX_ATTEMPTS => {
-                tokio::time::sleep(RETRY_PAUSE * attempts).await;
+                time::sleep(RETRY_PAUSE * attempts).await;
                 attempts += 1;
             }
             result => return result,
@@ -346,6 +345,31 @@ async fn retry_on_conflict<T, F: Future<Output = Result<T>>>(attempt: impl Fn() 
 
 fn timed_out() -> StoreError {
     StoreError::Unavailable("the database did not respond in time".to_owned())
+}
+
+/// Returns the output of a command that was applied in `tx`, or rolls back if the command failed.
+async fn roll_back_on_error<T>(tx: Tx, applied: Result<T>) -> Result<(Tx, T)> {
+    match applied {
+        Ok(output) => Ok((tx, output)),
+        Err(error) => {
+            // A failed rollback means that the connection is broken; the database then rolls back by itself.
+            let _ = tx.rollback().await;
+            Err(error)
+        }
+    }
+}
+
+/// Stores the committed revision in the output of a command that changed something.
+fn set_revision(output: &mut impl CommandOutput, committed: &Committed) {
+    if !committed.entries().is_empty() {
+        output.set_revision(committed.revision().number);
+    }
+}
+
+/// Returns the name of a type without its modules.
+fn short_type_name<T>() -> &'static str {
+    let name = std::any::type_name::<T>();
+    name.rsplit("::").next().unwrap_or(name)
 }
 
 /// Reserves an idempotency key for the transaction.

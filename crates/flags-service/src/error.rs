@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+pub use flags_domain::ResourceKind;
 use flags_domain::Violation;
-pub use flags_store::change_log::ResourceKind;
 use flags_store::{StoreError, idempotency::StoredResponse};
 
 /// Failure of a service operation, classified by its meaning to the caller.

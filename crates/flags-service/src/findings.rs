@@ -6,7 +6,6 @@
 use std::{cell::OnceCell, collections::HashMap, sync::Arc};
 
 use flags_domain::{EvaluationContext, FindingCode, FlagName, Instant, OverrideStatus};
-use flags_store::users;
 use serde_json::Map;
 use uuid::Uuid;
 
@@ -95,7 +94,7 @@ struct FindingScan<'s> {
     limit: usize,
     budget: ScanBudget,
     scanned_overrides: usize,
-    /// Number of users read from the database.
+    /// Number of users that were not in the cache.
     read_users: usize,
     page: FindingsPage,
 }
@@ -106,9 +105,10 @@ impl FindingScan<'_> {
         if let Some(user_id) = self.filter.user_id {
             return self.scan_users(&[user_id], after.as_ref()).await;
         }
-        let mut shard = after.as_ref().map_or(0, |(user_id, _)| View::shard_of(*user_id));
+        let replica = self.evaluation.replica();
+        let mut shard = after.as_ref().map_or(0, |(user_id, _)| replica.read().shard_of(*user_id));
         loop {
-            let Some(mut users) = self.evaluation.replica().read().users_in_shard(shard) else { return Ok(true) };
+            let Some(mut users) = replica.read().users_in_shard(shard) else { return Ok(true) };
             if let Some((user_id, _)) = &after {
                 users.retain(|user| user >= user_id);
             }
@@ -187,9 +187,8 @@ impl FindingScan<'_> {
         }
         if !uncached.is_empty() {
             self.read_users += uncached.len();
-            // The scan does not fill the user cache, because it would evict users that send requests.
-            for record in self.evaluation.core().read(async |conn| users::find_all(conn, &uncached).await).await? {
-                loaded.insert(record.id, Arc::new(CachedUser::from(record)));
+            for user in self.evaluation.read_users(&uncached).await? {
+                loaded.insert(user.id, Arc::new(user));
             }
         }
         Ok(loaded)

@@ -7,6 +7,7 @@ pub mod audit;
 pub mod bulk;
 pub mod change_feed;
 mod clock;
+mod command_output;
 mod core;
 pub mod credentials;
 mod error;
@@ -16,19 +17,22 @@ pub mod flags;
 pub mod maintenance;
 pub mod metrics;
 pub mod notifier;
+mod override_deletion;
 pub mod overrides;
 mod patch;
 mod precondition;
 pub mod replica;
+mod runtime;
 pub mod schedules;
-pub mod startup;
 pub mod stream_position;
+mod user_source;
 pub mod users;
 pub mod wall_time;
 
 pub use crate::{
     clock::{Clock, ManualClock, SystemClock},
-    core::{Command, CommandOutcome, CommandRequest, Core},
+    core::{Command, CommandOutcome, CommandOutput, CommandRequest, Core},
     error::{Conflict, ResourceKind, Result, ServiceError},
     precondition::Precondition,
+    runtime::Runtime,
 };

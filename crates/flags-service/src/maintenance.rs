@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// Maximum number of rows removed per transaction, so that locks are held only briefly.
-pub const BATCH_SIZE: i64 = 1_000;
+const BATCH_SIZE: i64 = 1_000;
 
 /// Maximum number of expired overrides removed per transaction.
 const EXPIRED_OVERRIDES_BATCH_SIZE: i64 = 200;

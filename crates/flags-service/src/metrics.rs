@@ -5,11 +5,8 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use flags_domain::{FlagName, Instant};
-use flags_store::{
-    ChangeLogEntry,
-    change_log::{Action, ResourceKind},
-};
+use flags_domain::{Action, FlagName, Instant, ResourceKind};
+use flags_store::ChangeLogEntry;
 use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 
 /// Prefixes a metric name, given as a string literal, with `flags_`.

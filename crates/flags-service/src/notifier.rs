@@ -5,10 +5,12 @@
 //! subscribers; they read the changes from the replica. A slow subscriber therefore needs no queue, and an idle one
 //! causes no work.
 
-use std::sync::Arc;
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use parking_lot::Mutex;
-use rustc_hash::{FxHashMap, FxHashSet};
 use tokio::sync::watch;
 use uuid::Uuid;
 
@@ -19,7 +21,7 @@ pub struct ChangeNotifier {
     /// Commits that affect all users or hidden flags.
     hidden_flags: watch::Sender<i64>,
     commits: watch::Sender<i64>,
-    users: Mutex<FxHashMap<Uuid, watch::Sender<i64>>>,
+    users: Mutex<HashMap<Uuid, watch::Sender<i64>>>,
 }
 
 /// The streams that a commit affects.
@@ -30,13 +32,17 @@ pub(crate) struct Audience {
     /// Streams that include flags hidden from clients.
     pub(crate) hidden_flags: bool,
     /// Streams of these users.
-    pub(crate) users: FxHashSet<Uuid>,
+    pub(crate) users: HashSet<Uuid>,
 }
 
 impl Default for ChangeNotifier {
     fn default() -> Self {
-        let signal = || watch::Sender::new(0);
-        Self { all_users: signal(), hidden_flags: signal(), commits: signal(), users: Mutex::default() }
+        Self {
+            all_users: watch::Sender::new(0),
+            hidden_flags: watch::Sender::new(0),
+            commits: watch::Sender::new(0),
+            users: Mutex::default(),
+        }
     }
 }
 
@@ -69,21 +75,17 @@ impl ChangeNotifier {
     /// the commit becomes visible in the replica, so that [`Subscription::last_revision`] never lags behind the
     /// replica.
     pub(crate) fn record(&self, audience: &Audience, revision: i64) {
-        let record = |signal: &watch::Sender<i64>| {
-            signal.send_if_modified(|last| {
-                *last = revision;
-                false
-            });
-        };
         if audience.all_users {
-            record(&self.all_users);
+            set_silently(&self.all_users, revision);
         }
         if audience.all_users || audience.hidden_flags {
-            record(&self.hidden_flags);
+            set_silently(&self.hidden_flags, revision);
         }
         if !audience.users.is_empty() {
             let users = self.users.lock();
-            audience.users.iter().filter_map(|id| users.get(id)).for_each(record);
+            for signal in audience.users.iter().filter_map(|id| users.get(id)) {
+                set_silently(signal, revision);
+            }
         }
     }
 
@@ -110,6 +112,14 @@ impl ChangeNotifier {
         self.hidden_flags.send_modify(|_| {});
         self.commits.send_modify(|_| {});
     }
+}
+
+/// Stores a revision in a signal without waking its subscribers.
+fn set_silently(signal: &watch::Sender<i64>, revision: i64) {
+    signal.send_if_modified(|last| {
+        *last = revision;
+        false
+    });
 }
 
 /// Subscription of one user's stream.

@@ -1,6 +1,7 @@
 //! Preconditions of conditional requests (RFC 9110, section 13).
 
-use flags_store::{Tx, change_log, change_log::Revision};
+use flags_domain::Revision;
+use flags_store::{Tx, change_log};
 
 use crate::error::{Result, ServiceError};
 

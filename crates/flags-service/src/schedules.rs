@@ -14,7 +14,7 @@ use uuid::Uuid;
 use crate::{
     core::{Command, CommandOutcome, CommandRequest, Core},
     error::{Conflict, ResourceKind, Result, ServiceError, check},
-    flags::lock_and_find_flag,
+    flags::lock_flag_with_schedule,
     patch::assign,
     precondition::Precondition,
 };
@@ -197,7 +197,7 @@ impl Command for CreateScheduledChange {
     type Output = ScheduledChangeDetail;
 
     async fn apply(&self, tx: &mut Tx, author: &Author) -> Result<ScheduledChangeDetail> {
-        let (flag, siblings) = lock_and_find_flag(tx, &self.flag_name, &Precondition::None).await?;
+        let (flag, siblings) = lock_flag_with_schedule(tx, &self.flag_name, &Precondition::None).await?;
         if flag.flag.archived_at.is_some() {
             return Err(Conflict::FlagArchived.into());
         }
@@ -226,10 +226,6 @@ impl Command for CreateScheduledChange {
         let changes: Vec<_> = siblings.into_iter().chain([record.clone()]).map(|record| record.change).collect();
         Ok(ScheduledChangeDetail::new(record, &flag.flag, &changes, now))
     }
-
-    fn set_revision(output: &mut Self::Output, revision: i64) {
-        output.record.revision = revision;
-    }
 }
 
 #[derive(Clone)]
@@ -251,7 +247,7 @@ impl Command for EditScheduledChange {
 
     async fn apply(&self, tx: &mut Tx, _: &Author) -> Result<ScheduledChangeDetail> {
         // The lock on the flag also protects its scheduled changes, because every change to them locks the flag first.
-        let (flag, siblings) = lock_and_find_flag(tx, &self.flag_name, &Precondition::None).await?;
+        let (flag, siblings) = lock_flag_with_schedule(tx, &self.flag_name, &Precondition::None).await?;
         let before = siblings.iter().find(|record| record.change.id == self.id).cloned();
         self.precondition.check(tx, before.as_ref().map(|record| record.revision)).await?;
         let before = before.ok_or(ServiceError::NotFound(ResourceKind::ScheduledChange))?;
@@ -275,10 +271,8 @@ impl Command for EditScheduledChange {
                 Action::Updated
             }
         };
-        let has_same_instant = |other: &&ScheduledChange| {
-            other.id != self.id && other.cancelled_at.is_none() && other.scheduled_at == after.change.scheduled_at
-        };
-        if action == Action::Updated && changes.iter().any(|other| has_same_instant(&other)) {
+        let mut others = changes.iter().filter(|other| other.id != self.id && other.cancelled_at.is_none());
+        if action == Action::Updated && others.any(|other| other.scheduled_at == after.change.scheduled_at) {
             return Err(Conflict::ScheduledChangeExists.into());
         }
         if after != before {
@@ -288,10 +282,6 @@ impl Command for EditScheduledChange {
         let others = changes.into_iter().filter(|other| other.id != self.id);
         let changes: Vec<_> = others.chain([after.change.clone()]).collect();
         Ok(ScheduledChangeDetail::new(after, &flag, &changes, now))
-    }
-
-    fn set_revision(output: &mut Self::Output, revision: i64) {
-        output.record.revision = revision;
     }
 }
 

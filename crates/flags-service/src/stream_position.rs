@@ -2,8 +2,7 @@
 
 use std::fmt;
 
-use flags_domain::Instant;
-use flags_store::change_log::Revision;
+use flags_domain::{Instant, Revision};
 
 /// Position of a client in an event stream, written as `<epoch>:<revision>:<instant>`.
 ///

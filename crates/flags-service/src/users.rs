@@ -8,7 +8,8 @@ use flags_domain::{
 use flags_store::{
     Author, Committed, Page, StoreError, Tx,
     actor_labels::{self, user_actor},
-    api_tokens, idempotency, overrides,
+    api_tokens, change_log, idempotency,
+    overrides::{self, OverrideOwner},
     passwords::{self as store_passwords, PasswordHash},
     sessions,
     users::{self, MAX_EMAIL_LENGTH, Role, UserFilter, UserOrder, UserRecord},
@@ -20,7 +21,7 @@ use crate::{
     core::{Command, CommandOutcome, CommandRequest, Core, Progress},
     credentials::passwords::{self, Password},
     error::{Conflict, ResourceKind, Result, ServiceError, check},
-    maintenance::BATCH_SIZE,
+    override_deletion::delete_overrides,
     patch::assign,
     precondition::Precondition,
 };
@@ -153,9 +154,8 @@ impl UserService {
         precondition: Precondition,
         erasure: ErasurePolicy,
     ) -> Result<Committed> {
-        // The first batch changes the revision, so the precondition applies only to it.
-        let prepare_next = |command: &mut DeleteUser| command.precondition = Precondition::None;
-        self.core.execute_until_finished(author, DeleteUser { id, precondition, erasure }, prepare_next).await
+        let command = DeleteUser { id, precondition, erasure };
+        self.core.execute_until_finished(author, command, DeleteUser::skip_precondition).await
     }
 }
 
@@ -198,10 +198,6 @@ impl Command for CreateUser {
         }
         Ok(UserDetail { record: user, override_count: 0 })
     }
-
-    fn set_revision(output: &mut Self::Output, revision: i64) {
-        output.record.revision = revision;
-    }
 }
 
 #[derive(Clone)]
@@ -215,7 +211,7 @@ impl Command for PatchUser {
     type Output = UserDetail;
 
     async fn apply(&self, tx: &mut Tx, _: &Author) -> Result<UserDetail> {
-        let before = lock_and_find_user(tx, self.id, &self.precondition).await?;
+        let before = lock_user(tx, self.id, &self.precondition).await?;
         let patch = self.patch.clone();
         let mut after = before.clone();
         assign(&mut after.email, patch.email);
@@ -243,10 +239,6 @@ impl Command for PatchUser {
         }
         Ok(detail(after, &counts))
     }
-
-    fn set_revision(output: &mut Self::Output, revision: i64) {
-        output.record.revision = revision;
-    }
 }
 
 #[derive(Clone)]
@@ -256,11 +248,18 @@ struct DeleteUser {
     erasure: ErasurePolicy,
 }
 
+impl DeleteUser {
+    /// The first batch changes the revision, so the precondition applies only to it.
+    fn skip_precondition(&mut self) {
+        self.precondition = Precondition::None;
+    }
+}
+
 impl Command for DeleteUser {
     type Output = Progress;
 
     async fn apply(&self, tx: &mut Tx, _: &Author) -> Result<Progress> {
-        let user = match lock_and_find_user(tx, self.id, &self.precondition).await {
+        let user = match lock_user(tx, self.id, &self.precondition).await {
             Err(ServiceError::NotFound(_)) if self.erasure == ErasurePolicy::EraseLabels => {
                 return if erase_labels(tx, self.id).await? {
                     Ok(Progress::Finished)
@@ -270,11 +269,7 @@ impl Command for DeleteUser {
             }
             found => found?,
         };
-        let batch = overrides::lock_batch(tx, overrides::OverrideOwner::User(self.id), BATCH_SIZE).await?;
-        for record in &batch {
-            overrides::delete(tx, &record.user_override).await?;
-        }
-        if i64::try_from(batch.len()).is_ok_and(|count| count == BATCH_SIZE) {
+        if delete_overrides(tx, OverrideOwner::User(self.id)).await? == Progress::Unfinished {
             if user.active {
                 let deactivated = UserRecord { active: false, updated_at: tx.now(), ..user.clone() };
                 users::update(tx, &user, &deactivated).await?;
@@ -309,9 +304,8 @@ async fn erase_labels(tx: &mut Tx, id: Uuid) -> Result<bool> {
 }
 
 /// Locks a user until the end of the transaction, checks the precondition and returns the user.
-pub(crate) async fn lock_and_find_user(tx: &mut Tx, id: Uuid, precondition: &Precondition) -> Result<UserRecord> {
-    tx.lock_user(id).await?;
-    let user = users::find(tx.conn(), id).await?;
+pub(crate) async fn lock_user(tx: &mut Tx, id: Uuid, precondition: &Precondition) -> Result<UserRecord> {
+    let user = users::lock(tx, id).await?;
     precondition.check(tx, user.as_ref().map(|user| user.revision)).await?;
     user.ok_or(ServiceError::NotFound(ResourceKind::User))
 }
@@ -325,7 +319,7 @@ fn is_active_admin(user: &UserRecord) -> bool {
 ///
 /// Must be called last in a transaction, because the lock blocks all other changes.
 async fn check_not_last_admin(tx: &mut Tx, id: Uuid) -> Result<()> {
-    tx.lock_change_log_head().await?;
+    change_log::lock_head(tx).await?;
     if users::has_other_active_admin(tx.conn(), id).await? { Ok(()) } else { Err(Conflict::LastAdmin.into()) }
 }
 
@@ -352,9 +346,8 @@ fn validate(user: &UserRecord) -> Vec<Violation> {
 /// Checks for exactly one `@` with text on both sides and no whitespace. Only sending an e-mail could verify more.
 fn is_email(text: &str) -> bool {
     let parts = text.split_once('@');
-    let is_blank = |c: char| c.is_whitespace() || c.is_control();
     parts.is_some_and(|(local, domain)| !local.is_empty() && !domain.is_empty() && !domain.contains('@'))
-        && !text.contains(is_blank)
+        && !text.contains(|c: char| c.is_whitespace() || c.is_control())
 }
 
 #[cfg(test)]

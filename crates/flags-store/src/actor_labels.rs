@@ -6,7 +6,7 @@ use diesel::{BoolExpressionMethods, ExpressionMethods, NullableExpressionMethods
 use diesel_async::RunQueryDsl;
 use uuid::Uuid;
 
-use crate::{commit::Tx, error::Result, schema::actor_labels, sql_types::DbUuid, store::dispatch};
+use crate::{conn::dispatch, error::Result, schema::actor_labels, sql_types::DbUuid, transaction::Tx};
 
 /// Returns the actor name of a user: `user:<id>`.
 pub fn user_actor(id: Uuid) -> String {

@@ -5,30 +5,22 @@ use diesel::{
     Queryable, Selectable, SelectableHelper,
 };
 use diesel_async::RunQueryDsl;
-use flags_domain::Instant;
+pub use flags_domain::TokenGrant;
+use flags_domain::{Action, Instant, ResourceKind, Role};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::{
     actor_labels::{self, token_actor},
-    change_log::{Action, ResourceKind},
-    commit::{ChangeLogEntry, Tx},
+    change_log::ChangeLogEntry,
+    conn::{Conn, dispatch},
     error::{Result, StoreError},
     page::{BoundedCount, Page},
     schema::api_tokens,
     sql_types::{DbInstant, DbUuid},
-    store::{Conn, Store, dispatch},
-    users::Role,
+    store::Store,
+    transaction::Tx,
 };
-
-/// Permissions of a token.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TokenGrant {
-    /// Permissions of a role. If the token has a user, it is limited to the lower of this role and the user's role.
-    Role(Role),
-    /// Permission to evaluate flags for any user, and nothing else.
-    Evaluate,
-}
 
 /// Stored API token. Contains the hash of the secret token, not the token.
 #[derive(Clone, PartialEq, Eq)]
@@ -124,7 +116,6 @@ impl TryFrom<ApiTokenRow> for TokenRecord {
     type Error = StoreError;
 
     fn try_from(row: ApiTokenRow) -> Result<Self> {
-        let corrupt = |detail: &str| StoreError::corrupt("api_tokens", detail);
         let grant = match (row.role.as_deref(), row.scope.as_deref()) {
             (Some(role), None) => TokenGrant::Role(Role::parse(role).ok_or_else(|| corrupt("unknown role"))?),
             (None, Some(EVALUATE_SCOPE)) => TokenGrant::Evaluate,
@@ -146,6 +137,10 @@ impl TryFrom<ApiTokenRow> for TokenRecord {
             revision: row.revision,
         })
     }
+}
+
+fn corrupt(detail: &str) -> StoreError {
+    StoreError::corrupt("api_tokens", detail)
 }
 
 /// Returns all tokens that are not revoked, for loading the replica.
@@ -284,19 +279,8 @@ pub async fn delete(tx: &mut Tx, token: &TokenRecord) -> Result<()> {
     Ok(())
 }
 
-/// Builds a change-log entry. It contains the token's state without the name, which may be personal data.
 fn entry(action: Action, before: Option<&TokenRecord>, after: Option<&TokenRecord>) -> ChangeLogEntry {
-    let state = |token: &TokenRecord| {
-        let (role, scope) = match token.grant {
-            TokenGrant::Role(role) => (Some(role.as_str()), None),
-            TokenGrant::Evaluate => (None, Some(EVALUATE_SCOPE)),
-        };
-        json!({
-            "id": token.id, "last_four": token.last_four, "role": role, "scope": scope,
-            "user_id": token.user_id, "expires_at": token.expires_at, "revoked_at": token.revoked_at,
-        })
-    };
-    let mut after_state = after.map(state);
+    let mut after_state = after.map(logged_state);
     if let (Some(before), Some(after), Some(fields)) =
         (before, after, after_state.as_mut().and_then(Value::as_object_mut))
     {
@@ -308,10 +292,22 @@ fn entry(action: Action, before: Option<&TokenRecord>, after: Option<&TokenRecor
         resource_id: after.or(before).map(|token| token.id),
         flag_name: None,
         user_id: after.or(before).and_then(|token| token.user_id),
-        before: before.map(state),
+        before: before.map(logged_state),
         after: after_state,
         reason: None,
     }
+}
+
+/// State of a token in the change log, without the name, which may be personal data.
+fn logged_state(token: &TokenRecord) -> Value {
+    let (role, scope) = match token.grant {
+        TokenGrant::Role(role) => (Some(role.as_str()), None),
+        TokenGrant::Evaluate => (None, Some(EVALUATE_SCOPE)),
+    };
+    json!({
+        "id": token.id, "last_four": token.last_four, "role": role, "scope": scope,
+        "user_id": token.user_id, "expires_at": token.expires_at, "revoked_at": token.revoked_at,
+    })
 }
 
 fn changed_fields(before: &TokenRecord, after: &TokenRecord) -> Vec<&'static str> {

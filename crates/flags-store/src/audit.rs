@@ -6,24 +6,23 @@
 use std::collections::{BTreeSet, HashMap};
 
 use diesel::{
-    BoolExpressionMethods, ExpressionMethods, NullableExpressionMethods, QueryDsl, Queryable, Selectable,
-    SelectableHelper,
+    BoolExpressionMethods, ExpressionMethods, NullableExpressionMethods, QueryDsl, SelectableHelper,
     dsl::{max, min, sql},
     sql_types::BigInt,
 };
 use diesel_async::RunQueryDsl;
-use flags_domain::Instant;
+use flags_domain::{Action, Instant, ResourceKind};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::{
     actor_labels::{token_actor, user_actor},
-    change_log::{Action, ResourceKind},
+    change_log::{ChangeLogRow, ChangeSummaryRow},
+    conn::{Conn, dispatch},
     error::Result,
     page::{BoundedCount, Page},
     schema::{actor_labels, change_log},
     sql_types::{DbInstant, DbUuid, LenientJson},
-    store::{Conn, dispatch},
 };
 
 /// Maximum total size, in characters, of the states in one page. A single state may have several million characters.
@@ -126,64 +125,50 @@ pub struct AuditRecord {
     pub request_id: Option<String>,
 }
 
-#[derive(Queryable, Selectable)]
-#[diesel(table_name = change_log)]
-struct AuditRow {
-    revision: i64,
-    ord: i32,
-    id: DbUuid,
-    at: DbInstant,
-    actor: String,
-    action: String,
-    #[diesel(column_name = entity)]
-    resource_kind: String,
-    #[diesel(column_name = entity_id)]
-    resource_id: Option<DbUuid>,
-    flag_name: Option<String>,
-    user_id: Option<DbUuid>,
-    before: Option<LenientJson>,
-    after: Option<LenientJson>,
-    reason: Option<String>,
-    request_id: Option<String>,
+/// Returns the names of all actors that a row mentions.
+fn actors(row: &ChangeSummaryRow) -> [Option<String>; 3] {
+    [Some(row.actor.clone()), changed_user_actor(row), changed_token_actor(row)]
 }
 
-impl AuditRow {
-    /// Returns the actor name of the changed API token, if the resource is one.
-    fn token_actor(&self) -> Option<String> {
-        let is_token = self.resource_kind == ResourceKind::ApiToken.as_str();
-        self.resource_id.filter(|_| is_token).map(|id| token_actor(id.0))
-    }
+/// Returns the actor name of the changed API token, if the resource is one.
+fn changed_token_actor(row: &ChangeSummaryRow) -> Option<String> {
+    let is_token = row.resource_kind == ResourceKind::ApiToken.as_str();
+    row.resource_id.filter(|_| is_token).map(|id| token_actor(id.0))
+}
 
-    /// Returns the actor name of the user that the change belongs to.
-    fn user_actor(&self) -> Option<String> {
-        self.user_id.map(|id| user_actor(id.0))
-    }
+/// Returns the actor name of the user that the change belongs to.
+fn changed_user_actor(row: &ChangeSummaryRow) -> Option<String> {
+    row.user_id.map(|id| user_actor(id.0))
+}
 
-    fn with_labels(self, labels: &HashMap<String, String>) -> AuditRecord {
-        let label = |actor: Option<String>| actor.and_then(|actor| labels.get(&actor).cloned());
-        AuditRecord {
-            actor_label: labels.get(&self.actor).cloned(),
-            resource_label: label(self.token_actor()),
-            user_label: label(self.user_actor()),
-            id: self.id.0,
-            position: AuditPosition { revision: self.revision, ord: self.ord },
-            at: self.at.0,
-            actor: self.actor,
-            action: self.action,
-            resource_kind: self.resource_kind,
-            resource_id: self.resource_id.map(|id| id.0),
-            flag_name: self.flag_name,
-            user_id: self.user_id.map(|id| id.0),
-            before: self.before.map(state_value),
-            after: self.after.map(state_value),
-            reason: self.reason,
-            request_id: self.request_id,
+impl AuditRecord {
+    /// Builds the record of a row. `labels` contains the labels by actor name.
+    fn new(row: ChangeLogRow, labels: &HashMap<String, String>) -> Self {
+        let ChangeLogRow { summary, id, before, after, reason, request_id } = row;
+        let label_of = |actor: Option<String>| labels.get(&actor?).cloned();
+        Self {
+            actor_label: labels.get(&summary.actor).cloned(),
+            resource_label: label_of(changed_token_actor(&summary)),
+            user_label: label_of(changed_user_actor(&summary)),
+            id: id.0,
+            position: AuditPosition { revision: summary.revision, ord: summary.ord },
+            at: summary.at.0,
+            actor: summary.actor,
+            action: summary.action,
+            resource_kind: summary.resource_kind,
+            resource_id: summary.resource_id.map(|id| id.0),
+            flag_name: summary.flag_name,
+            user_id: summary.user_id.map(|id| id.0),
+            before: before.map(state_value),
+            after: after.map(state_value),
+            reason,
+            request_id,
         }
     }
 }
 
-fn state_value(document: LenientJson) -> Value {
-    document.0.unwrap_or_else(|error| json!({ "unreadable": error }))
+fn state_value(state: LenientJson) -> Value {
+    state.into_result().unwrap_or_else(|error| json!({ "unreadable": error }))
 }
 
 /// Adds the conditions of a filter to a query.
@@ -260,9 +245,9 @@ pub async fn read_descending(
     let count = count_fitting(&sizes, limit);
     let bounds = sizes[..count].first().zip(sizes[..count].last());
     let Some(((newest, _), (oldest, _))) = bounds else { return Ok((Vec::new(), false)) };
-    let rows: Vec<AuditRow> = dispatch!(conn, |c| {
+    let rows: Vec<ChangeLogRow> = dispatch!(conn, |c| {
         use change_log::dsl;
-        let query = in_range!(change_log::table.select(AuditRow::as_select()).into_boxed::<Db>(), range);
+        let query = in_range!(change_log::table.select(ChangeLogRow::as_select()).into_boxed::<Db>(), range);
         // These bounds also exclude rows that were appended after the sizes were read.
         let query = query.filter(dsl::revision.le(newest.revision)).filter(dsl::revision.ge(oldest.revision));
         let query = query.filter(dsl::revision.lt(newest.revision).or(dsl::ord.le(newest.ord)));
@@ -270,7 +255,7 @@ pub async fn read_descending(
         query.order((dsl::revision.desc(), dsl::ord.desc())).load(c).await
     })?;
     let labels = find_labels(conn, &rows).await?;
-    let entries = rows.into_iter().map(|row| row.with_labels(&labels)).collect();
+    let entries = rows.into_iter().map(|row| AuditRecord::new(row, &labels)).collect();
     Ok((entries, sizes.len() > count))
 }
 
@@ -302,17 +287,20 @@ async fn find_state_sizes(
 
 fn count_fitting(sizes: &[(AuditPosition, i64)], limit: u32) -> usize {
     let mut sum = 0_i64;
-    let fits = |(index, (_, size)): &(usize, &(AuditPosition, i64))| {
+    let mut count = 0;
+    for (_, size) in sizes.iter().take(limit as usize) {
         sum = sum.saturating_add(*size);
-        *index == 0 || sum <= MAX_PAGE_STATE_SIZE
-    };
-    sizes.iter().take(limit as usize).enumerate().take_while(fits).count()
+        if count > 0 && sum > MAX_PAGE_STATE_SIZE {
+            break;
+        }
+        count += 1;
+    }
+    count
 }
 
 /// Returns the labels of all actors, users and tokens in these rows, by actor name.
-async fn find_labels(conn: &mut Conn, rows: &[AuditRow]) -> Result<HashMap<String, String>> {
-    let row_actors = |row: &AuditRow| [Some(row.actor.clone()), row.user_actor(), row.token_actor()];
-    let actors: BTreeSet<String> = rows.iter().flat_map(row_actors).flatten().collect();
+async fn find_labels(conn: &mut Conn, rows: &[ChangeLogRow]) -> Result<HashMap<String, String>> {
+    let actors: BTreeSet<String> = rows.iter().flat_map(|row| actors(&row.summary)).flatten().collect();
     let actors: Vec<String> = actors.into_iter().collect();
     let mut labels = HashMap::new();
     // Well below SQLite's limit of 32,766 parameters per statement.

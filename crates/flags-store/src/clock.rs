@@ -5,8 +5,8 @@ use flags_domain::Instant;
 
 use crate::{
     backend,
+    conn::{Backend, Conn},
     error::Result,
-    store::{Backend, Conn},
 };
 
 /// Returns the database server's current time. `None` on SQLite, which uses the clock of this host.

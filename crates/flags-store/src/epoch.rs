@@ -2,15 +2,16 @@
 
 use diesel::{ExpressionMethods, QueryDsl};
 use diesel_async::RunQueryDsl;
+use flags_domain::Revision;
 use uuid::Uuid;
 
 use crate::{
     backend,
-    change_log::Revision,
+    conn::{Backend, dispatch},
     error::Result,
     schema::log_head,
     sql_types::DbUuid,
-    store::{Backend, Store, dispatch},
+    store::Store,
 };
 
 impl Store {

@@ -32,6 +32,11 @@ impl StoreError {
     pub(crate) fn corrupt(source: &str, detail: impl std::fmt::Display) -> Self {
         Self::Corrupt(format!("{source}: {detail}"))
     }
+
+    /// Returns the error for a failure that prevents any access to the database.
+    pub(crate) fn unavailable(cause: impl std::fmt::Display) -> Self {
+        Self::Unavailable(cause.to_string())
+    }
 }
 
 impl From<DieselError> for StoreError {
@@ -76,15 +81,18 @@ impl StoreError {
             "database or disk is full",
             "unable to open database file",
         ];
-        let matches_any = |fragments: &[&str]| fragments.iter().any(|fragment| message.contains(fragment));
-        if matches_any(&CONFLICTS) {
+        if contains_any(&message, &CONFLICTS) {
             Self::TransactionConflict(message)
-        } else if matches_any(&OUTAGES) {
+        } else if contains_any(&message, &OUTAGES) {
             Self::Unavailable(message)
         } else {
             Self::Database(message)
         }
     }
+}
+
+fn contains_any(message: &str, fragments: &[&str]) -> bool {
+    fragments.iter().any(|fragment| message.contains(fragment))
 }
 
 impl From<deadpool::PoolError> for StoreError {

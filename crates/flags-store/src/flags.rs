@@ -5,16 +5,18 @@ use diesel::{
     QueryDsl, Queryable, Selectable, SelectableHelper, TextExpressionMethods,
 };
 use diesel_async::RunQueryDsl;
-use flags_domain::{Flag, FlagName, FlagType, Instant};
+use flags_domain::{Action, Flag, FlagName, FlagType, Instant, ResourceKind};
 
 use crate::{
-    change_log::{self, Action, ResourceKind},
-    commit::{ChangeLogEntry, Tx},
+    backend::row_lock::{Locked, RowLock},
+    change_log::ChangeLogEntry,
+    conn::{Conn, dispatch},
     error::{Result, StoreError},
+    json::{from_json, parse_flag_name, to_json},
     page::{BoundedCount, Page, contains_pattern},
     schema::feature_flags,
     sql_types::{DbInstant, DbJson},
-    store::{Conn, dispatch},
+    transaction::Tx,
 };
 
 /// Stored flag.
@@ -68,12 +70,12 @@ impl From<&FlagRecord> for FlagRow {
             flag_type: flag.flag_type.as_str().to_owned(),
             description: flag.description.clone(),
             owner: flag.owner.clone(),
-            tags: DbJson(change_log::to_json(&flag.tags)),
+            tags: DbJson(to_json(&flag.tags)),
             enabled: flag.enabled,
-            variants: DbJson(change_log::to_json(&flag.variants)),
-            default_serve: DbJson(change_log::to_json(&flag.default)),
+            variants: DbJson(to_json(&flag.variants)),
+            default_serve: DbJson(to_json(&flag.default)),
             off_variant: flag.off_variant.clone(),
-            targeting_rules: DbJson(change_log::to_json(&flag.targeting_rules)),
+            targeting_rules: DbJson(to_json(&flag.targeting_rules)),
             salt: flag.salt.clone(),
             client_visible: flag.client_visible,
             archived_at: flag.archived_at.map(DbInstant),
@@ -102,16 +104,16 @@ impl TryFrom<FlagRow> for FlagRecord {
         let flag_type =
             FlagType::parse(&row.flag_type).ok_or_else(|| StoreError::corrupt(TABLE, "unknown flag_type"))?;
         let flag = Flag {
-            name: change_log::parse_flag_name(&row.name)?,
+            name: parse_flag_name(&row.name)?,
             flag_type,
             description: row.description,
             owner: row.owner,
-            tags: change_log::from_json(TABLE, &row.tags.0)?,
+            tags: from_json(TABLE, &row.tags.0)?,
             enabled: row.enabled,
-            variants: change_log::from_json(TABLE, &row.variants.0)?,
-            default: change_log::from_json(TABLE, &row.default_serve.0)?,
+            variants: from_json(TABLE, &row.variants.0)?,
+            default: from_json(TABLE, &row.default_serve.0)?,
             off_variant: row.off_variant,
-            targeting_rules: change_log::from_json(TABLE, &row.targeting_rules.0)?,
+            targeting_rules: from_json(TABLE, &row.targeting_rules.0)?,
             salt: row.salt,
             client_visible: row.client_visible,
             archived_at: row.archived_at.map(|at| at.0),
@@ -133,6 +135,27 @@ pub async fn find(conn: &mut Conn, name: &str) -> Result<Option<FlagRecord>> {
     let row: Option<FlagRow> = dispatch!(conn, |c| {
         feature_flags::table.find(name).select(FlagRow::as_select()).first(c).await.optional()
     })?;
+    row.map(TryInto::try_into).transpose()
+}
+
+/// Locks the flag (shared) until the end of the transaction, so that the flag cannot be deleted concurrently, and
+/// returns the flag.
+pub async fn lock_shared(tx: &mut Tx, name: &str) -> Result<Option<FlagRecord>> {
+    lock_row(tx, name, RowLock::Share).await
+}
+
+/// Locks the flag (exclusive) until the end of the transaction, and returns the flag. The lock also protects the
+/// scheduled changes of the flag.
+pub async fn lock(tx: &mut Tx, name: &str) -> Result<Option<FlagRecord>> {
+    lock_row(tx, name, RowLock::Update).await
+}
+
+async fn lock_row(tx: &mut Tx, name: &str, lock: RowLock) -> Result<Option<FlagRecord>> {
+    let row: Option<FlagRow> = dispatch!(tx.conn(), |c| {
+        let row = feature_flags::table.find(name).select(FlagRow::as_select());
+        Locked::new(row, lock).get_result(c).await.optional()
+    })?;
+    tx.refresh_now();
     row.map(TryInto::try_into).transpose()
 }
 
@@ -183,6 +206,13 @@ pub async fn load_all(conn: &mut Conn) -> Result<Vec<FlagRecord>> {
         .load(c)
         .await)?;
     rows.into_iter().map(TryInto::try_into).collect()
+}
+
+/// Returns the names of the flags that are being deleted.
+pub(crate) async fn find_deleting(conn: &mut Conn) -> Result<Vec<String>> {
+    dispatch!(conn, |c| {
+        feature_flags::table.filter(feature_flags::deleting.eq(true)).select(feature_flags::name).load(c).await
+    })
 }
 
 /// Filter for [`list`]. A field that is `None` does not restrict the result.
@@ -257,8 +287,8 @@ fn entry(action: Action, before: Option<&Flag>, after: Option<&Flag>) -> ChangeL
         resource_id: None,
         flag_name: after.or(before).map(|flag| flag.name.to_string()),
         user_id: None,
-        before: before.map(change_log::to_json),
-        after: after.map(change_log::to_json),
+        before: before.map(to_json),
+        after: after.map(to_json),
         reason: None,
     }
 }

@@ -10,11 +10,12 @@ use uuid::Uuid;
 
 use crate::{
     backend,
-    commit::Tx,
+    conn::{Backend, dispatch},
     error::Result,
     schema::idempotency_keys,
     sql_types::DbInstant,
-    store::{Backend, Store, dispatch},
+    store::Store,
+    transaction::Tx,
 };
 
 /// Retention time of idempotency keys in microseconds: 24 hours.

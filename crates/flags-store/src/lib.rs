@@ -1,10 +1,21 @@
 //! Storage layer of the feature-flag service, on PostgreSQL and SQLite.
 //!
 //! This is the only crate that contains SQL. Database-specific code lives in the `backend` module. All other queries
-//! are written once and run on both databases through the `dispatch!` macro in the `store` module.
+//! are written once and run on both databases through the `dispatch!` macro in the `conn` module.
 //!
 //! Every state change runs in a transaction ([`Tx`]), which appends its change-log entries just before it commits. See
 //! the `commit` module.
+//!
+//! Each of these layers uses only the ones before it:
+//!
+//! 1. `error`, `json`, `page`, `schema`, `sql_types`, `url`: types without I/O, and the entries and rows of
+//!    `change_log`.
+//! 2. `backend`: what differs between the databases.
+//! 3. `conn` and `store`: connections, pools and raw transactions.
+//! 4. `transaction`: [`Tx`], which collects change-log entries, and snapshots.
+//! 5. The queries of each table: `users`, `flags`, `overrides`, `change_log`, `idempotency` and so on. `migrate`,
+//!    `epoch` and `listener` are on this layer as well.
+//! 6. `commit`: writes the collected entries and commits.
 //!
 //! Functions return [`StoreError`]. Its variants tell the caller whether to retry, and when.
 
@@ -15,10 +26,12 @@ mod backend;
 pub mod change_log;
 pub mod clock;
 mod commit;
+mod conn;
 mod epoch;
 mod error;
 pub mod flags;
 pub mod idempotency;
+mod json;
 mod listener;
 mod migrate;
 pub mod overrides;
@@ -31,13 +44,17 @@ pub mod sessions;
 pub mod sign_in_attempts;
 mod sql_types;
 mod store;
+mod transaction;
 mod url;
 pub mod users;
 
-pub use commit::{Author, ChangeLogEntry, Committed, Tx};
+pub use change_log::{Author, ChangeLogEntry};
+pub use commit::Committed;
+pub use conn::Conn;
 pub use error::{Result, StoreError};
 pub use listener::Listener;
 pub use migrate::down as migrate_down;
 pub use page::{MAX_TOTAL, Page};
-pub use store::{Conn, PoolUsage, Store, with_timeout};
+pub use store::{PoolUsage, Store, with_timeout};
+pub use transaction::Tx;
 pub use url::{DatabaseUrl, InvalidDatabaseUrl};

@@ -11,9 +11,9 @@ use tokio::time::{Instant, interval, timeout};
 use uuid::Uuid;
 
 use crate::{
-    backend,
+    backend::{self, sqlite::AsyncSqliteConnection},
     error::{Result, StoreError},
-    store::{AsyncSqliteConnection, Store},
+    store::Store,
     url::DatabaseUrl,
 };
 
@@ -93,14 +93,16 @@ impl Listener {
 }
 
 fn unresponsive() -> StoreError {
-    StoreError::Unavailable("the LISTEN connection does not respond".to_owned())
+    StoreError::unavailable("the LISTEN connection does not respond")
 }
 
 /// Returns the channel of the next notification.
 async fn next_channel(conn: &mut AsyncPgConnection) -> Result<String> {
     let next = pin!(conn.notifications_stream()).next().await;
-    let lost = || StoreError::Unavailable("the LISTEN connection was lost".to_owned());
-    Ok(next.ok_or_else(lost)?.map_err(|_| lost())?.channel)
+    match next {
+        Some(Ok(notification)) => Ok(notification.channel),
+        Some(Err(_)) | None => Err(StoreError::unavailable("the LISTEN connection was lost")),
+    }
 }
 
 /// Sends a probe notification and waits until it arrives. Returns whether the change log was notified in the meantime.

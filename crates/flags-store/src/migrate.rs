@@ -10,8 +10,9 @@ use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
 
 use crate::{
     backend,
+    conn::dispatch,
     error::{Result, StoreError},
-    store::{Store, dispatch},
+    store::Store,
     url::DatabaseUrl,
 };
 
@@ -52,7 +53,7 @@ impl Direction {
 ///
 /// Does not use a pooled connection, because a migration may take longer than its statement timeout.
 async fn migrate_postgres(url: &str, direction: Direction) -> Result<Vec<String>> {
-    let mut conn = AsyncPgConnection::establish(url).await.map_err(|e| StoreError::Unavailable(e.to_string()))?;
+    let mut conn = AsyncPgConnection::establish(url).await.map_err(StoreError::unavailable)?;
     conn.batch_execute(ADVISORY_LOCK).await?;
     direction.run(&mut AsyncMigrationHarness::new(conn), POSTGRES_MIGRATIONS).map_err(migration_failed)
 }
@@ -60,18 +61,20 @@ async fn migrate_postgres(url: &str, direction: Direction) -> Result<Vec<String>
 /// Runs all migrations in one transaction, whose file lock makes concurrent processes take turns.
 async fn migrate_sqlite(path: &Path, direction: Direction) -> Result<Vec<String>> {
     let path = path.to_string_lossy().into_owned();
-    let work = move || {
-        let mut conn = backend::sqlite::establish(&path).map_err(|e| StoreError::Unavailable(e.to_string()))?;
-        conn.immediate_transaction(|conn| {
-            let outcome = direction.run(conn, SQLITE_MIGRATIONS);
-            outcome.map_err(diesel::result::Error::QueryBuilderError)
-        })
-        .map_err(|error| match error {
-            diesel::result::Error::QueryBuilderError(error) => migration_failed(error),
-            other => other.into(),
-        })
-    };
-    tokio::task::spawn_blocking(work).await.map_err(|e| StoreError::Database(e.to_string()))?
+    let migration = tokio::task::spawn_blocking(move || migrate_sqlite_blocking(&path, direction));
+    migration.await.map_err(|e| StoreError::Database(e.to_string()))?
+}
+
+fn migrate_sqlite_blocking(path: &str, direction: Direction) -> Result<Vec<String>> {
+    let mut conn = backend::sqlite::establish(path).map_err(StoreError::unavailable)?;
+    conn.immediate_transaction(|conn| {
+        let outcome = direction.run(conn, SQLITE_MIGRATIONS);
+        outcome.map_err(diesel::result::Error::QueryBuilderError)
+    })
+    .map_err(|error| match error {
+        diesel::result::Error::QueryBuilderError(error) => migration_failed(error),
+        other => other.into(),
+    })
 }
 
 async fn run(url: &DatabaseUrl, direction: Direction) -> Result<Vec<String>> {
@@ -81,9 +84,21 @@ async fn run(url: &DatabaseUrl, direction: Direction) -> Result<Vec<String>> {
     }
 }
 
-/// Applies all pending migrations and returns their versions.
-pub(crate) async fn up(url: &DatabaseUrl) -> Result<Vec<String>> {
-    run(url, Direction::Up).await
+impl Store {
+    /// Applies all pending migrations and returns their versions.
+    pub async fn migrate(&self) -> Result<Vec<String>> {
+        run(self.url(), Direction::Up).await
+    }
+
+    /// Returns whether the applied migrations are exactly the ones compiled into this program. Needs only read access.
+    pub async fn is_migrated(&self) -> Result<bool> {
+        let known = MigrationSource::<Pg>::migrations(&POSTGRES_MIGRATIONS).map_err(migration_failed)?;
+        let mut known: Vec<_> = known.iter().map(|migration| migration.name().version().to_string()).collect();
+        let mut applied = find_applied_versions(self).await?;
+        known.sort();
+        applied.sort();
+        Ok(applied == known)
+    }
 }
 
 /// Reverts all migrations, newest first, and returns their versions. This deletes all stored data.
@@ -91,25 +106,19 @@ pub async fn down(url: &DatabaseUrl) -> Result<Vec<String>> {
     run(url, Direction::Down).await
 }
 
-/// Returns whether the applied migrations are exactly those of this program. Needs only read access.
-pub(crate) async fn is_current(store: &Store) -> Result<bool> {
-    let known = MigrationSource::<Pg>::migrations(&POSTGRES_MIGRATIONS).map_err(migration_failed)?;
-    let mut known: Vec<_> = known.iter().map(|migration| migration.name().version().to_string()).collect();
+/// Returns the versions of the applied migrations.
+async fn find_applied_versions(store: &Store) -> Result<Vec<String>> {
     let query = "SELECT version FROM __diesel_schema_migrations";
-    let applied = dispatch!(store.conn().await?, |c| sql_query(query).load::<MigrationRow>(c).await);
-    let mut applied: Vec<_> = match applied {
-        Ok(rows) => rows.into_iter().map(|row| row.version).collect(),
+    match dispatch!(store.conn().await?, |c| sql_query(query).load::<MigrationRow>(c).await) {
+        Ok(rows) => Ok(rows.into_iter().map(|row| row.version).collect()),
         // The migrations table does not exist yet. The messages are those of PostgreSQL and SQLite.
         Err(StoreError::Database(message))
             if message.contains("does not exist") || message.contains("no such table") =>
         {
-            Vec::new()
+            Ok(Vec::new())
         }
-        Err(error) => return Err(error),
-    };
-    known.sort();
-    applied.sort();
-    Ok(applied == known)
+        Err(error) => Err(error),
+    }
 }
 
 #[derive(QueryableByName)]

@@ -2,11 +2,11 @@
 
 mod list;
 
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
 
 use diesel::{ExpressionMethods, Insertable, OptionalExtension, QueryDsl, Queryable, Selectable, SelectableHelper};
 use diesel_async::RunQueryDsl;
-use flags_domain::{Instant, OverrideStatus, UserOverride};
+use flags_domain::{Action, Instant, OverrideStatus, ResourceKind, UserOverride};
 use futures_util::TryStreamExt as _;
 use uuid::Uuid;
 
@@ -15,13 +15,19 @@ pub use self::list::{
     list,
 };
 use crate::{
-    backend,
-    change_log::{self, Action, ResourceKind},
-    commit::{ChangeLogEntry, Tx},
+    backend::{
+        self,
+        row_lock::{Locked, RowLock},
+    },
+    change_log::ChangeLogEntry,
+    conn::{Backend, Conn, dispatch},
     error::{Result, StoreError},
+    flags,
+    json::{parse_flag_name, to_json},
     schema::{feature_flags, user_flag_overrides},
     sql_types::{DbInstant, DbJson, DbUuid, LenientJson},
-    store::{Backend, Conn, dispatch, with_timeout},
+    store::with_timeout,
+    transaction::Tx,
 };
 
 /// Stored override.
@@ -85,13 +91,14 @@ impl TryFrom<OverrideRow> for OverrideRecord {
     type Error = StoreError;
 
     fn try_from(row: OverrideRow) -> Result<Self> {
-        // The columns are nullable, so rows inserted by other programs may lack these times.
-        let or_epoch = |at: Option<DbInstant>| at.map_or(Instant::from_micros(0), |at| at.0);
         let user_override = UserOverride {
             id: row.id.0,
             user_id: row.user_id.0,
-            flag_name: change_log::parse_flag_name(&row.flag_name)?,
-            override_value: row.override_value.0.map_err(|error| StoreError::corrupt("override_value", error))?,
+            flag_name: parse_flag_name(&row.flag_name)?,
+            override_value: row
+                .override_value
+                .into_result()
+                .map_err(|error| StoreError::corrupt("override_value", error))?,
             enabled: row.enabled,
             reason: row.reason,
             created_by: row.created_by,
@@ -101,6 +108,11 @@ impl TryFrom<OverrideRow> for OverrideRecord {
         };
         Ok(Self { user_override, revision: row.revision })
     }
+}
+
+/// Decodes a column that is nullable, so rows inserted by other programs may lack the time.
+fn or_epoch(at: Option<DbInstant>) -> Instant {
+    at.map_or(Instant::from_micros(0), |at| at.0)
 }
 
 /// Returns the override of this user and flag.
@@ -118,12 +130,18 @@ pub async fn find(conn: &mut Conn, user_id: Uuid, flag_name: &str) -> Result<Opt
 }
 
 /// Locks the override of this user and flag until the end of the transaction, and returns it.
+///
+/// If the statement waits for a transaction that deletes the override and inserts another one, it returns `None`.
 pub async fn lock(tx: &mut Tx, user_id: Uuid, flag_name: &str) -> Result<Option<OverrideRecord>> {
-    if let Backend::Postgres(object) = &mut tx.conn().0 {
-        backend::postgres::lock_override(object, DbUuid(user_id), flag_name).await?;
-    }
+    let row: Option<OverrideRow> = dispatch!(tx.conn(), |c| {
+        let row = user_flag_overrides::table
+            .filter(user_flag_overrides::user_id.eq(DbUuid(user_id)))
+            .filter(user_flag_overrides::flag_name.eq(flag_name))
+            .select(OverrideRow::as_select());
+        Locked::new(row, RowLock::Update).get_result(c).await.optional()
+    })?;
     tx.refresh_now();
-    find(tx.conn(), user_id, flag_name).await
+    row.map(TryInto::try_into).transpose()
 }
 
 /// Inserts an override. Returns `false` if the user already has an override of this flag.
@@ -174,20 +192,26 @@ pub async fn delete(tx: &mut Tx, user_override: &UserOverride) -> Result<()> {
 ///
 /// Skips overrides that another transaction has locked. Logs and omits rows that cannot be decoded.
 pub async fn lock_expired(tx: &mut Tx, cutoff: Instant, limit: i64) -> Result<Vec<OverrideRecord>> {
-    let cutoff = DbInstant(cutoff);
-    let ids = match &mut tx.conn().0 {
-        Backend::Postgres(object) => backend::postgres::lock_expired_overrides(object, cutoff, limit).await?,
-        Backend::Sqlite(object) => backend::sqlite::find_expired_overrides(object, cutoff, limit).await?,
-    };
-    let rows: Vec<OverrideRow> = find_rows(tx.conn(), &ids).await?;
-    let decode = |row: OverrideRow| {
-        let id = row.id.0;
-        let record = OverrideRecord::try_from(row);
-        record
-            .inspect_err(|error| tracing::error!(%id, %error, "cannot decode expired override; it is not removed"))
-            .ok()
-    };
-    Ok(rows.into_iter().filter_map(decode).collect())
+    let mut rows: Vec<OverrideRow> = dispatch!(tx.conn(), |c| {
+        let expired = user_flag_overrides::table
+            .filter(user_flag_overrides::expires_at.le(DbInstant(cutoff)))
+            // Other programs may insert overrides of unknown flags. The change log cannot refer to these.
+            .filter(user_flag_overrides::flag_name.eq_any(feature_flags::table.select(feature_flags::name)))
+            .order((user_flag_overrides::expires_at, user_flag_overrides::id))
+            .limit(limit)
+            .select(OverrideRow::as_select());
+        Locked::new(expired, RowLock::UpdateSkipLocked).load(c).await
+    })?;
+    rows.sort_unstable_by_key(|row| row.id.0);
+    Ok(rows.into_iter().filter_map(decode_expired).collect())
+}
+
+/// Decodes a row. Logs the error if that fails.
+fn decode_expired(row: OverrideRow) -> Option<OverrideRecord> {
+    let id = row.id.0;
+    OverrideRecord::try_from(row)
+        .inspect_err(|error| tracing::error!(%id, %error, "cannot decode expired override; it is not removed"))
+        .ok()
 }
 
 /// User or flag that overrides belong to.
@@ -199,10 +223,22 @@ pub enum OverrideOwner<'n> {
     Flag(&'n str),
 }
 
-/// Locks up to `limit` overrides of a user or flag until the end of the transaction, and returns them in the order of
-/// their ids.
-pub async fn lock_batch(tx: &mut Tx, owner: OverrideOwner<'_>, limit: i64) -> Result<Vec<OverrideRecord>> {
-    let mut ids: Vec<DbUuid> = dispatch!(tx.conn(), |c| {
+/// Locked overrides of a user or flag.
+#[derive(Clone, Debug)]
+pub struct OverrideBatch {
+    /// Overrides in the order of their ids.
+    pub records: Vec<OverrideRecord>,
+    /// Whether the user or flag has no other overrides.
+    pub is_last: bool,
+}
+
+/// Locks up to `limit` overrides of a user or flag until the end of the transaction, and returns them.
+///
+/// The transaction must hold the exclusive lock of the user or flag, which prevents new overrides.
+pub async fn lock_batch(tx: &mut Tx, owner: OverrideOwner<'_>, limit: i64) -> Result<OverrideBatch> {
+    // Without locks: a statement that waits for a lock omits the rows that were deleted meanwhile, so the number of its
+    // rows does not tell whether others remain.
+    let ids: Vec<DbUuid> = dispatch!(tx.conn(), |c| {
         let mut query = user_flag_overrides::table.select(user_flag_overrides::id).into_boxed::<Db>();
         query = match owner {
             OverrideOwner::User(id) => query.filter(user_flag_overrides::user_id.eq(DbUuid(id))),
@@ -210,11 +246,24 @@ pub async fn lock_batch(tx: &mut Tx, owner: OverrideOwner<'_>, limit: i64) -> Re
         };
         query.order(user_flag_overrides::id).limit(limit).load(c).await
     })?;
-    if let Backend::Postgres(object) = &mut tx.conn().0 {
-        ids = backend::postgres::lock_overrides(object, &ids).await?;
-    }
+    let is_last = i64::try_from(ids.len()).is_ok_and(|count| count < limit);
+    let rows = if ids.is_empty() { Vec::new() } else { lock_rows(tx, &ids).await? };
+    Ok(OverrideBatch { records: to_records(rows)?, is_last })
+}
+
+/// Locks the rows with the given ids until the end of the transaction, and returns them in the order of their ids.
+async fn lock_rows(tx: &mut Tx, ids: &[DbUuid]) -> Result<Vec<OverrideRow>> {
+    let rows = dispatch!(tx.conn(), |c| {
+        let rows = user_flag_overrides::table.filter(user_flag_overrides::id.eq_any(ids));
+        let rows = rows.order(user_flag_overrides::id).select(OverrideRow::as_select());
+        Locked::new(rows, RowLock::Update).load(c).await
+    })?;
     tx.refresh_now();
-    find_records(tx.conn(), &ids).await
+    Ok(rows)
+}
+
+fn to_records(rows: Vec<OverrideRow>) -> Result<Vec<OverrideRecord>> {
+    rows.into_iter().map(TryInto::try_into).collect()
 }
 
 /// Calls `callback` with every override, one at a time, for loading the replica. Never holds all of them in memory.
@@ -275,29 +324,12 @@ async fn load_after(conn: &mut Conn, after: Uuid) -> Result<Vec<OverrideRow>> {
 ///
 /// Omits unknown ids, and overrides of flags that are being deleted, because that deletion removes them.
 pub async fn lock_by_ids(tx: &mut Tx, ids: &[Uuid]) -> Result<Vec<OverrideRecord>> {
-    let mut ids: Vec<DbUuid> = ids.iter().copied().map(DbUuid).collect();
-    if let Backend::Postgres(object) = &mut tx.conn().0 {
-        ids = backend::postgres::lock_overrides(object, &ids).await?;
-    }
-    tx.refresh_now();
-    ids = dispatch!(tx.conn(), |c| {
-        let deleting_flags = feature_flags::table.filter(feature_flags::deleting.eq(true)).select(feature_flags::name);
-        let rows = user_flag_overrides::table.filter(user_flag_overrides::id.eq_any(&ids));
-        let rows = rows.filter(user_flag_overrides::flag_name.ne_all(deleting_flags));
-        rows.select(user_flag_overrides::id).load(c).await
-    })?;
-    find_records(tx.conn(), &ids).await
-}
-
-async fn find_records(conn: &mut Conn, ids: &[DbUuid]) -> Result<Vec<OverrideRecord>> {
-    find_rows(conn, ids).await?.into_iter().map(TryInto::try_into).collect()
-}
-
-async fn find_rows(conn: &mut Conn, ids: &[DbUuid]) -> Result<Vec<OverrideRow>> {
-    dispatch!(conn, |c| {
-        let rows = user_flag_overrides::table.filter(user_flag_overrides::id.eq_any(ids));
-        rows.order(user_flag_overrides::id).select(OverrideRow::as_select()).load(c).await
-    })
+    let ids: Vec<DbUuid> = ids.iter().copied().map(DbUuid).collect();
+    let mut rows = lock_rows(tx, &ids).await?;
+    // A statement of its own: the locks may have waited for the transaction that began to delete a flag.
+    let deleting: HashSet<String> = flags::find_deleting(tx.conn()).await?.into_iter().collect();
+    rows.retain(|row| !deleting.contains(&row.flag_name));
+    to_records(rows)
 }
 
 /// Returns the number of stored overrides that expired at or before `now`.
@@ -316,8 +348,8 @@ fn entry(action: Action, before: Option<&UserOverride>, after: Option<&UserOverr
         resource_id: subject.map(|o| o.id),
         flag_name: subject.map(|o| o.flag_name.to_string()),
         user_id: subject.map(|o| o.user_id),
-        before: before.map(change_log::to_json),
-        after: after.map(change_log::to_json),
+        before: before.map(to_json),
+        after: after.map(to_json),
         reason: subject.and_then(|o| o.reason.clone()),
     }
 }

@@ -1,16 +1,11 @@
 //! Building blocks for paginated lists.
 
-use std::marker::PhantomData;
-
 use diesel::{
     QueryResult,
     backend::Backend,
-    expression::{AppearsOnTable, Expression, ValidGrouping},
     query_builder::{AstPass, Query, QueryFragment, QueryId},
     sql_types::BigInt,
 };
-
-use crate::backend::{ExplainSyntax, GreatestFunction};
 
 /// Maximum total that is counted exactly. For longer lists, [`Page::total`] is `MAX_TOTAL + 1`.
 pub const MAX_TOTAL: i64 = 10_000;
@@ -59,60 +54,6 @@ where
 
 impl<Q> Query for BoundedCount<Q> {
     type SqlType = BigInt;
-}
-
-/// Expression that hides a column from the query planner, so that it cannot use an index on that column.
-#[derive(Clone, Copy, QueryId)]
-pub(crate) struct WithoutIndex<E>(pub(crate) E);
-
-impl<E: Expression> Expression for WithoutIndex<E> {
-    type SqlType = E::SqlType;
-}
-
-impl<E: ValidGrouping<G>, G> ValidGrouping<G> for WithoutIndex<E> {
-    type IsAggregate = E::IsAggregate;
-}
-
-impl<E: AppearsOnTable<T>, T> AppearsOnTable<T> for WithoutIndex<E> {}
-
-impl<E: QueryFragment<DB>, DB: GreatestFunction> QueryFragment<DB> for WithoutIndex<E> {
-    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, DB>) -> QueryResult<()> {
-        // The best plan depends on the values, so the statement must not be prepared once for all of them.
-        out.unsafe_to_cache_prepared();
-        // `GREATEST(x, x)` equals `x`, but planners do not simplify it.
-        out.push_sql(DB::GREATEST);
-        out.push_sql("(");
-        self.0.walk_ast(out.reborrow())?;
-        out.push_sql(", ");
-        self.0.walk_ast(out.reborrow())?;
-        out.push_sql(")");
-        Ok(())
-    }
-}
-
-/// `EXPLAIN` of a query.
-pub(crate) struct Explained<Q, DB>(Q, PhantomData<DB>);
-
-impl<Q, DB> Explained<Q, DB> {
-    pub(crate) const fn new(query: Q) -> Self {
-        Self(query, PhantomData)
-    }
-}
-
-impl<Q, DB> QueryId for Explained<Q, DB> {
-    type QueryId = ();
-    const HAS_STATIC_QUERY_ID: bool = false;
-}
-
-impl<Q: QueryFragment<DB>, DB: ExplainSyntax> QueryFragment<DB> for Explained<Q, DB> {
-    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, DB>) -> QueryResult<()> {
-        out.push_sql(DB::EXPLAIN);
-        self.0.walk_ast(out)
-    }
-}
-
-impl<Q, DB: ExplainSyntax> Query for Explained<Q, DB> {
-    type SqlType = DB::PlanColumns;
 }
 
 /// Returns a `LIKE` pattern for texts that contain `text` literally. The escape character is `\`.

@@ -7,11 +7,11 @@ use diesel_async::RunQueryDsl;
 use uuid::Uuid;
 
 use crate::{
-    commit::Tx,
+    conn::{Conn, dispatch},
     error::Result,
     schema::{user_passwords, users as users_table},
     sql_types::{DbInstant, DbUuid},
-    store::{Conn, dispatch},
+    transaction::Tx,
     users::{self, UserRecord, email_key},
 };
 

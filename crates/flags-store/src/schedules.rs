@@ -1,24 +1,23 @@
 //! Queries for scheduled changes (`scheduled_changes`).
 
-use std::collections::HashMap;
-
 use diesel::{
     AsChangeset, BoolExpressionMethods, ExpressionMethods, Insertable, OptionalExtension, QueryDsl, Queryable,
-    Selectable, SelectableHelper, dsl::count_star,
+    Selectable, SelectableHelper,
 };
 use diesel_async::RunQueryDsl;
-use flags_domain::{FlagName, Instant, ScheduledChange};
+use flags_domain::{Action, FlagName, Instant, ResourceKind, ScheduledChange};
 use uuid::Uuid;
 
 use crate::{
     backend,
-    change_log::{self, Action, ResourceKind},
-    commit::{ChangeLogEntry, Tx},
+    change_log::ChangeLogEntry,
+    conn::{Backend, Conn, dispatch},
     error::{Result, StoreError},
+    json::{from_json, parse_flag_name, to_json},
     page::{BoundedCount, Page},
     schema::scheduled_changes,
     sql_types::{DbInstant, DbJson, DbUuid},
-    store::{Backend, Conn, dispatch},
+    transaction::Tx,
 };
 
 /// Stored scheduled change.
@@ -66,7 +65,7 @@ impl From<&ScheduleRecord> for ScheduleRow {
             id: DbUuid(change.id),
             flag_name: record.flag_name.to_string(),
             scheduled_at: DbInstant(change.scheduled_at),
-            serve: change.serve.as_ref().map(|serve| DbJson(change_log::to_json(serve))),
+            serve: change.serve.as_ref().map(|serve| DbJson(to_json(serve))),
             enabled: change.enabled,
             description: change.description.clone(),
             created_by: record.created_by.clone(),
@@ -86,14 +85,14 @@ impl TryFrom<ScheduleRow> for ScheduleRecord {
         let change = ScheduledChange {
             id: row.id.0,
             scheduled_at: row.scheduled_at.0,
-            serve: row.serve.map(|serve| change_log::from_json("scheduled_changes", &serve.0)).transpose()?,
+            serve: row.serve.map(|serve| from_json("scheduled_changes", &serve.0)).transpose()?,
             enabled: row.enabled,
             description: row.description,
             cancelled_at: row.cancelled_at.map(|at| at.0),
         };
         Ok(Self {
             change,
-            flag_name: change_log::parse_flag_name(&row.flag_name)?,
+            flag_name: parse_flag_name(&row.flag_name)?,
             created_by: row.created_by,
             created_at: row.created_at.0,
             updated_at: row.updated_at.0,
@@ -207,23 +206,6 @@ pub async fn count_due(conn: &mut Conn, now: Instant) -> Result<i64> {
     })
 }
 
-/// Returns the number of pending changes for each of these flags. Flags without any are omitted.
-pub async fn count_pending(conn: &mut Conn, names: &[FlagName], now: Instant) -> Result<HashMap<String, i64>> {
-    use scheduled_changes::dsl;
-    let names: Vec<&str> = names.iter().map(FlagName::as_str).collect();
-    let counts: Vec<(String, i64)> = dispatch!(conn, |c| {
-        dsl::scheduled_changes
-            .filter(dsl::flag_name.eq_any(&names))
-            .filter(dsl::cancelled_at.is_null())
-            .filter(dsl::scheduled_at.gt(DbInstant(now)))
-            .group_by(dsl::flag_name)
-            .select((dsl::flag_name, count_star()))
-            .load(c)
-            .await
-    })?;
-    Ok(counts.into_iter().collect())
-}
-
 /// Filter for [`list`]. A field that is `None` does not restrict the result.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ScheduleFilter<'f> {
@@ -276,8 +258,8 @@ fn entry(action: Action, before: Option<&ScheduleRecord>, after: Option<&Schedul
         resource_id: subject.map(|record| record.change.id),
         flag_name: subject.map(|record| record.flag_name.to_string()),
         user_id: None,
-        before: before.map(|record| change_log::to_json(&record.change)),
-        after: after.map(|record| change_log::to_json(&record.change)),
+        before: before.map(|record| to_json(&record.change)),
+        after: after.map(|record| to_json(&record.change)),
         reason: None,
     }
 }

@@ -6,9 +6,10 @@ use diesel::{ExpressionMethods, OptionalExtension, QueryDsl};
 use diesel_async::RunQueryDsl;
 
 use crate::{
+    conn::{Conn, dispatch},
     error::{Result, StoreError},
     schema::service_keys,
-    store::{Conn, Store, dispatch},
+    store::Store,
 };
 
 /// Returns the key with this name. Inserts `new_key` if there is none.
@@ -33,8 +34,9 @@ pub async fn find_or_insert(store: &Store, name: &str, new_key: &[u8; 32]) -> Re
 async fn find(conn: &mut Conn, name: &str) -> Result<Option<[u8; 32]>> {
     let secret: Option<Vec<u8>> =
         dispatch!(conn, |c| { service_keys::table.find(name).select(service_keys::secret).first(c).await.optional() })?;
-    let decode = |secret: Vec<u8>| {
-        secret.try_into().map_err(|_| StoreError::corrupt("service_keys", "secret must have 32 bytes"))
-    };
     secret.map(decode).transpose()
+}
+
+fn decode(secret: Vec<u8>) -> Result<[u8; 32]> {
+    secret.try_into().map_err(|_| StoreError::corrupt("service_keys", "secret must have 32 bytes"))
 }

@@ -13,11 +13,12 @@ use flags_domain::Instant;
 use uuid::Uuid;
 
 use crate::{
-    commit::Tx,
+    conn::{Conn, dispatch},
     error::{Result, StoreError},
     schema::sessions,
     sql_types::{DbInstant, DbUuid},
-    store::{Conn, Store, dispatch},
+    store::Store,
+    transaction::Tx,
 };
 
 /// Stored session. Contains the hash of the session secret, not the secret.

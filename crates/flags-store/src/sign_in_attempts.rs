@@ -10,11 +10,12 @@ use flags_domain::Instant;
 use uuid::Uuid;
 
 use crate::{
-    commit::Tx,
+    conn::dispatch,
     error::Result,
     schema::{sign_in_attempts, sign_in_places, users},
     sql_types::{DbInstant, DbUuid},
-    store::{Store, dispatch},
+    store::Store,
+    transaction::Tx,
 };
 
 /// Failed sign-in attempts of one throttle key.

@@ -156,14 +156,40 @@ fn read_json(text: &[u8]) -> deserialize::Result<DbJson> {
 /// other rows of the query can still be read.
 #[derive(Clone, Debug, PartialEq, FromSqlRow, AsExpression)]
 #[diesel(sql_type = Doc)]
-pub(crate) struct LenientJson(pub(crate) std::result::Result<Value, String>);
+pub(crate) struct LenientJson(std::result::Result<DbJson, String>);
+
+impl LenientJson {
+    /// Returns the value, or the message of the decoding error.
+    pub(crate) fn into_result(self) -> std::result::Result<Value, String> {
+        self.0.map(|json| json.0)
+    }
+}
+
+impl From<Value> for LenientJson {
+    fn from(value: Value) -> Self {
+        Self(Ok(DbJson(value)))
+    }
+}
 
 impl<DB: diesel::backend::Backend> FromSql<Doc, DB> for LenientJson
 where
     DbJson: FromSql<Doc, DB>,
 {
     fn from_sql(value: DB::RawValue<'_>) -> deserialize::Result<Self> {
-        Ok(Self(DbJson::from_sql(value).map(|json| json.0).map_err(|error| error.to_string())))
+        Ok(Self(DbJson::from_sql(value).map_err(|error| error.to_string())))
+    }
+}
+
+impl<DB: diesel::backend::Backend> ToSql<Doc, DB> for LenientJson
+where
+    DbJson: ToSql<Doc, DB>,
+{
+    /// Fails for a value that could not be decoded.
+    fn to_sql<'b>(&'b self, out: &mut Output<'b, '_, DB>) -> serialize::Result {
+        match &self.0 {
+            Ok(json) => json.to_sql(out),
+            Err(error) => Err(error.as_str().into()),
+        }
     }
 }
 

@@ -1,14 +1,8 @@
-//! The [`Store`]: connection pools for PostgreSQL or SQLite, and the `dispatch!` macro that runs a query on either.
+//! The [`Store`]: connection pools for PostgreSQL or SQLite.
 
 use std::{sync::Arc, time::Duration};
 
-use diesel::sqlite::SqliteConnection;
-use diesel_async::{
-    AsyncPgConnection,
-    pooled_connection::deadpool::{Object, Pool},
-    sync_connection_wrapper::SyncConnectionWrapper,
-};
-use flags_domain::Instant;
+use diesel_async::{AsyncPgConnection, pooled_connection::deadpool::Pool};
 use tokio::{
     runtime::Handle,
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -16,18 +10,15 @@ use tokio::{
 };
 
 use crate::{
-    backend,
+    backend::{
+        self,
+        pool::{self, CONNECTION_TIMEOUT},
+        sqlite::AsyncSqliteConnection,
+    },
+    conn::{Backend, Conn},
     error::{Result, StoreError},
-    migrate,
     url::DatabaseUrl,
 };
-
-/// SQLite connection that runs each call on the blocking thread pool.
-pub(crate) type AsyncSqliteConnection = SyncConnectionWrapper<SqliteConnection>;
-
-/// Timeout for each step of getting a pooled connection: waiting for a free slot, opening a new connection, and
-/// checking an idle one.
-pub(crate) const CONNECTION_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Runs `work` with a timeout. Returns [`StoreError::Unavailable`] when `limit` elapses first.
 pub async fn with_timeout<T>(limit: Duration, work: impl Future<Output = Result<T>>) -> Result<T> {
@@ -59,8 +50,13 @@ enum Pools {
 impl Pools {
     fn open(url: &DatabaseUrl, size: usize) -> Result<Self> {
         match url {
-            DatabaseUrl::Postgres(url) => backend::postgres::pool(url, size).map(Self::Postgres),
-            DatabaseUrl::Sqlite(path) => backend::sqlite::pool(path, size).map(Self::Sqlite),
+            DatabaseUrl::Postgres(url) => pool::build(url, size, backend::postgres::connect).map(Self::Postgres),
+            DatabaseUrl::Sqlite(path) => {
+                let path = path
+                    .to_str()
+                    .ok_or_else(|| StoreError::unavailable("the path of the database file is not valid UTF-8"))?;
+                pool::build(path, size, backend::sqlite::connect).map(Self::Sqlite)
+            }
         }
     }
 
@@ -93,41 +89,6 @@ pub struct PoolUsage {
     pub busy: usize,
 }
 
-/// Pooled connection. Dropping it returns it to the pool.
-pub struct Conn(pub(crate) Backend);
-
-#[expect(
-    clippy::large_enum_variant,
-    reason = "a connection is moved only twice, so boxing would cost an allocation per query for little gain"
-)]
-pub(crate) enum Backend {
-    Postgres(Object<AsyncPgConnection>),
-    Sqlite(Object<AsyncSqliteConnection>),
-}
-
-/// Runs a query on the database behind `$conn`. The body is compiled once per database. Inside it, the type alias `Db`
-/// names the diesel backend.
-macro_rules! dispatch {
-    ($conn:expr, |$c:ident| $body:expr) => {{
-        let outcome = match &mut $conn.0 {
-            $crate::store::Backend::Postgres(object) => {
-                #[allow(dead_code, reason = "only boxed queries use the alias")]
-                type Db = diesel::pg::Pg;
-                let $c: &mut diesel_async::AsyncPgConnection = &mut *object;
-                $body
-            }
-            $crate::store::Backend::Sqlite(object) => {
-                #[allow(dead_code, reason = "only boxed queries use the alias")]
-                type Db = diesel::sqlite::Sqlite;
-                let $c: &mut $crate::store::AsyncSqliteConnection = &mut *object;
-                $body
-            }
-        };
-        outcome.map_err($crate::error::StoreError::from)
-    }};
-}
-pub(crate) use dispatch;
-
 impl Store {
     /// Opens the connection pools and checks that the database responds. On SQLite, also checks that the file is
     /// writable.
@@ -145,10 +106,11 @@ impl Store {
             write_permits: Arc::new(Semaphore::new(max_writers)),
             runtime: Handle::current(),
         };
-        store.conn().await?;
+        let mut conn = store.conn().await?;
         if let DatabaseUrl::Sqlite(_) = url {
             // Acquires and releases the write lock, so that a read-only file fails here and not at the first change.
-            store.begin(Instant::from_micros(0)).await?.rollback().await?;
+            conn.begin_write().await?;
+            conn.rollback().await?;
         }
         Ok(store)
     }
@@ -170,16 +132,6 @@ impl Store {
     /// URL that the store was opened with.
     pub const fn url(&self) -> &DatabaseUrl {
         &self.url
-    }
-
-    /// Applies all pending migrations and returns their versions.
-    pub async fn migrate(&self) -> Result<Vec<String>> {
-        migrate::up(&self.url).await
-    }
-
-    /// Returns whether the applied migrations are exactly the ones compiled into this program.
-    pub async fn is_migrated(&self) -> Result<bool> {
-        migrate::is_current(self).await
     }
 
     /// Returns a connection from the request pool.

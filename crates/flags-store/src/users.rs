@@ -11,60 +11,26 @@ use diesel::{
     dsl::exists,
 };
 use diesel_async::RunQueryDsl;
-use flags_domain::Instant;
+pub use flags_domain::Role;
+use flags_domain::{Action, Instant, ResourceKind};
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 use crate::{
-    change_log::{Action, ResourceKind, string_enum},
-    commit::{ChangeLogEntry, Tx},
+    backend::row_lock::{Locked, RowLock},
+    change_log::ChangeLogEntry,
+    conn::{Conn, dispatch},
     error::{Result, StoreError},
     schema::users,
     sql_types::{DbInstant, DbJson, DbUuid},
-    store::{Conn, dispatch},
+    transaction::Tx,
 };
 
 pub use list::{UserFilter, UserOrder, explain, list};
-pub(crate) use search::SearchIndexCondition;
 
 /// Maximum length of an e-mail address in characters. For ASCII addresses this is the limit of RFC 5321, which counts
 /// bytes.
 pub const MAX_EMAIL_LENGTH: usize = 254;
-
-string_enum! {
-    /// Role of a principal, which determines its permissions.
-    Role {
-        /// Can read and change everything.
-        Admin = "admin",
-        /// Can read everything.
-        Viewer = "viewer",
-        /// Can read the user's own data and flags.
-        User = "user",
-    }
-}
-
-impl Role {
-    /// Rank of the role. A role includes all permissions of the roles with a lower rank.
-    const fn rank(self) -> u8 {
-        match self {
-            Self::User => 0,
-            Self::Viewer => 1,
-            Self::Admin => 2,
-        }
-    }
-
-    /// Returns the role with fewer permissions.
-    #[must_use]
-    pub const fn lower(self, other: Self) -> Self {
-        if self.rank() <= other.rank() { self } else { other }
-    }
-
-    /// Returns the role with more permissions.
-    #[must_use]
-    pub const fn higher(self, other: Self) -> Self {
-        if self.rank() >= other.rank() { self } else { other }
-    }
-}
 
 /// Stored user.
 #[derive(Clone, Debug, PartialEq)]
@@ -153,6 +119,26 @@ pub async fn find(conn: &mut Conn, id: Uuid) -> Result<Option<UserRecord>> {
     row.map(TryInto::try_into).transpose()
 }
 
+/// Locks the user (shared) until the end of the transaction, so that the user cannot be deleted concurrently, and
+/// returns the user.
+pub async fn lock_shared(tx: &mut Tx, id: Uuid) -> Result<Option<UserRecord>> {
+    lock_row(tx, id, RowLock::Share).await
+}
+
+/// Locks the user (exclusive) until the end of the transaction, and returns the user.
+pub async fn lock(tx: &mut Tx, id: Uuid) -> Result<Option<UserRecord>> {
+    lock_row(tx, id, RowLock::Update).await
+}
+
+async fn lock_row(tx: &mut Tx, id: Uuid, lock: RowLock) -> Result<Option<UserRecord>> {
+    let row: Option<UserRow> = dispatch!(tx.conn(), |c| {
+        let row = users::table.find(DbUuid(id)).select(UserRow::as_select());
+        Locked::new(row, lock).get_result(c).await.optional()
+    })?;
+    tx.refresh_now();
+    row.map(TryInto::try_into).transpose()
+}
+
 /// Returns the users with the given ids, in ascending order of their ids. Unknown ids are omitted.
 pub async fn find_all(conn: &mut Conn, ids: &[Uuid]) -> Result<Vec<UserRecord>> {
     let ids: Vec<_> = ids.iter().copied().map(DbUuid).collect();
@@ -238,8 +224,7 @@ pub fn record_erasure(tx: &mut Tx, id: Uuid) {
 }
 
 fn entry(action: Action, before: Option<&UserRecord>, after: Option<&UserRecord>) -> ChangeLogEntry {
-    let state = |user: &UserRecord| json!({"id": user.id, "role": user.role.as_str(), "active": user.active});
-    let mut after_state = after.map(state);
+    let mut after_state = after.map(logged_state);
     if let (Some(before), Some(after), Some(Value::Object(fields))) = (before, after, after_state.as_mut()) {
         fields.insert("changed".to_owned(), json!(changed_fields(before, after)));
     }
@@ -249,10 +234,15 @@ fn entry(action: Action, before: Option<&UserRecord>, after: Option<&UserRecord>
         resource_id: after.or(before).map(|user| user.id),
         flag_name: None,
         user_id: after.or(before).map(|user| user.id),
-        before: before.map(state),
+        before: before.map(logged_state),
         after: after_state,
         reason: None,
     }
+}
+
+/// State of a user in the change log, without personal data.
+fn logged_state(user: &UserRecord) -> Value {
+    json!({"id": user.id, "role": user.role.as_str(), "active": user.active})
 }
 
 fn changed_fields(before: &UserRecord, after: &UserRecord) -> Vec<&'static str> {
@@ -269,13 +259,6 @@ fn changed_fields(before: &UserRecord, after: &UserRecord) -> Vec<&'static str> 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn lower_returns_the_role_with_fewer_permissions() {
-        assert_eq!(Role::Admin.lower(Role::Viewer), Role::Viewer);
-        assert_eq!(Role::User.lower(Role::Admin), Role::User);
-        assert_eq!(Role::Admin.lower(Role::Admin), Role::Admin);
-    }
 
     #[test]
     fn change_log_entry_lists_changed_fields_without_personal_data() {

@@ -1,4 +1,5 @@
-//! PostgreSQL killed by SIGKILL under 20 writers, again and again: what was acknowledged is there, what was not sent is not.
+//! PostgreSQL is repeatedly killed with SIGKILL under 20 writers. Acknowledged changes survive, and no other values
+//! appear.
 
 use std::{
     collections::BTreeMap,
@@ -7,60 +8,66 @@ use std::{
 
 use flags_tests::{
     app::override_path,
-    database::{Kind, query_postgres},
+    database::{DatabaseKind, query_postgres},
 };
 use reqwest::Method;
 use serde_json::json;
 
-use crate::{Scale, scene::Scene, verdict::Verdict};
+use crate::{
+    CaseOptions,
+    environment::{TestEnvironment, format_seconds},
+    report::CaseReport,
+};
 
 const WRITERS: usize = 20;
 
-pub(crate) async fn run(case: &str, kind: Kind, scale: Scale, verdict: &mut Verdict) {
-    let mut scene = Scene::new(case, kind, WRITERS, 1, scale.seed).await;
-    scene.serve_directly(1).await;
-    let rounds = if scale.short { 2 } else { 10 };
-    let (mut acknowledged, mut lost, mut invented) = (0_usize, 0, 0);
+pub(crate) async fn run(case: &str, kind: DatabaseKind, options: CaseOptions, report: &mut CaseReport) {
+    let mut env = TestEnvironment::new(case, kind, WRITERS, 1, options.seed).await;
+    env.start_servers(1).await;
+    let rounds = if options.short { 2 } else { 10 };
+    let (mut acknowledged, mut lost, mut unexpected) = (0_usize, 0, 0);
     let (mut registered, mut refused) = (0, 0);
     for _ in 0..rounds {
-        let mut cluster = scene.cluster.take().expect("PostgreSQL");
-        let until = Instant::now() + Duration::from_millis(1_500);
-        let scene_now = &scene;
-        let write = |writer: usize| async move {
-            let admin = scene_now.admin(0);
-            let path = override_path(&scene_now.users[writer].id.to_string(), "flag0");
-            let (mut sent, mut acked, mut count) = (0, 0, 0);
-            while Instant::now() < until {
-                sent = scene_now.fresh_value();
-                let body = json!({"override_value": sent});
-                if scene_now.change(&admin, Method::PUT, &path, Some(body)).await.is_some() {
-                    (acked, count) = (sent, count + 1);
+        let mut cluster = env.cluster.take().expect("the case runs on PostgreSQL");
+        let deadline = Instant::now() + Duration::from_millis(1_500);
+        let env_ref = &env;
+        // Each writer sets its own override. Returns the last value sent, the last value acknowledged, and the number
+        // of acknowledged changes.
+        let run_writer = |writer: usize| async move {
+            let admin = env_ref.admin(0);
+            let path = override_path(&env_ref.users[writer].id.to_string(), "flag0");
+            let (mut last_sent, mut last_acknowledged, mut count) = (0, 0, 0);
+            while Instant::now() < deadline {
+                last_sent = env_ref.unique_value();
+                let body = json!({"override_value": last_sent});
+                if env_ref.send_change(&admin, Method::PUT, &path, Some(body)).await.is_some() {
+                    (last_acknowledged, count) = (last_sent, count + 1);
                 }
             }
-            (sent, acked, count)
+            (last_sent, last_acknowledged, count)
         };
-        let writers = futures_util::future::join_all((0..WRITERS).map(write));
-        // Users made under a key, each request sent again until it is answered: never a second time, never refused.
-        let register = async {
-            let admin = scene_now.admin(0);
-            while Instant::now() < until {
-                let number = scene_now.fresh_value();
+        let writers = futures_util::future::join_all((0..WRITERS).map(run_writer));
+        // Creates users with idempotency keys and retries each request until the server acknowledges it.
+        let register_users = async {
+            let admin = env_ref.admin(0);
+            while Instant::now() < deadline {
+                let number = env_ref.unique_value();
                 let body = json!({"email": format!("registered{number}@example.com")});
                 let key = format!("key{number}");
                 let headers = [("Idempotency-Key", key.as_str()), ("content-type", "application/json")];
                 loop {
                     let bytes = Some(body.to_string().into_bytes());
                     match admin.try_send(Method::POST, "/api/admin/users", &headers, bytes).await {
-                        Ok(reply) if reply.status == 201 => break registered += 1,
-                        // Whoever tries again without a pause meets the limit of their credential as well.
-                        Ok(reply) if matches!(reply.status.as_u16(), 429 | 503) => {}
+                        Ok(response) if response.status == 201 => break registered += 1,
+                        // Retries without a pause can also exceed the rate limit of the token.
+                        Ok(response) if matches!(response.status.as_u16(), 429 | 503) => {}
                         Ok(_) => break refused += 1,
                         Err(_) => {}
                     }
                 }
             }
         };
-        let kill = async {
+        let kill_postgres = async {
             tokio::time::sleep(Duration::from_millis(700)).await;
             tokio::task::spawn_blocking(move || {
                 cluster.kill();
@@ -68,35 +75,37 @@ pub(crate) async fn run(case: &str, kind: Kind, scale: Scale, verdict: &mut Verd
                 cluster
             })
             .await
-            .expect("no panic")
+            .expect("task does not panic")
         };
-        let (outcomes, (), cluster) = tokio::join!(writers, register, kill);
-        scene.cluster = Some(cluster);
-        let rows = query_postgres(&scene.url, "SELECT user_id || ' ' || override_value FROM user_flag_overrides").await;
-        let present: BTreeMap<_, _> = rows
+        let (outcomes, (), cluster) = tokio::join!(writers, register_users, kill_postgres);
+        env.cluster = Some(cluster);
+        let sql = "SELECT user_id || ' ' || override_value FROM user_flag_overrides";
+        let rows = query_postgres(&env.database_url, sql).await;
+        let stored_values: BTreeMap<_, _> = rows
             .into_iter()
             .flatten()
             .filter_map(|row| {
                 row.split_once(' ').and_then(|(user, value)| Some((user.to_owned(), value.parse::<i64>().ok()?)))
             })
             .collect();
-        for (writer, (sent, acked, count)) in outcomes.into_iter().enumerate() {
+        for (writer, (last_sent, last_acknowledged, count)) in outcomes.into_iter().enumerate() {
             acknowledged += count;
-            let value = present.get(&scene.users[writer].id.to_string()).copied().unwrap_or(0);
-            lost += usize::from(value < acked);
-            invented += usize::from(value > sent);
+            let stored = stored_values.get(&env.users[writer].id.to_string()).copied().unwrap_or(0);
+            lost += usize::from(stored < last_acknowledged);
+            unexpected += usize::from(stored > last_sent);
         }
     }
-    scene.check_log(verdict).await;
-    let rows = query_postgres(&scene.url, "SELECT count(*) FROM users WHERE email LIKE 'registered%'").await;
-    verdict.tell("rounds", rounds);
-    verdict.some("users made under a key, each answered in the end", registered);
-    verdict.must_be("rows of them", &registered.to_string(), &rows[0].clone().unwrap_or_default());
-    verdict.never("retries refused", refused);
-    verdict.some("changes acknowledged", acknowledged);
-    verdict.never("acknowledged and lost", lost);
-    verdict.never("never sent and there", invented);
-    let begun = Instant::now();
-    scene.mark_end(0).await;
-    verdict.tell("seconds to the first good write after the last", format!("{:.2}", begun.elapsed().as_secs_f64()));
+    env.check_change_log(report).await;
+    let sql = "SELECT count(*) FROM users WHERE email LIKE 'registered%'";
+    let rows = query_postgres(&env.database_url, sql).await;
+    report.info("rounds", rounds);
+    report.expect_nonzero("users created with an idempotency key", registered);
+    report.expect_eq("rows of these users", &registered.to_string(), &rows[0].clone().unwrap_or_default());
+    report.expect_zero("retries refused", refused);
+    report.expect_nonzero("acknowledged changes", acknowledged);
+    report.expect_zero("acknowledged changes lost", lost);
+    report.expect_zero("stored values that were never sent", unexpected);
+    let started_at = Instant::now();
+    env.write_marker(0).await;
+    report.info("seconds to the first successful write", format_seconds(started_at.elapsed()));
 }

@@ -1,53 +1,53 @@
-//! 200 streams through a proxy that cuts them at random.
+//! 200 streams run through a proxy that closes random connections.
 
 use std::time::{Duration, Instant};
 
 use flags_tests::{
-    database::Kind,
+    database::DatabaseKind,
     proxy::{Proxy, Target},
 };
 use rand::{SeedableRng as _, rngs::StdRng};
 
 use crate::{
-    Scale,
-    scene::{Scene, Style},
-    verdict::Verdict,
+    CaseOptions,
+    environment::{TestEnvironment, WriteLoad},
+    report::CaseReport,
 };
 
-pub(crate) async fn run(case: &str, kind: Kind, scale: Scale, verdict: &mut Verdict) {
-    let mut scene = Scene::new(case, kind, 40, 8, scale.seed).await;
-    scene.serve_directly(1).await;
-    let address = scene.servers[0].base_url.trim_start_matches("http://").parse().expect("an address");
-    let proxy = Proxy::start(Target::Tcp(address)).await;
-    let base = format!("http://{}", proxy.address);
-    let mut followers = Vec::new();
-    for stream in 0..scale.many(200) {
-        followers.push(scene.follow(stream % scene.users.len(), &base).await);
+pub(crate) async fn run(case: &str, kind: DatabaseKind, options: CaseOptions, report: &mut CaseReport) {
+    let mut env = TestEnvironment::new(case, kind, 40, 8, options.seed).await;
+    env.start_servers(1).await;
+    let server_address = env.servers[0].base_url.trim_start_matches("http://").parse().expect("address is valid");
+    let proxy = Proxy::start(Target::Tcp(server_address)).await;
+    let proxy_url = format!("http://{}", proxy.address);
+    let mut subscribers = Vec::new();
+    for stream in 0..options.scaled(200) {
+        subscribers.push(env.subscribe(stream % env.users.len(), &proxy_url).await);
     }
-    let style = Style { writers: 4, time: scale.time, pause: Duration::from_millis(5) };
-    let wanted = scale.many(1_000);
-    let mut cut = 0;
-    let cuts = async {
-        let mut rng = StdRng::seed_from_u64(scale.seed);
-        let until = Instant::now() + scale.time;
-        let pause = scale.time.mul_f64(10.0 / wanted as f64);
-        while cut < wanted || Instant::now() < until {
-            if cut < wanted {
-                cut += proxy.close_some(10.min(wanted - cut), &mut rng);
+    let load = WriteLoad { writers: 4, duration: options.duration, pause: Duration::from_millis(5) };
+    let planned = options.scaled(1_000);
+    let mut closed = 0;
+    let close_connections = async {
+        let mut rng = StdRng::seed_from_u64(options.seed);
+        let deadline = Instant::now() + options.duration;
+        let pause = options.duration.mul_f64(10.0 / planned as f64);
+        while closed < planned || Instant::now() < deadline {
+            if closed < planned {
+                closed += proxy.close_some(10.min(planned - closed), &mut rng);
             }
             tokio::time::sleep(pause).await;
         }
     };
-    let (writes, ()) = tokio::join!(scene.write(style), cuts);
-    scene.converge(verdict, &followers, 0).await;
-    scene.check(verdict, &writes, &followers);
-    let (snapshots, others) = followers.iter().fold((0, 0), |sum, follower| {
-        let resumed = follower.look().resumed;
-        (sum.0 + resumed.0, sum.1 + resumed.1)
+    let (writes, ()) = tokio::join!(env.run_writers(load), close_connections);
+    env.check_convergence(report, &subscribers, 0).await;
+    env.check_delivery(report, &writes, &subscribers);
+    let (snapshots, others) = subscribers.iter().fold((0, 0), |sum, subscriber| {
+        let state = subscriber.state();
+        (sum.0 + state.snapshot_resumes, sum.1 + state.incremental_resumes)
     });
-    verdict.must_be("cuts", &wanted, &cut);
-    // The server remembers all that was written: nobody needs to begin anew.
-    verdict.never("snapshots where a change would do", snapshots);
+    report.expect_eq("connections closed", &planned, &closed);
+    // All changes of this case fit into the recent changes buffer, so no stream needs a snapshot to resume.
+    report.expect_zero("streams resumed with a snapshot", snapshots);
     let share = snapshots as f64 * 100.0 / (snapshots + others).max(1) as f64;
-    verdict.tell("share of snapshots after a cut", format!("{share:.1} % of {}", snapshots + others));
+    report.info("share of resumes with a snapshot", format!("{share:.1} % of {}", snapshots + others));
 }

@@ -1,45 +1,47 @@
-//! The listening connection cut again and again, then deaf: changes of other servers come later, never not.
+//! The connection that receives PostgreSQL notifications is closed repeatedly; then all notifications are dropped.
+//! Streams still deliver all changes of another server, with a delay.
 
 use std::time::Duration;
 
-use flags_tests::{database::Kind, proxy::Fault};
+use flags_tests::{database::DatabaseKind, proxy::Fault};
 
 use crate::{
-    Scale,
-    scene::{Scene, Style, wait},
-    verdict::Verdict,
+    CaseOptions,
+    environment::{TestEnvironment, WriteLoad, wait_until},
+    report::CaseReport,
 };
 
-pub(crate) async fn run(case: &str, kind: Kind, scale: Scale, verdict: &mut Verdict) {
-    let mut scene = Scene::new(case, kind, 10, 6, scale.seed).await;
-    scene.serve_directly(1).await;
-    let proxy = scene.serve_through_a_proxy().await;
-    let mut followers = Vec::new();
-    for user in 0..scene.users.len() {
-        followers.push(scene.follow(user, &scene.servers[1].base_url).await);
+pub(crate) async fn run(case: &str, kind: DatabaseKind, options: CaseOptions, report: &mut CaseReport) {
+    let mut env = TestEnvironment::new(case, kind, 10, 6, options.seed).await;
+    env.start_servers(1).await;
+    let proxy = env.start_server_behind_proxy().await;
+    let mut subscribers = Vec::new();
+    for user in 0..env.users.len() {
+        subscribers.push(env.subscribe(user, &env.servers[1].base_url).await);
     }
-    // All writes go to the other server.
-    let behind = scene.servers.pop().expect("two servers");
-    let style = Style { writers: 4, time: scale.time / 2, pause: Duration::from_millis(20) };
-    let rounds = scale.many(50);
-    let mut cut = 0;
-    let cuts = async {
+    // The streams are on the server behind the proxy; all writes go to the other server.
+    let server_behind_proxy = env.servers.pop().expect("two servers are running");
+    let load = WriteLoad { writers: 4, duration: options.duration / 2, pause: Duration::from_millis(20) };
+    let rounds = options.scaled(50);
+    let mut closed = 0;
+    let close_connections = async {
         for _ in 0..rounds {
-            tokio::time::sleep(scale.time / 2 / u32::try_from(rounds).expect("few")).await;
-            // It listens again after a moment.
-            wait("a listening connection", || proxy.listening_connection_count() > 0).await;
-            cut += proxy.close_listening();
+            tokio::time::sleep(options.duration / 2 / u32::try_from(rounds).expect("number of rounds fits into u32"))
+                .await;
+            // The server reconnects and listens again after a short delay.
+            wait_until("a connection listens for notifications", || proxy.listening_connection_count() > 0).await;
+            closed += proxy.close_listening();
         }
     };
-    let (writes, ()) = tokio::join!(scene.write(style), cuts);
-    verdict.must_be("times the listening connection was cut", &rounds, &cut);
-    scene.converge(verdict, &followers, 0).await;
-    scene.check(verdict, &writes, &followers);
+    let (writes, ()) = tokio::join!(env.run_writers(load), close_connections);
+    report.expect_eq("listening connections closed", &rounds, &closed);
+    env.check_convergence(report, &subscribers, 0).await;
+    env.check_delivery(report, &writes, &subscribers);
     proxy.set_fault(Fault::DropNotifications);
-    let swallowed = scene.write(style).await;
+    let writes_without_notifications = env.run_writers(load).await;
     proxy.set_fault(Fault::Pass);
-    scene.converge(verdict, &followers, 0).await;
-    verdict.tell("with all notifications swallowed", "");
-    scene.check(verdict, &swallowed, &followers);
-    scene.servers.push(behind);
+    env.check_convergence(report, &subscribers, 0).await;
+    report.info("with all notifications dropped:", "");
+    env.check_delivery(report, &writes_without_notifications, &subscribers);
+    env.servers.push(server_behind_proxy);
 }

@@ -1,4 +1,4 @@
-//! The cases, one a file.
+//! The cases, one per file.
 
 pub(crate) mod crash;
 pub(crate) mod cursors;

@@ -1,37 +1,37 @@
-//! The network between server and database: slow, late, half closed, dead.
+//! Faults of the network between server and database: delays, low bandwidth, half-closed connections, lost packets.
 
 use std::time::{Duration, Instant};
 
-use flags_tests::{database::Kind, proxy::Fault};
+use flags_tests::{database::DatabaseKind, proxy::Fault};
 
 use crate::{
-    Scale,
-    scene::{Scene, Style},
-    verdict::Verdict,
+    CaseOptions,
+    environment::{TestEnvironment, WriteLoad, format_seconds},
+    report::CaseReport,
 };
 
-pub(crate) async fn run(case: &str, kind: Kind, scale: Scale, verdict: &mut Verdict) {
-    let mut scene = Scene::new(case, kind, 10, 6, scale.seed).await;
-    let proxy = scene.serve_through_a_proxy().await;
-    let mut followers = Vec::new();
-    for user in 0..scene.users.len() {
-        followers.push(scene.follow(user, &scene.servers[0].base_url).await);
+pub(crate) async fn run(case: &str, kind: DatabaseKind, options: CaseOptions, report: &mut CaseReport) {
+    let mut env = TestEnvironment::new(case, kind, 10, 6, options.seed).await;
+    let proxy = env.start_server_behind_proxy().await;
+    let mut subscribers = Vec::new();
+    for user in 0..env.users.len() {
+        subscribers.push(env.subscribe(user, &env.servers[0].base_url).await);
     }
-    let style = Style { writers: 4, time: scale.time / 5, pause: Duration::from_millis(20) };
+    let load = WriteLoad { writers: 4, duration: options.duration / 5, pause: Duration::from_millis(20) };
     let mut writes = Vec::new();
     for fault in [Fault::Delay(Duration::from_millis(20)), Fault::Throttle(200_000), Fault::Pass, Fault::BlackHole] {
         proxy.set_fault(fault);
-        writes.extend(scene.write(style).await);
+        writes.extend(env.run_writers(load).await);
         proxy.set_fault(Fault::Pass);
     }
     let half_closed = proxy.half_close_all();
-    verdict.some("connections closed one way", half_closed);
-    writes.extend(scene.write(style).await);
+    report.expect_nonzero("connections half-closed", half_closed);
+    writes.extend(env.run_writers(load).await);
     proxy.close_all();
-    let begun = Instant::now();
-    scene.mark_end(0).await;
-    verdict.tell("seconds to the first good write after", format!("{:.2}", begun.elapsed().as_secs_f64()));
-    scene.converge(verdict, &followers, 0).await;
-    scene.check(verdict, &writes, &followers);
-    scene.check_log(verdict).await;
+    let started_at = Instant::now();
+    env.write_marker(0).await;
+    report.info("seconds to the first successful write", format_seconds(started_at.elapsed()));
+    env.check_convergence(report, &subscribers, 0).await;
+    env.check_delivery(report, &writes, &subscribers);
+    env.check_change_log(report).await;
 }

@@ -1,76 +1,82 @@
-//! PostgreSQL away under reads and streams: they go on, writes say when to come again, and all is well afterwards.
+//! PostgreSQL becomes unavailable. Reads and streams continue, writes fail with 503 and `Retry-After`, and the servers
+//! recover afterwards.
 
 use std::{
     sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
 };
 
-use flags_tests::{app::override_path, cluster::Cluster, database::Kind};
+use flags_tests::{app::override_path, cluster::Cluster, database::DatabaseKind};
 use serde_json::json;
 
-use crate::{Scale, scene::Scene, verdict::Verdict};
+use crate::{
+    CaseOptions,
+    environment::{TestEnvironment, format_seconds},
+    report::CaseReport,
+};
 
-/// Takes the database away by `leave`, and brings it back by `come_back`.
+/// Runs the case. `make_unavailable` starts the outage, and `make_available` ends it.
 pub(super) async fn run(
     case: &str,
-    kind: Kind,
-    scale: Scale,
-    verdict: &mut Verdict,
-    leave: fn(&mut Cluster),
-    come_back: fn(&mut Cluster),
+    kind: DatabaseKind,
+    options: CaseOptions,
+    report: &mut CaseReport,
+    make_unavailable: fn(&mut Cluster),
+    make_available: fn(&mut Cluster),
 ) {
-    let mut scene = Scene::new(case, kind, 20, 6, scale.seed).await;
-    scene.serve_directly(2).await;
-    let mut followers = Vec::new();
-    for stream in 0..scale.many(200) {
-        followers.push(scene.follow(stream % scene.users.len(), &scene.servers[stream % 2].base_url).await);
+    let mut env = TestEnvironment::new(case, kind, 20, 6, options.seed).await;
+    env.start_servers(2).await;
+    let mut subscribers = Vec::new();
+    for stream in 0..options.scaled(200) {
+        subscribers.push(env.subscribe(stream % env.users.len(), &env.servers[stream % 2].base_url).await);
     }
-    scene.set(&scene.admin(0), 0, "flag0").await.expect("a change");
-    let mut cluster = scene.cluster.take().expect("PostgreSQL");
-    let outage = async |mut cluster: Cluster, change: fn(&mut Cluster)| {
-        let done = tokio::task::spawn_blocking(move || {
+    env.set_override(&env.admin(0), 0, "flag0").await.expect("change is acknowledged");
+    let mut cluster = env.cluster.take().expect("the case runs on PostgreSQL");
+    let apply = async |mut cluster: Cluster, change: fn(&mut Cluster)| {
+        let task = tokio::task::spawn_blocking(move || {
             change(&mut cluster);
             cluster
         });
-        done.await.expect("no panic")
+        task.await.expect("task does not panic")
     };
-    cluster = outage(cluster, leave).await;
-    let gone_at = Instant::now();
-    let away = AtomicBool::new(true);
-    let (mut reads, mut unread, mut stale) = (0, 0, 0);
+    cluster = apply(cluster, make_unavailable).await;
+    let outage_started_at = Instant::now();
+    let is_unavailable = AtomicBool::new(true);
+    let (mut reads, mut failed_reads, mut stale_reads) = (0, 0, 0);
     let (mut writes, mut wrong_writes) = (0, 0);
-    let reading = async {
-        while away.load(Ordering::Relaxed) {
-            let user = reads % scene.users.len();
-            let mine = scene.user(user, &scene.servers[reads % 2].base_url).get("/api/flags/me").await;
+    let read = async {
+        while is_unavailable.load(Ordering::Relaxed) {
+            let user = reads % env.users.len();
+            let response = env.user(user, &env.servers[reads % 2].base_url).get("/api/flags/me").await;
             reads += 1;
-            unread += usize::from(mine.status != 200);
-            stale += usize::from(mine.json()["stale"] == true);
+            failed_reads += usize::from(response.status != 200);
+            stale_reads += usize::from(response.json()["stale"] == true);
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    let writing = async {
-        let path = override_path(&scene.users[0].id.to_string(), "flag1");
-        while away.load(Ordering::Relaxed) {
-            let reply = scene.admin(0).put(&path, &json!({"override_value": scene.fresh_value()})).await;
+    let write = async {
+        let path = override_path(&env.users[0].id.to_string(), "flag1");
+        while is_unavailable.load(Ordering::Relaxed) {
+            let response = env.admin(0).put(&path, &json!({"override_value": env.unique_value()})).await;
             writes += 1;
-            wrong_writes += usize::from(reply.status != 503 || reply.header("retry-after").is_empty());
+            wrong_writes += usize::from(response.status != 503 || response.header("retry-after").is_empty());
         }
     };
-    let time = async {
-        tokio::time::sleep(scale.time.saturating_sub(gone_at.elapsed())).await;
-        away.store(false, Ordering::Relaxed);
+    let end_outage = async {
+        tokio::time::sleep(options.duration.saturating_sub(outage_started_at.elapsed())).await;
+        is_unavailable.store(false, Ordering::Relaxed);
     };
-    tokio::join!(reading, writing, time);
-    scene.cluster = Some(outage(cluster, come_back).await);
-    let back = Instant::now();
-    scene.mark_end(0).await;
-    verdict.tell("seconds to the first good write after", format!("{:.2}", back.elapsed().as_secs_f64()));
-    verdict.some("reads during the outage", reads);
-    verdict.never("reads not answered", unread);
-    verdict.some("of them marked stale", stale);
-    verdict.some("writes during the outage", writes);
-    verdict.never("writes not answered by 503 with Retry-After", wrong_writes);
-    verdict.never("streams dropped", followers.iter().map(|follower| follower.look().connects - 1).sum());
-    scene.converge(verdict, &followers, 0).await;
+    tokio::join!(read, write, end_outage);
+    env.cluster = Some(apply(cluster, make_available).await);
+    let available_at = Instant::now();
+    env.write_marker(0).await;
+    report.info("seconds to the first successful write", format_seconds(available_at.elapsed()));
+    report.expect_nonzero("reads during the outage", reads);
+    report.expect_zero("reads that failed", failed_reads);
+    report.expect_nonzero("reads marked as stale", stale_reads);
+    report.expect_nonzero("writes during the outage", writes);
+    report.expect_zero("writes without status 503 and Retry-After", wrong_writes);
+    let reconnects = subscribers.iter().map(|subscriber| subscriber.state().connections - 1).sum();
+    report.expect_zero("streams dropped", reconnects);
+    env.check_convergence(report, &subscribers, 0).await;
 }

@@ -1,51 +1,51 @@
-//! Very many overrides: how long they take to load, what they take of memory, and what a request costs beside them.
+//! A million overrides or more: load time, memory, and request time compared with a server that has ten overrides.
 
 use std::time::Instant;
 
 use flags_tests::{
     caller::Caller,
-    database::{Kind, execute_postgres},
+    database::{DatabaseKind, execute_postgres},
     process::RunningProcess,
 };
 
-use crate::{Scale, scene::Scene, verdict::Verdict};
+use crate::{CaseOptions, environment::TestEnvironment, report::CaseReport};
 
-/// Requests that are timed.
+/// Number of timed requests per server.
 const REQUESTS: usize = 2_000;
 
-pub(crate) async fn run(case: &str, kind: Kind, scale: Scale, verdict: &mut Verdict) {
-    let mut scene = Scene::new(case, kind, 1, 20, scale.seed).await;
-    scene.serve_directly(1).await;
+pub(crate) async fn run(case: &str, kind: DatabaseKind, options: CaseOptions, report: &mut CaseReport) {
+    let mut env = TestEnvironment::new(case, kind, 1, 20, options.seed).await;
+    env.start_servers(1).await;
     for flag in 0..10 {
-        scene.set(&scene.admin(0), 0, &format!("flag{flag}")).await.expect("a change");
+        env.set_override(&env.admin(0), 0, &format!("flag{flag}")).await.expect("change is acknowledged");
     }
-    // What is put into the tables below is not in the log: this server goes on with ten.
-    let small = scene.servers.remove(0);
-    let small_kib = small.resident_kib();
-    let (overrides, users) = (scale.overrides, scale.overrides / 2);
-    let begun = Instant::now();
-    let seed = format!(
+    // The rows inserted below are not in the change log, so this server keeps its ten overrides.
+    let small_server = env.servers.remove(0);
+    let small_kib = small_server.resident_kib();
+    let (overrides, users) = (options.overrides, options.overrides / 2);
+    let started_at = Instant::now();
+    let insert = format!(
         "SET synchronous_commit = off;
          INSERT INTO users (id, email, email_key, role, attributes, active, search_text, created_at, updated_at)
-         SELECT md5('u' || n)::uuid, 'u' || n || '@many.example.com', 'u' || n || '@many.example.com', 'user', '{{}}', true,
-                'u' || n, now(), now() FROM generate_series(1, {users}) AS n;
+         SELECT md5('u' || n)::uuid, 'u' || n || '@many.example.com', 'u' || n || '@many.example.com', 'user', '{{}}',
+                true, 'u' || n, now(), now() FROM generate_series(1, {users}) AS n;
          INSERT INTO user_flag_overrides (user_id, flag_name, override_value, reason, created_by, expires_at)
-         SELECT md5('u' || n)::uuid, 'flag' || (n + k) % 20, to_jsonb((n + k) % 100), 'reason ' || n % 1000, 'system:scale',
-                CASE WHEN k = 0 THEN now() + interval '1 day' + n * interval '1 ms' END
+         SELECT md5('u' || n)::uuid, 'flag' || (n + k) % 20, to_jsonb((n + k) % 100), 'reason ' || n % 1000,
+                'system:scale', CASE WHEN k = 0 THEN now() + interval '1 day' + n * interval '1 ms' END
          FROM generate_series(1, {users}) AS n, generate_series(0, 1) AS k;
          ANALYZE"
     );
-    execute_postgres(&scene.url, &seed).await;
-    verdict.tell("overrides", overrides);
-    verdict.tell("of users", users);
-    verdict.tell("seconds to put them in", format!("{:.0}", begun.elapsed().as_secs_f64()));
-    let url = scene.url.clone();
-    let begun = Instant::now();
-    let server = tokio::task::spawn_blocking(move || RunningProcess::server(&url)).await.expect("no panic");
-    verdict.tell("seconds to start with them", format!("{:.1}", begun.elapsed().as_secs_f64()));
-    // The first tick counts what is active.
-    let admin = server.caller(&scene.admin_token);
-    flags_tests::eventually("the gauge counts them all", async || {
+    execute_postgres(&env.database_url, &insert).await;
+    report.info("overrides", overrides);
+    report.info("users with overrides", users);
+    report.info("seconds to insert them", format!("{:.0}", started_at.elapsed().as_secs_f64()));
+    let url = env.database_url.clone();
+    let started_at = Instant::now();
+    let server = tokio::task::spawn_blocking(move || RunningProcess::server(&url)).await.expect("task does not panic");
+    report.info("seconds to start a server", format!("{:.1}", started_at.elapsed().as_secs_f64()));
+    // The server updates this metric for the first time after its start.
+    let admin = server.caller(&env.admin_token);
+    flags_tests::eventually("the metric counts all overrides", async || {
         let metrics = admin.get("/metrics").await.text;
         let counts = metrics.lines().filter(|line| line.starts_with("voiceassist_user_flag_overrides_active{"));
         let sum: f64 = counts.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum();
@@ -53,48 +53,50 @@ pub(crate) async fn run(case: &str, kind: Kind, scale: Scale, verdict: &mut Verd
     })
     .await;
     let kib = server.resident_kib();
-    verdict.tell("resident MiB, with few and with all", format!("{} and {}", small_kib / 1024, kib / 1024));
-    let each = (kib - small_kib) as f64 * 1024.0 / overrides as f64;
-    verdict.tell("bytes an override, everything included", format!("{each:.0}"));
-    verdict.must_be("ten million would fit into 1 GiB", &true, &(each * 1e7 <= 1_073_741_824.0));
-    let [few, many] = measure(&scene, [&small, &server]).await;
-    verdict.tell("/api/flags/me, median us, beside 10 and beside all", format!("{few:.0} and {many:.0}"));
-    verdict.tell("ratio", format!("{:.2}", many / few));
-    look_for_findings(&admin, verdict).await;
-    scene.servers.push(server);
-    let write = scene.set(&scene.admin(0), 0, "flag0").await;
-    verdict.some("changes acknowledged beside all", usize::from(write.is_some()));
+    report.info("resident MiB: ten overrides, all overrides", format!("{}, {}", small_kib / 1024, kib / 1024));
+    let bytes_per_override = (kib - small_kib) as f64 * 1024.0 / overrides as f64;
+    report.info("resident bytes per override", format!("{bytes_per_override:.0}"));
+    report.expect_eq("ten million overrides fit into 1 GiB", &true, &(bytes_per_override * 1e7 <= 1_073_741_824.0));
+    let [small_micros, large_micros] = measure_own_flags(&env, [&small_server, &server]).await;
+    let medians = format!("{small_micros:.0}, {large_micros:.0}");
+    report.info("median us of /api/flags/me: ten overrides, all", medians);
+    report.info("ratio", format!("{:.2}", large_micros / small_micros));
+    list_redundant_overrides(&admin, report).await;
+    env.servers.push(server);
+    let write = env.set_override(&env.admin(0), 0, "flag0").await;
+    report.expect_nonzero("changes acknowledged with all overrides", usize::from(write.is_some()));
 }
 
-/// Walks all overrides for those that do nothing.
-async fn look_for_findings(admin: &Caller, verdict: &mut Verdict) {
-    let list = "/api/admin/flag-overrides?finding=override_redundant&limit=200";
-    let (mut found, mut parts, mut path) = (0, Vec::new(), list.to_owned());
+/// Reads all pages of the list of redundant overrides and reports their number and the response times.
+async fn list_redundant_overrides(admin: &Caller, report: &mut CaseReport) {
+    let list_path = "/api/admin/flag-overrides?finding=override_redundant&limit=200";
+    let (mut found, mut millis, mut path) = (0, Vec::new(), list_path.to_owned());
     loop {
-        let begun = Instant::now();
-        let part = admin.get(&path).await.expect(200).json();
-        parts.push(begun.elapsed().as_secs_f64() * 1e3);
-        found += part["items"].as_array().map_or(0, Vec::len);
-        let Some(cursor) = part["next_cursor"].as_str() else { break };
-        path = format!("{list}&cursor={cursor}");
+        let started_at = Instant::now();
+        let page = admin.get(&path).await.expect(200).json();
+        millis.push(started_at.elapsed().as_secs_f64() * 1e3);
+        found += page["items"].as_array().map_or(0, Vec::len);
+        let Some(cursor) = page["next_cursor"].as_str() else { break };
+        path = format!("{list_path}&cursor={cursor}");
     }
-    let sum: f64 = parts.iter().sum();
-    parts.sort_by(f64::total_cmp);
-    verdict.some("overrides that do nothing, found", found);
-    let (median, slowest) = (parts[parts.len() / 2], parts[parts.len() - 1]);
-    let text = format!("{} parts in {sum:.0} ms, median {median:.1}, slowest {slowest:.1}", parts.len());
-    verdict.tell("to find them", text);
+    let sum: f64 = millis.iter().sum();
+    millis.sort_by(f64::total_cmp);
+    report.expect_nonzero("redundant overrides found", found);
+    let (median, max) = (millis[millis.len() / 2], millis[millis.len() - 1]);
+    let text = format!("{} pages in {sum:.0} ms, median {median:.1}, max {max:.1}", millis.len());
+    report.info("time to find them", text);
 }
 
-/// Median time of `/api/flags/me` for a user with ten overrides at each server, asked in turns, in microseconds.
-async fn measure(scene: &Scene, servers: [&RunningProcess; 2]) -> [f64; 2] {
-    let callers = servers.map(|server| scene.user(0, &server.base_url));
+/// Returns the median time of `/api/flags/me` for a user with ten overrides at each server, in microseconds. Requests
+/// alternate between the servers.
+async fn measure_own_flags(env: &TestEnvironment, servers: [&RunningProcess; 2]) -> [f64; 2] {
+    let callers = servers.map(|server| env.user(0, &server.base_url));
     let mut micros = [Vec::with_capacity(REQUESTS), Vec::with_capacity(REQUESTS)];
     for _ in 0..REQUESTS {
         for (caller, micros) in callers.iter().zip(&mut micros) {
-            let begun = Instant::now();
+            let started_at = Instant::now();
             caller.get("/api/flags/me").await.expect(200);
-            micros.push(begun.elapsed().as_secs_f64() * 1e6);
+            micros.push(started_at.elapsed().as_secs_f64() * 1e6);
         }
     }
     micros.map(|mut micros| {

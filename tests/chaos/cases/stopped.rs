@@ -1,9 +1,9 @@
-//! PostgreSQL stopped.
+//! PostgreSQL is stopped and started again.
 
-use flags_tests::{cluster::Cluster, database::Kind};
+use flags_tests::{cluster::Cluster, database::DatabaseKind};
 
-use crate::{Scale, verdict::Verdict};
+use crate::{CaseOptions, report::CaseReport};
 
-pub(crate) async fn run(case: &str, kind: Kind, scale: Scale, verdict: &mut Verdict) {
-    super::outage::run(case, kind, scale, verdict, Cluster::shut_down, |cluster| cluster.launch(&[])).await;
+pub(crate) async fn run(case: &str, kind: DatabaseKind, options: CaseOptions, report: &mut CaseReport) {
+    super::outage::run(case, kind, options, report, Cluster::shut_down, |cluster| cluster.launch(&[])).await;
 }

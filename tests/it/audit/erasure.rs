@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use flags_service::credentials::tokens::{NewToken, TokenService};
 use flags_store::{api_tokens::TokenGrant, users::Role};
 use flags_tests::{
-    app::{TestApp, author, override_path, user_overrides_path},
+    app::{TestApp, author, user_overrides_path},
     database::{Database, DatabaseKind, table_names, table_rows},
     on_both_databases, seed,
 };

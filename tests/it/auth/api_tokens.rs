@@ -152,7 +152,7 @@ async fn lists_tokens_newest_first(kind: DatabaseKind) {
         (names.collect::<Vec<_>>().join(" "), page["next_cursor"].as_str().map(ToOwned::to_owned))
     };
     let ann_filter = format!("user_id={ann_id}");
-    // `test` is the token that `TestApp::user` created for the user.
+    // `test` is the token that `TestApp::create_user` created for the user.
     assert_eq!(names(&ann_filter).await.0, "c b a test");
     let (first, cursor) = names(&format!("{ann_filter}&limit=2")).await;
     let (rest, end_cursor) = names(&format!("{ann_filter}&limit=2&cursor={}", cursor.unwrap())).await;

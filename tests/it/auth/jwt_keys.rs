@@ -76,9 +76,9 @@ async fn unknown_key_id_triggers_at_most_one_fetch_per_minute() {
     env.server.set_response(key_set_response(&["rsa", "rsa-other"]));
     assert_eq!(env.verify("rsa-other", 61).await, Ok(()));
     assert_eq!(env.server.request_count(), 2);
-    for (seconds, hits) in [(61, 2), (120, 2), (121, 3), (180, 3), (181, 4)] {
+    for (seconds, request_count) in [(61, 2), (120, 2), (121, 3), (180, 3), (181, 4)] {
         assert_eq!(env.verify("unknown", seconds).await, UNKNOWN_KEY);
-        assert_eq!(env.server.request_count(), hits, "{seconds}");
+        assert_eq!(env.server.request_count(), request_count, "{seconds}");
     }
     // A token with a disallowed algorithm triggers no fetch.
     let header = json!({"alg": "ES256", "kid": "new"});
@@ -147,20 +147,23 @@ async fn cached_keys_stay_valid_while_the_issuer_fails() {
         login_page,
         KeyServerResponse::Large(1024 * 1024 + 1),
     ] {
-        let hits = env.server.request_count();
+        let request_count = env.server.request_count();
         env.server.set_response(failure);
         now += 60 * MINUTE;
         env.clock.set(instant_at(now));
-        eventually("the verifier fetches keys", async || (env.server.request_count() > hits).then_some(())).await;
+        eventually("the verifier fetches keys", async || (env.server.request_count() > request_count).then_some(()))
+            .await;
         assert_eq!(env.verify("unknown", now).await, UNKNOWN_KEY);
         assert_eq!(env.verify("rsa", now).await, Ok(()));
     }
     // After a failure, the verifier fetches the keys again within a minute.
-    let hits = env.server.request_count();
+    let request_count = env.server.request_count();
     env.server.set_response(key_set_response(&["rsa-other"]));
     env.clock.set(instant_at(now + MINUTE));
-    eventually("the verifier fetches keys after a failure", async || (env.server.request_count() > hits).then_some(()))
-        .await;
+    eventually("the verifier fetches keys after a failure", async || {
+        (env.server.request_count() > request_count).then_some(())
+    })
+    .await;
     assert_eq!(env.verify("rsa-other", now + MINUTE).await, Ok(()));
     assert_eq!(env.verify("rsa", now + MINUTE).await, UNKNOWN_KEY);
 }

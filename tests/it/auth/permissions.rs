@@ -10,7 +10,7 @@ use flags_tests::{
     caller::Caller,
     database::DatabaseKind,
     on_both_databases,
-    permissions::PermissionTable,
+    permissions::{ALLOWED, PermissionTable},
 };
 
 on_both_databases! {
@@ -44,7 +44,7 @@ fn operations(user_id: &str) -> Vec<Operation> {
     found
 }
 
-/// Result of a call in the notation of the permission table: `yes`, `401`, or `403` and the problem code.
+/// Result of a call in the notation of the permission table: `allowed`, `401`, or `403` and the problem code.
 async fn permission_outcome(caller: &Caller, operation: &Operation) -> String {
     // The body and the entity tag are invalid, so that permitted calls fail without changing anything.
     let body = (![Method::GET, Method::HEAD].contains(&operation.method)).then(|| br#"{"unknown": 1}"#.to_vec());
@@ -53,7 +53,7 @@ async fn permission_outcome(caller: &Caller, operation: &Operation) -> String {
     let status = response.status.as_u16();
     assert!(status < 500 && status != 405, "{} {}: {}", operation.method, operation.path, response.text);
     if ![401, 403].contains(&status) {
-        return "yes".to_owned();
+        return ALLOWED.to_owned();
     }
     if operation.method == Method::HEAD {
         // A response to HEAD has no body; GET yields the problem code.
@@ -97,17 +97,17 @@ async fn operations_permit_exactly_the_callers_in_the_permission_table(kind: Dat
         };
         for (column, caller, operation) in [
             ("anonymous", &app.anonymous, own_operation),
-            ("user, own", &user, own_operation),
-            ("user, other's", &user, &other_operation),
-            ("user, signed in", &sign_in_again(&app, &ann_email).await, own_operation),
-            ("viewer", &viewer, own_operation),
-            ("admin", &admin, own_operation),
-            ("admin, signed in", &sign_in_again(&app, &ada_email).await, &ada_operation),
-            ("viewer's token without a user", &userless, own_operation),
-            ("scope evaluate", &evaluate, own_operation),
-            ("expired", &expired, own_operation),
-            ("revoked", &revoked, own_operation),
-            ("deactivated", &deactivated, own_operation),
+            ("user token (own data)", &user, own_operation),
+            ("user token (data of another user)", &user, &other_operation),
+            ("user session", &sign_in_again(&app, &ann_email).await, own_operation),
+            ("viewer token", &viewer, own_operation),
+            ("admin token", &admin, own_operation),
+            ("admin session", &sign_in_again(&app, &ada_email).await, &ada_operation),
+            ("viewer token without user", &userless, own_operation),
+            ("evaluate token", &evaluate, own_operation),
+            ("expired token", &expired, own_operation),
+            ("revoked token", &revoked, own_operation),
+            ("token of a deactivated user", &deactivated, own_operation),
         ] {
             actual.set(&own_operation.name, column, permission_outcome(caller, operation).await);
         }

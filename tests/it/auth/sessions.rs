@@ -42,7 +42,7 @@ async fn sessions_expire_when_idle_and_at_their_absolute_lifetime(kind: Database
     app.set_clock("01-01T04:00:00Z");
     third.get(ME_PATH).await.expect_problem(401, "unauthorized");
     flags_service::maintenance::run_round(&app.core, Default::default()).await.expect("the maintenance round succeeds");
-    // The worker purges sessions at their absolute lifetime. It does not know the idle timeout, a setting of the server.
+    // The worker purges sessions at their absolute lifetime. It does not know the idle timeout, a server setting.
     let fourth = app.anonymous.sign_in(&email, PASSWORD).await;
     app.set_clock("01-01T07:00:00Z");
     let round = flags_service::maintenance::run_round(&app.core, Default::default())

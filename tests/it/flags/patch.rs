@@ -70,7 +70,7 @@ async fn manual_change_is_timestamped_after_waiting_for_the_flag_lock(kind: Data
     let change = json!({"scheduled_at": "2030-01-01T00:00:05Z", "serve": {"variant": "on"}});
     app.admin.post(&format!("{path}/scheduled-changes"), &change).await.expect(201);
     let mut lock_holder = app.core.store().begin(app.core.now()).await.unwrap();
-    lock_holder.lock_flag("f").await.unwrap();
+    flags_store::flags::lock(&mut lock_holder, "f").await.unwrap();
     let (admin, flag_path) = (app.admin.clone(), path.clone());
     let patch = tokio::spawn(async move { admin.patch(&flag_path, &json!({"default": {"variant": "off"}})).await });
     // The scheduled change becomes due while the PATCH waits for the lock, or before the PATCH arrives.

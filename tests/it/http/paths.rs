@@ -1,7 +1,7 @@
 //! Paths and methods that do not exist, and parameters that an operation does not know.
 
 use reqwest::Method;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use flags_tests::{
     app::{TestApp, override_path, user_overrides_path},

@@ -9,7 +9,7 @@ use flags_tests::{
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::{BULK_PATH, backend_caller, create_flag, request_for};
+use super::{BULK_PATH, backend_caller, create_two_variant_flag, request_for};
 
 on_both_databases! {
     entity_tag_covers_context_values_expiry_and_epoch,
@@ -21,7 +21,7 @@ async fn entity_tag_covers_context_values_expiry_and_epoch(kind: DatabaseKind) {
     let (ben_id, _) = app.create_user("ben").await;
     let backend = backend_caller(&app).await;
     app.create_boolean_flag("a").await;
-    create_flag(&app, "b", "string", json!("A"), json!("B")).await;
+    create_two_variant_flag(&app, "b", "string", json!("A"), json!("B")).await;
     let send = async |caller: &Caller, body: &Value, if_none_match: &str| {
         caller.send_json(Method::POST, BULK_PATH, &[("if-none-match", if_none_match)], body).await
     };
@@ -42,8 +42,8 @@ async fn entity_tag_covers_context_values_expiry_and_epoch(kind: DatabaseKind) {
         assert_eq!((not_modified.header("etag"), &*not_modified.text), (&*tags[0], ""));
     }
     let mut expect_new_tag = async |caller: &Caller, body: Value, change: &str| {
-        let reply = send(caller, &body, &tags.join(", ")).await.expect(200);
-        let tag = reply.header("etag").to_owned();
+        let response = send(caller, &body, &tags.join(", ")).await.expect(200);
+        let tag = response.header("etag").to_owned();
         assert!(!tags.contains(&tag), "{change}");
         send(caller, &body, &tag).await.expect(304);
         tags.push(tag);

@@ -8,7 +8,7 @@ use flags_tests::{
 };
 use serde_json::{Value, json};
 
-use super::{BULK_PATH, backend_caller, create_flag, evaluate, evaluate_one, expect_error, request_for};
+use super::{BULK_PATH, backend_caller, create_two_variant_flag, evaluate, evaluate_one, expect_error, request_for};
 
 on_both_databases! {
     evaluates_flags_of_every_type,
@@ -25,10 +25,10 @@ async fn evaluates_flags_of_every_type(kind: DatabaseKind) {
     let (ann_id, ann) = app.create_user("ann").await;
     let backend = backend_caller(&app).await;
     let object = json!({"a": [1, {"b": null}]});
-    create_flag(&app, "checkout.flow", "string", json!("one \"page\""), json!("classic")).await;
-    create_flag(&app, "limits.items", "number", json!(7), json!(-3)).await;
-    create_flag(&app, "limits.ratio", "number", json!(0.5), json!(2)).await;
-    create_flag(&app, "ui.layout", "json", object.clone(), json!(null)).await;
+    create_two_variant_flag(&app, "checkout.flow", "string", json!("one \"page\""), json!("classic")).await;
+    create_two_variant_flag(&app, "limits.items", "number", json!(7), json!(-3)).await;
+    create_two_variant_flag(&app, "limits.ratio", "number", json!(0.5), json!(2)).await;
+    create_two_variant_flag(&app, "ui.layout", "json", object.clone(), json!(null)).await;
     app.create_boolean_flag("ui.dark_mode").await;
     for (name, flag_type, value, variant) in [
         ("checkout.flow", "string", json!("one \"page\""), "a"),
@@ -43,18 +43,21 @@ async fn evaluates_flags_of_every_type(kind: DatabaseKind) {
             assert_eq!(evaluate_one(caller, name, key).await, expected);
         }
     }
-    let reply = evaluate(&backend, "ui.dark_mode", json!({"targetingKey": "x"})).await;
-    assert_eq!((reply.header("cache-control"), reply.header("vary")), ("private, no-cache", "Authorization, Cookie"));
-    assert_eq!(reply.header("content-type"), "application/json");
+    let response = evaluate(&backend, "ui.dark_mode", json!({"targetingKey": "x"})).await;
+    assert_eq!(
+        (response.header("cache-control"), response.header("vary")),
+        ("private, no-cache", "Authorization, Cookie")
+    );
+    assert_eq!(response.header("content-type"), "application/json");
 }
 
 async fn integral_values_of_fractional_flags_keep_a_decimal_point(kind: DatabaseKind) {
     let app = TestApp::start(kind).await;
     let (ann_id, _) = app.create_user("ann").await;
     let backend = backend_caller(&app).await;
-    create_flag(&app, "ratio", "number", json!(0.5), json!(2)).await;
-    create_flag(&app, "decimal", "number", json!(1.0), json!(2)).await;
-    create_flag(&app, "items", "number", json!(7), json!(-3)).await;
+    create_two_variant_flag(&app, "ratio", "number", json!(0.5), json!(2)).await;
+    create_two_variant_flag(&app, "decimal", "number", json!(1.0), json!(2)).await;
+    create_two_variant_flag(&app, "items", "number", json!(7), json!(-3)).await;
     let response_text =
         async |flag: &str| evaluate(&backend, flag, json!({"targetingKey": ann_id})).await.expect(200).text;
     app.admin.patch("/api/admin/feature-flags/ratio", &json!({"default": {"variant": "b"}})).await.expect(200);
@@ -87,7 +90,7 @@ async fn reason_and_source_name_the_layer_that_decided(kind: DatabaseKind) {
     for name in
         ["overridden", "other", "targeted", "targeted_split", "split", "scheduled", "scheduled_split", "disabled_flag"]
     {
-        create_flag(&app, name, "string", json!("A"), json!("B")).await;
+        create_two_variant_flag(&app, name, "string", json!("A"), json!("B")).await;
     }
     let patch = async |name: &str, body: Value| {
         app.admin.patch(&format!("/api/admin/feature-flags/{name}"), &body).await.expect(200);
@@ -140,7 +143,7 @@ async fn reason_and_source_name_the_layer_that_decided(kind: DatabaseKind) {
 
 async fn splits_equal_those_of_the_own_flags_endpoint(kind: DatabaseKind) {
     let app = TestApp::start(kind).await;
-    create_flag(&app, "split", "string", json!("A"), json!("B")).await;
+    create_two_variant_flag(&app, "split", "string", json!("A"), json!("B")).await;
     let halves = json!({"default": {"weights": {"a": 50, "b": 50}}});
     app.admin.patch("/api/admin/feature-flags/split", &halves).await.expect(200);
     let backend = backend_caller(&app).await;

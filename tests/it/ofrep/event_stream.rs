@@ -11,8 +11,8 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::{
-    BULK_PATH, backend_caller, expect_error, expect_no_refetch, expect_refetch, fetch_stream_address, open_stream,
-    request_for,
+    BULK_PATH, backend_caller, expect_error, expect_no_refetch, expect_refetch, fetch_stream_address,
+    open_evaluation_stream, request_for,
 };
 use crate::{
     auth::jwt::START_SECONDS,
@@ -58,7 +58,7 @@ async fn refetch_is_sent_for_relevant_changes_only(kind: DatabaseKind) {
     app.create_flag(json!({"name": "hidden", "flag_type": "boolean", "client_visible": false})).await;
     let (ann_id, ann) = app.create_user("ann").await;
     let (ben_id, _) = app.create_user("ben").await;
-    let mut events = open_stream(&app, &ann, &ann_id).await;
+    let mut events = open_evaluation_stream(&app, &ann, &ann_id).await;
     expect_refetch(&mut events).await;
     // Changes of other users, of hidden flags and of descriptive fields are not relevant.
     app.admin.put(&override_path(&ben_id, "f"), &json!({"override_value": true})).await.expect(201);
@@ -110,9 +110,9 @@ async fn refetch_is_sent_when_expiries_and_scheduled_changes_are_due(kind: Datab
     schedule("g", 40).await;
     schedule("hidden", 50).await;
     let backend = backend_caller(&app).await;
-    let mut own = open_stream(&app, &ann, &ann_id).await;
-    let mut backend_for_ann = open_stream(&app, &backend, &ann_id).await;
-    let mut backend_for_anonymous = open_stream(&app, &backend, "anonymous-1").await;
+    let mut own = open_evaluation_stream(&app, &ann, &ann_id).await;
+    let mut backend_for_ann = open_evaluation_stream(&app, &backend, &ann_id).await;
+    let mut backend_for_anonymous = open_evaluation_stream(&app, &backend, "anonymous-1").await;
     for events in [&mut own, &mut backend_for_ann, &mut backend_for_anonymous] {
         expect_refetch(events).await;
     }
@@ -142,8 +142,8 @@ async fn due_instants_send_a_refetch_without_waiting_for_a_heartbeat(kind: Datab
     app.create_flag(json!({"name": "hidden", "flag_type": "boolean", "client_visible": false})).await;
     let (ann_id, ann) = app.create_user("ann").await;
     let backend = backend_caller(&app).await;
-    let mut own = open_stream(&app, &ann, &ann_id).await;
-    let mut anonymous = open_stream(&app, &backend, "anonymous-1").await;
+    let mut own = open_evaluation_stream(&app, &ann, &ann_id).await;
+    let mut anonymous = open_evaluation_stream(&app, &backend, "anonymous-1").await;
     expect_refetch(&mut own).await;
     expect_refetch(&mut anonymous).await;
     let expiring = json!({"override_value": true, "expires_at": "2030-01-01T00:00:10Z"});
@@ -164,8 +164,8 @@ async fn backend_streams_cover_hidden_flags_and_their_targeting_key(kind: Databa
     let (ann_id, _) = app.create_user("ann").await;
     let (ben_id, _) = app.create_user("ben").await;
     let backend = backend_caller(&app).await;
-    let mut for_ann = open_stream(&app, &backend, &ann_id).await;
-    let mut for_anonymous = open_stream(&app, &backend, "anonymous-1").await;
+    let mut for_ann = open_evaluation_stream(&app, &backend, &ann_id).await;
+    let mut for_anonymous = open_evaluation_stream(&app, &backend, "anonymous-1").await;
     expect_refetch(&mut for_ann).await;
     expect_refetch(&mut for_anonymous).await;
     let path = "/api/admin/feature-flags/hidden";
@@ -257,7 +257,7 @@ async fn streams_are_limited_and_end_at_shutdown(kind: DatabaseKind) {
 async fn reload_of_the_replica_sends_a_refetch(kind: DatabaseKind) {
     let app = TestApp::start(kind).await;
     let backend = backend_caller(&app).await;
-    let mut events = open_stream(&app, &backend, "anonymous-1").await;
+    let mut events = open_evaluation_stream(&app, &backend, "anonymous-1").await;
     let before: Value = expect_refetch(&mut events).await.data["etag"].clone();
     app.reload_replica().await;
     let after = expect_refetch(&mut events).await.data["etag"].clone();

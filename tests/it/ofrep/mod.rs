@@ -46,22 +46,22 @@ pub(crate) async fn evaluate_one(caller: &Caller, flag: &str, key: &str) -> Valu
 
 /// Panics unless the response is an OFREP error with this status, error code and flag key.
 #[track_caller]
-pub(crate) fn expect_error(reply: ApiResponse, status: u16, code: &str, key: Option<&str>) -> ApiResponse {
-    let reply = reply.expect(status);
-    let body = reply.json();
-    assert_eq!(reply.header("content-type"), "application/json", "{}", reply.text);
-    assert_eq!((&body["errorCode"], body["key"].as_str()), (&json!(code), key), "{}", reply.text);
-    assert!(body["errorDetails"].as_str().is_some_and(|text| !text.is_empty()), "{}", reply.text);
+pub(crate) fn expect_error(response: ApiResponse, status: u16, code: &str, key: Option<&str>) -> ApiResponse {
+    let response = response.expect(status);
+    let body = response.json();
+    assert_eq!(response.header("content-type"), "application/json", "{}", response.text);
+    assert_eq!((&body["errorCode"], body["key"].as_str()), (&json!(code), key), "{}", response.text);
+    assert!(body["errorDetails"].as_str().is_some_and(|text| !text.is_empty()), "{}", response.text);
     let fields = body.as_object().unwrap().len();
-    assert_eq!(fields, if key.is_some() { 3 } else { 2 }, "{}", reply.text);
+    assert_eq!(fields, if key.is_some() { 3 } else { 2 }, "{}", response.text);
     if [429, 503].contains(&status) {
-        assert!(reply.header("retry-after").parse::<u32>().is_ok_and(|seconds| seconds > 0));
+        assert!(response.header("retry-after").parse::<u32>().is_ok_and(|seconds| seconds > 0));
     }
-    reply
+    response
 }
 
 /// Creates a flag with variants `a` and `b` of these values. It serves `a`; its off variant is `b`.
-pub(crate) async fn create_flag(app: &TestApp, name: &str, flag_type: &str, a: Value, b: Value) {
+pub(crate) async fn create_two_variant_flag(app: &TestApp, name: &str, flag_type: &str, a: Value, b: Value) {
     let variants = json!([{"id": "a", "value": a}, {"id": "b", "value": b}]);
     let default = json!({"variant": "a"});
     app.create_flag(
@@ -85,7 +85,7 @@ pub(crate) async fn fetch_stream_address(caller: &Caller, key: &str) -> String {
 }
 
 /// Opens the event stream without other credentials, as browsers do: the address contains the stream token.
-pub(crate) async fn open_stream(app: &TestApp, caller: &Caller, key: &str) -> EventStream {
+pub(crate) async fn open_evaluation_stream(app: &TestApp, caller: &Caller, key: &str) -> EventStream {
     app.anonymous.open_stream(&fetch_stream_address(caller, key).await, &[]).await
 }
 

@@ -109,8 +109,8 @@ async fn errors_have_the_format_of_the_protocol(kind: DatabaseKind) {
         TestApp::start_with_settings(kind, flags_api::Settings { rate_limits, ..Default::default() }).await;
     let limited_backend = backend_caller(&limited_app).await;
     let refused = eventually("the limit is reached", async || {
-        let reply = limited_backend.post(BULK_PATH, &request_for("k")).await;
-        (reply.status == 429).then_some(reply)
+        let response = limited_backend.post(BULK_PATH, &request_for("k")).await;
+        (response.status == 429).then_some(response)
     });
     expect_error(refused.await, 429, "GENERAL", None);
     // Paths outside `/ofrep` use the problem format.

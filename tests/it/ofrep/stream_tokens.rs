@@ -15,7 +15,7 @@ use reqwest::Method;
 use serde_json::json;
 
 use super::{
-    BULK_PATH, backend_caller, expect_error, expect_refetch, fetch_stream_address, open_stream, request_for,
+    BULK_PATH, backend_caller, expect_error, expect_refetch, fetch_stream_address, open_evaluation_stream, request_for,
     stream_address,
 };
 use crate::{auth::jwt, streams::no_heartbeats};
@@ -78,7 +78,7 @@ async fn stream_ends_with_its_session_and_does_not_extend_it(kind: DatabaseKind)
     let app = TestApp::start_with_stream_limits(kind, no_heartbeats()).await;
     let (ann_id, email) = app.create_account("ann", "user").await;
     let browser = app.anonymous.sign_in(&email, PASSWORD).await;
-    let mut events = open_stream(&app, &browser, &ann_id).await;
+    let mut events = open_evaluation_stream(&app, &browser, &ann_id).await;
     expect_refetch(&mut events).await;
     browser.post("/api/auth/logout", &json!({})).await.expect(204);
     assert_eq!(events.expect("bye").await.data, json!({"reason": "revoked"}));

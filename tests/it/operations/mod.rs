@@ -6,6 +6,7 @@ mod migrations;
 mod openapi;
 mod outage;
 mod server_process;
+mod statement_counts;
 mod worker;
 mod worker_independence;
 

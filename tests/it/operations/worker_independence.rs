@@ -43,7 +43,7 @@ impl ComparedServer {
         self.app.clock.set(Instant::parse(&format!("2020-01-01T00:00:{second:02}Z")).unwrap());
     }
 
-    /// Sends a request and returns its status and comparable body. `{user0}` and `{change0}` in the path stand for a
+    /// Sends a request and returns its status and comparable body. `{user0}` and `{change0}` in the path are placeholders for a
     /// user id and the path of a scheduled change of this server.
     async fn execute(&mut self, step: &Step) -> (u16, Value) {
         let mut path = step.path.clone();

@@ -1,6 +1,6 @@
 //! Effect of overrides on evaluation results.
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use flags_tests::{
     app::{TestApp, override_path, user_overrides_path},

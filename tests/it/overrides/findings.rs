@@ -1,10 +1,7 @@
 //! The `finding` filter of the override list.
 
 use flags_domain::FindingCode;
-use flags_service::{
-    evaluation::Evaluation,
-    findings::{self, FindingFilter, ScanBudget},
-};
+use flags_service::findings::{self, FindingFilter, ScanBudget};
 use serde_json::{Value, json};
 
 use flags_tests::{
@@ -165,7 +162,7 @@ async fn scan_with_small_budget_resumes_where_it_stopped(kind: DatabaseKind) {
         }
         user_ids.push(user_id);
     }
-    let evaluation = Evaluation::new(app.core.clone(), std::sync::Arc::clone(&app.replica));
+    let evaluation = app.core.evaluation(&app.replica);
     let filter = FindingFilter {
         finding: FindingCode::OverrideRedundant,
         flag_name: None,

@@ -7,6 +7,7 @@ mod expiry;
 mod findings;
 mod lifecycle;
 mod list;
+mod lock_waits;
 mod schema;
 mod service;
 mod update;

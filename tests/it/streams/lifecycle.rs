@@ -112,8 +112,8 @@ async fn stream_keeps_its_position_while_the_user_lookup_fails(kind: DatabaseKin
     };
     let sql = format!(
         "ALTER TABLE users RENAME TO users_away;
-         INSERT INTO change_log SELECT (SELECT max(revision) FROM change_log) + 1, 0, {new_id}, at, actor, 'updated', entity,
-             entity_id, flag_name, user_id, before, after, reason, request_id
+         INSERT INTO change_log SELECT (SELECT max(revision) FROM change_log) + 1, 0, {new_id}, at, actor, 'updated',
+             entity, entity_id, flag_name, user_id, before, after, reason, request_id
              FROM change_log WHERE entity = 'user' AND user_id = {id_literal};
          UPDATE log_head SET revision = revision + 1"
     );

@@ -1,10 +1,13 @@
-import { MAX_TIMER, NEVER } from './deadlines.js';
-import { Engine } from './engine.js';
-import { ofType } from './fallback.js';
-import { watchPage } from './page.js';
+import { SUPERSEDED } from './abortable.js';
+import { Connection } from './connection.js';
+import { type Deadline, Deadlines, MAX_TIMER_DELAY, NEVER } from './deadlines.js';
+import { Failure } from './failure.js';
+import { valueOrFallback } from './fallback.js';
+import { followPageLifecycle } from './page-lifecycle.js';
 import { Persistence } from './persistence.js';
+import { Refresher } from './refresher.js';
 import { Store } from './store.js';
-import { Failure, Transport } from './transport.js';
+import { TabCoordinator } from './tab-coordinator.js';
 import type {
   FlagClient,
   FlagClientError,
@@ -16,64 +19,85 @@ import type {
   Token,
   Widened,
 } from './types.js';
+import { Values } from './values.js';
 
-/** How long `ready` waits unless told otherwise; milliseconds. */
-const READY_WITHIN = 5_000;
+/** Default timeout of `ready`; milliseconds. */
+const READY_TIMEOUT = 5_000;
 
 /**
- * A client for one user. It begins at once, and goes on until it is closed.
+ * Creates a client for one user. It connects immediately and stays connected until `close` is called. A Node process
+ * does not exit while a client is open.
  *
- * @throws TypeError if `baseUrl` is no http or https URL, or has a user or password in it
+ * @throws TypeError if `baseUrl` is not an http or https URL, or contains a user name or password.
  */
 export function createFlagClient(options: FlagClientOptions): FlagClient {
-  return new LiveFlagClient(options);
+  return new DefaultFlagClient(options);
 }
 
-class LiveFlagClient implements FlagClient {
+/** Composes the parts: reads come from the store, which the connection, the refresher and the tabs keep up to date. */
+class DefaultFlagClient implements FlagClient {
   readonly #store: Store;
-  readonly #engine: Engine;
-  readonly #unwatch: () => void;
+  readonly #deadlines = new Deadlines((deadline) => this.#handleDeadline(deadline));
+  readonly #values: Values;
+  readonly #connection: Connection;
+  readonly #refresher: Refresher;
+  readonly #removePageListeners: () => void;
   #token: Token | undefined;
-  #closed = false;
+  /** Resolve the pending promises of `ready` when the client is closed. */
   readonly #onClose = new Set<() => void>();
 
   constructor(options: FlagClientOptions) {
-    const baseUrl = checkedUrl(options.baseUrl);
+    const baseUrl = normalizeBaseUrl(options.baseUrl);
     const report = (error: FlagClientError) => {
       try {
         options.onError?.(error);
       } catch {
-        // Nobody is left to be told.
+        // There is nowhere to report an exception of `onError`.
       }
     };
-    const failed = (kind: FlagClientError['kind'], message: string) => (cause: unknown) =>
+    const reportAs = (kind: FlagClientError['kind'], message: string) => (cause: unknown) =>
       report(new Failure(kind, message, { cause }));
     this.#token = options.token;
-    this.#store = new Store(failed('listener', 'a listener threw'));
-    this.#engine = new Engine(
-      {
-        baseUrl,
-        store: this.#store,
-        transport: new Transport(baseUrl, options.credentials, options.fetch ?? ((...call) => fetch(...call))),
-        persistence: Persistence.open(options, baseUrl, failed('storage', 'values cannot be kept or read')),
-        shareTabs: options.shareTabs ?? true,
-        report,
-      },
-      options.token,
+    this.#store = new Store(reportAs('listener', 'a listener threw'));
+    const deadlines = this.#deadlines;
+    const connect = () => this.#connection.connect();
+    const tabs = new TabCoordinator(baseUrl, options.shareTabs ?? true, {
+      onStreamNeeded: connect,
+      onUpdate: (update) => values.receiveFromLeader(update) && this.#connection.follow(),
+      onStateRequest: () => values.announce(values.state),
+    });
+    const persistence = Persistence.create(
+      options,
+      baseUrl,
+      reportAs('storage', 'cannot read or write persisted values'),
     );
-    this.#unwatch = watchPage(this.#engine);
-    this.#engine.connect();
+    const values = new Values(this.#store, persistence, deadlines, tabs);
+    const server = {
+      baseUrl,
+      credentials: options.credentials,
+      fetch: options.fetch ?? ((...args) => fetch(...args)),
+    };
+    const deps = { server, deadlines, values, tabs, report, token: () => this.#currentToken() };
+    this.#values = values;
+    this.#connection = new Connection(deps, () => this.#refresher.abort(SUPERSEDED));
+    this.#refresher = new Refresher(deps, this.#connection);
+    this.#removePageListeners = followPageLifecycle({
+      connect,
+      suspend: () => this.#stop('idle'),
+      wake: () => this.#connection.wake(values.detectSleep()),
+    });
+    connect();
   }
 
   getFlag(flagName: string): FlagValue;
   getFlag<T extends Json | object>(flagName: string, fallback: T): Widened<T>;
   getFlag(flagName: string, fallback?: Json | object): FlagValue | object {
     const value = this.#store.value(flagName);
-    return fallback === undefined ? value : ofType(value, fallback);
+    return fallback === undefined ? value : valueOrFallback(value, fallback);
   }
 
   getUserFlags(): Record<string, FlagValue> {
-    return this.#store.all();
+    return this.#store.values();
   }
 
   hasOverride(flagName: string): boolean {
@@ -81,7 +105,7 @@ class LiveFlagClient implements FlagClient {
   }
 
   getOverrideInfo(flagName: string): OverrideInfo | null {
-    return this.#store.override(flagName);
+    return this.#store.overrideInfo(flagName);
   }
 
   get stale(): boolean {
@@ -97,60 +121,94 @@ class LiveFlagClient implements FlagClient {
     return position ? `${position.epoch}:${position.revision}` : null;
   }
 
-  ready(timeout = READY_WITHIN): Promise<boolean> {
+  ready(timeout = READY_TIMEOUT): Promise<boolean> {
     return new Promise((resolve) => {
       let timer: ReturnType<typeof setTimeout> | undefined;
-      const done = () => {
+      const finish = () => {
         clearTimeout(timer);
         unsubscribe();
-        this.#onClose.delete(done);
+        this.#onClose.delete(finish);
         resolve(this.#store.state !== null);
       };
-      const unsubscribe = this.#store.subscribe(null, () => this.#store.state && done());
-      this.#onClose.add(done);
-      if (this.#closed || this.#store.state) done();
-      else if (timeout !== NEVER) timer = setTimeout(done, Math.min(MAX_TIMER, timeout));
+      const unsubscribe = this.#store.subscribe(null, () => this.#store.state && finish());
+      this.#onClose.add(finish);
+      if (this.#isClosed || this.#store.state) finish();
+      else if (timeout !== NEVER) timer = setTimeout(finish, Math.min(MAX_TIMER_DELAY, timeout));
     });
   }
 
   subscribe(listener: FlagListener): () => void;
   subscribe(flagName: string, listener: FlagListener): () => void;
-  subscribe(first: string | FlagListener, second?: FlagListener): () => void {
-    if (typeof first === 'function') return this.#store.subscribe(null, first);
-    return this.#store.subscribe(first, second ?? (() => {}));
+  subscribe(nameOrListener: string | FlagListener, listener?: FlagListener): () => void {
+    if (typeof nameOrListener === 'function') return this.#store.subscribe(null, nameOrListener);
+    return this.#store.subscribe(nameOrListener, listener ?? (() => {}));
   }
 
-  refresh(): Promise<boolean> {
-    return this.#engine.refresh();
+  async refresh(): Promise<boolean> {
+    return !this.#isClosed && this.#refresher.refresh();
   }
 
   setToken(token: Token | undefined): void {
+    if (this.#isClosed) return;
+    this.#connection.reset();
     this.#token = token;
-    this.#engine.restart(token);
+    this.#values.clear();
+    // A listener may have set another token.
+    if (this.#token === token && !this.#store.state) this.#connection.connect();
   }
 
   reset(): void {
-    this.#engine.restart(this.#token);
+    this.setToken(this.#token);
   }
 
   close(): void {
-    if (this.#closed) return;
-    this.#closed = true;
-    this.#unwatch();
-    this.#engine.close();
-    for (const done of [...this.#onClose]) done();
+    this.#removePageListeners();
+    this.#values.cancelLoading();
+    this.#stop('closed');
+    this.#deadlines.clear('expiry', 'refresh');
+    for (const finish of this.#onClose) finish();
+  }
+
+  get #isClosed(): boolean {
+    return this.#connection.phase === 'closed';
+  }
+
+  #stop(kind: 'idle' | 'closed'): void {
+    this.#connection.stop(kind);
+    this.#values.publish();
+  }
+
+  /** The only place that reacts to the passing of time. No deadline is pending after `close`. */
+  #handleDeadline(deadline: Deadline): void {
+    if (deadline === 'connection') this.#connection.timeOut();
+    else if (deadline === 'expiry') this.#values.publish();
+    else if (deadline === 'refreshTimeout') this.#refresher.abort(Failure.timeout());
+    else void this.#refresher.refreshOverdue();
+  }
+
+  /** Returns the token for a request. It identifies the owner of persisted values, which are then loaded. */
+  async #currentToken(): Promise<string | undefined> {
+    try {
+      const token = typeof this.#token === 'function' ? await this.#token() : this.#token;
+      this.#values.loadPersisted(token);
+      return token;
+    } catch (cause) {
+      this.#values.loadPersisted(null);
+      throw new Failure('token', 'the token function failed', { cause });
+    }
   }
 }
 
-function checkedUrl(baseUrl: string): string {
+/** Removes query, fragment and trailing slashes. */
+function normalizeBaseUrl(baseUrl: string): string {
   let url: URL | null = null;
   try {
     url = new URL(baseUrl);
   } catch {
-    // Told below, with what would be right.
+    // Reported below together with the other errors.
   }
   if (!url || !/^https?:$/.test(url.protocol) || url.username || url.password) {
-    throw new TypeError(`baseUrl must be a URL such as https://flags.example.com, not ${baseUrl}`);
+    throw new TypeError(`baseUrl must be an http(s) URL without credentials (got ${baseUrl})`);
   }
-  return url.href.replace(/[?#].*$/, '').replace(/\/+$/, '');
+  return url.href.replace(/\/*([?#].*)?$/, '');
 }

@@ -1,54 +1,59 @@
-/** Furthest that the wall clock may leave the steady one before it was set, or the machine slept; milliseconds. */
-const JUMP = 2_000;
-/** No answer is older than this when it arrives: what is further back was set back; microseconds. */
-const OLDEST = 60_000_000;
+/** Difference between wall clock and monotonic clock that counts as a jump; milliseconds. */
+const JUMP_THRESHOLD = 2_000;
+/** Maximum age of an instant when it arrives. An older one means that the server's clock was set back; microseconds. */
+const MAX_INSTANT_AGE = 60_000_000;
 
 /**
- * The server's clock, as far as it can be told from here. The steady clock counts on from what the server last said; the
- * wall clock also counts what the machine slept through, and whatever somebody sets it by.
+ * Estimate of the server's clock. The monotonic clock extrapolates from the last instant that the server sent. The wall
+ * clock additionally counts the time during which the machine slept, but it can be set at any time.
  */
 export class ServerClock {
-  #server = Date.now() * 1000;
-  #wall = Date.now();
-  #steady = performance.now();
+  #serverTime = Date.now() * 1000;
+  #wallTime = Date.now();
+  #monotonicTime = performance.now();
 
   /**
-   * The server said that it was `instant` (microseconds). That was a while ago, as answers take their time: it only ever
-   * moves the clock forward, unless the server's own was set back.
+   * Adjusts the estimate to an instant that the server sent; microseconds. The instant is in the past by the transfer
+   * time. It therefore only moves the estimate forward, unless a clock jumped or the server's clock was set back.
    */
   sync(instant: number): void {
-    const now = this.steadyNow();
-    this.#set(this.jumped() || now - instant > OLDEST ? instant : Math.max(now, instant));
+    const now = this.monotonicNow();
+    this.#set(this.hasJumped() || now - instant > MAX_INSTANT_AGE ? instant : Math.max(now, instant));
   }
 
-  /** The server's clock was at `instant` (microseconds) when the wall clock here was at `wall` (milliseconds). */
-  resume(instant: number, wall: number): void {
-    this.#set(instant + Math.max(0, Date.now() - wall) * 1000);
+  /**
+   * Restores an estimate: the server's clock was `instant` (microseconds) at `wallTime` (milliseconds, local clock).
+   */
+  restore(instant: number, wallTime: number): void {
+    this.#set(instant + Math.max(0, Date.now() - wallTime) * 1000);
   }
 
-  /** Microseconds since 1970, by the steady clock alone: while the service is heard. */
-  steadyNow(): number {
-    return this.#server + (performance.now() - this.#steady) * 1000;
+  /** Server time in microseconds since 1970, by the monotonic clock. For use while the server is reachable. */
+  monotonicNow(): number {
+    return this.#serverTime + (performance.now() - this.#monotonicTime) * 1000;
   }
 
-  /** Microseconds since 1970, with what the machine may have slept through: while nobody says better. */
+  /**
+   * Server time in microseconds since 1970, including time during which the machine may have slept. For use while the
+   * server is unreachable. Never earlier than `monotonicNow`.
+   */
   wallNow(): number {
-    return Math.max(this.steadyNow(), this.#server + (Date.now() - this.#wall) * 1000);
+    return Math.max(this.monotonicNow(), this.#serverTime + (Date.now() - this.#wallTime) * 1000);
   }
 
-  /** Whether the wall clock was set, or the machine slept, since the server last said anything. */
-  jumped(): boolean {
-    return Math.abs(Date.now() - this.#wall - (performance.now() - this.#steady)) > JUMP;
+  /** Whether the wall clock was set, or the machine slept, since the last adjustment. */
+  hasJumped(): boolean {
+    return Math.abs(Date.now() - this.#wallTime - (performance.now() - this.#monotonicTime)) > JUMP_THRESHOLD;
   }
 
-  /** A jump that was seen is not one any more. */
-  accept(): void {
+  /** Continues from `wallNow`. `hasJumped` is false afterwards. */
+  acceptJump(): void {
     this.#set(this.wallNow());
   }
 
   #set(instant: number): void {
-    this.#server = instant;
-    this.#wall = Date.now();
-    this.#steady = performance.now();
+    this.#serverTime = instant;
+    this.#wallTime = Date.now();
+    this.#monotonicTime = performance.now();
   }
 }

@@ -1,59 +1,60 @@
-/** Longest that a timer can be set for; milliseconds. */
-export const MAX_TIMER = 2 ** 31 - 1;
+/** Maximum delay of `setTimeout`; milliseconds. */
+export const MAX_TIMER_DELAY = 2 ** 31 - 1;
 
-/** A wait without an end. */
+/** Delay of a deadline that never passes. */
 export const NEVER = Number.POSITIVE_INFINITY;
 
-/** What a client waits for; all of it shares one timer. */
 export type Deadline =
-  /** The answer, or the next sign of life. */
-  | 'silence'
-  /** The next attempt. */
-  | 'retry'
-  /** The next instant at which time changes something. */
-  | 'boundary'
-  /** The question for what time has changed. */
+  /** End of the phase of the connection: a timeout, or the start of the next attempt. */
+  | 'connection'
+  /** Next expiry of an override, or the `validUntil` of the values. */
+  | 'expiry'
+  /** Request for a snapshot after `validUntil`. */
   | 'refresh'
-  /** The answer to it. */
-  | 'answer';
+  /** Timeout for the response to a snapshot request that runs beside the stream. */
+  | 'refreshTimeout';
 
-/** Deadlines by the steady clock, and the timer for the earliest of them. */
+/** Deadlines by the monotonic clock. All share one timer, which is set for the earliest. */
 export class Deadlines {
-  readonly #at = new Map<Deadline, number>();
+  /** Time of each pending deadline; milliseconds of `performance.now()`. */
+  readonly #times = new Map<Deadline, number>();
   #timer: ReturnType<typeof setTimeout> | undefined;
 
-  readonly #ring: (deadline: Deadline) => void;
+  readonly #onPassed: (deadline: Deadline) => void;
 
-  constructor(ring: (deadline: Deadline) => void) {
-    this.#ring = ring;
+  constructor(onPassed: (deadline: Deadline) => void) {
+    this.#onPassed = onPassed;
   }
 
   has(deadline: Deadline): boolean {
-    return this.#at.has(deadline);
+    return this.#times.has(deadline);
   }
 
-  /** Rings after `wait` milliseconds, whatever was set before; `NEVER` is never. */
-  set(deadline: Deadline, wait: number): void {
-    this.#at.set(deadline, performance.now() + wait);
-    this.#arm();
+  /** Sets or replaces a deadline. It passes after `delay` milliseconds, or never with `NEVER`. */
+  set(deadline: Deadline, delay: number): void {
+    this.#times.set(deadline, performance.now() + delay);
+    this.#startTimer();
   }
 
   clear(...deadlines: Deadline[]): void {
-    for (const deadline of deadlines) this.#at.delete(deadline);
-    this.#arm();
+    for (const deadline of deadlines) this.#times.delete(deadline);
+    this.#startTimer();
   }
 
-  #arm(): void {
+  #startTimer(): void {
     clearTimeout(this.#timer);
-    const wait = Math.min(...this.#at.values()) - performance.now();
-    if (wait === NEVER) return;
-    this.#timer = setTimeout(() => this.#rung(), Math.min(MAX_TIMER, Math.max(0, Math.ceil(wait))));
+    const delay = Math.min(...this.#times.values()) - performance.now();
+    if (delay === NEVER) return;
+    this.#timer = setTimeout(() => this.#onTimer(), Math.min(MAX_TIMER_DELAY, Math.max(0, Math.ceil(delay))));
   }
 
-  #rung(): void {
-    const now = performance.now();
-    const due = [...this.#at].filter(([, at]) => at <= now).map(([deadline]) => deadline);
-    this.clear(...due);
-    due.forEach(this.#ring);
+  #onTimer(): void {
+    for (const deadline of [...this.#times.keys()]) {
+      // A previous handler may have cleared or postponed this deadline.
+      if ((this.#times.get(deadline) ?? NEVER) > performance.now()) continue;
+      this.#times.delete(deadline);
+      this.#onPassed(deadline);
+    }
+    this.#startTimer();
   }
 }

@@ -1,13 +1,16 @@
 /**
- * A short text that differs from credential to credential and gives nothing of one away that could be used: FNV-1a with two
- * factors. It tells changes, and protects nothing.
+ * Returns a short hash (FNV-1a with two multipliers) that is stored instead of a credential to detect that it changed.
+ * The hash is not cryptographic. Do not use it for authentication.
  */
-export function fingerprint(text: string): string {
-  let [one, other] = [0x811c9dc5, 0x811c9dc5];
-  for (let place = 0; place < text.length; place += 1) {
-    const code = text.charCodeAt(place);
-    one = Math.imul(one ^ code, 0x01000193);
-    other = Math.imul(other ^ code, 0x85ebca6b);
+export function fingerprint(credential: string): string;
+export function fingerprint(credential: string | undefined | null): string | null;
+export function fingerprint(credential: string | undefined | null): string | null {
+  if (credential === undefined || credential === null) return null;
+  let [first, second] = [0x811c9dc5, 0x811c9dc5];
+  for (let index = 0; index < credential.length; index += 1) {
+    const code = credential.charCodeAt(index);
+    first = Math.imul(first ^ code, 0x01000193);
+    second = Math.imul(second ^ code, 0x85ebca6b);
   }
-  return `${one}.${other}`;
+  return `${first}.${second}`;
 }

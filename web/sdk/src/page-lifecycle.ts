@@ -1,19 +1,26 @@
-import type { Engine } from './engine.js';
+interface PageHandler {
+  /** Called when a page is restored from the back/forward cache. */
+  connect(): void;
+  /** Called when a page is hidden or enters that cache. */
+  suspend(): void;
+  /** Called when the page becomes visible or online. */
+  wake(): void;
+}
 
 /**
- * In a browser: a page that is looked at again, or back on the network, does not wait; one that is left lets go of its
- * stream. Returns what ends that.
+ * In a browser, reconnects when the page becomes visible or online, and closes the stream while the page is in the
+ * back/forward cache. Does nothing elsewhere. Returns a function that removes the event listeners.
  */
-export function watchPage(engine: Engine): () => void {
+export function followPageLifecycle(handler: PageHandler): () => void {
   if (typeof window === 'undefined' || typeof document === 'undefined') return () => {};
   const listening = new AbortController();
   const options = { signal: listening.signal };
   const wake = () => {
-    if (document.visibilityState === 'visible') engine.wake();
+    if (document.visibilityState === 'visible') handler.wake();
   };
   window.addEventListener('online', wake, options);
   document.addEventListener('visibilitychange', wake, options);
-  window.addEventListener('pagehide', () => engine.suspend(), options);
-  window.addEventListener('pageshow', (event) => event.persisted && engine.connect(), options);
+  window.addEventListener('pagehide', () => handler.suspend(), options);
+  window.addEventListener('pageshow', (event) => event.persisted && handler.connect(), options);
   return () => listening.abort();
 }

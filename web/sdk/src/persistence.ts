@@ -1,167 +1,176 @@
-/** Keeps values from one start to the next. */
+/** Persists the state in a `FlagStorage` for the next start. */
 
 import { formatPosition } from './position.js';
 import type { FlagState } from './state.js';
 import type { FlagClientOptions, FlagStorage } from './types.js';
-import { readFlags, readPosition } from './wire.js';
+import { parseEventId, parseFlags } from './wire.js';
 
-/** Of what is kept; what another version kept is not looked at. */
+/** Version of the stored format. Part of every key, so entries of other versions are ignored. */
 const VERSION = 1;
 
-/** A state as text, for another tab or the next start. */
+/** Serializes a state for the storage or for another tab. */
 export function encodeState({ userId, position, validUntil, flags }: FlagState): string {
   return JSON.stringify({ userId, position: formatPosition(position), validUntil, flags: Object.fromEntries(flags) });
 }
 
-/** Reads it again. Throws if it is anything else. */
+/** Parses the output of `encodeState`. Throws if the text is malformed. */
 export function decodeState(text: string): FlagState {
   const { userId, position, validUntil, flags } = JSON.parse(text);
-  return { userId, position: readPosition(position), validUntil, flags: readFlags(flags) };
+  return { userId, position: parseEventId(position), validUntil, flags: parseFlags(flags) };
 }
 
-/** A state that was kept. */
-interface Kept {
+interface PersistedState {
   readonly state: FlagState;
-  /** The wall clock when it was written; milliseconds. */
+  /** Local wall clock at the time of writing; milliseconds since 1970. */
   readonly writtenAt: number;
-  /** The server's clock then; microseconds. */
+  /** Server's clock at the time of writing; microseconds since 1970. */
   readonly serverAt: number;
 }
 
-/** A state to be kept. */
-interface Entry {
+interface PendingWrite {
   readonly state: FlagState;
+  /** Server's clock; microseconds since 1970. */
   readonly serverAt: number;
-  readonly credential: string | null;
+  readonly fingerprint: string | null;
+}
+
+interface Owner {
+  readonly userId: string | null;
+  /** Fingerprint of the credential that the state was written with. */
+  readonly credential?: unknown;
 }
 
 /**
- * The entry of one user of a service, and one that says whose it is. It counts only for the credential that it was written
- * with, or for whom the application says the user is; those of others are removed.
+ * Persisted state of one user per server. Two entries are stored: the state, under the user's id, and its owner (user
+ * id and fingerprint of the credential). If the application passed `userId`, the state is used only if it belongs to
+ * that user, otherwise only if the fingerprint matches. A state that must not be used is removed.
  */
 export class Persistence {
   readonly #storage: FlagStorage;
   readonly #baseUrl: string;
   readonly #userId: string | undefined;
-  readonly #failed: (cause: unknown) => void;
-  /** What is to be written; a storage that takes its time gets the latest alone. */
-  #next: Entry | null = null;
-  /** Whose entry must be removed before anything else is written. */
-  readonly #unwanted = new Set<string>();
-  #busy = false;
-  /** Whose entry there is; `undefined` if nobody has looked. */
-  #owner: string | null | undefined;
+  readonly #onError: (cause: unknown) => void;
+  /** Next state to write. A slow storage skips all but the latest. */
+  #pendingWrite: PendingWrite | null = null;
+  /** Users whose entries must be removed before the next write. The empty string means the current owner only. */
+  readonly #pendingRemovals = new Set<string>();
+  #isProcessing = false;
+  /** User id of the stored owner. `undefined` until the entry has been read. */
+  #ownerId: string | null | undefined;
 
-  constructor(storage: FlagStorage, baseUrl: string, userId: string | undefined, failed: (cause: unknown) => void) {
+  constructor(storage: FlagStorage, baseUrl: string, userId: string | undefined, onError: (cause: unknown) => void) {
     this.#storage = storage;
     this.#baseUrl = baseUrl;
     this.#userId = userId;
-    this.#failed = failed;
+    this.#onError = onError;
   }
 
-  static open(options: FlagClientOptions, baseUrl: string, failed: (cause: unknown) => void): Persistence | null {
+  /** Returns `null` if persistence is not enabled or `localStorage` is not available. */
+  static create(options: FlagClientOptions, baseUrl: string, onError: (cause: unknown) => void): Persistence | null {
     let storage: FlagStorage | undefined;
     try {
-      // Reading the property alone throws where the browser blocks it.
+      // If the browser blocks storage, reading the property throws.
       storage = options.storage === 'local' ? globalThis.localStorage : options.storage;
     } catch (cause) {
-      failed(cause);
+      onError(cause);
     }
-    return storage ? new Persistence(storage, baseUrl, options.userId, failed) : null;
+    return storage ? new Persistence(storage, baseUrl, options.userId, onError) : null;
   }
 
-  /** Whether kept values can be told to be the right ones without a credential. */
-  get knowsUser(): boolean {
+  /** Whether the application passed `userId`, so that the owner can be verified without a credential. */
+  get hasUserId(): boolean {
     return this.#userId !== undefined;
   }
 
-  /** What was kept for this credential; whatever was kept for another one is removed. */
-  async load(credential: string | null): Promise<Kept | null> {
+  /** Returns the state that was persisted with this credential, or `null`. Removes the state of another credential. */
+  async load(fingerprint: string | null): Promise<PersistedState | null> {
     try {
-      const userId = await this.#ownerFor(credential);
-      const text = userId && (await this.#storage.getItem(this.#key(userId)));
+      const userId = await this.#verifyOwner(fingerprint);
+      const text = userId && (await this.#storage.getItem(this.#stateKey(userId)));
       if (!text) return null;
       const { writtenAt, serverAt, state } = JSON.parse(text);
-      const kept = { state: decodeState(state), writtenAt: Number(writtenAt), serverAt: Number(serverAt) };
-      return kept.state.userId === userId && kept.writtenAt + kept.serverAt > 0 ? kept : null;
+      const persisted = { state: decodeState(state), writtenAt: Number(writtenAt), serverAt: Number(serverAt) };
+      return persisted.state.userId === userId && persisted.writtenAt + persisted.serverAt > 0 ? persisted : null;
     } catch (cause) {
-      this.#failed(cause);
+      this.#onError(cause);
       return null;
     }
   }
 
-  /** Keeps a state in place of the one before; the server's clock says `serverAt` (microseconds) now. */
-  save(state: FlagState, serverAt: number, credential: string | null): void {
-    this.#next = { state, serverAt, credential };
-    void this.#work();
+  /** Replaces the persisted state. `serverAt` is the current time of the server's clock; microseconds. */
+  save(state: FlagState, serverAt: number, fingerprint: string | null): void {
+    this.#pendingWrite = { state, serverAt, fingerprint };
+    void this.#processQueue();
   }
 
-  /** Removes what is kept, and what was to be: for `userId` and for whoever was the last. */
+  /** Cancels a pending write, and removes the state of the stored owner and of `userId`. */
   clear(userId: string | undefined): void {
-    this.#next = null;
-    this.#unwanted.add(userId ?? '');
-    void this.#work();
+    this.#pendingWrite = null;
+    this.#pendingRemovals.add(userId ?? '');
+    void this.#processQueue();
   }
 
-  /** One step after the other, so that what comes last is what stays. */
-  async #work(): Promise<void> {
-    if (this.#busy) return;
-    this.#busy = true;
+  /** Runs removals and writes one at a time, because an asynchronous storage could otherwise reorder them. */
+  async #processQueue(): Promise<void> {
+    if (this.#isProcessing) return;
+    this.#isProcessing = true;
     try {
       for (;;) {
-        const [unwanted] = this.#unwanted;
-        const entry = this.#next;
-        if (unwanted !== undefined) {
-          this.#unwanted.delete(unwanted);
-          await this.#forget(unwanted);
-        } else if (entry) {
-          this.#next = null;
-          await this.#write(entry);
+        const [removal] = this.#pendingRemovals;
+        const write = this.#pendingWrite;
+        if (removal !== undefined) {
+          this.#pendingRemovals.delete(removal);
+          await this.#remove(removal);
+        } else if (write) {
+          this.#pendingWrite = null;
+          await this.#write(write);
         } else break;
       }
     } catch (cause) {
-      this.#failed(cause);
+      this.#onError(cause);
     } finally {
-      this.#busy = false;
+      this.#isProcessing = false;
     }
   }
 
-  async #write({ state, serverAt, credential }: Entry): Promise<void> {
+  async #write({ state, serverAt, fingerprint }: PendingWrite): Promise<void> {
     const { userId } = state;
-    if (this.#owner === undefined) await this.#readOwner();
-    if (this.#owner && this.#owner !== userId) await this.#forget();
-    this.#owner = userId;
+    if (this.#ownerId === undefined) await this.#readOwner();
+    if (this.#ownerId && this.#ownerId !== userId) await this.#remove();
+    this.#ownerId = userId;
     const entry = { writtenAt: Date.now(), serverAt, state: encodeState(state) };
-    await this.#storage.setItem(this.#key(userId), JSON.stringify(entry));
-    await this.#storage.setItem(this.#ownerKey(), JSON.stringify({ userId, credential }));
+    await this.#storage.setItem(this.#stateKey(userId), JSON.stringify(entry));
+    const owner: Owner = { userId, credential: fingerprint };
+    await this.#storage.setItem(this.#ownerKey(), JSON.stringify(owner));
   }
 
-  async #forget(userId?: string): Promise<void> {
-    if (userId) await this.#storage.removeItem(this.#key(userId));
-    const { userId: owner } = await this.#readOwner();
-    this.#owner = null;
-    if (owner) await this.#storage.removeItem(this.#key(owner));
+  /** Removes the owner entry, the owner's state and the state of `userId`. */
+  async #remove(userId?: string): Promise<void> {
+    if (userId) await this.#storage.removeItem(this.#stateKey(userId));
+    const { userId: ownerId } = await this.#readOwner();
+    this.#ownerId = null;
+    if (ownerId) await this.#storage.removeItem(this.#stateKey(ownerId));
     await this.#storage.removeItem(this.#ownerKey());
   }
 
-  /** The user whose entry it is, if it counts; whatever does not is removed. */
-  async #ownerFor(credential: string | null): Promise<string | null> {
-    const { userId, credential: theirs } = await this.#readOwner();
-    // Nobody but the application knows whose a cookie is.
-    const counts = this.knowsUser ? userId === this.#userId : credential !== null && theirs === credential;
-    if (!counts) await this.#forget();
-    return counts ? userId : null;
+  /** Returns the owner's user id if the persisted state may be used. Otherwise removes the state and returns `null`. */
+  async #verifyOwner(fingerprint: string | null): Promise<string | null> {
+    const { userId, credential } = await this.#readOwner();
+    // Without a token there is no fingerprint, because scripts cannot read the session cookie.
+    const isOwner = this.hasUserId ? userId === this.#userId : fingerprint !== null && credential === fingerprint;
+    if (!isOwner) await this.#remove();
+    return isOwner ? userId : null;
   }
 
-  async #readOwner(): Promise<{ userId: string | null; credential?: unknown }> {
+  async #readOwner(): Promise<Owner> {
     const text = await this.#storage.getItem(this.#ownerKey());
-    let owner: { userId: string | null; credential?: unknown } = { userId: null };
+    let owner: Owner = { userId: null };
     try {
       owner = JSON.parse(text ?? '');
     } catch {
-      // What cannot be read is nobody's.
+      // A malformed entry counts as missing.
     }
-    this.#owner = owner.userId;
+    this.#ownerId = owner.userId;
     return owner;
   }
 
@@ -169,7 +178,7 @@ export class Persistence {
     return `feature-flags:${VERSION}:${this.#baseUrl}`;
   }
 
-  #key(userId: string): string {
+  #stateKey(userId: string): string {
     return `${this.#ownerKey()}:${userId}`;
   }
 }

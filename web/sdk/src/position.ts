@@ -1,40 +1,41 @@
-/** Where a client stands: which changes it has, and as of which instant. Ordered within an epoch. */
+/** Position in the server's sequence of changes. Positions are ordered within an epoch only. */
 export interface Position {
-  /** Another one begins when the service's database was restored: its numbers are then used again. */
+  /** Changes when the server's database is restored, because revisions are reused afterwards. */
   readonly epoch: string;
+  /** Number of the change-log revision. */
   readonly revision: number;
-  /** The server's clock, in microseconds since 1970. */
-  readonly at: number;
+  /** Time of the evaluation by the server's clock; microseconds since 1970. */
+  readonly instant: number;
 }
 
-/** Reads the `id` of an event: `<epoch>:<revision>:<microseconds>`. */
+/** Parses the `id` of an event, `<epoch>:<revision>:<microseconds>`. Returns `null` if it is malformed. */
 export function parsePosition(id: string): Position | null {
-  const [, epoch, revision, at] = /^([^:]+):(\d+):(\d+)$/.exec(id) ?? [];
-  return epoch === undefined ? null : checked(epoch, Number(revision), Number(at));
+  const [, epoch, ...numbers] = /^([^:]+):(\d+):(\d+)$/.exec(id) ?? [];
+  const [revision, instant] = numbers.map(Number);
+  // A double does not represent larger numbers exactly.
+  const isSafe = Number.isSafeInteger(revision) && Number.isSafeInteger(instant);
+  return isSafe ? ({ epoch, revision, instant } as Position) : null;
 }
 
-/** The position of an answer with this `revision` (`<epoch>:<number>`) and this `evaluated_at`. */
-export function positionOf(revision: string, evaluatedAt: string): Position | null {
-  const [, epoch, number] = /^([^:]+):(\d+)$/.exec(revision) ?? [];
-  const at = parseInstant(evaluatedAt);
-  return epoch === undefined || at === null ? null : checked(epoch, Number(number), at);
+/** Parses the `revision` (`<epoch>:<number>`) and `evaluated_at` of a response. Returns `null` if one is malformed. */
+export function parseResponsePosition(revision: string, evaluatedAt: string): Position | null {
+  return parsePosition(`${revision}:${parseInstant(evaluatedAt)}`);
 }
 
-function checked(epoch: string, revision: number, at: number): Position | null {
-  return Number.isSafeInteger(revision) && Number.isSafeInteger(at) ? { epoch, revision, at } : null;
+/** Formats a position as the `id` of an event. */
+export function formatPosition({ epoch, revision, instant }: Position): string {
+  return `${epoch}:${revision}:${instant}`;
 }
 
-/** The `id` that an event at this position has. */
-export function formatPosition({ epoch, revision, at }: Position): string {
-  return `${epoch}:${revision}:${at}`;
-}
-
-/** Whether `a` comes after `b`. Positions of two epochs have no order. */
+/** Whether `a` is later than `b`. Always false for positions of different epochs. */
 export function isAfter(a: Position, b: Position): boolean {
-  return a.epoch === b.epoch && (a.revision > b.revision || (a.revision === b.revision && a.at > b.at));
+  return a.epoch === b.epoch && (a.revision > b.revision || (a.revision === b.revision && a.instant > b.instant));
 }
 
-/** An RFC 3339 instant in UTC as microseconds since 1970; `null` if it is none. `Date` knows milliseconds only. */
+/**
+ * Parses an RFC 3339 timestamp in UTC to microseconds since 1970. Returns `null` if it is malformed. `Date.parse` alone
+ * would lose the microseconds.
+ */
 export function parseInstant(text: string): number | null {
   const [, seconds, fraction = ''] = /^(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d+))?Z$/.exec(text) ?? [];
   const millis = seconds === undefined ? Number.NaN : Date.parse(`${seconds}Z`);

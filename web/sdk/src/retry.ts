@@ -1,84 +1,87 @@
-/** When to try again. Milliseconds throughout. */
+/** Delays between connection attempts. All durations are in milliseconds. */
 
-/** Waits grow from what the service wishes (`retry:`), or else from this. */
-const INITIAL_WAIT = 1_000;
-const MAX_WAIT = 30_000;
-/** Whoever is refused (401, 403) will be so again for a while. */
-const INITIAL_WAIT_REFUSED = 60_000;
-const MAX_WAIT_REFUSED = 600_000;
-/** Longest that `Retry-After` is believed. */
+/** First delay of the exponential backoff, unless the server sends `retry:`. */
+const INITIAL_DELAY = 1_000;
+const MAX_DELAY = 30_000;
+/** First delay after 401 and 403. It is longer because another attempt is unlikely to succeed. */
+const INITIAL_REJECTED_DELAY = 60_000;
+const MAX_REJECTED_DELAY = 600_000;
+/** Maximum accepted `Retry-After`. */
 const MAX_RETRY_AFTER = 3_600_000;
-/** Shortest that `retry:` is believed. */
-const MIN_RETRY = 100;
+/** Minimum accepted `retry:` of an event stream. */
+const MIN_INITIAL_DELAY = 100;
 
-/** What a failure says of the next attempt. */
+/** Properties of a failure that determine the delay before the next attempt. */
 export interface RetryHint {
-  /** The service knows who asks and says no, or does not know them. */
-  readonly refused: boolean;
-  /** How long the service asks to be left alone. */
+  /** Whether the server rejected the credential (401 or 403). */
+  readonly rejected: boolean;
+  /** Delay that the server requested with `Retry-After`; 0 if none. */
   readonly retryAfter: number;
 }
 
-/** Counts what fails, and says how long to wait. */
+/** Counts failures and computes the delay before the next attempt. */
 export class Retry {
-  #initial = INITIAL_WAIT;
+  #initialDelay = INITIAL_DELAY;
   #failures = 0;
-  #refusals = 0;
+  #rejections = 0;
+  /** Earliest time of the next attempt by `Retry-After`; milliseconds of `performance.now()`. */
   #notBefore = 0;
 
-  /** The service wishes that waits grow from here. */
-  startFrom(wait: number): void {
-    this.#initial = Math.max(MIN_RETRY, wait);
+  /** Sets the first delay of the backoff, as the server requested with `retry:`. */
+  setInitialDelay(delay: number): void {
+    this.#initialDelay = Math.max(MIN_INITIAL_DELAY, delay);
   }
 
-  /** The service answered as it should: whoever asks is not refused. */
-  answered(): void {
-    this.#refusals = 0;
+  /** Resets the count of rejections after a successful response. */
+  accepted(): void {
+    this.#rejections = 0;
   }
 
-  /** It was good for a while: what failed before says nothing of what fails next. */
-  wasGood(): void {
+  /** Resets the count of failures after a stream that was stable. */
+  stable(): void {
     this.#failures = 0;
   }
 
-  /** Everything begins anew. */
   reset(): void {
     this.#failures = 0;
-    this.#refusals = 0;
+    this.#rejections = 0;
     this.#notBefore = 0;
   }
 
-  /** The wait after a stream that the service ended as it should, be it after a good while or far too soon. */
-  afterGoodbye(wasGood: boolean): number {
-    return backoff(wasGood ? 1 : ++this.#failures, Math.random(), this.#initial);
+  /** Returns the delay after a `bye` event. Streams that the server closes too soon count as failures. */
+  delayAfterBye(wasStable: boolean): number {
+    return backoff(wasStable ? 1 : ++this.#failures, Math.random(), this.#initialDelay);
   }
 
-  /** The wait after a failure. */
-  after(failure: RetryHint): number {
-    const wait = failure.refused
-      ? backoff(++this.#refusals, Math.random(), INITIAL_WAIT_REFUSED, MAX_WAIT_REFUSED)
-      : backoff(++this.#failures, Math.random(), this.#initial);
+  /** Counts a failure and returns the delay before the next attempt. */
+  delayAfter(failure: RetryHint): number {
+    const delay = failure.rejected
+      ? backoff(++this.#rejections, Math.random(), INITIAL_REJECTED_DELAY, MAX_REJECTED_DELAY)
+      : backoff(++this.#failures, Math.random(), this.#initialDelay);
     this.#notBefore = performance.now() + failure.retryAfter;
-    return Math.max(failure.retryAfter, wait);
+    return Math.max(failure.retryAfter, delay);
   }
 
-  /** Whether there is no reason to wait but caution. */
-  get mayHurry(): boolean {
-    return this.#refusals === 0 && performance.now() >= this.#notBefore;
+  /** Whether the delay may be skipped: the credential was not rejected, and no `Retry-After` is pending. */
+  get canSkipDelay(): boolean {
+    return this.#rejections === 0 && performance.now() >= this.#notBefore;
   }
 }
 
 /**
- * The wait after so many failures: it doubles from one to the next up to `max`. `random` (0 to 1) takes up to half of it
- * away, so that clients which failed together do not come back together.
+ * Returns the delay after a number of consecutive failures. It doubles with each failure up to `max`. `random` (0 to 1)
+ * removes up to half of it (0 the most), to spread out the attempts of clients that failed at the same time.
  */
-export function backoff(failures: number, random: number, initial = INITIAL_WAIT, max = MAX_WAIT): number {
+export function backoff(failures: number, random: number, initial = INITIAL_DELAY, max = MAX_DELAY): number {
   return (Math.min(max, initial * 2 ** Math.max(0, failures - 1)) * (1 + random)) / 2;
 }
 
-/** The wait that `Retry-After` (RFC 9110, section 10.2.3: seconds or a date) asks for; 0 if none, an hour at most. */
+/**
+ * Parses `Retry-After` (RFC 9110, section 10.2.3: seconds or a date) to milliseconds from now, at most one hour.
+ * Returns 0 if the header is missing or malformed.
+ */
 export function parseRetryAfter(header: string | null, now = Date.now()): number {
   if (header === null) return 0;
-  const wait = /^\d+$/.test(header.trim()) ? Number(header) * 1000 : Date.parse(header) - now;
-  return Math.min(MAX_RETRY_AFTER, Math.max(0, wait || 0));
+  const delay = /^\d+$/.test(header.trim()) ? Number(header) * 1000 : Date.parse(header) - now;
+  return Math.min(MAX_RETRY_AFTER, Math.max(0, delay || 0));
 }

@@ -1,97 +1,101 @@
-/** What readers see: the present state, and who is told when it changes. */
+/** Current state as the application reads it, and the listeners for its changes. */
 
-import { difference, type FlagState } from './state.js';
+import { changedFlags, type FlagState } from './state.js';
 import type { FlagListener, FlagsChanged, FlagValue, OverrideInfo } from './types.js';
 
 export class Store {
-  #current: FlagState | null = null;
-  #isStale = true;
+  #state: FlagState | null = null;
+  #stale = true;
+  /** Cached result of `values`. `null` after a change. */
   #values: Record<string, FlagValue> | null = null;
-  /** What listeners have still to be told. */
-  readonly #untold: FlagsChanged[] = [];
-  #isTelling = false;
-  readonly #listeners = new Set<{ name: string | null; listener: FlagListener }>();
+  /** Changes that listeners have not yet received. */
+  readonly #pendingChanges: FlagsChanged[] = [];
+  #isNotifying = false;
+  /** Listeners, with the name of the flag that they listen to. `null`: all flags. */
+  readonly #subscriptions = new Set<{ flagName: string | null; listener: FlagListener }>();
 
-  readonly #threw: (cause: unknown) => void;
+  readonly #onListenerError: (cause: unknown) => void;
 
-  constructor(threw: (cause: unknown) => void) {
-    this.#threw = threw;
+  constructor(onListenerError: (cause: unknown) => void) {
+    this.#onListenerError = onListenerError;
   }
 
   get state(): FlagState | null {
-    return this.#current;
+    return this.#state;
   }
 
   get stale(): boolean {
-    return this.#isStale;
+    return this.#stale;
   }
 
-  value(name: string): FlagValue {
-    return this.#current?.flags.get(name)?.value;
+  value(flagName: string): FlagValue {
+    return this.#state?.flags.get(flagName)?.value;
   }
 
-  /** One object for as long as nothing changes. */
-  all(): Record<string, FlagValue> {
+  /** Returns the same object until a value changes. */
+  values(): Record<string, FlagValue> {
     if (!this.#values) {
-      const flags = [...(this.#current?.flags ?? [])];
+      const flags = [...(this.#state?.flags ?? [])];
       this.#values = Object.freeze(Object.fromEntries(flags.map(([name, flag]) => [name, flag.value])));
     }
     return this.#values;
   }
 
-  /** One object for as long as the override stays as it is. */
-  override(name: string): OverrideInfo | null {
-    const flag = this.#current?.flags.get(name);
+  /** Returns the same object until the override changes. */
+  overrideInfo(flagName: string): OverrideInfo | null {
+    const flag = this.#state?.flags.get(flagName);
     if (flag?.source !== 'override' || !flag.override) return null;
     const { override, value } = flag;
-    let info = infos.get(override);
+    let info = overrideInfos.get(override);
     if (!info) {
       info = Object.freeze({
-        flagName: name,
+        flagName,
         value,
         createdAt: override.created_at,
         updatedAt: override.updated_at,
         expiresAt: override.expires_at,
         ...(override.reason === undefined ? {} : { reason: override.reason }),
       });
-      infos.set(override, info);
+      overrideInfos.set(override, info);
     }
     return info;
   }
 
-  /** Puts a state in place of the present one, and tells whoever it concerns. */
+  /** Replaces the state and notifies the listeners that the change affects. */
   update(state: FlagState | null, stale: boolean): void {
-    const flags = state === this.#current ? new Set<string>() : difference(this.#current, state);
-    const turned = stale !== this.#isStale || (state === null) !== (this.#current === null);
-    this.#current = state;
-    this.#isStale = stale;
+    const flags = state === this.#state ? new Set<string>() : changedFlags(this.#state, state);
+    const statusChanged = stale !== this.#stale || (state === null) !== (this.#state === null);
+    this.#state = state;
+    this.#stale = stale;
     if (flags.size > 0) this.#values = null;
-    if (flags.size === 0 && !turned) return;
-    this.#untold.push({ flags, stale });
-    // A listener that changes something is told of it when all know what was before.
-    if (this.#isTelling) return;
-    this.#isTelling = true;
-    for (let change = this.#untold.shift(); change; change = this.#untold.shift()) this.#tell(change);
-    this.#isTelling = false;
+    if (flags.size === 0 && !statusChanged) return;
+    this.#pendingChanges.push({ flags, stale });
+    // A listener may cause another change. All listeners receive the first change before the second.
+    if (this.#isNotifying) return;
+    this.#isNotifying = true;
+    for (let change = this.#pendingChanges.shift(); change; change = this.#pendingChanges.shift()) this.#notify(change);
+    this.#isNotifying = false;
   }
 
-  #tell(change: FlagsChanged): void {
-    for (const entry of [...this.#listeners]) {
-      const concerned = entry.name === null || change.flags.has(entry.name);
-      if (!concerned || !this.#listeners.has(entry)) continue;
+  #notify(change: FlagsChanged): void {
+    for (const subscription of [...this.#subscriptions]) {
+      const isAffected = subscription.flagName === null || change.flags.has(subscription.flagName);
+      // A previous listener may have removed this subscription.
+      if (!isAffected || !this.#subscriptions.has(subscription)) continue;
       try {
-        entry.listener(change);
+        subscription.listener(change);
       } catch (cause) {
-        this.#threw(cause);
+        this.#onListenerError(cause);
       }
     }
   }
 
-  subscribe(name: string | null, listener: FlagListener): () => void {
-    const entry = { name, listener };
-    this.#listeners.add(entry);
-    return () => void this.#listeners.delete(entry);
+  /** Adds a listener for one flag, or with `null` for all changes. Returns a function that removes it. */
+  subscribe(flagName: string | null, listener: FlagListener): () => void {
+    const subscription = { flagName, listener };
+    this.#subscriptions.add(subscription);
+    return () => void this.#subscriptions.delete(subscription);
   }
 }
 
-const infos = new WeakMap<object, OverrideInfo>();
+const overrideInfos = new WeakMap<object, OverrideInfo>();

@@ -38,7 +38,7 @@ export interface OverrideInfo {
 
 /** Change that is passed to listeners. */
 export interface FlagsChanged {
-  /** Names of the flags that were added or removed, or whose value or override changed. Empty if only `stale` changed. */
+  /** Names of the flags that were added or removed, or whose value or override changed. May be empty. */
   readonly flags: ReadonlySet<string>;
   /** Whether values may be out of date. */
   readonly stale: boolean;
@@ -93,7 +93,7 @@ export interface FlagClientOptions {
   /** Whether requests send cookies, as in `fetch`. Default: `same-origin` without a token, `omit` with one. */
   credentials?: 'omit' | 'same-origin' | 'include' | undefined;
   /**
-   * Persists values for the next start: `'local'` uses `localStorage`; any other object is used as the storage.
+   * Persists values for the next start: `'local'` uses `localStorage`, or pass a storage of your own.
    * Default: values are not persisted.
    */
   storage?: 'local' | FlagStorage | undefined;
@@ -104,7 +104,9 @@ export interface FlagClientOptions {
   userId?: string | undefined;
   /** Whether browser tabs of the same user share one event stream, if the browser supports it. Default: `true`. */
   shareTabs?: boolean | undefined;
-  /** Called for each error that the client handles, before it retries. Exceptions of the callback are ignored. */
+  /**
+   * Called for each error that the client handles. The client retries by itself and ignores exceptions of the callback.
+   */
   onError?: ((error: FlagClientError) => void) | undefined;
   /** Replacement for the global `fetch`. */
   fetch?: typeof fetch | undefined;
@@ -118,8 +120,8 @@ export interface FlagClient {
   /** Returns the flag's value, or `undefined` if the flag does not exist. Never throws. */
   getFlag(flagName: string): FlagValue;
   /**
-   * Returns the flag's value, or `fallback` if the flag does not exist or its value has another type. For objects and
-   * arrays, only that property is checked. Never throws.
+   * Returns the flag's value, or `fallback` if the flag does not exist or its value has another type. The contents
+   * of objects and arrays are not checked. Never throws.
    */
   getFlag<T extends Json | object>(flagName: string, fallback: T): Widened<T>;
   /** Returns the values of all flags by name. The object is frozen, and the same object until a value changes. */

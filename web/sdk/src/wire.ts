@@ -1,63 +1,67 @@
-/** What comes over the wire, read and checked: nothing half right goes on. */
+/** Parses and validates responses and stream events. Throws a `Failure` for malformed input. */
 
+import { Failure } from './failure.js';
 import type { components } from './generated/openapi.js';
-import { type Position, parseInstant, parsePosition, positionOf } from './position.js';
+import { type Position, parseInstant, parsePosition, parseResponsePosition } from './position.js';
 import type { Json } from './types.js';
 
 type Schemas = components['schemas'];
-/** A flag's result as the service writes it. */
+/** Evaluation result of a flag in the format of the server. */
 export type WireFlag = Omit<Schemas['OwnFlagResult'], 'value' | 'then'> & {
   value: Json;
   then?: Omit<Schemas['ResultAfterExpiry'], 'value'> & { value: Json };
 };
 
-/** All that the user gets. */
+/** Values of all flags of one user. */
 export interface Snapshot {
+  readonly kind: 'snapshot';
   readonly userId: string;
   readonly position: Position;
-  /** Microseconds since 1970; `null` if time changes nothing. */
+  /** Microseconds since 1970. `null` if the passing of time changes no value. */
   readonly validUntil: number | null;
   readonly stale: boolean;
   readonly flags: ReadonlyMap<string, WireFlag>;
 }
 
-/** What has become of it since. */
+/** Difference to the previous position. */
 export interface Change {
+  readonly kind: 'change';
   readonly position: Position;
+  /** Microseconds since 1970. `null` if the passing of time changes no value. */
   readonly validUntil: number | null;
+  /** New results of changed and added flags. */
   readonly set: ReadonlyMap<string, WireFlag>;
+  /** Names of removed flags. */
   readonly unset: readonly string[];
 }
 
-/** One event of the stream, or `null` for a kind that this client does not know. */
-export type StreamEvent =
-  | { readonly kind: 'snapshot'; readonly snapshot: Snapshot }
-  | { readonly kind: 'change'; readonly change: Change }
-  | { readonly kind: 'heartbeat'; readonly position: Position; readonly stale: boolean }
-  | { readonly kind: 'bye'; readonly reason: string };
+/** Event that changes the state or its position. */
+export type StateEvent =
+  | Snapshot
+  | Change
+  | { readonly kind: 'heartbeat'; readonly position: Position; readonly stale: boolean };
 
-/** What came is not what the service sends. */
-export class Malformed extends Error {}
+export type StreamEvent = StateEvent | { readonly kind: 'bye'; readonly reason: string };
 
-/** Reads the answer of `/api/flags/me`. */
-export function readSnapshot(text: string): Snapshot {
-  return snapshotOf(parse(text));
+/** Parses the response of `/api/flags/me`. */
+export function parseSnapshot(text: string): Snapshot {
+  return toSnapshot(parseObject(text));
 }
 
-/** Reads an event. */
-export function readEvent(kind: string | undefined, id: string | undefined, data: string): StreamEvent | null {
+/** Parses a stream event. Returns `null` for unknown kinds, which newer servers may send. */
+export function parseEvent(kind: string | undefined, id: string | undefined, data: string): StreamEvent | null {
   switch (kind) {
     case 'snapshot':
-      return { kind, snapshot: { ...snapshotOf(parse(data)), ...at(id) } };
+      return { ...toSnapshot(parseObject(data)), ...positionFromId(id) };
     case 'change':
-      return { kind, change: { ...changeOf(parse(data)), ...at(id) } };
+      return { ...toChange(parseObject(data)), ...positionFromId(id) };
     case 'heartbeat': {
-      const { stale } = parse(data) as Partial<Schemas['StreamHeartbeat']>;
+      const { stale } = parseObject(data) as Partial<Schemas['StreamHeartbeat']>;
       check(typeof stale === 'boolean');
-      return { kind, position: readPosition(id), stale };
+      return { kind, position: parseEventId(id), stale };
     }
     case 'bye': {
-      const { reason } = parse(data) as { reason?: unknown };
+      const { reason } = parseObject(data) as { reason?: unknown };
       return { kind, reason: String(reason) };
     }
     default:
@@ -65,57 +69,64 @@ export function readEvent(kind: string | undefined, id: string | undefined, data
   }
 }
 
-function at(id: string | undefined): { position: Position } | null {
-  return id === undefined ? null : { position: readPosition(id) };
+/** The `id` of an event takes precedence over the position in its data. */
+function positionFromId(id: string | undefined): { position: Position } | null {
+  return id === undefined ? null : { position: parseEventId(id) };
 }
 
-/** Reads the `id` of an event. */
-export function readPosition(id: unknown): Position {
+/** Parses the `id` of an event. Unlike `parsePosition`, throws if it is malformed. */
+export function parseEventId(id: unknown): Position {
   const position = typeof id === 'string' ? parsePosition(id) : null;
   check(position !== null);
   return position;
 }
 
-function snapshotOf(body: Partial<Schemas['OwnFlagsResponse']>): Snapshot {
+function toSnapshot(body: Partial<Schemas['OwnFlagsResponse']>): Snapshot {
   check(typeof body.user_id === 'string' && typeof body.stale === 'boolean');
-  return { userId: body.user_id, stale: body.stale, ...whenOf(body), flags: readFlags(body.flags) };
+  return {
+    kind: 'snapshot',
+    userId: body.user_id,
+    stale: body.stale,
+    ...toValidity(body),
+    flags: parseFlags(body.flags),
+  };
 }
 
-function changeOf(body: Partial<Schemas['OwnFlagsChange']>): Change {
+function toChange(body: Partial<Schemas['OwnFlagsChange']>): Change {
   check(Array.isArray(body.unset) && body.unset.every((name) => typeof name === 'string'));
-  return { ...whenOf(body), set: readFlags(body.set), unset: body.unset };
+  return { kind: 'change', ...toValidity(body), set: parseFlags(body.set), unset: body.unset };
 }
 
-function whenOf(body: { revision?: unknown; evaluated_at?: unknown; valid_until?: unknown }) {
+function toValidity(body: { revision?: unknown; evaluated_at?: unknown; valid_until?: unknown }) {
   const { revision, evaluated_at, valid_until } = body;
   check(typeof revision === 'string' && typeof evaluated_at === 'string');
-  const position = positionOf(revision, evaluated_at);
+  const position = parseResponsePosition(revision, evaluated_at);
   check(position !== null);
-  return { position, validUntil: instantOrNull(valid_until) };
+  return { position, validUntil: toInstantOrNull(valid_until) };
 }
 
-function instantOrNull(text: unknown): number | null {
+function toInstantOrNull(text: unknown): number | null {
   if (text === null) return null;
   const instant = typeof text === 'string' ? parseInstant(text) : null;
   check(instant !== null);
   return instant;
 }
 
-/** Reads results by name. */
-export function readFlags(flags: unknown): ReadonlyMap<string, WireFlag> {
+/** Validates and freezes evaluation results by flag name. */
+export function parseFlags(flags: unknown): ReadonlyMap<string, WireFlag> {
   check(isObject(flags));
-  return new Map(Object.entries(flags).map(([name, flag]) => [name, flagOf(flag)]));
+  return new Map(Object.entries(flags).map(([name, flag]) => [name, toFlag(flag)]));
 }
 
-function flagOf(flag: unknown): WireFlag {
+function toFlag(flag: unknown): WireFlag {
   checkResult(flag);
   const { override, then } = flag;
   if (override !== undefined) {
     check(isObject(override) && typeof override.created_at === 'string' && typeof override.updated_at === 'string');
-    instantOrNull(override.expires_at);
+    toInstantOrNull(override.expires_at);
   }
   if (then !== undefined) checkResult(then);
-  return freeze(flag) as unknown as WireFlag;
+  return deepFreeze(flag) as unknown as WireFlag;
 }
 
 function checkResult(result: unknown): asserts result is Record<string, unknown> {
@@ -126,25 +137,27 @@ function isObject(value: unknown): value is Record<string, unknown> {
   return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 
-function parse(text: string): Record<string, unknown> {
+function parseObject(text: string): Record<string, unknown> {
   let value: unknown;
   try {
     value = JSON.parse(text);
   } catch (cause) {
-    throw new Malformed('not the shape of flags', { cause });
+    throw new Failure('protocol', UNEXPECTED_FORMAT, { cause });
   }
   check(isObject(value));
   return value;
 }
 
+const UNEXPECTED_FORMAT = 'response or event has an unexpected format';
+
 function check(condition: boolean): asserts condition {
-  if (!condition) throw new Malformed('not the shape of flags');
+  if (!condition) throw new Failure('protocol', UNEXPECTED_FORMAT);
 }
 
-/** All the way down: whoever reads a value cannot change it for others. */
-function freeze<T>(value: T): T {
+/** Readers share the values, so no reader may modify them. */
+function deepFreeze<T>(value: T): T {
   if (typeof value === 'object' && value !== null) {
-    Object.values(value).forEach(freeze);
+    Object.values(value).forEach(deepFreeze);
     Object.freeze(value);
   }
   return value;

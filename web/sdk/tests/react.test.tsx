@@ -3,7 +3,7 @@ import { act, cleanup, render, screen } from '@testing-library/react';
 import { afterEach, expect, test } from 'vitest';
 import { createFlagClient, type FlagClient } from '../src/index.js';
 import { FlagProvider, useFlag, useOverrideInfo } from '../src/react/index.js';
-import { ScriptedServer } from './scripted.js';
+import { ScriptedServer } from './scripted-server.js';
 
 const EPOCH = '11111111111141118111111111111111';
 const renders = { dark: 0, title: 0, override: 0, config: 0 };
@@ -30,13 +30,13 @@ function Config() {
   return <p>limit: {config.limit}</p>;
 }
 
-function flag(value: boolean | string, more = {}) {
+function flagResult(value: boolean | string, extraFields = {}) {
   return {
     value,
     flag_type: typeof value === 'string' ? 'string' : 'boolean',
     variant: null,
     source: 'default',
-    ...more,
+    ...extraFields,
   };
 }
 
@@ -45,11 +45,11 @@ const OVERRIDE = {
   override: { created_at: '2029-01-01T00:00:00.000000Z', updated_at: '2029-01-01T00:00:00.000000Z', expires_at: null },
 };
 
-async function started(): Promise<{ client: FlagClient; server: ScriptedServer }> {
+async function startClient(): Promise<{ client: FlagClient; server: ScriptedServer }> {
   const server = new ScriptedServer();
   const client = createFlagClient({ baseUrl: 'http://localhost', token: 't', fetch: server.fetch, shareTabs: false });
-  await expect.poll(() => server.asksFor('me')).toBe(true);
-  server.answer({
+  await expect.poll(() => server.hasPendingRequest('me')).toBe(true);
+  server.respond({
     to: 'me',
     status: 200,
     json: {
@@ -58,25 +58,25 @@ async function started(): Promise<{ client: FlagClient; server: ScriptedServer }
       evaluated_at: '2030-01-01T00:00:00.000000Z',
       valid_until: null,
       stale: false,
-      flags: { 'ui.dark': flag(false), 'text.title': flag('hello') },
+      flags: { 'ui.dark': flagResult(false), 'text.title': flagResult('hello') },
     },
   });
-  await expect.poll(() => server.asksFor('stream')).toBe(true);
-  server.answer({ to: 'stream', status: 200 });
+  await expect.poll(() => server.hasPendingRequest('stream')).toBe(true);
+  server.respond({ to: 'stream', status: 200 });
   await client.ready();
   return { client, server };
 }
 
-function change(revision: number, set: object): Uint8Array {
-  const at = `2030-01-01T00:00:0${revision}.000000Z`;
-  const data = { revision: `${EPOCH}:${revision}`, evaluated_at: at, set, unset: [], valid_until: null };
+function changeEvent(revision: number, set: object): Uint8Array {
+  const evaluatedAt = `2030-01-01T00:00:0${revision}.000000Z`;
+  const data = { revision: `${EPOCH}:${revision}`, evaluated_at: evaluatedAt, set, unset: [], valid_until: null };
   return Buffer.from(`event: change\ndata: ${JSON.stringify(data)}\n\n`);
 }
 
 afterEach(cleanup);
 
-test('a change renders what it concerns, and nothing else', async () => {
-  const { client, server } = await started();
+test('a change re-renders only the components that use the flag', async () => {
+  const { client, server } = await startClient();
   render(
     <FlagProvider client={client}>
       <Dark />
@@ -89,14 +89,14 @@ test('a change renders what it concerns, and nothing else', async () => {
   const before = { ...renders };
 
   await act(async () => {
-    server.send(change(2, { 'text.title': flag('news') }));
-    await expect.poll(() => client.getFlag('text.title')).toBe('news');
+    server.send(changeEvent(2, { 'text.title': flagResult('updated') }));
+    await expect.poll(() => client.getFlag('text.title')).toBe('updated');
   });
-  expect(screen.getByText('title: news')).toBeTruthy();
+  expect(screen.getByText('title: updated')).toBeTruthy();
   expect(renders).toEqual({ ...before, title: before.title + 1 });
 
   await act(async () => {
-    server.send(change(3, { 'ui.dark': flag(true, OVERRIDE) }));
+    server.send(changeEvent(3, { 'ui.dark': flagResult(true, OVERRIDE) }));
     await expect.poll(() => client.getFlag('ui.dark')).toBe(true);
   });
   expect(screen.getByText('dark: true')).toBeTruthy();
@@ -105,8 +105,8 @@ test('a change renders what it concerns, and nothing else', async () => {
   client.close();
 });
 
-test('a fallback made anew at every rendering does not render for ever', async () => {
-  const { client } = await started();
+test('a fallback that is a new object in each render does not cause an endless loop', async () => {
+  const { client } = await startClient();
   const before = renders.config;
   render(
     <FlagProvider client={client}>
@@ -118,17 +118,17 @@ test('a fallback made anew at every rendering does not render for ever', async (
   client.close();
 });
 
-test('another client in the provider is listened to instead', async () => {
-  const [first, second] = [await started(), await started()];
-  const shown = (client: FlagClient) => (
+test('a changed client of the provider replaces the subscription', async () => {
+  const [first, second] = [await startClient(), await startClient()];
+  const app = (client: FlagClient) => (
     <FlagProvider client={client}>
       <Title />
     </FlagProvider>
   );
-  const { rerender } = render(shown(first.client));
-  rerender(shown(second.client));
+  const { rerender } = render(app(first.client));
+  rerender(app(second.client));
   await act(async () => {
-    second.server.send(change(2, { 'text.title': flag('second') }));
+    second.server.send(changeEvent(2, { 'text.title': flagResult('second') }));
     await expect.poll(() => second.client.getFlag('text.title')).toBe('second');
   });
   expect(screen.getByText('title: second')).toBeTruthy();
@@ -136,6 +136,6 @@ test('another client in the provider is listened to instead', async () => {
   second.client.close();
 });
 
-test('without a provider it is said what is missing', () => {
-  expect(() => render(<Title />)).toThrow('there is no FlagProvider above this component');
+test('hooks throw outside of a provider', () => {
+  expect(() => render(<Title />)).toThrow('flag hooks must be used inside a FlagProvider');
 });

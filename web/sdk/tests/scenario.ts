@@ -1,45 +1,51 @@
-/** The form of the cases in tests/vectors/client, which clients in all languages run. */
+/** Format of the cases in tests/vectors/client. Its README describes the steps. */
 
 import { readdirSync, readFileSync } from 'node:fs';
 import type { OverrideInfo } from '../src/index.js';
 
-/** What a client is started with. */
-export interface Start {
+/** Options of a client. */
+export interface StartOptions {
   token?: string;
   storage?: boolean;
   userId?: string;
   baseUrl?: string;
-  /** How far the wall clock is from the server's, in milliseconds. */
-  wall_clock?: number;
+  /** Milliseconds by which the client's wall clock is ahead of the server's. */
+  wall_clock_offset?: number;
 }
 
-export interface Answer {
+export interface ScriptedResponse {
   to: 'me' | 'stream';
   status: number;
   headers?: Record<string, string>;
   json?: unknown;
   text?: string;
+  /** Expected `Authorization` of the request. */
   authorization?: string;
+  /** Expected `Last-Event-ID` of the request. */
   last_event_id?: string;
 }
 
+/** Expected state of the client. Absent members are not compared. */
 export interface Expected {
   flags?: Record<string, unknown>;
+  /** Names of flags that must be undefined. */
   absent?: string[];
   stale?: boolean;
   overrides?: Record<string, OverrideInfo | null>;
-  /** The flags of whose change listeners were told since the last `expect`. */
+  /** Sorted names of the flags that listeners received since the previous `expect`. */
   changed?: string[];
   user_id?: string | null;
   revision?: string | null;
-  /** What `ready()` has resolved to; `null` while it has not. */
+  /** Result of `ready()`. `null` while it is pending. */
   ready?: boolean | null;
+  /** Result of the last `refresh()`. */
   refreshed?: boolean;
   stream_open?: boolean;
-  /** How many entries the store has. */
-  stored?: number;
+  /** Number of entries in the storage. */
+  stored_entries?: number;
 }
 
+/** Range in which a request must arrive; milliseconds. */
 export interface AwaitedRequest {
   to: 'me' | 'stream';
   after: number;
@@ -47,28 +53,33 @@ export interface AwaitedRequest {
 }
 
 export interface Steps {
-  start: Start;
-  answer: Answer;
-  fail: 'me' | 'stream' | 'everything';
-  send: { event: string; id?: string; data: unknown };
+  start: StartOptions;
+  respond: ScriptedResponse;
+  fail_request: 'me' | 'stream';
+  go_offline: true;
+  send_event: { event: string; id?: string; data: unknown };
   send_text: string;
   send_base64: string;
   send_bytewise: string;
-  cut: true;
-  end: true;
+  disconnect: true;
+  end_stream: true;
+  /** Milliseconds. */
   advance: number;
-  wall_clock: number;
+  /** Milliseconds. */
+  shift_wall_clock: number;
   await_request: AwaitedRequest;
+  /** Milliseconds. */
   no_request_for: number;
   refresh: true;
   set_token: string;
   reset: true;
-  spoil_storage: string;
+  /** Text that replaces every entry. */
+  corrupt_storage: string;
   close: true;
   expect: Expected;
 }
 
-/** One step: an object with one of these members. */
+/** Object with exactly one of the members of `Steps`. */
 export type Step = Partial<Steps>;
 
 export interface Scenario {
@@ -78,7 +89,7 @@ export interface Scenario {
 
 const FOLDER = new URL('../../../tests/vectors/client/', import.meta.url);
 
-/** All files, each with its cases. */
+/** Reads the cases of all files. `now` is the initial time of wall clock and server. */
 export function readScenarios(): { file: string; now: string; cases: Scenario[] }[] {
   const files = readdirSync(FOLDER).filter((file) => file.endsWith('.json'));
   return files.map((file) => ({ file, ...JSON.parse(readFileSync(new URL(file, FOLDER), 'utf8')) }));

@@ -1,8 +1,11 @@
 import { readFileSync } from 'node:fs';
 import { expect, test } from 'vitest';
 
-/** What the client reads of each shape. Whoever changes the server's document sees here what the client makes of it. */
-const READ = {
+/**
+ * Required properties of the schemas that the client parses. If this test fails after a change of the API, adapt
+ * `src/wire.ts` to it.
+ */
+const REQUIRED_PROPERTIES = {
   OwnFlagsResponse: ['evaluated_at', 'flags', 'revision', 'stale', 'user_id', 'valid_until'],
   OwnFlagsChange: ['evaluated_at', 'revision', 'set', 'unset', 'valid_until'],
   StreamHeartbeat: ['revision', 'stale'],
@@ -12,13 +15,16 @@ const READ = {
   ResultAfterExpiry: ['source', 'value', 'variant'],
 };
 
-test('the OpenAPI document requires what the client reads', () => {
+test('the OpenAPI document requires the properties that the client parses', () => {
   const document = JSON.parse(readFileSync(new URL('../../../docs/openapi.json', import.meta.url), 'utf8'));
-  const required = Object.keys(READ).map((name) => [name, document.components.schemas[name]?.required.toSorted()]);
-  expect(Object.fromEntries(required)).toEqual(READ);
+  const required = Object.keys(REQUIRED_PROPERTIES).map((name) => [
+    name,
+    document.components.schemas[name]?.required.toSorted(),
+  ]);
+  expect(Object.fromEntries(required)).toEqual(REQUIRED_PROPERTIES);
 });
 
-test('the stream has the events that the client knows', () => {
+test('the OpenAPI document lists exactly the stream events that the client handles', () => {
   const document = JSON.parse(readFileSync(new URL('../../../docs/openapi.json', import.meta.url), 'utf8'));
   const names = document.components.schemas.OwnFlagsEvent.oneOf.map(({ $ref }: { $ref: string }) =>
     $ref.split('/').at(-1),

@@ -3,16 +3,18 @@ import { FlagProvider, useFlag, useFlagClient, useOverrideInfo } from '@feature-
 import { useEffect, useState } from 'react';
 import { createRoot } from 'react-dom/client';
 
-/** `?base=…&token=…`; `&keep` keeps values in localStorage, `&alone` shares no stream. */
+/**
+ * Parameters: `base` (URL of the server), `token`, `persist` (uses localStorage) and `no-sharing` (one stream per tab).
+ */
 const query = new URLSearchParams(location.search);
 const client = createFlagClient({
   baseUrl: query.get('base') ?? '',
   token: query.get('token') ?? '',
-  shareTabs: !query.has('alone'),
-  ...(query.has('keep') ? { storage: 'local' as const } : {}),
+  shareTabs: !query.has('no-sharing'),
+  ...(query.has('persist') ? { storage: 'local' as const } : {}),
 });
 
-function Freshness() {
+function StaleStatus() {
   const client = useFlagClient();
   const [stale, setStale] = useState(client.stale);
   useEffect(() => client.subscribe((change) => setStale(change.stale)), [client]);
@@ -28,7 +30,7 @@ function Flags() {
       <dt>Override</dt>
       <dd id="override">{override ? `since ${override.createdAt}` : 'none'}</dd>
       <dt>Stale</dt>
-      <Freshness />
+      <StaleStatus />
     </dl>
   );
 }

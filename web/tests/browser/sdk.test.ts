@@ -1,116 +1,122 @@
 import type { Browser, BrowserContext, Page } from 'playwright-core';
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest';
-import { PageServer, startBrowser } from '../src/pages.js';
+import { PageServer, startBrowser } from '../src/page-server.js';
 import { Server, type User } from '../src/server.js';
 
 let browser: Browser;
-let pages: PageServer;
+let pageServer: PageServer;
 let server: Server;
 let ann: User;
 let context: BrowserContext;
-let troubles: string[];
+let pageErrors: string[];
 
 beforeAll(async () => {
-  pages = await PageServer.start('browser/flags-page.tsx');
-  [browser, server] = await Promise.all([startBrowser(), Server.start('--cors-origins', pages.origin)]);
-  ann = await server.user('ann');
-  await server.flag('ui.theme', ['light', 'dark', 'blue']);
+  pageServer = await PageServer.start('browser/flags-page.tsx');
+  [browser, server] = await Promise.all([startBrowser(), Server.start('--cors-origins', pageServer.origin)]);
+  ann = await server.createUser('ann');
+  await server.createFlag('ui.theme', ['light', 'dark', 'blue']);
 });
 afterAll(async () => {
   await browser?.close();
-  await Promise.all([server?.stop(), pages?.stop()]);
+  await Promise.all([server?.dispose(), pageServer?.stop()]);
 });
 beforeEach(async () => {
   context = await browser.newContext();
-  troubles = [];
+  pageErrors = [];
 });
 afterEach(async () => {
   await context.close();
-  await server.override(ann, 'ui.theme', 'light');
+  await server.setOverride(ann, 'ui.theme', 'light');
   await server.removeOverride(ann, 'ui.theme');
-  expect(troubles).toEqual([]);
+  expect(pageErrors).toEqual([]);
 });
 
-async function open(more = ''): Promise<Page> {
+async function openPage(extraQuery = ''): Promise<Page> {
   const page = await context.newPage();
-  page.on('pageerror', (error) => troubles.push(String(error)));
-  await page.goto(`${pages.origin}/?base=${encodeURIComponent(server.base)}&token=${ann.token}${more}`);
+  page.on('pageerror', (error) => pageErrors.push(String(error)));
+  await page.goto(`${pageServer.origin}/?base=${encodeURIComponent(server.baseUrl)}&token=${ann.token}${extraQuery}`);
   return page;
 }
 
-/** Waits until the page shows this theme, without loading it again. */
-const shows = (page: Page, theme: string, id = 'theme') =>
-  page.waitForFunction(([id, text]) => document.getElementById(id)?.textContent === text, [id, theme] as const, {
+/** Waits until the element with this id has this text. */
+const waitForText = (page: Page, id: string, expected: string) =>
+  page.waitForFunction(([id, text]) => document.getElementById(id)?.textContent === text, [id, expected] as const, {
     timeout: 20_000,
   });
-const isStale = (page: Page, stale: boolean) => shows(page, String(stale), 'stale');
+const waitForTheme = (page: Page, theme: string) => waitForText(page, 'theme', theme);
+const waitForStale = (page: Page, stale: boolean) => waitForText(page, 'stale', String(stale));
 
-/** How many streams the server has open. */
-async function streams(): Promise<number> {
-  const metrics = await (await fetch(`${server.base}/metrics`)).text();
+/** Returns the number of open streams from the server's metrics, or -1 if the metric is missing. */
+async function openStreams(): Promise<number> {
+  const metrics = await (await fetch(`${server.baseUrl}/metrics`)).text();
   return Number(/streams_open\{kind="user"\} (\d+)/.exec(metrics)?.[1] ?? -1);
 }
 
-test('an admin changes what a user sees, and two open tabs show it over one stream', async () => {
-  const [first, second] = [await open(), await open()];
-  await Promise.all([shows(first, 'light'), shows(second, 'light'), isStale(first, false), isStale(second, false)]);
-  await server.override(ann, 'ui.theme', 'dark');
-  await Promise.all([shows(first, 'dark'), shows(second, 'dark')]);
+test('two tabs receive changes of an override over one stream', async () => {
+  const [first, second] = [await openPage(), await openPage()];
+  await Promise.all([
+    waitForTheme(first, 'light'),
+    waitForTheme(second, 'light'),
+    waitForStale(first, false),
+    waitForStale(second, false),
+  ]);
+  await server.setOverride(ann, 'ui.theme', 'dark');
+  await Promise.all([waitForTheme(first, 'dark'), waitForTheme(second, 'dark')]);
   expect(await second.textContent('#override')).toMatch(/^since 20/);
-  await expect.poll(streams, { timeout: 20_000 }).toBe(1);
+  await expect.poll(openStreams, { timeout: 20_000 }).toBe(1);
   await server.removeOverride(ann, 'ui.theme');
-  await Promise.all([shows(first, 'light'), shows(second, 'none', 'override')]);
+  await Promise.all([waitForTheme(first, 'light'), waitForText(second, 'override', 'none')]);
 });
 
-test('the tab that has the stream is closed, and another goes on', async () => {
-  const [first, second] = [await open(), await open()];
-  await Promise.all([isStale(first, false), isStale(second, false)]);
+test('another tab takes over the stream when the leader closes', async () => {
+  const [first, second] = [await openPage(), await openPage()];
+  await Promise.all([waitForStale(first, false), waitForStale(second, false)]);
   await first.close();
-  await server.override(ann, 'ui.theme', 'blue');
-  await shows(second, 'blue');
-  await isStale(second, false);
+  await server.setOverride(ann, 'ui.theme', 'blue');
+  await waitForTheme(second, 'blue');
+  await waitForStale(second, false);
 });
 
-test('tabs that share nothing have a stream each', async () => {
-  const [first, second] = [await open('&alone'), await open('&alone')];
-  await Promise.all([isStale(first, false), isStale(second, false)]);
-  await expect.poll(streams, { timeout: 20_000 }).toBe(2);
-  await server.override(ann, 'ui.theme', 'dark');
-  await Promise.all([shows(first, 'dark'), shows(second, 'dark')]);
+test('tabs with shareTabs false have a stream each', async () => {
+  const [first, second] = [await openPage('&no-sharing'), await openPage('&no-sharing')];
+  await Promise.all([waitForStale(first, false), waitForStale(second, false)]);
+  await expect.poll(openStreams, { timeout: 20_000 }).toBe(2);
+  await server.setOverride(ann, 'ui.theme', 'dark');
+  await Promise.all([waitForTheme(first, 'dark'), waitForTheme(second, 'dark')]);
 });
 
-test('the server is killed and started again: tabs keep their values, say so, and go on', async () => {
-  const [first, second] = [await open(), await open()];
-  await Promise.all([isStale(first, false), isStale(second, false)]);
-  await server.end('SIGKILL');
-  await Promise.all([isStale(first, true), isStale(second, true)]);
+test('tabs keep their values and report them as stale while the server restarts', async () => {
+  const [first, second] = [await openPage(), await openPage()];
+  await Promise.all([waitForStale(first, false), waitForStale(second, false)]);
+  await server.stopProcess('SIGKILL');
+  await Promise.all([waitForStale(first, true), waitForStale(second, true)]);
   expect([await first.textContent('#theme'), await second.textContent('#theme')]).toEqual(['light', 'light']);
-  await server.restart();
-  await server.override(ann, 'ui.theme', 'dark');
-  await Promise.all([shows(first, 'dark'), shows(second, 'dark')]);
-  await Promise.all([isStale(first, false), isStale(second, false)]);
+  await server.startProcess();
+  await server.setOverride(ann, 'ui.theme', 'dark');
+  await Promise.all([waitForTheme(first, 'dark'), waitForTheme(second, 'dark')]);
+  await Promise.all([waitForStale(first, false), waitForStale(second, false)]);
 });
 
-test('a page that is loaded while the server is away has the values it kept', async () => {
-  await server.override(ann, 'ui.theme', 'blue');
-  const before = await open('&keep');
-  await shows(before, 'blue');
+test('a page restores persisted values while the server is down', async () => {
+  await server.setOverride(ann, 'ui.theme', 'blue');
+  const before = await openPage('&persist');
+  await waitForTheme(before, 'blue');
   await before.close();
-  await server.end('SIGTERM');
-  const after = await open('&keep');
-  await shows(after, 'blue');
-  await isStale(after, true);
-  await server.restart();
-  await isStale(after, false);
+  await server.stopProcess('SIGTERM');
+  const after = await openPage('&persist');
+  await waitForTheme(after, 'blue');
+  await waitForStale(after, true);
+  await server.startProcess();
+  await waitForStale(after, false);
 });
 
-test('a page that is left lets go of its stream, and begins anew when it is opened again', async () => {
-  const page = await open();
-  await isStale(page, false);
+test('a page closes its stream on navigation and reconnects on return', async () => {
+  const page = await openPage();
+  await waitForStale(page, false);
   await page.goto('about:blank');
-  await expect.poll(streams, { timeout: 20_000 }).toBe(0);
-  await server.override(ann, 'ui.theme', 'dark');
+  await expect.poll(openStreams, { timeout: 20_000 }).toBe(0);
+  await server.setOverride(ann, 'ui.theme', 'dark');
   await page.goBack();
-  await shows(page, 'dark');
-  await isStale(page, false);
+  await waitForTheme(page, 'dark');
+  await waitForStale(page, false);
 });

@@ -1,6 +1,7 @@
-"""What the official OFREP provider for Python makes of the questions on standard input, as JSON lines on standard output.
+"""Evaluates flags with the official OFREP provider for Python.
 
-provider.py BASE_URL; each line is {"token", "type", "flag", "default", "key", "attributes"}.
+Usage: provider.py BASE_URL. Reads one request per line from standard input, as JSON with the members token, type, flag,
+default, key and attributes. Writes one evaluation result per line to standard output, as JSON.
 """
 
 import json
@@ -11,7 +12,7 @@ from openfeature.contrib.provider.ofrep import OFREPProvider
 from openfeature.evaluation_context import EvaluationContext
 
 
-def client(base_url: str, token: str):
+def create_client(base_url: str, token: str):
     provider = OFREPProvider(base_url, headers_factory=lambda: {"Authorization": f"Bearer {token}"})
     api.set_provider(provider, token)
     return api.get_client(token)
@@ -19,11 +20,11 @@ def client(base_url: str, token: str):
 
 def main() -> None:
     for line in sys.stdin:
-        question = json.loads(line)
-        ask = getattr(client(sys.argv[1], question["token"]), f"get_{question['type']}_details")
-        context = EvaluationContext(question["key"], question["attributes"])
-        details = ask(question["flag"], question["default"], context)
-        answer = {
+        request = json.loads(line)
+        get_details = getattr(create_client(sys.argv[1], request["token"]), f"get_{request['type']}_details")
+        context = EvaluationContext(request["key"], request["attributes"])
+        details = get_details(request["flag"], request["default"], context)
+        result = {
             "value": details.value,
             "kind": type(details.value).__name__,
             "variant": details.variant,
@@ -31,7 +32,7 @@ def main() -> None:
             "error": details.error_code,
             "source": details.flag_metadata.get("source"),
         }
-        print(json.dumps(answer), flush=True)
+        print(json.dumps(result), flush=True)
 
 
 main()

@@ -3,10 +3,10 @@ import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { makeScene, type Scene } from '../src/flags.js';
-import { Server, TARGET } from '../src/server.js';
+import { createFixtures, type Fixtures } from '../src/fixtures.js';
+import { Server, TARGET_DIR } from '../src/server.js';
 
-interface Question {
+interface EvaluationRequest {
   type: 'boolean' | 'string' | 'integer' | 'float' | 'object';
   flag: string;
   default: unknown;
@@ -15,37 +15,38 @@ interface Question {
   attributes?: Record<string, unknown>;
 }
 
-const PYTHON = join(TARGET, 'openfeature-venv', 'bin', 'python');
-const PROGRAM = fileURLToPath(new URL('provider.py', import.meta.url));
+const PYTHON = join(TARGET_DIR, 'openfeature-venv', 'bin', 'python');
+const SCRIPT = fileURLToPath(new URL('provider.py', import.meta.url));
 
 let server: Server;
-let scene: Scene;
+let fixtures: Fixtures;
 let python: ChildProcessWithoutNullStreams;
-let answers: AsyncIterator<string>;
+let outputLines: AsyncIterator<string>;
 
 beforeAll(async () => {
   server = await Server.start();
-  scene = await makeScene(server);
-  python = spawn(PYTHON, [PROGRAM, server.base]);
+  fixtures = await createFixtures(server);
+  python = spawn(PYTHON, [SCRIPT, server.baseUrl]);
   python.stderr.pipe(process.stderr);
-  answers = createInterface({ input: python.stdout })[Symbol.asyncIterator]();
+  outputLines = createInterface({ input: python.stdout })[Symbol.asyncIterator]();
 });
 afterAll(async () => {
   python?.stdin.end();
-  await server?.stop();
+  await server?.dispose();
 });
 
-async function ask(question: Question): Promise<unknown> {
-  const whole = { token: scene.evaluator, key: scene.ben.id, attributes: {}, ...question };
-  python.stdin.write(`${JSON.stringify(whole)}\n`);
-  const { value, done } = await answers.next();
-  if (done) throw new Error('the program has ended');
+/** Evaluates a flag in the Python process. By default for ben, with the token of scope `evaluate`. */
+async function evaluate(request: EvaluationRequest): Promise<unknown> {
+  const line = { token: fixtures.evaluatorToken, key: fixtures.ben.id, attributes: {}, ...request };
+  python.stdin.write(`${JSON.stringify(line)}\n`);
+  const { value, done } = await outputLines.next();
+  if (done) throw new Error('the Python process exited');
   return JSON.parse(value);
 }
 
-describe('the official provider for Python', () => {
-  test('every type, whole numbers of a floating flag included', async () => {
-    const cases: [Question['type'], unknown, unknown, string][] = [
+describe('official Python provider', () => {
+  test('evaluates flags of every type, including whole numbers of a floating-point flag', async () => {
+    const cases: [EvaluationRequest['type'], unknown, unknown, string][] = [
       ['boolean', true, false, 'bool'],
       ['string', '', 'one', 'str'],
       ['integer', 0, 3, 'int'],
@@ -53,36 +54,38 @@ describe('the official provider for Python', () => {
       ['object', {}, { a: [1, null], b: { c: 'd' } }, 'dict'],
     ];
     for (const [type, fallback, value, kind] of cases) {
-      const answer = await ask({ type, flag: `type.${type}`, default: fallback });
-      expect(answer).toMatchObject({ value, kind, reason: 'STATIC', error: null, source: 'default' });
+      const details = await evaluate({ type, flag: `type.${type}`, default: fallback });
+      expect(details).toMatchObject({ value, kind, reason: 'STATIC', error: null, source: 'default' });
     }
   });
 
-  test('an override, a whole one of a floating flag too', async () => {
-    const own = { value: 'own', reason: 'TARGETING_MATCH', variant: 'override', source: 'override' };
-    expect(await ask({ type: 'string', flag: 'overridden.string', default: '', key: scene.ann.id })).toMatchObject(own);
-    const float = await ask({ type: 'float', flag: 'overridden.float', default: 0.1, key: scene.ann.id });
+  test('evaluates overrides, including a whole number for a floating-point flag', async () => {
+    const expected = { value: 'own', reason: 'TARGETING_MATCH', variant: 'override', source: 'override' };
+    expect(
+      await evaluate({ type: 'string', flag: 'overridden.string', default: '', key: fixtures.ann.id }),
+    ).toMatchObject(expected);
+    const float = await evaluate({ type: 'float', flag: 'overridden.float', default: 0.1, key: fixtures.ann.id });
     expect(float).toMatchObject({ value: 2, kind: 'float', error: null });
   });
 
-  test('a rule, a split, a flag that is off', async () => {
+  test('evaluates a targeting rule, a percentage split and a disabled flag', async () => {
     const paying = { value: 'paying', reason: 'TARGETING_MATCH', source: 'targeting_rule' };
     const attributes = { plan: 'pro' };
-    expect(await ask({ type: 'string', flag: 'ruled.string', default: '', attributes })).toMatchObject(paying);
-    expect(await ask({ type: 'string', flag: 'split.string', default: '' })).toMatchObject({ reason: 'SPLIT' });
+    expect(await evaluate({ type: 'string', flag: 'targeted.string', default: '', attributes })).toMatchObject(paying);
+    expect(await evaluate({ type: 'string', flag: 'split.string', default: '' })).toMatchObject({ reason: 'SPLIT' });
     const off = { value: 'off', reason: 'DISABLED', source: 'disabled' };
-    expect(await ask({ type: 'string', flag: 'disabled.string', default: '' })).toMatchObject(off);
+    expect(await evaluate({ type: 'string', flag: 'disabled.string', default: '' })).toMatchObject(off);
   });
 
-  test('what cannot be evaluated gives the default, and says why', async () => {
-    const mine = { type: 'string', default: 'mine', flag: 'type.string' } as const;
-    const fails = async (question: Partial<Question>, error: string) =>
-      expect(await ask({ ...mine, ...question })).toMatchObject({ value: 'mine', reason: 'ERROR', error });
-    await fails({ flag: 'no.such' }, 'FLAG_NOT_FOUND');
-    await fails({ flag: 'archived.string' }, 'FLAG_NOT_FOUND');
-    await fails({ flag: 'type.boolean' }, 'TYPE_MISMATCH');
-    await fails({ key: null }, 'TARGETING_KEY_MISSING');
-    await fails({ token: scene.ann.token }, 'GENERAL');
-    await fails({ token: 'flg_nobody' }, 'GENERAL');
+  test('returns the default and the error code if evaluation fails', async () => {
+    const defaults = { type: 'string', default: 'fallback', flag: 'type.string' } as const;
+    const expectError = async (request: Partial<EvaluationRequest>, error: string) =>
+      expect(await evaluate({ ...defaults, ...request })).toMatchObject({ value: 'fallback', reason: 'ERROR', error });
+    await expectError({ flag: 'no.such' }, 'FLAG_NOT_FOUND');
+    await expectError({ flag: 'archived.string' }, 'FLAG_NOT_FOUND');
+    await expectError({ flag: 'type.boolean' }, 'TYPE_MISMATCH');
+    await expectError({ key: null }, 'TARGETING_KEY_MISSING');
+    await expectError({ token: fixtures.ann.token }, 'GENERAL');
+    await expectError({ token: 'flg_invalid' }, 'GENERAL');
   });
 });

@@ -1,42 +1,43 @@
-/** A page that uses the official provider for browsers; the test talks to `window.provider`. */
+/** Page that uses the official web provider. The test controls it through `window.provider`. */
 
 import { OFREPWebProvider, type OFREPWebProviderOptions } from '@openfeature/ofrep-web-provider';
 import { type JsonValue, OpenFeature, ProviderEvents } from '@openfeature/web-sdk';
 
-export interface Start {
+export interface StartOptions {
   baseUrl: string;
   token: string;
   targetingKey: string;
-  more?: Partial<OFREPWebProviderOptions>;
+  providerOptions?: Partial<OFREPWebProviderOptions>;
 }
 
-const provider = {
-  /** The names of the events that there were. */
+const testProvider = {
+  /** Names of the provider events, in order. */
   events: [] as string[],
 
-  /** Resolves to why it did not become ready, or `null`. */
-  async start({ baseUrl, token, targetingKey, more }: Start): Promise<string | null> {
-    for (const event of Object.values(ProviderEvents)) OpenFeature.addHandler(event, () => provider.events.push(event));
+  /** Starts the provider. Resolves to `null` when it is ready, or to the error. */
+  async start({ baseUrl, token, targetingKey, providerOptions }: StartOptions): Promise<string | null> {
+    for (const event of Object.values(ProviderEvents))
+      OpenFeature.addHandler(event, () => testProvider.events.push(event));
     const headers: [string, string][] = [['Authorization', `Bearer ${token}`]];
-    const made = new OFREPWebProvider({ baseUrl, headers, ...more });
+    const ofrepProvider = new OFREPWebProvider({ baseUrl, headers, ...providerOptions });
     try {
-      await OpenFeature.setProviderAndWait(made, { targetingKey });
+      await OpenFeature.setProviderAndWait(ofrepProvider, { targetingKey });
       return null;
     } catch (error) {
       return String(error);
     }
   },
 
-  details(flag: string, fallback: boolean | string | number | object) {
+  details(flag: string, defaultValue: boolean | string | number | object) {
     const client = OpenFeature.getClient();
     const details =
-      typeof fallback === 'boolean'
-        ? client.getBooleanDetails(flag, fallback)
-        : typeof fallback === 'string'
-          ? client.getStringDetails(flag, fallback)
-          : typeof fallback === 'number'
-            ? client.getNumberDetails(flag, fallback)
-            : client.getObjectDetails(flag, fallback as JsonValue);
+      typeof defaultValue === 'boolean'
+        ? client.getBooleanDetails(flag, defaultValue)
+        : typeof defaultValue === 'string'
+          ? client.getStringDetails(flag, defaultValue)
+          : typeof defaultValue === 'number'
+            ? client.getNumberDetails(flag, defaultValue)
+            : client.getObjectDetails(flag, defaultValue as JsonValue);
     return JSON.parse(JSON.stringify(details));
   },
 
@@ -45,8 +46,7 @@ const provider = {
 
 declare global {
   interface Window {
-    provider: typeof page;
+    provider: typeof testProvider;
   }
 }
-const page = provider;
-window.provider = page;
+window.provider = testProvider;

@@ -1,4 +1,4 @@
-/** The real server on a database of its own, and an admin who acts on it. */
+/** Starts the real server with a database of its own, and manages its flags and users as an admin. */
 
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
@@ -9,14 +9,14 @@ import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 
 const ROOT = fileURLToPath(new URL('../../../', import.meta.url));
-/** Where the build puts things. */
-export const TARGET = resolve(ROOT, process.env.CARGO_TARGET_DIR ?? 'target');
-const BINARY = join(TARGET, 'debug', 'server');
+/** Absolute path of Cargo's target directory. */
+export const TARGET_DIR = resolve(ROOT, process.env.CARGO_TARGET_DIR ?? 'target');
+const SERVER_BINARY = join(TARGET_DIR, 'debug', 'server');
 
 export interface User {
   readonly id: string;
   readonly email: string;
-  /** An API token that acts as them. */
+  /** API token that acts as the user. */
   readonly token: string;
 }
 
@@ -24,28 +24,28 @@ export class Server {
   readonly #folder: string;
   readonly #options: string[];
   #process: ChildProcess | null = null;
-  /** An admin's API token. */
-  readonly admin: string;
-  base = '';
+  readonly #adminToken: string;
+  /** URL of the server without a trailing slash. Empty until it listens. */
+  baseUrl = '';
 
   private constructor(folder: string, options: string[]) {
     this.#folder = folder;
     this.#options = options;
-    this.admin = this.#run('token', 'create', '--name', 'admin', '--role', 'admin');
+    this.#adminToken = this.#runCommand('token', 'create', '--name', 'admin', '--role', 'admin');
   }
 
-  /** Starts a server with these options on a new SQLite file and a free port. */
+  /** Starts a server with a new SQLite file and a free port. `options` are command-line options. */
   static async start(...options: string[]): Promise<Server> {
-    if (!existsSync(BINARY)) throw new Error(`${BINARY} is not built: run \`cargo build --bins\` first`);
+    if (!existsSync(SERVER_BINARY)) throw new Error(`${SERVER_BINARY} is not built: run \`cargo build --bins\` first`);
     const server = new Server(mkdtempSync(join(tmpdir(), 'flags-web-')), options);
-    await server.restart();
+    await server.startProcess();
     return server;
   }
 
-  /** Starts the process again, on the same address. */
-  async restart(): Promise<void> {
-    const bind = this.base === '' ? '127.0.0.1:0' : new URL(this.base).host;
-    const child = spawn(BINARY, ['--bind', bind, '--database-url', this.#url, ...this.#options], {
+  /** Starts the process, after the first time on the same address, and waits until it listens. */
+  async startProcess(): Promise<void> {
+    const bind = this.baseUrl === '' ? '127.0.0.1:0' : new URL(this.baseUrl).host;
+    const child = spawn(SERVER_BINARY, ['--bind', bind, '--database-url', this.#databaseUrl, ...this.#options], {
       stdio: ['ignore', 'pipe', 'inherit'],
       env: { ...process.env, FLAGS_LOG: 'warn' },
     });
@@ -53,33 +53,34 @@ export class Server {
     for await (const line of createInterface({ input: child.stdout })) {
       const address = /^listening on (\S+)/.exec(line)?.[1];
       if (address) {
-        this.base = address.startsWith('http') ? address : `http://${address}`;
+        this.baseUrl = address.startsWith('http') ? address : `http://${address}`;
         return;
       }
     }
-    throw new Error('the server ended before it listened');
+    throw new Error('the server exited before it listened');
   }
 
-  /** Ends the process: at once, or as the operator would. */
-  async end(signal: 'SIGKILL' | 'SIGTERM'): Promise<void> {
+  /** Kills the process or shuts it down gracefully, and waits until it exits. The database remains. */
+  async stopProcess(signal: 'SIGKILL' | 'SIGTERM'): Promise<void> {
     const child = this.#process;
     this.#process = null;
     if (!child || child.exitCode !== null) return;
-    const ended = once(child, 'exit');
+    const exited = once(child, 'exit');
     child.kill(signal);
-    await ended;
+    await exited;
   }
 
-  async stop(): Promise<void> {
-    await this.end('SIGTERM');
+  /** Stops the process and deletes the database. */
+  async dispose(): Promise<void> {
+    await this.stopProcess('SIGTERM');
     rmSync(this.#folder, { recursive: true, force: true });
   }
 
-  /** A request of the admin; what is not 2xx throws. */
-  async call(method: string, path: string, body?: unknown): Promise<Record<string, unknown>> {
-    const response = await fetch(this.base + path, {
+  /** Sends a request with the admin's token. Throws for any status other than 2xx. */
+  async requestAsAdmin(method: string, path: string, body?: unknown): Promise<Record<string, unknown>> {
+    const response = await fetch(this.baseUrl + path, {
       method,
-      headers: { Authorization: `Bearer ${this.admin}`, 'Content-Type': 'application/json' },
+      headers: { Authorization: `Bearer ${this.#adminToken}`, 'Content-Type': 'application/json' },
       ...(body === undefined ? {} : { body: JSON.stringify(body) }),
     });
     const text = await response.text();
@@ -87,19 +88,19 @@ export class Server {
     return text === '' ? {} : JSON.parse(text);
   }
 
-  async user(name: string, attributes = {}): Promise<User> {
+  async createUser(name: string, attributes = {}): Promise<User> {
     const email = `${name}@example.com`;
-    const { id } = await this.call('POST', '/api/admin/users', { email, attributes });
+    const { id } = await this.requestAsAdmin('POST', '/api/admin/users', { email, attributes });
     const body = { name, role: 'user', user_id: id };
-    const { token } = await this.call('POST', '/api/admin/api-tokens', body);
+    const { token } = await this.requestAsAdmin('POST', '/api/admin/api-tokens', body);
     return { id: String(id), email, token: String(token) };
   }
 
-  /** Makes a user who can sign in, and does so; returns the cookie. */
-  async signIn(name: string): Promise<string> {
+  /** Creates a user with a password and signs in. Returns the session cookie. */
+  async createUserAndSignIn(name: string): Promise<string> {
     const account = { email: `${name}@example.com`, password: 'correct horse battery' };
-    await this.call('POST', '/api/admin/users', account);
-    const response = await fetch(`${this.base}/api/auth/login`, {
+    await this.requestAsAdmin('POST', '/api/admin/users', account);
+    const response = await fetch(`${this.baseUrl}/api/auth/login`, {
       method: 'POST',
       headers: { 'Content-Type': 'application/json' },
       body: JSON.stringify(account),
@@ -107,45 +108,46 @@ export class Server {
     return response.headers.get('Set-Cookie')?.split(';')[0] ?? '';
   }
 
-  /** An API token that may evaluate flags for anybody, and do nothing else. */
-  async evaluator(): Promise<string> {
-    const { token } = await this.call('POST', '/api/admin/api-tokens', { name: 'evaluator', scope: 'evaluate' });
+  /** Creates an API token with scope `evaluate`, which may evaluate flags for any user. */
+  async createEvaluatorToken(): Promise<string> {
+    const body = { name: 'evaluator', scope: 'evaluate' };
+    const { token } = await this.requestAsAdmin('POST', '/api/admin/api-tokens', body);
     return String(token);
   }
 
-  /** A boolean flag that gives `false`, or a flag of another type that gives the first of these values. */
-  async flag(name: string, values?: readonly unknown[], more = {}): Promise<void> {
+  /** Creates a boolean flag that serves `false`, or a flag with these values as variants that serves the first. */
+  async createFlag(name: string, values?: readonly unknown[], extraFields = {}): Promise<void> {
     const first = values?.[0];
     const type = typeof first === 'string' ? 'string' : typeof first === 'number' ? 'number' : 'json';
-    const variants = values?.map((value, place) => ({ id: `v${place}`, value }));
+    const variants = values?.map((value, index) => ({ id: `v${index}`, value }));
     const typed = { flag_type: type, variants, default: { variant: 'v0' }, off_variant: 'v0' };
-    await this.call('POST', '/api/admin/feature-flags', {
+    await this.requestAsAdmin('POST', '/api/admin/feature-flags', {
       name,
       ...(values ? typed : { flag_type: 'boolean' }),
-      ...more,
+      ...extraFields,
     });
   }
 
-  /** Gives a user this value of a flag, from now on. */
-  async override(user: User, flagName: string, value: unknown, more = {}): Promise<void> {
-    await this.call('PUT', `/api/admin/users/${user.id}/flag-overrides/${flagName}`, {
+  /** Creates or replaces the user's override of a flag. */
+  async setOverride(user: User, flagName: string, value: unknown, extraFields = {}): Promise<void> {
+    await this.requestAsAdmin('PUT', `/api/admin/users/${user.id}/flag-overrides/${flagName}`, {
       override_value: value,
-      ...more,
+      ...extraFields,
     });
   }
 
   async removeOverride(user: User, flagName: string): Promise<void> {
-    await this.call('DELETE', `/api/admin/users/${user.id}/flag-overrides/${flagName}`);
+    await this.requestAsAdmin('DELETE', `/api/admin/users/${user.id}/flag-overrides/${flagName}`);
   }
 
-  get #url(): string {
+  get #databaseUrl(): string {
     return `sqlite://${join(this.#folder, 'flags.db')}`;
   }
 
-  /** Runs a command of the server to its end; returns what it printed. */
-  #run(...command: string[]): string {
-    const done = spawnSync(BINARY, [...command, '--database-url', this.#url], { encoding: 'utf8' });
-    if (done.status !== 0) throw new Error(`server ${command.join(' ')}: ${done.stderr}`);
-    return done.stdout.trim();
+  /** Runs a subcommand of the server and returns its standard output. */
+  #runCommand(...command: string[]): string {
+    const result = spawnSync(SERVER_BINARY, [...command, '--database-url', this.#databaseUrl], { encoding: 'utf8' });
+    if (result.status !== 0) throw new Error(`server ${command.join(' ')}: ${result.stderr}`);
+    return result.stdout.trim();
   }
 }

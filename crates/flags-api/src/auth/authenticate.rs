@@ -1,32 +1,24 @@
-//! Authentication middleware. It identifies the caller but never rejects a request: the extractors in the handlers'
+//! Authentication of requests. It identifies the caller but never rejects a request: the extractors in the handlers'
 //! signatures do that.
 
 use std::time::Duration;
 
-use actix_web::{
-    Error, HttpMessage as _,
-    body::MessageBody,
-    dev::{ServiceRequest, ServiceResponse},
-    http::header::AUTHORIZATION,
-    middleware::Next,
-    web::Data,
-};
-
+use actix_web::{HttpMessage as _, dev::ServiceRequest, http::header::AUTHORIZATION, web::Data};
 use flags_service::credentials::{
     jwt::{JwtRejection, JwtUser, JwtVerifier, VerifiedJwt, looks_like_jwt},
     secret::{Secret, SecretKind, hash},
 };
+use tracing::{Span, field::display};
 
 use super::{
     Credential, Principal, StreamToken, client::client_address, cookie::session_secret_hash,
     require::invalid_stream_token, same_origin::check_cookie_request,
 };
 use crate::{
-    app::App,
     extract::{wait_for_event_position, wait_for_min_revision},
     problem::Problem,
-    request_middleware::RequestId,
-    routes::ofrep::{BULK_EVALUATION_PATH, EVENT_STREAM_PATH},
+    route_facts::{Identification, MinRevision, RateClass, RouteFacts},
+    state::App,
 };
 
 /// Result of authentication, stored in the request's extensions for the extractors.
@@ -35,28 +27,38 @@ use crate::{
 /// the caller exceeded a rate limit.
 pub(crate) type AuthenticationResult = Result<Principal, Option<Problem>>;
 
-/// Authenticates the request and stores the [`AuthenticationResult`] in its extensions.
-pub(crate) async fn authenticate(
-    request: ServiceRequest,
-    next: Next<impl MessageBody>,
-) -> Result<ServiceResponse<impl MessageBody>, Error> {
-    if let Some(app) = request.app_data::<Data<App>>().cloned() {
-        // Boxed because the future is large and would otherwise be part of the request's future until the response
-        // ends.
-        let result = apply_rate_limit(&app, &request, Box::pin(identify(&app, &request)).await);
-        request.extensions_mut().insert(result);
+/// Authenticates the request and stores the [`AuthenticationResult`] in its extensions. The request's span gets the
+/// principal.
+pub(crate) async fn authenticate(request: &ServiceRequest, facts: RouteFacts) {
+    let Some(app) = request.app_data::<Data<App>>() else { return };
+    // Boxed because the future is large and would otherwise be part of the request's future until the response ends.
+    let result = Box::pin(identify(app, request, facts)).await;
+    if let Ok(principal) = &result {
+        Span::current().record("principal", display(&principal.actor));
     }
-    next.call(request).await
+    let result = apply_rate_limit(app, request, facts.rate_class, result);
+    request.extensions_mut().insert(result);
 }
 
-/// Identifies the caller. `Authorization` takes precedence over the session cookie.
-async fn identify(app: &App, request: &ServiceRequest) -> AuthenticationResult {
-    if request.path() == EVENT_STREAM_PATH {
-        return principal_from_stream_token(app, request).await.map_err(Some);
+async fn identify(app: &App, request: &ServiceRequest, facts: RouteFacts) -> AuthenticationResult {
+    match facts.identification {
+        Identification::None => Err(None),
+        Identification::Credential => principal_from_credential(app, request, facts.min_revision).await,
+        Identification::StreamToken => {
+            principal_from_stream_token(app, request, facts.min_revision).await.map_err(Some)
+        }
     }
+}
+
+/// Identifies the caller by the `Authorization` header or, without one, by the session cookie.
+async fn principal_from_credential(
+    app: &App,
+    request: &ServiceRequest,
+    min_revision: MinRevision,
+) -> AuthenticationResult {
     let credential = if request.headers().contains_key(AUTHORIZATION) {
         let text = bearer_token(request).ok_or_else(|| Some(Problem::unauthorized()))?;
-        credential_from_bearer(app, request, text).await.map_err(Some)?
+        credential_from_bearer(app, request, min_revision, text).await.map_err(Some)?
     } else {
         let Some(hash) = session_secret_hash(request.request(), &app.settings) else { return Err(None) };
         check_cookie_request(request.request(), &app.settings).map_err(Some)?;
@@ -67,7 +69,7 @@ async fn identify(app: &App, request: &ServiceRequest) -> AuthenticationResult {
         {
             return Err(Some(rate_limited(wait)));
         }
-        wait_for_requested_revision(app, request).await.map_err(Some)?;
+        wait_for_requested_revision(app, request, min_revision).await.map_err(Some)?;
         Credential::Session { hash, user_id: None }
     };
     Principal::resolve(app, credential, true).await.map_err(Some)
@@ -76,12 +78,16 @@ async fn identify(app: &App, request: &ServiceRequest) -> AuthenticationResult {
 /// Identifies the caller by the stream token in the URL and ignores all other credentials.
 ///
 /// Opening a stream does not count as use of the session, because a leaked URL could then keep the session alive.
-async fn principal_from_stream_token(app: &App, request: &ServiceRequest) -> Result<Principal, Problem> {
+async fn principal_from_stream_token(
+    app: &App,
+    request: &ServiceRequest,
+    min_revision: MinRevision,
+) -> Result<Principal, Problem> {
     let mut parameters = form_urlencoded::parse(request.query_string().as_bytes());
     let text = parameters.find(|(name, _)| name == "ticket").map(|(_, value)| value);
     let stream_token = text.and_then(|text| StreamToken::verify(&text, &app.stream_token_key, app.evaluation.now()));
     let stream_token = stream_token.ok_or_else(invalid_stream_token)?;
-    wait_for_requested_revision(app, request).await?;
+    wait_for_requested_revision(app, request, min_revision).await?;
     request.extensions_mut().insert(stream_token);
     Principal::resolve(app, stream_token.credential, false).await
 }
@@ -90,7 +96,12 @@ async fn principal_from_stream_token(app: &App, request: &ServiceRequest) -> Res
 ///
 /// The caller's user is looked up only after the replica has reached the revision that the request requires, because
 /// that revision may change the user or the token.
-async fn credential_from_bearer(app: &App, request: &ServiceRequest, text: &str) -> Result<Credential, Problem> {
+async fn credential_from_bearer(
+    app: &App,
+    request: &ServiceRequest,
+    min_revision: MinRevision,
+    text: &str,
+) -> Result<Credential, Problem> {
     if Secret::is_well_formed(SecretKind::ApiToken, text) {
         let hash = hash(text);
         // The address limit is checked before the wait, so that forged tokens cannot tie up the server.
@@ -99,12 +110,12 @@ async fn credential_from_bearer(app: &App, request: &ServiceRequest, text: &str)
         {
             return Err(rate_limited(wait));
         }
-        wait_for_requested_revision(app, request).await?;
+        wait_for_requested_revision(app, request, min_revision).await?;
         return Ok(Credential::Token { hash, user_id: None });
     }
     let verifier = app.settings.jwt.as_ref().filter(|_| looks_like_jwt(text)).ok_or_else(Problem::unauthorized)?;
-    let verified = verify_jwt(verifier, text, app, request).await?;
-    wait_for_requested_revision(app, request).await?;
+    let verified = verify_jwt(app, verifier, text).await?;
+    wait_for_requested_revision(app, request, min_revision).await?;
     let user_id = match &verified.user {
         JwtUser::Id(id) => Some(*id),
         JwtUser::Email(email) => app.evaluation.user_by_email(email).await?.map(|user| user.id),
@@ -112,27 +123,28 @@ async fn credential_from_bearer(app: &App, request: &ServiceRequest, text: &str)
     Ok(Credential::from_jwt(&verified, user_id.ok_or_else(Problem::unauthorized)?))
 }
 
-async fn wait_for_requested_revision(app: &App, request: &ServiceRequest) -> Result<(), Problem> {
+async fn wait_for_requested_revision(
+    app: &App,
+    request: &ServiceRequest,
+    min_revision: MinRevision,
+) -> Result<(), Problem> {
     let replica = app.evaluation.replica();
-    wait_for_min_revision(request.headers(), replica).await?;
-    if request.path() == BULK_EVALUATION_PATH {
-        wait_for_event_position(request.query_string(), replica).await
-    } else {
-        Ok(())
+    match min_revision {
+        MinRevision::Unsupported => Ok(()),
+        MinRevision::Header | MinRevision::UndocumentedHeader => {
+            wait_for_min_revision(request.headers(), replica).await
+        }
+        MinRevision::EventPosition => {
+            wait_for_min_revision(request.headers(), replica).await?;
+            wait_for_event_position(request.query_string(), replica).await
+        }
     }
 }
 
 /// Verifies a JWT. The reason of a rejection goes to the application log only, not to the caller.
-async fn verify_jwt(
-    verifier: &JwtVerifier,
-    text: &str,
-    app: &App,
-    request: &ServiceRequest,
-) -> Result<VerifiedJwt, Problem> {
+async fn verify_jwt(app: &App, verifier: &JwtVerifier, text: &str) -> Result<VerifiedJwt, Problem> {
     verifier.verify(text, app.evaluation.now()).await.map_err(|rejection| {
-        let extensions = request.extensions();
-        let request_id = extensions.get::<RequestId>().map(|id| id.0.as_str());
-        tracing::debug!(request_id, reason = %rejection, "JWT rejected");
+        tracing::debug!(reason = %rejection, "JWT rejected");
         match rejection {
             JwtRejection::KeysUnavailable => {
                 let detail = "the JWT issuer's keys cannot be fetched; retry later";
@@ -145,9 +157,14 @@ async fn verify_jwt(
 
 /// Replaces the result with a 429 if the caller exceeds its rate limit. Each valid credential has its own limit; all
 /// other requests share the limit of their address.
-fn apply_rate_limit(app: &App, request: &ServiceRequest, result: AuthenticationResult) -> AuthenticationResult {
+fn apply_rate_limit(
+    app: &App,
+    request: &ServiceRequest,
+    rate_class: RateClass,
+    result: AuthenticationResult,
+) -> AuthenticationResult {
     let wait = match &result {
-        Ok(principal) => app.rate_limiters.check_credential(principal.credential.fingerprint(), request.path()),
+        Ok(principal) => app.rate_limiters.check_credential(rate_class, principal.credential.fingerprint()),
         Err(_) => check_address(app, request),
     };
     wait.map_or(result, |wait| Err(Some(rate_limited(wait))))

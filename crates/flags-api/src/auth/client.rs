@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use actix_web::{HttpRequest, http::header::HOST};
 
-use crate::app::Settings;
+use crate::state::Settings;
 
 /// Returns the client's IP address, for rate limits; empty if it is unknown.
 ///

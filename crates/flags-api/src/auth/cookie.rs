@@ -7,7 +7,7 @@ use actix_web::{
 use flags_service::credentials::secret::{Secret, SecretKind, hash};
 
 use super::client::is_direct_loopback;
-use crate::app::Settings;
+use crate::state::Settings;
 
 /// Because of the `__Host-` prefix, browsers accept the cookie only over TLS, for this host and for the path `/`
 /// (RFC 6265bis, section 4.1.3.2).

@@ -14,7 +14,7 @@ use flags_store::{
 };
 use uuid::Uuid;
 
-use crate::{app::App, problem::Problem};
+use crate::{problem::Problem, state::App};
 
 /// Reference to the credential that a caller presented.
 ///

@@ -7,7 +7,7 @@ use flags_service::replica::CachedUser;
 use flags_store::{api_tokens::TokenGrant, sessions::SessionRecord, users::Role};
 
 use super::credential::{ActorId, Credential};
-use crate::{app::App, problem::Problem};
+use crate::{problem::Problem, state::App};
 
 /// Authenticated identity of a caller.
 #[derive(Clone, Debug)]

@@ -9,7 +9,7 @@ use flags_store::{Author, sessions::SessionRecord, users::Role};
 use uuid::Uuid;
 
 use super::{Credential, Principal, StreamToken, authenticate::AuthenticationResult};
-use crate::{app::App, problem::Problem, request_middleware::RequestId};
+use crate::{open_streams::StreamKind, problem::Problem, request_id::RequestId, state::App};
 
 /// Extractor that rejects the request unless the caller has the permission `P`. Fails with 401 or 403.
 pub(crate) struct Require<P: Permission> {
@@ -218,6 +218,17 @@ pub(crate) enum StreamSubject {
     Changes,
     /// Changes that may affect evaluations for this user, or for an anonymous context (`None`).
     Evaluations(Option<Uuid>),
+}
+
+impl StreamSubject {
+    /// Returns the kind of event stream that sends this content.
+    pub(crate) const fn kind(self) -> StreamKind {
+        match self {
+            Self::OwnFlags => StreamKind::OwnFlags,
+            Self::Changes => StreamKind::Changes,
+            Self::Evaluations(_) => StreamKind::Evaluations,
+        }
+    }
 }
 
 impl Credential {

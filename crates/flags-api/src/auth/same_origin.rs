@@ -11,7 +11,7 @@ use actix_web::{
     },
 };
 
-use crate::{app::Settings, extract::has_json_content_type, problem::Problem};
+use crate::{extract::has_json_content_type, problem::Problem, state::Settings};
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
@@ -51,20 +51,14 @@ fn cross_site_request() -> Problem {
 /// Whether the request comes from a page of this server, according to `Sec-Fetch-Site` and `Origin`. Scripts cannot set
 /// these headers. Returns false if both are missing or one is repeated.
 fn is_same_origin(request: &HttpRequest, settings: &Settings) -> bool {
-    let first_value = |name: HeaderName| {
-        let mut values = request.headers().get_all(name);
-        let value = values.next().and_then(|value| value.to_str().ok());
-        (value, values.next().is_some())
-    };
-    let (site, site_is_repeated) = first_value(SEC_FETCH_SITE);
-    let (origin, origin_is_repeated) = first_value(ORIGIN);
-    if site_is_repeated || origin_is_repeated {
+    if is_repeated(request, SEC_FETCH_SITE) || is_repeated(request, ORIGIN) {
         return false;
     }
+    let (site, origin) = (header_text(request, SEC_FETCH_SITE), header_text(request, ORIGIN));
     let site_matches = site.map(|site| site == "same-origin");
     let origin_matches = origin.map(|origin| match &settings.public_url {
         Some(public_url) => origin.eq_ignore_ascii_case(public_url),
-        None => origin_matches_host(origin, first_value(HOST).0.unwrap_or_default()),
+        None => origin_matches_host(origin, header_text(request, HOST).unwrap_or_default()),
     });
     match (site_matches, origin_matches) {
         (None, None) => false,
@@ -72,6 +66,14 @@ fn is_same_origin(request: &HttpRequest, settings: &Settings) -> bool {
         (Some(site), _) => site,
         (None, Some(origin)) => origin,
     }
+}
+
+fn is_repeated(request: &HttpRequest, name: HeaderName) -> bool {
+    request.headers().get_all(name).nth(1).is_some()
+}
+
+fn header_text(request: &HttpRequest, name: HeaderName) -> Option<&str> {
+    request.headers().get(name)?.to_str().ok()
 }
 
 /// Whether the origin has this host and port. The scheme is ignored, because a proxy may terminate TLS.
@@ -82,9 +84,14 @@ fn origin_matches_host(origin: &str, host: &str) -> bool {
         Some("http") => ":80",
         _ => return false,
     };
-    let normalize = |authority: &str| authority.strip_suffix(default_port).unwrap_or(authority).to_ascii_lowercase();
     let Some(authority) = uri.authority() else { return false };
-    !host.is_empty() && normalize(authority.as_str()) == normalize(host)
+    let (authority, host) = (without_port(authority.as_str(), default_port), without_port(host, default_port));
+    !host.is_empty() && authority.eq_ignore_ascii_case(host)
+}
+
+/// Removes this port from the end of an authority.
+fn without_port<'a>(authority: &'a str, port: &str) -> &'a str {
+    authority.strip_suffix(port).unwrap_or(authority)
 }
 
 #[cfg(test)]

@@ -80,40 +80,39 @@ fn check_media_type(request: &HttpRequest) -> Result<(), Problem> {
 }
 
 async fn read_body(request: &HttpRequest, mut payload: Payload, max_bytes: usize) -> Result<Bytes, Problem> {
-    let too_large = || {
-        let detail = format!("the body must not exceed {max_bytes} bytes");
-        Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", detail)
-    };
     let content_length =
         request.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
     if content_length.is_some_and(|length: usize| length > max_bytes) {
-        return Err(too_large());
+        return Err(body_too_large(max_bytes));
     }
     let mut body = BytesMut::new();
     while let Some(chunk) = payload.next().await {
         let chunk = chunk.map_err(|_| {
-            Problem::new(
-                StatusCode::BAD_REQUEST,
-                "body_incomplete",
-                "the connection ended before the body was complete",
-            )
+            let detail = "the connection ended before the body was complete";
+            Problem::new(StatusCode::BAD_REQUEST, "body_incomplete", detail)
         })?;
         if body.len() + chunk.len() > max_bytes {
-            return Err(too_large());
+            return Err(body_too_large(max_bytes));
         }
         body.extend_from_slice(&chunk);
     }
     Ok(body.freeze())
 }
 
+fn body_too_large(max_bytes: usize) -> Problem {
+    let detail = format!("the body must not exceed {max_bytes} bytes");
+    Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", detail)
+}
+
 /// Returns the body as text. Fails with 400 if it is not UTF-8 or not valid JSON.
 pub(crate) fn json_text(bytes: &[u8]) -> Result<&str, Problem> {
-    let invalid_json = |error: String| {
-        Problem::new(StatusCode::BAD_REQUEST, "invalid_json", format!("the body is not valid JSON: {error}"))
-    };
-    let text = std::str::from_utf8(bytes).map_err(|error| invalid_json(error.to_string()))?;
-    serde_json::from_str::<IgnoredAny>(text).map_err(|error| invalid_json(error.to_string()))?;
+    let text = std::str::from_utf8(bytes).map_err(invalid_json)?;
+    serde_json::from_str::<IgnoredAny>(text).map_err(invalid_json)?;
     Ok(text)
+}
+
+fn invalid_json(error: impl std::fmt::Display) -> Problem {
+    Problem::new(StatusCode::BAD_REQUEST, "invalid_json", format!("the body is not valid JSON: {error}"))
 }
 
 /// Parses the body. Invalid JSON is a 400; valid JSON of the wrong shape is a 422.
@@ -134,15 +133,12 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
 fn shape_violation(pointer: &str, text: &str) -> Violation {
     let message = text.split(" at line ").next().unwrap_or_default();
     let field = message.split('`').nth(1).unwrap_or_default();
-    let at = |field: &str| {
-        if pointer.ends_with(&format!("/{field}")) { pointer.to_owned() } else { format!("{pointer}/{field}") }
-    };
     if message.starts_with("missing field") {
-        Violation::new(at(field), "required", "this field is required")
+        Violation::new(field_pointer(pointer, field), "required", "this field is required")
     } else if message.starts_with("unknown field") {
-        Violation::new(at(field), "unknown_field", message.to_owned())
+        Violation::new(field_pointer(pointer, field), "unknown_field", message.to_owned())
     } else if message.starts_with("duplicate field") {
-        Violation::new(at(field), "duplicate", "this field occurs more than once")
+        Violation::new(field_pointer(pointer, field), "duplicate", "this field occurs more than once")
     } else if message.starts_with("recursion limit exceeded") {
         Violation::new(pointer, "too_deep", "is nested too deeply")
     } else if message.starts_with("number out of range") {
@@ -151,6 +147,11 @@ fn shape_violation(pointer: &str, text: &str) -> Violation {
         // Serde's term "variant" for an enum value would be mistaken for a flag's variant.
         Violation::new(pointer, "invalid_type", message.replace("unknown variant", "unknown value"))
     }
+}
+
+/// Returns the pointer to a field. Serde reports some errors at the object and others at the field itself.
+fn field_pointer(pointer: &str, field: &str) -> String {
+    if pointer.ends_with(&format!("/{field}")) { pointer.to_owned() } else { format!("{pointer}/{field}") }
 }
 
 fn pointer(path: &Path) -> String {

@@ -32,16 +32,21 @@ impl FromRequest for IfMatch {
 }
 
 fn parse_precondition(request: &HttpRequest) -> Result<Precondition, Problem> {
-    let invalid = |header: &str, detail: &str| Violation::new(format!("/{header}"), "invalid_header", detail).into();
     match (list_members(request, header::IF_MATCH), list_members(request, header::IF_NONE_MATCH)) {
         (None, None) => Ok(Precondition::None),
         (Some(tags), None) if tags == ["*"] => Ok(Precondition::Exists),
         // A tag that the server cannot have issued matches no resource; neither does an empty list.
         (Some(tags), None) => Ok(Precondition::AnyOf(tags.iter().filter_map(|tag| parse_strong_tag(tag)).collect())),
         (None, Some(tags)) if tags == ["*"] => Ok(Precondition::Absent),
-        (None, Some(_)) => Err(invalid("If-None-Match", "must be * on a request that changes a resource")),
-        (Some(_), Some(_)) => Err(invalid("If-Match", "must not be combined with If-None-Match; send one of them")),
+        (None, Some(_)) => Err(invalid_header("If-None-Match", "must be * on a request that changes a resource")),
+        (Some(_), Some(_)) => {
+            Err(invalid_header("If-Match", "must not be combined with If-None-Match; send one of them"))
+        }
     }
+}
+
+fn invalid_header(name: &str, detail: &str) -> Problem {
+    Violation::new(format!("/{name}"), "invalid_header", detail).into()
 }
 
 /// Returns the members of a comma-separated header; `None` if the header is missing.

@@ -7,7 +7,7 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use flags_domain::Violation;
 use serde::{Deserialize, Deserializer, Serialize, de::DeserializeOwned, de::Error as _};
 
-use crate::problem::Problem;
+use crate::{json::to_json, problem::Problem};
 
 /// Extractor for the query string. Rejects unknown and repeated parameters with 422.
 pub(crate) struct Query<T>(pub(crate) T);
@@ -22,8 +22,8 @@ impl<T: DeserializeOwned + 'static> FromRequest for Query<T> {
 }
 
 fn parse<T: DeserializeOwned>(query: &str) -> Result<T, Problem> {
-    let pairs = || serde_urlencoded::from_str::<Vec<(String, String)>>(query).unwrap_or_default();
-    if let Some((name, _)) = pairs().into_iter().find(|(_, value)| value.contains('\0')) {
+    let mut pairs = form_urlencoded::parse(query.as_bytes());
+    if let Some((name, _)) = pairs.find(|(_, value)| value.contains('\0')) {
         return Err(Violation::new(format!("/{name}"), "nul_character", "must not contain the NUL character").into());
     }
     let deserializer = serde_urlencoded::Deserializer::new(form_urlencoded::parse(query.as_bytes()));
@@ -73,7 +73,7 @@ pub(crate) struct PageCursor<K>(pub(crate) K);
 impl<K: Serialize> PageCursor<K> {
     /// Encodes the cursor for `next_cursor`: the sort key as JSON in unpadded base64url.
     pub(crate) fn encode(&self) -> String {
-        URL_SAFE_NO_PAD.encode(serde_json::to_vec(&self.0).unwrap_or_default())
+        URL_SAFE_NO_PAD.encode(to_json(&self.0))
     }
 }
 

@@ -23,13 +23,17 @@ const MAX_REVISION_WAIT: Duration = Duration::from_secs(2);
 /// Fails with 422 if the header is malformed or names another epoch, and with 503 after [`MAX_REVISION_WAIT`].
 pub(crate) async fn wait_for_min_revision(headers: &HeaderMap, replica: &Replica) -> Result<(), Problem> {
     let Some(value) = headers.get("Flags-Min-Revision") else { return Ok(()) };
-    let invalid = |detail: &str| Problem::from(Violation::new("/Flags-Min-Revision", "invalid_header", detail));
     let required = value.to_str().ok().and_then(|text| text.parse::<Revision>().ok());
-    let required = required.ok_or_else(|| invalid("must be <epoch>:<number>, as in Flags-Revision"))?;
+    let required = required.ok_or_else(|| invalid_min_revision("must be <epoch>:<number>, as in Flags-Revision"))?;
     if replica.revision().epoch != required.epoch {
-        return Err(invalid("must be of the current epoch: the database was restored; use a newer Flags-Revision"));
+        let detail = "must be of the current epoch: the database was restored; use a newer Flags-Revision";
+        return Err(invalid_min_revision(detail));
     }
     wait_for_revision(required, replica).await
+}
+
+fn invalid_min_revision(detail: &str) -> Problem {
+    Violation::new("/Flags-Min-Revision", "invalid_header", detail).into()
 }
 
 async fn wait_for_revision(required: Revision, replica: &Replica) -> Result<(), Problem> {

@@ -11,20 +11,19 @@ use serde_json::Value;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::{
-    RouteRegistry,
-    reply::{self, HandlerResult},
-};
+use super::reply::{self, HandlerResult};
 use crate::{
-    app::App,
     auth::{ReadAuditLog, Require},
     extract::{PageCursor, PageLimit, Query},
     problem::ProblemResponse,
+    route_facts::RouteFacts,
+    route_registry::RouteRegistry,
+    state::App,
     wire::{PageResponse, wire_enum},
 };
 
 pub(super) fn routes(routes: &mut RouteRegistry) {
-    routes.add::<__path_list>(web::to(list));
+    routes.add::<__path_list>(web::to(list), RouteFacts::api());
 }
 
 wire_enum! {

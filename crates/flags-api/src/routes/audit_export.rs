@@ -9,24 +9,24 @@ use flags_service::ServiceError;
 use flags_store::audit::{AuditPosition, AuditRange};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use serde::Deserialize;
-use serde_json::Value;
+use tracing::Span;
 use utoipa::ToSchema;
-use uuid::Uuid;
 
 use super::{
-    RouteRegistry,
     audit::{AuditEntryResponse, audit_query},
     reply::HandlerResult,
 };
 use crate::{
-    app::App,
     auth::{Credential, ReadAuditLog, Require, StreamSubject},
     extract::Query,
     problem::ProblemResponse,
+    route_facts::RouteFacts,
+    route_registry::RouteRegistry,
+    state::App,
 };
 
 pub(super) fn routes(routes: &mut RouteRegistry) {
-    routes.add::<__path_export>(web::to(export));
+    routes.add::<__path_export>(web::to(export), RouteFacts::api());
 }
 
 /// File format of an audit log export.
@@ -82,15 +82,14 @@ async fn export(
         return Ok(response.finish());
     }
     let rest = stream::try_unfold(export, async |mut export| {
-        if !export.credential.is_still_allowed(StreamSubject::Changes, &export.app).await {
-            return Err(ServiceError::Internal(
-                "the credential is no longer valid or no longer permits the export".to_owned(),
-            ));
-        }
+        export.check_permission().await?;
         Ok(export.next_chunk().await?.map(|bytes| (bytes, export)))
     });
     // An error closes the connection before the final chunk of the response, so clients detect that it is incomplete.
-    let rest = rest.inspect_err(|error: &ServiceError| tracing::warn!(%error, "audit log export aborted"));
+    let span = Span::current();
+    let rest = rest.inspect_err(move |error: &ServiceError| {
+        span.in_scope(|| tracing::warn!(%error, "audit log export aborted"));
+    });
     Ok(response.streaming(stream::iter(first.map(Ok)).chain(rest)))
 }
 
@@ -115,6 +114,15 @@ enum Next {
 }
 
 impl Export {
+    /// Fails if the caller may no longer read the audit log.
+    async fn check_permission(&self) -> Result<(), ServiceError> {
+        if self.credential.is_still_allowed(StreamSubject::Changes, &self.app).await {
+            return Ok(());
+        }
+        let cause = "the credential is no longer valid or no longer permits the export";
+        Err(ServiceError::Internal(cause.to_owned()))
+    }
+
     /// Returns the next chunk of the file, or `None` at the end.
     async fn next_chunk(&mut self) -> Result<Option<Bytes>, ServiceError> {
         let after = match self.next {
@@ -199,8 +207,6 @@ fn write_csv(entries: impl Iterator<Item = AuditEntryResponse>, with_header: boo
 
 /// Returns the cells of an entry in the order of [`COLUMNS`]. `null` becomes an empty cell.
 fn cells(entry: AuditEntryResponse) -> [String; 16] {
-    let id = |id: Option<Uuid>| id.map_or_else(String::new, |id| id.to_string());
-    let state = |state: Option<Value>| state.map_or_else(String::new, |state| state.to_string());
     [
         entry.id.to_string(),
         entry.revision.to_string(),
@@ -209,16 +215,20 @@ fn cells(entry: AuditEntryResponse) -> [String; 16] {
         entry.actor.label.unwrap_or_default(),
         entry.action,
         entry.entity,
-        id(entry.entity_id),
+        cell(entry.entity_id),
         entry.entity_label.unwrap_or_default(),
         entry.flag_name.unwrap_or_default(),
-        id(entry.user_id),
+        cell(entry.user_id),
         entry.user_label.unwrap_or_default(),
-        state(entry.before),
-        state(entry.after),
+        cell(entry.before),
+        cell(entry.after),
         entry.reason.unwrap_or_default(),
         entry.request_id.unwrap_or_default(),
     ]
+}
+
+fn cell<T: ToString>(value: Option<T>) -> String {
+    value.map_or_else(String::new, |value| value.to_string())
 }
 
 /// Prefixes a cell with an apostrophe if a spreadsheet would run it as a formula (OWASP, CSV injection).

@@ -13,20 +13,21 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::{
-    RouteRegistry,
     override_lists::override_filter,
     reply::{self, HandlerResult, Reply},
 };
 use crate::{
-    app::App,
     auth::{ManageOverrides, Require},
     extract::{Json, RequestBody, deserialize_present, deserialize_search_text},
     problem::{Problem, ProblemResponse},
+    route_facts::RouteFacts,
+    route_registry::RouteRegistry,
+    state::App,
     wire::{WireOverrideStatus, wire_enum},
 };
 
 pub(super) fn routes(routes: &mut RouteRegistry) {
-    routes.add::<__path_change_overrides>(web::to(change_overrides));
+    routes.add::<__path_change_overrides>(web::to(change_overrides), RouteFacts::bulk_change().idempotent());
 }
 
 /// Change to apply to each override.
@@ -126,25 +127,27 @@ pub(crate) struct BulkOverrideResponse {
 }
 
 fn bulk_reply(result: &BulkResult, committed: &Committed) -> Reply {
-    let item = |(id, outcome): &(Uuid, bulk::BulkOutcome)| BulkOverrideResult { id: *id, outcome: (*outcome).into() };
-    let revision = |number: &i64| Revision { number: *number, ..committed.revision() }.to_string();
+    let results = result.results.iter().map(|(id, outcome)| BulkOverrideResult { id: *id, outcome: (*outcome).into() });
+    let revisions = result.revisions.iter().map(|number| Revision { number: *number, ..committed.revision() });
     let body = BulkOverrideResponse {
         changed: result.changed(),
-        results: result.results.iter().map(item).collect(),
-        revisions: result.revisions.iter().map(revision).collect(),
+        results: results.collect(),
+        revisions: revisions.map(|revision| revision.to_string()).collect(),
     };
     Reply::without_tag(StatusCode::OK, committed, &body)
 }
 
 impl BulkOverrideRequest {
     fn action(&self) -> Result<bulk::BulkAction, Violation> {
-        let invalid_expiry = |detail: &str, code| Err(Violation::new("/expires_at", code, detail.to_owned()));
         match (self.action, self.expires_at) {
             (WireBulkAction::SetExpiry, None) => {
-                invalid_expiry("set_expiry requires a timestamp, or null to remove the expiry", "required")
+                let detail = "set_expiry requires a timestamp, or null to remove the expiry";
+                Err(Violation::new("/expires_at", "required", detail))
             }
             (WireBulkAction::SetExpiry, Some(expires_at)) => Ok(bulk::BulkAction::SetExpiry(expires_at)),
-            (_, Some(_)) => invalid_expiry("only allowed with the action set_expiry", "not_allowed"),
+            (_, Some(_)) => {
+                Err(Violation::new("/expires_at", "not_allowed", "only allowed with the action set_expiry"))
+            }
             (WireBulkAction::Enable, None) => Ok(bulk::BulkAction::Enable),
             (WireBulkAction::Disable, None) => Ok(bulk::BulkAction::Disable),
             (WireBulkAction::Delete, None) => Ok(bulk::BulkAction::Delete),

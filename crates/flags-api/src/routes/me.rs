@@ -1,156 +1,37 @@
 //! The caller's own flag values and overrides. These handlers do no database work and allocate nothing per flag.
 
-use std::fmt::Write as _;
-
 use actix_web::{
     HttpResponse,
     web::{self, Data},
 };
-use flags_domain::{self as domain, Instant};
-use flags_service::replica::OverrideRef;
+use flags_domain::Instant;
+use flags_service::replica::{CachedUser, OverrideRef, View};
 use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::{
-    RouteRegistry,
     conditional::{content_tag, private, respond},
     reply::HandlerResult,
 };
 use crate::{
-    app::App,
     auth::{ReadOwnFlags, Require},
-    evaluation_json::{EvaluationCounts, build_own_flags_body, write_response_end, write_response_start, write_result},
+    evaluation_json::{
+        EvaluatedState, EvaluationBody, OwnFlagResponse, OwnFlagsResponse, build_own_flag_body, build_own_flags_body,
+    },
     extract::{FlagNameParam, IfNoneMatch},
     problem::{Problem, ProblemResponse},
-    wire::{WireFlagType, WireOverrideStatus},
+    route_facts::RouteFacts,
+    route_registry::RouteRegistry,
+    state::{App, OverrideReasons},
+    wire::WireOverrideStatus,
 };
 
 pub(super) fn routes(routes: &mut RouteRegistry) {
-    routes.add::<__path_get_own_flags>(web::to(get_own_flags));
-    routes.add::<__path_get_own_overrides>(web::to(get_own_overrides));
-    routes.add::<__path_get_own_flag>(web::to(get_own_flag));
-}
-
-/// Evaluation results of all flags that are visible to the caller.
-#[derive(ToSchema)]
-#[expect(dead_code, reason = "describes JSON that `evaluation_json` writes; used for the OpenAPI document only")]
-pub(crate) struct OwnFlagsResponse {
-    /// User that the flags were evaluated for.
-    user_id: Uuid,
-    /// Revision that was evaluated, as `<epoch>:<number>`.
-    revision: String,
-    /// Time of evaluation.
-    #[schema(value_type = String, format = DateTime)]
-    evaluated_at: Instant,
-    /// Earliest time at which a result may change without a new revision, because an override expires or a scheduled
-    /// change takes effect. `null` if there is none.
-    #[schema(required, value_type = Option<String>, format = DateTime)]
-    valid_until: Option<Instant>,
-    /// Whether the server has been unable to read its database for at least 5 seconds.
-    stale: bool,
-    /// Results by flag name.
-    flags: std::collections::BTreeMap<String, OwnFlagResult>,
-}
-
-/// Evaluation result of one flag.
-#[derive(ToSchema)]
-#[expect(dead_code, reason = "OpenAPI document only")]
-pub(crate) struct OwnFlagResult {
-    /// Value for the caller, of the flag's type.
-    value: Value,
-    /// Type of the flag's values.
-    flag_type: WireFlagType,
-    /// Id of the variant with this value. `null` if an override supplies a value that no variant has.
-    #[schema(required)]
-    variant: Option<String>,
-    /// Layer that supplied the value.
-    source: WireSource,
-    /// Override that supplied the value. Present only if `source` is `override`.
-    #[schema(required = false, nullable = false)]
-    r#override: Option<AppliedOverride>,
-    /// Result after the override expires. Present only if the override that supplied the value has an expiry.
-    #[schema(required = false, nullable = false)]
-    then: Option<ResultAfterExpiry>,
-}
-
-/// The override that supplied a value.
-#[derive(ToSchema)]
-#[expect(dead_code, reason = "OpenAPI document only")]
-pub(crate) struct AppliedOverride {
-    #[schema(value_type = String, format = DateTime)]
-    created_at: Instant,
-    #[schema(value_type = String, format = DateTime)]
-    updated_at: Instant,
-    /// When the override stops applying. `null` if it does not expire.
-    #[schema(required, value_type = Option<String>, format = DateTime)]
-    expires_at: Option<Instant>,
-    /// Reason entered with the override; `null` if none. Present only if the server runs with
-    /// `--show-reasons-to-users`.
-    #[schema(required = false)]
-    reason: Option<String>,
-}
-
-/// Evaluation result after an override has expired.
-#[derive(ToSchema)]
-#[expect(dead_code, reason = "OpenAPI document only")]
-pub(crate) struct ResultAfterExpiry {
-    /// Value from then on.
-    value: Value,
-    /// Id of the variant with this value.
-    #[schema(required)]
-    variant: Option<String>,
-    /// Layer that supplies the value from then on.
-    source: WireSource,
-}
-
-/// Evaluation result of one flag, with the state it was evaluated from.
-#[derive(ToSchema)]
-#[expect(dead_code, reason = "OpenAPI document only")]
-pub(crate) struct OwnFlagResponse {
-    /// User that the flag was evaluated for.
-    user_id: Uuid,
-    /// Flag name.
-    name: String,
-    /// Revision that was evaluated, as `<epoch>:<number>`.
-    revision: String,
-    /// Time of evaluation.
-    #[schema(value_type = String, format = DateTime)]
-    evaluated_at: Instant,
-    /// Earliest time at which the result may change without a new revision. `null` if there is none.
-    #[schema(required, value_type = Option<String>, format = DateTime)]
-    valid_until: Option<Instant>,
-    /// Whether the server has been unable to read its database for at least 5 seconds.
-    stale: bool,
-    #[schema(inline)]
-    #[serde(flatten)]
-    flag: OwnFlagResult,
-}
-
-/// Layer that supplied a value. The first of `override`, `disabled`, `targeting_rule`, `scheduled_change` and `default`
-/// that applies decides; `disabled` means that the flag is off and serves its `off_variant`.
-#[derive(Clone, Copy, Serialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-#[schema(as = Source)]
-pub(crate) enum WireSource {
-    Override,
-    TargetingRule,
-    ScheduledChange,
-    Default,
-    Disabled,
-}
-
-impl From<domain::Source<'_>> for WireSource {
-    fn from(source: domain::Source<'_>) -> Self {
-        match source {
-            domain::Source::Override => Self::Override,
-            domain::Source::Disabled => Self::Disabled,
-            domain::Source::TargetingRule { .. } => Self::TargetingRule,
-            domain::Source::ScheduledChange { .. } => Self::ScheduledChange,
-            domain::Source::Default => Self::Default,
-        }
-    }
+    routes.add::<__path_get_own_flags>(web::to(get_own_flags), RouteFacts::own_evaluation());
+    routes.add::<__path_get_own_overrides>(web::to(get_own_overrides), RouteFacts::own_data());
+    routes.add::<__path_get_own_flag>(web::to(get_own_flag), RouteFacts::own_evaluation());
 }
 
 /// Get own flag values
@@ -166,15 +47,28 @@ impl From<domain::Source<'_>> for WireSource {
     ),
 )]
 async fn get_own_flags(caller: Require<ReadOwnFlags>, app: Data<App>, if_none_match: IfNoneMatch) -> HandlerResult {
-    let now = app.evaluation.now();
     let user = caller.granted;
-    let stale = app.evaluation.replica().is_stale();
     let view = app.evaluation.replica().read();
-    let snapshot = build_own_flags_body(&view, &user, now, stale, app.settings.show_reasons_to_users);
-    let etag =
-        content_tag(user.id.as_bytes(), view.revision().epoch, &snapshot.body.as_bytes()[snapshot.content_offset..]);
+    let state = evaluated_state(&app, &view, &user);
+    let results = view.evaluate_all(&*user, state.evaluated_at).filter(|evaluated| evaluated.flag.client_visible());
+    let body = build_own_flags_body(&state, results, view.flag_count(), app.settings.override_reasons());
     drop(view);
-    respond(&if_none_match, &etag, snapshot.body)
+    respond_to_caller(&if_none_match, &state, body)
+}
+
+/// Returns the state that a response to `user` is based on, at the current time.
+fn evaluated_state(app: &App, view: &View<'_>, user: &CachedUser) -> EvaluatedState {
+    EvaluatedState {
+        user_id: user.id,
+        revision: view.revision(),
+        evaluated_at: app.evaluation.now(),
+        stale: app.evaluation.replica().is_stale(),
+    }
+}
+
+fn respond_to_caller(if_none_match: &IfNoneMatch, state: &EvaluatedState, body: EvaluationBody) -> HandlerResult {
+    let etag = content_tag(state.user_id.as_bytes(), state.revision.epoch, body.content());
+    respond(if_none_match, &etag, body.body)
 }
 
 /// Get one of the caller's flag values
@@ -195,27 +89,15 @@ async fn get_own_flag(
     flag: FlagNameParam,
     if_none_match: IfNoneMatch,
 ) -> HandlerResult {
-    let now = app.evaluation.now();
     let user = caller.granted;
-    let stale = app.evaluation.replica().is_stale();
     let view = app.evaluation.replica().read();
-    let result = view.evaluate(&flag.0, &*user, now).filter(|evaluated| evaluated.flag.client_visible());
+    let state = evaluated_state(&app, &view, &user);
+    let result = view.evaluate(&flag.0, &*user, state.evaluated_at);
+    let result = result.filter(|evaluated| evaluated.flag.client_visible());
     let evaluated = result.ok_or_else(|| Problem::not_found("flag_not_found", "no such flag"))?;
-    let mut body = String::with_capacity(512);
-    write_response_start(&mut body, user.id, view.revision(), now);
-    let content_start = body.len();
-    write_response_end(&mut body, evaluated.resolution.valid_until, stale);
-    let _ = write!(body, ",\"name\":\"{}\",", flag.0);
-    write_result(&mut body, &evaluated, app.settings.show_reasons_to_users);
-    body.push('}');
-    let mut counts = EvaluationCounts::default();
-    counts.record(&evaluated.resolution);
-    counts.publish();
-    respond(
-        &if_none_match,
-        &content_tag(user.id.as_bytes(), view.revision().epoch, &body.as_bytes()[content_start..]),
-        body,
-    )
+    let body = build_own_flag_body(&state, &evaluated, app.settings.override_reasons());
+    drop(view);
+    respond_to_caller(&if_none_match, &state, body)
 }
 
 /// One of the caller's overrides.
@@ -245,7 +127,7 @@ pub(crate) struct OwnOverride<'o> {
 }
 
 impl<'o> OwnOverride<'o> {
-    fn from_override(o: OverrideRef<'o>, now: Instant, include_reason: bool) -> Self {
+    fn from_override(o: OverrideRef<'o>, now: Instant, reasons: OverrideReasons) -> Self {
         Self {
             id: o.id,
             flag_name: o.flag_name,
@@ -255,7 +137,7 @@ impl<'o> OwnOverride<'o> {
             updated_at: o.updated_at,
             expires_at: o.expires_at,
             status: o.status(now).into(),
-            reason: include_reason.then_some(o.reason),
+            reason: (reasons == OverrideReasons::Shown).then_some(o.reason),
         }
     }
 }
@@ -284,22 +166,17 @@ pub(crate) struct OwnOverridesResponse<'o> {
     responses((status = 200, body = OwnOverridesResponse), (status = "default", response = ProblemResponse)),
 )]
 async fn get_own_overrides(caller: Require<ReadOwnFlags>, app: Data<App>) -> HandlerResult {
-    let now = app.evaluation.now();
-    let user_id = caller.granted.id;
-    let stale = app.evaluation.replica().is_stale();
+    let user = caller.granted;
     let view = app.evaluation.replica().read();
-    let visible = |o: &OverrideRef<'_>| view.flag(o.flag_name).is_some_and(|flag| flag.compiled().client_visible());
-    let include_reason = app.settings.show_reasons_to_users;
-    let body = OwnOverridesResponse {
-        user_id,
-        revision: view.revision().to_string(),
-        evaluated_at: now,
-        stale,
-        overrides: view
-            .overrides_of(user_id)
-            .filter(visible)
-            .map(|o| OwnOverride::from_override(o, now, include_reason))
-            .collect(),
-    };
-    Ok(private(HttpResponse::Ok()).json(&body))
+    let EvaluatedState { user_id, revision, evaluated_at, stale } = evaluated_state(&app, &view, &user);
+    let visible = view.overrides_of(user_id).filter(|o| is_visible(&view, o));
+    let reasons = app.settings.override_reasons();
+    let overrides = visible.map(|o| OwnOverride::from_override(o, evaluated_at, reasons)).collect();
+    let revision = revision.to_string();
+    Ok(private(HttpResponse::Ok()).json(OwnOverridesResponse { user_id, revision, evaluated_at, stale, overrides }))
+}
+
+/// Whether users can see the flag of this override.
+fn is_visible(view: &View<'_>, user_override: &OverrideRef<'_>) -> bool {
+    view.flag(user_override.flag_name).is_some_and(|flag| flag.compiled().client_visible())
 }

@@ -9,22 +9,23 @@ use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use super::{
-    RouteRegistry,
     overrides::UserOverrideResponse,
     reply::{self, HandlerResult},
 };
 use crate::{
-    app::App,
     auth::{ReadOverrides, Require},
     extract::{FlagNameParam, PageCursor, PageLimit, Query, UserIdParam, deserialize_search_text, invalid_cursor},
     problem::{Problem, ProblemResponse},
+    route_facts::RouteFacts,
+    route_registry::RouteRegistry,
+    state::App,
     wire::{PageResponse, WireFindingCode, WireOverrideStatus},
 };
 
 pub(super) fn routes(routes: &mut RouteRegistry) {
-    routes.add::<__path_list_for_user>(web::to(list_for_user));
-    routes.add::<__path_list_for_flag>(web::to(list_for_flag));
-    routes.add::<__path_list>(web::to(list));
+    routes.add::<__path_list_for_user>(web::to(list_for_user), RouteFacts::api());
+    routes.add::<__path_list_for_flag>(web::to(list_for_flag), RouteFacts::api());
+    routes.add::<__path_list>(web::to(list), RouteFacts::api());
 }
 
 /// Pagination.
@@ -160,8 +161,9 @@ pub(crate) struct ListOverridesQuery {
 pub(crate) enum OverridePageCursor {
     Revision(i64, Uuid),
     Expiry(Option<Instant>, Uuid),
-    /// Position in a list filtered by this finding: the last user and flag that were returned.
-    Finding(WireFindingCode, Uuid, String),
+    /// Position in a list filtered by this finding: the last user and flag that were scanned, in the order of shards.
+    /// A change of that order must rename the variant, so that the server rejects cursors of the former order.
+    Scan(WireFindingCode, Uuid, String),
 }
 
 impl OverrideSort {
@@ -224,13 +226,16 @@ async fn list(_: Require<ReadOverrides>, app: Data<App>, Query(query): Query<Lis
     reply::json(&PageResponse::new(page, cursor, |item| UserOverrideResponse::from_list_item(item, now)))
 }
 
+fn not_with_finding(pointer: &str, detail: &str) -> Problem {
+    Violation::new(pointer, "not_with_finding", detail).into()
+}
+
 async fn list_findings(app: &App, finding: WireFindingCode, query: ListOverridesQuery, now: Instant) -> HandlerResult {
-    let incompatible = |pointer, detail| Violation::new(pointer, "not_with_finding", detail);
     if query.search.is_some() {
-        return Err(incompatible("/search", "cannot be used with `finding`; use `flag_name` or `user_id`").into());
+        return Err(not_with_finding("/search", "cannot be used with `finding`; use `flag_name` or `user_id`"));
     }
     if query.sort.is_some() {
-        return Err(incompatible("/sort", "cannot be used with `finding`; findings have a fixed order").into());
+        return Err(not_with_finding("/sort", "cannot be used with `finding`; findings have a fixed order"));
     }
     let filter = FindingFilter {
         finding: finding.into(),
@@ -241,7 +246,7 @@ async fn list_findings(app: &App, finding: WireFindingCode, query: ListOverrides
     };
     let after = match query.cursor.map(|cursor| cursor.0) {
         None => None,
-        Some(OverridePageCursor::Finding(same, user_id, flag_name)) if same == finding => Some((user_id, flag_name)),
+        Some(OverridePageCursor::Scan(same, user_id, flag_name)) if same == finding => Some((user_id, flag_name)),
         Some(_) => return Err(invalid_cursor()),
     };
     let is_first = after.is_none();
@@ -252,7 +257,7 @@ async fn list_findings(app: &App, finding: WireFindingCode, query: ListOverrides
     let is_complete = is_first && findings.next.is_none();
     let cursor = findings
         .next
-        .map(|(user_id, flag_name)| PageCursor(OverridePageCursor::Finding(finding, user_id, flag_name)).encode());
+        .map(|(user_id, flag_name)| PageCursor(OverridePageCursor::Scan(finding, user_id, flag_name)).encode());
     let items = listed.into_iter().map(|item| UserOverrideResponse::from_list_item(item, now)).collect();
     reply::json(&PageResponse::from_scan(items, is_complete, cursor))
 }

@@ -12,24 +12,23 @@ use serde_json::Value;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::{
-    RouteRegistry, child_location,
-    reply::{self, HandlerResult},
-};
+use super::reply::{self, HandlerResult, child_location};
 use crate::{
-    app::App,
     auth::{ManageOverrides, ReadOverrides, Require},
     extract::{FlagNameParam, IfMatch, Json, RequestBody, UserIdParam, deserialize_present},
     problem::ProblemResponse,
+    route_facts::{Preconditions, RouteFacts},
+    route_registry::RouteRegistry,
+    state::App,
     wire::{WireOverrideStatus, default_true},
 };
 
 pub(super) fn routes(routes: &mut RouteRegistry) {
-    routes.add::<__path_create>(web::to(create));
-    routes.add::<__path_get>(web::to(get));
-    routes.add::<__path_put>(web::to(put));
-    routes.add::<__path_patch>(web::to(patch));
-    routes.add::<__path_delete>(web::to(delete));
+    routes.add::<__path_create>(web::to(create), RouteFacts::change().idempotent());
+    routes.add::<__path_get>(web::to(get), RouteFacts::resource());
+    routes.add::<__path_put>(web::to(put), RouteFacts::change().with_preconditions(Preconditions::IfMatchOrNoneMatch));
+    routes.add::<__path_patch>(web::to(patch), RouteFacts::update());
+    routes.add::<__path_delete>(web::to(delete), RouteFacts::update());
 }
 
 /// A value of one flag for one user. It takes precedence over the flag's switch, targeting rules, scheduled changes and

@@ -8,10 +8,11 @@ use actix_web::{
 };
 use flags_service::{CommandOutcome, CommandRequest, ServiceError};
 use flags_store::{Author, Committed, change_log::Revision};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 use crate::{
     extract::{entity_tag, idempotency_key},
+    json::to_json,
     problem::Problem,
 };
 
@@ -51,12 +52,26 @@ pub(super) fn no_content(committed: &Committed) -> HandlerResult {
     Ok(HttpResponse::NoContent().insert_header((FLAGS_REVISION, committed.revision().to_string())).finish())
 }
 
+/// Path of a child resource below the request path, for the `Location` header.
+pub(super) fn child_location(path: &str, child: &str) -> String {
+    format!("{}/{child}", path.trim_end_matches('/'))
+}
+
 /// Response to a change, serializable so that it can be stored under an idempotency key and replayed.
 #[derive(Debug, Deserialize, Serialize)]
 pub(super) struct Reply {
-    status: u16,
+    #[serde(serialize_with = "serialize_status", deserialize_with = "deserialize_status")]
+    status: StatusCode,
     headers: Vec<(String, String)>,
     body: String,
+}
+
+fn serialize_status<S: Serializer>(status: &StatusCode, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_u16(status.as_u16())
+}
+
+fn deserialize_status<'de, D: Deserializer<'de>>(deserializer: D) -> Result<StatusCode, D::Error> {
+    StatusCode::from_u16(u16::deserialize(deserializer)?).map_err(D::Error::custom)
 }
 
 impl Reply {
@@ -70,15 +85,13 @@ impl Reply {
     /// Builds a response without `ETag`, for changes that affect several resources.
     pub(super) fn without_tag(status: StatusCode, committed: &Committed, body: &impl Serialize) -> Self {
         let headers = vec![(FLAGS_REVISION.to_owned(), committed.revision().to_string())];
-        // Serialization cannot fail: wire types have no map keys other than strings.
-        Self { status: status.as_u16(), headers, body: serde_json::to_string(body).unwrap_or_default() }
+        Self { status, headers, body: to_json(body) }
     }
 }
 
 impl From<Reply> for HttpResponse {
     fn from(reply: Reply) -> Self {
-        let status = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let mut response = Self::build(status);
+        let mut response = Self::build(reply.status);
         for header in reply.headers {
             response.insert_header(header);
         }
@@ -102,9 +115,7 @@ pub(super) async fn execute_idempotently<T>(
         None => author.into(),
         Some(key) => {
             let reply = Arc::clone(&reply);
-            let serialize = move |output: &T, committed: &Committed| {
-                serde_json::to_vec(&reply(output, committed)).unwrap_or_default()
-            };
+            let serialize = move |output: &T, committed: &Committed| to_json(&reply(output, committed)).into_bytes();
             CommandRequest::idempotent(author, key, Arc::new(serialize))
         }
     };

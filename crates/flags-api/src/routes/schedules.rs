@@ -16,28 +16,27 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
-use super::{
-    RouteRegistry, child_location,
-    reply::{self, HandlerResult, Reply},
-};
+use super::reply::{self, HandlerResult, Reply, child_location};
 use crate::{
-    app::App,
     auth::{ManageSchedules, ReadSchedules, Require},
     extract::{
         FlagNameParam, IfMatch, Json, PageCursor, PageLimit, Query, RequestBody, ScheduledChangeIdParam,
         deserialize_present,
     },
     problem::ProblemResponse,
+    route_facts::RouteFacts,
+    route_registry::RouteRegistry,
+    state::App,
     wire::{PageResponse, WireScheduleStatus, WireServe},
 };
 
 pub(super) fn routes(routes: &mut RouteRegistry) {
-    routes.add::<__path_list>(web::to(list));
-    routes.add::<__path_create>(web::to(create));
-    routes.add::<__path_get>(web::to(get));
-    routes.add::<__path_patch>(web::to(patch));
-    routes.add::<__path_cancel>(web::to(cancel));
-    routes.add::<__path_list_all>(web::to(list_all));
+    routes.add::<__path_list>(web::to(list), RouteFacts::api());
+    routes.add::<__path_create>(web::to(create), RouteFacts::change().idempotent());
+    routes.add::<__path_get>(web::to(get), RouteFacts::resource());
+    routes.add::<__path_patch>(web::to(patch), RouteFacts::update());
+    routes.add::<__path_cancel>(web::to(cancel), RouteFacts::update().idempotent());
+    routes.add::<__path_list_all>(web::to(list_all), RouteFacts::api());
 }
 
 /// A scheduled change of a flag's default, its switch, or both.
@@ -99,25 +98,19 @@ pub(crate) struct PreviewState {
 
 impl ScheduledChangePreview {
     fn from_preview(preview: &SchedulePreview) -> Self {
-        let shares = || preview.shares.iter();
-        let percentage_points = |before: Weight, after: Weight| {
-            (f64::from(after.thousandths()) - f64::from(before.thousandths())) / 1_000.0
-        };
+        let before = preview.shares.iter().map(|(id, before, _)| (id.clone(), *before)).collect();
+        let after = preview.shares.iter().map(|(id, _, after)| (id.clone(), *after)).collect();
+        let changed = preview.shares.iter().filter(|(_, before, after)| before != after);
         Self {
-            before: PreviewState {
-                enabled: preview.enabled_before,
-                weights: shares().map(|(id, before, _)| (id.clone(), *before)).collect(),
-            },
-            after: PreviewState {
-                enabled: preview.enabled_after,
-                weights: shares().map(|(id, _, after)| (id.clone(), *after)).collect(),
-            },
-            difference: shares()
-                .filter(|(_, before, after)| before != after)
-                .map(|(id, before, after)| (id.clone(), percentage_points(*before, *after)))
-                .collect(),
+            before: PreviewState { enabled: preview.enabled_before, weights: before },
+            after: PreviewState { enabled: preview.enabled_after, weights: after },
+            difference: changed.map(|(id, before, after)| (id.clone(), percentage_points(*before, *after))).collect(),
         }
     }
+}
+
+fn percentage_points(before: Weight, after: Weight) -> f64 {
+    (f64::from(after.thousandths()) - f64::from(before.thousandths())) / 1_000.0
 }
 
 impl ScheduledChangeResponse {

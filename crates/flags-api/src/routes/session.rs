@@ -13,26 +13,27 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::{
-    RouteRegistry,
     reply::{FLAGS_REVISION, HandlerResult},
     users::WireRole,
 };
 use crate::{
-    app::App,
     auth::{
         AnyCaller, Credential, ManageOwnSession, Principal, ReadOwnIdentity, Require, check_sign_in_origin,
         client_address, expired_session_cookie, session_cookie, session_secret_hash,
     },
     extract::{Json, RequestBody, reject_idempotency_key},
     problem::{Problem, ProblemResponse},
+    route_facts::RouteFacts,
+    route_registry::RouteRegistry,
+    state::App,
 };
 
 pub(super) fn routes(routes: &mut RouteRegistry) {
-    routes.add::<__path_login>(web::to(login));
-    routes.add::<__path_logout>(web::to(logout));
-    routes.add::<__path_logout_all>(web::to(logout_all));
-    routes.add::<__path_change_password>(web::to(change_password));
-    routes.add::<__path_me>(web::to(me));
+    routes.add::<__path_login>(web::to(login), RouteFacts::api());
+    routes.add::<__path_logout>(web::to(logout), RouteFacts::api());
+    routes.add::<__path_logout_all>(web::to(logout_all), RouteFacts::api());
+    routes.add::<__path_change_password>(web::to(change_password), RouteFacts::api());
+    routes.add::<__path_me>(web::to(me), RouteFacts::api());
 }
 
 /// Credentials of a user.

@@ -1,9 +1,6 @@
 //! Server-sent event streams: the caller's own flag values, and all changes.
 
-use std::{
-    collections::BTreeMap,
-    future::{Ready, ready},
-};
+use std::future::{Ready, ready};
 
 use actix_web::{
     FromRequest, HttpRequest,
@@ -14,25 +11,28 @@ use actix_web::{
     },
     web::{self, Data},
 };
-use flags_domain::{Instant, Violation};
+use flags_domain::Violation;
 use flags_service::stream_position::StreamPosition;
 use utoipa::ToSchema;
+use uuid::Uuid;
 
-use super::{
-    RouteRegistry,
-    me::{OwnFlagResult, OwnFlagsResponse},
-    reply::HandlerResult,
-};
+use super::reply::HandlerResult;
 use crate::{
-    app::App,
     auth::{Require, StreamChanges, StreamOwnFlags},
+    evaluation_json::{OwnFlagsChange, OwnFlagsResponse},
     problem::{Problem, ProblemResponse},
-    streams::{ChangeEvent, ChangeStream, EventStream as _, OwnFlagStream, head_response, parse_position},
+    route_facts::RouteFacts,
+    route_registry::RouteRegistry,
+    state::App,
+    streams::{
+        ChangeEvent, ChangeStream, EventStream as _, OwnFlagStream, StreamBye, StreamHeartbeat, head_response,
+        parse_position,
+    },
 };
 
 pub(super) fn routes(routes: &mut RouteRegistry) {
-    routes.add::<__path_stream_own_flags>(web::to(stream_own_flags));
-    routes.add::<__path_stream_changes>(web::to(stream_changes));
+    routes.add::<__path_stream_own_flags>(web::to(stream_own_flags), RouteFacts::own_data().event_stream());
+    routes.add::<__path_stream_changes>(web::to(stream_changes), RouteFacts::api().event_stream());
 }
 
 /// Response header with the id of the stream's user. A client that authenticates by cookie compares it with the
@@ -53,56 +53,6 @@ pub(crate) enum OwnFlagsEvent {
     Heartbeat(StreamHeartbeat),
     /// Event `bye`, the last event before the server closes the stream.
     Bye(StreamBye),
-}
-
-/// Changes of the caller's flag values since the previous event.
-#[derive(ToSchema)]
-#[expect(dead_code, reason = "OpenAPI document only")]
-pub(crate) struct OwnFlagsChange {
-    /// Revision that was evaluated, as `<epoch>:<number>`.
-    revision: String,
-    /// Time of evaluation.
-    #[schema(value_type = String, format = DateTime)]
-    evaluated_at: Instant,
-    /// Flags with a new result, by name. Each result is complete and replaces the previous one.
-    set: BTreeMap<String, OwnFlagResult>,
-    /// Flags that the caller no longer has a result for.
-    unset: Vec<String>,
-    /// Earliest time at which a result may change without a new revision. `null` if there is none.
-    #[schema(required, value_type = Option<String>, format = DateTime)]
-    valid_until: Option<Instant>,
-}
-
-/// Keep-alive with the current stream position.
-#[derive(ToSchema)]
-#[expect(dead_code, reason = "OpenAPI document only")]
-pub(crate) struct StreamHeartbeat {
-    /// Current revision, as `<epoch>:<number>`.
-    revision: String,
-    /// Whether the server has been unable to read its database for at least 5 seconds.
-    stale: bool,
-}
-
-/// Last event of a stream. The client should reconnect.
-#[derive(ToSchema)]
-#[expect(dead_code, reason = "OpenAPI document only")]
-pub(crate) struct StreamBye {
-    /// Why the server closes the stream.
-    reason: ByeReason,
-}
-
-/// Why the server closes the stream.
-///
-/// - `shutdown`: the server is shutting down
-/// - `max_age`: the stream has reached its maximum age; reconnecting spreads streams over the servers
-/// - `revoked`: the credential is no longer valid, or no longer permits this stream
-#[derive(ToSchema)]
-#[serde(rename_all = "snake_case")]
-#[expect(dead_code, reason = "OpenAPI document only")]
-pub(crate) enum ByeReason {
-    Shutdown,
-    MaxAge,
-    Revoked,
 }
 
 /// Stream position to resume after: `Last-Event-ID`, which browsers send automatically, else the `cursor` parameter.
@@ -168,12 +118,15 @@ async fn stream_own_flags(
     let as_of = app.evaluation.replica().revision().number;
     let (credential, user) = caller.granted;
     let user = app.evaluation.user(user.id).await?.ok_or_else(Problem::unauthorized)?;
-    let user_id = HeaderValue::from_str(&user.id.to_string());
+    let user_id = uuid_header(user.id);
     let mut response = OwnFlagStream::open(&app, (credential, user), as_of, position.0)?.into_response();
-    if let Ok(user_id) = user_id {
-        response.headers_mut().insert(FLAGS_USER_HEADER, user_id);
-    }
+    response.headers_mut().insert(FLAGS_USER_HEADER, user_id);
     Ok(response)
+}
+
+#[expect(clippy::expect_used, reason = "a UUID consists of hexadecimal digits and hyphens")]
+fn uuid_header(id: Uuid) -> HeaderValue {
+    HeaderValue::from_str(&id.to_string()).expect("UUIDs are valid header text")
 }
 
 /// Stream all changes

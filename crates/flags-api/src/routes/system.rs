@@ -8,19 +8,21 @@ use actix_web::{
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{RouteRegistry, reply::HandlerResult};
+use super::reply::HandlerResult;
 use crate::{
-    app::App,
     problem::{Problem, ProblemResponse},
+    route_facts::RouteFacts,
+    route_registry::RouteRegistry,
+    state::App,
 };
 
 pub(super) fn routes(routes: &mut RouteRegistry) {
-    routes.add::<__path_healthz>(web::to(healthz));
-    routes.add::<__path_readyz>(web::to(readyz));
+    routes.add::<__path_healthz>(web::to(healthz), RouteFacts::open());
+    routes.add::<__path_readyz>(web::to(readyz), RouteFacts::open());
 }
 
 pub(crate) fn metrics_route(routes: &mut RouteRegistry) {
-    routes.add::<__path_metrics>(web::to(metrics));
+    routes.add::<__path_metrics>(web::to(metrics), RouteFacts::open());
 }
 
 /// Result of the liveness check.
@@ -93,16 +95,21 @@ async fn metrics(app: Data<App>) -> HandlerResult {
     Ok(HttpResponse::Ok().content_type("text/plain; version=0.0.4; charset=utf-8").body(handle.render()))
 }
 
+/// Paths of the server. Below them, a path that matches no route is a mistake of the client.
+const SERVER_PATHS: [&str; 7] = ["/api", "/ofrep", "/healthz", "/readyz", "/metrics", "/openapi.json", "/docs"];
+
 const WELCOME: &str = include_str!("welcome.html");
 
 /// Handles requests that no route matches: 404 below the server's own paths and for methods other than GET, otherwise a
 /// welcome page with links.
 pub(crate) async fn unmatched(request: HttpRequest) -> HandlerResult {
-    let is_below = |root: &str| request.path() == root || request.path().starts_with(&format!("{root}/"));
-    let is_api_path =
-        ["/api", "/ofrep", "/healthz", "/readyz", "/metrics", "/openapi.json", "/docs"].into_iter().any(is_below);
-    if is_api_path || ![Method::GET, Method::HEAD].contains(request.method()) {
+    let is_server_path = SERVER_PATHS.into_iter().any(|root| is_at_or_below(request.path(), root));
+    if is_server_path || ![Method::GET, Method::HEAD].contains(request.method()) {
         return Err(Problem::not_found("not_found", "no such path; see /docs for the list of operations"));
     }
     Ok(HttpResponse::Ok().content_type("text/html; charset=utf-8").body(WELCOME))
+}
+
+fn is_at_or_below(path: &str, root: &str) -> bool {
+    path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }

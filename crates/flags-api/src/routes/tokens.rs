@@ -18,25 +18,26 @@ use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use super::{
-    RouteRegistry, child_location,
-    reply::{self, HandlerResult},
+    reply::{self, HandlerResult, child_location},
     session::TokenScope,
     users::WireRole,
 };
 use crate::{
-    app::App,
     auth::{ManageTokens, ReadTokens, Require},
     extract::{IfMatch, Json, PageCursor, PageLimit, Query, RequestBody, TokenIdParam, reject_idempotency_key},
     problem::{Problem, ProblemResponse},
+    route_facts::RouteFacts,
+    route_registry::RouteRegistry,
+    state::App,
     wire::PageResponse,
 };
 
 pub(super) fn routes(routes: &mut RouteRegistry) {
-    routes.add::<__path_list>(web::to(list));
-    routes.add::<__path_create>(web::to(create));
-    routes.add::<__path_get>(web::to(get));
-    routes.add::<__path_revoke>(web::to(revoke));
-    routes.add::<__path_rotate>(web::to(rotate));
+    routes.add::<__path_list>(web::to(list), RouteFacts::api());
+    routes.add::<__path_create>(web::to(create), RouteFacts::change());
+    routes.add::<__path_get>(web::to(get), RouteFacts::resource());
+    routes.add::<__path_revoke>(web::to(revoke), RouteFacts::update());
+    routes.add::<__path_rotate>(web::to(rotate), RouteFacts::update());
 }
 
 /// Status of an API token.

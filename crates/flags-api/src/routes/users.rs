@@ -16,28 +16,27 @@ use serde_json::{Map, Value};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
-use super::{
-    RouteRegistry, child_location,
-    reply::{self, HandlerResult},
-};
+use super::reply::{self, HandlerResult, child_location};
 use crate::{
-    app::App,
     auth::{ManageUsers, ReadUsers, Require},
     extract::{
         IfMatch, Json, PageCursor, PageLimit, Query, RequestBody, UserIdParam, deserialize_present,
         deserialize_search_text, invalid_cursor, reject_idempotency_key,
     },
     problem::{Problem, ProblemResponse},
+    route_facts::RouteFacts,
+    route_registry::RouteRegistry,
+    state::App,
     wire::{PageResponse, default_true, wire_enum},
 };
 
 pub(super) fn routes(routes: &mut RouteRegistry) {
-    routes.add::<__path_list>(web::to(list));
-    routes.add::<__path_create>(web::to(create));
-    routes.add::<__path_get>(web::to(get));
-    routes.add::<__path_patch>(web::to(patch));
-    routes.add::<__path_delete>(web::to(delete));
-    routes.add::<__path_set_password>(web::to(set_password));
+    routes.add::<__path_list>(web::to(list), RouteFacts::api());
+    routes.add::<__path_create>(web::to(create), RouteFacts::change().idempotent());
+    routes.add::<__path_get>(web::to(get), RouteFacts::resource());
+    routes.add::<__path_patch>(web::to(patch), RouteFacts::update());
+    routes.add::<__path_delete>(web::to(delete), RouteFacts::update());
+    routes.add::<__path_set_password>(web::to(set_password), RouteFacts::update());
 }
 
 wire_enum! {

@@ -13,11 +13,12 @@ use tokio::sync::watch;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::{EventStream, PullOutcome, connection::Connection};
+use super::{EventStream, PullOutcome, connection::Connection, event::StreamHeartbeat};
 use crate::{
-    app::App,
     auth::{Credential, StreamSubject},
+    json::to_json,
     problem::Problem,
+    state::App,
 };
 
 /// Number of changes at which a batch ends. The commit that reaches it is written completely; a commit without changes
@@ -128,8 +129,8 @@ impl ChangeStream {
         let position = StreamPosition { revision: head, evaluated_at: self.connection.app.evaluation.now() };
         let stale = self.connection.app.evaluation.replica().is_stale();
         self.connection.set_reported_stale(stale);
-        let data = format!("{{\"revision\":\"{}\",\"stale\":{stale}}}", position.revision);
-        self.connection.write(out, "snapshot", Some(&position), &data);
+        let data = StreamHeartbeat { revision: head.to_string(), stale };
+        self.connection.write(out, "snapshot", Some(&position), &to_json(&data));
         self.position = Some(position);
     }
 }
@@ -147,8 +148,7 @@ fn take_batch<'c>(commits: impl Iterator<Item = &'c Arc<RecentCommit>>) -> Vec<A
 
 fn change_event_json(commit: &RecentCommit, position: &StreamPosition) -> String {
     let changes = commit.changes.iter().map(ChangedResource::from).collect();
-    // Serialization of strings, ids and lists cannot fail.
-    serde_json::to_string(&ChangeEvent { revision: position.revision.to_string(), changes }).unwrap_or_default()
+    to_json(&ChangeEvent { revision: position.revision.to_string(), changes })
 }
 
 impl EventStream for ChangeStream {

@@ -13,19 +13,20 @@ use std::{
 use actix_web::web::Data;
 use flags_domain::Instant;
 use flags_service::stream_position::StreamPosition;
-use metrics::{counter, gauge};
+use metrics::counter;
 use rand::RngExt as _;
 use tokio::{
     sync::watch,
     time::{Instant as Moment, sleep_until},
 };
 
-use super::event::{write_event, write_retry};
+use super::event::{ByeReason, StreamBye, StreamHeartbeat, write_event, write_retry};
 use crate::{
-    app::App,
     auth::{Credential, StreamSubject},
-    metrics::{STREAM_EVENTS, STREAMS_OPEN},
+    json::to_json,
+    metrics::STREAM_EVENTS,
     problem::Problem,
+    state::App,
 };
 
 /// Range of the random delay before a stream retries a failed user lookup.
@@ -33,70 +34,6 @@ const USER_RETRY_DELAY: (Duration, Duration) = (Duration::from_millis(500), Dura
 
 /// Interval for validating a credential whose end the replica does not report (a session).
 const REVALIDATION_INTERVAL: Duration = Duration::from_secs(1);
-
-/// Limits and timing of event streams.
-#[derive(Clone, Debug)]
-pub struct StreamLimits {
-    /// Maximum number of open streams per server. Default 20,000.
-    pub max_streams: usize,
-    /// Interval between heartbeats. Default 15 s.
-    pub heartbeat: Duration,
-    /// Range of the random maximum age of a stream. Default 30 to 60 minutes. Clients then reconnect and spread over
-    /// the servers again.
-    pub max_age: (Duration, Duration),
-    /// Range of the random reconnection delay that the server sends to clients, in milliseconds. Default 500 to 3,000.
-    pub retry_millis: (u64, u64),
-}
-
-impl Default for StreamLimits {
-    fn default() -> Self {
-        Self {
-            max_streams: 20_000,
-            heartbeat: Duration::from_secs(15),
-            max_age: (Duration::from_secs(30 * 60), Duration::from_secs(60 * 60)),
-            retry_millis: (500, 3_000),
-        }
-    }
-}
-
-/// Numbers of open streams of this process. Clones share their state.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct OpenStreams {
-    own_flags: Arc<AtomicUsize>,
-    changes: Arc<AtomicUsize>,
-    evaluations: Arc<AtomicUsize>,
-}
-
-impl OpenStreams {
-    fn counter(&self, subject: StreamSubject) -> &Arc<AtomicUsize> {
-        match subject {
-            StreamSubject::OwnFlags => &self.own_flags,
-            StreamSubject::Changes => &self.changes,
-            StreamSubject::Evaluations(_) => &self.evaluations,
-        }
-    }
-
-    fn total(&self) -> usize {
-        [&self.own_flags, &self.changes, &self.evaluations].map(|open| open.load(Ordering::Relaxed)).iter().sum()
-    }
-
-    /// Sets the gauges of open streams.
-    #[expect(clippy::cast_precision_loss, reason = "counts stay far below 2^53")]
-    pub(crate) fn record_gauges(&self) {
-        for subject in [StreamSubject::OwnFlags, StreamSubject::Changes, StreamSubject::Evaluations(None)] {
-            gauge!(STREAMS_OPEN, "kind" => kind_label(subject))
-                .set(self.counter(subject).load(Ordering::Relaxed) as f64);
-        }
-    }
-}
-
-const fn kind_label(subject: StreamSubject) -> &'static str {
-    match subject {
-        StreamSubject::OwnFlags => "user",
-        StreamSubject::Changes => "admin",
-        StreamSubject::Evaluations(_) => "ofrep",
-    }
-}
 
 /// Connection of one subscriber.
 pub(crate) struct Connection {
@@ -142,7 +79,7 @@ impl Connection {
     /// Counts the stream as open. Fails with 503 if the limit is reached or the server is shutting down.
     pub(super) fn open(app: &Data<App>, subject: StreamSubject, credential: Credential) -> Result<Self, Problem> {
         let limits = &app.settings.stream_limits;
-        let open = Arc::clone(app.open_streams.counter(subject));
+        let open = Arc::clone(app.open_streams.counter(subject.kind()));
         open.fetch_add(1, Ordering::Relaxed);
         let max_age = rand::rng().random_range(limits.max_age.0..=limits.max_age.1);
         let now = Moment::now();
@@ -181,23 +118,23 @@ impl Connection {
             return PendingAction::Ended;
         }
         if !*self.ready.borrow() {
-            return PendingAction::End(self.end("shutdown"));
+            return PendingAction::End(self.end(ByeReason::Shutdown));
         }
         let now = Moment::now();
         if now >= self.max_age_at {
-            return PendingAction::End(self.end("max_age"));
+            return PendingAction::End(self.end(ByeReason::MaxAge));
         }
         if now >= self.heartbeat_at {
             self.heartbeat_at = now + self.app.settings.stream_limits.heartbeat;
             if !self.is_allowed().await {
-                return PendingAction::End(self.end("revoked"));
+                return PendingAction::End(self.end(ByeReason::Revoked));
             }
             return PendingAction::Heartbeat;
         }
         if self.revalidate_at.is_some_and(|at| now >= at) {
             self.revalidate_at = Some(now + REVALIDATION_INTERVAL);
             if !self.is_allowed().await {
-                return PendingAction::End(self.end("revoked"));
+                return PendingAction::End(self.end(ByeReason::Revoked));
             }
         }
         // A change of staleness is reported at once.
@@ -215,10 +152,10 @@ impl Connection {
     }
 
     /// Ends the stream. Returns its last event, which names the reason.
-    pub(super) fn end(&mut self, reason: &'static str) -> String {
+    pub(super) fn end(&mut self, reason: ByeReason) -> String {
         self.is_ended = true;
         let mut out = String::new();
-        self.write(&mut out, "bye", None, &format!("{{\"reason\":\"{reason}\"}}"));
+        self.write(&mut out, "bye", None, &to_json(&StreamBye { reason }));
         out
     }
 
@@ -229,7 +166,7 @@ impl Connection {
             write_retry(out, rand::rng().random_range(min..=max));
         }
         write_event(out, event, id, data);
-        counter!(STREAM_EVENTS, "kind" => kind_label(self.subject), "event" => event).increment(1);
+        counter!(STREAM_EVENTS, "kind" => self.subject.kind().label(), "event" => event).increment(1);
     }
 
     /// Whether any event was written.
@@ -241,8 +178,8 @@ impl Connection {
     pub(super) fn write_heartbeat(&mut self, out: &mut String, position: &StreamPosition) {
         let stale = self.app.evaluation.replica().is_stale();
         self.reported_stale = stale;
-        let data = format!("{{\"revision\":\"{}\",\"stale\":{stale}}}", position.revision);
-        self.write(out, "heartbeat", Some(position), &data);
+        let data = StreamHeartbeat { revision: position.revision.to_string(), stale };
+        self.write(out, "heartbeat", Some(position), &to_json(&data));
     }
 
     /// Stores the value of `stale` that a snapshot reported.

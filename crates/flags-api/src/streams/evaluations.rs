@@ -13,9 +13,9 @@ use uuid::Uuid;
 
 use super::{EventStream, PullOutcome, StreamSubscriber, connection::Connection};
 use crate::{
-    app::App,
     auth::{FlagVisibility, StreamSubject, StreamToken},
     problem::Problem,
+    state::App,
 };
 
 /// User id of anonymous contexts. No user has this id.

@@ -3,6 +3,37 @@
 use std::fmt::Write as _;
 
 use flags_service::stream_position::StreamPosition;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+/// Keep-alive with the current stream position.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct StreamHeartbeat {
+    /// Current revision, as `<epoch>:<number>`.
+    pub(super) revision: String,
+    /// Whether the server has been unable to read its database for at least 5 seconds.
+    pub(super) stale: bool,
+}
+
+/// Last event of a stream. The client should reconnect.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct StreamBye {
+    /// Why the server closes the stream.
+    pub(super) reason: ByeReason,
+}
+
+/// Why the server closes the stream.
+///
+/// - `shutdown`: the server is shutting down
+/// - `max_age`: the stream has reached its maximum age; reconnecting spreads streams over the servers
+/// - `revoked`: the credential is no longer valid, or no longer permits this stream
+#[derive(Clone, Copy, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum ByeReason {
+    Shutdown,
+    MaxAge,
+    Revoked,
+}
 
 /// Appends an event. `data` must not contain line feeds; compact JSON has none.
 pub(super) fn write_event(out: &mut String, event: &str, id: Option<&StreamPosition>, data: &str) {

@@ -11,11 +11,10 @@ mod evaluations;
 mod event;
 mod own_flags;
 
-pub use self::connection::StreamLimits;
 pub(crate) use self::{
     changes::{ChangeEvent, ChangeStream},
-    connection::OpenStreams,
     evaluations::EvaluationStream,
+    event::{StreamBye, StreamHeartbeat},
     own_flags::OwnFlagStream,
 };
 
@@ -29,7 +28,10 @@ use flags_service::{
 use futures_util::stream;
 use uuid::Uuid;
 
-use self::connection::{Connection, PendingAction};
+use self::{
+    connection::{Connection, PendingAction},
+    event::ByeReason,
+};
 
 /// Event stream of one client.
 pub(crate) trait EventStream: Sized + 'static {
@@ -84,7 +86,7 @@ async fn next_events(stream: &mut impl EventStream) -> Option<Bytes> {
         let mut out = String::new();
         let outcome = stream.pull(&mut out).await;
         if outcome == PullOutcome::Revoked {
-            return Some(stream.connection().end("revoked").into());
+            return Some(stream.connection().end(ByeReason::Revoked).into());
         }
         // A client that resumes without missed events gets a heartbeat at once, as confirmation.
         let resumed_without_events =

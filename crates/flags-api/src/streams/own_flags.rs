@@ -12,12 +12,10 @@ use flags_service::{
 
 use super::{EventStream, PullOutcome, StreamSubscriber, connection::Connection};
 use crate::{
-    app::App,
     auth::{Credential, StreamSubject},
-    evaluation_json::{
-        EvaluationCounts, build_own_flags_body, write_change_end, write_change_start, write_named_result,
-    },
+    evaluation_json::{EvaluatedState, build_change, build_own_flags_body},
     problem::Problem,
+    state::App,
 };
 
 /// Event stream of a user's own flag values: a snapshot, then changes.
@@ -101,9 +99,12 @@ impl OwnFlagStream {
 
     fn write_snapshot(&mut self, out: &mut String, view: &View<'_>, new_position: &StreamPosition) {
         let app = self.connection.app.clone();
+        let StreamPosition { revision, evaluated_at } = *new_position;
         let stale = app.evaluation.replica().is_stale();
-        let reasons = app.settings.show_reasons_to_users;
-        let snapshot = build_own_flags_body(view, &self.user, new_position.evaluated_at, stale, reasons);
+        let state = EvaluatedState { user_id: self.user.id, revision, evaluated_at, stale };
+        let results = view.evaluate_all(&*self.user, evaluated_at).filter(|evaluated| evaluated.flag.client_visible());
+        let reasons = app.settings.override_reasons();
+        let snapshot = build_own_flags_body(&state, results, view.flag_count(), reasons);
         self.valid_until = snapshot.valid_until;
         self.connection.set_reported_stale(stale);
         self.connection.write(out, "snapshot", Some(new_position), &snapshot.body);
@@ -128,31 +129,20 @@ impl OwnFlagStream {
             }
             return;
         }
-        let reasons = self.connection.app.settings.show_reasons_to_users;
-        let (mut data, mut unset, mut counts) = (String::with_capacity(256), Vec::new(), EvaluationCounts::default());
-        write_change_start(&mut data, new_position);
-        let empty = data.len();
-        let is_visible_to_clients =
-            |name: &FlagName| view.flag(name).is_some_and(|flag| flag.compiled().is_visible_to_clients());
+        let (mut set, mut unset) = (Vec::new(), Vec::new());
         for name in changes.flags.union(&changes.own_flags) {
             match view.evaluate(name, &*self.user, now).filter(|evaluated| evaluated.flag.client_visible()) {
-                Some(evaluated) => {
-                    if data.len() > empty {
-                        data.push(',');
-                    }
-                    write_named_result(&mut data, &evaluated, reasons);
-                    counts.record(&evaluated.resolution);
-                }
-                None if changes.flags.contains(name) || is_visible_to_clients(name) => unset.push(name),
+                Some(evaluated) => set.push(evaluated),
+                None if changes.flags.contains(name) || is_visible_to_clients(view, name) => unset.push(name),
                 None => {}
             }
         }
-        counts.publish();
         self.valid_until = view.valid_until(&self.user, now);
-        if data.len() == empty && unset.is_empty() {
+        if set.is_empty() && unset.is_empty() {
             return;
         }
-        write_change_end(&mut data, &unset, self.valid_until);
+        let reasons = self.connection.app.settings.override_reasons();
+        let data = build_change(new_position, set.into_iter(), &unset, self.valid_until, reasons);
         self.connection.write(out, "change", Some(new_position), &data);
     }
 
@@ -173,6 +163,10 @@ impl OwnFlagStream {
             Err(_) => UserRefresh::Unavailable,
         }
     }
+}
+
+fn is_visible_to_clients(view: &View<'_>, name: &FlagName) -> bool {
+    view.flag(name).is_some_and(|flag| flag.compiled().is_visible_to_clients())
 }
 
 /// Result of looking the user up again.

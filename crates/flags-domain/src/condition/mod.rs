@@ -1,17 +1,18 @@
-//! Compiled conditions of targeting rules.
+//! Conditions of targeting rules: their definitions and their compiled form.
 
+mod definition;
 mod parse;
 
 use regex::RegexSet;
 use semver::Version;
 use serde_json::Value;
 
+pub use self::definition::{Condition, Operator};
 pub(crate) use self::parse::MAX_REGEXES;
 use self::parse::{StringSet, parse_version};
 use crate::{
     context::{Attribute, EvaluationContext},
     instant::Instant,
-    rule::Condition,
     serve::MAX_ATTRIBUTE_LENGTH,
     value::{MAX_VALUE_BYTES, MAX_VALUE_DEPTH, check_json},
     violation::{Violation, check_key},
@@ -162,7 +163,6 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::rule::Operator;
 
     #[test]
     fn equals_supports_ten_thousand_values() {

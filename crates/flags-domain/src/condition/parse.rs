@@ -5,8 +5,8 @@ use rustc_hash::FxHashSet;
 use semver::Version;
 use serde_json::Value;
 
-use super::Matcher;
-use crate::{instant::Instant, rule::Operator, violation::Violation};
+use super::{Matcher, Operator};
+use crate::{instant::Instant, violation::Violation};
 
 /// Maximum compiled size of one regular expression, in bytes.
 const MAX_REGEX_BYTES: usize = 1 << 18;
@@ -208,7 +208,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::{condition::CompiledCondition, rule::Condition};
+    use crate::condition::{CompiledCondition, Condition};
 
     fn condition(operator: Operator, values: Value, negate: bool) -> Condition {
         let Value::Array(values) = values else { panic!("values must be an array") };

@@ -11,13 +11,13 @@ use argon2::{Argon2, PasswordHasher as _, PasswordVerifier as _, password_hash::
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use flags_domain::Violation;
 use flags_store::passwords::PasswordHash;
-use rand::TryRng as _;
 use tokio::{
     sync::{Semaphore, SemaphorePermit},
     task::spawn_blocking,
     time::{Duration, timeout},
 };
 
+use super::secret::random_bytes;
 use crate::error::{Result, ServiceError};
 
 /// Minimum length of a password in characters.
@@ -66,11 +66,7 @@ impl Password {
 
 /// Generates a random password of 20 base64url characters (120 bits).
 pub fn generate() -> Result<String> {
-    let mut bytes = [0_u8; 15];
-    let to_internal =
-        |error: rand::rngs::SysError| ServiceError::Internal(format!("cannot read random bytes: {error}"));
-    rand::rngs::SysRng.try_fill_bytes(&mut bytes).map_err(to_internal)?;
-    Ok(URL_SAFE_NO_PAD.encode(bytes))
+    Ok(URL_SAFE_NO_PAD.encode(random_bytes::<15>()?))
 }
 
 /// Limits concurrent hashing to half of the cores. One hash takes 19 MiB and tens of milliseconds of CPU time.
@@ -96,11 +92,9 @@ async fn run_blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send
 
 /// Hashes a password with a random salt.
 pub async fn hash(password: Password) -> Result<PasswordHash> {
-    run_blocking(move || {
-        let to_internal =
-            |error: argon2::password_hash::Error| ServiceError::Internal(format!("cannot hash the password: {error}"));
-        let hash = Argon2::default().hash_password(password.0.as_bytes()).map_err(to_internal)?;
-        Ok(PasswordHash(hash.to_string()))
+    run_blocking(move || match Argon2::default().hash_password(password.0.as_bytes()) {
+        Ok(hash) => Ok(PasswordHash(hash.to_string())),
+        Err(error) => Err(ServiceError::Internal(format!("cannot hash the password: {error}"))),
     })
     .await
 }

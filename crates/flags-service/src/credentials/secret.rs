@@ -48,7 +48,7 @@ impl Secret {
     /// Generates a secret from the operating system's random number generator.
     pub(super) fn generate(kind: SecretKind) -> Result<Self> {
         let mut bytes = [0_u8; 36];
-        bytes[..32].copy_from_slice(&random_bytes()?);
+        bytes[..32].copy_from_slice(&random_bytes::<32>()?);
         let checksum = crc32fast::hash(&bytes[..32]);
         bytes[32..].copy_from_slice(&checksum.to_be_bytes());
         Ok(Self(format!("{}{}", kind.prefix(), URL_SAFE_NO_PAD.encode(bytes))))
@@ -76,13 +76,13 @@ impl Secret {
     }
 }
 
-/// Returns 256 bits from the operating system's random number generator.
-pub(super) fn random_bytes() -> Result<[u8; 32]> {
-    let mut bytes = [0_u8; 32];
-    let to_internal =
-        |error: rand::rngs::SysError| ServiceError::Internal(format!("cannot read random bytes: {error}"));
-    rand::rngs::SysRng.try_fill_bytes(&mut bytes).map_err(to_internal)?;
-    Ok(bytes)
+/// Returns random bytes from the operating system's random number generator.
+pub(super) fn random_bytes<const N: usize>() -> Result<[u8; N]> {
+    let mut bytes = [0_u8; N];
+    match rand::rngs::SysRng.try_fill_bytes(&mut bytes) {
+        Ok(()) => Ok(bytes),
+        Err(error) => Err(ServiceError::Internal(format!("cannot read random bytes: {error}"))),
+    }
 }
 
 /// Computes the SHA-256 of a secret. A slow hash is not needed, because the secret has 256 random bits.

@@ -35,6 +35,13 @@ impl SigningKey {
         hmac.map(Self).map_err(|error| ServiceError::Internal(format!("invalid signing key: {error}")))
     }
 
+    /// Derives a secret key for another purpose. No signed message may equal `purpose`; otherwise the signature would
+    /// reveal the key.
+    pub(crate) fn derive_key(&self, purpose: &str) -> [u8; 16] {
+        let signature = self.sign(purpose.as_bytes());
+        std::array::from_fn(|index| signature[index])
+    }
+
     /// Computes the signature of a message.
     pub fn sign(&self, message: &[u8]) -> [u8; 32] {
         self.0.clone().chain_update(message).finalize().into_bytes().into()

@@ -47,6 +47,16 @@ struct ThrottleKey {
 }
 
 impl ThrottleKey {
+    fn new(parts: [&str; 3], free_failures: i32, max_delay: Duration) -> Self {
+        let mut hash = Sha256::new();
+        for part in parts {
+            // The length prefix keeps different parts from producing the same input.
+            hash.update(part.len().to_be_bytes());
+            hash.update(part);
+        }
+        Self { hash: hash.finalize().into(), free_failures, max_delay }
+    }
+
     /// Delay after `failures` failures in a row: one second after the first failure beyond the free ones, doubled by
     /// each further failure, up to `max_delay`.
     fn delay(&self, failures: i32) -> Duration {
@@ -81,19 +91,10 @@ impl SignInAttempt {
     /// Builds the keys for an account and a network. `network` is an IPv4 address or an IPv6 /64 prefix.
     pub(super) fn new(email: &str, network: &str) -> Self {
         let account = email_key(email);
-        let throttle_key = |kind: &str, parts: [&str; 2], free_failures, max_delay| {
-            let mut hash = Sha256::new();
-            for part in [kind, parts[0], parts[1]] {
-                // The length prefix keeps different pairs from producing the same input.
-                hash.update(part.len().to_be_bytes());
-                hash.update(part);
-            }
-            ThrottleKey { hash: hash.finalize().into(), free_failures, max_delay }
-        };
         Self {
-            pair: throttle_key("pair", [&account, network], FREE_FAILURES_PAIR, MAX_DELAY),
-            account: throttle_key("account", [&account, ""], FREE_FAILURES_SINGLE, MAX_ACCOUNT_DELAY),
-            network: throttle_key("address", ["", network], FREE_FAILURES_SINGLE, MAX_DELAY),
+            pair: ThrottleKey::new(["pair", &account, network], FREE_FAILURES_PAIR, MAX_DELAY),
+            account: ThrottleKey::new(["account", &account, ""], FREE_FAILURES_SINGLE, MAX_ACCOUNT_DELAY),
+            network: ThrottleKey::new(["address", "", network], FREE_FAILURES_SINGLE, MAX_DELAY),
             email_key: account,
         }
     }

@@ -128,14 +128,9 @@ impl Command for CreateToken {
         let new_token = &self.new_token;
         check(validate(new_token, tx.now()))?;
         if let Some(user_id) = new_token.user_id {
-            tx.lock_user_shared(user_id).await?;
-            users::find(tx.conn(), user_id).await?.ok_or(ServiceError::NotFound(ResourceKind::User))?;
+            users::lock_shared(tx, user_id).await?.ok_or(ServiceError::NotFound(ResourceKind::User))?;
         }
         insert(tx, author, self.id, &self.secret, new_token).await
-    }
-
-    fn set_revision(output: &mut Self::Output, revision: i64) {
-        output.record.revision = revision;
     }
 }
 
@@ -164,7 +159,7 @@ async fn lock_unrevoked_token(tx: &mut Tx, id: Uuid, precondition: &Precondition
     let user_id = api_tokens::find(tx.conn(), id).await?.and_then(|token| token.user_id);
     if let Some(user_id) = user_id {
         // Lock order: the user first. The lock also excludes the deletion of the user, which deletes the tokens.
-        tx.lock_user_shared(user_id).await?;
+        users::lock_shared(tx, user_id).await?;
     }
     let token = api_tokens::find(tx.conn(), id).await?.filter(|token| token.revoked_at.is_none());
     precondition.check(tx, token.as_ref().map(|token| token.revision)).await?;
@@ -219,10 +214,6 @@ impl Command for RotateToken {
             api_tokens::update(tx, Action::Updated, &before, &after).await?;
         }
         insert(tx, author, self.new_id, &self.secret, &new_token).await
-    }
-
-    fn set_revision(output: &mut Self::Output, revision: i64) {
-        output.record.revision = revision;
     }
 }
 

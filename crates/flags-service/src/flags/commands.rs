@@ -1,19 +1,19 @@
 //! Database commands for creating, changing, archiving, restoring and deleting flags.
 
-use flags_domain::{EffectiveSettings, Flag, FlagType, Instant, ScheduleStatus, Serve, Violation};
+use flags_domain::{EffectiveSettings, Flag, FlagType, Instant, ScheduleStatus, ScheduledChange, Serve, Violation};
 use flags_store::{
     Author, Tx,
     change_log::Action,
     flags::{self, FlagRecord},
-    overrides,
+    overrides::OverrideOwner,
     schedules::{self, ScheduleRecord},
 };
 
-use super::{FlagDetail, FlagPatch, NewFlag, detail::FlagRelatedData};
+use super::{FlagDetail, FlagPatch, NewFlag};
 use crate::{
     core::{Command, Progress},
     error::{Conflict, ResourceKind, Result, ServiceError, check},
-    maintenance::BATCH_SIZE,
+    override_deletion::delete_overrides,
     patch::assign,
     precondition::Precondition,
 };
@@ -27,14 +27,11 @@ impl CreateFlag {
     /// Builds the flag with defaults for the missing properties.
     fn build_flag(&self, now: Instant) -> std::result::Result<Flag, Vec<Violation>> {
         let new_flag = self.new_flag.clone();
-        let required = |pointer| {
-            Violation::new(pointer, "required", "is required, except for a boolean flag with default variants")
-        };
         let uses_default_variants = new_flag.flag_type == FlagType::Boolean && new_flag.variants.is_none();
-        let off = || uses_default_variants.then(|| "off".to_owned());
+        let off = uses_default_variants.then(|| "off".to_owned());
         let variants = new_flag.variants.or_else(|| uses_default_variants.then(flags_domain::default_boolean_variants));
-        let default = new_flag.default.or_else(|| off().map(Serve::Variant));
-        let off_variant = new_flag.off_variant.or_else(off);
+        let default = new_flag.default.or_else(|| off.clone().map(Serve::Variant));
+        let off_variant = new_flag.off_variant.or(off);
         let (Some(variants), Some(default), Some(off_variant)) =
             (variants.clone(), default.clone(), off_variant.clone())
         else {
@@ -67,6 +64,10 @@ impl CreateFlag {
     }
 }
 
+fn required(pointer: &'static str) -> Violation {
+    Violation::new(pointer, "required", "is required, except for a boolean flag with default variants")
+}
+
 impl Command for CreateFlag {
     type Output = FlagDetail;
 
@@ -77,11 +78,7 @@ impl Command for CreateFlag {
         if !flags::insert(tx, &record).await? {
             return Err(Conflict::FlagExists.into());
         }
-        FlagRelatedData::load_detail(tx, record).await
-    }
-
-    fn set_revision(output: &mut Self::Output, revision: i64) {
-        output.record.revision = revision;
+        FlagDetail::load(tx, record, Vec::new()).await
     }
 }
 
@@ -127,47 +124,44 @@ impl Command for PatchFlag {
     type Output = FlagDetail;
 
     async fn apply(&self, tx: &mut Tx, _: &Author) -> Result<FlagDetail> {
-        let (before, schedule) = lock_and_find_flag(tx, &self.name, &self.precondition).await?;
+        let (before, schedule) = lock_flag_with_schedule(tx, &self.name, &self.precondition).await?;
         let now = tx.now();
-        let changes: Vec<_> = schedule.iter().map(|record| record.change.clone()).collect();
+        let changes = changes(schedule);
         let effective = EffectiveSettings::at(&before.flag, &changes, now);
         let after = self.apply_to(&before.flag, &effective, now);
         if after == before.flag {
-            return FlagRelatedData::load_detail(tx, before).await;
+            return FlagDetail::load(tx, before, changes).await;
         }
-        check_variants_in_use(&before.flag, &after, &schedule, now)?;
+        check_variants_in_use(&before.flag, &after, &changes, now)?;
         check(after.check())?;
         let after = FlagRecord { flag: after, updated_at: now, ..before.clone() };
         flags::update(tx, Action::Updated, &before, &after).await?;
-        FlagRelatedData::load_detail(tx, after).await
-    }
-
-    fn set_revision(output: &mut Self::Output, revision: i64) {
-        output.record.revision = revision;
+        FlagDetail::load(tx, after, changes).await
     }
 }
 
+fn changes(schedule: Vec<ScheduleRecord>) -> Vec<ScheduledChange> {
+    schedule.into_iter().map(|record| record.change).collect()
+}
+
 /// Rejects the removal of variants that are still served. The error lists where they are used.
-fn check_variants_in_use(before: &Flag, after: &Flag, schedule: &[ScheduleRecord], now: Instant) -> Result<()> {
-    let is_removed = |id: &str| before.has_variant(id) && !after.has_variant(id);
-    let mut uses = Vec::new();
-    let mut record_use = |serve: &Serve, location: &dyn Fn() -> String| {
-        let removed: Vec<_> = serve.variant_ids().filter(|id| is_removed(id)).collect();
-        if !removed.is_empty() {
-            uses.push(format!("{} by {}", removed.join(" and "), location()));
-        }
-    };
-    record_use(&after.default, &|| "`default`".to_owned());
-    record_use(&Serve::Variant(after.off_variant.clone()), &|| "`off_variant`".to_owned());
-    for rule in &after.targeting_rules {
-        record_use(&rule.serve, &|| format!("targeting rule {:?}", rule.id));
-    }
-    let changes: Vec<_> = schedule.iter().map(|record| record.change.clone()).collect();
-    let last_applied = EffectiveSettings::at(after, &changes, now).scheduled_change_id;
-    for change in &changes {
-        let is_pending = change.status(after, &changes, now) == ScheduleStatus::Pending;
+fn check_variants_in_use(before: &Flag, after: &Flag, changes: &[ScheduledChange], now: Instant) -> Result<()> {
+    let off_serve = Serve::Variant(after.off_variant.clone());
+    let mut served = vec![(&after.default, "`default`".to_owned()), (&off_serve, "`off_variant`".to_owned())];
+    served.extend(after.targeting_rules.iter().map(|rule| (&rule.serve, format!("targeting rule {:?}", rule.id))));
+    let last_applied = EffectiveSettings::at(after, changes, now).scheduled_change_id;
+    for change in changes {
+        let is_pending = change.status(after, changes, now) == ScheduleStatus::Pending;
         if let Some(serve) = change.serve.as_ref().filter(|_| is_pending || last_applied == Some(change.id)) {
-            record_use(serve, &|| format!("scheduled change {} at {}", change.id, change.scheduled_at));
+            served.push((serve, format!("scheduled change {} at {}", change.id, change.scheduled_at)));
+        }
+    }
+    let mut uses = Vec::new();
+    for (serve, location) in served {
+        let variants = serve.variant_ids();
+        let removed: Vec<_> = variants.filter(|id| before.has_variant(id) && !after.has_variant(id)).collect();
+        if !removed.is_empty() {
+            uses.push(format!("{} by {location}", removed.join(" and ")));
         }
     }
     if uses.is_empty() { Ok(()) } else { Err(Conflict::VariantInUse(uses.join(", ")).into()) }
@@ -183,24 +177,23 @@ impl Command for ArchiveFlag {
     type Output = FlagDetail;
 
     async fn apply(&self, tx: &mut Tx, _: &Author) -> Result<FlagDetail> {
-        let (before, schedule) = lock_and_find_flag(tx, &self.name, &self.precondition).await?;
+        let (before, mut schedule) = lock_flag_with_schedule(tx, &self.name, &self.precondition).await?;
         if before.flag.archived_at.is_some() {
-            return FlagRelatedData::load_detail(tx, before).await;
+            return FlagDetail::load(tx, before, changes(schedule)).await;
         }
         let now = tx.now();
         let mut after = FlagRecord { updated_at: now, ..before.clone() };
         after.flag.archived_at = Some(now);
         flags::update(tx, Action::Archived, &before, &after).await?;
-        for pending in schedule.iter().filter(|r| r.change.cancelled_at.is_none() && r.change.scheduled_at > now) {
-            let mut cancelled = ScheduleRecord { updated_at: now, ..pending.clone() };
-            cancelled.change.cancelled_at = Some(now);
-            schedules::update(tx, Action::Cancelled, pending, &cancelled).await?;
+        for record in &mut schedule {
+            if record.change.cancelled_at.is_none() && record.change.scheduled_at > now {
+                let pending = record.clone();
+                record.updated_at = now;
+                record.change.cancelled_at = Some(now);
+                schedules::update(tx, Action::Cancelled, &pending, record).await?;
+            }
         }
-        FlagRelatedData::load_detail(tx, after).await
-    }
-
-    fn set_revision(output: &mut Self::Output, revision: i64) {
-        output.record.revision = revision;
+        FlagDetail::load(tx, after, changes(schedule)).await
     }
 }
 
@@ -214,18 +207,14 @@ impl Command for RestoreFlag {
     type Output = FlagDetail;
 
     async fn apply(&self, tx: &mut Tx, _: &Author) -> Result<FlagDetail> {
-        let (before, _) = lock_and_find_flag(tx, &self.name, &self.precondition).await?;
+        let (before, schedule) = lock_flag_with_schedule(tx, &self.name, &self.precondition).await?;
         if before.flag.archived_at.is_none() {
-            return FlagRelatedData::load_detail(tx, before).await;
+            return FlagDetail::load(tx, before, changes(schedule)).await;
         }
         let mut after = FlagRecord { updated_at: tx.now(), ..before.clone() };
         after.flag.archived_at = None;
         flags::update(tx, Action::Restored, &before, &after).await?;
-        FlagRelatedData::load_detail(tx, after).await
-    }
-
-    fn set_revision(output: &mut Self::Output, revision: i64) {
-        output.record.revision = revision;
+        FlagDetail::load(tx, after, changes(schedule)).await
     }
 }
 
@@ -235,22 +224,24 @@ pub(super) struct DeleteFlag {
     pub(super) precondition: Precondition,
 }
 
+impl DeleteFlag {
+    /// The first batch changes the revision, so the precondition applies only to it.
+    pub(super) fn skip_precondition(&mut self) {
+        self.precondition = Precondition::None;
+    }
+}
+
 impl Command for DeleteFlag {
     type Output = Progress;
 
     async fn apply(&self, tx: &mut Tx, _: &Author) -> Result<Progress> {
-        tx.lock_flag(&self.name).await?;
-        let record = flags::find(tx.conn(), &self.name).await?;
+        let record = flags::lock(tx, &self.name).await?;
         self.precondition.check(tx, record.as_ref().map(|record| record.revision)).await?;
         let record = record.ok_or(ServiceError::NotFound(ResourceKind::Flag))?;
         if record.flag.archived_at.is_none() {
             return Err(Conflict::FlagNotArchived.into());
         }
-        let batch = overrides::lock_batch(tx, overrides::OverrideOwner::Flag(&self.name), BATCH_SIZE).await?;
-        for record in &batch {
-            overrides::delete(tx, &record.user_override).await?;
-        }
-        if i64::try_from(batch.len()).is_ok_and(|count| count == BATCH_SIZE) {
+        if delete_overrides(tx, OverrideOwner::Flag(&self.name)).await? == Progress::Unfinished {
             flags::set_deleting(tx, &self.name).await?;
             return Ok(Progress::Unfinished);
         }
@@ -264,13 +255,12 @@ impl Command for DeleteFlag {
 
 /// Locks a flag until the end of the transaction, checks the precondition and returns the flag with all its scheduled
 /// changes. A flag whose deletion is in progress is not found.
-pub(crate) async fn lock_and_find_flag(
+pub(crate) async fn lock_flag_with_schedule(
     tx: &mut Tx,
     name: &str,
     precondition: &Precondition,
 ) -> Result<(FlagRecord, Vec<ScheduleRecord>)> {
-    tx.lock_flag(name).await?;
-    let record = flags::find(tx.conn(), name).await?.filter(|record| !record.deleting);
+    let record = flags::lock(tx, name).await?.filter(|record| !record.deleting);
     precondition.check(tx, record.as_ref().map(|record| record.revision)).await?;
     let record = record.ok_or(ServiceError::NotFound(ResourceKind::Flag))?;
     let schedule = schedules::find_by_flags(tx.conn(), std::slice::from_ref(&record.flag.name)).await?;

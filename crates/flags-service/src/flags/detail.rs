@@ -25,13 +25,36 @@ impl FlagDetail {
     pub fn effective(&self, now: Instant) -> EffectiveSettings<'_> {
         EffectiveSettings::at(&self.record.flag, &self.schedule, now)
     }
+
+    /// Builds the detail of a flag. `schedule` are all its scheduled changes, and `override_count` is the number of
+    /// its unexpired overrides.
+    fn new(record: FlagRecord, schedule: Vec<ScheduledChange>, override_count: i64, now: Instant) -> Self {
+        let is_archived = record.flag.archived_at.is_some();
+        let pending =
+            schedule.iter().filter(|change| change.cancelled_at.is_none() && change.scheduled_at > now).count();
+        Self {
+            record,
+            schedule,
+            override_count: if is_archived { 0 } else { override_count },
+            pending_change_count: i64::try_from(pending).unwrap_or(i64::MAX),
+        }
+    }
+
+    /// Counts the overrides of a flag within the transaction, and builds the detail. `schedule` are all scheduled
+    /// changes of the flag.
+    pub(super) async fn load(tx: &mut Tx, record: FlagRecord, schedule: Vec<ScheduledChange>) -> Result<Self> {
+        let now = tx.now();
+        let counts = overrides::count_by_flag(tx.conn(), std::slice::from_ref(&record.flag.name), now).await?;
+        let override_count = counts.get(record.flag.name.as_str()).copied().unwrap_or(0);
+        Ok(Self::new(record, schedule, override_count, now))
+    }
 }
 
-/// Scheduled changes and counts for a set of flags, loaded with one query per kind.
+/// Scheduled changes and override counts of a set of flags, loaded with one query each.
 pub(super) struct FlagRelatedData {
     schedules: HashMap<FlagName, Vec<ScheduledChange>>,
     override_counts: HashMap<String, i64>,
-    pending_change_counts: HashMap<String, i64>,
+    now: Instant,
 }
 
 impl FlagRelatedData {
@@ -40,29 +63,13 @@ impl FlagRelatedData {
         for record in schedules::find_by_flags(conn, names).await? {
             by_flag.entry(record.flag_name).or_default().push(record.change);
         }
-        Ok(Self {
-            schedules: by_flag,
-            override_counts: overrides::count_by_flag(conn, names, now).await?,
-            pending_change_counts: schedules::count_pending(conn, names, now).await?,
-        })
-    }
-
-    /// Returns the detail of a flag, read within the transaction.
-    pub(super) async fn load_detail(tx: &mut Tx, record: FlagRecord) -> Result<FlagDetail> {
-        let now = tx.now();
-        let mut related = Self::load(tx.conn(), std::slice::from_ref(&record.flag.name), now).await?;
-        Ok(related.take_detail(record))
+        Ok(Self { schedules: by_flag, override_counts: overrides::count_by_flag(conn, names, now).await?, now })
     }
 
     /// Builds the detail of a flag. Moves the data out, so it works once per flag.
     pub(super) fn take_detail(&mut self, record: FlagRecord) -> FlagDetail {
-        let name = &record.flag.name;
-        let is_archived = record.flag.archived_at.is_some();
-        FlagDetail {
-            schedule: self.schedules.remove(name).unwrap_or_default(),
-            override_count: if is_archived { 0 } else { self.override_counts.remove(name.as_str()).unwrap_or(0) },
-            pending_change_count: self.pending_change_counts.remove(name.as_str()).unwrap_or(0),
-            record,
-        }
+        let schedule = self.schedules.remove(&record.flag.name).unwrap_or_default();
+        let override_count = self.override_counts.remove(record.flag.name.as_str()).unwrap_or(0);
+        FlagDetail::new(record, schedule, override_count, self.now)
     }
 }

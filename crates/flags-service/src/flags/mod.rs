@@ -9,7 +9,7 @@ use flags_store::{
     flags::{self, FlagFilter, FlagOrder},
 };
 
-pub(crate) use self::commands::lock_and_find_flag;
+pub(crate) use self::commands::lock_flag_with_schedule;
 pub use self::detail::FlagDetail;
 use self::{
     commands::{ArchiveFlag, CreateFlag, DeleteFlag, PatchFlag, RestoreFlag},
@@ -102,9 +102,7 @@ impl FlagService {
     /// A flag with many overrides is deleted in several revisions. The last one deletes the flag itself.
     pub async fn delete(&self, author: Author, name: &str, precondition: Precondition) -> Result<Committed> {
         let command = DeleteFlag { name: name.to_owned(), precondition };
-        // The first batch changes the revision, so the precondition applies only to it.
-        let prepare_next = |command: &mut DeleteFlag| command.precondition = Precondition::None;
-        self.core.execute_until_finished(author, command, prepare_next).await
+        self.core.execute_until_finished(author, command, DeleteFlag::skip_precondition).await
     }
 }
 

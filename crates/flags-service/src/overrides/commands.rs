@@ -2,9 +2,10 @@
 
 use flags_domain::{Flag, FlagName, Instant, MAX_REASON_LENGTH, OverrideStatus, UserOverride, Violation, check_text};
 use flags_store::{
-    Author, StoreError, Tx, flags,
+    Author, StoreError, Tx,
+    flags::{self, FlagRecord},
     overrides::{self, OverrideListItem, OverrideRecord},
-    users,
+    users::{self, UserRecord},
 };
 use serde_json::Value;
 use uuid::Uuid;
@@ -27,8 +28,8 @@ impl Command for CreateOverride {
     type Output = OverrideListItem;
 
     async fn apply(&self, tx: &mut Tx, author: &Author) -> Result<Self::Output> {
-        lock_user_and_flag_shared(tx, self.user_id, &self.flag_name).await?;
-        let (user_email, flag) = find_user_and_flag(tx, self.user_id, &self.flag_name).await?;
+        let (user, flag) = lock_user_and_flag_shared(tx, self.user_id, &self.flag_name).await?;
+        let (user_email, flag) = require_user_and_flag(user, flag)?;
         let existing = lock_unexpired(tx, self.user_id, &self.flag_name).await?;
         check_new_override(&self.new_override, &flag, tx.now())?;
         if existing.is_some() {
@@ -37,10 +38,6 @@ impl Command for CreateOverride {
         let record = insert(tx, author, self.user_id, &self.flag_name, &self.new_override).await?;
         let record = record.ok_or(Conflict::OverrideExists)?;
         Ok(OverrideListItem { record, user_email })
-    }
-
-    fn set_revision(output: &mut Self::Output, revision: i64) {
-        output.record.revision = revision;
     }
 }
 
@@ -56,10 +53,10 @@ impl Command for SetOverride {
     type Output = (UpsertOutcome, OverrideListItem);
 
     async fn apply(&self, tx: &mut Tx, author: &Author) -> Result<Self::Output> {
-        lock_user_and_flag_shared(tx, self.user_id, &self.flag_name).await?;
+        let (user, flag) = lock_user_and_flag_shared(tx, self.user_id, &self.flag_name).await?;
         let existing = lock_unexpired(tx, self.user_id, &self.flag_name).await?;
         self.precondition.check(tx, existing.as_ref().map(|record| record.revision)).await?;
-        let (user_email, flag) = find_user_and_flag(tx, self.user_id, &self.flag_name).await?;
+        let (user_email, flag) = require_user_and_flag(user, flag)?;
         let Some(record) = existing else {
             check_new_override(&self.new_override, &flag, tx.now())?;
             let record = insert(tx, author, self.user_id, &self.flag_name, &self.new_override).await?;
@@ -77,10 +74,6 @@ impl Command for SetOverride {
         let record = apply_patch(tx, &flag, record, &patch).await?;
         Ok((UpsertOutcome::Replaced, OverrideListItem { record, user_email }))
     }
-
-    fn set_revision(output: &mut Self::Output, revision: i64) {
-        output.1.record.revision = revision;
-    }
 }
 
 #[derive(Clone)]
@@ -95,19 +88,15 @@ impl Command for PatchOverride {
     type Output = OverrideListItem;
 
     async fn apply(&self, tx: &mut Tx, _: &Author) -> Result<Self::Output> {
-        lock_user_and_flag_shared(tx, self.user_id, &self.flag_name).await?;
+        let (user, flag) = lock_user_and_flag_shared(tx, self.user_id, &self.flag_name).await?;
         let record = overrides::lock(tx, self.user_id, &self.flag_name).await?;
         let record = record.filter(|record| record.user_override.status(tx.now()) != OverrideStatus::Expired);
         self.precondition.check(tx, record.as_ref().map(|record| record.revision)).await?;
-        let user = users::find(tx.conn(), self.user_id).await?.ok_or(ServiceError::NotFound(ResourceKind::User))?;
+        let user = user.ok_or(ServiceError::NotFound(ResourceKind::User))?;
         let record = record.ok_or(ServiceError::NotFound(ResourceKind::Override))?;
-        let flag = flags::find(tx.conn(), &self.flag_name).await?.ok_or(ServiceError::NotFound(ResourceKind::Flag))?;
+        let flag = flag.ok_or(ServiceError::NotFound(ResourceKind::Flag))?;
         let record = apply_patch(tx, &flag.flag, record, &self.patch).await?;
         Ok(OverrideListItem { record, user_email: user.email })
-    }
-
-    fn set_revision(output: &mut Self::Output, revision: i64) {
-        output.record.revision = revision;
     }
 }
 
@@ -122,26 +111,34 @@ impl Command for DeleteOverride {
     type Output = ();
 
     async fn apply(&self, tx: &mut Tx, _: &Author) -> Result<()> {
-        let record = overrides::lock(tx, self.user_id, &self.flag_name).await?;
-        self.precondition.check(tx, record.as_ref().map(|record| record.revision)).await?;
-        if users::find(tx.conn(), self.user_id).await?.is_none() {
-            return Err(ServiceError::NotFound(ResourceKind::User));
+        let mut record = overrides::lock(tx, self.user_id, &self.flag_name).await?;
+        if record.is_none() {
+            // The statement may have waited while another transaction replaced an expired override. Find the new one.
+            record = overrides::lock(tx, self.user_id, &self.flag_name).await?;
         }
-        let record = record.ok_or(ServiceError::NotFound(ResourceKind::Override))?;
-        Ok(overrides::delete(tx, &record.user_override).await?)
+        self.precondition.check(tx, record.as_ref().map(|record| record.revision)).await?;
+        if let Some(record) = record {
+            return Ok(overrides::delete(tx, &record.user_override).await?);
+        }
+        let user = users::find(tx.conn(), self.user_id).await?;
+        Err(ServiceError::NotFound(if user.is_some() { ResourceKind::Override } else { ResourceKind::User }))
     }
 }
 
-/// Locks the user and the flag against concurrent deletion.
-async fn lock_user_and_flag_shared(tx: &mut Tx, user_id: Uuid, flag_name: &str) -> Result<()> {
-    tx.lock_user_shared(user_id).await?;
-    Ok(tx.lock_flag_shared(flag_name).await?)
+/// Locks the user and the flag against concurrent deletion, and returns those that exist.
+async fn lock_user_and_flag_shared(
+    tx: &mut Tx,
+    user_id: Uuid,
+    flag_name: &str,
+) -> Result<(Option<UserRecord>, Option<FlagRecord>)> {
+    let user = users::lock_shared(tx, user_id).await?;
+    Ok((user, flags::lock_shared(tx, flag_name).await?))
 }
 
 /// Returns the e-mail of the user and the flag. An archived flag is not found.
-async fn find_user_and_flag(tx: &mut Tx, user_id: Uuid, flag_name: &str) -> Result<(String, Flag)> {
-    let user = users::find(tx.conn(), user_id).await?.ok_or(ServiceError::NotFound(ResourceKind::User))?;
-    let flag = flags::find(tx.conn(), flag_name).await?.filter(|record| record.flag.archived_at.is_none());
+fn require_user_and_flag(user: Option<UserRecord>, flag: Option<FlagRecord>) -> Result<(String, Flag)> {
+    let user = user.ok_or(ServiceError::NotFound(ResourceKind::User))?;
+    let flag = flag.filter(|record| record.flag.archived_at.is_none());
     Ok((user.email, flag.ok_or(ServiceError::NotFound(ResourceKind::Flag))?.flag))
 }
 

@@ -43,8 +43,8 @@ impl UserFlagOverrideService {
         loop {
             let page = self.list_for_user(user_id, after.take(), PAGE_SIZE).await?;
             after = page.items.last().map(|item| item.record.user_override.flag_name.to_string());
-            let is_unexpired = |record: &OverrideRecord| record.user_override.status(now) != OverrideStatus::Expired;
-            found.extend(page.items.into_iter().map(|item| item.record).filter(is_unexpired));
+            let records = page.items.into_iter().map(|item| item.record);
+            found.extend(records.filter(|record| record.user_override.status(now) != OverrideStatus::Expired));
             if !page.has_more {
                 return Ok(found);
             }

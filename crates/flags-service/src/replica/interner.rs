@@ -1,8 +1,6 @@
 //! Reference-counted interning of values that many overrides share.
 
-use std::{hash::Hash, sync::Arc};
-
-use rustc_hash::FxHashMap;
+use std::{collections::HashMap, hash::Hash, sync::Arc};
 
 /// Stores equal values once. Values are identified by a 32-bit key and freed when all their references are released.
 #[derive(Debug)]
@@ -10,7 +8,7 @@ pub(super) struct Interner<T> {
     slots: Vec<Slot<T>>,
     /// Keys of empty slots.
     free: Vec<u32>,
-    by_value: FxHashMap<Arc<T>, u32>,
+    by_value: HashMap<Arc<T>, u32>,
 }
 
 #[derive(Debug)]
@@ -21,7 +19,7 @@ struct Slot<T> {
 
 impl<T> Default for Interner<T> {
     fn default() -> Self {
-        Self { slots: Vec::new(), free: Vec::new(), by_value: FxHashMap::default() }
+        Self { slots: Vec::new(), free: Vec::new(), by_value: HashMap::new() }
     }
 }
 

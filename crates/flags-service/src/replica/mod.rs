@@ -6,39 +6,44 @@
 
 mod changes_since;
 mod counts;
+mod evaluate;
+mod input;
 mod interner;
+mod loaded_state;
 mod override_index;
 mod override_ref;
 mod recent_changes;
+mod state;
+#[cfg(test)]
+mod tests;
 mod tokens;
 mod user_cache;
+mod user_shards;
 mod view;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, btree_map::Entry},
-    ops::Bound,
+    collections::BTreeMap,
     sync::Arc,
     time::{Duration, Instant as StdInstant},
 };
 
-use flags_domain::{Change, FlagName, FlagState, Instant, Snapshot, SnapshotEdit, UserOverride};
-use flags_store::{
-    api_tokens::TokenRecord,
-    change_log::{Action, ChangeSummary, ResourceKind, Revision},
-};
+use flags_domain::{Change, FlagName, Instant, Revision};
 use parking_lot::RwLock;
-use rustc_hash::FxHashMap;
 use tokio::{sync::watch, time::timeout};
 use uuid::Uuid;
 
+use self::state::{ReplicaState, flag_invalidations};
 pub use self::{
     changes_since::ChangesSince,
+    evaluate::{EvaluatedFlag, EvaluationSubject, evaluate},
+    input::{ChangeMetadata, Commit, DescribedChange, PastCommit, ReplicaToken},
+    loaded_state::LoadedState,
     override_ref::{OverrideRef, OwnedOverride},
     recent_changes::{Invalidation, RecentChange, RecentCommit},
     user_cache::{CachedUser, FillGuard, UserCache},
+    user_shards::ShardKey,
     view::View,
 };
-use self::{override_index::OverrideIndex, recent_changes::RecentChanges, tokens::TokenIndex};
 use crate::notifier::{Audience, ChangeNotifier};
 
 /// Age from which the replica is stale.
@@ -56,106 +61,6 @@ pub struct Replica {
     last_current_at: RwLock<StdInstant>,
     users: UserCache,
     notifier: Arc<ChangeNotifier>,
-}
-
-#[derive(Debug)]
-struct ReplicaState {
-    revision: Revision,
-    /// Number of reloads. Streams that were open before a reload start again with a full snapshot.
-    generation: u64,
-    flags: Snapshot,
-    /// Past and future instants at which the schedule of a flag may change its value.
-    schedule_instants: BTreeMap<Instant, BTreeSet<FlagName>>,
-    overrides: OverrideIndex,
-    tokens: TokenIndex,
-    recent_changes: RecentChanges,
-}
-
-/// Complete state at one revision, as loaded from the database.
-#[derive(Debug)]
-pub struct LoadedState {
-    revision: Revision,
-    flags: Snapshot,
-    overrides: OverrideIndex,
-    tokens: Vec<TokenRecord>,
-    recent_changes: RecentChanges,
-}
-
-impl LoadedState {
-    /// Creates a state without overrides; add them with [`add`](Self::add).
-    ///
-    /// `recent` contains the last changes up to `revision`, ordered and without missing revisions. It allows streams to
-    /// resume that were opened before this process started.
-    pub fn new(revision: Revision, flags: Snapshot, tokens: Vec<TokenRecord>, recent: &[ChangeSummary]) -> Self {
-        let floor = recent.first().map_or(revision.number, |oldest| oldest.revision - 1);
-        let mut recent_changes = RecentChanges::new(floor);
-        for commit in recent.chunk_by(|a, b| a.revision == b.revision) {
-            recent_changes
-                .push(RecentCommit::new(commit[0].revision, commit, |change| possible_invalidation(change, &flags)));
-        }
-        Self { revision, flags, overrides: OverrideIndex::default(), tokens, recent_changes }
-    }
-
-    /// Adds an override.
-    pub fn add(&mut self, user_override: &UserOverride) {
-        self.overrides.set(user_override);
-    }
-}
-
-/// Returns a conservative invalidation for a change from before this process started, whose previous state is unknown.
-/// Must not reveal the names of flags that were never visible to clients.
-fn possible_invalidation(change: &ChangeSummary, flags: &Snapshot) -> Invalidation {
-    match (change.resource_kind, change.action) {
-        (ResourceKind::ScheduledChange, Action::Applied) | (ResourceKind::ApiToken, _) => Invalidation::None,
-        (ResourceKind::Flag | ResourceKind::ScheduledChange, _) => {
-            let flag = change.flag_name.as_ref().and_then(|name| flags.get(name));
-            // Assumes that a flag that is visible now was also visible before an update, and so its name is known.
-            let is_new = matches!(change.action, Action::Created | Action::Restored);
-            let was_visible = !(is_new && change.resource_kind == ResourceKind::Flag);
-            if flag.is_some_and(|flag| flag.compiled().is_visible_to_clients()) {
-                Invalidation::Flag { was_visible }
-            } else {
-                Invalidation::Unknown
-            }
-        }
-        (ResourceKind::Override, _) => Invalidation::Override { expires_at: None },
-        (ResourceKind::User, _) => Invalidation::User,
-    }
-}
-
-impl From<LoadedState> for ReplicaState {
-    fn from(loaded: LoadedState) -> Self {
-        let mut state = Self {
-            revision: loaded.revision,
-            generation: 0,
-            schedule_instants: BTreeMap::new(),
-            flags: loaded.flags,
-            overrides: loaded.overrides,
-            tokens: loaded.tokens.into_iter().collect(),
-            recent_changes: loaded.recent_changes,
-        };
-        for flag in state.flags.iter() {
-            add_schedule_instants(&mut state.schedule_instants, flag);
-        }
-        state
-    }
-}
-
-fn add_schedule_instants(instants: &mut BTreeMap<Instant, BTreeSet<FlagName>>, flag: &FlagState) {
-    for at in flag.compiled().schedule_instants() {
-        instants.entry(at).or_default().insert(flag.flag().name.clone());
-    }
-}
-
-/// All changes of one revision.
-#[derive(Debug)]
-pub struct Commit {
-    /// Revision of the commit.
-    pub revision: Revision,
-    /// The changes in order, each with its summary from the change log.
-    pub changes: Vec<(ChangeSummary, Change)>,
-    /// Current state of the tokens that `changes` name. Deleted tokens are missing.
-    pub tokens: Vec<TokenRecord>,
 }
 
 impl Replica {
@@ -179,6 +84,11 @@ impl Replica {
     /// Cache of users.
     pub const fn users(&self) -> &UserCache {
         &self.users
+    }
+
+    /// Key of the users' shards.
+    pub(crate) fn shard_key(&self) -> ShardKey {
+        self.state.read().overrides.users().key()
     }
 
     /// Takes a read lock and returns a view of the state at one revision.
@@ -246,16 +156,16 @@ impl Replica {
         self.notifier.wake_all();
     }
 
-    /// Applies one commit. Only the change feed may call this, and only with the next revision.
+    /// Applies one commit. Only the source that feeds the replica may call this, and only with the next revision.
     pub(crate) fn apply(&self, commit: Commit) {
-        for (_, change) in &commit.changes {
+        for DescribedChange { change, .. } in &commit.changes {
             if let Change::UserChanged(id) = change {
                 self.users.invalidate(*id);
             }
         }
         let (edit, flag_invalidations) = {
             let state = self.state.read();
-            let edit = state.flags.prepare(commit.changes.iter().map(|(_, change)| change));
+            let edit = state.flags.prepare(commit.changes.iter().map(|described| &described.change));
             let flag_invalidations = flag_invalidations(&state.flags, &edit);
             (edit, flag_invalidations)
         };
@@ -264,32 +174,18 @@ impl Replica {
             hidden_flags: !flag_invalidations.is_empty(),
             ..Audience::default()
         };
+        let number = commit.revision.number;
         let mut state = self.state.write();
         state.commit_flags(edit);
-        let mut invalidations = commit
-            .changes
-            .iter()
-            .map(|(_, change)| state.apply_change(change, &flag_invalidations))
-            .collect::<Vec<_>>();
-        commit.tokens.into_iter().filter(|token| token.revoked_at.is_none()).for_each(|token| state.tokens.set(token));
-        state.revision = commit.revision;
-        for ((summary, change), invalidation) in commit.changes.iter().zip(&mut invalidations) {
-            match (change, *invalidation) {
-                // Streams check whether their credential is still valid.
-                (Change::TokenChanged(_), _) => audience.all_users = true,
-                (_, Invalidation::Override { .. } | Invalidation::User) => audience.users.extend(summary.user_id),
-                (
-                    _,
-                    Invalidation::Flag { .. } | Invalidation::HiddenFlag | Invalidation::None | Invalidation::Unknown,
-                ) => {}
-            }
+        let mut changes = Vec::with_capacity(commit.changes.len());
+        for DescribedChange { metadata, change } in commit.changes {
+            let invalidation = state.apply_change(&change, &flag_invalidations);
+            extend_audience(&mut audience, &change, metadata.user_id, invalidation);
+            changes.push((metadata, invalidation));
         }
-        let mut invalidations = invalidations.into_iter();
-        let summaries: Vec<_> = commit.changes.into_iter().map(|(summary, _)| summary).collect();
-        let number = commit.revision.number;
-        state
-            .recent_changes
-            .push(RecentCommit::new(number, &summaries, |_| invalidations.next().unwrap_or(Invalidation::None)));
+        commit.tokens.into_iter().for_each(|token| state.tokens.set(token));
+        state.revision = commit.revision;
+        state.recent_changes.push(RecentCommit::new(number, changes));
         self.notifier.record(&audience, number);
         drop(state);
         self.revision.send_replace(commit.revision);
@@ -297,72 +193,12 @@ impl Replica {
     }
 }
 
-/// Returns the flags whose evaluation an edit changes, each with its invalidation.
-fn flag_invalidations(flags: &Snapshot, edit: &SnapshotEdit) -> FxHashMap<FlagName, Invalidation> {
-    let is_visible = |flag: Option<&FlagState>| flag.is_some_and(|flag| flag.compiled().is_visible_to_clients());
-    let invalidation = |was_visible: bool, is_visible: bool| {
-        if was_visible || is_visible { Invalidation::Flag { was_visible } } else { Invalidation::HiddenFlag }
-    };
-    let changed = flags.flags_changed_by(edit);
-    changed.map(|(name, before, after)| (name.clone(), invalidation(is_visible(before), is_visible(after)))).collect()
-}
-
-fn flag_invalidation(name: &FlagName, invalidations: &FxHashMap<FlagName, Invalidation>) -> Invalidation {
-    invalidations.get(name).copied().unwrap_or(Invalidation::None)
-}
-
-impl ReplicaState {
-    /// Applies a prepared edit of flags and updates `schedule_instants`.
-    fn commit_flags(&mut self, edit: SnapshotEdit) {
-        for (name, after) in edit.flags() {
-            if let Some(before) = self.flags.get(name) {
-                for at in before.compiled().schedule_instants() {
-                    if let Entry::Occupied(mut flags) = self.schedule_instants.entry(at) {
-                        flags.get_mut().remove(name);
-                        if flags.get().is_empty() {
-                            flags.remove();
-                        }
-                    }
-                }
-            }
-            if let Some(after) = after {
-                add_schedule_instants(&mut self.schedule_instants, after);
-            }
-        }
-        self.flags.commit(edit);
-    }
-
-    /// Returns the schedule instants later than `after` in ascending order, each with a flag.
-    fn schedule_instants_after(&self, after: Instant) -> impl Iterator<Item = (&Instant, &FlagName)> {
-        let later = self.schedule_instants.range((Bound::Excluded(after), Bound::Unbounded));
-        later.flat_map(|(at, flags)| flags.iter().map(move |name| (at, name)))
-    }
-
-    /// Applies a change, except to flags, and returns its invalidation. `flag_invalidations` contains the flags whose
-    /// evaluation the commit changes.
-    fn apply_change(
-        &mut self,
-        change: &Change,
-        flag_invalidations: &FxHashMap<FlagName, Invalidation>,
-    ) -> Invalidation {
-        match change {
-            Change::OverrideSet(user_override) => {
-                self.overrides.set(user_override);
-                Invalidation::Override { expires_at: None }
-            }
-            Change::OverrideRemoved { user_id, flag_name } => match self.overrides.remove(*user_id, flag_name) {
-                Some(removed) => Invalidation::Override { expires_at: removed.expires_at },
-                None => Invalidation::None,
-            },
-            Change::TokenChanged(id) => {
-                self.tokens.remove(*id);
-                Invalidation::None
-            }
-            Change::UserChanged(_) => Invalidation::User,
-            Change::FlagSet(flag) => flag_invalidation(&flag.name, flag_invalidations),
-            Change::FlagRemoved(name)
-            | Change::ScheduledChangeSet(name, _)
-            | Change::ScheduledChangeRemoved(name, _) => flag_invalidation(name, flag_invalidations),
-        }
+/// Adds the streams that one change affects. The caller adds the streams of changed flags.
+fn extend_audience(audience: &mut Audience, change: &Change, user_id: Option<Uuid>, invalidation: Invalidation) {
+    match (change, invalidation) {
+        // Streams check whether their credential is still valid.
+        (Change::TokenChanged(_), _) => audience.all_users = true,
+        (_, Invalidation::Override { .. } | Invalidation::User) => audience.users.extend(user_id),
+        (_, Invalidation::Flag { .. } | Invalidation::HiddenFlag | Invalidation::None | Invalidation::Unknown) => {}
     }
 }

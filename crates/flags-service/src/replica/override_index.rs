@@ -1,22 +1,19 @@
 //! Compact index of all overrides by user.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     hash::{Hash, Hasher},
 };
 
 use flags_domain::{FlagName, Instant, PreparedValue, UserOverride};
-use rustc_hash::FxHashMap;
 use uuid::Uuid;
 
 use super::{
     counts::ActiveCounts,
     interner::Interner,
     override_ref::{OverrideMetadata, OverrideRef},
+    user_shards::{ShardKey, UserShards},
 };
-
-/// Number of shards of the user map. With small shards, growing a map does not block readers for long.
-const SHARDS: usize = 1024;
 
 /// Index of all overrides by user.
 ///
@@ -24,31 +21,16 @@ const SHARDS: usize = 1024;
 /// takes 56 bytes, a user about 30 bytes and an expiry 16 bytes.
 #[derive(Debug)]
 pub(super) struct OverrideIndex {
-    /// Key of each user's first entry, by shard. A user's entries form a linked list in order of flag names.
-    users: Box<[FxHashMap<Uuid, u32>]>,
+    /// Each user's first entry. A user's entries form a linked list in order of flag names.
+    users: UserShards,
     entries: Vec<Entry>,
     /// Key of the first free entry. Free entries form a linked list.
     first_free: u32,
     values: Interner<InternedValue>,
     metadata: Interner<OverrideMetadata>,
     flags: Vec<FlagName>,
-    flag_keys: FxHashMap<FlagName, u32>,
+    flag_keys: HashMap<FlagName, u32>,
     counts: ActiveCounts,
-}
-
-impl Default for OverrideIndex {
-    fn default() -> Self {
-        Self {
-            users: std::iter::repeat_with(FxHashMap::default).take(SHARDS).collect(),
-            entries: Vec::new(),
-            first_free: Entry::NONE,
-            values: Interner::default(),
-            metadata: Interner::default(),
-            flags: Vec::new(),
-            flag_keys: FxHashMap::default(),
-            counts: ActiveCounts::default(),
-        }
-    }
 }
 
 /// A stored override. The key of an entry is its position in `OverrideIndex::entries`.
@@ -110,27 +92,43 @@ impl Hash for InternedValue {
     }
 }
 
-/// Returns the index of a user's shard.
-pub(super) fn shard_of(user_id: Uuid) -> usize {
-    // Uses the last bytes, which are random in all common UUID versions. Page cursors of searches depend on this order.
-    let [.., high, low] = *user_id.as_bytes();
-    usize::from(u16::from_be_bytes([high, low])) % SHARDS
-}
-
 impl OverrideIndex {
+    pub(super) fn new(shard_key: ShardKey) -> Self {
+        Self {
+            users: UserShards::new(shard_key),
+            entries: Vec::new(),
+            first_free: Entry::NONE,
+            values: Interner::default(),
+            metadata: Interner::default(),
+            flags: Vec::new(),
+            flag_keys: HashMap::new(),
+            counts: ActiveCounts::default(),
+        }
+    }
+
     /// Returns a user's overrides in order of flag names, regardless of their status.
     pub(super) fn of_user(&self, user_id: Uuid) -> impl Iterator<Item = OverrideRef<'_>> {
         self.entries_of(user_id).filter_map(|(_, entry)| self.to_ref(entry))
     }
 
-    /// Returns the users with overrides in a shard, or `None` if there is no such shard.
-    pub(super) fn users_in_shard(&self, shard: usize) -> Option<impl Iterator<Item = Uuid>> {
-        self.users.get(shard).map(|users| users.keys().copied())
+    /// Users with overrides.
+    pub(super) const fn users(&self) -> &UserShards {
+        &self.users
     }
 
     /// Returns a user's entries with their keys.
     fn entries_of(&self, user_id: Uuid) -> impl Iterator<Item = (u32, &Entry)> {
-        let mut next = self.users[shard_of(user_id)].get(&user_id).copied().unwrap_or(Entry::NONE);
+        self.entries_from(self.first_entry(user_id))
+    }
+
+    /// Returns the key of a user's first entry, or [`Entry::NONE`].
+    fn first_entry(&self, user_id: Uuid) -> u32 {
+        self.users.first_entry(user_id).unwrap_or(Entry::NONE)
+    }
+
+    /// Returns the entries of a linked list with their keys, from its first entry.
+    fn entries_from(&self, first: u32) -> impl Iterator<Item = (u32, &Entry)> {
+        let mut next = first;
         std::iter::from_fn(move || {
             let key = next;
             let entry = self.entries.get(key as usize)?;
@@ -168,11 +166,12 @@ impl OverrideIndex {
             next: Entry::NONE,
         };
         let flags = &self.flags;
-        let lower = self.entries_of(new.user_id).take_while(|(_, entry)| flags[entry.flag() as usize] < new.flag_name);
+        let first = self.first_entry(new.user_id);
+        let lower = self.entries_from(first).take_while(|(_, entry)| flags[entry.flag() as usize] < new.flag_name);
         let previous = lower.map(|(key, _)| key).last();
         let next = match previous {
             Some(key) => self.entries[key as usize].next,
-            None => self.users[shard_of(new.user_id)].get(&new.user_id).copied().unwrap_or(Entry::NONE),
+            None => first,
         };
         match self.entries.get(next as usize).copied() {
             Some(old) if old.flag() == flag => {
@@ -186,7 +185,7 @@ impl OverrideIndex {
                 let key = self.allocate(Entry { next, ..entry });
                 match previous {
                     Some(previous) => self.entries[previous as usize].next = key,
-                    None => _ = self.users[shard_of(new.user_id)].insert(new.user_id, key),
+                    None => self.users.set_first_entry(new.user_id, key),
                 }
                 self.counts.add(&mut self.entries, key, Entry::FREE);
             }
@@ -206,8 +205,8 @@ impl OverrideIndex {
         })?;
         match previous {
             Some(previous) => self.entries[previous as usize].next = removed.next,
-            None if removed.next == Entry::NONE => _ = self.users[shard_of(user_id)].remove(&user_id),
-            None => _ = self.users[shard_of(user_id)].insert(user_id, removed.next),
+            None if removed.next == Entry::NONE => self.users.remove(user_id),
+            None => self.users.set_first_entry(user_id, removed.next),
         }
         self.counts.remove(&removed);
         self.values.release(removed.value);
@@ -293,7 +292,7 @@ mod tests {
 
     #[test]
     fn returns_overrides_of_a_user_ordered_by_flag_name() {
-        let mut index = OverrideIndex::default();
+        let mut index = OverrideIndex::new(ShardKey::new(&[0; 16]));
         for flag in ["m", "a", "z"] {
             index.set(&user_override(1, flag, json!(true), None));
         }
@@ -308,7 +307,7 @@ mod tests {
 
     #[test]
     fn set_replaces_the_override_of_the_same_flag() {
-        let mut index = OverrideIndex::default();
+        let mut index = OverrideIndex::new(ShardKey::new(&[0; 16]));
         index.set(&user_override(1, "a", json!(1), None));
         index.set(&user_override(1, "a", json!(1.0), None));
         let values: Vec<_> = index.of_user(Uuid::from_u128(1)).map(|o| o.value.json().to_owned()).collect();
@@ -317,7 +316,7 @@ mod tests {
 
     #[test]
     fn counts_follow_changes_and_expiry() {
-        let mut index = OverrideIndex::default();
+        let mut index = OverrideIndex::new(ShardKey::new(&[0; 16]));
         let counts = |index: &mut OverrideIndex, now| {
             while !index.remove_expired_from_counts(at(now), 1) {}
             index.active_counts().into_values().collect::<Vec<_>>()
@@ -342,7 +341,7 @@ mod tests {
 
     #[test]
     fn reuses_free_entries_and_ignores_their_outdated_expiries() {
-        let mut index = OverrideIndex::default();
+        let mut index = OverrideIndex::new(ShardKey::new(&[0; 16]));
         for round in 0..100 {
             for user in 0..10 {
                 index.set(&user_override(user, "a", json!(round), Some(1_000 + i64::from(round))));
@@ -353,7 +352,7 @@ mod tests {
             }
         }
         assert_eq!(index.entries.len(), 10);
-        assert_eq!(index.users.iter().map(FxHashMap::len).sum::<usize>(), 0);
+        assert_eq!(index.users.len(), 0);
         assert_eq!(index.remove(Uuid::from_u128(1), &name("a")), None);
         index.set(&user_override(3, "b", json!(1), None));
         while !index.remove_expired_from_counts(at(2_000), 7) {}
@@ -362,7 +361,7 @@ mod tests {
 
     #[test]
     fn drops_outdated_expiries_and_keeps_those_of_disabled_overrides() {
-        let mut index = OverrideIndex::default();
+        let mut index = OverrideIndex::new(ShardKey::new(&[0; 16]));
         let disabled = |user, expires_at| UserOverride {
             enabled: Some(false),
             ..user_override(user, "a", json!(1), Some(expires_at))

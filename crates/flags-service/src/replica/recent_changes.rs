@@ -5,9 +5,10 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use flags_domain::{FlagName, Instant};
-use flags_store::change_log::{Action, ChangeSummary, ResourceKind};
+use flags_domain::{Action, FlagName, Instant, ResourceKind};
 use uuid::Uuid;
+
+use super::input::ChangeMetadata;
 
 /// Maximum number of buffered commits.
 const MAX_COMMITS: usize = 10_000;
@@ -77,34 +78,34 @@ pub enum Invalidation {
 }
 
 impl RecentCommit {
-    /// Creates a commit. Calls `invalidation` once for each change, in order.
-    pub(super) fn new(
-        revision: i64,
-        changes: &[ChangeSummary],
-        mut invalidation: impl FnMut(&ChangeSummary) -> Invalidation,
-    ) -> Self {
+    /// Creates a commit from the description and invalidation of each change, in order.
+    pub(super) fn new(revision: i64, changes: impl IntoIterator<Item = (ChangeMetadata, Invalidation)>) -> Self {
         let mut actor: Arc<str> = Arc::default();
-        let recent_change = |change: &ChangeSummary| {
+        let changes = changes.into_iter().map(|(change, invalidation)| {
+            // Consecutive changes of one actor share its name.
             if *actor != *change.actor {
                 actor = change.actor.as_str().into();
             }
-            RecentChange {
-                resource_kind: change.resource_kind,
-                action: change.action,
-                resource_id: change.resource_id,
-                flag_name: change.flag_name.clone(),
-                user_id: change.user_id,
-                actor: Arc::clone(&actor),
-                invalidation: invalidation(change),
-            }
-        };
-        Self { revision, changes: changes.iter().map(recent_change).collect() }
+            RecentChange::new(change, Arc::clone(&actor), invalidation)
+        });
+        Self { revision, changes: changes.collect() }
     }
 
     /// Size in bytes. An upper bound, because changes often share the memory of names and actors.
     fn bytes(&self) -> usize {
-        let text = |change: &RecentChange| change.actor.len() + change.flag_name.as_deref().map_or(0, str::len);
-        size_of::<Self>() + self.changes.iter().map(|change| size_of::<RecentChange>() + text(change)).sum::<usize>()
+        size_of::<Self>() + self.changes.iter().map(RecentChange::bytes).sum::<usize>()
+    }
+}
+
+impl RecentChange {
+    fn new(change: ChangeMetadata, actor: Arc<str>, invalidation: Invalidation) -> Self {
+        let ChangeMetadata { actor: _, action, resource_kind, resource_id, flag_name, user_id } = change;
+        Self { resource_kind, action, resource_id, flag_name, user_id, actor, invalidation }
+    }
+
+    /// Size in bytes, with the texts that it may share with other changes.
+    fn bytes(&self) -> usize {
+        size_of::<Self>() + self.actor.len() + self.flag_name.as_deref().map_or(0, str::len)
     }
 }
 

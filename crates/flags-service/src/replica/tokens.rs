@@ -1,13 +1,16 @@
 //! API tokens by the SHA-256 hash of their secrets, with the time of their last use.
 
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::{
+    collections::HashMap,
+    sync::atomic::{AtomicI64, Ordering},
+};
 
 use flags_domain::Instant;
-use flags_store::api_tokens::TokenRecord;
 use parking_lot::Mutex;
-use rustc_hash::FxHashMap;
 use subtle::ConstantTimeEq as _;
 use uuid::Uuid;
+
+use super::input::ReplicaToken;
 
 /// First half of a hash, used as the key of the index. The complete hash is then compared in constant time, so that
 /// response times reveal nothing about the second half.
@@ -15,7 +18,7 @@ type HashPrefix = [u8; 16];
 
 #[derive(Debug)]
 struct TokenEntry {
-    token: TokenRecord,
+    token: ReplicaToken,
     /// Last use in microseconds since the Unix epoch; 0 if there is no use that was not yet taken.
     used_at: AtomicI64,
 }
@@ -23,7 +26,7 @@ struct TokenEntry {
 /// All API tokens that are not revoked.
 #[derive(Debug, Default)]
 pub(super) struct TokenIndex {
-    tokens: FxHashMap<HashPrefix, TokenEntry>,
+    tokens: HashMap<HashPrefix, TokenEntry>,
     /// Uses of tokens that were replaced or removed before their uses were taken.
     remaining_uses: Mutex<Vec<(Uuid, Instant)>>,
 }
@@ -41,7 +44,7 @@ fn prefix(hash: &[u8; 32]) -> HashPrefix {
 
 impl TokenIndex {
     /// Inserts or replaces a token.
-    pub(super) fn set(&mut self, token: TokenRecord) {
+    pub(super) fn set(&mut self, token: ReplicaToken) {
         let previous = self.tokens.insert(prefix(&token.hash), TokenEntry { token, used_at: AtomicI64::new(0) });
         self.remaining_uses.get_mut().extend(previous.and_then(|entry| entry.take_use()));
     }
@@ -55,7 +58,7 @@ impl TokenIndex {
         self.tokens.get(&prefix(hash)).filter(|entry| entry.token.hash.ct_eq(hash).into())
     }
 
-    pub(super) fn get(&self, hash: &[u8; 32]) -> Option<&TokenRecord> {
+    pub(super) fn get(&self, hash: &[u8; 32]) -> Option<&ReplicaToken> {
         self.entry(hash).map(|entry| &entry.token)
     }
 
@@ -79,8 +82,8 @@ impl TokenIndex {
     }
 }
 
-impl FromIterator<TokenRecord> for TokenIndex {
-    fn from_iter<T: IntoIterator<Item = TokenRecord>>(tokens: T) -> Self {
+impl FromIterator<ReplicaToken> for TokenIndex {
+    fn from_iter<T: IntoIterator<Item = ReplicaToken>>(tokens: T) -> Self {
         let mut index = Self::default();
         tokens.into_iter().for_each(|token| index.set(token));
         index
@@ -89,25 +92,17 @@ impl FromIterator<TokenRecord> for TokenIndex {
 
 #[cfg(test)]
 mod tests {
-    use flags_store::{api_tokens::TokenGrant, users::Role};
+    use flags_domain::{Role, TokenGrant};
 
     use super::*;
 
-    fn token(number: u128, hash: [u8; 32]) -> TokenRecord {
-        TokenRecord {
+    fn token(number: u128, hash: [u8; 32]) -> ReplicaToken {
+        ReplicaToken {
             id: Uuid::from_u128(number),
-            name: String::new(),
             hash,
-            last_four: String::new(),
             grant: TokenGrant::Role(Role::Viewer),
             user_id: None,
-            created_by: String::new(),
-            created_at: Instant::from_micros(0),
             expires_at: None,
-            lifetime: None,
-            revoked_at: None,
-            last_used_at: None,
-            revision: 1,
         }
     }
 

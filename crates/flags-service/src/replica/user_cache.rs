@@ -1,12 +1,13 @@
 //! Cache of users, so that most evaluations need no database query.
 
-use std::{hash::BuildHasher, sync::Arc};
+use std::{
+    hash::{BuildHasher as _, RandomState},
+    sync::Arc,
+};
 
-use flags_domain::EvaluationContext;
-use flags_store::users::{Role, UserRecord};
+use flags_domain::{EvaluationContext, Role};
 use parking_lot::Mutex;
 use quick_cache::sync::Cache;
-use rustc_hash::FxBuildHasher;
 use uuid::Uuid;
 
 /// Maximum number of cached users.
@@ -33,14 +34,6 @@ pub struct CachedUser {
     pub context: EvaluationContext,
 }
 
-impl From<UserRecord> for CachedUser {
-    fn from(user: UserRecord) -> Self {
-        let context =
-            EvaluationContext::user(user.id, &user.email, user.role.as_str(), user.created_at, user.attributes);
-        Self { id: user.id, role: user.role, active: user.active, email: user.email.into(), context }
-    }
-}
-
 /// A bounded cache of users, filled on demand and invalidated by the change feed.
 ///
 /// The user may change while a reader fetches it from the database. To keep stale data out of the cache, a reader takes
@@ -57,6 +50,8 @@ pub struct UserCache {
     by_email: Cache<String, Uuid>,
     /// Number of invalidations per shard.
     invalidations: [Mutex<u64>; SHARDS],
+    /// Determines a user's shard. Has a random key in each process.
+    shard_hasher: RandomState,
 }
 
 /// Cache fill guard: the invalidation count of a user's shard before the user was read from the database.
@@ -70,6 +65,7 @@ impl Default for UserCache {
             absent_ids: Cache::new(ABSENT_ID_CAPACITY),
             by_email: Cache::new(EMAIL_CAPACITY),
             invalidations: std::array::from_fn(|_| Mutex::new(0)),
+            shard_hasher: RandomState::new(),
         }
     }
 }
@@ -135,7 +131,7 @@ impl UserCache {
     }
 
     fn shard(&self, id: Uuid) -> &Mutex<u64> {
-        &self.invalidations[usize::try_from(FxBuildHasher.hash_one(id)).unwrap_or_default() % SHARDS]
+        &self.invalidations[self.shard_hasher.hash_one(id) as usize % SHARDS]
     }
 }
 

@@ -2,12 +2,11 @@
 
 use std::sync::Arc;
 
-use flags_domain::{FlagState, Instant};
-use flags_store::{api_tokens::TokenRecord, change_log::Revision};
+use flags_domain::{FlagState, Instant, Revision};
 use parking_lot::RwLockReadGuard;
 use uuid::Uuid;
 
-use super::{OverrideRef, OwnedOverride, RecentCommit, ReplicaState, override_index};
+use super::{OverrideRef, OwnedOverride, RecentCommit, ReplicaToken, state::ReplicaState};
 
 /// The replica's state at one revision. Holds the replica's read lock.
 pub struct View<'r>(pub(super) RwLockReadGuard<'r, ReplicaState>);
@@ -67,11 +66,8 @@ impl<'r> View<'r> {
     /// Counts the pending scheduled changes of flags that are not archived.
     pub fn count_pending_changes(&self, now: Instant) -> usize {
         let flags = self.flags().filter(|state| !state.compiled().is_archived());
-        let pending_count = |state: &FlagState| {
-            let changes = state.schedule().iter();
-            changes.filter(|change| change.cancelled_at.is_none() && change.scheduled_at > now).count()
-        };
-        flags.map(pending_count).sum()
+        let changes = flags.flat_map(|state| state.schedule());
+        changes.filter(|change| change.cancelled_at.is_none() && change.scheduled_at > now).count()
     }
 
     /// Returns a user's overrides in order of flag names, regardless of their status.
@@ -81,19 +77,19 @@ impl<'r> View<'r> {
 
     /// Returns the index of the shard that contains a user. Shards are numbered from 0 and partition the users with
     /// overrides.
-    pub fn shard_of(user_id: Uuid) -> usize {
-        override_index::shard_of(user_id)
+    pub fn shard_of(&self, user_id: Uuid) -> usize {
+        self.0.overrides.users().shard_of(user_id)
     }
 
     /// Returns the users with overrides in a shard, sorted by id, or `None` if there is no such shard.
     pub fn users_in_shard(&self, shard: usize) -> Option<Vec<Uuid>> {
-        let mut users: Vec<_> = self.0.overrides.users_in_shard(shard)?.collect();
+        let mut users: Vec<_> = self.0.overrides.users().in_shard(shard)?.collect();
         users.sort_unstable();
         Some(users)
     }
 
     /// Returns the unrevoked API token whose secret has this SHA-256 hash. Compares in constant time.
-    pub fn token(&self, hash: &[u8; 32]) -> Option<&TokenRecord> {
+    pub fn token(&self, hash: &[u8; 32]) -> Option<&ReplicaToken> {
         self.0.tokens.get(hash)
     }
 

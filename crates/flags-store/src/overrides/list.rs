@@ -12,11 +12,11 @@ use uuid::Uuid;
 
 use super::{OverrideRecord, OverrideRow};
 use crate::{
+    conn::{Conn, dispatch},
     error::Result,
     page::{BoundedCount, Page, contains_pattern},
     schema::{feature_flags, user_flag_overrides, users},
     sql_types::{DbInstant, DbUuid},
-    store::{Conn, dispatch},
 };
 
 /// Override together with the e-mail address of its user.

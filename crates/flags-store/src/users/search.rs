@@ -5,16 +5,9 @@
 
 use std::{collections::HashMap, ops::Range, sync::LazyLock};
 
-use diesel::{
-    expression::{AppearsOnTable, Expression, ValidGrouping, is_aggregate},
-    query_builder::QueryId,
-    sql_types::Bool,
-};
-
 use crate::{
-    backend::{self, sqlite::FullTextQuery},
+    backend::user_search::{FullTextQuery, SearchIndexCondition, covering_trigrams, quote_phrase},
     page::{contains_pattern, escape_like},
-    schema::users,
 };
 
 /// Parsed search term.
@@ -115,8 +108,8 @@ impl Substring {
         let is_name_only = text.contains('\n');
         let pattern = if is_name_only { format!("%\n%{}%", escape_like(text)) } else { contains_pattern(text) };
         let index_condition = SearchIndexCondition {
-            trigrams: backend::postgres::covering_trigrams(text),
-            phrase: backend::sqlite::quote_phrase(text),
+            trigrams: covering_trigrams(text),
+            phrase: quote_phrase(text),
             pattern: pattern.clone(),
             is_name_only,
         };
@@ -134,34 +127,6 @@ impl Substring {
         self.index_condition.clone()
     }
 }
-
-/// SQL condition that uses the search index. Each backend renders it differently.
-#[derive(Clone, Debug)]
-pub(crate) struct SearchIndexCondition {
-    /// Trigrams for PostgreSQL's trigram index.
-    pub(crate) trigrams: Vec<String>,
-    /// Phrase for SQLite's full-text index.
-    pub(crate) phrase: String,
-    /// `LIKE` pattern for `users.search_text`.
-    pub(crate) pattern: String,
-    /// Whether the whole match must lie within the name. Otherwise it may start in the e-mail address.
-    pub(crate) is_name_only: bool,
-}
-
-impl QueryId for SearchIndexCondition {
-    type QueryId = ();
-    const HAS_STATIC_QUERY_ID: bool = false;
-}
-
-impl Expression for SearchIndexCondition {
-    type SqlType = Bool;
-}
-
-impl ValidGrouping<()> for SearchIndexCondition {
-    type IsAggregate = is_aggregate::Never;
-}
-
-impl AppearsOnTable<users::table> for SearchIndexCondition {}
 
 #[cfg(test)]
 mod tests {

@@ -20,20 +20,19 @@ use self::{
     report::{ExplainedResult, ExplanationResponse, FindingReport, LayerExplanation, NextResultChange},
     user_flags::{DetailedResult, OverrideDetail, UserFlagResult, UserFlagsResponse},
 };
-use super::{
-    RouteRegistry,
-    reply::{self, HandlerResult},
-};
+use super::reply::{self, HandlerResult};
 use crate::{
-    app::App,
     auth::{ExplainFlags, Require},
     extract::{FlagNameParam, Query, UserIdParam},
     problem::{Problem, ProblemResponse},
+    route_facts::RouteFacts,
+    route_registry::RouteRegistry,
+    state::App,
 };
 
 pub(super) fn routes(routes: &mut RouteRegistry) {
-    routes.add::<__path_get_user_flags>(web::to(get_user_flags));
-    routes.add::<__path_explain_user_flag>(web::to(explain_user_flag));
+    routes.add::<__path_get_user_flags>(web::to(get_user_flags), RouteFacts::api());
+    routes.add::<__path_explain_user_flag>(web::to(explain_user_flag), RouteFacts::api());
 }
 
 /// Time of evaluation.

@@ -9,10 +9,7 @@ use serde_json::Value;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use crate::{
-    routes::me::WireSource,
-    wire::{WireFlagType, WireOverrideStatus},
-};
+use crate::wire::{WireFlagType, WireOverrideStatus, WireSource};
 
 /// Evaluation results of all flags for one user, including flags that are not visible to clients.
 #[derive(Serialize, ToSchema)]

@@ -17,27 +17,26 @@ use self::{
     request::{CreateFlagRequest, PatchFlagRequest, PutTargetingRulesRequest},
     response::FeatureFlagResponse,
 };
-use super::{
-    RouteRegistry, child_location,
-    reply::{self, HandlerResult, Reply},
-};
+use super::reply::{self, HandlerResult, Reply, child_location};
 use crate::{
-    app::App,
     auth::{ManageFlags, ReadFlags, Require},
     extract::{FlagNameParam, IfMatch, Json, PageCursor, Query},
     problem::ProblemResponse,
+    route_facts::RouteFacts,
+    route_registry::RouteRegistry,
+    state::App,
     wire::{PageResponse, rules_into_domain},
 };
 
 pub(super) fn routes(routes: &mut RouteRegistry) {
-    routes.add::<__path_list>(web::to(list));
-    routes.add::<__path_create>(web::to(create));
-    routes.add::<__path_get>(web::to(get));
-    routes.add::<__path_patch>(web::to(patch));
-    routes.add::<__path_delete>(web::to(delete));
-    routes.add::<__path_archive>(web::to(archive));
-    routes.add::<__path_restore>(web::to(restore));
-    routes.add::<__path_put_rules>(web::to(put_rules));
+    routes.add::<__path_list>(web::to(list), RouteFacts::api());
+    routes.add::<__path_create>(web::to(create), RouteFacts::change().idempotent());
+    routes.add::<__path_get>(web::to(get), RouteFacts::resource());
+    routes.add::<__path_patch>(web::to(patch), RouteFacts::update());
+    routes.add::<__path_delete>(web::to(delete), RouteFacts::update());
+    routes.add::<__path_archive>(web::to(archive), RouteFacts::update().idempotent());
+    routes.add::<__path_restore>(web::to(restore), RouteFacts::update().idempotent());
+    routes.add::<__path_put_rules>(web::to(put_rules), RouteFacts::update());
 }
 
 /// List flags

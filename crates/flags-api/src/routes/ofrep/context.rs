@@ -17,10 +17,10 @@ use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use crate::{
-    app::App,
     auth::{EvaluationScope, FlagVisibility},
     extract::{MAX_BODY_BYTES, json_text, read_json_body},
     problem::Problem,
+    state::App,
 };
 
 /// Evaluation context of a request.

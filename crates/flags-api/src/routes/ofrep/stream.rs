@@ -7,16 +7,21 @@ use actix_web::{
 };
 use flags_service::stream_position::StreamPosition;
 
-use super::EvaluationFailureResponse;
 use crate::{
-    app::App,
     auth::{Require, StreamEvaluations},
-    routes::{RouteRegistry, reply::HandlerResult},
+    ofrep_failure::EvaluationFailureResponse,
+    route_facts::{Identification, RouteFacts},
+    route_registry::RouteRegistry,
+    routes::reply::HandlerResult,
+    state::App,
     streams::{EvaluationStream, EventStream as _, head_response, parse_position},
 };
 
 pub(super) fn routes(routes: &mut RouteRegistry) {
-    routes.add::<__path_stream_evaluations>(web::to(stream_evaluations));
+    routes.add::<__path_stream_evaluations>(
+        web::to(stream_evaluations),
+        RouteFacts::ofrep().identified_by(Identification::StreamToken),
+    );
 }
 
 /// Stream position to resume after: `Last-Event-ID`, which browsers send automatically, else the `cursor` parameter.

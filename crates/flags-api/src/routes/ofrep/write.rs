@@ -1,16 +1,85 @@
 //! Serializes evaluation results in the format of OFREP, from JSON fragments that are prepared when a flag is compiled.
+//! `schema` has the documented types.
 
 use std::{borrow::Cow, fmt::Write as _};
 
-use flags_domain::{CompiledFlag, PreparedValue, Source};
+use flags_domain::{CompiledFlag, Instant, PreparedValue, Revision, Source};
 use flags_service::{evaluation::EvaluatedFlag, replica::OverrideRef};
 use serde_json::Value;
+
+use super::EVENT_STREAM_PATH;
+use crate::{evaluation_json::EvaluationCounts, ofrep_failure::EvaluationFailure, state::OverrideReasons};
 
 /// Variant name, as JSON, of an override value that no variant has. OpenFeature providers require a variant.
 const OVERRIDE_VARIANT: &str = "\"override\"";
 
+/// Seconds in the background after which a page should close its event stream.
+const INACTIVITY_SECONDS: u32 = 120;
+
+/// State that a bulk evaluation reports.
+pub(super) struct BulkState<'s> {
+    /// Encoded token of the event stream.
+    pub(super) stream_token: &'s str,
+    /// Whether the server has been unable to read its database for a while.
+    pub(super) stale: bool,
+    /// Approximate number of results.
+    pub(super) flag_count: usize,
+}
+
+/// Builds the body of a bulk evaluation up to the revision, which the entity tag does not cover. The object stays open.
+pub(super) fn write_bulk_content<'v>(
+    results: impl Iterator<Item = (&'v CompiledFlag, Option<EvaluatedFlag<'v>>)>,
+    state: &BulkState<'_>,
+    reasons: OverrideReasons,
+) -> String {
+    let BulkState { stream_token, stale, flag_count } = state;
+    let mut out = String::with_capacity(256 * flag_count + 512);
+    out.push_str("{\"flags\":[");
+    let valid_until = write_results(&mut out, results, reasons);
+    // Writing to a `String` cannot fail.
+    let _ = write!(
+        out,
+        r#"],"eventStreams":[{{"type":"sse","endpoint":{{"requestUri":"{EVENT_STREAM_PATH}?ticket={stream_token}"}},"inactivityDelaySec":{INACTIVITY_SECONDS}}}],"metadata":{{"stale":{stale}"#
+    );
+    if let Some(at) = valid_until {
+        let _ = write!(out, ",\"valid_until\":\"{at}\"");
+    }
+    out
+}
+
+/// Completes a body that [`write_bulk_content`] began.
+pub(super) fn finish_bulk_body(mut content: String, revision: Revision) -> String {
+    let _ = write!(content, ",\"revision\":\"{revision}\"}}}}");
+    content
+}
+
+/// Appends the results, separated by commas, and counts them. Returns the earliest `valid_until`.
+fn write_results<'v>(
+    out: &mut String,
+    results: impl Iterator<Item = (&'v CompiledFlag, Option<EvaluatedFlag<'v>>)>,
+    reasons: OverrideReasons,
+) -> Option<Instant> {
+    let mut valid_until: Option<Instant> = None;
+    let mut counts = EvaluationCounts::default();
+    let empty = out.len();
+    for (flag, evaluated) in results {
+        if out.len() > empty {
+            out.push(',');
+        }
+        let Some(evaluated) = evaluated else {
+            out.push_str(&EvaluationFailure::invalid_flag(flag.name()).json());
+            continue;
+        };
+        write_evaluation(out, &evaluated, reasons);
+        counts.record(&evaluated.resolution);
+        valid_until = [valid_until, evaluated.resolution.valid_until].into_iter().flatten().min();
+    }
+    counts.publish();
+    valid_until
+}
+
 /// Appends the evaluation result of one flag.
-pub(super) fn write_evaluation(out: &mut String, evaluated: &EvaluatedFlag<'_>, include_reasons: bool) {
+pub(super) fn write_evaluation(out: &mut String, evaluated: &EvaluatedFlag<'_>, reasons: OverrideReasons) {
     let EvaluatedFlag { flag, resolution, user_override, .. } = evaluated;
     // Names of flags, layers and types need no JSON escaping. Writing to a `String` cannot fail.
     let _ = write!(
@@ -24,7 +93,7 @@ pub(super) fn write_evaluation(out: &mut String, evaluated: &EvaluatedFlag<'_>, 
         flag.flag_type().as_str(),
     );
     if let Some(user_override) = user_override {
-        write_override(out, user_override, include_reasons);
+        write_override(out, user_override, reasons);
     }
     out.push_str("}}");
 }
@@ -47,13 +116,59 @@ fn value<'v>(flag: &CompiledFlag, value: &'v PreparedValue) -> Cow<'v, str> {
 }
 
 /// Appends the metadata of an override. OFREP metadata is flat and cannot contain null.
-fn write_override(out: &mut String, user_override: &OverrideRef<'_>, include_reasons: bool) {
+fn write_override(out: &mut String, user_override: &OverrideRef<'_>, reasons: OverrideReasons) {
     let OverrideRef { created_at, updated_at, expires_at, reason, .. } = user_override;
     let _ = write!(out, r#","override_created_at":"{created_at}","override_updated_at":"{updated_at}""#);
     if let Some(expires_at) = expires_at {
         let _ = write!(out, r#","override_expires_at":"{expires_at}""#);
     }
-    if let Some(reason) = reason.filter(|_| include_reasons) {
+    if let Some(reason) = reason.filter(|_| reasons == OverrideReasons::Shown) {
         let _ = write!(out, r#","override_reason":{}"#, Value::from(reason));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use uuid::Uuid;
+
+    use super::{
+        super::schema::{BulkEvaluationResponse, EvaluationSuccess},
+        *,
+    };
+    use crate::generated::{any_reasons, any_scenario, check_type};
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn bulk_evaluation_has_its_documented_type(
+            scenario in any_scenario(),
+            stale in any::<bool>(),
+            reasons in any_reasons(),
+        ) {
+            let results = scenario.results();
+            let state = BulkState { stream_token: "token", stale, flag_count: results.len() };
+            let content = write_bulk_content(results.iter().copied(), &state, reasons);
+            let body = finish_bulk_body(content, Revision { epoch: Uuid::from_u128(7), number: 42 });
+            let value = check_type::<BulkEvaluationResponse>(&body)?;
+            let flags = value["flags"].as_array().unwrap();
+            prop_assert_eq!(flags.len(), results.len());
+            for (written, (flag, _)) in flags.iter().zip(&results) {
+                prop_assert_eq!(&written["key"], flag.name().as_str());
+            }
+        }
+
+        #[test]
+        fn evaluation_of_one_flag_has_its_documented_type(scenario in any_scenario(), reasons in any_reasons()) {
+            for evaluated in scenario.evaluated() {
+                let mut body = String::new();
+                write_evaluation(&mut body, &evaluated, reasons);
+                let value = check_type::<EvaluationSuccess>(&body)?;
+                // The flag's type may require a fraction, so `1` may be written as `1.0`.
+                let expected = evaluated.resolution.value.value();
+                prop_assert!(value["value"] == *expected || value["value"].as_f64() == expected.as_f64());
+            }
+        }
     }
 }

@@ -26,14 +26,17 @@ impl Header {
             return Err(JwtRejection::UnsupportedHeader);
         }
         let token_type = optional_text(&mut fields, "typ")?;
-        let is_supported = |text: &str| ["jwt", "at+jwt"].iter().any(|supported| text.eq_ignore_ascii_case(supported));
-        if token_type.is_some_and(|text| !is_supported(&text)) {
+        if token_type.is_some_and(|text| !is_supported_type(&text)) {
             return Err(JwtRejection::UnsupportedHeader);
         }
         let key_id = optional_text(&mut fields, "kid")?;
         let algorithm = optional_text(&mut fields, "alg")?.ok_or(JwtRejection::UnsupportedHeader)?;
         Ok(Self { algorithm, key_id })
     }
+}
+
+fn is_supported_type(text: &str) -> bool {
+    ["jwt", "at+jwt"].iter().any(|supported| text.eq_ignore_ascii_case(supported))
 }
 
 fn optional_text(fields: &mut Map<String, Value>, name: &str) -> Result<Option<String>, JwtRejection> {

@@ -154,10 +154,15 @@ pub fn looks_like_jwt(text: &str) -> bool {
 fn split_segments(text: &str) -> Option<[&str; 3]> {
     let mut rest = text.split('.');
     let segments = [rest.next()?, rest.next()?, rest.next()?];
-    let is_base64url = |segment: &&str| {
-        !segment.is_empty() && segment.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
-    };
-    (rest.next().is_none() && segments.iter().all(is_base64url)).then_some(segments)
+    (rest.next().is_none() && segments.into_iter().all(is_base64url)).then_some(segments)
+}
+
+fn is_base64url(segment: &str) -> bool {
+    !segment.is_empty() && segment.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
+}
+
+fn decode_segment(segment: &str) -> Result<Vec<u8>, JwtRejection> {
+    URL_SAFE_NO_PAD.decode(segment).map_err(|_| JwtRejection::Malformed)
 }
 
 /// Verifies the tokens of one issuer.
@@ -196,11 +201,10 @@ impl JwtVerifier {
             return Err(JwtRejection::TooLong);
         }
         let [header, payload, signature] = split_segments(text).ok_or(JwtRejection::Malformed)?;
-        let decode = |segment: &str| URL_SAFE_NO_PAD.decode(segment).map_err(|_| JwtRejection::Malformed);
         let message = &text[..header.len() + 1 + payload.len()];
-        let header = Header::parse(&decode(header)?)?;
+        let header = Header::parse(&decode_segment(header)?)?;
         self.verify_signature(&header, message, signature, now).await?;
-        claims::parse_and_check(&decode(payload)?, &self.config, now)
+        claims::parse_and_check(&decode_segment(payload)?, &self.config, now)
     }
 
     async fn verify_signature(
@@ -225,26 +229,26 @@ impl JwtVerifier {
 }
 
 fn validate(config: &JwtConfig) -> Result<(), JwtConfigError> {
-    let invalid = |message| Err(JwtConfigError::Invalid(message));
     if config.issuer.is_empty() || config.audience.is_empty() {
-        return invalid("the JWT issuer and audience must not be empty");
+        return Err(JwtConfigError::Invalid("the JWT issuer and audience must not be empty"));
     }
     if config.algorithms.is_empty() {
-        return invalid("at least one JWT algorithm must be allowed");
+        return Err(JwtConfigError::Invalid("at least one JWT algorithm must be allowed"));
     }
-    let is_empty = |name: &String| name.is_empty();
     let user_claim = match &config.user_claim {
         UserClaim::Sub => None,
         UserClaim::Named(name) => Some(name),
     };
-    if user_claim.is_some_and(is_empty) || config.role_claim.as_ref().is_some_and(is_empty) {
-        return invalid("the name of a JWT claim must not be empty");
+    if user_claim.into_iter().chain(&config.role_claim).any(|name| name.is_empty()) {
+        return Err(JwtConfigError::Invalid("the name of a JWT claim must not be empty"));
     }
     match (&config.role_claim, config.allowed_roles.is_empty()) {
-        (Some(_), true) => invalid("a JWT role claim is configured, but no role mapping; add at least one VALUE=ROLE"),
-        (None, false) => invalid(
+        (Some(_), true) => Err(JwtConfigError::Invalid(
+            "a JWT role claim is configured, but no role mapping; add at least one VALUE=ROLE",
+        )),
+        (None, false) => Err(JwtConfigError::Invalid(
             "a JWT role mapping is configured, but the role claim is not; name the claim that contains the roles",
-        ),
+        )),
         _ => Ok(()),
     }
 }

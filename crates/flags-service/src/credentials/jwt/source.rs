@@ -294,9 +294,9 @@ fn read_file(path: &Path) -> Result<Vec<u8>, String> {
 }
 
 async fn fetch(client: &reqwest::Client, url: &Url) -> Result<Vec<u8>, String> {
-    let describe = |error: reqwest::Error| with_causes(&error.without_url());
     let request = client.get(url.clone()).header("accept", "application/jwk-set+json, application/json");
-    let mut response = request.send().await.map_err(describe)?.error_for_status().map_err(describe)?;
+    let response = request.send().await.and_then(reqwest::Response::error_for_status);
+    let mut response = response.map_err(describe)?;
     let mut document = Vec::new();
     while let Some(chunk) = response.chunk().await.map_err(describe)? {
         if document.len() + chunk.len() > MAX_BYTES {
@@ -305,6 +305,11 @@ async fn fetch(client: &reqwest::Client, url: &Url) -> Result<Vec<u8>, String> {
         document.extend_from_slice(&chunk);
     }
     Ok(document)
+}
+
+/// Formats an error without the URL, which may contain credentials.
+fn describe(error: reqwest::Error) -> String {
+    with_causes(&error.without_url())
 }
 
 /// Formats an error with the chain of its causes.

@@ -12,6 +12,7 @@ use flags_store::{
 };
 use parking_lot::Mutex;
 use quick_cache::sync::Cache;
+use tracing::Instrument as _;
 use uuid::Uuid;
 
 use crate::{
@@ -133,11 +134,12 @@ impl SessionCache {
         };
         if write_is_due {
             let (core, id) = (self.core.clone(), cached.session.id);
-            tokio::spawn(async move {
+            let write = async move {
                 if let Err(error) = store::update_last_seen(core.store(), id, now).await {
                     tracing::debug!(%error, "failed to store the last use of a session");
                 }
-            });
+            };
+            tokio::spawn(write.in_current_span());
         }
     }
 }

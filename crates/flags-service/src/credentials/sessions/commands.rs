@@ -18,7 +18,7 @@ use crate::{
     },
     error::{ResourceKind, Result, ServiceError},
     precondition::Precondition,
-    users::lock_and_find_user,
+    users::lock_user,
 };
 
 #[derive(Clone)]
@@ -38,10 +38,9 @@ impl UnloggedCommand for OpenSession {
 
     async fn apply(&self, tx: &mut Tx) -> Result<SessionRecord> {
         // Locked so that a concurrent deactivation or password change deletes this session too.
-        tx.lock_user_shared(self.user_id).await?;
-        let active = users::find(tx.conn(), self.user_id).await?.is_some_and(|user| user.active);
+        let is_active = users::lock_shared(tx, self.user_id).await?.is_some_and(|user| user.active);
         let current_hash = store_passwords::find(tx.conn(), self.user_id).await?;
-        if !active || current_hash.as_ref() != Some(&self.verified_hash) {
+        if !is_active || current_hash.as_ref() != Some(&self.verified_hash) {
             return Err(ServiceError::InvalidCredentials);
         }
         self.insert(tx).await
@@ -79,8 +78,7 @@ impl Command for ChangePassword {
 
     async fn apply(&self, tx: &mut Tx, _: &Author) -> Result<SessionRecord> {
         let user_id = self.open_session.user_id;
-        tx.lock_user(user_id).await?;
-        let user = users::find(tx.conn(), user_id).await?.filter(|user| user.active);
+        let user = users::lock(tx, user_id).await?.filter(|user| user.active);
         let user = user.ok_or(ServiceError::NotFound(ResourceKind::User))?;
         if store_passwords::find(tx.conn(), user_id).await?.as_ref() != Some(&self.open_session.verified_hash) {
             return Err(ServiceError::InvalidCredentials);
@@ -124,16 +122,11 @@ pub(super) struct SetPassword {
 }
 
 impl Command for SetPassword {
-    type Output = UserRecord;
+    type Output = ();
 
-    async fn apply(&self, tx: &mut Tx, _: &Author) -> Result<UserRecord> {
-        let user = lock_and_find_user(tx, self.user_id, &self.precondition).await?;
-        set_password(tx, &user, &self.new_hash).await?;
-        Ok(user)
-    }
-
-    fn set_revision(output: &mut Self::Output, revision: i64) {
-        output.revision = revision;
+    async fn apply(&self, tx: &mut Tx, _: &Author) -> Result<()> {
+        let user = lock_user(tx, self.user_id, &self.precondition).await?;
+        set_password(tx, &user, &self.new_hash).await
     }
 }
 

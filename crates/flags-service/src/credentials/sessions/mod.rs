@@ -176,7 +176,7 @@ impl SessionService {
         user_id: Uuid,
         password: Password,
         precondition: Precondition,
-    ) -> Result<CommandOutcome<UserRecord>> {
+    ) -> Result<CommandOutcome<()>> {
         let user = self.find_user(user_id).await?;
         check(password.violation("/password", &user.email).into_iter().collect())?;
         let new_hash = passwords::hash(password).await?;

@@ -1,0 +1,62 @@
+//! The OpenAPI document and Swagger UI, which displays it. Both are public.
+
+use actix_web::{
+    HttpResponse, Resource,
+    body::BoxBody,
+    dev::{HttpServiceFactory, ServiceRequest},
+    guard,
+    http::header::{CONTENT_ENCODING, ContentEncoding},
+    middleware::{Next, from_fn},
+    web::{self, Bytes, Data, Path, Redirect, ServiceConfig},
+};
+use metrics::SharedString;
+use utoipa_swagger_ui::{Config, serve};
+
+use super::reply::HandlerResult;
+use crate::{
+    problem::Problem,
+    route_facts::{ContentSecurityPolicy, MatchedRoute, RouteFacts},
+};
+
+const DOCUMENT_PATH: &str = "/openapi.json";
+const SWAGGER_PATH: &str = "/docs/";
+
+/// Adds the routes, which the OpenAPI document does not describe. `document` is the serialized OpenAPI document.
+pub(super) fn configure(config: &mut ServiceConfig, document: Bytes) {
+    let page = RouteFacts::open().with_content_security_policy(ContentSecurityPolicy::Page);
+    let redirect = web::resource("/docs").to(redirect_to_swagger);
+    let document = web::resource(DOCUMENT_PATH).guard(guard::Get()).app_data(Data::new(document)).to(get_document);
+    let swagger_config = Data::new(Config::new([DOCUMENT_PATH]).validator_url("none"));
+    let swagger = web::resource("/docs/{file:.*}").guard(guard::Get()).app_data(swagger_config).to(get_swagger_file);
+    config
+        .service(declare(redirect, SWAGGER_PATH, page))
+        .service(declare(document, DOCUMENT_PATH, RouteFacts::open()))
+        .service(declare(swagger, SWAGGER_PATH, page));
+}
+
+/// Declares the label and the facts of a resource.
+fn declare(resource: Resource, label: &'static str, facts: RouteFacts) -> impl HttpServiceFactory {
+    let route = MatchedRoute { template: SharedString::const_str(label), facts };
+    resource.wrap(from_fn(move |request: ServiceRequest, next: Next<BoxBody>| {
+        route.clone().store_in(&request);
+        next.call(request)
+    }))
+}
+
+async fn redirect_to_swagger() -> Redirect {
+    Redirect::to(SWAGGER_PATH)
+}
+
+async fn get_document(document: Data<Bytes>) -> HttpResponse {
+    HttpResponse::Ok().content_type("application/json").body(Bytes::clone(&document))
+}
+
+async fn get_swagger_file(file: Path<String>, config: Data<Config<'static>>) -> HandlerResult {
+    let file = serve(&file, config.into_inner()).map_err(|error| Problem::internal(error.to_string()))?;
+    let Some(file) = file else { return Ok(HttpResponse::NotFound().finish()) };
+    let mut response = HttpResponse::Ok();
+    if file.gzpipped {
+        response.insert_header((CONTENT_ENCODING, ContentEncoding::Gzip));
+    }
+    Ok(response.content_type(file.content_type).body(file.bytes.into_owned()))
+}

@@ -1,0 +1,59 @@
+//! Roles of principals and grants of API tokens.
+
+use crate::string_enum::string_enum;
+
+string_enum! {
+    /// Role of a principal, which determines its permissions.
+    Role {
+        /// Can read and change everything.
+        Admin = "admin",
+        /// Can read everything.
+        Viewer = "viewer",
+        /// Can read the user's own data and flags.
+        User = "user",
+    }
+}
+
+impl Role {
+    /// Rank of the role. A role includes all permissions of the roles with a lower rank.
+    const fn rank(self) -> u8 {
+        match self {
+            Self::User => 0,
+            Self::Viewer => 1,
+            Self::Admin => 2,
+        }
+    }
+
+    /// Returns the role with fewer permissions.
+    #[must_use]
+    pub const fn lower(self, other: Self) -> Self {
+        if self.rank() <= other.rank() { self } else { other }
+    }
+
+    /// Returns the role with more permissions.
+    #[must_use]
+    pub const fn higher(self, other: Self) -> Self {
+        if self.rank() >= other.rank() { self } else { other }
+    }
+}
+
+/// Permissions of a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TokenGrant {
+    /// Permissions of a role. If the token has a user, it is limited to the lower of this role and the user's role.
+    Role(Role),
+    /// Permission to evaluate flags for any user, and nothing else.
+    Evaluate,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lower_returns_the_role_with_fewer_permissions() {
+        assert_eq!(Role::Admin.lower(Role::Viewer), Role::Viewer);
+        assert_eq!(Role::User.lower(Role::Admin), Role::User);
+        assert_eq!(Role::Admin.lower(Role::Admin), Role::Admin);
+    }
+}

@@ -1,0 +1,119 @@
+//! Loading of the complete state from the database.
+
+use std::collections::HashMap;
+
+use flags_domain::{Revision, Snapshot};
+use flags_store::{
+    Store, StoreError, api_tokens,
+    change_log::{self, ChangeSummary},
+    flags, overrides, schedules,
+};
+use tokio::time::Instant;
+
+use super::{
+    DATABASE_TIMEOUT,
+    decode::{metadata, unrevoked_tokens},
+    with_database_timeout,
+};
+use crate::{
+    credentials::signing::SigningKey,
+    error::ServiceError,
+    metrics,
+    replica::{LoadedState, PastCommit, ShardKey},
+};
+
+/// Number of change-log rows from before the start of this process that are loaded so that streams can resume.
+const RECENT_ROWS: i64 = 20_000;
+
+/// Purpose of the key that is derived for the shards of users. With another purpose, shards would have another order,
+/// and page cursors of searches would skip or repeat overrides.
+const SHARD_KEY_PURPOSE: &str = "shards of users with overrides";
+
+/// Loads the complete state at one revision, and the key of the users' shards that all servers on this database share.
+pub async fn load(store: &Store) -> Result<LoadedState, ServiceError> {
+    let secret = SigningKey::for_event_streams(store).await?.derive_key(SHARD_KEY_PURPOSE);
+    Ok(load_state(store, ShardKey::new(&secret)).await?)
+}
+
+/// Loads the complete state at one revision. Each query has a timeout of 10 seconds; the total time is not limited,
+/// because it depends on the number of overrides.
+pub(super) async fn load_state(store: &Store, shard_key: ShardKey) -> Result<LoadedState, StoreError> {
+    let started_at = Instant::now();
+    let mut conn = with_database_timeout(store.snapshot()).await?;
+    let revision = with_database_timeout(change_log::head(&mut conn)).await?;
+    let mut schedules_by_flag: HashMap<_, Vec<_>> = HashMap::new();
+    for record in with_database_timeout(schedules::load_all(&mut conn)).await? {
+        schedules_by_flag.entry(record.flag_name).or_default().push(record.change);
+    }
+    let flags = with_database_timeout(flags::load_all(&mut conn)).await?.into_iter().map(|record| {
+        let schedule = schedules_by_flag.remove(&record.flag.name).unwrap_or_default();
+        (record.flag, schedule)
+    });
+    let snapshot = Snapshot::new(flags.collect::<Vec<_>>());
+    for flag in snapshot.iter() {
+        if let Some(error) = flag.compiled().compile_error() {
+            tracing::error!(flag = %flag.flag().name, %error, "flag cannot be compiled; only overrides apply");
+        }
+    }
+    let tokens = unrevoked_tokens(with_database_timeout(api_tokens::load_all(&mut conn)).await?);
+    let recent = match with_database_timeout(change_log::read_recent(&mut conn, RECENT_ROWS)).await {
+        // Recent changes are optional: without them, resuming streams start with a full snapshot.
+        Err(StoreError::Corrupt(_)) => Vec::new(),
+        result => result?,
+    };
+    let mut loaded = LoadedState::new(revision, snapshot, tokens, past_commits(recent, revision), shard_key);
+    let mut override_count = 0_u64;
+    overrides::for_each(&mut conn, DATABASE_TIMEOUT, |result| match result {
+        Ok(user_override) => {
+            loaded.add(&user_override);
+            override_count += 1;
+        }
+        Err(error) => tracing::error!(%error, "override cannot be read and is ignored"),
+    })
+    .await?;
+    let elapsed = started_at.elapsed();
+    tracing::info!(%revision, overrides = override_count, seconds = elapsed.as_secs_f64(), "replica loaded");
+    metrics::record_load(elapsed);
+    Ok(loaded)
+}
+
+/// Groups the newest rows of the change log by commit. Returns none if a revision up to `head` is missing.
+fn past_commits(rows: Vec<ChangeSummary>, head: Revision) -> Vec<PastCommit> {
+    let is_dense = rows.last().is_none_or(|last| last.revision == head.number)
+        && rows.windows(2).all(|pair| pair[1].revision - pair[0].revision <= 1);
+    if !is_dense {
+        return Vec::new();
+    }
+    let commits = rows.chunk_by(|a, b| a.revision == b.revision);
+    commits
+        .map(|rows| PastCommit { revision: rows[0].revision, changes: rows.iter().map(metadata).collect() })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::replica::Replica;
+
+    /// Opens the database in a directory, as a new server process does, and returns the shards of some users.
+    async fn shards(directory: &Path) -> Vec<usize> {
+        let url = format!("sqlite://{}", directory.join("flags.db").display());
+        let store = Store::open(&url.parse().unwrap()).await.unwrap();
+        store.migrate().await.unwrap();
+        let replica = Replica::new(load(&store).await.unwrap());
+        let view = replica.read();
+        (0..100).map(|user| view.shard_of(Uuid::from_u128(user))).collect()
+    }
+
+    #[tokio::test]
+    async fn servers_on_one_database_agree_on_shards_that_callers_cannot_predict() {
+        let (first, second) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let expected = shards(first.path()).await;
+        assert_eq!(shards(first.path()).await, expected);
+        assert_ne!(shards(second.path()).await, expected);
+    }
+}

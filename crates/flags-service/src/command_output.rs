@@ -1,0 +1,49 @@
+//! The outputs of commands, and the record in each whose revision the commit determines.
+
+use flags_store::{overrides::OverrideListItem, sessions::SessionRecord};
+use uuid::Uuid;
+
+use crate::{
+    bulk::BulkResult,
+    core::{CommandOutput, Progress},
+    credentials::tokens::CreatedToken,
+    flags::FlagDetail,
+    overrides::UpsertOutcome,
+    schedules::ScheduledChangeDetail,
+    users::UserDetail,
+};
+
+/// Implements [`CommandOutput`] for types whose field `record` is the changed record.
+macro_rules! outputs_with_record {
+    ($($output:ty),* $(,)?) => {
+        $(impl CommandOutput for $output {
+            fn set_revision(&mut self, revision: i64) {
+                self.record.revision = revision;
+            }
+        })*
+    };
+}
+
+/// Implements [`CommandOutput`] for types that contain no revision.
+macro_rules! outputs_without_revision {
+    ($($output:ty),* $(,)?) => {
+        $(impl CommandOutput for $output {
+            fn set_revision(&mut self, _: i64) {}
+        })*
+    };
+}
+
+outputs_with_record!(CreatedToken, FlagDetail, OverrideListItem, ScheduledChangeDetail, UserDetail);
+outputs_without_revision!((), u64, Progress, SessionRecord, Vec<Uuid>);
+
+impl CommandOutput for (UpsertOutcome, OverrideListItem) {
+    fn set_revision(&mut self, revision: i64) {
+        self.1.set_revision(revision);
+    }
+}
+
+impl CommandOutput for BulkResult {
+    fn set_revision(&mut self, revision: i64) {
+        self.revisions.push(revision);
+    }
+}

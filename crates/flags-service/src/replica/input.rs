@@ -1,0 +1,84 @@
+//! What the replica is fed with: plain values that do not depend on where they come from.
+//!
+//! The change feed reads them from the database. Any other source works too, as long as it supplies revisions in order
+//! and without gaps.
+
+use std::fmt;
+
+use flags_domain::{Action, Change, FlagName, Instant, ResourceKind, Revision, TokenGrant};
+use uuid::Uuid;
+
+/// An API token that is not revoked.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ReplicaToken {
+    /// Id of the token, which is not secret.
+    pub id: Uuid,
+    /// SHA-256 of the secret token.
+    pub hash: [u8; 32],
+    /// Permissions of the token.
+    pub grant: TokenGrant,
+    /// User on whose behalf the token acts. `None` if the token is its own principal.
+    pub user_id: Option<Uuid>,
+    /// Expiry. The token is invalid from this time on. `None` if it does not expire.
+    pub expires_at: Option<Instant>,
+}
+
+impl ReplicaToken {
+    /// Returns whether the token has not expired at `now`. Does not check the token's user.
+    pub fn is_valid_at(&self, now: Instant) -> bool {
+        self.expires_at.is_none_or(|expiry| expiry > now)
+    }
+}
+
+impl fmt::Debug for ReplicaToken {
+    /// Omits the hash.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReplicaToken").field("id", &self.id).field("grant", &self.grant).finish_non_exhaustive()
+    }
+}
+
+/// Description of a change: what happened to which resource, without the state after the change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChangeMetadata {
+    /// `user:<id>`, `token:<id>` or `system:<name>`.
+    pub actor: String,
+    /// What happened to the resource.
+    pub action: Action,
+    /// Kind of the changed resource.
+    pub resource_kind: ResourceKind,
+    /// Id of the changed resource. `None` for flags, which are identified by name.
+    pub resource_id: Option<Uuid>,
+    /// Name of the flag that the change belongs to.
+    pub flag_name: Option<FlagName>,
+    /// Id of the user that the change belongs to.
+    pub user_id: Option<Uuid>,
+}
+
+/// A change, with its description.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DescribedChange {
+    /// Description for streams and audiences.
+    pub metadata: ChangeMetadata,
+    /// Change of the state that evaluation reads.
+    pub change: Change,
+}
+
+/// All changes of one revision.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Commit {
+    /// Revision of the commit.
+    pub revision: Revision,
+    /// The changes in order.
+    pub changes: Vec<DescribedChange>,
+    /// Current state of the tokens that `changes` name. Deleted and revoked tokens are missing.
+    pub tokens: Vec<ReplicaToken>,
+}
+
+/// Description of a commit that the loaded state already contains.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PastCommit {
+    /// Revision number.
+    pub revision: i64,
+    /// Descriptions of its changes, in order.
+    pub changes: Vec<ChangeMetadata>,
+}

@@ -1,0 +1,19 @@
+//! The change log (`change_log`, `log_head`), which serves as audit log, history and change feed.
+
+mod entry;
+mod read;
+mod row;
+mod write;
+
+pub use flags_domain::{Action, ResourceKind, Revision};
+
+pub use self::{
+    entry::{Author, ChangeLogEntry},
+    read::{head, read_after, read_recent},
+    row::{ChangeSummary, LoggedChange},
+    write::{lock_head, purge},
+};
+pub(crate) use self::{
+    row::{ChangeLogRow, ChangeSummaryRow},
+    write::{append, increment_head},
+};

@@ -1,0 +1,99 @@
+//! Appending revisions to the change log, and purging them.
+
+use diesel::{ExpressionMethods, QueryDsl};
+use diesel_async::RunQueryDsl;
+use flags_domain::{Instant, Revision};
+
+use super::{
+    entry::{Author, ChangeLogEntry},
+    row::ChangeLogRow,
+};
+use crate::{
+    backend::row_lock::{Locked, RowLock},
+    conn::{Backend, Conn, dispatch},
+    error::Result,
+    schema::{change_log, log_head},
+    sql_types::{DbInstant, DbUuid},
+    store::Store,
+    transaction::Tx,
+};
+
+/// Maximum number of rows per statement. Well below PostgreSQL's limit of 65,535 parameters.
+const ROWS_PER_STATEMENT: usize = 1_000;
+
+/// Locks the head of the change log until the end of the transaction, so that no other change can commit.
+///
+/// A transaction must acquire this lock last. Any other order can deadlock.
+pub async fn lock_head(tx: &mut Tx) -> Result<()> {
+    let _: i64 = dispatch!(tx.conn(), |c| {
+        Locked::new(log_head::table.select(log_head::revision), RowLock::Update).get_result(c).await
+    })?;
+    tx.refresh_now();
+    Ok(())
+}
+
+/// Increments and returns the head revision. This locks `log_head`, so no other change can commit before this
+/// transaction ends.
+pub(crate) async fn increment_head(conn: &mut Conn) -> Result<Revision> {
+    let (epoch, number): (DbUuid, i64) = dispatch!(conn, |c| {
+        diesel::update(log_head::table)
+            .set(log_head::revision.eq(log_head::revision + 1))
+            .returning((log_head::epoch, log_head::revision))
+            .get_result(c)
+            .await
+    })?;
+    Ok(Revision { epoch: epoch.0, number })
+}
+
+/// Appends the entries of one revision.
+pub(crate) async fn append(
+    conn: &mut Conn,
+    revision: i64,
+    at: Instant,
+    author: &Author,
+    entries: &[ChangeLogEntry],
+) -> Result<()> {
+    let entries = entries.iter().enumerate();
+    let rows: Vec<_> = entries.map(|(ord, entry)| ChangeLogRow::new(revision, ord, at, author, entry)).collect();
+    match &mut conn.0 {
+        // In batches, because each round trip extends the time for which `log_head` is locked.
+        Backend::Postgres(object) => {
+            for batch in rows.chunks(ROWS_PER_STATEMENT) {
+                diesel::insert_into(change_log::table).values(batch).execute(object).await?;
+            }
+        }
+        // One by one: diesel-async has no batch insert for SQLite, and there are no network round trips to save.
+        Backend::Sqlite(object) => {
+            for row in &rows {
+                diesel::insert_into(change_log::table).values(row).execute(object).await?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Removes up to `limit` of the oldest revisions that were written before `before`. Returns the number of removed
+/// revisions.
+///
+/// Updates `log_head.lowest_revision` accordingly. Takes no revision itself.
+pub async fn purge(store: &Store, before: Instant, limit: i64) -> Result<u64> {
+    let _permit = store.write_permit().await?;
+    let mut conn = store.conn().await?;
+    let oldest: Vec<(i64, DbInstant)> = dispatch!(conn, |c| {
+        let first_rows = change_log::table.filter(change_log::ord.eq(0));
+        first_rows.order(change_log::revision).limit(limit).select((change_log::revision, change_log::at)).load(c).await
+    })?;
+    // Stop at the first revision that must be kept, so that the rest stays contiguous. Clocks of different processes
+    // differ, so a later revision may have an earlier time.
+    let Some(last) = oldest.iter().take_while(|(_, at)| at.0 < before).map(|(revision, _)| *revision).last() else {
+        return Ok(0);
+    };
+    // Update `lowest_revision` first. If the process stops in between, readers see a range that is too short, but never
+    // one with missing rows.
+    dispatch!(conn, |c| {
+        let head = diesel::update(log_head::table.filter(log_head::lowest_revision.le(last)));
+        head.set(log_head::lowest_revision.eq(last + 1)).execute(c).await
+    })?;
+    dispatch!(conn, |c| { diesel::delete(change_log::table.filter(change_log::revision.le(last))).execute(c).await })?;
+    Ok(oldest.iter().filter(|(revision, _)| *revision <= last).count() as u64)
+}

@@ -1,0 +1,38 @@
+/** Phases of the connection, and the decisions that depend on them alone. Pure functions. */
+
+/** Duration after which a stream counts as stable and resets the backoff; milliseconds. */
+const STABLE_STREAM_DURATION = 10_000;
+
+export type Phase =
+  /** Not started, or suspended. */
+  | { readonly kind: 'idle' }
+  /** An attempt determines the token and, if necessary, requests a snapshot. */
+  | { readonly kind: 'connecting' }
+  /** The attempt requested the stream at `startedAt` (milliseconds of `performance.now()`) and reads it. */
+  | { readonly kind: 'streaming'; readonly startedAt: number }
+  /** The server announced the end of the stream, so the end is not a failure. */
+  | { readonly kind: 'ending'; readonly startedAt: number }
+  /** Another tab has the stream or is about to open it. */
+  | { readonly kind: 'following' }
+  /** The next attempt starts when the deadline passes. */
+  | { readonly kind: 'waiting' }
+  /** Final. */
+  | { readonly kind: 'closed' };
+
+/** Whether the phase has a stream that lasted long enough to reset the backoff. */
+export function isStable(phase: Phase, now: number): boolean {
+  return 'startedAt' in phase && now - phase.startedAt >= STABLE_STREAM_DURATION;
+}
+
+/** Returns the phase after the event `bye`. */
+export function announceEnd(phase: Phase): Phase {
+  return 'startedAt' in phase ? { ...phase, kind: 'ending' } : phase;
+}
+
+/**
+ * Returns what to do when the deadline of the phase passes: start the next attempt, take over from a leader that does
+ * not respond, or handle the silence of the server as a failure.
+ */
+export function onTimeout({ kind }: Phase): 'connect' | 'takeOver' | 'fail' {
+  return kind === 'waiting' ? 'connect' : kind === 'following' ? 'takeOver' : 'fail';
+}
