@@ -162,6 +162,7 @@ class DefaultFlagClient implements FlagClient {
   }
 
   close(): void {
+    if (this.#isClosed) return;
     this.#removePageListeners();
     this.#values.cancelLoading();
     this.#stop('closed');

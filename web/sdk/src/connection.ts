@@ -1,7 +1,7 @@
 import { abortable, SUPERSEDED } from './abortable.js';
 import { type Deadlines, NEVER } from './deadlines.js';
 import { Failure } from './failure.js';
-import { announceEnd, isStable, onTimeout, type Phase } from './phase.js';
+import { announceEnd, onTimeout, type Phase, streamDuration } from './phase.js';
 import { Retry } from './retry.js';
 import type { TabCoordinator } from './tab-coordinator.js';
 import { fetchSnapshot, readStream, type Server, type StreamItem } from './transport.js';
@@ -21,7 +21,7 @@ export interface ConnectionDependencies {
   readonly server: Server;
   readonly deadlines: Deadlines;
   readonly values: Values;
-  readonly tabs: TabCoordinator;
+  readonly tabs: Pick<TabCoordinator, 'isFollower' | 'join' | 'leave'>;
   /** Returns the token for the next request. Rejects with a `Failure`. */
   readonly token: () => Promise<string | undefined>;
   readonly report: (error: FlagClientError) => void;
@@ -75,20 +75,18 @@ export class Connection {
   /** The deadline of the phase passed. */
   timeOut(): void {
     const next = onTimeout(this.#phase);
-    if (next === 'fail') return this.end(Failure.timeout());
     if (next === 'takeOver') {
       this.#deps.tabs.leave();
       this.#leaderUnresponsive = true;
     }
-    this.connect();
+    if (next === 'fail') this.end(Failure.timeout());
+    else this.connect();
   }
 
   /** Ends the attempt and waits for the next one. `failure` is `null` if the server announced the end of the stream. */
   end(failure: Failure | null): void {
     const { tabs, values, report } = this.#deps;
-    const wasStable = isStable(this.#phase, performance.now());
-    if (wasStable) this.#retry.stable();
-    const delay = failure ? this.#retry.delayAfter(failure) : this.#retry.delayAfterBye(wasStable);
+    const delay = this.#retry.delayAfter(failure, streamDuration(this.#phase, performance.now()));
     if (!this.#interrupt({ kind: 'waiting' }, delay)) return;
     this.#leaderUnresponsive = false;
     if (failure) {

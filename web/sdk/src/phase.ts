@@ -1,8 +1,5 @@
 /** Phases of the connection, and the decisions that depend on them alone. Pure functions. */
 
-/** Duration after which a stream counts as stable and resets the backoff; milliseconds. */
-const STABLE_STREAM_DURATION = 10_000;
-
 export type Phase =
   /** Not started, or suspended. */
   | { readonly kind: 'idle' }
@@ -19,9 +16,9 @@ export type Phase =
   /** Final. */
   | { readonly kind: 'closed' };
 
-/** Whether the phase has a stream that lasted long enough to reset the backoff. */
-export function isStable(phase: Phase, now: number): boolean {
-  return 'startedAt' in phase && now - phase.startedAt >= STABLE_STREAM_DURATION;
+/** Returns how long the stream lasts at `now`, or 0 if there is none; milliseconds. */
+export function streamDuration(phase: Phase, now: number): number {
+  return 'startedAt' in phase ? now - phase.startedAt : 0;
 }
 
 /** Returns the phase after the event `bye`. */

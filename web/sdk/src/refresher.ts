@@ -42,11 +42,16 @@ export class Refresher {
     if (result instanceof Failure && this.#connection.phase !== 'waiting') this.#connection.end(result);
   }
 
-  /** Ends the running request, if there is one. */
+  /** Aborts the running request, if there is one. `SUPERSEDED`: because the connection was interrupted. */
   abort(reason: Failure | typeof SUPERSEDED): void {
     this.#request?.controller.abort(reason);
+    this.#end();
+    // The values at `validUntil` may be requested again after a suspension.
+    if (reason === SUPERSEDED && this.#connection.phase === 'idle') this.#refreshedValidUntil = null;
+  }
+
+  #end(): void {
     this.#request = null;
-    if (this.#connection.phase === 'idle') this.#refreshedValidUntil = null;
     this.#deps.deadlines.clear('refreshTimeout');
   }
 
@@ -57,7 +62,7 @@ export class Refresher {
     const result = this.#run(controller.signal)
       .catch((error: unknown) => (error === SUPERSEDED ? SUPERSEDED : Failure.from(error)))
       .finally(() => {
-        if (this.#request?.controller === controller) this.abort(SUPERSEDED);
+        if (this.#request?.controller === controller) this.#end();
       });
     this.#request = { controller, result };
     this.#deps.deadlines.set('refreshTimeout', RESPONSE_TIMEOUT);

@@ -11,6 +11,9 @@ const MAX_RETRY_AFTER = 3_600_000;
 /** Minimum accepted `retry:` of an event stream. */
 const MIN_INITIAL_DELAY = 100;
 
+/** Duration after which a stream counts as stable and resets the backoff. */
+const STABLE_STREAM_DURATION = 10_000;
+
 /** Properties of a failure that determine the delay before the next attempt. */
 export interface RetryHint {
   /** Whether the server rejected the credential (401 or 403). */
@@ -37,24 +40,21 @@ export class Retry {
     this.#rejections = 0;
   }
 
-  /** Resets the count of failures after a stream that was stable. */
-  stable(): void {
-    this.#failures = 0;
-  }
-
   reset(): void {
     this.#failures = 0;
     this.#rejections = 0;
     this.#notBefore = 0;
   }
 
-  /** Returns the delay after a `bye` event. Streams that the server closes too soon count as failures. */
-  delayAfterBye(wasStable: boolean): number {
-    return backoff(wasStable ? 1 : ++this.#failures, Math.random(), this.#initialDelay);
-  }
-
-  /** Counts a failure and returns the delay before the next attempt. */
-  delayAfter(failure: RetryHint): number {
+  /**
+   * Counts the end of an attempt whose stream lasted for `streamDuration`. Returns the delay before the next attempt.
+   * `failure` is `null` if the server announced the end of the stream.
+   */
+  delayAfter(failure: RetryHint | null, streamDuration: number): number {
+    const wasStable = streamDuration >= STABLE_STREAM_DURATION;
+    if (wasStable) this.#failures = 0;
+    // A stream that the server closes too soon counts as a failure.
+    if (!failure) return backoff(wasStable ? 1 : ++this.#failures, Math.random(), this.#initialDelay);
     const delay = failure.rejected
       ? backoff(++this.#rejections, Math.random(), INITIAL_REJECTED_DELAY, MAX_REJECTED_DELAY)
       : backoff(++this.#failures, Math.random(), this.#initialDelay);

@@ -75,7 +75,8 @@ export class TabCoordinator {
 
   #joinGroup(name: string): void {
     const channel = new BroadcastChannel(name);
-    const { signal } = (this.#membership = new AbortController());
+    this.#membership = new AbortController();
+    const { signal } = this.#membership;
     channel.onmessage = ({ data }: MessageEvent<Message>) => {
       if (data?.kind === 'request' && this.isLeader) this.#handler.onStateRequest();
       else if (data?.kind === 'update' && this.isFollower) this.#handler.onUpdate(data.update);
@@ -100,7 +101,7 @@ export class TabCoordinator {
     this.#channel?.postMessage({ kind: 'request' } satisfies Message);
   }
 
-  /** Sends an update to the followers. */
+  /** Sends an update to the followers. Only the leader may call it. */
   broadcast(update: LeaderUpdate): void {
     this.#channel?.postMessage({ kind: 'update', update } satisfies Message);
   }

@@ -12,6 +12,8 @@ import type { StateEvent } from './wire.js';
 /** Minimum delay of the snapshot request after `validUntil`; milliseconds. The stream usually sends changes first. */
 const REFRESH_DELAY = 2_000;
 
+type LeaderChannel = Pick<TabCoordinator, 'isLeader' | 'broadcast' | 'requestState'>;
+
 /**
  * State as the server sent it, and whether it is up to date. Publishes it to the storage, the other tabs and the store.
  * Only the store has the values that apply at the current instant.
@@ -21,7 +23,7 @@ export class Values {
   readonly #store: Store;
   readonly #persistence: Persistence | null;
   readonly #deadlines: Deadlines;
-  readonly #tabs: TabCoordinator;
+  readonly #tabs: LeaderChannel;
   #state: FlagState | null = null;
   /** Position at which a flag last changed. */
   #changedAt: Position | null = null;
@@ -34,7 +36,7 @@ export class Values {
   /** Loading of persisted values: not started, waiting for the storage, or not allowed. */
   #loading: 'idle' | 'waiting' | 'closed' = 'idle';
 
-  constructor(store: Store, persistence: Persistence | null, deadlines: Deadlines, tabs: TabCoordinator) {
+  constructor(store: Store, persistence: Persistence | null, deadlines: Deadlines, tabs: LeaderChannel) {
     this.#store = store;
     this.#persistence = persistence;
     this.#deadlines = deadlines;
@@ -86,7 +88,7 @@ export class Values {
   loadPersisted(token: string | undefined | null): void {
     if (this.#loading !== 'idle' || (token === null && !this.#persistence?.hasUserId)) return;
     this.#loading = 'waiting';
-    void this.#persistence?.load(fingerprint(token)).then((persisted) => {
+    void this.#persistence?.load(fingerprintOf(token)).then((persisted) => {
       if (!persisted || this.#state !== null || this.#loading === 'closed') return;
       this.#clock.restore(persisted.serverAt, persisted.writtenAt);
       this.#set(persisted.state);
@@ -99,7 +101,7 @@ export class Values {
     const before = this.#state;
     const state = this.#apply(event);
     if (event.kind !== 'change') this.#serverStale = event.stale;
-    if (event.kind === 'snapshot') this.#credential = fingerprint(token);
+    if (event.kind === 'snapshot') this.#credential = fingerprintOf(token);
     if (before && before.userId !== state.userId) this.#persistence?.clear(before.userId);
     if (state !== before) this.#clock.sync(state.position.instant);
     this.#fresh = true;
@@ -166,4 +168,8 @@ export class Values {
     }
     this.#store.update(view, !this.#fresh || this.#serverStale);
   }
+}
+
+function fingerprintOf(token: string | undefined | null): string | null {
+  return token === undefined || token === null ? null : fingerprint(token);
 }

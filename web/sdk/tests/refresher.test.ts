@@ -1,0 +1,116 @@
+import { afterEach, beforeEach, expect, test, vi } from 'vitest';
+import { composeParts, settle, snapshot } from './parts.js';
+
+beforeEach(() => {
+  vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout', 'Date', 'performance'] });
+  vi.setSystemTime(new Date('2030-01-01T00:00:00Z'));
+});
+afterEach(() => void vi.useRealTimers());
+
+/** Returns parts with an open stream, or with another tab that has it. */
+async function connectParts(joinAs: 'none' | 'follower' = 'none', validUntil: string | null = null) {
+  const parts = composeParts();
+  parts.tabs.joinAs = joinAs;
+  parts.connection.connect();
+  await settle();
+  parts.server.respond({ to: 'me', status: 200, json: snapshot(1, false, 'u', validUntil) });
+  await settle();
+  if (joinAs === 'none') parts.server.respond({ to: 'stream', status: 200 });
+  await settle();
+  return parts;
+}
+
+test('callers join the running request', async () => {
+  const { refresher, server, values } = await connectParts();
+  const before = server.requestCount;
+  const results = Promise.all([refresher.refresh(), refresher.refresh()]);
+  await settle();
+  expect(server.requestCount).toBe(before + 1);
+  server.respond({ to: 'me', status: 200, json: snapshot(2, true) });
+  expect(await results).toEqual([true, true]);
+  expect(values.state?.flags.get('a')?.value).toBe(true);
+  const next = refresher.refresh();
+  await settle();
+  expect(server.requestCount).toBe(before + 2);
+  server.respond({ to: 'me', status: 200, json: snapshot(3, false) });
+  expect(await next).toBe(true);
+});
+
+test('a request that gets no response in time fails and replaces the connection', async () => {
+  const { refresher, connection, errors } = await connectParts();
+  const result = refresher.refresh();
+  await vi.advanceTimersByTimeAsync(15_000);
+  expect(await result).toBe(false);
+  expect([connection.phase, errors]).toEqual(['waiting', ['timeout']]);
+});
+
+test('a rejected request keeps the stream, unless the credential was rejected', async () => {
+  const { refresher, connection, server, errors } = await connectParts();
+  for (const status of [429, 401]) {
+    const result = refresher.refresh();
+    await settle();
+    server.respond({ to: 'me', status, text: '' });
+    expect(await result).toBe(false);
+  }
+  expect([connection.phase, errors]).toEqual(['waiting', ['http', 'http']]);
+});
+
+test('a new connection attempt supersedes the request', async () => {
+  const { refresher, connection, errors } = await connectParts();
+  const result = refresher.refresh();
+  await settle();
+  connection.connect();
+  expect(await result).toBe(false);
+  expect(errors).toEqual([]);
+  connection.stop('closed');
+});
+
+test('a successful request skips the delay before the next attempt', async () => {
+  const { refresher, connection, server } = await connectParts();
+  server.disconnect();
+  await settle();
+  expect(connection.phase).toBe('waiting');
+  void refresher.refresh();
+  await settle();
+  server.respond({ to: 'me', status: 200, json: snapshot(2, true) });
+  await settle();
+  expect([connection.phase, server.hasPendingRequest('stream')]).toEqual(['streaming', true]);
+});
+
+test('values of another user are followed by a connection for that user', async () => {
+  const { refresher, connection, server, values } = await connectParts();
+  void refresher.refresh();
+  await settle();
+  server.respond({ to: 'me', status: 200, json: snapshot(2, true, 'v') });
+  await settle();
+  expect([values.state?.userId, connection.phase, server.streamOpen]).toEqual(['v', 'connecting', false]);
+  expect(server.hasPendingRequest('me')).toBe(true);
+});
+
+test('a snapshot does not make a follower fresh while the leader is disconnected', async () => {
+  const { refresher, server, values } = await connectParts('follower');
+  values.markStale();
+  void refresher.refresh();
+  await settle();
+  server.respond({ to: 'me', status: 200, json: snapshot(2, true) });
+  await settle();
+  expect([values.state?.position.revision, values.fresh]).toEqual([2, false]);
+});
+
+test('requests one snapshot for each validUntil that the stream misses', async () => {
+  const validUntil = '2030-01-01T00:00:05Z';
+  const { refresher, connection, server } = await connectParts('none', validUntil);
+  const before = server.requestCount;
+  await vi.advanceTimersByTimeAsync(8_100);
+  await settle();
+  expect(server.requestCount).toBe(before + 1);
+  server.respond({ to: 'me', status: 200, json: snapshot(9, true, 'u', validUntil) });
+  await settle();
+  await refresher.refreshOverdue();
+  expect(server.requestCount).toBe(before + 1);
+  // A suspended connection may have missed it.
+  connection.stop('idle');
+  void refresher.refreshOverdue();
+  await settle();
+  expect(server.requestCount).toBe(before + 2);
+});
