@@ -44,7 +44,7 @@ pub(crate) enum RateClass {
 /// How a caller can require a minimum revision of the data that the response is based on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum MinRevision {
-    /// Not at all.
+    /// The route does not support a minimum revision.
     Unsupported,
     /// By the header `Flags-Min-Revision`.
     Header,

@@ -50,7 +50,7 @@ pub enum Source<'r> {
         /// Id of the scheduled change.
         id: Uuid,
     },
-    /// Default, as last set manually.
+    /// Default serve from the last manual change.
     Default,
 }
 

@@ -113,7 +113,7 @@ pub struct AuditRecord {
     pub flag_name: Option<String>,
     /// Id of the user that the change belongs to.
     pub user_id: Option<Uuid>,
-    /// Label of that user.
+    /// Label of the user `user_id`.
     pub user_label: Option<String>,
     /// State before the change. `{"unreadable": <error>}` if the stored value is not valid JSON.
     pub before: Option<Value>,

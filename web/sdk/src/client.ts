@@ -187,14 +187,10 @@ class DefaultFlagClient implements FlagClient {
     else void this.#refresher.refreshOverdue();
   }
 
-  /** Returns the token for a request. It identifies the owner of persisted values, which are then loaded. */
   async #currentToken(): Promise<string | undefined> {
     try {
-      const token = typeof this.#token === 'function' ? await this.#token() : this.#token;
-      this.#values.loadPersisted(token);
-      return token;
+      return typeof this.#token === 'function' ? await this.#token() : this.#token;
     } catch (cause) {
-      this.#values.loadPersisted(null);
       throw new Failure('token', 'the token function failed', { cause });
     }
   }

@@ -55,7 +55,8 @@ export class Connection {
 
   /** Starts an attempt immediately. Aborts the current one. */
   connect(): void {
-    if (!this.#interrupt({ kind: 'connecting' }, RESPONSE_TIMEOUT)) return;
+    const kind = this.#deps.tabs.isFollower ? 'following' : 'connecting';
+    if (!this.#interrupt({ kind }, RESPONSE_TIMEOUT)) return;
     this.#attempt = new AbortController();
     const { signal } = this.#attempt;
     this.#run(signal).catch((error) => signal.aborted || this.end(Failure.from(error)));
@@ -137,8 +138,12 @@ export class Connection {
    */
   async #run(signal: AbortSignal): Promise<void> {
     const { server, tabs, values } = this.#deps;
-    const token = await abortable(signal, this.#deps.token());
+    const token = await abortable(signal, this.#deps.token()).catch((error: unknown) => {
+      if (!signal.aborted) values.loadPersisted(null);
+      throw error;
+    });
     signal.throwIfAborted();
+    values.loadPersisted(token);
     if (this.#resumeToken !== token || !values.state) {
       const snapshot = await abortable(signal, fetchSnapshot(server, token, signal));
       // The attempt may have been aborted after the response arrived, or by a listener of the snapshot.

@@ -190,7 +190,7 @@ impl OverrideSort {
     }
 }
 
-/// Builds the store filter of a list or bulk request. `status` includes the time at which statuses are determined.
+/// Builds the store filter of a list or bulk request. `status` contains the instant for which statuses are computed.
 pub(super) fn override_filter(
     search: Option<String>,
     flag_name: Option<String>,

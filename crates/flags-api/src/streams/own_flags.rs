@@ -23,7 +23,7 @@ pub(crate) struct OwnFlagStream {
     connection: Connection,
     subscription: Subscription,
     user: Arc<CachedUser>,
-    /// Revision number that `user` reflects at least.
+    /// Minimum revision number that `user` reflects.
     loaded_revision: i64,
     /// Position of the client. `None` if it needs a snapshot.
     position: Option<StreamPosition>,

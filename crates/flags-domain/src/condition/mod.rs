@@ -53,7 +53,8 @@ enum Matcher {
     StartsWith(Vec<Box<str>>),
     EndsWith(Vec<Box<str>>),
     Matches(RegexSet),
-    /// Comparison with the most permissive value. A number matches any of the values exactly if it matches this one.
+    /// Comparison with the least restrictive of the values. A number satisfies the condition if and only if it satisfies
+    /// this comparison.
     Number(fn(f64, f64) -> bool, f64),
     Before(Instant),
     After(Instant),

@@ -24,7 +24,7 @@ use crate::{
     error::{Result, ServiceError},
 };
 
-/// Number of failures without delay for an account and network together.
+/// Number of failures for one account from one network before delays start.
 const FREE_FAILURES_PAIR: i32 = 3;
 /// Number of failures without delay for an account alone or a network alone.
 const FREE_FAILURES_SINGLE: i32 = 30;

@@ -136,7 +136,7 @@ impl SessionCache {
             let (core, id) = (self.core.clone(), cached.session.id);
             let write = async move {
                 if let Err(error) = store::update_last_seen(core.store(), id, now).await {
-                    tracing::debug!(%error, "failed to store the last use of a session");
+                    tracing::debug!(%error, "failed to store the last-used time of a session");
                 }
             };
             tokio::spawn(write.in_current_span());
