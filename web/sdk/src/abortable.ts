@@ -1,5 +1,7 @@
-/** Abort reason of a request that another one replaced, or that is no longer needed. It is not a failure. */
-export const SUPERSEDED = new Error('superseded');
+import { Failure } from './failure.js';
+
+/** Abort reason of a request that another one replaced, or that is no longer needed. Never reported. */
+export const SUPERSEDED = new Failure('network', 'superseded');
 
 /** Settles like `promise`. Rejects with the signal's reason if the signal is aborted earlier. */
 export function abortable<T>(signal: AbortSignal, promise: Promise<T>): Promise<T> {

@@ -1,7 +1,7 @@
 import { SUPERSEDED } from './abortable.js';
 import { Connection } from './connection.js';
 import { type Deadline, Deadlines, MAX_TIMER_DELAY, NEVER } from './deadlines.js';
-import { Failure } from './failure.js';
+import { Failure, timeoutFailure } from './failure.js';
 import { valueOrFallback } from './fallback.js';
 import { followPageLifecycle } from './page-lifecycle.js';
 import { Persistence } from './persistence.js';
@@ -183,7 +183,7 @@ class DefaultFlagClient implements FlagClient {
   #handleDeadline(deadline: Deadline): void {
     if (deadline === 'connection') this.#connection.timeOut();
     else if (deadline === 'expiry') this.#values.publish();
-    else if (deadline === 'refreshTimeout') this.#refresher.abort(Failure.timeout());
+    else if (deadline === 'refreshTimeout') this.#refresher.abort(timeoutFailure());
     else void this.#refresher.refreshOverdue();
   }
 

@@ -1,6 +1,6 @@
 import { abortable, SUPERSEDED } from './abortable.js';
 import { type Deadlines, NEVER } from './deadlines.js';
-import { Failure } from './failure.js';
+import { Failure, timeoutFailure } from './failure.js';
 import { announceEnd, onTimeout, type Phase, streamDuration } from './phase.js';
 import { Retry } from './retry.js';
 import type { TabCoordinator } from './tab-coordinator.js';
@@ -38,7 +38,7 @@ export class Connection {
   #phase: Phase = { kind: 'idle' };
   /** Aborts the current attempt, including its stream. */
   #attempt = new AbortController();
-  /** Token with which a stream can resume, that is, of the last snapshot. `null`: a snapshot must be requested first. */
+  /** Token of the last snapshot. A stream with this token can resume. `null`: a snapshot must be requested first. */
   #resumeToken: string | undefined | null = null;
   /** Whether this tab opens its own stream because the leader does not respond. */
   #leaderUnresponsive = false;
@@ -80,7 +80,7 @@ export class Connection {
       this.#deps.tabs.leave();
       this.#leaderUnresponsive = true;
     }
-    if (next === 'fail') this.end(Failure.timeout());
+    if (next === 'fail') this.end(timeoutFailure());
     else this.connect();
   }
 
@@ -104,7 +104,7 @@ export class Connection {
     if (!this.#interrupt({ kind }, NEVER)) return;
     this.#resumeToken = null;
     this.#deps.tabs.leave();
-    this.#deps.values.markStale();
+    this.#deps.values.suspend();
   }
 
   /** Stops and forgets failures, because they do not apply to another credential. */
@@ -113,14 +113,11 @@ export class Connection {
     this.#retry.reset();
   }
 
-  /** Applies an event that was requested with `token`. */
-  receive(event: StateEvent, token: string | undefined): void {
-    const { tabs, values } = this.#deps;
-    if (event.kind === 'snapshot' && values.state && values.state.userId !== event.userId) {
-      tabs.leave();
-      this.#resumeToken = null;
-    }
-    values.receive(event, token);
+  /** Applies an event that was requested with `token`. Returns whether it replaced the values of another user. */
+  receive(event: StateEvent, token: string | undefined): boolean {
+    const userChanged = this.#deps.values.receive(event, token);
+    if (userChanged) this.#resumeToken = null;
+    return userChanged;
   }
 
   /** Enters a phase without a stream. Returns whether that is possible: not if the connection is closed. */

@@ -35,8 +35,9 @@ export class Failure extends Error implements FlagClientError, RetryHint {
   static from(error: unknown): Failure {
     return error instanceof Failure ? error : new Failure('network', `network error: ${error}`, { cause: error });
   }
+}
 
-  static timeout(): Failure {
-    return new Failure('timeout', 'the server does not respond');
-  }
+/** Error for a request or a stream that exceeds its timeout. */
+export function timeoutFailure(): Failure {
+  return new Failure('timeout', 'the server does not respond');
 }

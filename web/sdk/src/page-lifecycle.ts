@@ -12,7 +12,7 @@ interface PageHandler {
  * back/forward cache. Does nothing elsewhere. Returns a function that removes the event listeners.
  */
 export function followPageLifecycle(handler: PageHandler): () => void {
-  if (typeof window === 'undefined' || typeof document === 'undefined') return () => {};
+  if (!globalThis.window?.document) return () => {};
   const listening = new AbortController();
   const options = { signal: listening.signal };
   const wake = () => {

@@ -9,7 +9,7 @@ export type Phase =
   | { readonly kind: 'streaming'; readonly startedAt: number }
   /** The server announced the end of the stream, so the end is not a failure. */
   | { readonly kind: 'ending'; readonly startedAt: number }
-  /** Another tab has the stream or is about to open it. */
+  /** Another tab has the stream or is about to open it. An attempt may determine the token or request a snapshot. */
   | { readonly kind: 'following' }
   /** The next attempt starts when the deadline passes. */
   | { readonly kind: 'waiting' }

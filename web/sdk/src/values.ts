@@ -12,7 +12,7 @@ import type { StateEvent } from './wire.js';
 /** Minimum delay of the snapshot request after `validUntil`; milliseconds. The stream usually sends changes first. */
 const REFRESH_DELAY = 2_000;
 
-type LeaderChannel = Pick<TabCoordinator, 'isLeader' | 'broadcast' | 'requestState'>;
+type TabGroup = Pick<TabCoordinator, 'isLeader' | 'broadcast' | 'leave' | 'requestState'>;
 
 /**
  * State as the server sent it, and whether it is up to date. Publishes it to the storage, the other tabs and the store.
@@ -23,7 +23,7 @@ export class Values {
   readonly #store: Store;
   readonly #persistence: Persistence | null;
   readonly #deadlines: Deadlines;
-  readonly #tabs: LeaderChannel;
+  readonly #tabs: TabGroup;
   #state: FlagState | null = null;
   /** Position at which a flag last changed. */
   #changedAt: Position | null = null;
@@ -33,10 +33,12 @@ export class Values {
   #serverStale = false;
   /** Fingerprint of the token of the last snapshot. `null`: cookie. Stored with persisted values. */
   #credential: string | null = null;
+  /** The `validUntil` for which a snapshot was already requested. */
+  #refreshedValidUntil: number | null = null;
   /** Loading of persisted values: not started, waiting for the storage, or not allowed. */
   #loading: 'idle' | 'waiting' | 'closed' = 'idle';
 
-  constructor(store: Store, persistence: Persistence | null, deadlines: Deadlines, tabs: LeaderChannel) {
+  constructor(store: Store, persistence: Persistence | null, deadlines: Deadlines, tabs: TabGroup) {
     this.#store = store;
     this.#persistence = persistence;
     this.#deadlines = deadlines;
@@ -65,6 +67,17 @@ export class Values {
 
   markStale(): void {
     this.#fresh = false;
+  }
+
+  /** Called when a snapshot is requested because the stream did not send the change at `validUntil`. */
+  markRefreshed(): void {
+    this.#refreshedValidUntil = this.#state?.validUntil ?? null;
+  }
+
+  /** Called when the connection stops. Afterwards, a snapshot for the same `validUntil` may be requested again. */
+  suspend(): void {
+    this.#fresh = false;
+    this.#refreshedValidUntil = null;
   }
 
   /** Discards the state, including the persisted one. */
@@ -96,18 +109,27 @@ export class Values {
     });
   }
 
-  /** Applies an event that was requested with `token`. Throws if it belongs to another epoch. */
-  receive(event: StateEvent, token: string | undefined): void {
+  /**
+   * Applies an event that was requested with `token`. Throws if it belongs to another epoch. Returns whether it replaced
+   * the values of another user.
+   */
+  receive(event: StateEvent, token: string | undefined): boolean {
     const before = this.#state;
     const state = this.#apply(event);
+    const userChanged = before !== null && before.userId !== state.userId;
+    if (userChanged) {
+      this.#persistence?.clear(before.userId);
+      // The other tabs must not receive the values of this user.
+      this.#tabs.leave();
+    }
     if (event.kind !== 'change') this.#serverStale = event.stale;
     if (event.kind === 'snapshot') this.#credential = fingerprintOf(token);
-    if (before && before.userId !== state.userId) this.#persistence?.clear(before.userId);
     if (state !== before) this.#clock.sync(state.position.instant);
     this.#fresh = true;
-    const changed = this.#set(state);
-    if (changed) this.#persistence?.save(state, this.#clock.monotonicNow(), this.#credential);
-    this.announce(changed ? state : null);
+    const flagsChanged = this.#set(state);
+    if (flagsChanged) this.#persistence?.save(state, this.#clock.monotonicNow(), this.#credential);
+    this.announce(flagsChanged ? state : null);
+    return userChanged;
   }
 
   #apply(event: StateEvent): FlagState {
@@ -161,7 +183,7 @@ export class Values {
     const view = state && expireOverrides(state, now);
     const validUntil = view?.validUntil ?? NEVER;
     this.#deadlines.set('expiry', ((view ? nextChange(view, now) : NEVER) - now) / 1000);
-    if (!this.#fresh || validUntil > now) this.#deadlines.clear('refresh');
+    if (!this.#fresh || validUntil > now || validUntil === this.#refreshedValidUntil) this.#deadlines.clear('refresh');
     else if (!this.#deadlines.has('refresh')) {
       // An open stream usually sends the change. The random delay spreads out the requests of all clients.
       this.#deadlines.set('refresh', REFRESH_DELAY * (1 + Math.random() / 2));

@@ -149,6 +149,36 @@ describe('connection', () => {
     connection.stop('closed');
   });
 
+  test('an event of the stream shows that the credential is accepted again', async () => {
+    const { connection, server } = await startStreaming();
+    connection.end(new Failure('http', 'test', { status: 401 }));
+    await vi.advanceTimersByTimeAsync(60_000);
+    server.respond({ to: 'me', status: 200, json: snapshot(2, true) });
+    await settle();
+    server.respond({ to: 'stream', status: 200 });
+    await settle();
+    server.send(streamEvent('snapshot', snapshot(3, false)));
+    await settle();
+    connection.end(new Failure('network', 'test'));
+    connection.wake(false);
+    expect(connection.phase).toBe('connecting');
+  });
+
+  test('a follower whose own attempt gets no response opens its own stream', async () => {
+    const { connection, server, tabs, errors } = composeParts();
+    tabs.joinAs = 'follower';
+    connection.connect();
+    await settle();
+    server.respond({ to: 'me', status: 200, json: snapshot(1, true) });
+    await settle();
+    connection.end(new Failure('protocol', 'test'));
+    expect([connection.phase, tabs.role]).toEqual(['waiting', 'follower']);
+    await vi.advanceTimersByTimeAsync(1_000);
+    expect([connection.phase, server.hasPendingRequest('me')]).toEqual(['following', true]);
+    await vi.advanceTimersByTimeAsync(15_000);
+    expect([connection.phase, tabs.role, errors]).toEqual(['connecting', 'none', ['protocol']]);
+  });
+
   test('a closed connection stays closed', async () => {
     const { connection, server, errors, values } = await startStreaming();
     connection.stop('closed');

@@ -4,7 +4,7 @@ import { vi } from 'vitest';
 import { SUPERSEDED } from '../src/abortable.js';
 import { Connection } from '../src/connection.js';
 import { type Deadline, Deadlines } from '../src/deadlines.js';
-import { Failure } from '../src/failure.js';
+import { timeoutFailure } from '../src/failure.js';
 import { Refresher } from '../src/refresher.js';
 import { Store } from '../src/store.js';
 import { Values } from '../src/values.js';
@@ -74,7 +74,7 @@ export function composeParts() {
     if (deadline === 'connection') connection.timeOut();
     else if (deadline === 'expiry') values.publish();
     else if (deadline === 'refresh') void refresher.refreshOverdue();
-    else refresher.abort(Failure.timeout());
+    else refresher.abort(timeoutFailure());
   });
   const store = new Store(() => {});
   const values = new Values(store, null, deadlines, tabs);

@@ -1,4 +1,5 @@
 import { afterEach, beforeEach, expect, test, vi } from 'vitest';
+import { Failure } from '../src/failure.js';
 import { composeParts, settle, snapshot } from './parts.js';
 
 beforeEach(() => {
@@ -55,6 +56,26 @@ test('a rejected request keeps the stream, unless the credential was rejected', 
   expect([connection.phase, errors]).toEqual(['waiting', ['http', 'http']]);
 });
 
+test('a failed token function keeps the stream', async () => {
+  const { refresher, connection, token, errors } = await connectParts();
+  token.mockRejectedValueOnce(new Failure('token', 'test'));
+  expect(await refresher.refresh()).toBe(false);
+  expect([connection.phase, errors]).toEqual(['streaming', ['token']]);
+});
+
+test('a request that fails does not extend the delay before the next attempt', async () => {
+  const { refresher, connection, server, errors } = await connectParts();
+  server.disconnect();
+  await settle();
+  const result = refresher.refresh();
+  await settle();
+  server.failRequest('me');
+  expect(await result).toBe(false);
+  await vi.advanceTimersByTimeAsync(1_000);
+  await settle();
+  expect([connection.phase, errors]).toEqual(['streaming', ['network', 'network']]);
+});
+
 test('a new connection attempt supersedes the request', async () => {
   const { refresher, connection, errors } = await connectParts();
   const result = refresher.refresh();
@@ -99,18 +120,24 @@ test('a snapshot does not make a follower fresh while the leader is disconnected
 
 test('requests one snapshot for each validUntil that the stream misses', async () => {
   const validUntil = '2030-01-01T00:00:05Z';
-  const { refresher, connection, server } = await connectParts('none', validUntil);
+  const { connection, server } = await connectParts('none', validUntil);
   const before = server.requestCount;
   await vi.advanceTimersByTimeAsync(8_100);
   await settle();
   expect(server.requestCount).toBe(before + 1);
   server.respond({ to: 'me', status: 200, json: snapshot(9, true, 'u', validUntil) });
   await settle();
-  await refresher.refreshOverdue();
-  expect(server.requestCount).toBe(before + 1);
-  // A suspended connection may have missed it.
-  connection.stop('idle');
-  void refresher.refreshOverdue();
+  await vi.advanceTimersByTimeAsync(10_000);
   await settle();
-  expect(server.requestCount).toBe(before + 2);
+  expect(server.requestCount).toBe(before + 1);
+  // A connection that was stopped requests it again.
+  connection.stop('idle');
+  connection.connect();
+  await settle();
+  server.respond({ to: 'me', status: 200, json: snapshot(10, true, 'u', validUntil) });
+  await settle();
+  server.respond({ to: 'stream', status: 200 });
+  await vi.advanceTimersByTimeAsync(3_100);
+  await settle();
+  expect(server.hasPendingRequest('me')).toBe(true);
 });
