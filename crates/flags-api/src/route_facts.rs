@@ -205,6 +205,12 @@ impl RouteFacts {
         Self { idempotency: Idempotency::Key, ..self }
     }
 
+    /// Whether a request with a method that no route handles is treated the same with these facts as with `other`.
+    pub(crate) fn same_for_unhandled_methods(self, other: Self) -> bool {
+        (self.identification, self.rate_class, self.error_format)
+            == (other.identification, other.rate_class, other.error_format)
+    }
+
     pub(crate) const fn with_content_security_policy(self, content_security_policy: ContentSecurityPolicy) -> Self {
         Self { content_security_policy, ..self }
     }

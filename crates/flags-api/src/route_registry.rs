@@ -123,7 +123,8 @@ struct ResourceRoutes {
 impl ResourceRoutes {
     fn new(path: &str, handlers: &[Handler]) -> Self {
         let facts: Vec<_> = handlers.iter().map(|handler| (handler.method.clone(), handler.facts)).collect();
-        // The routes of one path agree in the facts that matter here: identification, rate class and error format.
+        let agree = facts.windows(2).all(|pair| pair[0].1.same_for_unhandled_methods(pair[1].1));
+        assert!(agree, "the routes of {path} must agree in identification, rate class and error format");
         let other_methods = match facts.first() {
             Some((_, facts)) if facts.query_string == QueryString::Any => *facts,
             Some((_, facts)) => facts.with_query_string(QueryString::Empty),

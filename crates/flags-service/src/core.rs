@@ -366,10 +366,11 @@ fn set_revision(output: &mut impl CommandOutput, committed: &Committed) {
     }
 }
 
-/// Returns the name of a type without its modules.
+/// Returns the name of a type without its modules and type parameters.
 fn short_type_name<T>() -> &'static str {
     let name = std::any::type_name::<T>();
-    name.rsplit("::").next().unwrap_or(name)
+    let name = name.split_once('<').map_or(name, |(name, _)| name);
+    name.rsplit_once("::").map_or(name, |(_, name)| name)
 }
 
 /// Reserves an idempotency key for the transaction.

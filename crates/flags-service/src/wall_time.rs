@@ -13,7 +13,6 @@ use jiff::{
 /// A violation at `/scheduled_at` or `/timezone`. A local time that falls into a gap or an overlap of a clock change is
 /// rejected; the detail contains both possible instants.
 pub fn parse_instant(text: &str, timezone: Option<&str>) -> Result<Instant, Violation> {
-    let invalid = |code, detail: String| Violation::new("/scheduled_at", code, detail);
     match (Instant::parse(text), timezone) {
         (Ok(instant), None) => Ok(instant),
         (Ok(_), Some(_)) => {
@@ -22,32 +21,41 @@ pub fn parse_instant(text: &str, timezone: Option<&str>) -> Result<Instant, Viol
         }
         (Err(_), None) if parse_local_time(text).is_some() => {
             let detail = "a local time requires `timezone`, such as Europe/Berlin; otherwise append Z or a UTC offset";
-            Err(invalid("timezone_required", detail.to_owned()))
+            Err(invalid("timezone_required", detail))
         }
         (Err(_), zone) => {
             let local = parse_local_time(text).ok_or_else(|| {
                 let detail = "must be an RFC 3339 instant such as 2030-01-31T12:00:00Z, or a local time such as \
                               2030-01-31T12:00:00 with `timezone`";
-                invalid("invalid_instant", detail.to_owned())
+                invalid("invalid_instant", detail)
             })?;
             resolve_local_time(local, zone.unwrap_or_default())
         }
     }
 }
 
+fn invalid(code: &'static str, detail: impl Into<String>) -> Violation {
+    Violation::new("/scheduled_at", code, detail)
+}
+
 /// Parses a date and time in RFC 3339 format without offset. The seconds are optional.
 fn parse_local_time(text: &str) -> Option<DateTime> {
     // jiff alone is too lenient: it accepts other ISO 8601 formats, ignores offsets and zones, and reads a leap second
     // as the second before it.
-    let has_format = |text: &str, format: &str| {
-        let fits = |(byte, expected): (u8, u8)| if expected == b'0' { byte.is_ascii_digit() } else { byte == expected };
-        text.len() == format.len() && text.bytes().zip(format.bytes()).all(fits)
-    };
     let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
     let has_seconds = has_format(whole, "0000-00-00T00:00:00") && !whole.ends_with(":60");
     let has_minutes_only = has_format(text, "0000-00-00T00:00");
     let is_valid_fraction = !fraction.is_empty() && fraction.bytes().all(|byte| byte.is_ascii_digit());
     (has_minutes_only || (has_seconds && is_valid_fraction)).then(|| text.parse().ok())?
+}
+
+/// Whether `text` equals `format`, where each `0` of the format stands for any ASCII digit.
+fn has_format(text: &str, format: &str) -> bool {
+    text.len() == format.len()
+        && text.bytes().zip(format.bytes()).all(|(byte, expected)| match expected {
+            b'0' => byte.is_ascii_digit(),
+            _ => byte == expected,
+        })
 }
 
 /// Maximum length of a time zone name in bytes. Existing names have at most half of it.

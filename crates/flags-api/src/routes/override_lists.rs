@@ -61,8 +61,8 @@ async fn list_for_user(
 ) -> HandlerResult {
     let now = app.evaluation.now();
     let page = app.overrides.list_for_user(user_id.0, page.cursor.map(|cursor| cursor.0), page.limit.0).await?;
-    let cursor = |last: &OverrideListItem| PageCursor(&last.record.user_override.flag_name).encode();
-    reply::json(&PageResponse::new(page, cursor, |item| UserOverrideResponse::from_list_item(item, now)))
+    let page = PageResponse::new(page, |last| PageCursor(&last.record.user_override.flag_name).encode(), |item| UserOverrideResponse::from_list_item(item, now));
+    reply::json(&page)
 }
 
 /// Pagination.
@@ -102,8 +102,8 @@ async fn list_for_flag(
 ) -> HandlerResult {
     let now = app.evaluation.now();
     let page = app.overrides.list_for_flag(&flag.0, page.cursor.map(|cursor| cursor.0), page.limit.0).await?;
-    let cursor = |last: &OverrideListItem| PageCursor((&last.user_email, last.record.user_override.id)).encode();
-    reply::json(&PageResponse::new(page, cursor, |item| UserOverrideResponse::from_list_item(item, now)))
+    let page = PageResponse::new(page, |last| PageCursor((&last.user_email, last.record.user_override.id)).encode(), |item| UserOverrideResponse::from_list_item(item, now));
+    reply::json(&page)
 }
 
 /// Sort order of overrides.
@@ -222,8 +222,8 @@ async fn list(_: Require<ReadOverrides>, app: Data<App>, Query(query): Query<Lis
     let filter = override_filter(search, flag_name, user_id, status.map(|status| (status, now)), expires_before);
     let order = sort.order(query.cursor.map(|cursor| cursor.0))?;
     let page = app.overrides.list(&filter, order, query.limit.0).await?;
-    let cursor = |last: &OverrideListItem| PageCursor(sort.cursor_after(last)).encode();
-    reply::json(&PageResponse::new(page, cursor, |item| UserOverrideResponse::from_list_item(item, now)))
+    let page = PageResponse::new(page, |last| PageCursor(sort.cursor_after(last)).encode(), |item| UserOverrideResponse::from_list_item(item, now));
+    reply::json(&page)
 }
 
 fn not_with_finding(pointer: &str, detail: &str) -> Problem {

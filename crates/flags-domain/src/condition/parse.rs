@@ -179,23 +179,26 @@ fn regexes(values: &[Value]) -> Result<RegexSet, Vec<Violation>> {
         let detail = format!("a condition can have at most {MAX_REGEXES} regular expressions; combine them with `|`");
         return Err(vec![Violation::new("/values", "too_many", detail)]);
     }
-    let describe = |error: &regex::Error| match error {
-        regex::Error::CompiledTooBig(_) => {
-            "the compiled regular expression is larger than 256 KiB; simplify it".to_owned()
-        }
-        other => format!("not a valid regular expression: {}", last_line(&other.to_string())),
-    };
     // Compiling is expensive. The patterns are compiled one by one only to find out which of them are invalid.
     let set = RegexSetBuilder::new(&patterns).size_limit(MAX_REGEX_SET_BYTES).build();
     set.map_err(|_| {
         let invalid = |(index, pattern): (usize, &str)| {
             let error = RegexBuilder::new(pattern).size_limit(MAX_REGEX_BYTES).build().err()?;
-            Some(Violation::new(format!("/values/{index}"), "invalid_regex", describe(&error)))
+            Some(Violation::new(format!("/values/{index}"), "invalid_regex", regex_error_detail(&error)))
         };
         let violations: Vec<_> = patterns.iter().map(|pattern| &**pattern).enumerate().filter_map(invalid).collect();
         let detail = "the compiled regular expressions of this condition are together larger than 1 MiB; simplify them";
         if violations.is_empty() { vec![Violation::new("/values", "invalid_regex", detail)] } else { violations }
     })
+}
+
+fn regex_error_detail(error: &regex::Error) -> String {
+    match error {
+        regex::Error::CompiledTooBig(_) => {
+            "the compiled regular expression is larger than 256 KiB; simplify it".to_owned()
+        }
+        other => format!("not a valid regular expression: {}", last_line(&other.to_string())),
+    }
 }
 
 /// Returns the last line of the message of a regex error, which holds the cause. The lines before it show the pattern.

@@ -31,13 +31,14 @@ const SHARD_KEY_PURPOSE: &str = "shards of users with overrides";
 
 /// Loads the complete state at one revision, and the key of the users' shards that all servers on this database share.
 pub async fn load(store: &Store) -> Result<LoadedState, ServiceError> {
+    // Read for every load: after a restore, the database may have another key.
     let secret = SigningKey::for_event_streams(store).await?.derive_key(SHARD_KEY_PURPOSE);
     Ok(load_state(store, ShardKey::new(&secret)).await?)
 }
 
 /// Loads the complete state at one revision. Each query has a timeout of 10 seconds; the total time is not limited,
 /// because it depends on the number of overrides.
-pub(super) async fn load_state(store: &Store, shard_key: ShardKey) -> Result<LoadedState, StoreError> {
+async fn load_state(store: &Store, shard_key: ShardKey) -> Result<LoadedState, StoreError> {
     let started_at = Instant::now();
     let mut conn = with_database_timeout(store.snapshot()).await?;
     let revision = with_database_timeout(change_log::head(&mut conn)).await?;

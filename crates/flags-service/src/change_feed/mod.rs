@@ -31,9 +31,9 @@ use uuid::Uuid;
 
 use self::decode::{decode_change, unrevoked_tokens};
 pub use self::load::load;
-use self::load::load_state;
 use crate::{
     clock::Clock,
+    error::ServiceError,
     metrics::{self, ActiveOverridesGauge},
     replica::{Commit, Replica},
 };
@@ -135,7 +135,7 @@ impl ChangeFeed {
             let identity_check = if is_tick { check_database_identity(&self.store).await } else { Ok(()) };
             let result = match identity_check {
                 Ok(()) => self.catch_up().await,
-                failed => failed,
+                Err(error) => Err(error.into()),
             };
             match &result {
                 Ok(()) if is_failing => tracing::info!("change log can be read again"),
@@ -171,7 +171,7 @@ impl ChangeFeed {
 
     /// Brings the replica up to the head of the change log. Reloads the replica if the change log does not continue
     /// from the replica's revision.
-    pub async fn catch_up(&self) -> Result<(), StoreError> {
+    pub async fn catch_up(&self) -> Result<(), ServiceError> {
         let reason = match with_database_timeout(self.apply_new_commits()).await {
             Ok(None) => return Ok(()),
             Ok(Some(reason)) => reason,
@@ -179,8 +179,14 @@ impl ChangeFeed {
                 tracing::error!(cause, "change log contains a row that cannot be decoded");
                 ReloadReason::Unreadable
             }
-            Err(error) => return Err(error),
+            Err(error) => return Err(error.into()),
         };
+        let span = tracing::info_span!("feed_round", reload = reason.as_str(), revision = Empty);
+        self.reload(reason).instrument(span).await
+    }
+
+    /// Replaces the replica's state with the current state of the database.
+    async fn reload(&self, reason: ReloadReason) -> Result<(), ServiceError> {
         if let ReloadReason::Restored(epoch) = reason
             && with_database_timeout(self.store.start_new_epoch_if_current(epoch)).await?
         {
@@ -189,9 +195,11 @@ impl ChangeFeed {
         tracing::warn!(reason = reason.as_str(), "cannot continue from the current revision; reloading the replica");
         metrics::record_reload(reason.as_str());
         let previous_epoch = self.replica.revision().epoch;
-        self.replica.replace(load_state(&self.store, self.replica.shard_key()).await?);
+        self.replica.replace(load(&self.store).await?);
         self.replica.mark_current();
-        if previous_epoch != self.replica.revision().epoch {
+        let revision = self.replica.revision();
+        Span::current().record("revision", display(revision));
+        if previous_epoch != revision.epoch {
             self.retired_epochs.lock().insert(previous_epoch);
         }
         Ok(())

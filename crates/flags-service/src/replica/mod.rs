@@ -86,11 +86,6 @@ impl Replica {
         &self.users
     }
 
-    /// Key of the users' shards.
-    pub(crate) fn shard_key(&self) -> ShardKey {
-        self.state.read().overrides.users().key()
-    }
-
     /// Takes a read lock and returns a view of the state at one revision.
     ///
     /// Hold the view only for microseconds and never across an `await`, because it blocks the change feed.

@@ -47,10 +47,6 @@ impl UserShards {
         Self { key, shards: std::iter::repeat_with(HashMap::new).take(SHARDS).collect() }
     }
 
-    pub(super) const fn key(&self) -> ShardKey {
-        self.key
-    }
-
     /// Returns the index of a user's shard, whether or not the user has overrides.
     pub(super) fn shard_of(&self, user_id: Uuid) -> usize {
         self.key.shard_of(user_id)
