@@ -245,8 +245,11 @@ async fn responses_carry_security_and_caching_headers(kind: DatabaseKind) {
         let response = app.anonymous.send(Method::GET, "/healthz", &[("x-request-id", invalid_id)], None).await;
         assert_ne!(response.header("x-request-id"), invalid_id);
     }
-    let welcome_page = app.anonymous.get("/anything").await.expect(200);
+    let welcome_page = app.anonymous.get("/").await.expect(200);
     assert!(welcome_page.header("content-type").starts_with("text/html") && welcome_page.text.contains("/docs"));
+    for path in ["/health", "/livez", "/.env", "/a/b.json", "/docs/none", "//", "/index.html"] {
+        app.anonymous.get(path).await.expect_problem(404, "not_found");
+    }
     assert_eq!(app.anonymous.get("/readyz").await.expect(200).json()["status"], "ready");
     assert_eq!(app.anonymous.get("/healthz").await.expect(200).json(), json!({"status": "ok"}));
     assert!(app.anonymous.get("/docs/").await.expect(200).text.contains("swagger-ui"));

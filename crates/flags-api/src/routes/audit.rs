@@ -197,6 +197,10 @@ async fn list(_: Require<ReadAuditLog>, app: Data<App>, Query(query): Query<List
     let filter = query.filter();
     let after = query.cursor.map(|PageCursor((revision, ord))| AuditPosition { revision, ord });
     let page = app.audit.list(&filter, after, query.limit.0).await?;
-    let page = PageResponse::new(page, |last| PageCursor((last.position.revision, last.position.ord)).encode(), AuditEntryResponse::from);
+    let page = PageResponse::new(
+        page,
+        |last| PageCursor((last.position.revision, last.position.ord)).encode(),
+        AuditEntryResponse::from,
+    );
     reply::json(&page)
 }

@@ -61,7 +61,11 @@ async fn list_for_user(
 ) -> HandlerResult {
     let now = app.evaluation.now();
     let page = app.overrides.list_for_user(user_id.0, page.cursor.map(|cursor| cursor.0), page.limit.0).await?;
-    let page = PageResponse::new(page, |last| PageCursor(&last.record.user_override.flag_name).encode(), |item| UserOverrideResponse::from_list_item(item, now));
+    let page = PageResponse::new(
+        page,
+        |last| PageCursor(&last.record.user_override.flag_name).encode(),
+        |item| UserOverrideResponse::from_list_item(item, now),
+    );
     reply::json(&page)
 }
 
@@ -102,7 +106,11 @@ async fn list_for_flag(
 ) -> HandlerResult {
     let now = app.evaluation.now();
     let page = app.overrides.list_for_flag(&flag.0, page.cursor.map(|cursor| cursor.0), page.limit.0).await?;
-    let page = PageResponse::new(page, |last| PageCursor((&last.user_email, last.record.user_override.id)).encode(), |item| UserOverrideResponse::from_list_item(item, now));
+    let page = PageResponse::new(
+        page,
+        |last| PageCursor((&last.user_email, last.record.user_override.id)).encode(),
+        |item| UserOverrideResponse::from_list_item(item, now),
+    );
     reply::json(&page)
 }
 
@@ -222,7 +230,11 @@ async fn list(_: Require<ReadOverrides>, app: Data<App>, Query(query): Query<Lis
     let filter = override_filter(search, flag_name, user_id, status.map(|status| (status, now)), expires_before);
     let order = sort.order(query.cursor.map(|cursor| cursor.0))?;
     let page = app.overrides.list(&filter, order, query.limit.0).await?;
-    let page = PageResponse::new(page, |last| PageCursor(sort.cursor_after(last)).encode(), |item| UserOverrideResponse::from_list_item(item, now));
+    let page = PageResponse::new(
+        page,
+        |last| PageCursor(sort.cursor_after(last)).encode(),
+        |item| UserOverrideResponse::from_list_item(item, now),
+    );
     reply::json(&page)
 }
 

@@ -1,8 +1,8 @@
 //! Health, readiness and metrics endpoints, and the fallback for unmatched paths.
 
 use actix_web::{
-    HttpRequest, HttpResponse,
-    http::{Method, StatusCode},
+    HttpResponse,
+    http::StatusCode,
     web::{self, Data},
 };
 use serde::Serialize;
@@ -95,21 +95,7 @@ async fn metrics(app: Data<App>) -> HandlerResult {
     Ok(HttpResponse::Ok().content_type("text/plain; version=0.0.4; charset=utf-8").body(handle.render()))
 }
 
-/// Paths of the server. Below them, a path that matches no route is a mistake of the client.
-const SERVER_PATHS: [&str; 7] = ["/api", "/ofrep", "/healthz", "/readyz", "/metrics", "/openapi.json", "/docs"];
-
-const WELCOME: &str = include_str!("welcome.html");
-
-/// Handles requests that no route matches: 404 below the server's own paths and for methods other than GET, otherwise a
-/// welcome page with links.
-pub(crate) async fn unmatched(request: HttpRequest) -> HandlerResult {
-    let is_server_path = SERVER_PATHS.into_iter().any(|root| is_at_or_below(request.path(), root));
-    if is_server_path || ![Method::GET, Method::HEAD].contains(request.method()) {
-        return Err(Problem::not_found("not_found", "no such path; see /docs for the list of operations"));
-    }
-    Ok(HttpResponse::Ok().content_type("text/html; charset=utf-8").body(WELCOME))
-}
-
-fn is_at_or_below(path: &str, root: &str) -> bool {
-    path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+/// Responds to requests that no route matches.
+pub(crate) async fn unmatched() -> HandlerResult {
+    Err(Problem::not_found("not_found", "no such path; see /docs for the list of operations"))
 }

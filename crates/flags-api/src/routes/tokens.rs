@@ -206,7 +206,11 @@ async fn list(_: Require<ReadTokens>, app: Data<App>, Query(query): Query<ListAp
     let now = app.evaluation.now();
     let filter = TokenFilter { user_id: query.user_id, valid_at: query.active_only.then_some(now) };
     let page = app.tokens.list(&filter, query.cursor.map(|cursor| cursor.0), query.limit.0).await?;
-    let page = PageResponse::new(page, |last| PageCursor((last.created_at, last.id)).encode(), |token| ApiTokenResponse::from_record(token, now));
+    let page = PageResponse::new(
+        page,
+        |last| PageCursor((last.created_at, last.id)).encode(),
+        |token| ApiTokenResponse::from_record(token, now),
+    );
     reply::json(&page)
 }
 

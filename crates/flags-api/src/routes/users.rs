@@ -235,7 +235,8 @@ async fn list(_: Require<ReadUsers>, app: Data<App>, Query(query): Query<ListUse
     };
     let order = query.sort.order(query.cursor.map(|cursor| cursor.0))?;
     let page = app.users.list(&filter, order, query.limit.0).await?;
-    let page = PageResponse::new(page, |last| PageCursor(query.sort.cursor_after(last)).encode(), UserResponse::from_detail);
+    let page =
+        PageResponse::new(page, |last| PageCursor(query.sort.cursor_after(last)).encode(), UserResponse::from_detail);
     reply::json(&page)
 }
 

@@ -53,7 +53,11 @@ async fn list(_: Require<ReadFlags>, app: Data<App>, Query(query): Query<ListFla
     let filter = FlagFilter { search, tag: query.tag, archived: query.archived };
     let order = query.sort.order(query.cursor.map(|cursor| cursor.0))?;
     let page = app.flags.list(&filter, order, query.limit.0).await?;
-    let page = PageResponse::new(page, |last| PageCursor(query.sort.cursor_after(last)).encode(), |detail| FeatureFlagResponse::from_detail(&detail, now));
+    let page = PageResponse::new(
+        page,
+        |last| PageCursor(query.sort.cursor_after(last)).encode(),
+        |detail| FeatureFlagResponse::from_detail(&detail, now),
+    );
     reply::json(&page)
 }
 
