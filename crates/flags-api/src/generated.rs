@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 use crate::state::OverrideReasons;
 
-/// Number of different instants. They are few, so that expiries and scheduled changes often coincide with the
+/// Number of different instants. The number is small so that expiries and scheduled changes often fall on the instant of
 /// evaluation.
 const INSTANTS: i64 = 8;
 

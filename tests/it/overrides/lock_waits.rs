@@ -1,5 +1,5 @@
-//! Deletions on PostgreSQL that wait for the lock of a row that another transaction deletes. A statement that has waited
-//! does not return rows that were inserted meanwhile, and returns fewer rows than exist.
+//! Concurrent deletions on PostgreSQL. After a lock wait, a statement does not see rows inserted during the wait, so it
+//! can return fewer rows than exist.
 
 use serde_json::{Value, json};
 use uuid::Uuid;

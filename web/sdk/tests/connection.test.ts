@@ -63,7 +63,7 @@ describe('connection', () => {
     return parts;
   }
 
-  test('passes through the phases of an attempt', async () => {
+  test('changes its phase at each step of an attempt', async () => {
     const { connection, server, values } = composeParts();
     expect(connection.phase).toBe('idle');
     connection.connect();

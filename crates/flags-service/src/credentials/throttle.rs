@@ -140,8 +140,8 @@ fn has_reset(attempts: FailedAttempts, now: Instant) -> bool {
     attempts.last_at.plus_micros(FAILURE_RETENTION_MICROS) <= now
 }
 
-/// Records a successful sign-in: resets the failure counts of the pair and the account, removes the reserved failure of
-/// the network, and marks the network as known for the user.
+/// Records a successful sign-in: resets the failure counts of the pair and the account, removes the failure that was
+/// counted for the network before the password was checked, and marks the network as known for the user.
 pub(super) async fn record_success(tx: &mut Tx, attempt: &SignInAttempt, user_id: Uuid) -> Result<()> {
     store::record_network(tx, user_id, &attempt.network.hash).await?;
     for key in attempt.throttle_keys() {

@@ -65,7 +65,7 @@ impl CreateFlag {
 }
 
 fn required(pointer: &'static str) -> Violation {
-    Violation::new(pointer, "required", "is required, except for a boolean flag with default variants")
+    Violation::new(pointer, "required", "is required unless the flag is boolean and uses the default variants")
 }
 
 impl Command for CreateFlag {

@@ -99,9 +99,9 @@ mod tests {
         largest_shard: usize,
         /// Memory that the maps reserve.
         bytes: usize,
-        /// Maximum number of users that one insertion moves because a map grows.
+        /// Largest number of users that a map had when an insertion made it grow. The insertion moves all of them.
         longest_growth: usize,
-        /// Maximum number of users at the same position of a map. An insertion compares with all of them.
+        /// Maximum number of users with the same position in a map. An insertion compares its id with all of them.
         longest_chain: usize,
     }
 

@@ -65,7 +65,7 @@ pub(crate) struct NextResultChange<'v> {
 pub(crate) struct FindingReport {
     /// Stable code.
     pub(super) code: WireFindingCode,
-    /// Description for people.
+    /// Human-readable description.
     pub(super) detail: &'static str,
 }
 
