@@ -123,7 +123,8 @@ struct ResourceRoutes {
 impl ResourceRoutes {
     fn new(path: &str, handlers: &[Handler]) -> Self {
         let facts: Vec<_> = handlers.iter().map(|handler| (handler.method.clone(), handler.facts)).collect();
-        // The routes of one path agree in the facts that matter here: identification, rate class and error format.
+        // A request with another method needs only the identification, rate class and error format, which all routes of
+        // a path share.
         let other_methods = match facts.first() {
             Some((_, facts)) if facts.query_string == QueryString::Any => *facts,
             Some((_, facts)) => facts.with_query_string(QueryString::Empty),

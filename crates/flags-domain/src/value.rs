@@ -187,6 +187,13 @@ mod tests {
     }
 
     #[test]
+    fn size_and_depth_errors_state_the_limits_of_the_caller() {
+        let detail = |value| check_json("/v", &value, 4, 2).unwrap_err().detail;
+        assert_eq!(detail(json!([[1]])), "must not exceed 2 levels of nesting");
+        assert_eq!(detail(json!("abc")), "must not exceed 4 bytes as JSON");
+    }
+
+    #[test]
     fn same_value_compares_numbers_by_value() {
         assert!(same_value(&json!(1), &json!(1.0)));
         assert!(same_value(&json!({"a": [1, 2]}), &json!({"a": [1.0, 2]})));

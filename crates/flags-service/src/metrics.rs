@@ -48,7 +48,7 @@ pub fn describe() {
         counter!(REPLICA_RELOADS, "reason" => reason).absolute(0);
     }
     describe_gauge!(LISTENER_CONNECTED, "1 while this server receives change notifications, 0 while it only polls");
-    describe_histogram!(PROPAGATION_DELAY, Unit::Seconds, "Delay from a change to its effect on this server");
+    describe_histogram!(PROPAGATION_DELAY, Unit::Seconds, "Time from a change until this server applies it");
     describe_gauge!(WORKER_BACKLOG, "Rows due at the start of the last maintenance round, by task");
     describe_counter!(WORKER_ROWS, "Rows removed or updated by this worker, by task");
     describe_counter!(WORKER_ROUNDS, "Maintenance rounds, by outcome");

@@ -52,7 +52,7 @@ class DefaultFlagClient implements FlagClient {
       try {
         options.onError?.(error);
       } catch {
-        // There is nowhere to report an exception of `onError`.
+        // Exceptions of `onError` cannot be reported, so they are ignored.
       }
     };
     const reportAs = (kind: FlagClientError['kind'], message: string) => (cause: unknown) =>

@@ -209,7 +209,7 @@ describe('tabs of one user', () => {
   });
   afterEach(() => Reflect.deleteProperty(navigator, 'locks'));
 
-  test('share one stream and its values', async () => {
+  test('tabs of one user share one stream and its values', async () => {
     const leader = await startClient(true);
     server.respond({ to: 'stream', status: 200 });
     const follower = await startClient(true);

@@ -80,7 +80,7 @@ pub(crate) struct ScheduledChangeResponse {
 pub(crate) struct ScheduledChangePreview {
     /// State immediately before the change takes effect.
     before: PreviewState,
-    /// State from then on.
+    /// State after the change takes effect.
     after: PreviewState,
     /// Change of each variant's share, in percentage points. Variants with an unchanged share are omitted.
     difference: BTreeMap<String, f64>,

@@ -50,7 +50,7 @@ impl ThrottleKey {
     fn new(parts: [&str; 3], free_failures: i32, max_delay: Duration) -> Self {
         let mut hash = Sha256::new();
         for part in parts {
-            // The length prefix keeps different parts from producing the same input.
+            // Without the length prefix, different parts could produce the same input.
             hash.update(part.len().to_be_bytes());
             hash.update(part);
         }

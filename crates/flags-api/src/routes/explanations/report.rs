@@ -55,7 +55,7 @@ pub(crate) struct NextResultChange<'v> {
     /// When the result changes.
     #[schema(value_type = String, format = DateTime)]
     pub(super) at: Instant,
-    /// Result from then on. Absent if there is none because the flag's definition is invalid.
+    /// Result after the change. Absent if the flag's definition is invalid.
     #[serde(flatten)]
     pub(super) result: Option<DetailedResult<'v>>,
 }
