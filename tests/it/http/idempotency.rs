@@ -25,7 +25,7 @@ async fn post_with_key(caller: &Caller, path: &str, key: &str, body: &Value) -> 
     caller.send_json(Method::POST, path, &[("Idempotency-Key", key)], body).await
 }
 
-/// Returns the parts of a response that a replay must repeat: status, location, entity tag, revision and body.
+/// Returns the fields of a response that a replay must repeat: status, location, entity tag, revision and body.
 fn replayed_parts(response: &ApiResponse) -> (u16, String, String, String, String) {
     let header = |name: &str| response.header(name).to_owned();
     (response.status.as_u16(), header("location"), header("etag"), header("flags-revision"), response.text.clone())

@@ -153,7 +153,7 @@ class DefaultFlagClient implements FlagClient {
     this.#connection.reset();
     this.#token = token;
     this.#values.clear();
-    // A listener may have set another token.
+    // A listener may have set another token in the meantime.
     if (this.#token === token && !this.#store.state) this.#connection.connect();
   }
 
