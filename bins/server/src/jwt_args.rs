@@ -19,8 +19,8 @@ pub(crate) struct JwtArgs {
     /// Public keys of the issuer (JWK Set): a file, an https:// URL, or an http:// URL with a loopback host.
     #[arg(long, env = "FLAGS_JWT_KEYS", value_name = "FILE|URL", hide_env_values = true)]
     jwt_keys: Option<String>,
-    /// Comma-separated list of allowed signature algorithms. Supported: RS256, RS384, RS512, PS256, PS384, PS512, ES256,
-    /// ES384, EdDSA.
+    /// Comma-separated list of allowed signature algorithms. Supported: RS256, RS384, RS512, PS256, PS384, PS512,
+    /// ES256, ES384, EdDSA.
     #[arg(
         long,
         env = "FLAGS_JWT_ALGORITHM",

@@ -160,7 +160,10 @@ mod tests {
         }
 
         #[test]
-        fn json_of_one_evaluation_has_exactly_the_documented_fields(scenario in any_scenario(), reasons in any_reasons()) {
+        fn json_of_one_evaluation_has_exactly_the_documented_fields(
+            scenario in any_scenario(),
+            reasons in any_reasons(),
+        ) {
             for evaluated in scenario.evaluated() {
                 let mut body = String::new();
                 write_evaluation(&mut body, &evaluated, reasons);
