@@ -14,8 +14,8 @@ prose+='|(?<!there )(is|are|was) no (?!longer)[a-z]+|everybody|falls? due|fell d
 lines() { git grep -nPI "$@" ':!scripts/check-language.sh' ':!scripts/language-allowed.txt' || true; }
 rejected="$(
     {
-        lines -i "$anywhere" -- '*.rs' '*.ts' '*.tsx' '*.md' '*.sh' '*.py' justfile docs/openapi.json
-        lines -i "^\s*(//|/\*|\*|#(?![A-Za-z!])|--).*$prose" -- '*.rs' '*.ts' '*.tsx' '*.sh' '*.py' justfile
+        lines -i "$anywhere" -- '*.rs' '*.ts' '*.tsx' '*.md' '*.sh' '*.py' '*.toml' justfile docs/openapi.json
+        lines -i "^\s*(//|/\*|\*|#(?![A-Za-z!])|--).*$prose" -- '*.rs' '*.ts' '*.tsx' '*.sh' '*.py' '*.toml' justfile
         lines -i "$prose" -- '*.md'
         # Error messages start in lower case and do not end with a full stop.
         lines '#\[error\("([A-Z][a-z]|[^"]*\."\))' -- '*.rs'

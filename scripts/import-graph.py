@@ -88,7 +88,7 @@ def rust_graph(source):
         used = [target for target, exported in leaves[module] if not exported]
         for path in used + [path for path in paths if path is not None]:
             target, rest = definition(path)
-            # A module alone is only a name: the paths that start with it count.
+            # Importing a whole module is not a dependency, but using an item through it is.
             if rest and target not in (module, module[:-1]):
                 graph[file].add(modules[target])
     return graph

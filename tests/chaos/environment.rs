@@ -354,7 +354,7 @@ impl TestEnvironment {
         report.expect_nonzero("deliveries of these changes to streams", delivered);
         report.expect_zero("deliveries missed", missed);
         report.expect_zero("events out of order", out_of_order);
-        report.info_percentiles("delay from acknowledgement to event", delays);
+        report.print_percentiles("delay from acknowledgement to event", delays);
     }
 }
 

@@ -40,7 +40,7 @@ impl CaseReport {
     }
 
     /// Prints median, 99th percentile and maximum of durations in milliseconds.
-    pub(crate) fn info_percentiles(&mut self, description: &str, mut millis: Vec<f64>) {
+    pub(crate) fn print_percentiles(&mut self, description: &str, mut millis: Vec<f64>) {
         millis.sort_by(f64::total_cmp);
         let quantile =
             |share: f64| millis.get(((millis.len() as f64 * share) as usize).min(millis.len().saturating_sub(1)));

@@ -34,7 +34,7 @@ impl Cluster {
     /// Creates a cluster and starts its server with additional command-line options.
     pub fn start(options: &[&str]) -> Self {
         let folder = tempfile::Builder::new().prefix("flags-pg-").tempdir().expect("temporary folder can be created");
-        make_postgres_owner_of(folder.path());
+        change_owner_to_postgres(folder.path());
         let data = folder.path().join("data");
         let mut initdb = postgres_command("initdb");
         initdb
@@ -101,7 +101,7 @@ impl Cluster {
     /// Sends SIGKILL to all server processes and waits until they have exited.
     pub fn kill(&mut self) {
         for pid in self.pids() {
-            // `kill` fails if the process has already exited. That is fine.
+            // `kill` fails if the process has already exited, which is not an error here.
             let _ = Command::new("kill").args(["-KILL", &pid.to_string()]).stderr(Stdio::null()).status();
         }
         // The supervisor keeps waiting for its standard input to be closed, even after the server was killed.
@@ -159,7 +159,7 @@ fn is_root() -> bool {
 }
 
 /// Changes the owner to the user as which [`unprivileged_command`] runs programs.
-fn make_postgres_owner_of(folder: &Path) {
+fn change_owner_to_postgres(folder: &Path) {
     if is_root() {
         let status = Command::new("chown").arg("postgres").arg(folder).status().expect("chown can be started");
         assert!(status.success(), "chown failed");

@@ -18,15 +18,15 @@ pub struct Event {
 impl Event {
     /// Returns the revision number of the stream position in the event id.
     pub fn revision(&self) -> i64 {
-        self.position_part(1)
+        self.parse_position_component(1)
     }
 
     /// Returns the instant of the stream position in the event id, in microseconds since the Unix epoch.
     pub fn evaluated_at(&self) -> i64 {
-        self.position_part(2)
+        self.parse_position_component(2)
     }
 
-    fn position_part(&self, index: usize) -> i64 {
+    fn parse_position_component(&self, index: usize) -> i64 {
         let id = self.id.as_deref().expect("event has an id");
         id.split(':').nth(index).and_then(|part| part.parse().ok()).expect("event id is a stream position")
     }

@@ -50,7 +50,7 @@ pub fn base64url(part: impl AsRef<[u8]>) -> String {
     URL_SAFE_NO_PAD.encode(part)
 }
 
-/// Signs a JWT. The header may name another algorithm than the one that signs.
+/// Signs a JWT. The header may name an algorithm other than the one that signs.
 pub fn sign_jwt(key: &EncodingKey, algorithm: Algorithm, header: impl ToString, claims: impl ToString) -> String {
     let message = format!("{}.{}", base64url(header.to_string()), base64url(claims.to_string()));
     let signature = crypto::sign(message.as_bytes(), key, algorithm).expect("message can be signed");

@@ -98,7 +98,7 @@ impl PermissionTable {
             outcomes.sort_unstable_by(|a, b| b.cmp(a));
             outcomes.dedup();
             for outcome in outcomes {
-                let callers = callers_with(row, |other| other == outcome).join(", ");
+                let callers = callers_with_outcome(row, |other| other == outcome).join(", ");
                 let outcome = outcome.strip_prefix("403 ").map_or(outcome.to_owned(), |code| format!("403 `{code}`"));
                 write_wrapped(&mut text, "  ", &format!("- {outcome}: {callers}"));
             }
@@ -109,8 +109,8 @@ impl PermissionTable {
 
 /// Title of a section. Callers without a valid credential are named only as a group.
 fn title(row: &[&str]) -> String {
-    let allowed = callers_with(row, |outcome| outcome == ALLOWED);
-    let mut refused = callers_with(row, |outcome| outcome != ALLOWED);
+    let allowed = callers_with_outcome(row, |outcome| outcome == ALLOWED);
+    let mut refused = callers_with_outcome(row, |outcome| outcome != ALLOWED);
     match (allowed.len(), refused.len()) {
         (_, 0) => return "All callers".to_owned(),
         (0, _) => return "None of these callers".to_owned(),
@@ -125,7 +125,7 @@ fn title(row: &[&str]) -> String {
     }
 }
 
-fn callers_with(row: &[&str], predicate: impl Fn(&str) -> bool) -> Vec<&'static str> {
+fn callers_with_outcome(row: &[&str], predicate: impl Fn(&str) -> bool) -> Vec<&'static str> {
     CALLERS.iter().zip(row).filter(|(_, outcome)| predicate(outcome)).map(|(caller, _)| *caller).collect()
 }
 

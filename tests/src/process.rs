@@ -148,20 +148,20 @@ pub fn send_signal(name: &str, pid: i32) {
     assert!(status.expect("kill can be started").success(), "cannot send {name} to {pid}");
 }
 
-/// Creates a user with role `user` and an API token of that user on the command line. Returns the user id and the
+/// Creates a user with role `user` and an API token of that user through the command line. Returns the user id and the
 /// token.
 pub fn create_user_with_token(url: &str, email: &str) -> (String, String) {
     let id = stdout_of("server", &["user", "create", "--database-url", url, "--email", email]);
     (id, create_user_token(url, email))
 }
 
-/// Creates an API token of an existing user on the command line.
+/// Creates an API token of an existing user through the command line.
 pub fn create_user_token(url: &str, email: &str) -> String {
     let arguments = ["token", "create", "--database-url", url, "--name", "n", "--role", "user", "--user", email];
     stdout_of("server", &arguments)
 }
 
-/// Creates an API token with role `admin` on the command line.
+/// Creates an API token with role `admin` through the command line.
 pub fn create_admin_token(url: &str) -> String {
     stdout_of("server", &["token", "create", "--database-url", url, "--name", "test", "--role", "admin"])
 }

@@ -106,20 +106,26 @@ impl Proxy {
 
     /// Closes all connections. Returns their number.
     pub fn close_all(&self) -> usize {
-        self.set_state_where(ConnectionState::Closed, |_| true)
+        self.set_state_of_matching_connections(ConnectionState::Closed, |_| true)
     }
 
     /// Closes the connections that have sent `LISTEN`. Returns their number.
     pub fn close_listening(&self) -> usize {
-        self.set_state_where(ConnectionState::Closed, |connection| connection.listens.load(Ordering::Relaxed))
+        self.set_state_of_matching_connections(ConnectionState::Closed, |connection| {
+            connection.listens.load(Ordering::Relaxed)
+        })
     }
 
     /// Closes the direction from client to server of all connections. Returns their number.
     pub fn half_close_all(&self) -> usize {
-        self.set_state_where(ConnectionState::HalfClosed, |_| true)
+        self.set_state_of_matching_connections(ConnectionState::HalfClosed, |_| true)
     }
 
-    fn set_state_where(&self, state: ConnectionState, predicate: impl Fn(&Connection) -> bool) -> usize {
+    fn set_state_of_matching_connections(
+        &self,
+        state: ConnectionState,
+        predicate: impl Fn(&Connection) -> bool,
+    ) -> usize {
         let connections = self.shared.connections.lock().expect("lock is not poisoned");
         let chosen: Vec<_> = connections.iter().filter(|connection| predicate(connection)).collect();
         chosen.iter().for_each(|connection| _ = connection.state.send_replace(state));

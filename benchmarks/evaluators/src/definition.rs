@@ -1,4 +1,4 @@
-//! Flags and the user that all engines evaluate.
+//! Flag definitions and the user, shared by all engines.
 
 /// Id of the user of all evaluations. The user has the plan `pro`, the country `de` and 12 seats, so every rule
 /// matches.

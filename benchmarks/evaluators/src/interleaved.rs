@@ -8,7 +8,7 @@ use std::{
 /// Approximate duration of one sample. Short enough to alternate often, long enough for the clock resolution.
 const SAMPLE_DURATION: Duration = Duration::from_micros(200);
 
-/// A piece of work to measure.
+/// Work to measure.
 pub struct Candidate {
     /// Name in the output.
     pub name: String,

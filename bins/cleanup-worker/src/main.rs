@@ -23,29 +23,30 @@ use tokio::{
 #[derive(Debug, Parser)]
 #[command(name = "cleanup-worker", version)]
 struct Args {
-    /// Database URL, such as postgres://USER@HOST/DATABASE or sqlite://FILE [default: sqlite://flags.db]. The schema
-    /// must be up to date (`server migrate`).
-    #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
+    /// Database URL, such as postgres://USER@HOST/DATABASE or sqlite://FILE. The schema must be up to date; `server
+    /// migrate` updates it [default: sqlite://flags.db].
+    #[arg(long, env = "DATABASE_URL", value_name = "URL", hide_env_values = true)]
     database_url: Option<SecretOption>,
-    /// File that contains the database URL. This keeps a password out of the process list.
+    /// File that contains the database URL. Unlike --database-url, it keeps the password out of the process list.
     #[arg(long, env = "DATABASE_URL_FILE", value_name = "FILE", conflicts_with = "database_url")]
     database_url_file: Option<PathBuf>,
     /// Format of the application log on standard error: text or json. The environment variable FLAGS_LOG filters the
     /// log, for example `info,flags_store=debug`.
     #[arg(long, env = "FLAGS_LOG_FORMAT", value_name = "FORMAT", default_value = "text")]
     log_format: LogFormat,
-    /// Run one round, print a report and exit. The exit code is 0 on success and 1 on failure.
+    /// Run one maintenance round, print a report and exit. The exit code is 0 on success and 1 on failure.
     #[arg(long, env = "FLAGS_WORKER_ONCE")]
     once: bool,
-    /// Time between two rounds, for example 30s or 5m. At least 10ms.
-    #[arg(long, env = "FLAGS_WORKER_INTERVAL", default_value = "30s", value_parser = at_least_ten_milliseconds)]
+    /// Time between maintenance rounds, for example 30s or 5m. At least 10ms.
+    #[arg(long, env = "FLAGS_WORKER_INTERVAL", value_name = "DURATION", default_value = "30s",
+          value_parser = at_least_ten_milliseconds)]
     interval: Duration,
-    /// Retention of the change log, for example 90d: older entries are removed. At least 1d [default: keep all
+    /// Retention of the change log, for example 90d. Each round deletes older entries. At least 1d [default: keep all
     /// entries].
-    #[arg(long, env = "FLAGS_CHANGE_LOG_RETENTION", value_parser = at_least_one_day)]
+    #[arg(long, env = "FLAGS_CHANGE_LOG_RETENTION", value_name = "DURATION", value_parser = at_least_one_day)]
     change_log_retention: Option<Duration>,
-    /// Address for /healthz and /metrics. Port 0 selects a free port [default: do not serve them].
-    #[arg(long, env = "FLAGS_WORKER_BIND")]
+    /// Address for /healthz and /metrics. Port 0 selects a free port [default: disabled].
+    #[arg(long, env = "FLAGS_WORKER_BIND", value_name = "ADDRESS")]
     bind: Option<SocketAddr>,
 }
 

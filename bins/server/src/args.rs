@@ -36,7 +36,7 @@ pub(crate) enum CliCommand {
         #[command(flatten)]
         database: DatabaseArgs,
         /// Address of the server in the printed example requests.
-        #[arg(long, env = "FLAGS_BIND", default_value = "127.0.0.1:8080")]
+        #[arg(long, env = "FLAGS_BIND", value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
         bind: SocketAddr,
     },
     /// Start a new revision epoch after restoring a database backup, and print it.
@@ -56,9 +56,9 @@ pub(crate) enum CliCommand {
 #[derive(Debug, Args)]
 pub(crate) struct DatabaseArgs {
     /// Database URL, such as postgres://USER@HOST/DATABASE or sqlite://FILE [default: sqlite://flags.db].
-    #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
+    #[arg(long, env = "DATABASE_URL", value_name = "URL", hide_env_values = true)]
     database_url: Option<SecretOption>,
-    /// File that contains the database URL. This keeps a password out of the process list.
+    /// File that contains the database URL. Unlike --database-url, it keeps the password out of the process list.
     #[arg(long, env = "DATABASE_URL_FILE", value_name = "FILE", conflicts_with = "database_url")]
     database_url_file: Option<PathBuf>,
 }
@@ -76,10 +76,10 @@ pub(crate) struct RunArgs {
     #[command(flatten)]
     pub(crate) database: DatabaseArgs,
     /// Address to listen on. Port 0 selects a free port.
-    #[arg(long, env = "FLAGS_BIND", default_value = "127.0.0.1:8080")]
+    #[arg(long, env = "FLAGS_BIND", value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
     pub(crate) bind: SocketAddr,
-    /// Separate address for /metrics. By default, the address of the API also serves /metrics.
-    #[arg(long, env = "FLAGS_METRICS_BIND")]
+    /// Separate address for /metrics [default: the address of the API].
+    #[arg(long, env = "FLAGS_METRICS_BIND", value_name = "ADDRESS")]
     pub(crate) metrics_bind: Option<SocketAddr>,
     /// Do not apply pending migrations at startup. The server exits with an error if migrations are pending.
     #[arg(long, env = "FLAGS_NO_MIGRATE")]
@@ -88,10 +88,10 @@ pub(crate) struct RunArgs {
     #[arg(long, env = "FLAGS_SHOW_REASONS_TO_USERS")]
     pub(crate) show_reasons_to_users: bool,
     /// Number of threads that serve requests [default: number of CPU cores].
-    #[arg(long, env = "FLAGS_WORKERS")]
+    #[arg(long, env = "FLAGS_WORKERS", value_name = "COUNT")]
     pub(crate) workers: Option<std::num::NonZeroUsize>,
     /// Maximum number of concurrent event streams. The server rejects further streams with status 503.
-    #[arg(long, env = "FLAGS_MAX_STREAMS", default_value_t = 20_000)]
+    #[arg(long, env = "FLAGS_MAX_STREAMS", value_name = "COUNT", default_value_t = 20_000)]
     pub(crate) max_streams: usize,
     #[command(flatten)]
     pub(crate) jwt: JwtArgs,
@@ -101,20 +101,22 @@ pub(crate) struct RunArgs {
 
 /// Options for sessions, browser access and rate limits.
 #[derive(Debug, Args)]
-#[command(next_help_heading = "Access")]
+#[command(next_help_heading = "Sessions, CORS and rate limits")]
 pub(crate) struct AccessArgs {
     /// Session idle timeout, for example 30m or 8h. From 1m to 90d.
-    #[arg(long, env = "FLAGS_SESSION_IDLE", default_value = "8h", value_parser = session_time)]
+    #[arg(long, env = "FLAGS_SESSION_IDLE", value_name = "DURATION", default_value = "8h",
+          value_parser = session_time)]
     pub(crate) session_idle: Duration,
     /// Maximum session lifetime, regardless of use, for example 12h or 7d. From 1m to 90d.
-    #[arg(long, env = "FLAGS_SESSION_LIFETIME", default_value = "7d", value_parser = session_time)]
+    #[arg(long, env = "FLAGS_SESSION_LIFETIME", value_name = "DURATION", default_value = "7d",
+          value_parser = session_time)]
     pub(crate) session_lifetime: Duration,
-    /// Public origin of this server, such as `https://flags.example.com`. Changes that use a session cookie must come
-    /// from this origin [default: the Host header of the request].
-    #[arg(long, env = "FLAGS_PUBLIC_URL", value_name = "ORIGIN", value_parser = origin)]
+    /// Public URL of this server without a path, such as `https://flags.example.com`. The server rejects changes that
+    /// use a session cookie and come from pages of another origin [default: the Host header of the request].
+    #[arg(long, env = "FLAGS_PUBLIC_URL", value_name = "URL", value_parser = origin)]
     pub(crate) public_url: Option<String>,
-    /// Comma-separated list of origins whose pages may read responses (CORS). Use * for all origins. By default, no
-    /// other origin may.
+    /// Comma-separated list of origins whose web pages may call the API (CORS), or * for all origins [default: only the
+    /// server's own origin].
     #[arg(long, env = "FLAGS_CORS_ORIGINS", value_name = "ORIGINS", value_delimiter = ',', value_parser = cors_origin)]
     pub(crate) cors_origins: Vec<String>,
     /// Number of trusted reverse proxies in front of the server. With N proxies, the client address is the Nth entry
@@ -174,17 +176,17 @@ pub(crate) enum TokenCommand {
         /// Name of the token in lists and in the audit log.
         #[arg(long)]
         name: String,
-        /// Role of the token.
+        /// Role of the token. Either --role or --scope is required.
         #[arg(long, required_unless_present = "scope", conflicts_with = "scope")]
         role: Option<CliRole>,
-        /// Scope of the token, instead of a role. The scope `evaluate` permits only flag evaluation, for any user.
+        /// Scope of the token. The scope `evaluate` permits only flag evaluation, for any user.
         #[arg(long)]
         scope: Option<CliScope>,
         /// E-mail address of the user that the token acts as. Required for role user.
-        #[arg(long, value_name = "E-MAIL")]
+        #[arg(long, value_name = "EMAIL")]
         user: Option<String>,
         /// Expiry in RFC 3339 format, such as 2030-01-31T00:00:00Z [default: no expiry].
-        #[arg(long, value_name = "INSTANT", value_parser = Instant::parse)]
+        #[arg(long, value_name = "TIMESTAMP", value_parser = Instant::parse)]
         expires_at: Option<Instant>,
     },
 }
@@ -202,20 +204,20 @@ pub(crate) enum UserCommand {
         #[arg(long, default_value = "user")]
         role: CliRole,
         /// Display name of the user.
-        #[arg(long)]
+        #[arg(long, value_name = "NAME")]
         display_name: Option<String>,
-        /// Read a password from the first line of standard input. Without a password, the user cannot sign in.
+        /// Read the user's password from the first line of standard input. A user without a password cannot sign in.
         #[arg(long)]
         password_stdin: bool,
     },
-    /// Set the password of a user and end all sessions of the user.
+    /// Set the password of a user and end all of the user's sessions.
     SetPassword {
         #[command(flatten)]
         database: DatabaseArgs,
         /// E-mail address of the user.
         #[arg(long)]
         email: String,
-        /// Read the password from the first line of standard input. Required, because no other source is supported.
+        /// Read the password from the first line of standard input. Required.
         #[arg(long, required = true)]
         password_stdin: bool,
     },

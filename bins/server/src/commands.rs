@@ -27,8 +27,7 @@ pub(crate) fn command_line_author() -> Author {
     Author { actor: "system:command-line".to_owned(), request_id: None }
 }
 
-/// Opens the database and applies pending migrations. Without pending migrations, the database role needs no DDL
-/// privileges.
+/// Opens the database and applies pending migrations. If none are pending, the database role needs no DDL privileges.
 pub(crate) async fn open(url: &DatabaseUrl) -> Result<Core, CliError> {
     let store = Store::open(url).await?;
     if !store.is_migrated().await? {

@@ -10,17 +10,17 @@ use crate::cli_error::CliError;
 #[derive(Debug, Args)]
 #[command(next_help_heading = "JWTs of an external issuer")]
 pub(crate) struct JwtArgs {
-    /// Required value of the claim `iss`. Setting issuer, audience and keys enables JWTs.
-    #[arg(long, env = "FLAGS_JWT_ISSUER")]
+    /// Required value of the claim `iss`. Set issuer, audience and keys to enable JWTs.
+    #[arg(long, env = "FLAGS_JWT_ISSUER", value_name = "ISSUER")]
     jwt_issuer: Option<String>,
     /// Audience that the claim `aud` must contain.
-    #[arg(long, env = "FLAGS_JWT_AUDIENCE")]
+    #[arg(long, env = "FLAGS_JWT_AUDIENCE", value_name = "AUDIENCE")]
     jwt_audience: Option<String>,
     /// Public keys of the issuer (JWK Set): a file, an https:// URL, or an http:// URL with a loopback host.
     #[arg(long, env = "FLAGS_JWT_KEYS", value_name = "FILE|URL", hide_env_values = true)]
     jwt_keys: Option<String>,
-    /// Comma-separated list of allowed signature algorithms: RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384,
-    /// EdDSA.
+    /// Comma-separated list of allowed signature algorithms. Supported: RS256, RS384, RS512, PS256, PS384, PS512,
+    /// ES256, ES384, EdDSA.
     #[arg(
         long,
         env = "FLAGS_JWT_ALGORITHM",
@@ -34,11 +34,11 @@ pub(crate) struct JwtArgs {
     /// address.
     #[arg(long, env = "FLAGS_JWT_USER_CLAIM", value_name = "CLAIM", default_value = "sub")]
     jwt_user_claim: String,
-    /// Claim that contains roles, such as realm_access.roles. By default, the caller has the role of the user.
+    /// Claim that contains roles, such as realm_access.roles. By default, the role stored for the user applies.
     #[arg(long, env = "FLAGS_JWT_ROLE_CLAIM", value_name = "CLAIM")]
     jwt_role_claim: Option<String>,
     /// Comma-separated mapping from values of the role claim to the roles admin, viewer and user, such as
-    /// flag-admins=admin. Other values mean user.
+    /// flag-admins=admin. Unlisted values map to the role user.
     #[arg(
         long,
         env = "FLAGS_JWT_ROLE",

@@ -68,7 +68,7 @@ pub(crate) async fn run(args: RunArgs) -> Result<(), CliError> {
 /// Loaded application and bound listeners.
 struct Prepared {
     app: App,
-    /// Kept until the server has stopped.
+    /// Dropped after the server has stopped, because dropping it stops the change feed.
     runtime: Runtime,
     listener: TcpListener,
     metrics_listener: Option<TcpListener>,
@@ -81,7 +81,7 @@ async fn prepare(args: &RunArgs) -> Result<Prepared, CliError> {
             return Err(CliError::new("the database schema does not match this version; run `server migrate`"));
         }
     } else {
-        // The check first: without pending migrations, the database role needs no DDL privileges.
+        // Check first: if no migrations are pending, the database role needs no DDL privileges.
         if !store.is_migrated().await? {
             store.migrate().await?;
         }

@@ -17,8 +17,7 @@ use uuid::Uuid;
 
 use crate::state::OverrideReasons;
 
-/// Number of different instants. They are few, so that expiries and scheduled changes often coincide with the
-/// evaluation.
+/// Number of different instants. Few, so that expiries and scheduled changes often fall on the instant of evaluation.
 const INSTANTS: i64 = 8;
 
 /// Flags, and the overrides and attributes of one user.

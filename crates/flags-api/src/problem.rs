@@ -96,8 +96,7 @@ impl Problem {
     }
 
     pub(crate) fn invalid(errors: Vec<Violation>) -> Self {
-        // The API contract requires a top-level code of its own for this error. All other invalid fields share one
-        // code.
+        // The API contract requires a separate top-level code for this error. All other invalid fields share one code.
         let mismatch = errors.iter().any(|e| e.code == "value_type_mismatch" && e.pointer == "/override_value");
         let code = if mismatch { "value_type_mismatch" } else { "validation_failed" };
         let detail = errors.first().map_or_else(String::new, |first| match first.pointer.as_str() {

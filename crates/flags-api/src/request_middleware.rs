@@ -31,7 +31,7 @@ const PERMISSIONS_POLICY: HeaderName = HeaderName::from_static("permissions-poli
 /// Its future is boxed because actix reserves space for it twice in every connection, including idle event streams.
 /// Actix boxes the futures of the inner middleware itself.
 ///
-/// The request's span ends with the head of the response, so that idle event streams hold none.
+/// The request's span ends with the head of the response, so idle event streams have no open span.
 pub(crate) fn request_middleware<B: MessageBody + 'static>(
     request: ServiceRequest,
     next: Next<B>,
@@ -107,7 +107,7 @@ fn check_head_size(request: &ServiceRequest) -> Option<Problem> {
     })
 }
 
-/// Maps non-standard methods to `other`, because clients can send any token as a method and labels must be few.
+/// Maps non-standard methods to `other`. Clients can send any method name, and each value of a label creates a series.
 fn method_label(method: &Method) -> &'static str {
     const KNOWN: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
     KNOWN.into_iter().find(|known| method.as_str() == *known).unwrap_or("other")

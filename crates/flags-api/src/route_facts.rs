@@ -23,8 +23,8 @@ pub(crate) struct RouteFacts {
 /// How the server identifies the caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Identification {
-    /// It does not. The request counts against the limit of its address, but the server responds even if the limit is
-    /// exceeded.
+    /// The server does not identify the caller. The request counts against the limit of its address, but the server
+    /// responds even if the limit is exceeded.
     None,
     /// By the `Authorization` header, else by the session cookie.
     Credential,
@@ -48,21 +48,22 @@ pub(crate) enum MinRevision {
     Unsupported,
     /// By the header `Flags-Min-Revision`.
     Header,
-    /// By the same header. The OpenAPI document omits it, because OFREP does not define it.
+    /// By the header `Flags-Min-Revision`. The OpenAPI document omits the header, because OFREP does not define it.
     UndocumentedHeader,
-    /// By the undocumented header, or by OFREP's query parameter `flagConfigEtag`.
+    /// By the header `Flags-Min-Revision`, which the OpenAPI document omits, or by OFREP's query parameter
+    /// `flagConfigEtag`.
     EventPosition,
 }
 
 /// Which query strings the route accepts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum QueryString {
-    /// The parameters that the OpenAPI document describes. The handler rejects all others, or, if there are none, the
-    /// resource does.
+    /// Only the parameters in the OpenAPI document. The handler rejects other parameters; for a route without
+    /// parameters, the route registry does.
     Described,
     /// No query string.
     Empty,
-    /// Any. OpenFeature providers may send parameters of a later protocol version.
+    /// Any query string. OpenFeature providers may send parameters of a later protocol version.
     Any,
 }
 

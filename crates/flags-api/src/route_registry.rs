@@ -112,11 +112,11 @@ fn allowed_methods(handlers: &[Handler]) -> HeaderValue {
     HeaderValue::from_str(&methods.join(", ")).expect("method names are valid header text")
 }
 
-/// Facts about the routes of one path.
+/// Routes of one path, with the facts of each method.
 struct ResourceRoutes {
     template: SharedString,
     facts: Vec<(Method, RouteFacts)>,
-    /// Facts of requests with a method that no handler serves.
+    /// Facts for requests with any other method. The response is 405.
     other_methods: RouteFacts,
 }
 

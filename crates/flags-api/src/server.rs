@@ -20,8 +20,8 @@ const SEND_BUFFER_BYTES: usize = 64 * 1024;
 /// Timeout for unacknowledged data and for a closed receive window (`TCP_USER_TIMEOUT`).
 const TCP_USER_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Limits the buffered bytes and the time that a client which does not read can occupy. Accepted connections inherit
-/// the options of the listener.
+/// Limits the bytes that are buffered for a client that does not read, and the time until its connection is closed.
+/// Accepted connections inherit the options of the listener.
 fn set_socket_options(listener: &TcpListener) -> std::io::Result<()> {
     let socket = SockRef::from(listener);
     socket.set_send_buffer_size(SEND_BUFFER_BYTES)?;

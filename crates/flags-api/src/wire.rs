@@ -209,7 +209,7 @@ pub(crate) struct WireVariant {
     name: Option<String>,
     /// Value that is served. It must have the flag's type.
     value: Value,
-    /// Description for people.
+    /// Human-readable description.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(max_length = 2000)]
     description: Option<String>,

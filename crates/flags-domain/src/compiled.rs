@@ -222,8 +222,8 @@ impl CompiledLayers {
         while let Some((change, serve)) = serve_changes.next() {
             match variants.compile_serve(serve, "/scheduled_changes") {
                 Ok(serve) => serve_steps.push(ServeStep { at: change.scheduled_at, change_id: change.id, serve }),
-                // The server lets a variant be removed only after a later change has replaced every change that serves
-                // it. This change therefore never takes effect again.
+                // The server permits the removal of a variant only if later changes have replaced all changes that
+                // serve it. This change therefore never takes effect again.
                 Err(_) if serve_changes.peek().is_some() => {}
                 Err(error) => return Err(error),
             }

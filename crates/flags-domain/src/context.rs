@@ -115,8 +115,8 @@ fn look_up<'a>(attributes: &'a Map<String, Value>, name: &str) -> Option<&'a Val
     rest.split('.').try_fold(attributes.get(first)?, |value, key| value.as_object()?.get(key))
 }
 
-/// Merges two objects. Every name that resolves in `primary` keeps its value: keys of `secondary` with dots are left
-/// out if they would hide a dotted path of `primary`.
+/// Merges two objects. Every name that resolves in `primary` keeps its value: dotted keys of `secondary` are omitted if
+/// they would hide a dotted path of `primary`.
 fn merge(mut primary: Map<String, Value>, secondary: Map<String, Value>) -> Map<String, Value> {
     let added: Vec<_> = secondary.into_iter().filter(|(key, _)| look_up(&primary, key).is_none()).collect();
     primary.extend(added);

@@ -56,7 +56,7 @@ pub struct LayerReport<'r> {
 /// Result that one layer supplies.
 #[derive(Clone, Copy, Debug)]
 pub struct LayerResult<'r> {
-    /// Value of the flag by this layer.
+    /// Value that this layer supplies.
     pub value: &'r PreparedValue,
     /// Variant with this value; `None` if the value of an override equals no variant.
     pub variant: Option<&'r CompiledVariant>,

@@ -44,7 +44,7 @@ impl FindingCode {
         Self::OverrideTypeMismatch,
     ];
 
-    /// Whether the finding can depend on the context beyond its targeting key, for a flag that
+    /// Whether the finding can depend on attributes of the context, for a flag that
     /// [reads attributes](CompiledFlag::reads_attributes).
     pub const fn reads_attributes(self) -> bool {
         matches!(self, Self::OverrideRedundant | Self::OverrideShadowsRule | Self::OverrideShadowsSchedule)

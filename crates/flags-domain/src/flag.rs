@@ -64,7 +64,7 @@ pub struct Flag {
     pub enabled: bool,
     /// Possible values, 1 to [`MAX_VARIANTS`]. Their order determines the bucket ranges of percentage splits.
     pub variants: Vec<Variant>,
-    /// Serve that applies while the flag is on and no higher layer decides, as last set manually.
+    /// Default serve from the last manual change. Applies while the flag is on and no higher layer decides.
     pub default: Serve,
     /// Id of the variant that a flag serves while it is off.
     pub off_variant: String,
@@ -75,7 +75,8 @@ pub struct Flag {
     pub salt: String,
     /// Whether users may read their own value of the flag.
     pub client_visible: bool,
-    /// Instant at which the flag was archived. If set, even to a future instant, the flag has no evaluation result.
+    /// Instant at which the flag was archived. If it is set, even to a future instant, the flag has no evaluation
+    /// result.
     #[serde(default)]
     pub archived_at: Option<Instant>,
     /// Instant of the last manual change of `default`. Scheduled changes at or before it no longer affect `default`.

@@ -50,7 +50,7 @@ pub enum ScheduleStatus {
 }
 
 impl ScheduledChange {
-    /// Returns all violations of the change as a change of `flag`, with pointers relative to the change.
+    /// Checks the change against `flag` and returns all violations, with pointers relative to the change.
     pub fn check(&self, flag: &Flag) -> Vec<Violation> {
         let mut violations = Vec::new();
         if self.serve.is_none() && self.enabled.is_none() {

@@ -74,9 +74,12 @@ impl fmt::Display for FlagType {
 /// Checks JSON before it is stored: no NUL character, integers within ±2^53, and at most `max_bytes` of JSON text and
 /// `max_depth` levels of nesting. Returns the first violation.
 pub fn check_json(pointer: &str, value: &Value, max_bytes: usize, max_depth: usize) -> Result<(), Violation> {
-    check_nested(pointer, value, max_depth)?;
+    if is_deeper_than(value, max_depth) {
+        return Err(Violation::new(pointer, "too_deep", format!("must not exceed {max_depth} levels of nesting")));
+    }
+    check_content(pointer, value)?;
     if value.to_string().len() > max_bytes {
-        return Err(Violation::new(pointer, "too_large", format!("must be at most {max_bytes} bytes of JSON text")));
+        return Err(Violation::new(pointer, "too_large", format!("must not exceed {max_bytes} bytes as JSON")));
     }
     Ok(())
 }
@@ -91,24 +94,18 @@ pub fn is_deeper_than(value: &Value, levels: usize) -> bool {
     }
 }
 
-fn check_nested(pointer: &str, value: &Value, remaining_depth: usize) -> Result<(), Violation> {
+/// Checks strings, keys and integers at any depth.
+fn check_content(pointer: &str, value: &Value) -> Result<(), Violation> {
     let nul = || Violation::new(pointer, "nul_character", "must not contain the NUL character");
-    if remaining_depth == 0 {
-        return Err(Violation::new(
-            pointer,
-            "too_deep",
-            format!("must have at most {MAX_VALUE_DEPTH} levels of nesting"),
-        ));
-    }
     match value {
         Value::String(text) if text.contains('\0') => Err(nul()),
         Value::Number(number) if is_oversized_integer(number) => {
             Err(Violation::new(pointer, "number_out_of_range", "integers must be within ±9007199254740992 (2^53)"))
         }
-        Value::Array(items) => items.iter().try_for_each(|item| check_nested(pointer, item, remaining_depth - 1)),
-        Value::Object(fields) => fields.iter().try_for_each(|(key, item)| {
-            if key.contains('\0') { Err(nul()) } else { check_nested(pointer, item, remaining_depth - 1) }
-        }),
+        Value::Array(items) => items.iter().try_for_each(|item| check_content(pointer, item)),
+        Value::Object(fields) => fields
+            .iter()
+            .try_for_each(|(key, item)| if key.contains('\0') { Err(nul()) } else { check_content(pointer, item) }),
         _ => Ok(()),
     }
 }
@@ -187,6 +184,13 @@ mod tests {
         assert_eq!(code(json!(-9_007_199_254_740_993_i64)), Some("number_out_of_range"));
         assert_eq!(code(json!([9_007_199_254_740_993_u64])), Some("number_out_of_range"));
         assert_eq!(code(json!(1e300)), None);
+    }
+
+    #[test]
+    fn size_and_depth_errors_state_the_limits_of_the_caller() {
+        let detail = |value| check_json("/v", &value, 4, 2).unwrap_err().detail;
+        assert_eq!(detail(json!([[1]])), "must not exceed 2 levels of nesting");
+        assert_eq!(detail(json!("abc")), "must not exceed 4 bytes as JSON");
     }
 
     #[test]

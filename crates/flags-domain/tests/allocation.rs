@@ -160,7 +160,7 @@ fn evaluating_a_whole_snapshot_does_not_allocate() {
 /// same time. An abbreviated version is padded into a new string. A version with a long pre-release is stored on the
 /// heap.
 #[test]
-fn first_regex_use_and_some_versions_allocate() {
+fn evaluation_allocates_for_the_first_regex_use_and_for_unusual_versions() {
     let matching =
         flag_with_condition(json!({"attribute": "email", "operator": "matches", "values": [r"^\w+@example\.com$"]}));
     assert!(count_allocations(&matching, None).0 > 0);

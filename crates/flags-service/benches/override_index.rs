@@ -1,7 +1,9 @@
-//! Memory, load time, longest insertion and lookup time of the replica with a million overrides.
+//! Measures memory, load time, longest insertion and lookup time of the replica with a million overrides, for several
+//! kinds of user ids. Ids that callers choose must cost no more than random ids.
 //!
-//! User ids that callers choose must cost no more than random ones. The rounds of the kinds of ids alternate. The longest
-//! insertion is the maximum of the shortest time of each insertion, which removes interruptions by other processes.
+//! Each round measures every kind once, so a temporary slowdown of the machine affects all kinds. Every round repeats
+//! the same insertions. For each insertion the shortest time counts, without interruptions by other processes. The
+//! longest insertion is the maximum of these times.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "benchmark")]
 
 use std::{
@@ -28,7 +30,7 @@ fn main() {
         Kind::new("colliding in FxHash", colliding_in_fx_hash),
     ];
     for _ in 0..ROUNDS {
-        // All replicas of a round are kept, so that none reuses memory of another.
+        // Keep all replicas of a round. Otherwise a replica could reuse memory that a previous one released.
         let replicas: Vec<_> = kinds.iter_mut().map(Kind::load).collect();
         for (kind, replica) in kinds.iter_mut().zip(&replicas) {
             kind.look_up(replica);
@@ -48,8 +50,8 @@ fn main() {
     }
 }
 
-/// Returns ids that all have the same FxHash: it multiplies the two halves of an id after it combines them with
-/// constants, and here the first factor is 0.
+/// Returns ids that all have the same FxHash. The hash XORs both halves of an id with constants and multiplies them. In
+/// these ids the first half equals its constant, so the product is 0.
 fn colliding_in_fx_hash(number: u128) -> Uuid {
     Uuid::from_u128(0xd308_a385_886a_3f24 << 64 | number)
 }

@@ -1,4 +1,4 @@
-//! The outputs of commands, and the record in each whose revision the commit determines.
+//! Outputs of commands. The commit sets the revision of the record in an output.
 
 use flags_store::{overrides::OverrideListItem, sessions::SessionRecord};
 use uuid::Uuid;

@@ -34,7 +34,7 @@ pub enum ServiceError {
     #[error("wrong e-mail address or password")]
     InvalidCredentials,
     /// Sign-in is throttled after too many failed attempts.
-    #[error("too many failed attempts")]
+    #[error("too many failed sign-in attempts; retry later")]
     TooManyAttempts {
         /// Time until the next attempt is allowed.
         retry_after: Duration,

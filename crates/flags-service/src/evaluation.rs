@@ -94,8 +94,8 @@ impl Evaluation {
 
     /// Returns the user with this e-mail address, from the cache or from the source of users.
     ///
-    /// ASCII letters match in any case. Other letters must match exactly: an identity provider may distinguish
-    /// mailboxes that the source considers equal, such as those of `k` and U+212A (Kelvin sign).
+    /// The comparison ignores the case of ASCII letters only. An identity provider may distinguish mailboxes that
+    /// Unicode case folding considers equal, for example with `k` and U+212A (Kelvin sign).
     ///
     /// # Errors
     /// [`ServiceError::ContextUnavailable`] if the user is not cached and the source cannot be read.

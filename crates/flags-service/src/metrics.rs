@@ -37,7 +37,7 @@ pub fn describe() {
     describe_counter!(OVERRIDE_CHANGES, "Changes to user overrides committed by this process, by flag and action");
     describe_gauge!(OVERRIDES_ACTIVE, "Active user overrides, by flag; every server exports the same values");
     describe_gauge!(SCHEDULED_CHANGES_PENDING, "Pending scheduled changes; every server exports the same value");
-    describe_counter!(OVERRIDES_EXPIRED, "Expired user overrides removed by this process; each also counts as deleted");
+    describe_counter!(OVERRIDES_EXPIRED, "Expired user overrides deleted by this process; also counted as deletions");
     describe_gauge!(REPLICA_REVISION, "Change-log revision that this server's replica has reached");
     describe_gauge!(REPLICA_AGE, "Seconds since the replica was last known to be up to date");
     describe_gauge!(CHANGE_LOG_HEAD, "Head revision of the change log at the last poll");
@@ -47,8 +47,8 @@ pub fn describe() {
     for reason in ["other_epoch", "restored", "missing_revision", "unreadable"] {
         counter!(REPLICA_RELOADS, "reason" => reason).absolute(0);
     }
-    describe_gauge!(LISTENER_CONNECTED, "1 while change notifications are connected, 0 while the server only polls");
-    describe_histogram!(PROPAGATION_DELAY, Unit::Seconds, "Delay from a change to its effect on this server");
+    describe_gauge!(LISTENER_CONNECTED, "1 while this server receives change notifications, 0 while it only polls");
+    describe_histogram!(PROPAGATION_DELAY, Unit::Seconds, "Time from a change until this server applies it");
     describe_gauge!(WORKER_BACKLOG, "Rows due at the start of the last maintenance round, by task");
     describe_counter!(WORKER_ROWS, "Rows removed or updated by this worker, by task");
     describe_counter!(WORKER_ROUNDS, "Maintenance rounds, by outcome");

@@ -39,7 +39,7 @@ pub struct NewUser {
     pub attributes: Map<String, Value>,
     /// Inactive users cannot authenticate. OFREP evaluation treats them like unknown users.
     pub active: bool,
-    /// Initial password. Users without a password cannot sign in with one.
+    /// Initial password. A user without a password cannot sign in.
     pub password: Option<Password>,
 }
 
@@ -249,7 +249,7 @@ struct DeleteUser {
 }
 
 impl DeleteUser {
-    /// The first batch changes the revision, so the precondition applies only to it.
+    /// The precondition applies to the first batch only, because that batch changes the revision.
     fn skip_precondition(&mut self) {
         self.precondition = Precondition::None;
     }
@@ -343,7 +343,8 @@ fn validate(user: &UserRecord) -> Vec<Violation> {
     violations
 }
 
-/// Checks for exactly one `@` with text on both sides and no whitespace. Only sending an e-mail could verify more.
+/// Checks for exactly one `@` with text on both sides and no whitespace. A stricter check would require sending an
+/// e-mail.
 fn is_email(text: &str) -> bool {
     let parts = text.split_once('@');
     parts.is_some_and(|(local, domain)| !local.is_empty() && !domain.is_empty() && !domain.contains('@'))

@@ -58,7 +58,7 @@ fn has_format(text: &str, format: &str) -> bool {
         })
 }
 
-/// Maximum length of a time zone name in bytes. Existing names have at most half of it.
+/// Maximum length of a time zone name in bytes. Existing names are at most half as long.
 const MAX_ZONE_NAME_BYTES: usize = 64;
 
 /// Returns the IANA time zone with this name, with the rules of the system's time zone database if it contains the

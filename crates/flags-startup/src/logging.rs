@@ -47,7 +47,7 @@ const MAX_LIBRARY_LEVELS: [(&str, LevelFilter); 7] = [
     ("actix_web", LevelFilter::WARN),
     ("hyper", LevelFilter::WARN),
     ("hyper_util", LevelFilter::WARN),
-    // It logs malformed requests as errors, so any client could flood the log.
+    // actix-http logs malformed requests as errors, so any client could flood the application log.
     ("actix_http", LevelFilter::OFF),
 ];
 
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn the_filter_selects_log_lines() {
+    fn filter_selects_log_lines() {
         assert_eq!(log_of(LogFormat::Json, "info", warn_within_a_request).lines().count(), 2);
         assert_eq!(log_of(LogFormat::Json, "warn", warn_within_a_request).lines().count(), 1);
         assert_eq!(log_of(LogFormat::Json, "off", warn_within_a_request), "");

@@ -47,7 +47,7 @@ pub struct TokenRecord {
     pub lifetime: Option<i64>,
     /// Time of revocation. A revoked token is invalid.
     pub revoked_at: Option<Instant>,
-    /// Time of the last use. Servers write it in batches, so it may lag behind.
+    /// Time of the last use. May be out of date, because servers write it in batches.
     pub last_used_at: Option<Instant>,
     /// Revision of the last change.
     pub revision: i64,

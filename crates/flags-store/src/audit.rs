@@ -47,8 +47,8 @@ pub struct AuditFilter {
 
 /// Filter together with the range of revisions that contains all its matches.
 ///
-/// The audit log is sorted by revision, and times follow that order only as far as clocks agree. Without the range, a
-/// query for old rows by time would scan all newer revisions first.
+/// The audit log is sorted by revision. Times follow that order only approximately, because the clocks of servers
+/// differ. Without the range, a query for old rows by time would scan all newer revisions first.
 #[derive(Clone, Debug)]
 pub struct AuditRange {
     filter: AuditFilter,

@@ -10,7 +10,7 @@
 //!
 //! 1. `error`, `json`, `page`, `schema`, `sql_types`, `url`: types without I/O, and the entries and rows of
 //!    `change_log`.
-//! 2. `backend`: what differs between the databases.
+//! 2. `backend`: code for one database.
 //! 3. `conn` and `store`: connections, pools and raw transactions.
 //! 4. `transaction`: [`Tx`], which collects change-log entries, and snapshots.
 //! 5. The queries of each table: `users`, `flags`, `overrides`, `change_log`, `idempotency` and so on. `migrate`,

@@ -111,7 +111,7 @@ async fn find_applied_versions(store: &Store) -> Result<Vec<String>> {
     let query = "SELECT version FROM __diesel_schema_migrations";
     match dispatch!(store.conn().await?, |c| sql_query(query).load::<MigrationRow>(c).await) {
         Ok(rows) => Ok(rows.into_iter().map(|row| row.version).collect()),
-        // The migrations table does not exist yet. The messages are those of PostgreSQL and SQLite.
+        // PostgreSQL and SQLite report with these messages that the migrations table does not exist yet.
         Err(StoreError::Database(message))
             if message.contains("does not exist") || message.contains("no such table") =>
         {

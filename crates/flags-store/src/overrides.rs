@@ -110,7 +110,7 @@ impl TryFrom<OverrideRow> for OverrideRecord {
     }
 }
 
-/// Decodes a column that is nullable, so rows inserted by other programs may lack the time.
+/// Replaces a missing time. The column is nullable, so rows inserted by other programs may contain NULL.
 fn or_epoch(at: Option<DbInstant>) -> Instant {
     at.map_or(Instant::from_micros(0), |at| at.0)
 }
@@ -236,8 +236,8 @@ pub struct OverrideBatch {
 ///
 /// The transaction must hold the exclusive lock of the user or flag, which prevents new overrides.
 pub async fn lock_batch(tx: &mut Tx, owner: OverrideOwner<'_>, limit: i64) -> Result<OverrideBatch> {
-    // Without locks: a statement that waits for a lock omits the rows that were deleted meanwhile, so the number of its
-    // rows does not tell whether others remain.
+    // Read without locks. A statement that waits for a lock omits rows deleted during the wait, so its number of rows
+    // does not show whether more remain.
     let ids: Vec<DbUuid> = dispatch!(tx.conn(), |c| {
         let mut query = user_flag_overrides::table.select(user_flag_overrides::id).into_boxed::<Db>();
         query = match owner {
@@ -326,7 +326,7 @@ async fn load_after(conn: &mut Conn, after: Uuid) -> Result<Vec<OverrideRow>> {
 pub async fn lock_by_ids(tx: &mut Tx, ids: &[Uuid]) -> Result<Vec<OverrideRecord>> {
     let ids: Vec<DbUuid> = ids.iter().copied().map(DbUuid).collect();
     let mut rows = lock_rows(tx, &ids).await?;
-    // A statement of its own: the locks may have waited for the transaction that began to delete a flag.
+    // A separate statement, because the previous one may have waited for a transaction that began to delete a flag.
     let deleting: HashSet<String> = flags::find_deleting(tx.conn()).await?.into_iter().collect();
     rows.retain(|row| !deleting.contains(&row.flag_name));
     to_records(rows)

@@ -13,7 +13,7 @@ use tokio::{
 
 use crate::{CaseOptions, environment::TestEnvironment, report::CaseReport};
 
-/// Number of users with idle streams. One more user has the streams whose clients stop reading.
+/// Number of users with idle streams. One additional user has the streams whose clients stop reading.
 const USERS: usize = 100;
 
 /// Opens a stream without an HTTP library. With 11,000 HTTP clients, the case would measure the clients instead of the
@@ -102,7 +102,7 @@ pub(crate) async fn run(case: &str, kind: DatabaseKind, options: CaseOptions, re
         rounds += 1;
         tokio::time::sleep(Duration::from_secs(2)).await;
     }
-    report.info_percentiles("delay of a change for all idle streams", millis);
+    report.print_percentiles("delay of a change for all idle streams", millis);
     let growth = env.servers[0].resident_kib().saturating_sub(kib_before_load) as f64 / stalled as f64;
     report.info("additional KiB per stalled client", format!("{growth:.1}"));
     let started_at = Instant::now();

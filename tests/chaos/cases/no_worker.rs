@@ -106,7 +106,7 @@ pub(crate) async fn run(case: &str, kind: DatabaseKind, options: CaseOptions, re
     report.expect_zero("wrong values", wrong);
     report.expect_zero("changes that a stream did not deliver", missed);
     report.expect_zero("changes that a stream delivered too early", early);
-    report.info_percentiles("delay from the instant to the event", delays);
+    report.print_percentiles("delay from the instant to the event", delays);
     env.check_convergence(report, &subscribers, 0).await;
 }
 

@@ -43,7 +43,7 @@ pub(crate) async fn run(case: &str, kind: DatabaseKind, options: CaseOptions, re
     let started_at = Instant::now();
     let server = tokio::task::spawn_blocking(move || RunningProcess::server(&url)).await.expect("task does not panic");
     report.info("seconds to start a server", format!("{:.1}", started_at.elapsed().as_secs_f64()));
-    // The server updates this metric for the first time after its start.
+    // The server sets this metric some time after its start.
     let admin = server.caller(&env.admin_token);
     flags_tests::eventually("the metric counts all overrides", async || {
         let metrics = admin.get("/metrics").await.text;

@@ -25,8 +25,8 @@ async fn post_with_key(caller: &Caller, path: &str, key: &str, body: &Value) -> 
     caller.send_json(Method::POST, path, &[("Idempotency-Key", key)], body).await
 }
 
-/// Returns the parts of a response that a replay must repeat: status, location, entity tag, revision and body.
-fn status_headers_body(response: &ApiResponse) -> (u16, String, String, String, String) {
+/// Returns the fields of a response that a replay must repeat: status, location, entity tag, revision and body.
+fn replayed_parts(response: &ApiResponse) -> (u16, String, String, String, String) {
     let header = |name: &str| response.header(name).to_owned();
     (response.status.as_u16(), header("location"), header("etag"), header("flags-revision"), response.text.clone())
 }
@@ -40,7 +40,7 @@ async fn retry_replays_the_first_response_without_a_second_effect(kind: Database
     app.admin.patch(&override_path(&ann_id, "a"), &json!({"enabled": false})).await.expect(200);
     let revision_before = app.replica.revision();
     let replayed = post_with_key(&app.admin, &user_overrides_path(&ann_id), "k1", &body).await;
-    assert_eq!(status_headers_body(&replayed), status_headers_body(&first));
+    assert_eq!(replayed_parts(&replayed), replayed_parts(&first));
     assert_eq!(replayed.header("content-type"), "application/json");
     assert_eq!(app.replica.revision(), revision_before, "the replay writes nothing");
     assert_eq!(first.json()["revision"].as_i64().map(|r| r + 1), Some(revision_before.number));
@@ -74,7 +74,7 @@ async fn failed_request_does_not_consume_the_key(kind: DatabaseKind) {
     app.admin.post("/api/admin/feature-flags", &flag).await.expect(201);
     let first = archive("k").await.expect(200);
     app.admin.post("/api/admin/feature-flags/a/restore", &json!({})).await.expect(200);
-    assert_eq!(status_headers_body(&archive("k").await), status_headers_body(&first));
+    assert_eq!(replayed_parts(&archive("k").await), replayed_parts(&first));
     assert_eq!(
         app.admin.get("/api/admin/feature-flags/a").await.json()["archived_at"],
         json!(null),
@@ -91,7 +91,7 @@ async fn concurrent_retries_execute_once(kind: DatabaseKind) {
     let path = user_overrides_path(&ann_id);
     let responses = futures_util::future::join_all((0..20).map(|_| post_with_key(&app.admin, &path, "k", &body))).await;
     for response in &responses {
-        assert_eq!(status_headers_body(response), status_headers_body(&responses[0]));
+        assert_eq!(replayed_parts(response), replayed_parts(&responses[0]));
     }
     assert_eq!(responses[0].status, 201);
     assert_eq!(app.replica.revision().number, revision_before + 1);
@@ -105,7 +105,7 @@ async fn keys_expire_after_24_hours_and_are_purged(kind: DatabaseKind) {
     let first = create().await.expect(201);
     app.set_clock("01-01T23:59:59.999999Z");
     assert_eq!(purge().await.unwrap(), 0);
-    assert_eq!(status_headers_body(&create().await), status_headers_body(&first));
+    assert_eq!(replayed_parts(&create().await), replayed_parts(&first));
     app.set_clock("01-02T00:00:00Z");
     create().await.expect_problem(409, "email_taken");
     assert_eq!(purge().await.unwrap(), 1);
@@ -122,8 +122,8 @@ async fn every_post_operation_accepts_a_key(kind: DatabaseKind) {
         assert!(first.status.is_success(), "{path}: {}", first.text);
         let revision_after_first = app.replica.revision();
         assert_eq!(
-            status_headers_body(&post_with_key(&app.admin, path, path, body).await),
-            status_headers_body(&first),
+            replayed_parts(&post_with_key(&app.admin, path, path, body).await),
+            replayed_parts(&first),
             "{path}"
         );
         assert_eq!(app.replica.revision(), revision_after_first, "{path}");

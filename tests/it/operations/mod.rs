@@ -12,7 +12,7 @@ mod worker_independence;
 
 use flags_tests::{caller::Caller, eventually};
 
-/// Waits until the server has read the caller's token, which was created on the command line.
+/// Waits until the server has read the caller's token, which was created through the command line.
 async fn wait_until_token_is_known(caller: &Caller) {
     eventually("the server has read the token", async || {
         (caller.get("/api/admin/users").await.status == 200).then_some(())

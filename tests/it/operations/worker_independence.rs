@@ -1,4 +1,4 @@
-//! Whether the worker has run affects no response, except responses that show expired overrides.
+//! Responses do not depend on whether the worker has run, except those that show expired overrides.
 
 use flags_domain::Instant;
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng, seq::IndexedRandom as _};
@@ -43,8 +43,8 @@ impl ComparedServer {
         self.app.clock.set(Instant::parse(&format!("2020-01-01T00:00:{second:02}Z")).unwrap());
     }
 
-    /// Sends a request and returns its status and comparable body. `{user0}` and `{change0}` in the path are placeholders for a
-    /// user id and the path of a scheduled change of this server.
+    /// Sends a request and returns its status and comparable body. The path may contain the placeholders `{user0}` for
+    /// a user id and `{change0}` for the path of a scheduled change on this server.
     async fn execute(&mut self, step: &Step) -> (u16, Value) {
         let mut path = step.path.clone();
         for (number, (id, _)) in self.users.iter().enumerate() {
@@ -137,7 +137,7 @@ fn random_step(rng: &mut StdRng, change_count: usize) -> Step {
 }
 
 /// One request of each kind that sets an override, for an override that expired at second 10, with the expected status.
-fn steps_on_expired_overrides() -> [(Step, u16); 3] {
+fn requests_that_set_expired_overrides() -> [(Step, u16); 3] {
     let post = (Method::POST, "/api/admin/users/{user0}/flag-overrides".to_owned());
     let put = (Method::PUT, override_path("{user1}", FLAGS[0]));
     let patch = (Method::PATCH, override_path("{user2}", FLAGS[0]));
@@ -184,7 +184,7 @@ async fn responses_do_not_depend_on_whether_the_worker_has_run(kind: DatabaseKin
         assert!(second > 10 || (round.overrides_expired > 0 && round.scheduled_changes_applied > 0), "{round:?}");
         assert_eq!(with_worker.responses().await, without_worker.responses().await, "second {second}");
         if second == 10 {
-            for (step, status) in steps_on_expired_overrides() {
+            for (step, status) in requests_that_set_expired_overrides() {
                 let (response_with, response_without) =
                     (with_worker.execute(&step).await, without_worker.execute(&step).await);
                 assert!(

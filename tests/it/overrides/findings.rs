@@ -21,7 +21,7 @@ on_both_databases! {
 }
 
 /// Returns `(user_email, flag_name)` of each item.
-fn emails_and_flags(list: &Value) -> Vec<(String, String)> {
+fn email_flag_pairs(list: &Value) -> Vec<(String, String)> {
     let text = |item: &Value, field: &str| item[field].as_str().unwrap().to_owned();
     list["items"].as_array().unwrap().iter().map(|item| (text(item, "user_email"), text(item, "flag_name"))).collect()
 }
@@ -48,7 +48,7 @@ async fn paging_returns_each_redundant_override_once(kind: DatabaseKind) {
         let mut path = format!("{LIST_PATH}?finding=override_redundant&limit={limit}");
         loop {
             let list = app.admin.get(&path).await.expect(200).json();
-            let page = emails_and_flags(&list);
+            let page = email_flag_pairs(&list);
             assert!(page.len() <= limit && list["total"] == page.len(), "{list}");
             found.extend(page);
             let Some(cursor) = list["next_cursor"].as_str() else { break };
@@ -76,7 +76,7 @@ async fn findings_are_filtered_by_flag_user_status_and_expiry(kind: DatabaseKind
             .expect(201);
     }
     let find_redundant = async |query: &str| {
-        let mut found = emails_and_flags(
+        let mut found = email_flag_pairs(
             &app.admin.get(&format!("{LIST_PATH}?finding=override_redundant{query}")).await.expect(200).json(),
         );
         found.sort();
@@ -113,7 +113,7 @@ async fn findings_take_user_attributes_into_account(kind: DatabaseKind) {
     // No user is cached yet, so the server reads the attributes from the database.
     for (finding, email) in [("override_redundant", "ann@example.com"), ("override_shadows_rule", "ann@example.com")] {
         let list = app.admin.get(&format!("{LIST_PATH}?finding={finding}")).await.expect(200).json();
-        assert_eq!(emails_and_flags(&list), [(email.to_owned(), "f".to_owned())], "{finding}");
+        assert_eq!(email_flag_pairs(&list), [(email.to_owned(), "f".to_owned())], "{finding}");
     }
 }
 
@@ -202,7 +202,7 @@ async fn scan_with_small_budget_resumes_where_it_stopped(kind: DatabaseKind) {
     }
     let rest = findings::find(&evaluation, &filter, first.next, 200, ScanBudget::default()).await.unwrap();
     let list = app.admin.get(&format!("{LIST_PATH}?finding=override_redundant")).await.expect(200).json();
-    let remaining = emails_and_flags(&list).len();
+    let remaining = email_flag_pairs(&list).len();
     let found_before = first
         .matches
         .iter()

@@ -9,10 +9,10 @@ use flags_tests::{
 };
 
 on_both_databases! {
-    create_read_patch_delete_round_trip,
+    override_can_be_created_read_patched_and_deleted,
 }
 
-async fn create_read_patch_delete_round_trip(kind: DatabaseKind) {
+async fn override_can_be_created_read_patched_and_deleted(kind: DatabaseKind) {
     let app = TestApp::start(kind).await;
     let (ann_id, _) = app.create_user("ann").await;
     app.create_boolean_flag("ui.dark_mode").await;

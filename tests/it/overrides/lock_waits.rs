@@ -1,5 +1,5 @@
-//! Deletions on PostgreSQL that wait for the lock of a row that another transaction deletes. A statement that has waited
-//! does not return rows that were inserted meanwhile, and returns fewer rows than exist.
+//! Concurrent deletions on PostgreSQL. After a lock wait, a statement does not see rows inserted during the wait, so it
+//! can return fewer rows than exist.
 
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -18,7 +18,7 @@ async fn wait_until_blocked(app: &TestApp) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn override_that_replaces_an_expired_one_during_the_wait_is_deleted() {
+async fn deletion_removes_an_override_that_replaced_an_expired_one_during_the_lock_wait() {
     let app = TestApp::start(DatabaseKind::Postgres).await;
     let (ann_id, _) = app.create_user("ann").await;
     app.create_boolean_flag("f").await;
@@ -39,7 +39,7 @@ async fn override_that_replaces_an_expired_one_during_the_wait_is_deleted() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn overrides_beyond_a_batch_that_shrinks_during_the_wait_are_deleted_with_their_flag() {
+async fn flag_deletion_removes_all_overrides_even_if_a_batch_shrinks_during_the_lock_wait() {
     let app = TestApp::start(DatabaseKind::Postgres).await;
     app.create_boolean_flag("f").await;
     let mut tx = app.core.store().begin(app.core.now()).await.unwrap();

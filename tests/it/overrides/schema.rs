@@ -9,9 +9,9 @@ use flags_tests::{
 };
 
 on_both_databases! {
-    override_table_has_the_specified_columns_first,
-    override_table_has_the_specified_keys,
-    override_table_has_the_specified_indexes,
+    specified_columns_come_first_in_the_override_table,
+    override_table_has_exactly_the_specified_keys,
+    override_table_has_all_specified_indexes,
 }
 
 #[derive(QueryableByName)]
@@ -21,7 +21,7 @@ struct TextRow {
 }
 
 /// Runs the query for this kind of database and returns its only column, named `text`.
-async fn select_texts(kind: DatabaseKind, postgres: &str, sqlite: &str) -> Vec<String> {
+async fn query_text_column(kind: DatabaseKind, postgres: &str, sqlite: &str) -> Vec<String> {
     let database = Database::migrated(kind).await;
     match database.url.strip_prefix("sqlite://") {
         None => query_postgres(&database.url, postgres).await.into_iter().flatten().collect(),
@@ -33,8 +33,8 @@ async fn select_texts(kind: DatabaseKind, postgres: &str, sqlite: &str) -> Vec<S
     }
 }
 
-async fn override_table_has_the_specified_columns_first(kind: DatabaseKind) {
-    let columns = select_texts(
+async fn specified_columns_come_first_in_the_override_table(kind: DatabaseKind) {
+    let columns = query_text_column(
         kind,
         "SELECT concat_ws(' ', attname, format_type(atttypid, atttypmod), CASE WHEN attnotnull THEN 'NOT NULL' END,
                 'DEFAULT ' || pg_get_expr(adbin, adrelid)) AS text
@@ -75,8 +75,8 @@ async fn override_table_has_the_specified_columns_first(kind: DatabaseKind) {
     assert_eq!(columns[..specified.len()], specified);
 }
 
-async fn override_table_has_the_specified_keys(kind: DatabaseKind) {
-    let keys = select_texts(
+async fn override_table_has_exactly_the_specified_keys(kind: DatabaseKind) {
+    let keys = query_text_column(
         kind,
         "SELECT pg_get_constraintdef(oid) AS text FROM pg_constraint
          WHERE conrelid = 'user_flag_overrides'::regclass AND contype IN ('p', 'f', 'u') ORDER BY 1",
@@ -97,8 +97,8 @@ async fn override_table_has_the_specified_keys(kind: DatabaseKind) {
     assert_eq!(keys, specified);
 }
 
-async fn override_table_has_the_specified_indexes(kind: DatabaseKind) {
-    let indexes = select_texts(
+async fn override_table_has_all_specified_indexes(kind: DatabaseKind) {
+    let indexes = query_text_column(
         kind,
         "SELECT indexdef AS text FROM pg_indexes WHERE tablename = 'user_flag_overrides'",
         "SELECT sql AS text FROM sqlite_schema

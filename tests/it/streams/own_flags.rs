@@ -97,7 +97,8 @@ async fn sends_no_change_event_when_no_value_changes(kind: DatabaseKind) {
     let mut events = ann.open_stream(OWN_FLAGS_STREAM, &[]).await;
     let snapshot = events.expect("snapshot").await;
     assert_eq!(snapshot.data["flags"]["a"]["source"], "scheduled_change");
-    // Maintenance, descriptive fields, another user's override and a change without effect send no event.
+    // None of these changes sends an event: maintenance, descriptive fields, an override of another user, and a patch
+    // that keeps the value.
     let round = flags_service::maintenance::run_round(&app.core, Default::default()).await.unwrap();
     assert_eq!((round.overrides_expired, round.scheduled_changes_applied), (1, 1));
     app.admin.patch("/api/admin/feature-flags/a", &json!({"description": "new", "tags": ["x"]})).await.expect(200);

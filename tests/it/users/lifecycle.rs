@@ -13,14 +13,14 @@ use flags_tests::{
 use super::USERS_PATH;
 
 on_both_databases! {
-    create_read_patch_delete_round_trip,
+    user_can_be_created_read_patched_and_deleted,
     email_is_unique_ignoring_case,
     attribute_change_affects_rule_evaluation,
     deactivated_or_deleted_user_loses_access_immediately,
     deleting_user_with_many_overrides_takes_several_revisions,
 }
 
-async fn create_read_patch_delete_round_trip(kind: DatabaseKind) {
+async fn user_can_be_created_read_patched_and_deleted(kind: DatabaseKind) {
     let app = TestApp::start(kind).await;
     let created = app.admin.post(USERS_PATH, &json!({"email": "Ann@Example.com"})).await.expect(201);
     let user = created.json();

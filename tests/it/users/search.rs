@@ -70,15 +70,15 @@ fn random_user(random: &mut SmallRng, number: usize) -> UserRecord {
     UserRecord { display_name, ..seed::user_record(&email, at) }
 }
 
-/// Returns the lower-case texts that the search looks at.
-fn searchable_texts(user: &UserRecord) -> [String; 2] {
+/// Returns the e-mail address and the display name in lower case, as the search compares them.
+fn lowercase_email_and_name(user: &UserRecord) -> [String; 2] {
     [user.email.to_lowercase(), user.display_name.as_deref().unwrap_or_default().to_lowercase()]
 }
 
 /// Reference implementation of the search: terms of one or two characters match prefixes, longer ones match substrings.
 fn is_match(user: &UserRecord, text: &str) -> bool {
     let short = text.chars().count() < 3;
-    searchable_texts(user)
+    lowercase_email_and_name(user)
         .iter()
         .any(|candidate| if short { candidate.starts_with(text) } else { candidate.contains(text) })
 }
@@ -119,7 +119,7 @@ async fn assert_search_matches_scan(store: &Store, all_users: &[UserRecord], tex
     for newest_first in [false, true] {
         let expected = expected_matches(all_users, text, newest_first);
         let (total, found) = fetch_all_pages(store, text, newest_first, 40).await;
-        let text_pairs = |users: &[UserRecord]| users.iter().map(searchable_texts).collect::<Vec<_>>();
+        let text_pairs = |users: &[UserRecord]| users.iter().map(lowercase_email_and_name).collect::<Vec<_>>();
         assert_eq!(text_pairs(&found), text_pairs(&expected), "{text:?}, newest first: {newest_first}");
         assert_eq!(total, i64::try_from(expected.len()).unwrap(), "{text:?}");
     }
@@ -140,7 +140,7 @@ async fn search_returns_the_same_users_as_a_scan(kind: DatabaseKind) {
             // Either a substring of a user's texts or random letters, which usually match no user.
             let text = if random.random_bool(0.7) {
                 let user = all_users.choose(&mut random).unwrap();
-                let letters: Vec<_> = searchable_texts(user).join("\n").chars().collect();
+                let letters: Vec<_> = lowercase_email_and_name(user).join("\n").chars().collect();
                 let from = random.random_range(0..letters.len());
                 letters[from..].iter().take(random.random_range(1..7)).collect()
             } else {

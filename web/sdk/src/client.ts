@@ -52,7 +52,7 @@ class DefaultFlagClient implements FlagClient {
       try {
         options.onError?.(error);
       } catch {
-        // There is nowhere to report an exception of `onError`.
+        // Exceptions of `onError` cannot be reported, so they are ignored.
       }
     };
     const reportAs = (kind: FlagClientError['kind'], message: string) => (cause: unknown) =>
@@ -153,7 +153,7 @@ class DefaultFlagClient implements FlagClient {
     this.#connection.reset();
     this.#token = token;
     this.#values.clear();
-    // A listener may have set another token.
+    // A listener may have set another token in the meantime.
     if (this.#token === token && !this.#store.state) this.#connection.connect();
   }
 

@@ -16,7 +16,7 @@ const STREAM_TIMEOUT = 45_000;
 /** Timeout for updates of the leader, which sends one with every heartbeat; milliseconds. */
 const LEADER_TIMEOUT = STREAM_TIMEOUT + RESPONSE_TIMEOUT;
 
-/** What sends requests and uses their results. */
+/** Parts of the client that the connection uses. */
 export interface ConnectionDependencies {
   readonly server: Server;
   readonly deadlines: Deadlines;
@@ -28,8 +28,8 @@ export interface ConnectionDependencies {
 }
 
 /**
- * Connection to the server: one attempt after another, each with at most one event stream. The phase says what it does;
- * each phase has one deadline.
+ * Connection to the server: one attempt after another, each with at most one event stream. It is always in one phase,
+ * and each phase has one deadline.
  */
 export class Connection {
   readonly #deps: ConnectionDependencies;
@@ -62,18 +62,20 @@ export class Connection {
     this.#run(signal).catch((error) => signal.aborted || this.end(Failure.from(error)));
   }
 
-  /** This tab joined the group of another leader, or that leader sent current values. */
+  /** Call it when this tab becomes a follower, and when the leader sends current values. */
   follow(): void {
     this.#phase = { kind: 'following' };
     this.#deps.deadlines.set('connection', LEADER_TIMEOUT);
   }
 
-  /** The page became visible or online. If the machine `slept`, an open stream is probably interrupted. */
+  /**
+   * Call it when the page becomes visible or online. If the machine `slept`, an open stream is probably interrupted.
+   */
   wake(slept: boolean): void {
     if (this.phase === 'waiting' ? this.#retry.canSkipDelay : slept) this.connect();
   }
 
-  /** The deadline of the phase passed. */
+  /** Call it when the deadline of the phase passes. */
   timeOut(): void {
     const next = onTimeout(this.#phase);
     if (next === 'takeOver') {
@@ -99,7 +101,7 @@ export class Connection {
     if (failure) report(failure);
   }
 
-  /** Ends the attempt until `connect` is called, or forever. */
+  /** Ends the attempt. In the phase `idle`, `connect` starts another one; the phase `closed` is final. */
   stop(kind: 'idle' | 'closed'): void {
     if (!this.#interrupt({ kind }, NEVER)) return;
     this.#resumeToken = null;
@@ -120,7 +122,7 @@ export class Connection {
     return userChanged;
   }
 
-  /** Enters a phase without a stream. Returns whether that is possible: not if the connection is closed. */
+  /** Aborts the attempt and enters a phase. Returns false if the connection is closed. */
   #interrupt(phase: Phase, timeout: number): boolean {
     if (this.phase === 'closed') return false;
     this.#phase = phase;

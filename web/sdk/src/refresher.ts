@@ -64,7 +64,7 @@ export class Refresher {
     const { fresh } = values;
     const userChanged = this.#connection.receive(snapshot, token);
     signal.throwIfAborted();
-    // An open stream belongs to the previous user.
+    // If another user's values arrived, an open stream belongs to the previous user.
     if (userChanged || this.#connection.phase === 'waiting') this.#connection.connect();
     else if (tabs.isFollower && !fresh) {
       // The leader is not connected, so the next change would be missed.

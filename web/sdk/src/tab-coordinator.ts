@@ -22,7 +22,7 @@ export interface LeaderUpdate {
 }
 
 interface TabHandler {
-  /** This tab must open a stream: it became the leader, or the browser denied the lock. */
+  /** Called when this tab must open a stream: it became the leader, or the browser denied the lock. */
   onStreamNeeded(): void;
   /** Called in followers for each update of the leader. */
   onUpdate(update: LeaderUpdate): void;
@@ -67,7 +67,7 @@ export class TabCoordinator {
       try {
         this.#joinGroup(`feature-flags:${VERSION}:${this.#baseUrl}:${userId}`);
       } catch {
-        // The browser denies it.
+        // The browser denies BroadcastChannel or Web Locks, so this tab joins no group.
       }
     }
     return this.isFollower;

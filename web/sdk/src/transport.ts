@@ -8,7 +8,7 @@ import type { FlagState } from './state.js';
 import type { FlagClientOptions } from './types.js';
 import { parseEvent, parseSnapshot, type Snapshot, type StreamEvent } from './wire.js';
 
-/** What a stream delivers. */
+/** Item that is read from a stream. */
 export type StreamItem =
   | StreamEvent
   /** Any data, including comments and the start of the response. */
@@ -16,7 +16,7 @@ export type StreamItem =
   /** Reconnection delay that the server requests in `retry:`; milliseconds. */
   | { readonly kind: 'retry'; readonly delay: number };
 
-/** Where and how requests are sent. */
+/** Destination and settings of requests. */
 export interface Server {
   readonly baseUrl: string;
   readonly credentials: FlagClientOptions['credentials'];

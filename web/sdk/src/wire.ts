@@ -23,7 +23,7 @@ export interface Snapshot {
   readonly flags: ReadonlyMap<string, WireFlag>;
 }
 
-/** Difference to the previous position. */
+/** Changes since the previous position. */
 export interface Change {
   readonly kind: 'change';
   readonly position: Position;

@@ -12,12 +12,12 @@ describe('phases', () => {
     expect(streamDuration({ kind: 'connecting' }, 3_500)).toBe(0);
   });
 
-  test('bye keeps the start of the stream and is ignored without a stream', () => {
+  test('a bye event keeps the start time of the stream and is ignored without a stream', () => {
     expect(announceEnd(streaming)).toEqual({ kind: 'ending', startedAt: 1_000 });
     expect(announceEnd({ kind: 'waiting' })).toEqual({ kind: 'waiting' });
   });
 
-  test('a deadline starts an attempt, takes over from the leader or is a failure', () => {
+  test('a passed deadline starts an attempt, takes over from the leader or ends the stream', () => {
     expect(onTimeout({ kind: 'waiting' })).toBe('connect');
     expect(onTimeout({ kind: 'following' })).toBe('takeOver');
     expect([onTimeout({ kind: 'connecting' }), onTimeout(streaming)]).toEqual(['fail', 'fail']);
@@ -63,7 +63,7 @@ describe('connection', () => {
     return parts;
   }
 
-  test('passes through the phases of an attempt', async () => {
+  test('changes its phase at each step of an attempt', async () => {
     const { connection, server, values } = composeParts();
     expect(connection.phase).toBe('idle');
     connection.connect();

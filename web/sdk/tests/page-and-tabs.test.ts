@@ -209,7 +209,7 @@ describe('tabs of one user', () => {
   });
   afterEach(() => Reflect.deleteProperty(navigator, 'locks'));
 
-  test('share one stream and its values', async () => {
+  test('tabs of one user share one stream and its values', async () => {
     const leader = await startClient(true);
     server.respond({ to: 'stream', status: 200 });
     const follower = await startClient(true);
@@ -347,7 +347,7 @@ describe('tabs of one user', () => {
     expect([follower.getFlag('a'), follower.stale]).toEqual([true, false]);
   });
 
-  test('a client that a listener closes during the first notification holds no lock', async () => {
+  test('releases the tab lock if a listener closes the client during the first notification', async () => {
     const client = createFlagClient({ baseUrl: 'http://localhost', token: 't', fetch: server.fetch });
     client.subscribe(() => client.close());
     await settle();

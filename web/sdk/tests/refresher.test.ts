@@ -98,7 +98,7 @@ test('a successful request skips the delay before the next attempt', async () =>
   expect([connection.phase, server.hasPendingRequest('stream')]).toEqual(['streaming', true]);
 });
 
-test('values of another user are followed by a connection for that user', async () => {
+test('reconnects for the new user after a snapshot of another user', async () => {
   const { refresher, connection, server, values } = await connectParts();
   void refresher.refresh();
   await settle();

@@ -50,13 +50,13 @@ describe('positions', () => {
 });
 
 describe('retry delays', () => {
-  test('double up to a maximum and are reduced randomly by up to half', () => {
+  test('delays double up to a maximum and are randomly reduced by up to half', () => {
     expect([1, 2, 3, 6, 60].map((failures) => backoff(failures, 1))).toEqual([1000, 2000, 4000, 30000, 30000]);
     expect([backoff(3, 0), backoff(3, 0.5), backoff(1, 1, 500)]).toEqual([2000, 3000, 500]);
     expect([1, 2, 5].map((failures) => backoff(failures, 1, 60_000, 600_000))).toEqual([60_000, 120_000, 600_000]);
   });
 
-  test('parse Retry-After as seconds or a date, up to one hour', () => {
+  test('parses Retry-After as seconds or a date, up to one hour', () => {
     const now = Date.parse('2030-01-01T00:00:00Z');
     const delay = (header: string | null) => parseRetryAfter(header, now);
     expect([delay(null), delay('7'), delay(' 7 '), delay('soon'), delay('-1')]).toEqual([0, 7000, 7000, 0, 0]);

@@ -10,7 +10,7 @@ import { PageServer, startBrowser } from '../src/page-server.js';
 import { Server } from '../src/server.js';
 
 interface Example {
-  /** Page and number, for the names of tests. */
+  /** Page and number of the example, for test names. */
   label: string;
   language: 'ts' | 'tsx';
   code: string;

@@ -30,7 +30,7 @@ afterEach(() => {
 });
 afterAll(() => server.dispose());
 
-test('has values of every type and no flags that are hidden from clients', async () => {
+test('the client has values of every type and no flags that are hidden from clients', async () => {
   const flags = startClient();
   expect(await flags.ready()).toBe(true);
   expect(flags.getUserFlags()).toEqual({

@@ -1,4 +1,4 @@
-/** Bundles test pages and serves them on an origin of their own, for tests in a real browser. */
+/** Bundles test pages and serves them on a separate origin, for tests in a real browser. */
 
 import { createServer, type Server as HttpServer } from 'node:http';
 import type { AddressInfo } from 'node:net';

@@ -7,7 +7,7 @@ fn main() {
     println!("| engine | version | allocations | bytes |");
     println!("|---|---|---|---|");
     for engine in all_engines(&hundred_definitions()) {
-        // Caches that are filled on first use do not count.
+        // Two runs fill the caches that engines create on first use, so they do not count.
         engine.repeat(2);
         let info = allocation_counter::measure(|| engine.repeat(1));
         let package = engine.name.split(',').next().unwrap_or_default();

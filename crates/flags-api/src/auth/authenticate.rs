@@ -31,7 +31,7 @@ pub(crate) type AuthenticationResult = Result<Principal, Option<Problem>>;
 /// principal.
 pub(crate) async fn authenticate(request: &ServiceRequest, facts: RouteFacts) {
     let Some(app) = request.app_data::<Data<App>>() else { return };
-    // Boxed because the future is large and would otherwise be part of the request's future until the response ends.
+    // Boxed because the future is large. Otherwise it would occupy memory until the response ends.
     let result = Box::pin(identify(app, request, facts)).await;
     if let Ok(principal) = &result {
         Span::current().record("principal", display(&principal.actor));
@@ -104,7 +104,7 @@ async fn credential_from_bearer(
 ) -> Result<Credential, Problem> {
     if Secret::is_well_formed(SecretKind::ApiToken, text) {
         let hash = hash(text);
-        // The address limit is checked before the wait, so that forged tokens cannot tie up the server.
+        // Check the limit of the address before the wait, so that requests with forged tokens cannot occupy the server.
         if app.evaluation.replica().read().token(&hash).is_none()
             && let Some(wait) = check_address(app, request)
         {

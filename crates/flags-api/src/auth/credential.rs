@@ -50,7 +50,7 @@ impl std::fmt::Debug for Credential {
     }
 }
 
-/// Identity and permissions that a valid credential confers.
+/// Identity and permissions of a valid credential.
 pub(super) struct Identity {
     pub(super) actor_id: ActorId,
     /// Permissions of the credential itself, before they are limited to those of its user.
@@ -154,7 +154,7 @@ impl Credential {
         matches!(self, Self::Session { .. })
     }
 
-    /// Whether the change is to the credential's user, and so may change the caller's permissions.
+    /// Whether the change affects the credential's user and may therefore change the caller's permissions.
     pub(crate) fn is_affected_by(&self, change: &RecentChange) -> bool {
         let user_id = match self {
             Self::Token { user_id, .. } | Self::Session { user_id, .. } => *user_id,

@@ -204,7 +204,7 @@ fn stream_evaluations(principal: Principal, request: &HttpRequest) -> Result<(St
 
 /// 401 for a missing, malformed or expired stream token.
 pub(super) fn invalid_stream_token() -> Problem {
-    let detail = "stream token is missing, invalid or expired; take a new stream URL from an evaluation of all flags";
+    let detail = "stream token is missing, invalid or expired; evaluate all flags to get a new stream URL";
     Problem::unauthorized().with_detail(detail)
 }
 

@@ -15,8 +15,8 @@ use crate::{extract::has_json_content_type, problem::Problem, state::Settings};
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// Checks a request that is authenticated by a cookie: unless it is a GET, HEAD or OPTIONS, it must come from this
-/// origin (else 403) and its body, if any, must be JSON (else 415).
+/// Checks a request that is authenticated by a cookie. Any method other than GET, HEAD and OPTIONS must come from this
+/// origin (else 403), and a body must be JSON (else 415).
 pub(super) fn check_cookie_request(request: &HttpRequest, settings: &Settings) -> Result<(), Problem> {
     if [Method::GET, Method::HEAD, Method::OPTIONS].contains(request.method()) {
         return Ok(());

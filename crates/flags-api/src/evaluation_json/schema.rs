@@ -1,4 +1,4 @@
-//! The documented types of the hand-written JSON. They describe it in the OpenAPI document; tests compare the two.
+//! Types of the hand-written JSON for the OpenAPI document. Tests compare the JSON with these types.
 
 use std::collections::BTreeMap;
 
@@ -86,12 +86,12 @@ pub(crate) struct AppliedOverride {
 #[cfg_attr(test, derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(not(test), expect(dead_code, reason = "OpenAPI document only"))]
 pub(crate) struct ResultAfterExpiry {
-    /// Value from then on.
+    /// Value after the override expires.
     value: Value,
     /// Id of the variant with this value.
     #[schema(required)]
     variant: Option<String>,
-    /// Layer that supplies the value from then on.
+    /// Layer that supplies the value after the override expires.
     source: WireSource,
 }
 
@@ -131,7 +131,7 @@ pub(crate) struct OwnFlagsChange {
     evaluated_at: Instant,
     /// Flags with a new result, by name. Each result is complete and replaces the previous one.
     set: BTreeMap<String, OwnFlagResult>,
-    /// Flags that the caller no longer has a result for.
+    /// Names of flags that are no longer visible to the caller.
     unset: Vec<String>,
     /// Earliest time at which a result may change without a new revision. `null` if there is none.
     #[schema(required, value_type = Option<String>, format = DateTime)]

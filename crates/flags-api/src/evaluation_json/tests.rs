@@ -1,4 +1,4 @@
-//! The hand-written JSON has the documented types.
+//! Compares the hand-written JSON with its documented types.
 
 use flags_domain::{FlagName, Revision};
 use flags_service::{evaluation::EvaluatedFlag, stream_position::StreamPosition};
@@ -31,7 +31,7 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn body_with_all_flags_has_its_documented_type(
+    fn json_of_all_flags_has_exactly_the_documented_fields(
         scenario in any_scenario(),
         stale in any::<bool>(),
         reasons in any_reasons(),
@@ -44,7 +44,7 @@ proptest! {
     }
 
     #[test]
-    fn body_with_one_flag_has_its_documented_type(
+    fn json_of_one_flag_has_exactly_the_documented_fields(
         scenario in any_scenario(),
         stale in any::<bool>(),
         reasons in any_reasons(),
@@ -58,7 +58,7 @@ proptest! {
     }
 
     #[test]
-    fn change_event_has_its_documented_type(
+    fn json_of_a_change_event_has_exactly_the_documented_fields(
         scenario in any_scenario(),
         reasons in any_reasons(),
         valid_until in prop::option::of(any_instant()),

@@ -24,9 +24,10 @@ const MAX_REVISION_WAIT: Duration = Duration::from_secs(2);
 pub(crate) async fn wait_for_min_revision(headers: &HeaderMap, replica: &Replica) -> Result<(), Problem> {
     let Some(value) = headers.get("Flags-Min-Revision") else { return Ok(()) };
     let required = value.to_str().ok().and_then(|text| text.parse::<Revision>().ok());
-    let required = required.ok_or_else(|| invalid_min_revision("must be <epoch>:<number>, as in Flags-Revision"))?;
+    let required =
+        required.ok_or_else(|| invalid_min_revision("must have the format <epoch>:<number>, as in Flags-Revision"))?;
     if replica.revision().epoch != required.epoch {
-        let detail = "must be of the current epoch: the database was restored; use a newer Flags-Revision";
+        let detail = "the epoch is not current because the database was restored; use the latest Flags-Revision";
         return Err(invalid_min_revision(detail));
     }
     wait_for_revision(required, replica).await

@@ -40,7 +40,7 @@ pub(super) fn configure(config: &mut ServiceConfig, document: Bytes) {
         .service(declare(swagger, SWAGGER_PATH, page));
 }
 
-/// Declares the label and the facts of a resource.
+/// Stores this path template and these facts in every request to the resource.
 fn declare(resource: Resource, label: &'static str, facts: RouteFacts) -> impl HttpServiceFactory {
     let route = MatchedRoute { template: SharedString::const_str(label), facts };
     resource.wrap(from_fn(move |request: ServiceRequest, next: Next<BoxBody>| {

@@ -73,7 +73,7 @@ mod tests {
 
     use super::*;
 
-    /// A request with a method that no handler serves gets the facts of the path's first handler.
+    /// A request with a method that no handler serves gets the facts of the first handler for its path.
     #[test]
     fn routes_of_one_path_have_the_same_identification_rate_class_and_error_format() {
         let mut facts_by_path = HashMap::new();

@@ -170,7 +170,7 @@ pub(crate) enum OverridePageCursor {
     Revision(i64, Uuid),
     Expiry(Option<Instant>, Uuid),
     /// Position in a list filtered by this finding: the last user and flag that were scanned, in the order of shards.
-    /// A change of that order must rename the variant, so that the server rejects cursors of the former order.
+    /// Rename the variant if that order changes, so that the server rejects older cursors.
     Scan(WireFindingCode, Uuid, String),
 }
 

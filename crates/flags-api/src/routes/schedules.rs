@@ -54,7 +54,7 @@ pub(crate) struct ScheduledChangeResponse {
     /// New switch of the flag. `null` if the change does not set it.
     #[schema(required)]
     enabled: Option<bool>,
-    /// Description for people.
+    /// Human-readable description.
     #[schema(required)]
     description: Option<String>,
     /// Status at the time of the response.
@@ -80,7 +80,7 @@ pub(crate) struct ScheduledChangeResponse {
 pub(crate) struct ScheduledChangePreview {
     /// State immediately before the change takes effect.
     before: PreviewState,
-    /// State from then on.
+    /// State after the change takes effect.
     after: PreviewState,
     /// Change of each variant's share, in percentage points. Variants with an unchanged share are omitted.
     difference: BTreeMap<String, f64>,
@@ -147,7 +147,7 @@ pub(crate) struct CreateScheduledChangeRequest {
     serve: Option<WireServe>,
     /// New switch of the flag.
     enabled: Option<bool>,
-    /// Description for people.
+    /// Human-readable description.
     #[schema(max_length = 2000)]
     description: Option<String>,
 }
@@ -170,7 +170,7 @@ pub(crate) struct PatchScheduledChangeRequest {
     #[serde(default, deserialize_with = "deserialize_present")]
     #[schema(value_type = Option<bool>)]
     enabled: Option<Option<bool>>,
-    /// Description for people. `null` removes it.
+    /// Human-readable description. `null` removes it.
     #[serde(default, deserialize_with = "deserialize_present")]
     #[schema(value_type = Option<String>, max_length = 2000)]
     description: Option<Option<String>>,

@@ -83,7 +83,7 @@ pub(crate) enum TokenScope {
 /// Identity and permissions of the caller.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct IdentityResponse {
-    /// Id of the user. `null` for a token that acts as no user.
+    /// Id of the user. `null` for a token without a user.
     #[schema(required)]
     id: Option<Uuid>,
     /// E-mail address of the user.

@@ -91,7 +91,7 @@ async fn readyz(app: Data<App>) -> HttpResponse {
 )]
 async fn metrics(app: Data<App>) -> HandlerResult {
     let handle =
-        app.metrics.as_ref().ok_or_else(|| Problem::not_found("not_found", "metrics are disabled on this server"))?;
+        app.metrics.as_ref().ok_or_else(|| Problem::not_found("not_found", "this server does not record metrics"))?;
     Ok(HttpResponse::Ok().content_type("text/plain; version=0.0.4; charset=utf-8").body(handle.render()))
 }
 

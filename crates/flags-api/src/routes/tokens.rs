@@ -62,12 +62,12 @@ pub(crate) struct ApiTokenResponse {
     /// Scope of a token that has no role.
     #[schema(required)]
     scope: Option<TokenScope>,
-    /// User that the token acts as. `null` if it acts as no user.
+    /// User that the token acts as. `null` for a token without a user.
     #[schema(required)]
     user_id: Option<Uuid>,
     /// Last four characters of the secret, to recognize the token.
     last_four: String,
-    /// Status by the current time. A token of an inactive user is rejected even if its status is `active`.
+    /// Status at the time of the response. A token of an inactive user is rejected even if its status is `active`.
     status: TokenStatus,
     /// Creator, as `user:<id>`, `token:<id>` or `system:<name>`.
     created_by: String,
@@ -299,7 +299,7 @@ async fn rotate(
     reject_idempotency_key(&request)?;
     let overlap = Duration::from_secs(body.overlap_seconds.into());
     if overlap > MAX_OVERLAP {
-        let detail = format!("must be at most {}", MAX_OVERLAP.as_secs());
+        let detail = format!("must be at most {} seconds", MAX_OVERLAP.as_secs());
         return Err(Problem::from(Violation::new("/overlap_seconds", "out_of_range", detail)));
     }
     let rotation = TokenRotation { overlap, expires_at: body.expires_at };

@@ -1,5 +1,5 @@
-//! The part that all kinds of event streams have in common: the limit of open streams, heartbeats, revalidation of the
-//! credential, and the end of the stream.
+//! The connection behind every kind of event stream: limit of open streams, heartbeats, revalidation of the credential,
+//! and the end of the stream.
 
 use std::{
     pin::{Pin, pin},
@@ -32,7 +32,7 @@ use crate::{
 /// Range of the random delay before a stream retries a failed user lookup.
 const USER_RETRY_DELAY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_millis(1_500));
 
-/// Interval for validating a credential whose end the replica does not report (a session).
+/// Interval for validating a session. The replica does not report the end of a session.
 const REVALIDATION_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Connection of one subscriber.
@@ -137,7 +137,7 @@ impl Connection {
                 return PendingAction::End(self.end(ByeReason::Revoked));
             }
         }
-        // A change of staleness is reported at once.
+        // Report a change of `stale` immediately.
         if self.app.evaluation.replica().is_stale() != self.reported_stale {
             PendingAction::Heartbeat
         } else {

@@ -95,7 +95,7 @@ impl EvaluationStream {
         let changes = subscriber.changes_up_to(&view, now);
         let update = EvaluationUpdate {
             new_position: StreamPosition { revision: view.revision(), evaluated_at: now },
-            // Unknown changes may be relevant.
+            // If the changes since the position are unknown, assume that they are relevant.
             is_relevant: changes.as_ref().is_none_or(|changes| self.is_relevant(&view, changes)),
             user_changed: changes.is_none_or(|changes| changes.user_revision.is_some()),
         };
@@ -106,8 +106,8 @@ impl EvaluationStream {
 
     /// Whether the changes may affect the client's evaluation.
     ///
-    /// The stream does not know the attributes of the evaluation context, so every change to a flag counts that the
-    /// client can see or could see before.
+    /// The stream does not know the attributes of the evaluation context. Therefore every change counts to a flag that
+    /// is visible to the client or was visible before.
     fn is_relevant(&self, view: &View<'_>, changes: &ChangesSince) -> bool {
         let is_included =
             |name: &FlagName| view.flag(name).is_some_and(|flag| self.visibility.includes(flag.compiled()));
@@ -138,8 +138,8 @@ impl EventStream for EvaluationStream {
             return PullOutcome::Revoked;
         }
         if is_relevant {
-            // The tag is the whole position, not only the revision: values also change with time, and the clock of the
-            // server that evaluates next may be slightly behind.
+            // The entity tag is the whole position, not only the revision, because values also change with time. It
+            // contains the instant, because the clock of the server that evaluates next may be slightly behind.
             let seconds = new_position.evaluated_at.as_micros().div_euclid(1_000_000);
             let data = format!(r#"{{"type":"refetchEvaluation","etag":"{new_position}","lastModified":{seconds}}}"#);
             self.connection.write(out, "message", Some(&new_position), &data);

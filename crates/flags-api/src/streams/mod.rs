@@ -35,7 +35,7 @@ use self::{
 
 /// Event stream of one client.
 pub(crate) trait EventStream: Sized + 'static {
-    /// Returns the part that all kinds of streams have in common.
+    /// Returns the connection, which all kinds of streams have.
     fn connection(&mut self) -> &mut Connection;
 
     /// Marks all notifications so far as seen, so that only later ones wake the stream.

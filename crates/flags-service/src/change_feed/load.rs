@@ -25,8 +25,8 @@ use crate::{
 /// Number of change-log rows from before the start of this process that are loaded so that streams can resume.
 const RECENT_ROWS: i64 = 20_000;
 
-/// Purpose of the key that is derived for the shards of users. With another purpose, shards would have another order,
-/// and page cursors of searches would skip or repeat overrides.
+/// Purpose from which the key of the user shards is derived. Do not change it: the order of shards would change, and
+/// page cursors of searches would skip or repeat overrides.
 const SHARD_KEY_PURPOSE: &str = "shards of users with overrides";
 
 /// Loads the complete state at one revision, and the key of the users' shards that all servers on this database share.

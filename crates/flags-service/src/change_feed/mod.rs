@@ -66,8 +66,8 @@ async fn with_database_timeout<T>(work: impl Future<Output = Result<T, StoreErro
     with_timeout(DATABASE_TIMEOUT, work).await
 }
 
-/// Starts a new epoch if the change log was written by a different database, or on a different timeline, than the
-/// current one. A server must call this before its first [`load()`].
+/// Starts a new epoch if another database, or another timeline of the same database, wrote the change log. A server
+/// must call this before its first [`load()`].
 pub async fn check_database_identity(store: &Store) -> Result<(), StoreError> {
     if with_database_timeout(store.record_database_identity()).await? {
         tracing::warn!("change log was written by a different database or timeline; started a new epoch");
@@ -154,7 +154,7 @@ impl ChangeFeed {
     }
 
     /// Wakes all streams when the replica becomes stale or current, and updates the gauges of replica and listener.
-    /// Runs apart from polling so that it works while a database query blocks.
+    /// Runs independently of polling, so a blocked database query does not delay it.
     async fn report_staleness(&self, is_listening: &AtomicBool) {
         let mut ticks = interval(STALENESS_CHECK_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -208,7 +208,7 @@ impl ChangeFeed {
     /// Applies all commits after the replica's revision. Returns a reason if the replica must be reloaded instead.
     async fn apply_new_commits(&self) -> Result<Option<ReloadReason>, StoreError> {
         let mut conn = self.store.feed_conn().await?;
-        // A round that applies nothing has no span: the feed polls every second.
+        // A round that applies nothing has no span, because the feed polls every second.
         let mut span = None;
         loop {
             let current = self.replica.revision();

@@ -50,7 +50,7 @@ impl ThrottleKey {
     fn new(parts: [&str; 3], free_failures: i32, max_delay: Duration) -> Self {
         let mut hash = Sha256::new();
         for part in parts {
-            // The length prefix keeps different parts from producing the same input.
+            // Without the length prefix, different parts could produce the same input.
             hash.update(part.len().to_be_bytes());
             hash.update(part);
         }
@@ -140,8 +140,8 @@ fn has_reset(attempts: FailedAttempts, now: Instant) -> bool {
     attempts.last_at.plus_micros(FAILURE_RETENTION_MICROS) <= now
 }
 
-/// Records a successful sign-in: resets the failure counts of the pair and the account, removes the reserved failure of
-/// the network, and marks the network as known for the user.
+/// Records a successful sign-in: resets the failure counts of the pair and the account, removes the failure that was
+/// counted for the network before the password was checked, and marks the network as known for the user.
 pub(super) async fn record_success(tx: &mut Tx, attempt: &SignInAttempt, user_id: Uuid) -> Result<()> {
     store::record_network(tx, user_id, &attempt.network.hash).await?;
     for key in attempt.throttle_keys() {

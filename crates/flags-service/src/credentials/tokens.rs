@@ -158,7 +158,7 @@ async fn insert(tx: &mut Tx, author: &Author, id: Uuid, secret: &Secret, new_tok
 async fn lock_unrevoked_token(tx: &mut Tx, id: Uuid, precondition: &Precondition) -> Result<TokenRecord> {
     let user_id = api_tokens::find(tx.conn(), id).await?.and_then(|token| token.user_id);
     if let Some(user_id) = user_id {
-        // Lock order: the user first. The lock also excludes the deletion of the user, which deletes the tokens.
+        // Lock the user first, as the lock order requires. This also prevents the deletion of the user and its tokens.
         users::lock_shared(tx, user_id).await?;
     }
     let token = api_tokens::find(tx.conn(), id).await?.filter(|token| token.revoked_at.is_none());

@@ -65,7 +65,7 @@ impl CreateFlag {
 }
 
 fn required(pointer: &'static str) -> Violation {
-    Violation::new(pointer, "required", "is required, except for a boolean flag with default variants")
+    Violation::new(pointer, "required", "is required unless the flag is boolean and uses the default variants")
 }
 
 impl Command for CreateFlag {
@@ -161,7 +161,7 @@ fn check_variants_in_use(before: &Flag, after: &Flag, changes: &[ScheduledChange
         let variants = serve.variant_ids();
         let removed: Vec<_> = variants.filter(|id| before.has_variant(id) && !after.has_variant(id)).collect();
         if !removed.is_empty() {
-            uses.push(format!("{} by {location}", removed.join(" and ")));
+            uses.push(format!("{} (used by {location})", removed.join(" and ")));
         }
     }
     if uses.is_empty() { Ok(()) } else { Err(Conflict::VariantInUse(uses.join(", ")).into()) }
@@ -225,7 +225,7 @@ pub(super) struct DeleteFlag {
 }
 
 impl DeleteFlag {
-    /// The first batch changes the revision, so the precondition applies only to it.
+    /// The precondition applies to the first batch only, because that batch changes the revision.
     pub(super) fn skip_precondition(&mut self) {
         self.precondition = Precondition::None;
     }

@@ -66,7 +66,7 @@ impl FlagRelatedData {
         Ok(Self { schedules: by_flag, override_counts: overrides::count_by_flag(conn, names, now).await?, now })
     }
 
-    /// Builds the detail of a flag. Moves the data out, so it works once per flag.
+    /// Builds the detail of a flag. Moves the data out, so call it only once per flag.
     pub(super) fn take_detail(&mut self, record: FlagRecord) -> FlagDetail {
         let schedule = self.schedules.remove(&record.flag.name).unwrap_or_default();
         let override_count = self.override_counts.remove(record.flag.name.as_str()).unwrap_or(0);

@@ -76,8 +76,8 @@ impl View<'_> {
             .is_none_or(|mut commits| commits.any(|commit| commit.changes.iter().any(changes_user)))
     }
 
-    /// Returns the flags that may have changed through the passage of time alone: their schedule has an instant after
-    /// `from` and up to `until`, or the user's override of them expired in this period. May contain duplicates.
+    /// Returns the flags whose value may have changed with time: those with a schedule instant, or an expiry of the
+    /// user's override, after `from` and up to `until`. May contain duplicates.
     pub fn flags_changed_by_time(
         &self,
         user_id: Uuid,

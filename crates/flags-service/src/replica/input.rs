@@ -1,7 +1,7 @@
-//! What the replica is fed with: plain values that do not depend on where they come from.
+//! Input of the replica: plain values that do not depend on their source.
 //!
-//! The change feed reads them from the database. Any other source works too, as long as it supplies revisions in order
-//! and without gaps.
+//! The change feed reads them from the database. Any source that supplies revisions in order and without gaps can
+//! replace it.
 
 use std::fmt;
 
@@ -37,12 +37,12 @@ impl fmt::Debug for ReplicaToken {
     }
 }
 
-/// Description of a change: what happened to which resource, without the state after the change.
+/// Metadata of a change: the resource and the kind of change, without the resulting state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChangeMetadata {
     /// `user:<id>`, `token:<id>` or `system:<name>`.
     pub actor: String,
-    /// What happened to the resource.
+    /// Kind of the change.
     pub action: Action,
     /// Kind of the changed resource.
     pub resource_kind: ResourceKind,
@@ -54,10 +54,10 @@ pub struct ChangeMetadata {
     pub user_id: Option<Uuid>,
 }
 
-/// A change, with its description.
+/// A change with its metadata.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DescribedChange {
-    /// Description for streams and audiences.
+    /// Metadata, from which streams and the audience are determined.
     pub metadata: ChangeMetadata,
     /// Change of the state that evaluation reads.
     pub change: Change,
@@ -74,11 +74,11 @@ pub struct Commit {
     pub tokens: Vec<ReplicaToken>,
 }
 
-/// Description of a commit that the loaded state already contains.
+/// Metadata of a commit that the loaded state already contains.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PastCommit {
     /// Revision number.
     pub revision: i64,
-    /// Descriptions of its changes, in order.
+    /// Metadata of its changes, in order.
     pub changes: Vec<ChangeMetadata>,
 }

@@ -56,7 +56,7 @@ fn possible_invalidation(change: &ChangeMetadata, flags: &Snapshot) -> Invalidat
         (ResourceKind::ScheduledChange, Action::Applied) | (ResourceKind::ApiToken, _) => Invalidation::None,
         (ResourceKind::Flag | ResourceKind::ScheduledChange, _) => {
             let flag = change.flag_name.as_ref().and_then(|name| flags.get(name));
-            // Assumes that a flag that is visible now was also visible before an update, and so its name is known.
+            // Assumes that a flag that is visible now was also visible before the update, so clients know its name.
             let is_new = matches!(change.action, Action::Created | Action::Restored);
             let was_visible = !(is_new && change.resource_kind == ResourceKind::Flag);
             if flag.is_some_and(|flag| flag.compiled().is_visible_to_clients()) {

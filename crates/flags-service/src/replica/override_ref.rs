@@ -14,7 +14,7 @@ pub struct OverrideRef<'r> {
     pub value: &'r PreparedValue,
     /// Whether the override is enabled.
     pub enabled: bool,
-    /// Reason that its author gave.
+    /// Reason for the override.
     pub reason: Option<&'r str>,
     /// Actor that created it.
     pub created_by: &'r str,

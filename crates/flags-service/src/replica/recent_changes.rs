@@ -78,11 +78,11 @@ pub enum Invalidation {
 }
 
 impl RecentCommit {
-    /// Creates a commit from the description and invalidation of each change, in order.
+    /// Creates a commit from the metadata and invalidation of each change, in the order of the change log.
     pub(super) fn new(revision: i64, changes: impl IntoIterator<Item = (ChangeMetadata, Invalidation)>) -> Self {
         let mut actor: Arc<str> = Arc::default();
         let changes = changes.into_iter().map(|(change, invalidation)| {
-            // Consecutive changes of one actor share its name.
+            // Consecutive changes by the same actor share one allocation.
             if *actor != *change.actor {
                 actor = change.actor.as_str().into();
             }

@@ -19,7 +19,7 @@ type HashPrefix = [u8; 16];
 #[derive(Debug)]
 struct TokenEntry {
     token: ReplicaToken,
-    /// Last use in microseconds since the Unix epoch; 0 if there is no use that was not yet taken.
+    /// Last use in microseconds since the Unix epoch; 0 if there was no use since [`TokenIndex::take_uses`].
     used_at: AtomicI64,
 }
 
@@ -27,7 +27,7 @@ struct TokenEntry {
 #[derive(Debug, Default)]
 pub(super) struct TokenIndex {
     tokens: HashMap<HashPrefix, TokenEntry>,
-    /// Uses of tokens that were replaced or removed before their uses were taken.
+    /// Uses of tokens that were replaced or removed since the last call of [`Self::take_uses`].
     remaining_uses: Mutex<Vec<(Uuid, Instant)>>,
 }
 

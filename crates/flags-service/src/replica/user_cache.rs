@@ -42,8 +42,8 @@ pub struct CachedUser {
 #[derive(Debug)]
 pub struct UserCache {
     users: Cache<Uuid, Arc<CachedUser>>,
-    /// Ids that belong to no user. Clients may use UUIDs as keys of anonymous contexts. A separate cache, so that these
-    /// ids do not evict users.
+    /// Ids that belong to no user. Clients may use UUIDs as keys of anonymous contexts. Cached separately, so that
+    /// these ids do not evict users.
     absent_ids: Cache<Uuid, ()>,
     /// User ids by e-mail key, as of the last lookup. Never invalidated: the reader must compare the address with the
     /// user's current one.

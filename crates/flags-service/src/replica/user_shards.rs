@@ -95,9 +95,9 @@ mod tests {
         largest_shard: usize,
         /// Memory that the maps reserve.
         bytes: usize,
-        /// Maximum number of users that one insertion moves because a map grows.
+        /// Largest number of users that a map had when an insertion made it grow. The insertion moves all of them.
         longest_growth: usize,
-        /// Maximum number of users at the same position of a map. An insertion compares with all of them.
+        /// Maximum number of users with the same position in a map. An insertion compares its id with all of them.
         longest_chain: usize,
     }
 
@@ -142,7 +142,7 @@ mod tests {
         assert_cost("random", &random, &random);
         assert_cost("sequential", &cost(|number| number), &random);
         assert_cost("constant suffix", &cost(|number| number << 64 | 0xabcd), &random);
-        // FxHash multiplies the two halves of an id after it combines them with constants. Here, one factor is 0.
+        // FxHash XORs both halves of an id with constants and multiplies them. Here, one factor is 0.
         assert_cost("colliding in FxHash", &cost(|number| 0xd308_a385_886a_3f24 << 64 | number), &random);
     }
 
@@ -150,7 +150,7 @@ mod tests {
         assert!(cost.largest_shard < USERS as usize / SHARDS * 3 / 2, "{kind}: {cost:?}");
         assert!(cost.bytes < random.bytes * 11 / 10, "{kind}: {cost:?}");
         assert!(cost.longest_growth <= random.longest_growth, "{kind}: {cost:?}");
-        // Each run uses other hashes. A random chain of 16 users has a probability below one in a billion.
+        // Each run uses different hashes. The probability of a random chain of 16 users is below one in a billion.
         assert!(cost.longest_chain < 16, "{kind}: {cost:?}");
     }
 

@@ -1,4 +1,4 @@
-//! Control over the query planner, and the query plans that it chooses.
+//! Expressions that influence the query planner, and queries that return query plans.
 
 use std::marker::PhantomData;
 

@@ -1,4 +1,4 @@
-//! What a transaction records of one change.
+//! Entries of the change log, which a transaction records before it commits.
 
 use flags_domain::{Action, ResourceKind};
 use serde_json::Value;
@@ -16,7 +16,7 @@ pub struct Author {
 /// Change to be recorded in the change log.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ChangeLogEntry {
-    /// What happened to the resource.
+    /// Kind of the change.
     pub action: Action,
     /// Kind of the changed resource.
     pub resource_kind: ResourceKind,

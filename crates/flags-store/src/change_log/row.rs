@@ -83,7 +83,7 @@ pub struct ChangeSummary {
     pub at: Instant,
     /// `user:<id>`, `token:<id>` or `system:<name>`.
     pub actor: String,
-    /// What happened to the resource.
+    /// Kind of the change.
     pub action: Action,
     /// Kind of the changed resource.
     pub resource_kind: ResourceKind,

@@ -56,13 +56,13 @@ pub(crate) async fn append(
     let entries = entries.iter().enumerate();
     let rows: Vec<_> = entries.map(|(ord, entry)| ChangeLogRow::new(revision, ord, at, author, entry)).collect();
     match &mut conn.0 {
-        // In batches, because each round trip extends the time for which `log_head` is locked.
+        // Insert in batches, because each round trip extends the time for which `log_head` is locked.
         Backend::Postgres(object) => {
             for batch in rows.chunks(ROWS_PER_STATEMENT) {
                 diesel::insert_into(change_log::table).values(batch).execute(object).await?;
             }
         }
-        // One by one: diesel-async has no batch insert for SQLite, and there are no network round trips to save.
+        // Insert one by one: diesel-async has no batch insert for SQLite, and SQLite needs no network round trips.
         Backend::Sqlite(object) => {
             for row in &rows {
                 diesel::insert_into(change_log::table).values(row).execute(object).await?;

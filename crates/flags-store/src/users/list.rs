@@ -30,8 +30,8 @@ use crate::{
 pub struct UserFilter {
     /// Substring of the e-mail address or name, in lower case. A text of one or two characters is a prefix instead.
     pub search: Option<String>,
-    /// `true`: only users that have an override of an unarchived flag that is unexpired at the given time. `false`:
-    /// only users that do not.
+    /// `true`: only users with an override that is unexpired at the given time and whose flag is not archived. `false`:
+    /// only users without one.
     pub has_overrides: Option<(bool, Instant)>,
 }
 

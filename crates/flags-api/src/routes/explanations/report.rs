@@ -55,7 +55,7 @@ pub(crate) struct NextResultChange<'v> {
     /// When the result changes.
     #[schema(value_type = String, format = DateTime)]
     pub(super) at: Instant,
-    /// Result from then on. Absent if there is none because the flag's definition is invalid.
+    /// Result after the change. Absent if the flag's definition is invalid.
     #[serde(flatten)]
     pub(super) result: Option<DetailedResult<'v>>,
 }
@@ -65,7 +65,7 @@ pub(crate) struct NextResultChange<'v> {
 pub(crate) struct FindingReport {
     /// Stable code.
     pub(super) code: WireFindingCode,
-    /// Description for people.
+    /// Human-readable description.
     pub(super) detail: &'static str,
 }
 

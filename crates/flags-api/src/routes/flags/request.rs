@@ -22,7 +22,7 @@ pub(crate) struct CreateFlagRequest {
     name: String,
     /// Type of all variants and overrides. It cannot be changed later.
     flag_type: WireFlagType,
-    /// Description for people.
+    /// Human-readable description.
     #[schema(max_length = 2000)]
     description: Option<String>,
     /// Person or team that is responsible for the flag.
@@ -57,7 +57,7 @@ pub(crate) struct CreateFlagRequest {
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct PatchFlagRequest {
-    /// Description for people. `null` removes it.
+    /// Human-readable description. `null` removes it.
     #[serde(default, deserialize_with = "deserialize_present")]
     #[schema(value_type = Option<String>, max_length = 2000)]
     description: Option<Option<String>>,

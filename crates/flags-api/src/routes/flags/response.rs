@@ -15,7 +15,7 @@ pub(crate) struct FeatureFlagResponse {
     name: String,
     /// Type of all variants and overrides.
     flag_type: WireFlagType,
-    /// Description for people.
+    /// Human-readable description.
     #[schema(required)]
     description: Option<String>,
     /// Person or team that is responsible for the flag.

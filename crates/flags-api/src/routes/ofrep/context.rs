@@ -88,10 +88,10 @@ fn parse(bytes: &[u8]) -> Result<OfrepRequest, Problem> {
     };
     let context = Value::Object(context);
     if is_deeper_than(&context, MAX_ATTRIBUTES_DEPTH) {
-        return Err(invalid(format!("the context must have at most {MAX_ATTRIBUTES_DEPTH} levels of nesting")));
+        return Err(invalid(format!("the context must not exceed {MAX_ATTRIBUTES_DEPTH} levels of nesting")));
     }
     if context.to_string().len() > MAX_ATTRIBUTES_BYTES {
-        return Err(invalid(format!("the context must have at most {MAX_ATTRIBUTES_BYTES} bytes as JSON text")));
+        return Err(invalid(format!("the context must not exceed {MAX_ATTRIBUTES_BYTES} bytes as JSON")));
     }
     let Value::Object(attributes) = context else { return Err(invalid("the context must be a JSON object")) };
     Ok(OfrepRequest { targeting_key, attributes })

@@ -1,5 +1,4 @@
-//! The documented types of requests and of hand-written responses. They describe them in the OpenAPI document; tests
-//! compare the responses with them.
+//! Types of requests and hand-written responses for the OpenAPI document. Tests compare the responses with these types.
 
 use std::collections::BTreeMap;
 
@@ -102,7 +101,7 @@ pub(crate) struct EventStreamDescriptor {
     kind: String,
     /// Address of the stream.
     endpoint: EventStreamEndpoint,
-    /// Seconds in the background after which a page should close the stream.
+    /// Time in the background, in seconds, after which a page should close the stream.
     #[serde(rename = "inactivityDelaySec")]
     inactivity_delay_sec: u32,
 }

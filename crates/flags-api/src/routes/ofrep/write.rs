@@ -13,7 +13,7 @@ use crate::{evaluation_json::EvaluationCounts, ofrep_failure::EvaluationFailure,
 /// Variant name, as JSON, of an override value that no variant has. OpenFeature providers require a variant.
 const OVERRIDE_VARIANT: &str = "\"override\"";
 
-/// Seconds in the background after which a page should close its event stream.
+/// Time in the background, in seconds, after which a page should close its event stream.
 const INACTIVITY_SECONDS: u32 = 120;
 
 /// State that a bulk evaluation reports.
@@ -142,7 +142,7 @@ mod tests {
         #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
         #[test]
-        fn bulk_evaluation_has_its_documented_type(
+        fn json_of_a_bulk_evaluation_has_exactly_the_documented_fields(
             scenario in any_scenario(),
             stale in any::<bool>(),
             reasons in any_reasons(),
@@ -160,7 +160,10 @@ mod tests {
         }
 
         #[test]
-        fn evaluation_of_one_flag_has_its_documented_type(scenario in any_scenario(), reasons in any_reasons()) {
+        fn json_of_one_evaluation_has_exactly_the_documented_fields(
+            scenario in any_scenario(),
+            reasons in any_reasons(),
+        ) {
             for evaluated in scenario.evaluated() {
                 let mut body = String::new();
                 write_evaluation(&mut body, &evaluated, reasons);

@@ -120,7 +120,7 @@ impl VerificationKey {
     }
 }
 
-/// Key of the document that the server does not use, with the reason.
+/// Ignored key of a document, with the reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct IgnoredKey {
     pub(super) key_id: Option<String>,

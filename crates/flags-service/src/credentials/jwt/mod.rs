@@ -123,8 +123,8 @@ pub enum JwtRejection {
     /// The signature does not match.
     #[error("the signature is invalid")]
     InvalidSignature,
-    /// A time claim is missing or malformed.
-    #[error("a time claim is missing or malformed")]
+    /// The claim `exp` is missing, or one of `exp`, `nbf` and `iat` is malformed.
+    #[error("the claim exp is missing, or exp, nbf or iat is not a number of seconds since 1970")]
     InvalidClaims,
     /// The token has expired.
     #[error("the token has expired")]

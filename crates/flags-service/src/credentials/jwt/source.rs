@@ -74,7 +74,7 @@ impl KeySource {
     }
 }
 
-/// Returns whether a network attacker cannot replace the keys at `url`.
+/// Returns whether the connection to `url` is safe from network attackers, who could replace the keys.
 fn is_tamper_proof(url: &Url) -> bool {
     match url.scheme() {
         "https" => true,

@@ -107,7 +107,7 @@ async fn verifies_signatures_of_each_algorithm() {
         let token = sign(&key, algorithm, &json!({"alg": algorithm.as_str(), "kid": "k"}));
         let verified = verifier.verify(&token, now()).await.unwrap();
         assert_eq!(verified.user, JwtUser::Id(ANN.parse().unwrap()), "{algorithm:?}");
-        // Not the last character, because some of its bits are unused.
+        // Change a character within the signature. Some bits of the last character are unused.
         let index = token.len() - 20;
         let replacement = if &token[index..=index] == "A" { "B" } else { "A" };
         let forged = format!("{}{replacement}{}", &token[..index], &token[index + 1..]);
@@ -144,7 +144,7 @@ async fn token_without_kid_uses_the_only_key() {
     for (keys, expected) in [
         (vec![ec.clone()], None),
         (vec![without(ec.clone(), "kid")], None),
-        // Ignored keys do not count.
+        // The encryption key is ignored, so one key remains.
         (vec![with(rsa_jwk(), "use", json!("enc")), ec.clone()], None),
         (vec![rsa_jwk(), ec], Some(JwtRejection::AmbiguousKey)),
         (vec![rsa_jwk()], Some(JwtRejection::AlgorithmNotAllowed)),
@@ -300,7 +300,7 @@ fn key_url_requires_https_or_loopback() {
 }
 
 #[test]
-fn jwt_has_three_base64url_segments() {
+fn only_three_base64url_segments_count_as_a_jwt() {
     assert!(looks_like_jwt("eyJ.e30.c2ln"));
     for text in [
         "", ".", "..", "a.b", "a.b.", ".b.c", "a..c", "a.b.c.d", "a.b.c=", "a.b+.c", "a.b/.c", "a.b. c", "flg_abc",

@@ -94,7 +94,7 @@ impl SessionCache {
         let read = self.core.read(async |conn| store::find(conn, hash).await);
         let found = match &cached {
             None => read.await,
-            // A cached session is better than a slow response.
+            // Use the cached session instead of delaying the response.
             Some(_) => tokio::time::timeout(REVALIDATION_TIMEOUT, read).await.unwrap_or_else(|_| Err(timed_out())),
         };
         match (found, cached) {

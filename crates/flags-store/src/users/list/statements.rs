@@ -203,8 +203,8 @@ impl UserListQuery<'_> {
                 }
                 SearchFilter::SubstringIndexed(term)
             }
-            // If at least 20 % of the users match, checking all users is faster than reading as many entries from the
-            // index. If at least 2 % match, their number probably exceeds the maximum, so count them first.
+            // If at least 20 % of the users match, checking all users is faster than reading that many index entries.
+            // If at least 2 % match, their number probably exceeds the maximum, so count them first.
             Backend::Postgres(c) => {
                 let fraction = user_search::estimate_match_fraction(c, &term.pattern).await?;
                 let search = if fraction >= 0.2 {
