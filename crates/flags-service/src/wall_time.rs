@@ -49,7 +49,7 @@ fn parse_local_time(text: &str) -> Option<DateTime> {
     (has_minutes_only || (has_seconds && is_valid_fraction)).then(|| text.parse().ok())?
 }
 
-/// Whether `text` equals `format`, where each `0` of the format stands for any ASCII digit.
+/// Whether `text` equals `format`, where each `0` of the format matches any ASCII digit.
 fn has_format(text: &str, format: &str) -> bool {
     text.len() == format.len()
         && text.bytes().zip(format.bytes()).all(|(byte, expected)| match expected {
