@@ -105,16 +105,16 @@ pub(crate) enum ResponseHeaders {
 pub(crate) enum ErrorFormat {
     /// Problem documents (RFC 9457).
     Problem,
-    /// The format of OFREP.
+    /// Errors as defined by OFREP.
     Ofrep,
 }
 
 /// Content security policy of responses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ContentSecurityPolicy {
-    /// The response loads nothing.
+    /// Policy for data, which loads no other resources.
     Data,
-    /// The response is a page that loads scripts and styles of this server.
+    /// Policy for pages that load scripts and styles of this server.
     Page,
 }
 

@@ -1,4 +1,4 @@
-//! Outputs of commands. The commit sets the revision of the record in an output.
+//! Outputs of commands. If an output contains a record, the commit sets the revision of the record.
 
 use flags_store::{overrides::OverrideListItem, sessions::SessionRecord};
 use uuid::Uuid;

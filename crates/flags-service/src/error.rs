@@ -83,7 +83,7 @@ pub enum Conflict {
     #[error("another user already has this e-mail address")]
     EmailTaken,
     /// The change would leave no active admin.
-    #[error("the last active admin cannot be deleted, demoted or deactivated")]
+    #[error("the last active admin cannot be deleted, demoted or deactivated; make another user an admin first")]
     LastAdmin,
     /// The token has expired; only valid tokens can be rotated.
     #[error("only valid tokens can be rotated; this token has expired")]

@@ -45,7 +45,7 @@ pub struct Evaluation {
     clock: Arc<dyn Clock>,
     source: Arc<dyn UserSource>,
     replica: Arc<Replica>,
-    /// Second since the Unix epoch of the last warning about failed user lookups.
+    /// Time of the last warning about a failed user lookup, in seconds since the Unix epoch.
     warned_at: Arc<AtomicI64>,
 }
 
@@ -231,7 +231,8 @@ mod tests {
         for email in ["kim@example.com", "KIM@EXAMPLE.COM", "kim@example.com"] {
             assert_eq!(evaluation.user_by_email(email).await.unwrap().unwrap().id, KIM, "{email}");
         }
-        // The source considers the Kelvin sign equal to `k`; an identity provider may not.
+        // In lower case, the Kelvin sign (U+212A) is `k`, so the source finds the user. An identity provider may treat the
+        // two addresses as different.
         assert!(evaluation.user_by_email("\u{212a}im@example.com").await.unwrap().is_none());
         assert!(evaluation.user_by_email("ann@example.com").await.unwrap().is_none());
     }

@@ -105,7 +105,7 @@ async fn next_channel(conn: &mut AsyncPgConnection) -> Result<String> {
     }
 }
 
-/// Sends a probe notification and waits until it arrives. Returns whether the change log was notified in the meantime.
+/// Sends a probe notification and waits until it arrives. Returns whether a notification of a commit arrived before it.
 async fn send_probe(conn: &mut AsyncPgConnection, probe: &str) -> Result<bool> {
     backend::postgres::notify(conn, probe).await?;
     let mut has_commits = false;

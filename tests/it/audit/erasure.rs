@@ -18,7 +18,7 @@ on_both_databases! {
     deleted_user_can_be_erased_once,
     erased_user_leaves_no_personal_data,
     last_deletion_batch_erases_a_user_with_many_overrides,
-    entries_of_an_erased_admin_are_kept,
+    audit_entries_of_an_erased_admin_are_kept,
 }
 
 /// Returns the labels of the entries about a user, without consecutive duplicates.
@@ -158,7 +158,7 @@ async fn last_deletion_batch_erases_a_user_with_many_overrides(kind: DatabaseKin
     assert_eq!(page["total"], 2 * 1_001 + 6);
 }
 
-async fn entries_of_an_erased_admin_are_kept(kind: DatabaseKind) {
+async fn audit_entries_of_an_erased_admin_are_kept(kind: DatabaseKind) {
     let app = TestApp::start(kind).await;
     let (ada_id, ada) = app.create_user_with("ada", "admin", json!({})).await;
     app.create_user_with("eve", "admin", json!({})).await;

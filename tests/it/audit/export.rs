@@ -16,7 +16,7 @@ on_both_databases! {
     csv_cells_are_never_formulas,
     long_audit_log_is_exported_completely,
     slow_export_holds_no_connection_and_never_looks_complete_after_a_failure,
-    large_states_make_pages_shorter,
+    pages_have_fewer_entries_if_states_are_large,
 }
 
 /// Returns all entries of the list by reading page after page.
@@ -178,7 +178,7 @@ async fn slow_export_holds_no_connection_and_never_looks_complete_after_a_failur
     }
 }
 
-async fn large_states_make_pages_shorter(kind: DatabaseKind) {
+async fn pages_have_fewer_entries_if_states_are_large(kind: DatabaseKind) {
     let app = TestApp::start(kind).await;
     seed::insert_change_log_rows(&app.database.url, 12, 3_000_000).await;
     let page = app.admin.get(&format!("{AUDIT_LOG_PATH}?limit=10&actor=system:test")).await.expect(200).json();

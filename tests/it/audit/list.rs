@@ -17,7 +17,7 @@ on_both_databases! {
     entry_records_actor_action_time_and_reason,
     each_filter_selects_exactly_the_matching_entries,
     concatenated_pages_equal_the_whole_list,
-    rejects_invalid_parameters_and_callers,
+    rejects_invalid_parameters_and_callers_without_permission,
     corrupt_rows_are_returned_as_stored,
 }
 
@@ -163,7 +163,7 @@ async fn concatenated_pages_equal_the_whole_list(kind: DatabaseKind) {
     assert_eq!(second_page["items"].as_array().unwrap()[..], all_entries[3..]);
 }
 
-async fn rejects_invalid_parameters_and_callers(kind: DatabaseKind) {
+async fn rejects_invalid_parameters_and_callers_without_permission(kind: DatabaseKind) {
     let app = TestApp::start(kind).await;
     for (query, pointer, code) in [
         ("nope=1", "/nope", "unknown_parameter"),

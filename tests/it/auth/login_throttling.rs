@@ -14,7 +14,7 @@ use super::{LOGIN_PATH, login_body};
 
 on_both_databases! {
     repeated_failures_delay_the_next_attempt,
-    account_or_address_alone_is_throttled_after_thirty_failures,
+    account_and_address_are_each_throttled_after_thirty_failures,
     network_of_an_earlier_login_is_not_throttled_for_failures_elsewhere,
     network_stays_known_for_ninety_days_without_worker,
     concurrent_failures_are_each_counted,
@@ -63,7 +63,7 @@ async fn repeated_failures_delay_the_next_attempt(kind: DatabaseKind) {
     login_from("1.1.1.1", &email, PASSWORD).await.expect(200);
 }
 
-async fn account_or_address_alone_is_throttled_after_thirty_failures(kind: DatabaseKind) {
+async fn account_and_address_are_each_throttled_after_thirty_failures(kind: DatabaseKind) {
     let app = TestApp::start_with_settings(kind, Settings { trusted_proxies: 1, ..Settings::default() }).await;
     let (_, email) = app.create_account("ada", "admin").await;
     let fail_from = async |address: &str, email: &str| {

@@ -16,7 +16,7 @@ on_both_databases! {
     failed_request_does_not_consume_the_key,
     concurrent_retries_execute_once,
     keys_expire_after_24_hours_and_are_purged,
-    every_post_operation_accepts_a_key,
+    every_post_operation_accepts_an_idempotency_key,
     concurrent_bulk_retries_execute_once,
     precondition_is_part_of_the_request,
 }
@@ -112,7 +112,7 @@ async fn keys_expire_after_24_hours_and_are_purged(kind: DatabaseKind) {
     assert_eq!(purge().await.unwrap(), 0);
 }
 
-async fn every_post_operation_accepts_a_key(kind: DatabaseKind) {
+async fn every_post_operation_accepts_an_idempotency_key(kind: DatabaseKind) {
     let app = TestApp::start(kind).await;
     let (ann_id, _) = app.create_user("ann").await;
     let flags_path = "/api/admin/feature-flags";

@@ -43,8 +43,8 @@ impl ComparedServer {
         self.app.clock.set(Instant::parse(&format!("2020-01-01T00:00:{second:02}Z")).unwrap());
     }
 
-    /// Sends a request and returns its status and comparable body. The path may contain the placeholders `{user0}` for
-    /// a user id and `{change0}` for the path of a scheduled change on this server.
+    /// Sends a request. Returns the status and the body, without values that differ between servers, such as ids. The path
+    /// may contain the placeholders `{user0}` for a user id and `{change0}` for the path of a scheduled change.
     async fn execute(&mut self, step: &Step) -> (u16, Value) {
         let mut path = step.path.clone();
         for (number, (id, _)) in self.users.iter().enumerate() {

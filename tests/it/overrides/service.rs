@@ -9,10 +9,10 @@ use flags_tests::{
 };
 
 on_both_databases! {
-    service_sets_lists_evaluates_removes_and_cleans_up,
+    service_sets_lists_evaluates_and_removes_overrides,
 }
 
-async fn service_sets_lists_evaluates_removes_and_cleans_up(kind: DatabaseKind) {
+async fn service_sets_lists_evaluates_and_removes_overrides(kind: DatabaseKind) {
     use flags_service::{Precondition, ResourceKind, ServiceError, overrides::NewOverride};
     let app = TestApp::start(kind).await;
     let (ann_id, _) = app.create_user("ann").await;

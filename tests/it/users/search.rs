@@ -22,7 +22,7 @@ on_both_databases! {
     large_result_sets_are_listed_in_order,
     search_uses_the_index,
     search_index_follows_every_change_and_survives_vacuum,
-    search_handles_special_characters,
+    search_takes_special_characters_literally,
 }
 
 /// Alphabet of the random texts: small enough that substrings recur. It includes characters that are special in LIKE,
@@ -275,7 +275,7 @@ async fn search_index_follows_every_change_and_survives_vacuum(kind: DatabaseKin
     }
 }
 
-async fn search_handles_special_characters(kind: DatabaseKind) {
+async fn search_takes_special_characters_literally(kind: DatabaseKind) {
     let app = TestApp::start(kind).await;
     app.create_user("ann").await;
     let count_matches = async |text: &str| {

@@ -62,7 +62,10 @@ export class Connection {
     this.#run(signal).catch((error) => signal.aborted || this.end(Failure.from(error)));
   }
 
-  /** Call it when this tab becomes a follower, and when the leader sends current values. */
+  /**
+   * Waits for values from the leader, for a limited time. Called when this tab becomes a follower, and when the leader
+   * sends values.
+   */
   follow(): void {
     this.#phase = { kind: 'following' };
     this.#deps.deadlines.set('connection', LEADER_TIMEOUT);

@@ -51,7 +51,7 @@ describe('connection', () => {
   beforeEach(() => void vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout', 'Date', 'performance'] }));
   afterEach(() => void vi.useRealTimers());
 
-  /** Returns parts with an open stream. */
+  /** Opens a stream. Returns the connection and its test doubles. */
   async function startStreaming() {
     const parts = composeParts();
     parts.connection.connect();

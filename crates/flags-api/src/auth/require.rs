@@ -99,7 +99,7 @@ permissions! {
     StreamOwnFlags: (Credential, Arc<CachedUser>) = |principal, _request| {
         Ok((principal.credential, own_flags(principal)?))
     };
-    /// Evaluate flags within the returned scope.
+    /// Evaluate flags. The scope says for which users.
     EvaluateFlags: (Credential, EvaluationScope) = |principal, _request| {
         Ok((principal.credential, evaluation_scope(principal)?))
     };

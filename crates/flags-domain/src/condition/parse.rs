@@ -26,7 +26,7 @@ impl Matcher {
                 Err(vec![Violation::new(
                     "/values",
                     "values_not_allowed",
-                    "the operator exists takes no values; send an empty array",
+                    "the operator `exists` takes no values; send an empty array",
                 )])
             };
         }
@@ -104,7 +104,7 @@ fn parse_all<'v, T>(
 const OPERATOR_MISMATCH: &str = "value_operator_mismatch";
 
 fn equals(values: &[Value]) -> Result<Matcher, Vec<Violation>> {
-    let detail = "the operator equals accepts only strings, numbers and booleans";
+    let detail = "the operator `equals` accepts only strings, numbers and booleans";
     parse_all(values, OPERATOR_MISMATCH, detail, |v| (v.is_string() || v.is_number() || v.is_boolean()).then_some(()))?;
     Ok(Matcher::Equals {
         texts: StringSet::new(values.iter().filter_map(Value::as_str).map(Into::into).collect()),

@@ -49,7 +49,7 @@ pub(crate) struct ExplainedResult<'v> {
     pub(super) valid_until: Option<Instant>,
 }
 
-/// A change of the evaluation result through time.
+/// A change of the evaluation result at a later time, without a change by a person.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct NextResultChange<'v> {
     /// When the result changes.

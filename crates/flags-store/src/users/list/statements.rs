@@ -43,11 +43,11 @@ pub(super) enum SearchFilter<'a> {
     NamePrefixOnly(&'a Prefix),
     /// The e-mail address or the name has the prefix. Uses the indexes of both columns.
     PrefixIndexed(&'a Prefix),
-    /// The e-mail address or the name has the prefix. Checks each user without these indexes.
+    /// The e-mail address or the name has the prefix. Checks user by user instead of using the indexes.
     PrefixUnindexed(&'a Prefix),
     /// The search text contains the substring. Uses the search index.
     SubstringIndexed(&'a Substring),
-    /// The search text contains the substring. Checks each user without the search index.
+    /// The search text contains the substring. Checks user by user instead of using the search index.
     SubstringUnindexed(&'a Substring),
 }
 
