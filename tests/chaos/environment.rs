@@ -13,7 +13,7 @@ use flags_service::{
     Core, SystemClock,
     credentials::{
         check::CommandAuthor,
-        tokens::{NewToken, TokenService},
+        tokens::{CreatedToken, NewToken, TokenService},
     },
     users::{NewUser, UserService},
 };
@@ -126,7 +126,8 @@ impl TestEnvironment {
             seed,
             next_value: AtomicI64::new(1),
         };
-        env.admin_token = env.create_token(TokenGrant::Role(Role::Admin), None).await;
+        let admin_token = env.create_token(TokenGrant::Role(Role::Admin), None).await;
+        admin_token.secret.reveal().clone_into(&mut env.admin_token);
         for number in 0..users {
             let new_user = NewUser {
                 email: format!("user{number}@example.com"),
@@ -141,18 +142,17 @@ impl TestEnvironment {
                 .await
                 .expect("user can be created");
             let id = created.output.record.id;
-            env.users.push(TestUser { id, token: env.create_token(TokenGrant::Role(Role::User), Some(id)).await });
+            let token = env.create_token(TokenGrant::Role(Role::User), Some(id)).await;
+            env.users.push(TestUser { id, token: token.secret.reveal().to_owned() });
         }
         env
     }
 
-    async fn create_token(&self, grant: TokenGrant, user_id: Option<Uuid>) -> String {
+    /// Creates an API token.
+    pub(crate) async fn create_token(&self, grant: TokenGrant, user_id: Option<Uuid>) -> CreatedToken {
         let new_token = NewToken { name: "chaos".to_owned(), grant, user_id, expires_at: None };
-        let created = TokenService::new(self.core.clone())
-            .create(command_author(), new_token)
-            .await
-            .expect("token can be created");
-        created.output.secret.reveal().to_owned()
+        let created = TokenService::new(self.core.clone()).create(command_author(), new_token).await;
+        created.expect("token can be created").output
     }
 
     /// Starts servers that connect to the given database URL. The first call also creates the flags.
