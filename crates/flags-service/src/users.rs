@@ -286,8 +286,8 @@ impl Command for DeleteUser {
         for token in api_tokens::find_by_user(tx.conn(), self.id).await? {
             api_tokens::delete(tx, &token).await?;
         }
-        // The database would delete the sessions too, but then the check of the caller's credential could not tell whether
-        // another transaction has ended the caller's session before.
+        // The database would delete the sessions too, but then the check of the caller's credential could not tell
+        // whether another transaction has ended the caller's session before.
         sessions::delete_by_user(tx, self.id).await?;
         users::delete(tx, &user).await?;
         if self.erasure == ErasurePolicy::EraseLabels {

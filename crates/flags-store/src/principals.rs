@@ -1,7 +1,8 @@
 //! Queries for the principal of a credential: the credential and the user that it acts as, in one statement.
 //!
-//! A transaction that changes or deletes the credential of its own caller must not see these changes when it checks the
-//! credential. Functions that change users, tokens and sessions therefore record the previous states in the transaction.
+//! A transaction that changes or deletes the credential of its own caller must not see these changes when it checks
+//! the credential. Functions that change users, tokens and sessions therefore record the previous states in the
+//! transaction.
 
 use diesel::{ExpressionMethods, JoinOnDsl as _, NullableExpressionMethods, OptionalExtension, QueryDsl};
 use diesel_async::RunQueryDsl;

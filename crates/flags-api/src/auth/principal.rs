@@ -28,8 +28,8 @@ pub(crate) struct Principal {
 impl Principal {
     /// Validates the credential and looks up its user. `record_use` updates the time of the credential's last use.
     ///
-    /// Fails with 401 if the credential is not valid or its user is deleted or inactive. Asks the database if the replica
-    /// does not follow the changes of credentials.
+    /// Fails with 401 if the credential is not valid or its user is deleted or inactive. Asks the database if the
+    /// replica does not follow the changes of credentials.
     pub(crate) async fn resolve(app: &App, credential: Credential, record_use: bool) -> Result<Self, Problem> {
         let identity = credential.resolve(app, record_use).await?.ok_or_else(Problem::unauthorized)?;
         let user = match identity.actor_id {

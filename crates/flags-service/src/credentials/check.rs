@@ -75,8 +75,8 @@ impl CommandAuthor {
         &self.check
     }
 
-    /// Returns the author for the next revision of a command that has already changed its own credential. The credential
-    /// was valid until that change.
+    /// Returns the author for the next revision of a command that has already changed its own credential. The
+    /// credential was valid until that change.
     pub(crate) fn after_own_change(self) -> Self {
         Self { check: CredentialCheck::NotRequired, ..self }
     }
