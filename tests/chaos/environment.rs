@@ -11,7 +11,10 @@ use std::{
 
 use flags_service::{
     Core, SystemClock,
-    credentials::tokens::{NewToken, TokenService},
+    credentials::{
+        check::CommandAuthor,
+        tokens::{CreatedToken, NewToken, TokenService},
+    },
     users::{NewUser, UserService},
 };
 use flags_store::{Author, Store, api_tokens::TokenGrant, users::Role};
@@ -85,6 +88,11 @@ pub(crate) fn author() -> Author {
     Author { actor: "system:chaos".to_owned(), request_id: None }
 }
 
+/// Author of the commands that a case executes without a server.
+pub(crate) fn command_author() -> CommandAuthor {
+    CommandAuthor::without_credential(author())
+}
+
 impl TestEnvironment {
     /// Creates a migrated database with users and API tokens. The first server that starts creates the flags.
     pub(crate) async fn new(case: &str, kind: DatabaseKind, users: usize, flags: usize, seed: u64) -> Self {
@@ -118,7 +126,8 @@ impl TestEnvironment {
             seed,
             next_value: AtomicI64::new(1),
         };
-        env.admin_token = env.create_token(TokenGrant::Role(Role::Admin), None).await;
+        let admin_token = env.create_token(TokenGrant::Role(Role::Admin), None).await;
+        admin_token.secret.reveal().clone_into(&mut env.admin_token);
         for number in 0..users {
             let new_user = NewUser {
                 email: format!("user{number}@example.com"),
@@ -128,19 +137,22 @@ impl TestEnvironment {
                 active: true,
                 password: None,
             };
-            let created =
-                UserService::new(env.core.clone()).create(author(), new_user).await.expect("user can be created");
+            let created = UserService::new(env.core.clone())
+                .create(command_author(), new_user)
+                .await
+                .expect("user can be created");
             let id = created.output.record.id;
-            env.users.push(TestUser { id, token: env.create_token(TokenGrant::Role(Role::User), Some(id)).await });
+            let token = env.create_token(TokenGrant::Role(Role::User), Some(id)).await;
+            env.users.push(TestUser { id, token: token.secret.reveal().to_owned() });
         }
         env
     }
 
-    async fn create_token(&self, grant: TokenGrant, user_id: Option<Uuid>) -> String {
+    /// Creates an API token.
+    pub(crate) async fn create_token(&self, grant: TokenGrant, user_id: Option<Uuid>) -> CreatedToken {
         let new_token = NewToken { name: "chaos".to_owned(), grant, user_id, expires_at: None };
-        let created =
-            TokenService::new(self.core.clone()).create(author(), new_token).await.expect("token can be created");
-        created.output.secret.reveal().to_owned()
+        let created = TokenService::new(self.core.clone()).create(command_author(), new_token).await;
+        created.expect("token can be created").output
     }
 
     /// Starts servers that connect to the given database URL. The first call also creates the flags.

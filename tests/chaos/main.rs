@@ -90,6 +90,7 @@ cases! {
     idle on Postgres;
     shutdown on Postgres | Sqlite, selected;
     isolation on Postgres | Sqlite, selected;
+    revocation on Postgres | Sqlite, selected;
     network on Postgres, selected;
     scale on Postgres;
 }

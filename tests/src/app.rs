@@ -7,6 +7,7 @@ use flags_domain::Instant;
 use flags_service::{
     Core, ManualClock, Runtime,
     credentials::{
+        check::CommandAuthor,
         jwt::{JwtConfig, JwtVerifier},
         tokens::{NewToken, TokenService},
     },
@@ -56,6 +57,11 @@ impl Drop for TestApp {
 /// Author of the changes that tests commit without the HTTP API.
 pub fn author() -> Author {
     Author { actor: "system:test".to_owned(), request_id: None }
+}
+
+/// Author of the commands that tests execute without the HTTP API.
+pub fn command_author() -> CommandAuthor {
+    CommandAuthor::without_credential(author())
 }
 
 impl TestApp {
@@ -210,7 +216,8 @@ fn parse_instant(text: &str) -> Instant {
 
 async fn create_token(core: &Core, grant: TokenGrant, user_id: Option<Uuid>, expires_at: Option<Instant>) -> String {
     let new_token = NewToken { name: "test".to_owned(), grant, user_id, expires_at };
-    let created = TokenService::new(core.clone()).create(author(), new_token).await.expect("token can be created");
+    let created =
+        TokenService::new(core.clone()).create(command_author(), new_token).await.expect("token can be created");
     created.output.secret.reveal().to_owned()
 }
 

@@ -75,6 +75,11 @@ impl PermissionTable {
         self.0.entry(operation.to_owned()).or_default().insert(caller.to_owned(), outcome);
     }
 
+    /// Whether the caller may call the operation. Panics if the table does not contain both.
+    pub fn is_allowed(&self, operation: &str, caller: &str) -> bool {
+        self.0[operation][caller] == ALLOWED
+    }
+
     /// Returns the table in the format of `tests/permissions.json`.
     pub fn to_text(&self) -> String {
         serde_json::to_string_pretty(&self.0).expect("table can be serialized")

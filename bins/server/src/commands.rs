@@ -8,6 +8,7 @@ use std::{
 use flags_service::{
     Core, Precondition, SystemClock,
     credentials::{
+        check::CommandAuthor,
         passwords::Password,
         sessions::{SessionLifetimes, SessionService},
         tokens::{NewToken, TokenService},
@@ -23,8 +24,8 @@ use crate::{
 };
 
 /// Author of changes that are made on the command line.
-pub(crate) fn command_line_author() -> Author {
-    Author { actor: "system:command-line".to_owned(), request_id: None }
+pub(crate) fn command_line_author() -> CommandAuthor {
+    CommandAuthor::without_credential(Author { actor: "system:command-line".to_owned(), request_id: None })
 }
 
 /// Opens the database and applies pending migrations. If none are pending, the database role needs no DDL privileges.

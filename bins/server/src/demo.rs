@@ -6,6 +6,7 @@ use flags_domain::{FlagName, Instant, Serve};
 use flags_service::{
     Core, Precondition, change_feed,
     credentials::{
+        check::CommandAuthor,
         passwords,
         tokens::{NewToken, TokenService},
     },
@@ -33,7 +34,9 @@ pub(crate) async fn demo(url: &DatabaseUrl, bind: SocketAddr) -> Result<(), CliE
     if has_data {
         return Err(CliError::new("the database is not empty; demo data requires an empty database"));
     }
-    let demo = Demo { core, author: Author { actor: "system:demo".to_owned(), request_id: None } };
+    let author = Author { actor: "system:demo".to_owned(), request_id: None };
+    let author = CommandAuthor::without_credential(author);
+    let demo = Demo { core, author };
     let users = demo.create_users().await?;
     demo.create_flags().await?;
     demo.create_scheduled_change().await?;
@@ -44,7 +47,7 @@ pub(crate) async fn demo(url: &DatabaseUrl, bind: SocketAddr) -> Result<(), CliE
 
 struct Demo {
     core: Core,
-    author: Author,
+    author: CommandAuthor,
 }
 
 struct DemoUsers {

@@ -12,7 +12,7 @@ use std::{
 use flags_api::{App, RateLimits, Settings, StreamLimits, install_metrics, serve, serve_metrics, stop};
 use flags_service::{
     Clock, Core, Runtime, SystemClock,
-    credentials::{jwt::JwtVerifier, sessions::SessionLifetimes, tokens},
+    credentials::{confirmation::MaxCredentialAge, jwt::JwtVerifier, sessions::SessionLifetimes, tokens},
     replica::Replica,
 };
 use flags_store::Store;
@@ -109,6 +109,7 @@ async fn build(store: Store, args: &RunArgs) -> Result<(App, Runtime), CliError>
         metrics_with_api: args.metrics_bind.is_none(),
         stream_limits: StreamLimits { max_streams: args.max_streams, ..StreamLimits::default() },
         session_lifetimes: SessionLifetimes { idle: args.access.session_idle, absolute: args.access.session_lifetime },
+        max_credential_age: MaxCredentialAge::default(),
         rate_limits: RateLimits {
             requests: args.access.rate_limit,
             evaluations: args.access.evaluation_rate_limit,

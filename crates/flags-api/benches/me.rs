@@ -18,7 +18,10 @@ use flags_api::{App, RateLimits, Settings, serve};
 use flags_domain::{FlagName, FlagType, Serve, Weight};
 use flags_service::{
     Precondition, Runtime, SystemClock,
-    credentials::tokens::{NewToken, TokenService},
+    credentials::{
+        check::CommandAuthor,
+        tokens::{NewToken, TokenService},
+    },
     flags::{FlagService, NewFlag},
     overrides::{NewOverride, UserFlagOverrideService},
     users::{NewUser, UserService},
@@ -61,6 +64,7 @@ async fn start_service(path: &str) -> (Runtime, SocketAddr, String) {
     let runtime = Runtime::start(store, Arc::new(SystemClock::default())).await.unwrap();
     let core = &runtime.core;
     let author = Author { actor: "system:bench".to_owned(), request_id: None };
+    let author = CommandAuthor::without_credential(author);
     for number in 0..FLAGS {
         FlagService::new(core.clone()).create(author.clone(), flag(number)).await.unwrap();
     }

@@ -5,6 +5,7 @@
 //! RFC 9457 problem documents in one place (`problem`).
 
 mod auth;
+mod body_check;
 mod cors;
 mod evaluation_json;
 mod extract;

@@ -10,7 +10,7 @@ use actix_web::{
     },
 };
 use flags_domain::Violation;
-use flags_service::{Conflict, ResourceKind, ServiceError};
+use flags_service::{Conflict, CredentialRejection, ResourceKind, ServiceError};
 use flags_store::StoreError;
 use serde::Serialize;
 use utoipa::{ToResponse, ToSchema};
@@ -114,6 +114,11 @@ impl Problem {
 
     pub(crate) fn forbidden(code: &'static str, detail: &str) -> Self {
         Self::new(StatusCode::FORBIDDEN, code, detail)
+    }
+
+    /// 403 for a caller without role admin.
+    pub(crate) fn requires_admin() -> Self {
+        Self::forbidden("forbidden", "requires role admin")
     }
 
     pub(crate) fn unavailable(code: &'static str, detail: &str, retry_after: &'static str) -> Self {
@@ -230,6 +235,8 @@ impl From<ServiceError> for Problem {
                     "the Idempotency-Key was already used for a different request; use a new key for each request";
                 Self::new(StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused", detail)
             }
+            ServiceError::CredentialRejected(CredentialRejection::Invalid) => Self::unauthorized(),
+            ServiceError::CredentialRejected(CredentialRejection::RequiresAdmin) => Self::requires_admin(),
             ServiceError::InvalidCredentials => {
                 Self::new(StatusCode::UNAUTHORIZED, "sign_in_failed", "wrong e-mail address or password")
             }

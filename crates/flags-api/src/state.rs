@@ -6,6 +6,7 @@ use flags_service::{
     Core, Runtime,
     audit::AuditService,
     credentials::{
+        confirmation::{CredentialConfirmation, MaxCredentialAge},
         jwt::JwtVerifier,
         sessions::{SessionLifetimes, SessionService},
         signing::SigningKey,
@@ -38,6 +39,8 @@ pub struct Settings {
     pub workers: usize,
     /// Idle timeout and maximum lifetime of sessions.
     pub session_lifetimes: SessionLifetimes,
+    /// Age of the replica's tokens and users from which the server asks the database before it accepts a credential.
+    pub max_credential_age: MaxCredentialAge,
     /// Rate limits of credentials and addresses.
     pub rate_limits: RateLimits,
     /// Number of trusted reverse proxies in front of the server. The client's address is this many entries from the end
@@ -76,6 +79,7 @@ pub struct App {
     pub(crate) users: UserService,
     pub(crate) tokens: TokenService,
     pub(crate) sessions: SessionService,
+    pub(crate) credential_confirmation: CredentialConfirmation,
     pub(crate) rate_limiters: RateLimiters,
     pub(crate) audit: AuditService,
     pub(crate) metrics: Option<PrometheusHandle>,
@@ -102,6 +106,11 @@ impl App {
             users: UserService::new(core.clone()),
             tokens: TokenService::new(core.clone()),
             sessions: SessionService::new(core.clone(), settings.session_lifetimes),
+            credential_confirmation: CredentialConfirmation::new(
+                core.clone(),
+                Arc::clone(&runtime.replica),
+                settings.max_credential_age,
+            ),
             rate_limiters: RateLimiters::new(settings.rate_limits),
             audit: AuditService::new(core.clone()),
             metrics,

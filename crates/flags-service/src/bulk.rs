@@ -210,18 +210,20 @@ async fn store_response(
     result: BulkResult,
 ) -> Result<CommandOutcome<BulkResult>> {
     let mut tx = core.begin().await?;
+    let author = request.author().author();
     let Some(key) = request.key() else {
-        return Ok(CommandOutcome { output: result, committed: tx.commit(request.author()).await? });
+        return Ok(CommandOutcome { output: result, committed: tx.commit(author).await? });
     };
     match idempotency::reserve(&mut tx, key).await? {
         // A concurrent request with the same key has already stored its response.
         KeyState::Completed(stored) if stored.payload.first() != Some(&ID_LIST_MARKER) => {
+            core.check_credential(request.author().check()).await?;
             Err(ServiceError::Replayed(stored))
         }
         KeyState::Mismatch => Err(ServiceError::IdempotencyKeyReused),
         KeyState::Completed(_) | KeyState::New => {
             let committed =
-                tx.commit_with_response(request.author(), key, |committed| request.render(&result, committed)).await?;
+                tx.commit_with_response(author, key, |committed| request.render(&result, committed)).await?;
             Ok(CommandOutcome { output: result, committed })
         }
     }

@@ -9,7 +9,7 @@ use flags_domain::{Instant, Revision};
 use flags_store::{
     Author, Committed, Conn, Store, StoreError, Tx,
     idempotency::{self, IdempotencyKey, KeyState, StoredResponse},
-    with_timeout,
+    principals, with_timeout,
 };
 use tokio::{
     runtime::Handle,
@@ -23,6 +23,7 @@ use tracing::{
 
 use crate::{
     clock::Clock,
+    credentials::check::{CommandAuthor, CredentialCheck, OwnCredential},
     error::{Result, ServiceError},
     metrics,
     replica::Replica,
@@ -79,9 +80,9 @@ pub(crate) trait UnloggedCommand: Send + Sync + 'static {
     fn apply(&self, tx: &mut Tx) -> impl Future<Output = Result<Self::Output>> + Send;
 }
 
-/// The author of a command and, if the client sent one, its idempotency key.
+/// The author of a command with the credential that permits it and, if the client sent one, the idempotency key.
 pub struct CommandRequest<T> {
-    author: Author,
+    author: CommandAuthor,
     idempotency: Option<Idempotency<T>>,
 }
 
@@ -93,8 +94,8 @@ struct Idempotency<T> {
     render: RenderResponse<T>,
 }
 
-impl<T> From<Author> for CommandRequest<T> {
-    fn from(author: Author) -> Self {
+impl<T> From<CommandAuthor> for CommandRequest<T> {
+    fn from(author: CommandAuthor) -> Self {
         Self { author, idempotency: None }
     }
 }
@@ -104,12 +105,12 @@ impl<T> CommandRequest<T> {
     ///
     /// The response that `render` serializes is stored in the same transaction as the change. A repeated request with
     /// the same key fails with [`ServiceError::Replayed`], which contains the stored response.
-    pub fn idempotent(author: Author, key: IdempotencyKey, render: RenderResponse<T>) -> Self {
+    pub fn idempotent(author: CommandAuthor, key: IdempotencyKey, render: RenderResponse<T>) -> Self {
         Self { author, idempotency: Some(Idempotency { key, render }) }
     }
 
-    /// Author of the command, as recorded in the change log.
-    pub const fn author(&self) -> &Author {
+    /// Author of the command.
+    pub const fn author(&self) -> &CommandAuthor {
         &self.author
     }
 
@@ -178,7 +179,8 @@ impl Core {
         &self.store
     }
 
-    /// Executes a command. The state change and its change-log entries commit in one transaction.
+    /// Executes a command. The state change and its change-log entries commit in one transaction, and only if the
+    /// author's credential is still valid.
     ///
     /// Returns when the change is durable and this process's replica has applied it. If the replica does not apply it
     /// within 2 seconds, logs a warning and returns success.
@@ -188,23 +190,27 @@ impl Core {
         command: C,
     ) -> Result<CommandOutcome<C::Output>> {
         let (this, request) = (self.clone(), request.into());
-        self.run_detached(async move { this.commit_and_apply(&request, &command).await }).await
+        self.run_detached(async move { Ok(this.commit_and_apply(&request, &command).await?.0) }).await
     }
 
     /// Executes a command repeatedly, in one commit each, until it reports [`Progress::Finished`]. Calls `prepare_next`
-    /// before each further execution.
+    /// before each further execution. Each commit requires that the author's credential is still valid, unless the
+    /// command has changed this credential itself.
     pub(crate) async fn execute_until_finished<C: Command<Output = Progress>>(
         &self,
-        author: Author,
+        author: CommandAuthor,
         mut command: C,
         prepare_next: fn(&mut C),
     ) -> Result<Committed> {
-        let (this, request) = (self.clone(), author.into());
+        let (this, mut request) = (self.clone(), CommandRequest::from(author));
         let steps = async move {
             loop {
-                let outcome = this.commit_and_apply(&request, &command).await?;
+                let (outcome, own_credential) = this.commit_and_apply(&request, &command).await?;
                 if outcome.output == Progress::Finished {
                     return Ok(outcome.committed);
+                }
+                if own_credential == OwnCredential::Changed {
+                    request = request.author.after_own_change().into();
                 }
                 prepare_next(&mut command);
             }
@@ -217,12 +223,15 @@ impl Core {
         &self,
         request: &CommandRequest<C::Output>,
         command: &C,
-    ) -> Result<CommandOutcome<C::Output>> {
+    ) -> Result<(CommandOutcome<C::Output>, OwnCredential)> {
         let span = tracing::info_span!("command", command = short_type_name::<C>(), revision = Empty);
         let work = async {
             let result = retry_on_conflict(|| self.commit(request, command)).await;
+            if let Err(error) = &result {
+                self.check_after_failure(request.author.check(), error).await?;
+            }
             match &result {
-                Ok(outcome) => {
+                Ok((outcome, _)) => {
                     Span::current().record("revision", display(outcome.committed.revision()));
                     metrics::record_override_changes(outcome.committed.entries());
                     self.wait_for_replica(outcome.committed.revision()).await;
@@ -238,24 +247,43 @@ impl Core {
         work.instrument(span).await
     }
 
-    /// Applies a command in one transaction and commits it.
+    /// Checks the credential of a command that failed, so that its caller learns nothing with a credential that was
+    /// taken away. This includes the replay of a stored response.
+    async fn check_after_failure(&self, check: &CredentialCheck, error: &ServiceError) -> Result<()> {
+        match error {
+            // These errors say nothing about the state that the command has read.
+            ServiceError::Store(_) | ServiceError::Internal(_) | ServiceError::CredentialRejected(_) => Ok(()),
+            _ => self.check_credential(check).await,
+        }
+    }
+
+    /// Fails with [`ServiceError::CredentialRejected`] if the credential is no longer valid.
+    pub(crate) async fn check_credential(&self, check: &CredentialCheck) -> Result<()> {
+        let CredentialCheck::Required(required) = check else { return Ok(()) };
+        let stored = self.read(async |conn| principals::find(conn, &required.credential).await).await?;
+        required.check_stored(stored, self.now())
+    }
+
+    /// Applies a command in one transaction and commits it. Reports whether it has changed its own credential.
     async fn commit<C: Command>(
         &self,
         request: &CommandRequest<C::Output>,
         command: &C,
-    ) -> Result<CommandOutcome<C::Output>> {
+    ) -> Result<(CommandOutcome<C::Output>, OwnCredential)> {
+        let author = request.author.author();
         let mut tx = self.begin().await?;
         let applied = async {
             if let Some(idempotency) = &request.idempotency {
                 reserve_idempotency_key(&mut tx, &idempotency.key).await?;
             }
-            command.apply(&mut tx, &request.author).await
+            let output = command.apply(&mut tx, author).await?;
+            Ok((output, take_revision_and_check(&mut tx, request.author.check()).await?))
         }
         .await;
-        let (tx, mut output) = roll_back_on_error(tx, applied).await?;
+        let (tx, (mut output, own_credential)) = roll_back_on_error(tx, applied).await?;
         let committed = match &request.idempotency {
             None => {
-                let committed = tx.commit(&request.author).await?;
+                let committed = tx.commit(author).await?;
                 set_revision(&mut output, &committed);
                 committed
             }
@@ -264,23 +292,38 @@ impl Core {
                     set_revision(&mut output, committed);
                     (idempotency.render)(&output, committed)
                 };
-                tx.commit_with_response(&request.author, &idempotency.key, render).await?
+                tx.commit_with_response(author, &idempotency.key, render).await?
             }
         };
-        Ok(CommandOutcome { output, committed })
+        Ok((CommandOutcome { output, committed }, own_credential))
     }
 
-    /// Executes an unlogged command.
-    pub(crate) async fn execute_unlogged<C: UnloggedCommand>(&self, command: C) -> Result<C::Output> {
+    /// Executes an unlogged command. Commits only if the credential is still valid.
+    pub(crate) async fn execute_unlogged<C: UnloggedCommand>(
+        &self,
+        check: CredentialCheck,
+        command: C,
+    ) -> Result<C::Output> {
         let this = self.clone();
         let span = tracing::info_span!("command", command = short_type_name::<C>());
-        let work = async move { retry_on_conflict(|| this.commit_unlogged(&command)).await };
+        let work = async move {
+            let result = retry_on_conflict(|| this.commit_unlogged(&check, &command)).await;
+            if let Err(error) = &result {
+                this.check_after_failure(&check, error).await?;
+            }
+            result
+        };
         self.run_detached(work.instrument(span)).await
     }
 
-    async fn commit_unlogged<C: UnloggedCommand>(&self, command: &C) -> Result<C::Output> {
+    async fn commit_unlogged<C: UnloggedCommand>(&self, check: &CredentialCheck, command: &C) -> Result<C::Output> {
         let mut tx = self.begin().await?;
-        let applied = command.apply(&mut tx).await;
+        let applied = async {
+            let output = command.apply(&mut tx).await?;
+            check.check_in(&mut tx).await?;
+            Ok(output)
+        }
+        .await;
         let (tx, output) = roll_back_on_error(tx, applied).await?;
         tx.commit_unlogged().await?;
         Ok(output)
@@ -357,6 +400,13 @@ async fn roll_back_on_error<T>(tx: Tx, applied: Result<T>) -> Result<(Tx, T)> {
             Err(error)
         }
     }
+}
+
+/// Takes the revision of the recorded changes and then checks the credential, which no other change can take away any
+/// more. Without recorded changes, only checks the credential.
+pub(crate) async fn take_revision_and_check(tx: &mut Tx, check: &CredentialCheck) -> Result<OwnCredential> {
+    tx.take_revision().await?;
+    check.check_in(tx).await
 }
 
 /// Stores the committed revision in the output of a command that changed something.

@@ -30,6 +30,9 @@ pub enum ServiceError {
     /// The idempotency key was used before with a different request.
     #[error("the idempotency key was already used for a different request")]
     IdempotencyKeyReused,
+    /// The credential of the request was taken away before the request was completed.
+    #[error(transparent)]
+    CredentialRejected(CredentialRejection),
     /// The e-mail address or the password is wrong, or the user is inactive. The error does not reveal which.
     #[error("wrong e-mail address or password")]
     InvalidCredentials,
@@ -52,6 +55,17 @@ pub enum ServiceError {
 
 /// Result of a service operation.
 pub type Result<T> = std::result::Result<T, ServiceError>;
+
+/// Reason for rejecting a credential.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CredentialRejection {
+    /// The credential is unknown, revoked or expired, or its user is deleted or inactive.
+    #[error("the credential is not valid")]
+    Invalid,
+    /// The credential is valid but does not have role admin.
+    #[error("requires role admin")]
+    RequiresAdmin,
+}
 
 /// State that prevents a change. The messages are written for API users.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

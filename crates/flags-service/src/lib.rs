@@ -32,7 +32,7 @@ pub mod wall_time;
 pub use crate::{
     clock::{Clock, ManualClock, SystemClock},
     core::{Command, CommandOutcome, CommandOutput, CommandRequest, Core},
-    error::{Conflict, ResourceKind, Result, ServiceError},
+    error::{Conflict, CredentialRejection, ResourceKind, Result, ServiceError},
     precondition::Precondition,
     runtime::Runtime,
 };

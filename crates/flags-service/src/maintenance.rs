@@ -19,6 +19,7 @@ use crate::{
     clock::micros,
     core::{Command, Core},
     credentials::{
+        check::CommandAuthor,
         sessions::MAX_LIFETIME,
         throttle::{FAILURE_RETENTION_MICROS, KNOWN_NETWORK_RETENTION_MICROS},
     },
@@ -120,8 +121,8 @@ async fn measure_backlog(core: &Core) -> Result<()> {
     Ok(())
 }
 
-fn author() -> Author {
-    Author { actor: "system:cleanup-worker".to_owned(), request_id: None }
+fn author() -> CommandAuthor {
+    CommandAuthor::without_credential(Author { actor: "system:cleanup-worker".to_owned(), request_id: None })
 }
 
 /// Removes all overrides that have expired by both this process's clock and the database's clock. Returns their number.

@@ -13,6 +13,7 @@ use uuid::Uuid;
 
 use crate::{
     core::{Command, CommandOutcome, CommandRequest, Core},
+    credentials::check::CommandAuthor,
     error::{Conflict, ResourceKind, Result, ServiceError, check},
     flags::lock_flag_with_schedule,
     patch::assign,
@@ -132,7 +133,7 @@ impl ScheduleService {
     /// Changes the fields of a pending change that the patch contains.
     pub async fn patch(
         &self,
-        author: Author,
+        author: CommandAuthor,
         flag_name: &str,
         id: Uuid,
         patch: ScheduledChangePatch,

@@ -19,7 +19,10 @@ use uuid::Uuid;
 
 use crate::{
     core::{Command, CommandOutcome, CommandRequest, Core, Progress},
-    credentials::passwords::{self, Password},
+    credentials::{
+        check::CommandAuthor,
+        passwords::{self, Password},
+    },
     error::{Conflict, ResourceKind, Result, ServiceError, check},
     override_deletion::delete_overrides,
     patch::assign,
@@ -136,7 +139,7 @@ impl UserService {
     /// Changes the fields of a user that the patch contains.
     pub async fn patch(
         &self,
-        author: Author,
+        author: CommandAuthor,
         id: Uuid,
         patch: UserPatch,
         precondition: Precondition,
@@ -149,7 +152,7 @@ impl UserService {
     /// A user with many overrides is deactivated first and then deleted in several revisions.
     pub async fn delete(
         &self,
-        author: Author,
+        author: CommandAuthor,
         id: Uuid,
         precondition: Precondition,
         erasure: ErasurePolicy,
@@ -283,6 +286,9 @@ impl Command for DeleteUser {
         for token in api_tokens::find_by_user(tx.conn(), self.id).await? {
             api_tokens::delete(tx, &token).await?;
         }
+        // The database would delete the sessions too, but then the check of the caller's credential could not tell
+        // whether another transaction has ended the caller's session before.
+        sessions::delete_by_user(tx, self.id).await?;
         users::delete(tx, &user).await?;
         if self.erasure == ErasurePolicy::EraseLabels {
             erase_labels(tx, self.id).await?;

@@ -16,6 +16,7 @@ use crate::{
     conn::{Conn, dispatch},
     error::{Result, StoreError},
     page::{BoundedCount, Page},
+    principal_state::{CredentialRef, CredentialState},
     schema::api_tokens,
     sql_types::{DbInstant, DbUuid},
     store::Store,
@@ -116,11 +117,7 @@ impl TryFrom<ApiTokenRow> for TokenRecord {
     type Error = StoreError;
 
     fn try_from(row: ApiTokenRow) -> Result<Self> {
-        let grant = match (row.role.as_deref(), row.scope.as_deref()) {
-            (Some(role), None) => TokenGrant::Role(Role::parse(role).ok_or_else(|| corrupt("unknown role"))?),
-            (None, Some(EVALUATE_SCOPE)) => TokenGrant::Evaluate,
-            _ => return Err(corrupt("must have either a role or a known scope")),
-        };
+        let grant = parse_grant(row.role.as_deref(), row.scope.as_deref())?;
         Ok(Self {
             id: row.id.0,
             name: row.name,
@@ -139,8 +136,24 @@ impl TryFrom<ApiTokenRow> for TokenRecord {
     }
 }
 
+/// Parses the columns `role` and `scope`.
+pub(crate) fn parse_grant(role: Option<&str>, scope: Option<&str>) -> Result<TokenGrant> {
+    match (role, scope) {
+        (Some(role), None) => Ok(TokenGrant::Role(Role::parse(role).ok_or_else(|| corrupt("unknown role"))?)),
+        (None, Some(EVALUATE_SCOPE)) => Ok(TokenGrant::Evaluate),
+        _ => Err(corrupt("must have either a role or a known scope")),
+    }
+}
+
 fn corrupt(detail: &str) -> StoreError {
     StoreError::corrupt("api_tokens", detail)
+}
+
+impl From<&TokenRecord> for CredentialState {
+    fn from(token: &TokenRecord) -> Self {
+        let is_revoked = token.revoked_at.is_some();
+        Self { grant: token.grant, user_id: token.user_id, expires_at: token.expires_at, is_revoked }
+    }
 }
 
 /// Returns all tokens that are not revoked, for loading the replica.
@@ -234,6 +247,7 @@ pub async fn update(tx: &mut Tx, action: Action, before: &TokenRecord, after: &T
     if changed == 0 {
         return Err(StoreError::TransactionConflict("another transaction has changed the token".to_owned()));
     }
+    tx.prior_states().record_credential(CredentialRef::Token(before.hash), before.into());
     tx.record(entry(action, Some(before), Some(after)));
     Ok(())
 }
@@ -275,6 +289,7 @@ pub async fn insert(tx: &mut Tx, new: &TokenRecord) -> Result<()> {
 pub async fn delete(tx: &mut Tx, token: &TokenRecord) -> Result<()> {
     let id = DbUuid(token.id);
     dispatch!(tx.conn(), |c| diesel::delete(api_tokens::table.find(id)).execute(c).await)?;
+    tx.prior_states().record_credential(CredentialRef::Token(token.hash), token.into());
     tx.record(entry(Action::Deleted, Some(token), None));
     Ok(())
 }

@@ -42,6 +42,19 @@ impl Committed {
 }
 
 impl Tx {
+    /// Takes the next revision for the recorded entries. This locks `log_head`, so no other change can commit before
+    /// this transaction ends.
+    ///
+    /// Does nothing without recorded entries, or if the revision is already taken. The commit functions call this
+    /// themselves; call it before to read state that no other change can modify until the commit.
+    pub async fn take_revision(&mut self) -> Result<()> {
+        if self.revision().is_none() && !self.entries().is_empty() {
+            let revision = change_log::increment_head(self.conn()).await?;
+            self.set_revision(revision);
+        }
+        Ok(())
+    }
+
     /// Appends the recorded entries to the change log under one new revision and commits.
     ///
     /// Without recorded entries, it takes no revision and rolls back, which also discards unlogged writes.
@@ -78,12 +91,12 @@ impl Tx {
 
 /// Writes the recorded entries under a new revision. Without entries, takes no revision.
 async fn write_entries(tx: &mut Tx, author: &Author) -> Result<Committed> {
+    tx.take_revision().await?;
     let entries = tx.take_entries();
-    if entries.is_empty() {
+    let Some(revision) = tx.revision() else {
         return Ok(Committed { revision: change_log::head(tx.conn()).await?, entries });
-    }
+    };
     let at = tx.now();
-    let revision = change_log::increment_head(tx.conn()).await?;
     set_row_revisions(tx.conn(), revision.number, &entries).await?;
     change_log::append(tx.conn(), revision.number, at, author, &entries).await?;
     Ok(Committed { revision, entries })

@@ -12,9 +12,9 @@
 //!    `change_log`.
 //! 2. `backend`: code for one database.
 //! 3. `conn` and `store`: connections, pools and raw transactions.
-//! 4. `transaction`: [`Tx`], which collects change-log entries, and snapshots.
-//! 5. The queries of each table: `users`, `flags`, `overrides`, `change_log`, `idempotency` and so on. `migrate`,
-//!    `epoch` and `listener` are on this layer as well.
+//! 4. `principal_state` and `transaction`: [`Tx`], which collects change-log entries, and snapshots.
+//! 5. The queries of each table: `users`, `flags`, `overrides`, `change_log`, `idempotency` and so on. `principals`,
+//!    `migrate`, `epoch` and `listener` are on this layer as well.
 //! 6. `commit`: writes the collected entries and commits.
 //!
 //! Functions return [`StoreError`]. Its variants tell the caller whether to retry, and when.
@@ -37,6 +37,8 @@ mod migrate;
 pub mod overrides;
 mod page;
 pub mod passwords;
+mod principal_state;
+pub mod principals;
 pub mod schedules;
 mod schema;
 pub mod service_keys;

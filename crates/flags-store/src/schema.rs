@@ -233,4 +233,5 @@ diesel::joinable!(user_flag_overrides -> users (user_id));
 diesel::joinable!(scheduled_changes -> feature_flags (flag_name));
 diesel::allow_tables_to_appear_in_same_query!(users, user_flag_overrides, feature_flags, scheduled_changes, api_tokens);
 diesel::allow_tables_to_appear_in_same_query!(users, user_passwords, sign_in_places);
+diesel::allow_tables_to_appear_in_same_query!(users, sessions);
 diesel::allow_tables_to_appear_in_same_query!(log_head, change_log);

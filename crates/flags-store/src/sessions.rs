@@ -15,6 +15,7 @@ use uuid::Uuid;
 use crate::{
     conn::{Conn, dispatch},
     error::{Result, StoreError},
+    principal_state::{CredentialRef, CredentialState},
     schema::sessions,
     sql_types::{DbInstant, DbUuid},
     store::Store,
@@ -99,17 +100,35 @@ pub async fn insert(tx: &mut Tx, new: &SessionRecord) -> Result<()> {
 
 /// Deletes the session whose secret has this SHA-256.
 pub async fn delete(tx: &mut Tx, hash: &[u8; 32]) -> Result<()> {
-    dispatch!(tx.conn(), |c| {
-        diesel::delete(sessions::table.filter(sessions::token_hash.eq(&hash[..]))).execute(c).await
+    let deleted: Vec<DeletedSession> = dispatch!(tx.conn(), |c| {
+        let row = diesel::delete(sessions::table.filter(sessions::token_hash.eq(&hash[..])));
+        row.returning((sessions::token_hash, sessions::user_id, sessions::ends_at)).get_results(c).await
     })?;
+    record_prior_states(tx, deleted);
     Ok(())
+}
+
+/// Columns `token_hash`, `user_id` and `ends_at` of a deleted session.
+type DeletedSession = (Vec<u8>, DbUuid, DbInstant);
+
+/// Records the sessions that the transaction has deleted.
+fn record_prior_states(tx: &mut Tx, deleted: Vec<DeletedSession>) {
+    for (hash, user_id, ends_at) in deleted {
+        // A row with another length belongs to no credential.
+        if let Ok(hash) = hash.try_into() {
+            let before = CredentialState::unlimited(user_id.0, Some(ends_at.0));
+            tx.prior_states().record_credential(CredentialRef::Session(hash), before);
+        }
+    }
 }
 
 /// Deletes all sessions of a user.
 pub async fn delete_by_user(tx: &mut Tx, user_id: Uuid) -> Result<()> {
-    dispatch!(tx.conn(), |c| {
-        diesel::delete(sessions::table.filter(sessions::user_id.eq(DbUuid(user_id)))).execute(c).await
+    let deleted: Vec<DeletedSession> = dispatch!(tx.conn(), |c| {
+        let rows = diesel::delete(sessions::table.filter(sessions::user_id.eq(DbUuid(user_id))));
+        rows.returning((sessions::token_hash, sessions::user_id, sessions::ends_at)).get_results(c).await
     })?;
+    record_prior_states(tx, deleted);
     Ok(())
 }
 

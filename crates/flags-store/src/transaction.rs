@@ -4,13 +4,14 @@
 
 use std::sync::Arc;
 
-use flags_domain::Instant;
+use flags_domain::{Instant, Revision};
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::{
     change_log::ChangeLogEntry,
     conn::Conn,
     error::{Result, StoreError},
+    principal_state::PriorStates,
     store::Store,
 };
 
@@ -20,6 +21,9 @@ pub struct Tx {
     clock: Arc<dyn Fn() -> Instant + Send + Sync>,
     now: Instant,
     entries: Vec<ChangeLogEntry>,
+    /// Revision of the recorded entries, once the transaction has taken it.
+    revision: Option<Revision>,
+    prior_states: PriorStates,
     _write_permit: OwnedSemaphorePermit,
 }
 
@@ -38,7 +42,15 @@ impl Store {
         let mut conn = self.conn().await?;
         conn.begin_write().await?;
         let now = clock();
-        Ok(Tx { conn, clock, now, entries: Vec::new(), _write_permit: write_permit })
+        Ok(Tx {
+            conn,
+            clock,
+            now,
+            entries: Vec::new(),
+            revision: None,
+            prior_states: PriorStates::default(),
+            _write_permit: write_permit,
+        })
     }
 
     /// Returns a connection with a read-only snapshot of the database, taken at its first read. Dropping the connection
@@ -54,6 +66,11 @@ impl Tx {
     /// Time that the transaction uses for its changes.
     pub const fn now(&self) -> Instant {
         self.now
+    }
+
+    /// Reads the clock. Unlike [`now`](Self::now), the result advances during the transaction.
+    pub fn read_clock(&self) -> Instant {
+        (self.clock)()
     }
 
     /// Reads the clock again. Every function that may block on a lock calls this afterwards.
@@ -74,6 +91,21 @@ impl Tx {
     /// Recorded entries.
     pub(crate) fn entries(&self) -> &[ChangeLogEntry] {
         &self.entries
+    }
+
+    /// Sets the revision of the recorded entries.
+    pub(crate) const fn set_revision(&mut self, revision: Revision) {
+        self.revision = Some(revision);
+    }
+
+    /// Revision of the recorded entries, if the transaction has taken it.
+    pub(crate) const fn revision(&self) -> Option<Revision> {
+        self.revision
+    }
+
+    /// States of users, tokens and sessions before this transaction changed them.
+    pub(crate) const fn prior_states(&mut self) -> &mut PriorStates {
+        &mut self.prior_states
     }
 
     /// Removes and returns the recorded entries.

@@ -21,6 +21,7 @@ use crate::{
     change_log::ChangeLogEntry,
     conn::{Conn, dispatch},
     error::{Result, StoreError},
+    principal_state::UserState,
     schema::users,
     sql_types::{DbInstant, DbJson, DbUuid},
     transaction::Tx,
@@ -112,6 +113,12 @@ impl TryFrom<UserRow> for UserRecord {
     }
 }
 
+impl From<&UserRecord> for UserState {
+    fn from(user: &UserRecord) -> Self {
+        Self { role: user.role, active: user.active }
+    }
+}
+
 /// Returns the user with this id.
 pub async fn find(conn: &mut Conn, id: Uuid) -> Result<Option<UserRecord>> {
     let row: Option<UserRow> =
@@ -196,6 +203,7 @@ pub async fn insert(tx: &mut Tx, new: &UserRecord) -> Result<bool> {
 pub async fn update(tx: &mut Tx, before: &UserRecord, after: &UserRecord) -> Result<()> {
     let row = UserRow::from(after);
     dispatch!(tx.conn(), |c| diesel::update(users::table.find(row.id)).set(&row).execute(c).await)?;
+    tx.prior_states().record_user(before.id, before.into());
     tx.record(entry(Action::Updated, Some(before), Some(after)));
     Ok(())
 }
@@ -206,6 +214,7 @@ pub(crate) fn record_password_change(tx: &mut Tx, user: &UserRecord) {
     if let Some(Value::Object(fields)) = entry.after.as_mut() {
         fields.insert("changed".to_owned(), json!(["password"]));
     }
+    tx.prior_states().record_user(user.id, user.into());
     tx.record(entry);
 }
 
@@ -213,6 +222,7 @@ pub(crate) fn record_password_change(tx: &mut Tx, user: &UserRecord) {
 pub async fn delete(tx: &mut Tx, user: &UserRecord) -> Result<()> {
     let id = DbUuid(user.id);
     dispatch!(tx.conn(), |c| diesel::delete(users::table.find(id)).execute(c).await)?;
+    tx.prior_states().record_user(user.id, user.into());
     tx.record(entry(Action::Deleted, Some(user), None));
     Ok(())
 }

@@ -10,6 +10,7 @@ pub(crate) mod network;
 pub(crate) mod no_worker;
 mod outage;
 pub(crate) mod paused;
+pub(crate) mod revocation;
 pub(crate) mod scale;
 pub(crate) mod shutdown;
 pub(crate) mod stopped;

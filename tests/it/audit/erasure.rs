@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use flags_service::credentials::tokens::{NewToken, TokenService};
 use flags_store::{api_tokens::TokenGrant, users::Role};
 use flags_tests::{
-    app::{TestApp, author, user_overrides_path},
+    app::{TestApp, author, command_author, user_overrides_path},
     database::{Database, DatabaseKind, table_names, table_rows},
     on_both_databases, seed,
 };
@@ -120,7 +120,7 @@ async fn erased_user_leaves_no_personal_data(kind: DatabaseKind) {
         user_id: user_id.parse().ok(),
         expires_at: None,
     };
-    TokenService::new(app.core.clone()).create(author(), input).await.unwrap();
+    TokenService::new(app.core.clone()).create(command_author(), input).await.unwrap();
     app.admin.patch(&format!("{USERS_PATH}/{user_id}"), &json!({"display_name": "The Canary"})).await.expect(200);
     let hex = "canary".bytes().map(|byte| format!("{byte:02x}")).collect::<String>();
     let dump_before = dump_database(&app.database).await;

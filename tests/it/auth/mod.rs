@@ -7,8 +7,11 @@ mod jwt_forgeries;
 mod jwt_keys;
 mod login;
 mod login_throttling;
+mod own_credential;
 mod passwords;
 mod permissions;
+mod revocation;
+mod revocation_races;
 mod sessions;
 
 use serde_json::{Value, json};

@@ -1,5 +1,6 @@
 //! Change log: transactions, notifications, epochs, and recovery from corrupt rows.
 
+mod credentials;
 mod epochs;
 mod notifications;
 mod recovery;

@@ -11,7 +11,7 @@ use flags_store::{
 use serde_json::json;
 
 use flags_tests::{
-    app::{TestApp, author, override_path},
+    app::{TestApp, author, command_author, override_path},
     database::{self, Database, DatabaseKind},
     on_both_databases,
 };
@@ -92,7 +92,7 @@ async fn change_log_contains_no_personal_data(kind: DatabaseKind) {
     app.admin.put(&override_path(&id, "f"), &json!({"override_value": true})).await.expect(201);
     let grant = TokenGrant::Role(Role::User);
     let input = NewToken { name: "Canary's laptop".to_owned(), grant, user_id: id.parse().ok(), expires_at: None };
-    TokenService::new(app.core.clone()).create(author(), input).await.unwrap();
+    TokenService::new(app.core.clone()).create(command_author(), input).await.unwrap();
     app.admin.delete(&path).await.expect(204);
     let mut conn = app.core.store().conn().await.unwrap();
     let (_, rows) = change_log::read_after(&mut conn, 0, 1_000).await.unwrap();

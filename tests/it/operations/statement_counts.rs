@@ -13,23 +13,23 @@ use flags_tests::{
 };
 use reqwest::Method;
 
-/// Number of statements of each command, including `BEGIN` and `COMMIT`.
+/// Number of statements of each command, including `BEGIN`, `COMMIT` and the check of the caller's credential.
 const EXPECTED: &[(&str, usize)] = &[
-    ("create user", 7),
-    ("patch user", 9),
-    ("create flag", 7),
-    ("patch flag", 9),
-    ("create scheduled change", 8),
-    ("cancel scheduled change", 8),
-    ("create override", 9),
-    ("replace override", 9),
-    ("patch override", 9),
-    ("delete override", 6),
-    ("create override with idempotency key", 12),
-    ("change 10 overrides in bulk", 17),
-    ("create token", 8),
-    ("archive flag", 9),
-    ("delete user with one override and one token", 11),
+    ("create user", 8),
+    ("patch user", 10),
+    ("create flag", 8),
+    ("patch flag", 10),
+    ("create scheduled change", 9),
+    ("cancel scheduled change", 9),
+    ("create override", 10),
+    ("replace override", 10),
+    ("patch override", 10),
+    ("delete override", 7),
+    ("create override with idempotency key", 13),
+    ("change 10 overrides in bulk", 18),
+    ("create token", 9),
+    ("archive flag", 10),
+    ("delete user with one override and one token", 13),
 ];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use flags_tests::{
-    app::{TestApp, author},
+    app::{TestApp, command_author},
     database::DatabaseKind,
     on_both_databases,
 };
@@ -28,9 +28,9 @@ async fn service_sets_lists_evaluates_and_removes_overrides(kind: DatabaseKind) 
         expires_at: expires_at.map(|at| flags_domain::Instant::parse(at).unwrap()),
     };
     for (flag, expires_at) in [("b", None), ("a", Some("2030-01-01T00:00:05Z")), ("c", Some("2030-01-01T00:00:06Z"))] {
-        service.set_override(author(), ann_id, flag, input(expires_at), Precondition::None).await.unwrap();
+        service.set_override(command_author(), ann_id, flag, input(expires_at), Precondition::None).await.unwrap();
     }
-    service.set_override(author(), ann_id, "b", input(None), Precondition::None).await.unwrap();
+    service.set_override(command_author(), ann_id, "b", input(None), Precondition::None).await.unwrap();
     let flag_names = async || {
         let records = service.get_user_overrides(ann_id).await.unwrap();
         records.into_iter().map(|record| record.user_override.flag_name.to_string()).collect::<Vec<_>>()
@@ -40,8 +40,8 @@ async fn service_sets_lists_evaluates_and_removes_overrides(kind: DatabaseKind) 
     app.set_clock("01-01T00:00:05Z");
     assert_eq!(flag_names().await, ["b", "c"], "expired overrides are omitted");
     assert_eq!(service.get_flag_value_for_user("a", ann_id).await.unwrap(), false);
-    assert!(service.remove_override(author(), ann_id, "c").await.unwrap());
-    assert!(!service.remove_override(author(), ann_id, "c").await.unwrap());
+    assert!(service.remove_override(command_author(), ann_id, "c").await.unwrap());
+    assert!(!service.remove_override(command_author(), ann_id, "c").await.unwrap());
     let unknown_id = uuid::Uuid::from_u128(1);
     let missing_resource =
         |error: ServiceError| if let ServiceError::NotFound(resource) = error { Some(resource) } else { None };
@@ -54,7 +54,7 @@ async fn service_sets_lists_evaluates_and_removes_overrides(kind: DatabaseKind) 
         missing_resource(service.get_flag_value_for_user("a", unknown_id).await.unwrap_err()),
         Some(ResourceKind::User)
     );
-    let result = service.set_override(author(), unknown_id, "a", input(None), Precondition::None).await;
+    let result = service.set_override(command_author(), unknown_id, "a", input(None), Precondition::None).await;
     assert_eq!(missing_resource(result.unwrap_err()), Some(ResourceKind::User));
     // On PostgreSQL, cleanup removes only overrides that are also expired by the database clock, which is before 2030.
     let expected_removals = if kind == DatabaseKind::Sqlite { 1 } else { 0 };

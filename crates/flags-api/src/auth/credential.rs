@@ -2,13 +2,17 @@
 
 use flags_domain::Instant;
 use flags_service::{
-    credentials::jwt::VerifiedJwt,
+    credentials::{
+        check::{RequiredCredential, RequiredPermission},
+        jwt::VerifiedJwt,
+    },
     replica::{RecentChange, View},
 };
 use flags_store::{
     actor_labels::{token_actor, user_actor},
     api_tokens::TokenGrant,
     change_log::ResourceKind,
+    principals::CredentialRef,
     sessions::SessionRecord,
     users::Role,
 };
@@ -127,6 +131,24 @@ impl Credential {
                 expires_at: Some(*expires_at),
             }),
         })
+    }
+
+    /// Returns the reference by which the database knows the credential.
+    pub(super) const fn reference(&self) -> CredentialRef {
+        match self {
+            Self::Token { hash, .. } => CredentialRef::Token(*hash),
+            Self::Session { hash, .. } => CredentialRef::Session(*hash),
+            Self::Jwt { user_id, .. } => CredentialRef::User(*user_id),
+        }
+    }
+
+    /// Returns the check that a command of the caller requires.
+    pub(super) const fn required(&self, permission: RequiredPermission) -> RequiredCredential {
+        let expires_at = match self {
+            Self::Jwt { expires_at, .. } => Some(*expires_at),
+            Self::Token { .. } | Self::Session { .. } => None,
+        };
+        RequiredCredential { credential: self.reference(), expires_at, permission }
     }
 
     /// Whether the credential is valid according to the replica. It does not check the credential's user, and it

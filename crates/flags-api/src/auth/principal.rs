@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use flags_domain::Instant;
-use flags_service::replica::CachedUser;
+use flags_service::{credentials::confirmation::Confirmation, replica::CachedUser};
 use flags_store::{api_tokens::TokenGrant, sessions::SessionRecord, users::Role};
 
 use super::credential::{ActorId, Credential};
@@ -28,7 +28,8 @@ pub(crate) struct Principal {
 impl Principal {
     /// Validates the credential and looks up its user. `record_use` updates the time of the credential's last use.
     ///
-    /// Fails with 401 if the credential is not valid or its user is deleted or inactive.
+    /// Fails with 401 if the credential is not valid or its user is deleted or inactive. Asks the database if the
+    /// replica does not follow the changes of credentials.
     pub(crate) async fn resolve(app: &App, credential: Credential, record_use: bool) -> Result<Self, Problem> {
         let identity = credential.resolve(app, record_use).await?.ok_or_else(Problem::unauthorized)?;
         let user = match identity.actor_id {
@@ -38,9 +39,19 @@ impl Principal {
                 Some(user.ok_or_else(Problem::unauthorized)?)
             }
         };
+        let confirmed = match app.credential_confirmation.confirm(&credential.reference()).await {
+            Confirmation::Unavailable => None,
+            Confirmation::Rejected => return Err(Problem::unauthorized()),
+            Confirmation::Granted(grant) => Some(grant),
+        };
         let role = match identity.grant {
             TokenGrant::Evaluate => None,
             TokenGrant::Role(role) => Some(user.as_ref().map_or(role, |user| role.lower(user.role))),
+        };
+        // The database does not know the role claim of a JWT, so the lower of both roles applies.
+        let role = match confirmed {
+            None => role,
+            Some(grant) => role.zip(grant.role()).map(|(role, confirmed)| role.lower(confirmed)),
         };
         let credential = credential.with_user(user.as_ref().map(|user| user.id));
         let (session, expires_at) = (identity.session, identity.expires_at);

@@ -2,14 +2,17 @@
 
 use std::{future::Ready, future::ready, marker::PhantomData, sync::Arc};
 
-use actix_web::{FromRequest, HttpMessage as _, HttpRequest, dev::Payload};
+use actix_web::{FromRequest, HttpMessage as _, HttpRequest, dev::Payload, web::Data};
 use flags_domain::CompiledFlag;
-use flags_service::replica::CachedUser;
+use flags_service::{
+    credentials::check::{CommandAuthor, RequiredPermission},
+    replica::CachedUser,
+};
 use flags_store::{Author, sessions::SessionRecord, users::Role};
 use uuid::Uuid;
 
 use super::{Credential, Principal, StreamToken, authenticate::AuthenticationResult};
-use crate::{open_streams::StreamKind, problem::Problem, request_id::RequestId, state::App};
+use crate::{body_check::BodyCheck, open_streams::StreamKind, problem::Problem, request_id::RequestId, state::App};
 
 /// Extractor that rejects the request unless the caller has the permission `P`. Fails with 401 or 403.
 pub(crate) struct Require<P: Permission> {
@@ -34,17 +37,18 @@ fn grant_read(principal: &Principal) -> Result<(), Problem> {
     }
 }
 
-/// Checks that the caller is an admin. Returns the author for the change log.
-fn grant_change(principal: Principal, request: &HttpRequest) -> Result<Author, Problem> {
+/// Checks that the caller is an admin. Returns the author of the caller's commands.
+fn grant_change(principal: Principal, request: &HttpRequest) -> Result<CommandAuthor, Problem> {
     match principal.role {
-        Some(Role::Admin) => Ok(author(principal, request)),
-        _ => Err(Problem::forbidden("forbidden", "requires role admin")),
+        Some(Role::Admin) => Ok(author(principal, request, RequiredPermission::Admin)),
+        _ => Err(Problem::requires_admin()),
     }
 }
 
-fn author(principal: Principal, request: &HttpRequest) -> Author {
+fn author(principal: Principal, request: &HttpRequest, permission: RequiredPermission) -> CommandAuthor {
     let request_id = request.extensions().get::<RequestId>().map(|id| id.0.clone());
-    Author { actor: principal.actor, request_id }
+    let author = Author { actor: principal.actor, request_id };
+    CommandAuthor::new(author, principal.credential.required(permission))
 }
 
 macro_rules! permissions {
@@ -68,29 +72,29 @@ permissions! {
     /// Read flags and their rules.
     ReadFlags: () = |principal, _request| grant_read(&principal);
     /// Change flags and their rules.
-    ManageFlags: Author = |principal, request| grant_change(principal, request);
+    ManageFlags: CommandAuthor = |principal, request| grant_change(principal, request);
     /// Read scheduled changes.
     ReadSchedules: () = |principal, _request| grant_read(&principal);
     /// Create, edit and cancel scheduled changes.
-    ManageSchedules: Author = |principal, request| grant_change(principal, request);
+    ManageSchedules: CommandAuthor = |principal, request| grant_change(principal, request);
     /// Explain evaluation results of any user.
     ExplainFlags: () = |principal, _request| grant_read(&principal);
     /// Read all users' overrides.
     ReadOverrides: () = |principal, _request| grant_read(&principal);
     /// Change users' overrides.
-    ManageOverrides: Author = |principal, request| grant_change(principal, request);
+    ManageOverrides: CommandAuthor = |principal, request| grant_change(principal, request);
     /// Read users.
     ReadUsers: () = |principal, _request| grant_read(&principal);
     /// Change users.
-    ManageUsers: Author = |principal, request| grant_change(principal, request);
+    ManageUsers: CommandAuthor = |principal, request| grant_change(principal, request);
     /// Read API tokens.
     ReadTokens: () = |principal, request| grant_change(principal, request).map(|_| ());
     /// Create, rotate and revoke API tokens.
-    ManageTokens: Author = |principal, request| grant_change(principal, request);
+    ManageTokens: CommandAuthor = |principal, request| grant_change(principal, request);
     /// Read the caller's own identity.
     ReadOwnIdentity: Principal = |principal, _request| Ok(principal);
     /// End the caller's sessions and change the caller's password. Requires a session.
-    ManageOwnSession: (Author, SessionRecord) = |principal, request| own_session(principal, request);
+    ManageOwnSession: (CommandAuthor, SessionRecord) = |principal, request| own_session(principal, request);
     /// Read the audit log.
     ReadAuditLog: Credential = |principal, _request| grant_read(&principal).map(|()| principal.credential);
     /// Read the caller's own flag values and overrides.
@@ -109,10 +113,10 @@ permissions! {
     StreamChanges: Credential = |principal, _request| grant_read(&principal).map(|()| principal.credential);
 }
 
-fn own_session(principal: Principal, request: &HttpRequest) -> Result<(Author, SessionRecord), Problem> {
+fn own_session(principal: Principal, request: &HttpRequest) -> Result<(CommandAuthor, SessionRecord), Problem> {
     let session = principal.session;
     let session = session.ok_or_else(|| Problem::forbidden("no_session", "requires a session; sign in first"))?;
-    Ok((author(principal, request), session))
+    Ok((author(principal, request, RequiredPermission::AnyRole), session))
 }
 
 /// Extractor that accepts every caller within its rate limit, authenticated or not.
@@ -248,14 +252,27 @@ impl Credential {
     }
 }
 
+/// Checks that the credential is still valid and still has the permission.
+async fn check_again<P: Permission>(request: HttpRequest, credential: Credential) -> Result<(), Problem> {
+    let app = request.app_data::<Data<App>>().ok_or_else(Problem::unauthorized)?;
+    let principal = Principal::resolve(app, credential, false).await?;
+    P::grant(principal, &request).map(|_| ())
+}
+
 impl<P: Permission + 'static> FromRequest for Require<P> {
     type Error = Problem;
     type Future = Ready<Result<Self, Problem>>;
 
-    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+    /// If the request has a body, the body extractor repeats the check after the body has arrived.
+    fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
         let result = request.extensions_mut().remove::<AuthenticationResult>();
         ready(match result {
             Some(Ok(principal)) => {
+                if !matches!(payload, Payload::None) {
+                    let credential = principal.credential;
+                    let check = BodyCheck::new(move |request| Box::pin(check_again::<P>(request, credential)));
+                    request.extensions_mut().insert(check);
+                }
                 P::grant(principal, request).map(|granted| Self { granted, permission: PhantomData })
             }
             Some(Err(Some(problem))) => Err(problem),

@@ -18,7 +18,7 @@ use serde_path_to_error::{Path, Segment};
 use tokio::time::timeout;
 
 use super::idempotency::store_body_digest;
-use crate::problem::Problem;
+use crate::{body_check::run_body_check, problem::Problem};
 
 /// Timeout for receiving a body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
@@ -50,17 +50,20 @@ impl<T: RequestBody + 'static> FromRequest for Json<T> {
     }
 }
 
-/// Reads a body of at most `max_bytes`. Checks the media type but not the JSON syntax.
+/// Reads a body of at most `max_bytes`, and then repeats the permission check of the request. Checks the media type but
+/// not the JSON syntax.
 pub(crate) async fn read_json_body(
     request: &HttpRequest,
     payload: Payload,
     max_bytes: usize,
 ) -> Result<Bytes, Problem> {
     check_media_type(request)?;
-    timeout(BODY_TIMEOUT, read_body(request, payload, max_bytes)).await.map_err(|_| {
+    let body = timeout(BODY_TIMEOUT, read_body(request, payload, max_bytes)).await.map_err(|_| {
         let detail = format!("the body did not arrive within {} seconds", BODY_TIMEOUT.as_secs());
         Problem::new(StatusCode::REQUEST_TIMEOUT, "request_timeout", detail)
-    })?
+    })??;
+    run_body_check(request).await?;
+    Ok(body)
 }
 
 /// Whether `Content-Type` is `application/json` or, on a PATCH, `application/merge-patch+json` (RFC 7396).

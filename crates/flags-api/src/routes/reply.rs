@@ -6,8 +6,8 @@ use actix_web::{
     HttpRequest, HttpResponse,
     http::{StatusCode, header},
 };
-use flags_service::{CommandOutcome, CommandRequest, ServiceError};
-use flags_store::{Author, Committed, change_log::Revision};
+use flags_service::{CommandOutcome, CommandRequest, ServiceError, credentials::check::CommandAuthor};
+use flags_store::{Committed, change_log::Revision};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 use crate::{
@@ -106,12 +106,12 @@ impl From<Reply> for HttpResponse {
 /// because the key's fingerprint covers it.
 pub(super) async fn execute_idempotently<T>(
     request: &HttpRequest,
-    author: Author,
+    author: CommandAuthor,
     reply: impl Fn(&T, &Committed) -> Reply + Send + Sync + 'static,
     execute: impl AsyncFnOnce(CommandRequest<T>) -> Result<CommandOutcome<T>, ServiceError>,
 ) -> HandlerResult {
     let reply = Arc::new(reply);
-    let command_request = match idempotency_key(request, &author)? {
+    let command_request = match idempotency_key(request, author.author())? {
         None => author.into(),
         Some(key) => {
             let reply = Arc::clone(&reply);

@@ -169,8 +169,8 @@ async fn login(_: AnyCaller, app: Data<App>, Json(body): Json<LoginRequest>, req
     responses((status = 204, description = "Signed out"), (status = "default", response = ProblemResponse)),
 )]
 async fn logout(caller: Require<ManageOwnSession>, app: Data<App>, request: HttpRequest) -> HandlerResult {
-    let (_, session) = caller.granted;
-    app.sessions.sign_out(&session).await?;
+    let (author, session) = caller.granted;
+    app.sessions.sign_out(&author, &session).await?;
     Ok(HttpResponse::NoContent().cookie(expired_session_cookie(&request, &app.settings)).finish())
 }
 
@@ -182,8 +182,8 @@ async fn logout(caller: Require<ManageOwnSession>, app: Data<App>, request: Http
     responses((status = 204, description = "All sessions ended"), (status = "default", response = ProblemResponse)),
 )]
 async fn logout_all(caller: Require<ManageOwnSession>, app: Data<App>, request: HttpRequest) -> HandlerResult {
-    let (_, session) = caller.granted;
-    app.sessions.sign_out_everywhere(session.user_id).await?;
+    let (author, session) = caller.granted;
+    app.sessions.sign_out_everywhere(&author, session.user_id).await?;
     Ok(HttpResponse::NoContent().cookie(expired_session_cookie(&request, &app.settings)).finish())
 }
 

@@ -42,8 +42,10 @@ pub(crate) struct Connection {
     credential: Credential,
     ready: watch::Receiver<bool>,
     heartbeat_at: Moment,
-    /// Time of the next validation of the credential, if it needs periodic validation.
-    revalidate_at: Option<Moment>,
+    /// Time of the last periodic validation of the credential.
+    revalidated_at: Moment,
+    /// Number of updates of users and tokens, apart from other changes, that the last validation has covered.
+    credential_updates: u64,
     max_age_at: Moment,
     /// Value of `stale` in the last snapshot or heartbeat.
     reported_stale: bool,
@@ -89,7 +91,8 @@ impl Connection {
             credential,
             ready: app.readiness(),
             heartbeat_at: now + limits.heartbeat,
-            revalidate_at: credential.needs_periodic_check().then(|| now + REVALIDATION_INTERVAL),
+            revalidated_at: now,
+            credential_updates: app.evaluation.replica().credential_updates(),
             max_age_at: now + max_age,
             reported_stale: false,
             has_written: false,
@@ -131,8 +134,10 @@ impl Connection {
             }
             return PendingAction::Heartbeat;
         }
-        if self.revalidate_at.is_some_and(|at| now >= at) {
-            self.revalidate_at = Some(now + REVALIDATION_INTERVAL);
+        let credential_updates = self.app.evaluation.replica().credential_updates();
+        let has_updates = std::mem::replace(&mut self.credential_updates, credential_updates) != credential_updates;
+        if has_updates || self.revalidate_at().is_some_and(|at| now >= at) {
+            self.revalidated_at = now;
             if !self.is_allowed().await {
                 return PendingAction::End(self.end(ByeReason::Revoked));
             }
@@ -143,6 +148,12 @@ impl Connection {
         } else {
             PendingAction::Nothing
         }
+    }
+
+    /// Returns the time of the next periodic validation, if the replica does not report the end of the credential.
+    fn revalidate_at(&self) -> Option<Moment> {
+        let is_periodic = self.credential.needs_periodic_check() || self.app.credential_confirmation.is_needed();
+        is_periodic.then(|| self.revalidated_at + REVALIDATION_INTERVAL)
     }
 
     /// Whether the caller may still read the stream. May query the database.
@@ -208,7 +219,7 @@ impl Connection {
                 None => std::future::pending().await,
             }
         };
-        let action_at = self.revalidate_at.unwrap_or(self.heartbeat_at).min(self.heartbeat_at).min(self.max_age_at);
+        let action_at = self.revalidate_at().unwrap_or(self.heartbeat_at).min(self.heartbeat_at).min(self.max_age_at);
         tokio::select! {
             () = wakeup => {}
             () = instant_reached => {}

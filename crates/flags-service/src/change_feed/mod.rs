@@ -5,6 +5,7 @@ mod load;
 
 use std::{
     collections::HashSet,
+    convert::Infallible,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -35,7 +36,7 @@ use crate::{
     clock::Clock,
     error::ServiceError,
     metrics::{self, ActiveOverridesGauge},
-    replica::{Commit, Replica},
+    replica::{Commit, CredentialScope, CredentialUpdate, LoadedState, Replica},
 };
 
 /// Interval at which the change log is polled, independent of notifications.
@@ -179,7 +180,11 @@ impl ChangeFeed {
                 tracing::error!(cause, "change log contains a row that cannot be decoded");
                 ReloadReason::Unreadable
             }
-            Err(error) => return Err(error.into()),
+            Err(error @ StoreError::Unavailable(_)) => return Err(error.into()),
+            Err(error) => {
+                self.follow_credentials().await;
+                return Err(error.into());
+            }
         };
         let span = tracing::info_span!("feed_round", reload = reason.as_str(), revision = Empty);
         self.reload(reason).instrument(span).await
@@ -187,6 +192,7 @@ impl ChangeFeed {
 
     /// Replaces the replica's state with the current state of the database.
     async fn reload(&self, reason: ReloadReason) -> Result<(), ServiceError> {
+        self.follow_credentials().await;
         if let ReloadReason::Restored(epoch) = reason
             && with_database_timeout(self.store.start_new_epoch_if_current(epoch)).await?
         {
@@ -195,13 +201,51 @@ impl ChangeFeed {
         tracing::warn!(reason = reason.as_str(), "cannot continue from the current revision; reloading the replica");
         metrics::record_reload(reason.as_str());
         let previous_epoch = self.replica.revision().epoch;
-        self.replica.replace(load(&self.store).await?);
+        self.replica.replace(self.load_while_following_credentials().await?);
         self.replica.mark_current();
         let revision = self.replica.revision();
         Span::current().record("revision", display(revision));
         if previous_epoch != revision.epoch {
             self.retired_epochs.lock().insert(previous_epoch);
         }
+        Ok(())
+    }
+
+    /// Loads the complete state. Meanwhile, continues to apply the changes of users and tokens, because a load may take
+    /// long.
+    async fn load_while_following_credentials(&self) -> Result<LoadedState, ServiceError> {
+        tokio::select! {
+            loaded = load(&self.store) => loaded,
+            never = self.keep_following_credentials() => match never {},
+        }
+    }
+
+    async fn keep_following_credentials(&self) -> Infallible {
+        loop {
+            sleep(POLL_INTERVAL).await;
+            self.follow_credentials().await;
+        }
+    }
+
+    /// Applies the changes of users and tokens only, so that no other row of the database delays them.
+    async fn follow_credentials(&self) {
+        if let Err(error) = with_database_timeout(self.apply_credential_changes()).await {
+            tracing::warn!(%error, "cannot read the changes of users and tokens");
+        }
+    }
+
+    async fn apply_credential_changes(&self) -> Result<(), StoreError> {
+        let mut conn = self.store.feed_conn().await?;
+        let changes = change_log::read_credential_changes(&mut conn, self.replica.credential_revision()).await?;
+        let (scope, tokens) = match changes.ids {
+            None => (CredentialScope::All, api_tokens::load_all(&mut conn).await?),
+            Some(ids) => {
+                let tokens = api_tokens::find_all(&mut conn, &ids.tokens).await?;
+                (CredentialScope::Changed { user_ids: ids.users, token_ids: ids.tokens }, tokens)
+            }
+        };
+        let tokens = unrevoked_tokens(tokens);
+        self.replica.apply_credentials(CredentialUpdate { revision: changes.head, scope, tokens });
         Ok(())
     }
 

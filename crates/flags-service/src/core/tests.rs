@@ -56,8 +56,8 @@ async fn migrated_store(directory: &tempfile::TempDir) -> Store {
     store
 }
 
-fn author() -> Author {
-    Author { actor: "system:test".to_owned(), request_id: None }
+fn author() -> CommandAuthor {
+    CommandAuthor::without_credential(Author { actor: "system:test".to_owned(), request_id: None })
 }
 
 /// Logs a message and changes nothing.

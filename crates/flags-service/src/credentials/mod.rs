@@ -1,5 +1,7 @@
 //! Authentication: passwords, sessions, API tokens, JWTs of an external issuer, and signing keys.
 
+pub mod check;
+pub mod confirmation;
 pub mod jwt;
 pub mod passwords;
 pub mod secret;

@@ -46,7 +46,7 @@ impl fmt::Debug for Secret {
 
 impl Secret {
     /// Generates a secret from the operating system's random number generator.
-    pub(super) fn generate(kind: SecretKind) -> Result<Self> {
+    pub fn generate(kind: SecretKind) -> Result<Self> {
         let mut bytes = [0_u8; 36];
         bytes[..32].copy_from_slice(&random_bytes::<32>()?);
         let checksum = crc32fast::hash(&bytes[..32]);
@@ -70,7 +70,7 @@ impl Secret {
     }
 
     /// Last four characters, which help the user to identify the token.
-    pub(super) fn last_four(&self) -> &str {
+    pub fn last_four(&self) -> &str {
         // Cannot panic: the text is ASCII and longer than four characters.
         &self.0[self.0.len() - 4..]
     }

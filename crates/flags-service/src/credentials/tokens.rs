@@ -11,7 +11,10 @@ use flags_store::{
 };
 use uuid::Uuid;
 
-use super::secret::{Secret, SecretKind, hash};
+use super::{
+    check::CommandAuthor,
+    secret::{Secret, SecretKind, hash},
+};
 use crate::{
     clock::micros,
     core::{Command, CommandOutcome, Core},
@@ -84,20 +87,20 @@ impl TokenService {
     }
 
     /// Creates a token.
-    pub async fn create(&self, author: Author, new_token: NewToken) -> Result<CommandOutcome<CreatedToken>> {
+    pub async fn create(&self, author: CommandAuthor, new_token: NewToken) -> Result<CommandOutcome<CreatedToken>> {
         let secret = Secret::generate(SecretKind::ApiToken)?;
         self.core.execute(author, CreateToken { id: Uuid::now_v7(), secret, new_token }).await
     }
 
     /// Revokes a token permanently.
-    pub async fn revoke(&self, author: Author, id: Uuid, precondition: Precondition) -> Result<Committed> {
+    pub async fn revoke(&self, author: CommandAuthor, id: Uuid, precondition: Precondition) -> Result<Committed> {
         Ok(self.core.execute(author, RevokeToken { id, precondition }).await?.committed)
     }
 
     /// Creates a replacement for a token. The old token stays valid for the overlap.
     pub async fn rotate(
         &self,
-        author: Author,
+        author: CommandAuthor,
         id: Uuid,
         rotation: TokenRotation,
         precondition: Precondition,

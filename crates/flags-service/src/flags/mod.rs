@@ -5,7 +5,7 @@ mod detail;
 
 use flags_domain::{FlagName, FlagType, Serve, TargetingRule, Variant};
 use flags_store::{
-    Author, Committed, Page,
+    Committed, Page,
     flags::{self, FlagFilter, FlagOrder},
 };
 
@@ -17,6 +17,7 @@ use self::{
 };
 use crate::{
     core::{CommandOutcome, CommandRequest, Core},
+    credentials::check::CommandAuthor,
     error::{ResourceKind, Result, ServiceError},
     precondition::Precondition,
 };
@@ -69,7 +70,7 @@ impl FlagService {
     /// Changes the fields of a flag that the patch contains.
     pub async fn patch(
         &self,
-        author: Author,
+        author: CommandAuthor,
         name: &str,
         patch: FlagPatch,
         precondition: Precondition,
@@ -100,7 +101,7 @@ impl FlagService {
     /// Deletes an archived flag with its overrides and scheduled changes, and records each deletion in the change log.
     ///
     /// A flag with many overrides is deleted in several revisions. The last one deletes the flag itself.
-    pub async fn delete(&self, author: Author, name: &str, precondition: Precondition) -> Result<Committed> {
+    pub async fn delete(&self, author: CommandAuthor, name: &str, precondition: Precondition) -> Result<Committed> {
         let command = DeleteFlag { name: name.to_owned(), precondition };
         self.core.execute_until_finished(author, command, DeleteFlag::skip_precondition).await
     }

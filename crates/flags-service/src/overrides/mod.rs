@@ -6,7 +6,7 @@ use std::collections::HashMap;
 
 use flags_domain::{FlagName, Instant, OverrideStatus};
 use flags_store::{
-    Author, Page, flags,
+    Page, flags,
     overrides::{self, OverrideFilter, OverrideListItem, OverrideOrder, OverrideRecord},
     users,
 };
@@ -16,6 +16,7 @@ use uuid::Uuid;
 use self::commands::{CreateOverride, DeleteOverride, PatchOverride, SetOverride};
 use crate::{
     core::{CommandOutcome, CommandRequest, Core},
+    credentials::check::CommandAuthor,
     error::{ResourceKind, Result, ServiceError},
     evaluation::Evaluation,
     maintenance,
@@ -54,7 +55,7 @@ impl UserFlagOverrideService {
     /// Creates or replaces the override of a flag for a user.
     pub async fn set_override(
         &self,
-        author: Author,
+        author: CommandAuthor,
         user_id: Uuid,
         flag_name: &str,
         new_override: NewOverride,
@@ -65,7 +66,7 @@ impl UserFlagOverrideService {
     }
 
     /// Removes the override of a flag for a user. Returns `false` if it does not exist.
-    pub async fn remove_override(&self, author: Author, user_id: Uuid, flag_name: &str) -> Result<bool> {
+    pub async fn remove_override(&self, author: CommandAuthor, user_id: Uuid, flag_name: &str) -> Result<bool> {
         match self.delete(author, user_id, flag_name, Precondition::None).await {
             Ok(_) => Ok(true),
             Err(ServiceError::NotFound(ResourceKind::Override)) => Ok(false),
@@ -167,7 +168,7 @@ impl UserFlagOverrideService {
     /// Changes the fields of an unexpired override that the patch contains.
     pub async fn patch(
         &self,
-        author: Author,
+        author: CommandAuthor,
         user_id: Uuid,
         flag_name: &str,
         patch: OverridePatch,
@@ -180,7 +181,7 @@ impl UserFlagOverrideService {
     /// Removes an override, including an expired one.
     pub async fn delete(
         &self,
-        author: Author,
+        author: CommandAuthor,
         user_id: Uuid,
         flag_name: &str,
         precondition: Precondition,

@@ -74,6 +74,31 @@ pub struct Commit {
     pub tokens: Vec<ReplicaToken>,
 }
 
+/// Current state of changed users and tokens, apart from all other changes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CredentialUpdate {
+    /// Revision up to which the changes are included.
+    pub revision: Revision,
+    /// The changed users and tokens.
+    pub scope: CredentialScope,
+    /// Current state of the tokens within the scope. Deleted and revoked tokens are missing.
+    pub tokens: Vec<ReplicaToken>,
+}
+
+/// The users and tokens that a [`CredentialUpdate`] covers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CredentialScope {
+    /// All users and tokens.
+    All,
+    /// The users and tokens with these ids.
+    Changed {
+        /// Ids of the users.
+        user_ids: Vec<Uuid>,
+        /// Ids of the tokens.
+        token_ids: Vec<Uuid>,
+    },
+}
+
 /// Metadata of a commit that the loaded state already contains.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PastCommit {

@@ -23,7 +23,10 @@ mod view;
 
 use std::{
     collections::BTreeMap,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant as StdInstant},
 };
 
@@ -36,7 +39,7 @@ use self::state::{ReplicaState, flag_invalidations};
 pub use self::{
     changes_since::ChangesSince,
     evaluate::{EvaluatedFlag, EvaluationSubject, evaluate},
-    input::{ChangeMetadata, Commit, DescribedChange, PastCommit, ReplicaToken},
+    input::{ChangeMetadata, Commit, CredentialScope, CredentialUpdate, DescribedChange, PastCommit, ReplicaToken},
     loaded_state::LoadedState,
     override_ref::{OverrideRef, OwnedOverride},
     recent_changes::{Invalidation, RecentChange, RecentCommit},
@@ -59,18 +62,38 @@ pub struct Replica {
     /// Revision of `state`, for waiting on it.
     revision: watch::Sender<Revision>,
     last_current_at: RwLock<StdInstant>,
+    credentials: RwLock<CredentialState>,
+    /// Number of updates by [`apply_credentials`](Self::apply_credentials).
+    credential_updates: AtomicU64,
     users: UserCache,
     notifier: Arc<ChangeNotifier>,
+}
+
+/// Up to where the replica follows the changes of users and tokens. It may be ahead of the replica's revision.
+#[derive(Clone, Copy, Debug)]
+struct CredentialState {
+    revision: Revision,
+    /// Time at which the users and tokens were last known to match the database.
+    last_current_at: StdInstant,
+}
+
+impl CredentialState {
+    fn current_at(revision: Revision) -> Self {
+        Self { revision, last_current_at: StdInstant::now() }
+    }
 }
 
 impl Replica {
     /// Creates a replica from a loaded state.
     pub fn new(loaded: LoadedState) -> Self {
         let (revision, _) = watch::channel(loaded.revision);
+        let credentials = RwLock::new(CredentialState::current_at(loaded.revision));
         Self {
             state: RwLock::new(loaded.into()),
             revision,
             last_current_at: RwLock::new(StdInstant::now()),
+            credentials,
+            credential_updates: AtomicU64::new(0),
             users: UserCache::default(),
             notifier: Arc::default(),
         }
@@ -130,12 +153,57 @@ impl Replica {
         counts
     }
 
+    /// Time since the replica's users and tokens were last known to match the database. At most [`age`](Self::age).
+    pub fn credentials_age(&self) -> Duration {
+        self.credentials.read().last_current_at.elapsed()
+    }
+
+    /// Number of changes of users and tokens that the replica has applied apart from other changes. After each of them,
+    /// the credentials of open streams must be validated.
+    pub fn credential_updates(&self) -> u64 {
+        self.credential_updates.load(Ordering::Acquire)
+    }
+
+    /// Revision up to which the changes of users and tokens are applied.
+    pub(crate) fn credential_revision(&self) -> Revision {
+        self.credentials.read().revision
+    }
+
     /// Records that the replica matches the database at this moment.
     pub(crate) fn mark_current(&self) {
         *self.last_current_at.write() = StdInstant::now();
+        *self.credentials.write() = CredentialState::current_at(self.revision());
     }
 
-    /// Replaces the complete state after a reload, and wakes all streams so that they start again.
+    /// Applies changes of users and tokens before all other changes, and wakes all streams so that they validate their
+    /// credentials.
+    ///
+    /// The commits that contain these changes may be applied later; that has no further effect on users and tokens.
+    pub(crate) fn apply_credentials(&self, update: CredentialUpdate) {
+        let CredentialUpdate { revision, scope, tokens } = update;
+        match &scope {
+            CredentialScope::All => self.users.clear(),
+            CredentialScope::Changed { user_ids, .. } => user_ids.iter().for_each(|id| self.users.invalidate(*id)),
+        }
+        let is_empty = matches!(&scope, CredentialScope::Changed { user_ids, token_ids }
+            if user_ids.is_empty() && token_ids.is_empty());
+        if !is_empty {
+            let mut state = self.state.write();
+            match scope {
+                CredentialScope::All => state.tokens.clear(),
+                CredentialScope::Changed { token_ids, .. } => token_ids.iter().for_each(|id| state.tokens.remove(*id)),
+            }
+            tokens.into_iter().for_each(|token| state.tokens.set(token));
+        }
+        *self.credentials.write() = CredentialState::current_at(revision);
+        if !is_empty {
+            self.credential_updates.fetch_add(1, Ordering::Release);
+            self.notifier.wake_all();
+        }
+    }
+
+    /// Replaces the complete state after a reload, and wakes all streams so that they start again. Keeps the tokens if
+    /// their changes were applied up to a later revision during the reload.
     pub(crate) fn replace(&self, loaded: LoadedState) {
         let revision = loaded.revision;
         self.users.clear();
@@ -143,6 +211,12 @@ impl Replica {
         let old = {
             let mut state = self.state.write();
             new.generation = state.generation + 1;
+            let mut credentials = self.credentials.write();
+            if credentials.revision.epoch == revision.epoch && credentials.revision.number > revision.number {
+                std::mem::swap(&mut new.tokens, &mut state.tokens);
+            } else {
+                *credentials = CredentialState::current_at(revision);
+            }
             std::mem::replace(&mut *state, new)
         };
         // Dropped after the lock is released: the old state may contain millions of overrides.

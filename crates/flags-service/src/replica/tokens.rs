@@ -49,6 +49,12 @@ impl TokenIndex {
         self.remaining_uses.get_mut().extend(previous.and_then(|entry| entry.take_use()));
     }
 
+    /// Removes all tokens.
+    pub(super) fn clear(&mut self) {
+        let removed = self.tokens.drain();
+        self.remaining_uses.get_mut().extend(removed.filter_map(|(_, entry)| entry.take_use()));
+    }
+
     pub(super) fn remove(&mut self, id: Uuid) {
         let removed = self.tokens.extract_if(|_, entry| entry.token.id == id);
         self.remaining_uses.get_mut().extend(removed.filter_map(|(_, entry)| entry.take_use()));

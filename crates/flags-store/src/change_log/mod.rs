@@ -9,7 +9,7 @@ pub use flags_domain::{Action, ResourceKind, Revision};
 
 pub use self::{
     entry::{Author, ChangeLogEntry},
-    read::{head, read_after, read_recent},
+    read::{ChangedCredentials, CredentialChanges, head, read_after, read_credential_changes, read_recent},
     row::{ChangeSummary, LoggedChange},
     write::{lock_head, purge},
 };

@@ -5,7 +5,8 @@ use diesel::{
     SelectableHelper,
 };
 use diesel_async::RunQueryDsl;
-use flags_domain::Revision;
+use flags_domain::{ResourceKind, Revision};
+use uuid::Uuid;
 
 use super::row::{ChangeSummary, ChangeSummaryRow, LoggedChange};
 use crate::{
@@ -61,6 +62,49 @@ pub async fn read_after(conn: &mut Conn, after: i64, limit: usize) -> Result<(Re
         rows.retain(|(row, _)| row.revision != last);
     }
     Ok((head, rows.into_iter().map(LoggedChange::try_from).collect::<Result<_>>()?))
+}
+
+/// Users and API tokens that were changed after a revision.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CredentialChanges {
+    /// Head of the change log. Later changes may be included.
+    pub head: Revision,
+    /// Ids of the users and tokens; `None` if the change log no longer contains all revisions.
+    pub ids: Option<ChangedCredentials>,
+}
+
+/// Ids of changed users and API tokens.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ChangedCredentials {
+    /// Users that were created, changed or deleted.
+    pub users: Vec<Uuid>,
+    /// API tokens that were created, changed or deleted.
+    pub tokens: Vec<Uuid>,
+}
+
+/// Returns the users and API tokens that were changed after the revision `after`. Reads no other columns, so rows of
+/// flags and overrides cannot make it fail.
+pub async fn read_credential_changes(conn: &mut Conn, after: Revision) -> Result<CredentialChanges> {
+    let (epoch, number, lowest): (DbUuid, i64, i64) = dispatch!(conn, |c| {
+        log_head::table.select((log_head::epoch, log_head::revision, log_head::lowest_revision)).first(c).await
+    })?;
+    let head = Revision { epoch: epoch.0, number };
+    if head.epoch != after.epoch || head.number < after.number || lowest > after.number.saturating_add(1) {
+        return Ok(CredentialChanges { head, ids: None });
+    }
+    let kinds = [ResourceKind::User, ResourceKind::ApiToken].map(ResourceKind::as_str);
+    let rows: Vec<(String, Option<DbUuid>)> = dispatch!(conn, |c| {
+        let rows =
+            change_log::table.filter(change_log::revision.gt(after.number)).filter(change_log::entity.eq_any(kinds));
+        rows.select((change_log::entity, change_log::entity_id)).distinct().load(c).await
+    })?;
+    let mut ids = ChangedCredentials::default();
+    for (kind, id) in rows {
+        let id = id.ok_or_else(|| StoreError::corrupt("change_log", format!("a row of {kind} has no entity_id")))?;
+        let is_user = kind == ResourceKind::User.as_str();
+        if is_user { ids.users.push(id.0) } else { ids.tokens.push(id.0) }
+    }
+    Ok(CredentialChanges { head, ids: Some(ids) })
 }
 
 /// Returns all rows of one revision.

@@ -9,7 +9,6 @@ mod commands;
 use std::{fmt, sync::Arc, time::Duration};
 
 use flags_store::{
-    Author,
     passwords::{self as store_passwords, PasswordAccount},
     sessions::SessionRecord,
     users::{self, UserRecord},
@@ -21,6 +20,7 @@ use self::{
     commands::{ChangePassword, EndAllSessions, EndSession, OpenSession, SetPassword},
 };
 use super::{
+    check::{CommandAuthor, CredentialCheck},
     passwords::{self, Password},
     secret::{Secret, SecretKind},
     throttle::{ReserveSignInAttempt, SignInAttempt},
@@ -106,7 +106,7 @@ impl SessionService {
     /// [`ServiceError::TooManyAttempts`] during the delay after failed attempts.
     pub async fn sign_in(&self, sign_in: PasswordSignIn) -> Result<OpenedSession> {
         let attempt = SignInAttempt::new(&sign_in.email, &sign_in.address);
-        self.core.execute_unlogged(ReserveSignInAttempt(attempt.clone())).await?;
+        self.core.execute_unlogged(CredentialCheck::NotRequired, ReserveSignInAttempt(attempt.clone())).await?;
         let account = self.core.read(async |conn| store_passwords::find_account(conn, &sign_in.email).await).await?;
         let expected = account.as_ref().map(|account| account.hash.clone());
         let password_matches = passwords::verify(sign_in.password, expected).await?;
@@ -115,7 +115,7 @@ impl SessionService {
         };
         let command = self.open_session_command(&account, attempt, sign_in.previous)?;
         let (secret, previous) = (command.secret.clone(), command.previous);
-        let session = self.core.execute_unlogged(command).await?;
+        let session = self.core.execute_unlogged(CredentialCheck::NotRequired, command).await?;
         if let Some(previous) = previous {
             self.cache.remove(&previous);
         }
@@ -156,15 +156,15 @@ impl SessionService {
     }
 
     /// Ends a session.
-    pub async fn sign_out(&self, session: &SessionRecord) -> Result<()> {
-        self.core.execute_unlogged(EndSession { hash: session.hash }).await?;
+    pub async fn sign_out(&self, author: &CommandAuthor, session: &SessionRecord) -> Result<()> {
+        self.core.execute_unlogged(*author.check(), EndSession { hash: session.hash }).await?;
         self.cache.remove(&session.hash);
         Ok(())
     }
 
     /// Ends all sessions of a user.
-    pub async fn sign_out_everywhere(&self, user_id: Uuid) -> Result<()> {
-        self.core.execute_unlogged(EndAllSessions { user_id }).await?;
+    pub async fn sign_out_everywhere(&self, author: &CommandAuthor, user_id: Uuid) -> Result<()> {
+        self.core.execute_unlogged(*author.check(), EndAllSessions { user_id }).await?;
         self.cache.remove_user(user_id);
         Ok(())
     }
@@ -172,7 +172,7 @@ impl SessionService {
     /// Sets a user's password without checking the old one. Ends all sessions of the user.
     pub async fn set_password(
         &self,
-        author: Author,
+        author: CommandAuthor,
         user_id: Uuid,
         password: Password,
         precondition: Precondition,
@@ -198,7 +198,7 @@ impl SessionService {
     /// [`ServiceError::InvalidCredentials`] if the current password is wrong.
     pub async fn change_password(
         &self,
-        author: Author,
+        author: CommandAuthor,
         session: &SessionRecord,
         address: &str,
         change: PasswordChange,
@@ -206,7 +206,7 @@ impl SessionService {
         let user = self.find_user(session.user_id).await?;
         check(change.new.violation("/new_password", &user.email).into_iter().collect())?;
         let attempt = SignInAttempt::new(&user.email, address);
-        self.core.execute_unlogged(ReserveSignInAttempt(attempt.clone())).await?;
+        self.core.execute_unlogged(*author.check(), ReserveSignInAttempt(attempt.clone())).await?;
         let current_hash = self.core.read(async |conn| store_passwords::find(conn, user.id).await).await?;
         if !passwords::verify(change.current, current_hash.clone()).await? {
             return Err(ServiceError::InvalidCredentials);

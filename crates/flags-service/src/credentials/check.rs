@@ -1,0 +1,113 @@
+//! Check that the credential behind a command is still valid when the command commits.
+//!
+//! The caller is identified when the head of a request arrives. Until the command commits, the credential may be
+//! revoked. [`Core`](crate::Core) therefore reads it again in the transaction of the command.
+
+use flags_domain::{Instant, Role};
+use flags_store::{
+    Author, Tx,
+    principals::{self, CredentialRef, StoredPrincipal},
+};
+
+use crate::error::{CredentialRejection, Result, ServiceError};
+
+/// Author of a command, and the credential that permits it.
+#[derive(Clone, Debug)]
+pub struct CommandAuthor {
+    author: Author,
+    check: CredentialCheck,
+}
+
+/// Credential that must be valid when a command commits.
+#[derive(Clone, Copy, Debug)]
+pub enum CredentialCheck {
+    /// No request with a credential causes the command: the command line, the worker, and sign-in.
+    NotRequired,
+    /// The credential must be valid and have the permission.
+    Required(RequiredCredential),
+}
+
+/// Credential and the permission that it must have.
+#[derive(Clone, Copy, Debug)]
+pub struct RequiredCredential {
+    /// Credential that the caller presented.
+    pub credential: CredentialRef,
+    /// Expiry of a credential that the database does not contain (a JWT).
+    pub expires_at: Option<Instant>,
+    /// Permission that the command requires.
+    pub permission: RequiredPermission,
+}
+
+/// Permission that a command requires.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RequiredPermission {
+    /// Any valid credential.
+    AnyRole,
+    /// Role admin.
+    Admin,
+}
+
+/// Whether a command has changed the credential that permits it, or the credential's user.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum OwnCredential {
+    Unchanged,
+    Changed,
+}
+
+impl CommandAuthor {
+    /// Author whose commands commit only while the credential is valid.
+    pub const fn new(author: Author, required: RequiredCredential) -> Self {
+        Self { author, check: CredentialCheck::Required(required) }
+    }
+
+    /// Author whose commands no credential permits: the command line, the worker, and tools.
+    pub const fn without_credential(author: Author) -> Self {
+        Self { author, check: CredentialCheck::NotRequired }
+    }
+
+    /// Author as recorded in the change log.
+    pub const fn author(&self) -> &Author {
+        &self.author
+    }
+
+    /// Credential that must be valid when a command of this author commits.
+    pub const fn check(&self) -> &CredentialCheck {
+        &self.check
+    }
+
+    /// Returns the author for the next revision of a command that has already changed its own credential. The
+    /// credential was valid until that change.
+    pub(crate) fn after_own_change(self) -> Self {
+        Self { check: CredentialCheck::NotRequired, ..self }
+    }
+}
+
+impl CredentialCheck {
+    /// Fails with [`ServiceError::CredentialRejected`] unless the credential was valid before the transaction changed
+    /// anything, and no other transaction has taken it away since.
+    ///
+    /// Call after [`Tx::take_revision`]: every logged change of a credential locks the head of the change log, so none
+    /// can commit between this check and the commit of the transaction.
+    pub(crate) async fn check_in(&self, tx: &mut Tx) -> Result<OwnCredential> {
+        let Self::Required(required) = self else { return Ok(OwnCredential::Unchanged) };
+        let prior = principals::find_prior(tx, &required.credential).await?;
+        required.check_stored(prior.principal, tx.read_clock())?;
+        Ok(if prior.is_changed { OwnCredential::Changed } else { OwnCredential::Unchanged })
+    }
+}
+
+impl RequiredCredential {
+    /// Fails with [`ServiceError::CredentialRejected`] unless the stored state permits the command at `now`.
+    pub(crate) fn check_stored(&self, stored: Option<StoredPrincipal>, now: Instant) -> Result<()> {
+        let grant = stored.and_then(|principal| principal.grant_at(now));
+        let grant = grant.filter(|_| self.expires_at.is_none_or(|expiry| expiry > now));
+        match (grant, self.permission) {
+            (None, _) => Err(ServiceError::CredentialRejected(CredentialRejection::Invalid)),
+            (Some(_), RequiredPermission::AnyRole) => Ok(()),
+            (Some(grant), RequiredPermission::Admin) if grant.role() == Some(Role::Admin) => Ok(()),
+            (Some(_), RequiredPermission::Admin) => {
+                Err(ServiceError::CredentialRejected(CredentialRejection::RequiresAdmin))
+            }
+        }
+    }
+}
