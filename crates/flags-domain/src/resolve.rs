@@ -138,7 +138,10 @@ pub fn resolve_within<'r>(
 ) -> Option<Resolution<'r>> {
     resolve_above_layers(flag, user_override, now, |layers| {
         let decision = layers.decide(now, || layers.first_matching_rule(context, &mut budget.for_flag()));
-        let selection = budget.charge(decision.selection_cost(layers, context));
+        let selection = match decision.serve {
+            Some(serve) if serve.is_split() => budget.charge(layers.selection_cost(serve, context)),
+            _ => Ok(()),
+        };
         decision.resolve(layers, context, now, selection)
     })
 }
@@ -272,10 +275,6 @@ impl CompiledLayers {
 }
 
 impl<'r> Decision<'r> {
-    fn selection_cost(&self, layers: &CompiledLayers, context: &EvaluationContext) -> u64 {
-        self.serve.map_or(0, |serve| layers.selection_cost(serve, context))
-    }
-
     /// Selects the variant, if `selection` permits it.
     fn resolve(
         self,

@@ -94,9 +94,9 @@ impl Matcher {
                 }
                 Self::Before(_) | Self::After(_) => PARSING + length,
                 Self::EqualVersion(versions) => {
-                    PARSING + 4 * length + binary_search_steps(versions.len()) * (COMPARISON + 2 * length)
+                    version_parsing(length) + binary_search_steps(versions.len()) * version_comparison(length)
                 }
-                Self::Version(..) => PARSING + 4 * length + COMPARISON + 2 * length,
+                Self::Version(..) => version_parsing(length) + version_comparison(length),
                 Self::Number(..) | Self::Exists => 0,
             }
     }
@@ -140,6 +140,16 @@ impl Matcher {
             Self::Exists => Some(Comparison::Matched),
         }
     }
+}
+
+/// Cost of parsing a version of this length. Each of its identifiers is checked.
+const fn version_parsing(length: u64) -> u64 {
+    PARSING + 10 * length
+}
+
+/// Cost of comparing the precedence of a version of this length, identifier by identifier.
+const fn version_comparison(length: u64) -> u64 {
+    COMPARISON + 6 * length
 }
 
 fn version(attribute: Attribute<'_>) -> Option<Version> {

@@ -32,6 +32,8 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct CompiledCondition {
     attribute: Box<str>,
+    /// Upper bound on the work of looking the attribute up, in units of the budget.
+    lookup_cost: u64,
     matcher: Matcher,
     negate: bool,
 }
@@ -90,9 +92,12 @@ impl CompiledCondition {
             check_json(&format!("/values/{index}"), value, MAX_VALUE_BYTES, MAX_VALUE_DEPTH).err()
         }));
         match Matcher::parse(condition.operator, &condition.values) {
-            Ok(matcher) if violations.is_empty() => {
-                Ok(Self { attribute: condition.attribute.as_str().into(), matcher, negate: condition.negate })
-            }
+            Ok(matcher) if violations.is_empty() => Ok(Self {
+                attribute: condition.attribute.as_str().into(),
+                lookup_cost: lookup_cost(&condition.attribute),
+                matcher,
+                negate: condition.negate,
+            }),
             Ok(_) => Err(violations),
             Err(value_violations) => {
                 violations.extend(value_violations);
@@ -108,7 +113,7 @@ impl CompiledCondition {
         context: &EvaluationContext,
         budget: &mut FlagBudget<'_>,
     ) -> Result<Option<ConditionFailure>, BudgetExhausted> {
-        budget.charge(self.lookup_cost())?;
+        budget.charge(self.lookup_cost)?;
         let attribute = context.attribute(&self.attribute);
         let comparison = match (&self.matcher, attribute) {
             (Matcher::Exists, Some(_)) => Comparison::Matched,
@@ -125,18 +130,18 @@ impl CompiledCondition {
         })
     }
 
-    /// Upper bound on the work of looking the attribute up: one search in an object for the exact key, and one for each
-    /// key of a dotted path.
-    fn lookup_cost(&self) -> u64 {
-        const OBJECT_SEARCH: u64 = 50;
-        let dots = self.attribute.bytes().filter(|byte| *byte == b'.').count() as u64;
-        OBJECT_SEARCH * (1 + dots)
-    }
-
     /// Whether the condition reads the context beyond its targeting key.
     pub(crate) fn reads_attributes(&self) -> bool {
         &*self.attribute != "user_id"
     }
+}
+
+/// Upper bound on the work of looking an attribute up: one search in an object for the exact key, and one for each key of
+/// a dotted path.
+fn lookup_cost(attribute: &str) -> u64 {
+    const OBJECT_SEARCH: u64 = 50;
+    let dots = attribute.bytes().filter(|byte| *byte == b'.').count() as u64;
+    OBJECT_SEARCH * (1 + dots)
 }
 
 #[cfg(test)]

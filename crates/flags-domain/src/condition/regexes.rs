@@ -102,11 +102,11 @@ pub(crate) fn compiled_size(patterns: &[Box<str>]) -> Option<usize> {
 
 /// Compiles the patterns one by one to find out which of them are invalid.
 fn violations(patterns: &[Box<str>]) -> Vec<Violation> {
-    let invalid = |(index, pattern): (usize, &Box<str>)| {
+    let invalid = |(index, pattern): (usize, &str)| {
         let error = RegexBuilder::new(pattern).size_limit(MAX_REGEX_BYTES).build().err()?;
         Some(Violation::new(format!("/values/{index}"), "invalid_regex", describe(&error)))
     };
-    let violations: Vec<_> = patterns.iter().enumerate().filter_map(invalid).collect();
+    let violations: Vec<_> = patterns.iter().map(|pattern| &**pattern).enumerate().filter_map(invalid).collect();
     let detail = "the compiled regular expressions of this condition are together larger than 1 MiB; simplify them";
     if violations.is_empty() { vec![Violation::new("/values", "invalid_regex", detail)] } else { violations }
 }
