@@ -3,6 +3,9 @@
 //!
 //! The rounds of the two servers alternate. Server and load generator share the machine, so only the ratio is
 //! meaningful.
+//!
+//! Afterwards, the latency of the same requests while another user evaluates the most expensive flags that the limits
+//! allow, with the most expensive attributes.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "benchmark")]
 
 use std::{
@@ -17,7 +20,7 @@ use actix_web::{HttpServer, web};
 use flags_api::{App, RateLimits, Settings, serve};
 use flags_domain::{FlagName, FlagType, Serve, Weight};
 use flags_service::{
-    Precondition, Runtime, SystemClock,
+    Core, Precondition, Runtime, SystemClock,
     credentials::{
         check::CommandAuthor,
         tokens::{NewToken, TokenService},
@@ -27,9 +30,11 @@ use flags_service::{
     users::{NewUser, UserService},
 };
 use flags_store::{Author, Store, api_tokens::TokenGrant, users::Role};
-use serde_json::json;
+use serde_json::{Value, json};
+use uuid::Uuid;
 
 const FLAGS: usize = 100;
+const EXPENSIVE_FLAGS: usize = 30;
 const CONNECTIONS: usize = 16;
 const ROUNDS: usize = 7;
 const ROUND_DURATION: Duration = Duration::from_secs(2);
@@ -37,7 +42,8 @@ const ROUND_DURATION: Duration = Duration::from_secs(2);
 #[tokio::main]
 async fn main() {
     let directory = tempfile::tempdir().unwrap();
-    let (_runtime, address, token) = start_service(&directory.path().join("flags.db").display().to_string()).await;
+    let service = start_service(&directory.path().join("flags.db").display().to_string()).await;
+    let (address, token) = (service.address, &service.token);
     let request = format!("GET /api/flags/me HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n\r\n");
     let body_bytes = Client::new(address).send(&request);
     let static_address = start_static_server(body_bytes);
@@ -54,38 +60,120 @@ async fn main() {
     println!("  /api/flags/me   {service_rate:>9.0} requests/s   {:>6.1} us per request", 1e6 / service_rate);
     println!("  static body     {static_rate:>9.0} requests/s   {:>6.1} us per request", 1e6 / static_rate);
     println!("  ratio           {:>9.2}", service_rate / static_rate);
+    print_effect_of_expensive_evaluations(&service, &request).await;
 }
 
-/// Starts the service with flags of several kinds and a user with ten overrides. Returns its runtime, its address and a
-/// token of the user.
-async fn start_service(path: &str) -> (Runtime, SocketAddr, String) {
+/// Prints the latency of a user's requests, alone and while another user sends expensive requests.
+async fn print_effect_of_expensive_evaluations(service: &Service, request: &str) {
+    let attacker_token = create_expensive_flags(service).await;
+    let attack = format!("GET /api/flags/me HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {attacker_token}\r\n\r\n");
+    let expensive = measure_latencies(service.address, &attack, None).await;
+    println!("  expensive user  {}", describe_latencies(expensive));
+    let alone = measure_latencies(service.address, request, None).await;
+    println!("  other user      {} alone", describe_latencies(alone));
+    let beside = measure_latencies(service.address, request, Some(&attack)).await;
+    println!("  other user      {} beside one connection of the expensive user", describe_latencies(beside));
+}
+
+/// Creates the flags and the user of an expensive evaluation, and returns a token of the user.
+async fn create_expensive_flags(service: &Service) -> String {
+    let core = &service.runtime.core;
+    for number in 0..EXPENSIVE_FLAGS {
+        let condition = json!({"attribute": "x", "operator": "matches", "values": ["(?:[ab]*a[ab]{9}){20}[^a-z]"]});
+        let rule = json!({"id": "r", "serve": {"variant": "b"}, "conditions": [condition]});
+        let rule = serde_json::from_value(rule).unwrap();
+        let name = FlagName::new(&format!("expensive.flag{number}")).unwrap();
+        let new_flag = NewFlag { name, targeting_rules: vec![rule], ..flag(number) };
+        FlagService::new(core.clone()).create(author(), new_flag).await.unwrap();
+    }
+    let texts: Vec<_> = (0..150).map(|seed| random_text(seed, 400)).collect();
+    create_user(core, "eve@example.com", json!(texts)).await.1
+}
+
+fn random_text(seed: u32, length: usize) -> String {
+    let mut state = seed;
+    let mut letter = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        if state >> 31 == 0 { 'a' } else { 'b' }
+    };
+    (0..length).map(|_| letter()).collect()
+}
+
+/// Measures the latency of each request of one connection over one round. Another connection sends `beside` without
+/// pause.
+async fn measure_latencies(address: SocketAddr, request: &str, beside: Option<&str>) -> Vec<Duration> {
+    let send = move |request: String| {
+        thread::spawn(move || {
+            let (started_at, mut client, mut latencies) = (Moment::now(), Client::new(address), Vec::new());
+            while started_at.elapsed() < ROUND_DURATION {
+                let sent_at = Moment::now();
+                client.send(&request);
+                latencies.push(sent_at.elapsed());
+            }
+            latencies
+        })
+    };
+    let beside = beside.map(|request| send(request.to_owned()));
+    let measured = send(request.to_owned());
+    tokio::task::spawn_blocking(move || {
+        beside.map(|thread| thread.join().unwrap());
+        measured.join().unwrap()
+    })
+    .await
+    .unwrap()
+}
+
+fn describe_latencies(mut latencies: Vec<Duration>) -> String {
+    latencies.sort_unstable();
+    let at = |percent: usize| latencies[(latencies.len() - 1) * percent / 100];
+    format!("p50 {:>9.2?}, p99 {:>9.2?} of {} requests", at(50), at(99), latencies.len())
+}
+
+/// A running service and a user of it.
+struct Service {
+    runtime: Runtime,
+    address: SocketAddr,
+    /// Token of the user.
+    token: String,
+}
+
+fn author() -> CommandAuthor {
+    CommandAuthor::without_credential(Author { actor: "system:bench".to_owned(), request_id: None })
+}
+
+/// Creates a user with the attributes `plan` and `x`, and returns the id and a token.
+async fn create_user(core: &Core, email: &str, x: Value) -> (Uuid, String) {
+    let user = NewUser {
+        email: email.to_owned(),
+        display_name: None,
+        role: Role::User,
+        attributes: [("plan".to_owned(), json!("pro")), ("x".to_owned(), x)].into_iter().collect(),
+        active: true,
+        password: None,
+    };
+    let id = UserService::new(core.clone()).create(author(), user).await.unwrap().output.record.id;
+    let input =
+        NewToken { name: "bench".to_owned(), grant: TokenGrant::Role(Role::User), user_id: Some(id), expires_at: None };
+    let token = TokenService::new(core.clone()).create(author(), input).await.unwrap();
+    (id, token.output.secret.reveal().to_owned())
+}
+
+/// Starts the service with flags of several kinds and a user with ten overrides.
+async fn start_service(path: &str) -> Service {
     let store = Store::open(&format!("sqlite://{path}").parse().unwrap()).await.unwrap();
     store.migrate().await.unwrap();
     let runtime = Runtime::start(store, Arc::new(SystemClock::default())).await.unwrap();
     let core = &runtime.core;
-    let author = Author { actor: "system:bench".to_owned(), request_id: None };
-    let author = CommandAuthor::without_credential(author);
     for number in 0..FLAGS {
-        FlagService::new(core.clone()).create(author.clone(), flag(number)).await.unwrap();
+        FlagService::new(core.clone()).create(author(), flag(number)).await.unwrap();
     }
-    let user = NewUser {
-        email: "ann@example.com".to_owned(),
-        display_name: None,
-        role: Role::User,
-        attributes: [("plan".to_owned(), json!("pro"))].into_iter().collect(),
-        active: true,
-        password: None,
-    };
-    let id = UserService::new(core.clone()).create(author.clone(), user).await.unwrap().output.record.id;
+    let (id, token) = create_user(core, "ann@example.com", json!("short")).await;
     let overrides = UserFlagOverrideService::new(core.clone(), runtime.evaluation.clone());
     for number in 0..10 {
         let input = NewOverride { override_value: json!("mine"), enabled: true, reason: None, expires_at: None };
         let name = format!("area.flag{number}");
-        overrides.set_override(author.clone(), id, &name, input, Precondition::None).await.unwrap();
+        overrides.set_override(author(), id, &name, input, Precondition::None).await.unwrap();
     }
-    let input =
-        NewToken { name: "bench".to_owned(), grant: TokenGrant::Role(Role::User), user_id: Some(id), expires_at: None };
-    let token = TokenService::new(core.clone()).create(author, input).await.unwrap().output.secret.reveal().to_owned();
     // All requests use one credential, so the limits are disabled.
     let rate_limits = RateLimits { requests: 0, evaluations: 0, anonymous: 0 };
     let settings = Settings { metrics_with_api: true, workers: 1, rate_limits, ..Settings::default() };
@@ -93,7 +181,7 @@ async fn start_service(path: &str) -> (Runtime, SocketAddr, String) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(serve(&app, listener).unwrap());
-    (runtime, address, token)
+    Service { runtime, address, token }
 }
 
 fn flag(number: usize) -> NewFlag {

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use flags_domain::{
-    CompiledFlag, Condition, EvaluationContext, Flag, FlagName, FlagState, FlagType, Instant, Operator, PreparedValue,
-    ScheduledChange, Serve, Snapshot, TargetingRule, Variant, Weight,
+    CompiledFlag, Condition, EvaluationBudget, EvaluationContext, Flag, FlagName, FlagState, FlagType, Instant,
+    Operator, PreparedValue, ScheduledChange, Serve, Snapshot, TargetingRule, Variant, Weight,
 };
 use flags_service::{
-    evaluation::{EvaluatedFlag, EvaluationSubject, evaluate},
+    evaluation::{EvaluatedFlag, evaluate},
     replica::OverrideRef,
 };
 use proptest::prelude::*;
@@ -62,8 +62,7 @@ impl Scenario {
             updated_at: o.created_at,
             expires_at: o.expires_at,
         });
-        let subject = EvaluationSubject { user_id: Some(Uuid::nil()), context: &self.context };
-        evaluate(flag, subject, user_override, self.now)
+        evaluate(flag, &self.context, user_override, self.now, &mut EvaluationBudget::default())
     }
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use flags_store::Store;
-use metrics::{Unit, describe_counter, describe_gauge, describe_histogram, gauge};
+use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge};
 use metrics_exporter_prometheus::{BuildError, PrometheusBuilder, PrometheusHandle};
 use metrics_util::MetricKindMask;
 
@@ -11,6 +11,7 @@ pub(crate) const HTTP_REQUESTS: &str = flags_service::metric_name!("http_request
 pub(crate) const HTTP_DURATION: &str = flags_service::metric_name!("http_request_duration_seconds");
 
 pub(crate) const EVALUATIONS: &str = flags_service::metric_name!("evaluations_total");
+pub(crate) const EVALUATIONS_TOO_EXPENSIVE: &str = flags_service::metric_name!("evaluations_too_expensive_total");
 pub(crate) const STREAMS_OPEN: &str = flags_service::metric_name!("streams_open");
 pub(crate) const STREAM_EVENTS: &str = flags_service::metric_name!("stream_events_total");
 const POOL_CONNECTIONS: &str = flags_service::metric_name!("database_connections");
@@ -37,6 +38,11 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
         "Time from the head of a request to the head of its response, by method and route template"
     );
     describe_counter!(EVALUATIONS, "Flag evaluations for users, by the source of the value");
+    describe_counter!(
+        EVALUATIONS_TOO_EXPENSIVE,
+        "Flag evaluations that exceeded the evaluation budget and served the off variant"
+    );
+    counter!(EVALUATIONS_TOO_EXPENSIVE).absolute(0);
     describe_gauge!(STREAMS_OPEN, "Open event streams, by kind");
     describe_counter!(STREAM_EVENTS, "Events written to event streams, by kind and event");
     describe_gauge!(POOL_CONNECTIONS, "Database connections, by pool and state");

@@ -31,7 +31,7 @@ pub(crate) struct EvaluationFailure {
 /// - `PARSE_ERROR`: the body is not valid JSON, or the flag's definition is invalid
 /// - `TARGETING_KEY_MISSING`: the context has no `targetingKey`
 /// - `INVALID_CONTEXT`: the context is malformed or too large
-/// - `GENERAL`: any other error; see the HTTP status
+/// - `GENERAL`: any other error, such as a flag that exceeds the evaluation budget; see the HTTP status
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[cfg_attr(test, derive(serde::Deserialize))]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
@@ -58,6 +58,12 @@ impl EvaluationFailure {
     pub(crate) fn invalid_flag(key: &str) -> Self {
         let error_details = invalid_flag().detail().to_owned();
         Self { key: Some(key.to_owned()), error_code: OfrepErrorCode::ParseError, error_details }
+    }
+
+    /// Entry of a bulk evaluation for a flag that exceeded the evaluation budget.
+    pub(crate) fn too_expensive(key: &str) -> Self {
+        let error_details = evaluation_too_expensive().detail().to_owned();
+        Self { key: Some(key.to_owned()), error_code: OfrepErrorCode::General, error_details }
     }
 
     pub(crate) fn json(&self) -> String {
@@ -96,6 +102,13 @@ fn error_code(code: &str, status: StatusCode, is_single_flag: bool) -> OfrepErro
 pub(crate) fn invalid_flag() -> Problem {
     let detail = "the flag's definition is invalid; an admin can find the cause in the flag's explanation";
     Problem::new(StatusCode::BAD_REQUEST, "flag_unreadable", detail)
+}
+
+/// Problem of a flag that cannot be evaluated for the context within the evaluation budget.
+pub(crate) fn evaluation_too_expensive() -> Problem {
+    let detail = "evaluating the flag's targeting rules for this context exceeds the evaluation budget; send shorter \
+                  texts and arrays, or simplify the rules";
+    Problem::new(StatusCode::BAD_REQUEST, "evaluation_too_expensive", detail)
 }
 
 #[cfg(test)]

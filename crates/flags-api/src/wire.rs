@@ -79,7 +79,7 @@ wire_enum! {
     ///
     /// - `equals`: text, number or boolean; values of different types are never equal
     /// - `contains`, `starts_with`, `ends_with`: text, case-sensitive
-    /// - `matches`: text; the value is a regular expression in Rust `regex` syntax
+    /// - `matches`: text of at most 4,096 bytes; the value is a regular expression in Rust `regex` syntax
     /// - `lt`, `lte`, `gt`, `gte`: number
     /// - `before`, `after`: RFC 3339 timestamp
     /// - `semver_eq`, `semver_lt`, `semver_lte`, `semver_gt`, `semver_gte`: Semantic Versioning 2.0.0 precedence; `1.2`
@@ -97,7 +97,7 @@ wire_enum! {
 }
 
 wire_enum! {
-    /// Diagnostic about an override.
+    /// Diagnostic about an override, or about the evaluation of a flag for a user.
     ///
     /// - `override_redundant`: the user would get the same value without the override until it expires
     /// - `override_shadows_rule`: without the override, a targeting rule would determine the value
@@ -107,10 +107,11 @@ wire_enum! {
     /// - `override_expired`: the override has expired and has no effect
     /// - `override_disabled`: the override is disabled and has no effect
     /// - `override_type_mismatch`: the override's value does not have the flag's type, so the override has no effect
-    #[expect(clippy::enum_variant_names, reason = "codes are part of the API; findings about other resources may follow")]
+    /// - `evaluation_too_expensive`: evaluating the targeting rules for this user exceeds the budget, so the flag serves
+    ///   its `off_variant` where no override applies
     WireFindingCode as FindingCode = domain::FindingCode {
         OverrideRedundant, OverrideShadowsRule, OverrideShadowsSchedule, OverrideOnDisabledFlag, OverrideExpired,
-        OverrideDisabled, OverrideTypeMismatch,
+        OverrideDisabled, OverrideTypeMismatch, EvaluationTooExpensive,
     }
 }
 
@@ -125,7 +126,8 @@ wire_enum! {
 }
 
 /// Layer that supplied a value. The first of `override`, `disabled`, `targeting_rule`, `scheduled_change` and `default`
-/// that applies decides; `disabled` means that the flag is off and serves its `off_variant`.
+/// that applies decides; `disabled` means that the flag is off and serves its `off_variant`. `evaluation_too_expensive`
+/// means that evaluating the targeting rules exceeds the budget, and that the flag serves its `off_variant`.
 #[derive(Clone, Copy, Serialize, ToSchema)]
 #[cfg_attr(test, derive(Deserialize))]
 #[serde(rename_all = "snake_case")]
@@ -136,6 +138,7 @@ pub(crate) enum WireSource {
     ScheduledChange,
     Default,
     Disabled,
+    EvaluationTooExpensive,
 }
 
 impl From<domain::Source<'_>> for WireSource {
@@ -146,6 +149,7 @@ impl From<domain::Source<'_>> for WireSource {
             domain::Source::TargetingRule { .. } => Self::TargetingRule,
             domain::Source::ScheduledChange { .. } => Self::ScheduledChange,
             domain::Source::Default => Self::Default,
+            domain::Source::EvaluationTooExpensive => Self::EvaluationTooExpensive,
         }
     }
 }
@@ -244,7 +248,9 @@ pub(crate) struct WireTargetingRule {
     /// Whether the rule is evaluated. Disabled rules are skipped.
     #[serde(default = "default_true")]
     enabled: bool,
-    /// Conditions that must all hold. A rule without conditions matches every context.
+    /// Conditions that must all hold. A rule without conditions matches every context. A flag can have at most 2,000
+    /// conditions.
+    #[schema(max_items = 100)]
     conditions: Vec<WireCondition>,
     /// Variant or split to serve when the rule matches.
     serve: WireServe,
@@ -285,7 +291,8 @@ impl From<&domain::TargetingRule> for WireTargetingRule {
 }
 
 /// A test of one attribute. It holds if any of `values` matches or, with `negate`, if none matches. It never holds if
-/// the attribute is missing or has an unsuitable type; only `exists` can test for absence.
+/// the attribute is missing or has an unsuitable type; only `exists` can test for absence. `matches` never holds for a
+/// text longer than 4,096 bytes.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = Condition)]
@@ -295,8 +302,10 @@ pub(crate) struct WireCondition {
     attribute: String,
     /// Comparison to apply.
     operator: WireOperator,
-    /// Values to compare with. Omitted or empty for `exists`; at least one for every other operator.
+    /// Values to compare with. Omitted or empty for `exists`; at least one for every other operator. A flag can have at
+    /// most 50,000 values, and 50 regular expressions with at most 1 MiB together when compiled.
     #[serde(default)]
+    #[schema(max_items = 10_000)]
     values: Vec<Value>,
     /// Whether to invert the comparison.
     #[serde(default)]

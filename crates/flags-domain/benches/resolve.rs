@@ -1,16 +1,21 @@
-//! Time per evaluation, compared with a baseline in the same run: one hash-map lookup plus one bucket hash.
+//! Time per evaluation, compared with a baseline in the same run: one hash-map lookup plus one bucket hash. Before that,
+//! the time of evaluations that spend their budget, for the most expensive definitions and contexts that the limits
+//! allow.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a benchmark")]
 
-use std::{collections::HashMap, hint::black_box};
+use std::{collections::HashMap, hint::black_box, time::Instant as Moment};
 
 use divan::Bencher;
 use flags_domain::{
-    Change, CompiledFlag, EvaluationContext, Flag, Instant, OverrideView, PreparedValue, Snapshot, bucket::bucket,
-    resolve,
+    Change, CompiledFlag, EvaluationBudget, EvaluationContext, Flag, Instant, MAX_UNITS_PER_FLAG, OverrideView,
+    PreparedValue, Snapshot, bucket::bucket, resolve, resolve_within,
 };
 use serde_json::{Value, json};
 
 fn main() {
+    println!("Evaluations that spend their budget of {MAX_UNITS_PER_FLAG} units per flag:");
+    EXPENSIVE.iter().for_each(|expensive| expensive.print());
+    print_all_expensive_flags();
     println!("Each line: time per call. `baseline` is one hash-map lookup by flag name plus one bucket hash.");
     divan::main();
 }
@@ -92,6 +97,182 @@ fn plain_default(bencher: Bencher<'_, '_>) {
 fn baseline(bencher: Bencher<'_, '_>) {
     let map: HashMap<String, u32> = (0..100).map(|n| (format!("checkout.flow{n}"), n)).collect();
     bencher.bench_local(|| map[black_box("checkout.flow7")] + bucket(black_box("checkout.flow7"), black_box(USER)));
+}
+
+/// A kind of flag whose rules cost more than the budget, and a context of at most 64 KiB.
+struct Expensive {
+    name: &'static str,
+    operator: &'static str,
+    values: fn() -> Value,
+    /// Value of the attribute. Each call of the benchmark uses another seed, so that searches find no states of earlier
+    /// ones.
+    attribute: fn(u32) -> Value,
+    rules: usize,
+}
+
+const EXPENSIVE: [Expensive; 13] = [
+    Expensive {
+        name: "matches, product, small",
+        operator: "matches",
+        values: || json!(["[ab]*a[ab]{12}[^a-z]"]),
+        attribute: |seed| json!(random_texts(seed, 60, 1_000)),
+        rules: 50,
+    },
+    Expensive {
+        name: "matches, product, large",
+        operator: "matches",
+        values: || json!(["(?:[ab]*a[ab]{9}){20}[^a-z]"]),
+        attribute: |seed| json!(random_texts(seed, 150, 400)),
+        rules: 50,
+    },
+    Expensive {
+        name: "matches, product, word boundaries",
+        operator: "matches",
+        values: || json!([r"\b\w+\b[^\w ]"]),
+        attribute: |_| json!(vec!["ä".repeat(20); 1_000]),
+        rules: 50,
+    },
+    Expensive {
+        name: "matches, linear, large",
+        operator: "matches",
+        values: || json!(["(?:[ab]*a){90}[^a-z]"]),
+        attribute: |seed| json!(random_texts(seed, 15, 4_000)),
+        rules: 50,
+    },
+    Expensive {
+        name: "matches, linear, Unicode",
+        operator: "matches",
+        values: || json!([r"^\w+@example\.com$"]),
+        attribute: |_| json!(vec!["ä".repeat(2_000); 15]),
+        rules: 50,
+    },
+    Expensive {
+        name: "contains, long needles",
+        operator: "contains",
+        values: || (0..10_000).map(|n| json!(format!("aaaaaaaaaaaaaaaa{n}"))).collect(),
+        attribute: |_| json!(vec!["a".repeat(100); 500]),
+        rules: 5,
+    },
+    Expensive {
+        name: "contains, short texts",
+        operator: "contains",
+        values: || (0..10_000).map(|n| json!(format!("ab{n}"))).collect(),
+        attribute: |_| json!(vec!["abcabcabc"; 5_000]),
+        rules: 5,
+    },
+    Expensive {
+        name: "starts_with",
+        operator: "starts_with",
+        values: || (0..10_000).map(|n| json!(format!("{}{n}", "a".repeat(100)))).collect(),
+        attribute: |_| json!(vec!["a".repeat(100); 500]),
+        rules: 5,
+    },
+    Expensive {
+        name: "equals, many values",
+        operator: "equals",
+        values: || (0..10_000).map(|n| json!(format!("{}{n}", "a".repeat(100)))).collect(),
+        attribute: |_| json!(vec!["a".repeat(100); 500]),
+        rules: 5,
+    },
+    Expensive {
+        name: "semver_eq, many values",
+        operator: "semver_eq",
+        values: || (0..10_000).map(|n| json!(format!("1.0.0-alpha.beta.{n}"))).collect(),
+        attribute: |_| json!(vec!["1.0.0-alpha.beta.x"; 2_000]),
+        rules: 5,
+    },
+    Expensive {
+        name: "semver_gt, long versions",
+        operator: "semver_gt",
+        values: || json!([format!("1.0.0-{}", "a.".repeat(10_000) + "b")]),
+        attribute: |_| json!(vec![format!("1.0.0-{}", "a.".repeat(10_000) + "a"); 3]),
+        rules: 1_000,
+    },
+    Expensive {
+        name: "before",
+        operator: "before",
+        values: || json!(["2000-01-01T00:00:00Z"]),
+        attribute: |_| json!(vec!["2026-01-01T00:00:00.123456+01:00"; 1_500]),
+        rules: 1_000,
+    },
+    Expensive {
+        name: "gt, many rules",
+        operator: "gt",
+        values: || json!([1e9]),
+        attribute: |_| json!(vec![1; 5_000]),
+        rules: 1_000,
+    },
+];
+
+impl Expensive {
+    fn flag(&self, name: &str) -> Flag {
+        let rule = |id: usize| {
+            let condition = json!({"attribute": "a.b", "operator": self.operator, "values": (self.values)()});
+            json!({"id": id.to_string(), "conditions": [condition], "serve": {"variant": "b"}})
+        };
+        flag(name, json!({"variant": "b"}), (0..self.rules).map(rule).collect())
+    }
+
+    fn context(&self, seed: u32) -> EvaluationContext {
+        let Value::Object(attributes) = json!({"a": {"b": (self.attribute)(seed)}}) else {
+            unreachable!("the literal is an object")
+        };
+        EvaluationContext::new(USER, None, None, None, attributes)
+    }
+
+    fn print(&self) {
+        let flag = CompiledFlag::compile(&self.flag("f"), &[]);
+        let (mut spent, mut source) = (0, "");
+        let time = median_time(self, |context| {
+            let mut budget = EvaluationBudget::default();
+            source = resolve_within(&flag, context, None, now(), &mut budget).unwrap().source.as_str();
+            spent = budget.spent();
+        });
+        println!(
+            "  {:<36} {:>6.2} ms for {spent:>8} units, {:>5.2} ns per unit ({source})",
+            self.name,
+            time * 1e3,
+            time * 1e9 / spent as f64
+        );
+    }
+}
+
+/// Texts of random letters `a` and `b`, which lead a search through many states.
+fn random_texts(seed: u32, count: usize, length: usize) -> Vec<String> {
+    let mut state = seed;
+    let mut letter = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        if state >> 31 == 0 { 'a' } else { 'b' }
+    };
+    (0..count).map(|_| (0..length).map(|_| letter()).collect()).collect()
+}
+
+/// Median time of several calls with contexts of `expensive`, in seconds, without the first call.
+fn median_time(expensive: &Expensive, mut call: impl FnMut(&EvaluationContext)) -> f64 {
+    call(&expensive.context(0));
+    let mut times: Vec<_> = (1..16)
+        .map(|seed| {
+            let context = expensive.context(seed);
+            let started_at = Moment::now();
+            call(&context);
+            started_at.elapsed().as_secs_f64()
+        })
+        .collect();
+    times.sort_by(f64::total_cmp);
+    times[times.len() / 2]
+}
+
+/// Prints the time of a request that evaluates many expensive flags.
+fn print_all_expensive_flags() {
+    let expensive = &EXPENSIVE[0];
+    let snapshot = Snapshot::new((0..20).map(|n| (expensive.flag(&format!("flag{n}")), vec![])));
+    let time = median_time(expensive, |context| {
+        let mut budget = EvaluationBudget::default();
+        for flag in snapshot.iter() {
+            black_box(resolve_within(flag.compiled(), context, None, now(), &mut budget));
+        }
+    });
+    println!("  20 expensive flags of one request    {:>6.2} ms", time * 1e3);
 }
 
 fn snapshot_of(count: usize) -> Snapshot {

@@ -6,6 +6,7 @@ use uuid::Uuid;
 
 use crate::{
     bucket::bucket,
+    budget::{BudgetExhausted, FlagBudget},
     condition::{CompiledCondition, ConditionFailure},
     context::{Attribute, EvaluationContext},
     flag::Flag,
@@ -284,6 +285,18 @@ impl CompiledLayers {
         &self.variants[index]
     }
 
+    /// Upper bound on the work of [`select_variant`](Self::select_variant), in units of the
+    /// [`EvaluationBudget`](crate::EvaluationBudget).
+    pub(crate) fn selection_cost(&self, serve: &CompiledServe, context: &EvaluationContext) -> u64 {
+        let CompiledServe::Split { bucket_by, .. } = serve else { return 0 };
+        let text = match bucket_by {
+            None => Some(context.targeting_key()),
+            Some(name) => context.attribute(name).and_then(Attribute::text),
+        };
+        let bytes = self.salt.len() + text.map_or(0, str::len);
+        100 + bytes as u64 / 2
+    }
+
     /// Returns the bucket of `context`. Returns `None` if the attribute `bucket_by` is missing, or is neither a text
     /// nor an integer.
     pub(crate) fn bucket_of(&self, bucket_by: Option<&str>, context: &EvaluationContext) -> Option<u32> {
@@ -349,14 +362,26 @@ impl CompiledRule {
     }
 
     /// Returns whether all conditions hold.
-    pub(crate) fn matches(&self, context: &EvaluationContext) -> bool {
-        self.conditions.iter().all(|condition| condition.failure(context).is_none())
+    pub(crate) fn matches(
+        &self,
+        context: &EvaluationContext,
+        budget: &mut FlagBudget<'_>,
+    ) -> Result<bool, BudgetExhausted> {
+        Ok(self.first_failure(context, budget)?.is_none())
     }
 
     /// Returns the index of the first condition that does not hold, and why; `None` if all hold.
-    pub(crate) fn first_failure(&self, context: &EvaluationContext) -> Option<(usize, ConditionFailure)> {
-        let mut conditions = self.conditions.iter().enumerate();
-        conditions.find_map(|(index, condition)| Some((index, condition.failure(context)?)))
+    pub(crate) fn first_failure(
+        &self,
+        context: &EvaluationContext,
+        budget: &mut FlagBudget<'_>,
+    ) -> Result<Option<(usize, ConditionFailure)>, BudgetExhausted> {
+        for (index, condition) in self.conditions.iter().enumerate() {
+            if let Some(failure) = condition.failure(context, budget)? {
+                return Ok(Some((index, failure)));
+            }
+        }
+        Ok(None)
     }
 
     fn reads_attributes(&self) -> bool {

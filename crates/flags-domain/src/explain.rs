@@ -4,13 +4,14 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::{
+    budget::{BudgetExhausted, EvaluationBudget},
     compiled::{CompiledFlag, CompiledLayers, CompiledServe, CompiledVariant},
     condition::{ConditionFailure, Operator},
     context::EvaluationContext,
-    finding::FindingCode,
+    finding::{FindingCode, is_too_expensive},
     flag::Flag,
     instant::Instant,
-    resolve::{OverrideOutcome, Resolution, resolve},
+    resolve::{OverrideOutcome, RepeatedEvaluation, Resolution},
     rule::TargetingRule,
     snapshot::FlagState,
     user_override::OverrideView,
@@ -25,7 +26,8 @@ pub struct Explanation<'r> {
     /// Layers in order of priority, highest first, with one entry for each targeting rule. For an archived flag,
     /// [`Layer::Archived`] only.
     pub layers: Vec<LayerReport<'r>>,
-    /// Findings about the override; empty if there is no override.
+    /// Findings about the override and the evaluation. Without override, only
+    /// [`FindingCode::EvaluationTooExpensive`] can apply.
     pub findings: Vec<FindingCode>,
     /// First change of value or source through time alone; `None` if there is none.
     pub next_change: Option<NextChange<'r>>,
@@ -98,6 +100,8 @@ pub enum Layer<'r> {
     },
     /// Default, as last set manually.
     Default,
+    /// Off variant, because the rules exceed the budget. Follows the rule at which the budget is exhausted.
+    EvaluationTooExpensive,
     /// Definition that does not compile. Replaces all layers below the override.
     Invalid,
 }
@@ -112,6 +116,7 @@ impl Layer<'_> {
             Self::TargetingRule { .. } => "targeting_rule",
             Self::ScheduledChange { .. } => "scheduled_change",
             Self::Default => "default",
+            Self::EvaluationTooExpensive => "evaluation_too_expensive",
             Self::Invalid => "invalid",
         }
     }
@@ -156,6 +161,8 @@ pub enum SkipReason<'r> {
         /// Reason why the condition does not hold.
         failure: ConditionFailure,
     },
+    /// Evaluating the rules up to this one exceeds the budget.
+    EvaluationTooExpensive,
     /// No scheduled change of the default is due, or the default was set manually after the latest one.
     NoScheduledChangeDue,
     /// The definition does not compile.
@@ -168,35 +175,45 @@ pub enum SkipReason<'r> {
 }
 
 /// Explains the evaluation result of a flag for `context` at `now`. The result is always the same as that of
-/// [`resolve()`]. Allocates, unlike [`resolve()`].
+/// [`resolve()`](crate::resolve()). Allocates, unlike that function. Evaluates the rules at most twice, each time within
+/// the budget of one flag.
 pub fn explain<'r>(
     state: &'r FlagState,
     context: &EvaluationContext,
     user_override: Option<OverrideView<'r>>,
     now: Instant,
 ) -> Explanation<'r> {
-    let flag = state.compiled();
-    let applies =
-        |code: &FindingCode| user_override.is_some_and(|user_override| code.applies(flag, context, user_override, now));
+    let evaluation = RepeatedEvaluation::new(state.compiled(), context);
     Explanation {
-        resolution: resolve(flag, context, user_override, now),
+        resolution: evaluation.resolve(user_override, now),
         layers: layer_reports(state, context, user_override, now),
-        findings: FindingCode::ALL.into_iter().filter(applies).collect(),
-        next_change: next_change(flag, context, user_override, now),
+        findings: findings(&evaluation, user_override, now),
+        next_change: next_change(&evaluation, user_override, now),
+    }
+}
+
+fn findings(
+    evaluation: &RepeatedEvaluation<'_, '_>,
+    user_override: Option<OverrideView<'_>>,
+    now: Instant,
+) -> Vec<FindingCode> {
+    match user_override {
+        Some(view) => FindingCode::ALL.into_iter().filter(|code| code.applies_to(evaluation, view, now)).collect(),
+        None if is_too_expensive(evaluation, now) => vec![FindingCode::EvaluationTooExpensive],
+        None => Vec::new(),
     }
 }
 
 /// Finds the first instant after `now` at which the value or the source differs from the current one.
 fn next_change<'r>(
-    flag: &'r CompiledFlag,
-    context: &EvaluationContext,
+    evaluation: &RepeatedEvaluation<'r, '_>,
     user_override: Option<OverrideView<'r>>,
     now: Instant,
 ) -> Option<NextChange<'r>> {
-    let current = resolve(flag, context, user_override, now)?;
+    let current = evaluation.resolve(user_override, now)?;
     let mut boundary = current.valid_until;
     while let Some(at) = boundary {
-        let resolution = resolve(flag, context, user_override, at);
+        let resolution = evaluation.resolve(user_override, at);
         boundary = match resolution {
             Some(later) if later.has_same_value_and_source(&current) => later.valid_until,
             _ => return Some(NextChange { at, resolution }),
@@ -291,24 +308,49 @@ fn add_lower_layers<'r>(
             Ok(LayerResult { value: off.value(), variant: Some(off), split: None })
         },
     );
-    // `layers.rules` holds only the enabled rules, in the order of `flag.targeting_rules`.
-    let mut compiled_rules = layers.rules.iter();
-    for rule in &flag.targeting_rules {
-        let evaluated = match rule.enabled.then(|| compiled_rules.next()).flatten() {
-            None => Err(SkipReason::RuleDisabled),
-            Some(compiled) => match compiled.first_failure(context) {
-                None => Ok(layer_result(layers, &compiled.serve, context)),
-                Some((index, failure)) => Err(failed_condition(rule, index, failure, context)),
-            },
-        };
-        report.add(Layer::TargetingRule { rule_id: &rule.id }, evaluated);
-    }
+    add_rules(report, flag, layers, context);
     let (step, _) = layers.serve_at(now);
     report.add(
         Layer::ScheduledChange { id: step.map(|step| step.change_id) },
         step.map(|step| layer_result(layers, &step.serve, context)).ok_or(SkipReason::NoScheduledChangeDue),
     );
     report.add(Layer::Default, Ok(layer_result(layers, &layers.default, context)));
+}
+
+/// Adds the reports of all targeting rules, and that of the exhausted budget.
+fn add_rules<'r>(
+    report: &mut ReportBuilder<'r>,
+    flag: &'r Flag,
+    layers: &'r CompiledLayers,
+    context: &EvaluationContext,
+) {
+    let mut request = EvaluationBudget::default();
+    let mut budget = request.for_flag();
+    let mut is_exhausted = false;
+    // `layers.rules` holds only the enabled rules, in the order of `flag.targeting_rules`.
+    let mut compiled_rules = layers.rules.iter();
+    for rule in &flag.targeting_rules {
+        let layer = Layer::TargetingRule { rule_id: &rule.id };
+        let Some(compiled) = rule.enabled.then(|| compiled_rules.next()).flatten() else {
+            report.add(layer, Err(SkipReason::RuleDisabled));
+            continue;
+        };
+        if is_exhausted {
+            report.add(layer, Err(SkipReason::EvaluationTooExpensive));
+            continue;
+        }
+        match compiled.first_failure(context, &mut budget) {
+            Ok(None) => report.add(layer, Ok(layer_result(layers, &compiled.serve, context))),
+            Ok(Some((index, failure))) => report.add(layer, Err(failed_condition(rule, index, failure, context))),
+            Err(BudgetExhausted) => {
+                is_exhausted = true;
+                report.add(layer, Err(SkipReason::EvaluationTooExpensive));
+                let off = &layers.variants[layers.off_variant];
+                let result = LayerResult { value: off.value(), variant: Some(off), split: None };
+                report.add(Layer::EvaluationTooExpensive, Ok(result));
+            }
+        }
+    }
 }
 
 fn failed_condition<'r>(

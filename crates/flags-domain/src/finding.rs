@@ -1,15 +1,16 @@
-//! Findings about overrides: why an override has no effect, and which layers it hides.
+//! Findings about overrides and evaluations: why an override has no effect, which layers it hides, and whether the
+//! targeting rules are too expensive.
 
 use crate::{
     compiled::CompiledFlag,
     context::EvaluationContext,
     instant::Instant,
-    resolve::{OverrideOutcome, Resolution, Source, resolve},
+    resolve::{OverrideOutcome, RepeatedEvaluation, Resolution, Source},
     user_override::OverrideView,
     value::same_value,
 };
 
-/// A finding about an override that an admin may want to act on.
+/// A finding about an override, or about the flag for the user of the override, that an admin may want to act on.
 ///
 /// For an archived flag, only [`OverrideExpired`](Self::OverrideExpired) and
 /// [`OverrideDisabled`](Self::OverrideDisabled) apply.
@@ -30,11 +31,14 @@ pub enum FindingCode {
     OverrideDisabled,
     /// The value of the override does not have the type of the flag, so the override is ignored.
     OverrideTypeMismatch,
+    /// Evaluating the targeting rules for this user exceeds the budget, so the flag serves its off variant where no
+    /// override applies. [`explain()`](crate::explain()) reports it without override too.
+    EvaluationTooExpensive,
 }
 
 impl FindingCode {
     /// All codes, in the order in which [`explain()`](crate::explain()) reports them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::OverrideRedundant,
         Self::OverrideShadowsRule,
         Self::OverrideShadowsSchedule,
@@ -42,41 +46,65 @@ impl FindingCode {
         Self::OverrideExpired,
         Self::OverrideDisabled,
         Self::OverrideTypeMismatch,
+        Self::EvaluationTooExpensive,
     ];
 
     /// Whether the finding can depend on attributes of the context, for a flag that
     /// [reads attributes](CompiledFlag::reads_attributes).
     pub const fn reads_attributes(self) -> bool {
-        matches!(self, Self::OverrideRedundant | Self::OverrideShadowsRule | Self::OverrideShadowsSchedule)
+        matches!(
+            self,
+            Self::OverrideRedundant
+                | Self::OverrideShadowsRule
+                | Self::OverrideShadowsSchedule
+                | Self::EvaluationTooExpensive
+        )
     }
 
     /// Returns whether the finding applies at `now` to `user_override`, an override of `flag` for the user of
-    /// `context`.
+    /// `context`. Evaluates the targeting rules at most once, within the budget of one flag, and adds the units that
+    /// this takes to `spent`.
     pub fn applies(
         self,
         flag: &CompiledFlag,
         context: &EvaluationContext,
         user_override: OverrideView<'_>,
         now: Instant,
+        spent: &mut u64,
     ) -> bool {
+        let evaluation = RepeatedEvaluation::new(flag, context);
+        let applies = self.applies_to(&evaluation, user_override, now);
+        *spent += evaluation.spent();
+        applies
+    }
+
+    /// Like [`applies`](Self::applies), for the flag and the context of `evaluation`.
+    pub(crate) fn applies_to(
+        self,
+        evaluation: &RepeatedEvaluation<'_, '_>,
+        user_override: OverrideView<'_>,
+        now: Instant,
+    ) -> bool {
+        let flag = evaluation.flag();
         let outcome = flag.override_outcome(user_override, now);
         match self {
             Self::OverrideExpired => outcome == OverrideOutcome::Expired,
             Self::OverrideDisabled => outcome == OverrideOutcome::Disabled,
             _ if flag.is_archived() => false,
             Self::OverrideTypeMismatch => outcome == OverrideOutcome::TypeMismatch,
+            Self::EvaluationTooExpensive => is_too_expensive(evaluation, now),
             _ if outcome != OverrideOutcome::Applied => false,
             Self::OverrideRedundant => {
-                resolutions_without(flag, context, user_override, now).is_some_and(|mut resolutions| {
+                resolutions_without(evaluation, user_override, now).is_some_and(|mut resolutions| {
                     resolutions.all(|resolution| same_value(resolution.value.value(), user_override.value.value()))
                 })
             }
             Self::OverrideShadowsRule => {
-                let resolution = resolve(flag, context, None, now);
+                let resolution = evaluation.resolve(None, now);
                 resolution.is_some_and(|resolution| matches!(resolution.source, Source::TargetingRule { .. }))
             }
             Self::OverrideShadowsSchedule => {
-                resolutions_without(flag, context, user_override, now).is_some_and(|mut resolutions| {
+                resolutions_without(evaluation, user_override, now).is_some_and(|mut resolutions| {
                     let first = resolutions.next();
                     let is_scheduled =
                         |resolution: &Resolution<'_>| matches!(resolution.source, Source::ScheduledChange { .. });
@@ -87,24 +115,28 @@ impl FindingCode {
                 })
             }
             Self::OverrideOnDisabledFlag => {
-                resolve(flag, context, None, now).is_some_and(|resolution| resolution.source == Source::Disabled)
+                evaluation.resolve(None, now).is_some_and(|resolution| resolution.source == Source::Disabled)
             }
         }
     }
 }
 
+/// Returns whether the flag exceeds the budget at `now` without override.
+pub(crate) fn is_too_expensive(evaluation: &RepeatedEvaluation<'_, '_>, now: Instant) -> bool {
+    evaluation.resolve(None, now).is_some_and(|resolution| resolution.source == Source::EvaluationTooExpensive)
+}
+
 /// Returns the evaluation results without the override: at `now`, and at each later instant before the override expires
 /// at which the result may change. Returns `None` if the flag has no result without the override.
-fn resolutions_without<'r>(
-    flag: &'r CompiledFlag,
-    context: &'r EvaluationContext,
+fn resolutions_without<'e, 'r>(
+    evaluation: &'e RepeatedEvaluation<'r, '_>,
     user_override: OverrideView<'_>,
     now: Instant,
-) -> Option<impl Iterator<Item = Resolution<'r>>> {
+) -> Option<impl Iterator<Item = Resolution<'r>> + use<'e, 'r>> {
     let expires_at = user_override.expires_at;
-    let first = resolve(flag, context, None, now)?;
+    let first = evaluation.resolve(None, now)?;
     Some(std::iter::successors(Some(first), move |resolution| {
         let next = resolution.valid_until.filter(|next| expires_at.is_none_or(|expires_at| *next < expires_at))?;
-        resolve(flag, context, None, next)
+        evaluation.resolve(None, next)
     }))
 }

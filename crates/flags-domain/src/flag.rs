@@ -5,8 +5,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::{
-    condition::{MAX_REGEXES, Operator},
     instant::Instant,
+    limits::{check_counts, check_regex_size},
     name::FlagName,
     rule::TargetingRule,
     serve::Serve,
@@ -103,8 +103,18 @@ impl Flag {
         self.flag_type == FlagType::Number && self.variants.iter().any(|variant| variant.value.is_f64())
     }
 
-    /// Returns all violations of the definition, with pointers relative to it. A flag without violations compiles.
+    /// Returns all violations of a new definition, with pointers relative to it. A flag without violations compiles.
     pub fn check(&self) -> Vec<Violation> {
+        self.check_with(None)
+    }
+
+    /// Returns all violations of a definition that replaces `stored`. Amounts of rules, conditions, values and regular
+    /// expressions above a limit are accepted if `stored` has at least as many.
+    pub fn check_edit(&self, stored: &Self) -> Vec<Violation> {
+        self.check_with(Some(stored))
+    }
+
+    fn check_with(&self, stored: Option<&Self>) -> Vec<Violation> {
         let mut violations = self.check_texts();
         violations.extend(self.check_variants());
         let ids: FxHashSet<_> = self.variants.iter().map(|variant| variant.id.as_str()).collect();
@@ -114,7 +124,7 @@ impl Flag {
             let detail = format!("the flag has no variant {:?}; use the id of one of its variants", self.off_variant);
             violations.push(Violation::new("/off_variant", "unknown_variant", detail));
         }
-        violations.extend(self.check_rules(has_variant));
+        violations.extend(self.check_rules(stored, has_variant));
         violations
     }
 
@@ -163,18 +173,10 @@ impl Flag {
         violations
     }
 
-    fn check_rules(&self, has_variant: impl Fn(&str) -> bool) -> Vec<Violation> {
-        let mut violations = Vec::new();
-        if self.targeting_rules.len() > MAX_RULES {
-            let detail = format!("a flag can have at most {MAX_RULES} targeting rules");
-            violations.push(Violation::new("/targeting_rules", "too_many", detail));
-        }
-        let conditions = self.targeting_rules.iter().flat_map(|rule| &rule.conditions);
-        let patterns = conditions.filter(|c| c.operator == Operator::Matches).map(|c| c.values.len());
-        if patterns.sum::<usize>() > MAX_REGEXES {
-            let detail = format!("a flag can have at most {MAX_REGEXES} regular expressions; combine them with `|`");
-            violations.push(Violation::new("/targeting_rules", "too_many", detail));
-            // Returns early because checking the rules would compile all of these expressions.
+    fn check_rules(&self, stored: Option<&Self>, has_variant: impl Fn(&str) -> bool) -> Vec<Violation> {
+        let mut violations = check_counts(self, stored);
+        if !violations.is_empty() {
+            // Checking the rules would compile all of their regular expressions.
             return violations;
         }
         let mut ids = FxHashSet::default();
@@ -186,6 +188,7 @@ impl Flag {
             }
             violations.extend(rule.check(&has_variant).into_iter().map(|violation| violation.with_prefix(&at)));
         }
+        violations.extend(check_regex_size(self, stored));
         violations
     }
 }

@@ -146,6 +146,7 @@
 //! The test vectors in `tests/vectors` of the repository specify evaluation for implementations in other languages.
 
 pub mod bucket;
+mod budget;
 mod change;
 mod compiled;
 mod condition;
@@ -154,6 +155,7 @@ mod explain;
 mod finding;
 mod flag;
 mod instant;
+mod limits;
 mod name;
 mod resolve;
 mod resource;
@@ -168,9 +170,10 @@ mod user_override;
 mod value;
 mod violation;
 
+pub use budget::{EvaluationBudget, MAX_UNITS_PER_FLAG, MAX_UNITS_PER_REQUEST, RESERVED_UNITS_PER_FLAG};
 pub use change::Change;
 pub use compiled::{CompileError, CompiledFlag, CompiledVariant};
-pub use condition::{Condition, ConditionFailure, Operator};
+pub use condition::{Condition, ConditionFailure, MAX_REGEXES, MAX_SEARCHED_TEXT_BYTES, Operator};
 pub use context::{EvaluationContext, MAX_ATTRIBUTES_BYTES, MAX_ATTRIBUTES_DEPTH, RESERVED_ATTRIBUTES};
 pub use explain::{
     Explanation, Layer, LayerOutcome, LayerReport, LayerResult, NextChange, SkipReason, SplitReport, explain,
@@ -181,8 +184,12 @@ pub use flag::{
     default_boolean_variants,
 };
 pub use instant::{Instant, InvalidInstant};
+pub use limits::{
+    MAX_ATTRIBUTE_ITEMS, MAX_ATTRIBUTES, MAX_CONDITION_VALUES, MAX_CONDITIONS, MAX_CONDITIONS_PER_RULE, MAX_FLAGS,
+    MAX_REGEXES_BYTES, MAX_TARGETING_KEY_BYTES, MAX_VALUES_PER_CONDITION, check_attribute_counts,
+};
 pub use name::{FlagName, InvalidFlagName};
-pub use resolve::{OverrideOutcome, Resolution, Source, resolve};
+pub use resolve::{OverrideOutcome, Resolution, Source, resolve, resolve_within};
 pub use resource::{Action, ResourceKind};
 pub use revision::{InvalidRevision, Revision};
 pub use role::{Role, TokenGrant};

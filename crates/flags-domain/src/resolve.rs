@@ -1,9 +1,12 @@
 //! Evaluation of one flag for one context.
 
+use std::cell::{Cell, OnceCell};
+
 use uuid::Uuid;
 
 use crate::{
-    compiled::{CompiledFlag, CompiledLayers, CompiledServe, CompiledVariant},
+    budget::{BudgetExhausted, EvaluationBudget, FlagBudget},
+    compiled::{CompiledFlag, CompiledLayers, CompiledRule, CompiledServe, CompiledVariant},
     context::EvaluationContext,
     instant::Instant,
     user_override::OverrideView,
@@ -52,6 +55,9 @@ pub enum Source<'r> {
     },
     /// Default serve from the last manual change.
     Default,
+    /// Off variant of a flag that is on, because evaluating its targeting rules for the context exceeds the
+    /// [`EvaluationBudget`].
+    EvaluationTooExpensive,
 }
 
 impl Source<'_> {
@@ -63,6 +69,7 @@ impl Source<'_> {
             Self::TargetingRule { .. } => "targeting_rule",
             Self::ScheduledChange { .. } => "scheduled_change",
             Self::Default => "default",
+            Self::EvaluationTooExpensive => "evaluation_too_expensive",
         }
     }
 }
@@ -89,7 +96,7 @@ impl CompiledFlag {
     pub fn uses_split(&self, source: Source<'_>) -> bool {
         let Some(layers) = self.layers() else { return false };
         let serve = match source {
-            Source::Override | Source::Disabled => None,
+            Source::Override | Source::Disabled | Source::EvaluationTooExpensive => None,
             Source::TargetingRule { rule_id } => {
                 layers.rules.iter().find(|rule| *rule.id == *rule_id).map(|rule| &rule.serve)
             }
@@ -102,14 +109,14 @@ impl CompiledFlag {
     }
 }
 
-/// Evaluates `flag` for `context` at `now`.
+/// Evaluates `flag` for `context` at `now`, with the budget of a request that evaluates only this flag.
 ///
 /// Returns `None` if the flag is archived, or if it does not compile and no active override supplies the value.
 ///
 /// The first of these layers that supplies a value decides: an active override, the on/off switch, the first matching
 /// targeting rule, the latest due scheduled change of the default, the default. An active override applies even if the
 /// flag is off. `user_override` must be the override of this flag for the user of `context`, in any state; expired and
-/// disabled overrides are recognized here.
+/// disabled overrides are recognized here. A flag whose rules exceed the budget serves its off variant.
 ///
 /// Deterministic; performs no I/O and does not panic. See the [crate documentation](crate) for the allocations.
 pub fn resolve<'r>(
@@ -117,6 +124,80 @@ pub fn resolve<'r>(
     context: &EvaluationContext,
     user_override: Option<OverrideView<'r>>,
     now: Instant,
+) -> Option<Resolution<'r>> {
+    resolve_within(flag, context, user_override, now, &mut EvaluationBudget::default())
+}
+
+/// Evaluates like [`resolve()`], within the budget of a request that evaluates several flags.
+pub fn resolve_within<'r>(
+    flag: &'r CompiledFlag,
+    context: &EvaluationContext,
+    user_override: Option<OverrideView<'r>>,
+    now: Instant,
+    budget: &mut EvaluationBudget,
+) -> Option<Resolution<'r>> {
+    resolve_above_layers(flag, user_override, now, |layers| {
+        let decision = layers.decide(now, || layers.first_matching_rule(context, &mut budget.for_flag()));
+        let selection = match decision.serve {
+            Some(serve) if serve.is_split() => budget.charge(layers.selection_cost(serve, context)),
+            _ => Ok(()),
+        };
+        decision.resolve(layers, context, now, selection)
+    })
+}
+
+/// Evaluations of one flag for one context at several instants, without override or with it.
+///
+/// The targeting rules are evaluated at most once, because their result does not depend on time. Each result equals that
+/// of [`resolve()`].
+pub(crate) struct RepeatedEvaluation<'r, 'c> {
+    flag: &'r CompiledFlag,
+    context: &'c EvaluationContext,
+    rule: OnceCell<Result<Option<&'r CompiledRule>, BudgetExhausted>>,
+    /// Units that the rules have cost.
+    spent: Cell<u64>,
+}
+
+impl<'r, 'c> RepeatedEvaluation<'r, 'c> {
+    pub(crate) const fn new(flag: &'r CompiledFlag, context: &'c EvaluationContext) -> Self {
+        Self { flag, context, rule: OnceCell::new(), spent: Cell::new(0) }
+    }
+
+    /// The evaluated flag.
+    pub(crate) const fn flag(&self) -> &'r CompiledFlag {
+        self.flag
+    }
+
+    /// Units that the evaluations have spent so far.
+    pub(crate) const fn spent(&self) -> u64 {
+        self.spent.get()
+    }
+
+    /// Evaluates the flag at one instant.
+    pub(crate) fn resolve(&self, user_override: Option<OverrideView<'r>>, now: Instant) -> Option<Resolution<'r>> {
+        resolve_above_layers(self.flag, user_override, now, |layers| {
+            let decision = layers.decide(now, || *self.rule.get_or_init(|| self.find_rule(layers)));
+            // The budget of a request with one flag suffices for any selection.
+            decision.resolve(layers, self.context, now, Ok(()))
+        })
+    }
+}
+
+impl<'r> RepeatedEvaluation<'r, '_> {
+    fn find_rule(&self, layers: &'r CompiledLayers) -> Result<Option<&'r CompiledRule>, BudgetExhausted> {
+        let mut budget = EvaluationBudget::default();
+        let rule = layers.first_matching_rule(self.context, &mut budget.for_flag());
+        self.spent.set(budget.spent());
+        rule
+    }
+}
+
+/// Evaluates the archive state and the override. `resolve_layers` evaluates the layers below.
+fn resolve_above_layers<'r>(
+    flag: &'r CompiledFlag,
+    user_override: Option<OverrideView<'r>>,
+    now: Instant,
+    resolve_layers: impl FnOnce(&'r CompiledLayers) -> LayersResult<'r>,
 ) -> Option<Resolution<'r>> {
     if flag.is_archived() {
         return None;
@@ -131,31 +212,83 @@ pub fn resolve<'r>(
             override_outcome,
         });
     }
-    let layers = flag.layers()?;
-    let (variant, source, valid_until) = resolve_layers(layers, context, now);
+    let (variant, source, valid_until) = resolve_layers(flag.layers()?);
     Some(Resolution { value: variant.value(), variant: Some(variant), source, valid_until, override_outcome })
 }
 
-/// Evaluates all layers below the override.
-fn resolve_layers<'r>(
-    layers: &'r CompiledLayers,
-    context: &EvaluationContext,
-    now: Instant,
-) -> (&'r CompiledVariant, Source<'r>, Option<Instant>) {
-    let (is_on, next_switch) = layers.switch_at(now);
-    if !is_on {
-        return (&layers.variants[layers.off_variant], Source::Disabled, next_switch);
-    }
-    if let Some(rule) = layers.rules.iter().find(|rule| rule.matches(context)) {
-        return (layers.select_variant(&rule.serve, context), Source::TargetingRule { rule_id: &rule.id }, next_switch);
-    }
-    let (step, next_serve) = layers.serve_at(now);
-    let valid_until = [next_switch, next_serve].into_iter().flatten().min();
-    match step {
-        Some(step) => {
-            (layers.select_variant(&step.serve, context), Source::ScheduledChange { id: step.change_id }, valid_until)
+/// Variant, source and `valid_until` of the layers below the override.
+type LayersResult<'r> = (&'r CompiledVariant, Source<'r>, Option<Instant>);
+
+/// Deciding layer below the override.
+struct Decision<'r> {
+    /// Serve of the layer; `None` for the off variant.
+    serve: Option<&'r CompiledServe>,
+    source: Source<'r>,
+    valid_until: Option<Instant>,
+}
+
+impl CompiledLayers {
+    /// Returns the first rule whose conditions all hold.
+    fn first_matching_rule(
+        &self,
+        context: &EvaluationContext,
+        budget: &mut FlagBudget<'_>,
+    ) -> Result<Option<&CompiledRule>, BudgetExhausted> {
+        for rule in &self.rules {
+            if rule.matches(context, budget)? {
+                return Ok(Some(rule));
+            }
         }
-        None => (layers.select_variant(&layers.default, context), Source::Default, valid_until),
+        Ok(None)
+    }
+
+    /// Finds the deciding layer. `find_rule` returns the first matching rule; it is called only if the flag is on.
+    fn decide<'r>(
+        &'r self,
+        now: Instant,
+        find_rule: impl FnOnce() -> Result<Option<&'r CompiledRule>, BudgetExhausted>,
+    ) -> Decision<'r> {
+        let (is_on, next_switch) = self.switch_at(now);
+        if !is_on {
+            return Decision { serve: None, source: Source::Disabled, valid_until: next_switch };
+        }
+        match find_rule() {
+            Err(BudgetExhausted) => {
+                return Decision { serve: None, source: Source::EvaluationTooExpensive, valid_until: next_switch };
+            }
+            Ok(Some(rule)) => {
+                let source = Source::TargetingRule { rule_id: &rule.id };
+                return Decision { serve: Some(&rule.serve), source, valid_until: next_switch };
+            }
+            Ok(None) => {}
+        }
+        let (step, next_serve) = self.serve_at(now);
+        let valid_until = [next_switch, next_serve].into_iter().flatten().min();
+        match step {
+            Some(step) => {
+                let source = Source::ScheduledChange { id: step.change_id };
+                Decision { serve: Some(&step.serve), source, valid_until }
+            }
+            None => Decision { serve: Some(&self.default), source: Source::Default, valid_until },
+        }
+    }
+}
+
+impl<'r> Decision<'r> {
+    /// Selects the variant, if `selection` permits it.
+    fn resolve(
+        self,
+        layers: &'r CompiledLayers,
+        context: &EvaluationContext,
+        now: Instant,
+        selection: Result<(), BudgetExhausted>,
+    ) -> LayersResult<'r> {
+        let off = &layers.variants[layers.off_variant];
+        match (self.serve, selection) {
+            (None, _) => (off, self.source, self.valid_until),
+            (Some(serve), Ok(())) => (layers.select_variant(serve, context), self.source, self.valid_until),
+            (Some(_), Err(BudgetExhausted)) => (off, Source::EvaluationTooExpensive, layers.switch_at(now).1),
+        }
     }
 }
 

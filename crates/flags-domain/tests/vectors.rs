@@ -225,6 +225,7 @@ variant_names! { SOURCES, source_name(Source<'_>):
     Source::TargetingRule { .. } => "targeting_rule",
     Source::ScheduledChange { .. } => "scheduled_change",
     Source::Default => "default",
+    Source::EvaluationTooExpensive => "evaluation_too_expensive",
 }
 
 variant_names! { OVERRIDE_OUTCOMES, override_outcome_name(OverrideOutcome):
@@ -242,6 +243,7 @@ variant_names! { SKIP_REASONS, skip_reason_name(&SkipReason<'_>):
     SkipReason::OverrideTypeMismatch => "override_type_mismatch",
     SkipReason::FlagEnabled => "flag_enabled",
     SkipReason::RuleDisabled => "rule_disabled",
+    SkipReason::EvaluationTooExpensive => "evaluation_too_expensive",
     SkipReason::Condition { .. } => "condition",
     SkipReason::NoScheduledChangeDue => "no_scheduled_change_due",
     SkipReason::Invalid { .. } => "invalid",
@@ -252,6 +254,7 @@ variant_names! { CONDITION_FAILURES, condition_failure_name(ConditionFailure):
     ConditionFailure::TypeMismatch => "type_mismatch",
     ConditionFailure::NoMatch => "no_match",
     ConditionFailure::Excluded => "excluded",
+    ConditionFailure::TooLong => "too_long",
 }
 
 variant_names! { FLAG_TYPES, flag_type_name(FlagType):

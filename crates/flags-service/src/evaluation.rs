@@ -8,11 +8,11 @@ use std::{
     },
 };
 
-use flags_domain::Instant;
+use flags_domain::{EvaluationBudget, Instant};
 use serde_json::Value;
 use uuid::Uuid;
 
-pub use crate::replica::{EvaluatedFlag, EvaluationSubject, evaluate};
+pub use crate::replica::{EvaluatedFlag, evaluate};
 use crate::{
     clock::Clock,
     error::{ResourceKind, Result, ServiceError},
@@ -150,8 +150,8 @@ impl Evaluation {
     /// [`ServiceError::NotFound`] if the user does not exist, or if the flag does not exist or has no result.
     pub async fn value_for_user(&self, flag_name: &str, user_id: Uuid) -> Result<Value> {
         let user = self.user(user_id).await?.ok_or(ServiceError::NotFound(ResourceKind::User))?;
-        let view = self.replica.read();
-        let evaluated = view.evaluate(flag_name, &*user, self.now());
+        let snapshot = self.replica.snapshot(Some(user_id));
+        let evaluated = snapshot.evaluate(flag_name, &user.context, self.now(), &mut EvaluationBudget::default());
         evaluated.map(|e| e.resolution.value.value().clone()).ok_or(ServiceError::NotFound(ResourceKind::Flag))
     }
 }

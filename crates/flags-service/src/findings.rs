@@ -5,14 +5,14 @@
 
 use std::{cell::OnceCell, collections::HashMap, sync::Arc};
 
-use flags_domain::{EvaluationContext, FindingCode, FlagName, Instant, OverrideStatus};
+use flags_domain::{EvaluationContext, FindingCode, FlagName, Instant, MAX_UNITS_PER_REQUEST, OverrideStatus};
 use serde_json::Map;
 use uuid::Uuid;
 
 use crate::{
     error::Result,
     evaluation::Evaluation,
-    replica::{CachedUser, OverrideRef, View},
+    replica::{CachedUser, OverrideRef, ReplicaSnapshot},
 };
 
 /// Limits for one search call.
@@ -22,15 +22,18 @@ pub struct ScanBudget {
     pub max_overrides: usize,
     /// Maximum number of users to read from the database. Users are read in batches; the last batch may exceed it.
     pub max_users: usize,
+    /// Maximum work of targeting rules, in units of the [`EvaluationBudget`](flags_domain::EvaluationBudget). The last
+    /// override may exceed it.
+    pub max_units: u64,
 }
 
 impl Default for ScanBudget {
     fn default() -> Self {
-        Self { max_overrides: 250_000, max_users: 10_000 }
+        Self { max_overrides: 250_000, max_users: 10_000, max_units: 20 * MAX_UNITS_PER_REQUEST }
     }
 }
 
-/// Number of users scanned while the replica's lock is held.
+/// Number of users whose contexts are loaded together. Other tasks run between two batches.
 const USER_BATCH_SIZE: usize = 100;
 
 /// Criteria for overrides. `None` matches all.
@@ -80,7 +83,17 @@ pub async fn find(
 ) -> Result<FindingsPage> {
     let now = evaluation.now();
     let page = FindingsPage::default();
-    let mut scan = FindingScan { evaluation, filter, now, limit, budget, scanned_overrides: 0, read_users: 0, page };
+    let mut scan = FindingScan {
+        evaluation,
+        filter,
+        now,
+        limit,
+        budget,
+        scanned_overrides: 0,
+        read_users: 0,
+        spent_units: 0,
+        page,
+    };
     if scan.run(after).await? {
         scan.page.next = None;
     }
@@ -96,6 +109,8 @@ struct FindingScan<'s> {
     scanned_overrides: usize,
     /// Number of users that were not in the cache.
     read_users: usize,
+    /// Work of targeting rules so far, in units.
+    spent_units: u64,
     page: FindingsPage,
 }
 
@@ -126,36 +141,47 @@ impl FindingScan<'_> {
 
     /// Scans the overrides of some users. Returns `false` if it stopped at a limit.
     async fn scan_users(&mut self, user_ids: &[Uuid], after: Option<&(Uuid, String)>) -> Result<bool> {
-        let cached_users = self.load_users(user_ids).await?;
-        let view = self.evaluation.replica().read();
+        let replica = Arc::clone(self.evaluation.replica());
+        // The lock is held for one user at a time.
+        let snapshots: Vec<_> = user_ids.iter().map(|user_id| replica.snapshot(Some(*user_id))).collect();
+        let cached_users = self.load_users(user_ids, &snapshots).await?;
         let mut last = None;
-        for user_id in user_ids {
-            let overrides = view.overrides_of(*user_id).filter(|o| {
+        let mut yielded_at = self.spent_units;
+        for (user_id, snapshot) in user_ids.iter().zip(&snapshots) {
+            let overrides = snapshot.overrides().filter(|o| {
                 after.is_none_or(|(user, flag_name)| user != user_id || flag_name.as_str() < o.flag_name.as_str())
             });
             let user =
                 ScannedUser { id: *user_id, cached: cached_users.get(user_id), id_only_context: OnceCell::new() };
             for user_override in overrides {
-                let is_exhausted =
-                    self.scanned_overrides >= self.budget.max_overrides || self.read_users > self.budget.max_users;
                 // Each page scans at least one override; otherwise the next page would start at the same position.
-                if self.scanned_overrides > 0 && (is_exhausted || self.page.matches.len() >= self.limit) {
+                if self.scanned_overrides > 0 && (self.is_exhausted() || self.page.matches.len() >= self.limit) {
                     self.set_next_position(last);
                     return Ok(false);
                 }
                 self.scanned_overrides += 1;
                 last = Some((*user_id, user_override.flag_name));
-                if self.is_match(&view, &user, user_override) {
+                if self.is_match(snapshot, &user, user_override) {
                     self.page.matches.push(OverrideMatch {
                         user_id: *user_id,
                         flag_name: user_override.flag_name.to_string(),
                         id: user_override.id,
                     });
                 }
+                if self.spent_units - yielded_at >= MAX_UNITS_PER_REQUEST {
+                    yielded_at = self.spent_units;
+                    tokio::task::yield_now().await;
+                }
             }
         }
         self.set_next_position(last);
         Ok(true)
+    }
+
+    const fn is_exhausted(&self) -> bool {
+        self.scanned_overrides >= self.budget.max_overrides
+            || self.read_users > self.budget.max_users
+            || self.spent_units >= self.budget.max_units
     }
 
     /// Sets the position of the next page to the last scanned override, if there is one.
@@ -167,18 +193,22 @@ impl FindingScan<'_> {
 
     /// Loads the users whose attributes may affect the result. Returns an empty map if the finding does not depend on
     /// attributes.
-    async fn load_users(&mut self, user_ids: &[Uuid]) -> Result<HashMap<Uuid, Arc<CachedUser>>> {
+    async fn load_users(
+        &mut self,
+        user_ids: &[Uuid],
+        snapshots: &[ReplicaSnapshot],
+    ) -> Result<HashMap<Uuid, Arc<CachedUser>>> {
         let (mut loaded, mut uncached) = (HashMap::new(), Vec::new());
         if !self.filter.finding.reads_attributes() {
             return Ok(loaded);
         }
         let replica = self.evaluation.replica();
-        for user_id in user_ids {
-            let view = replica.read();
+        for (user_id, snapshot) in user_ids.iter().zip(snapshots) {
             let reads_attributes = |o: &OverrideRef<'_>| {
-                self.matches_fields(o) && view.flag(o.flag_name).is_some_and(|flag| flag.compiled().reads_attributes())
+                let flag = snapshot.flag(o.flag_name).filter(|_| self.matches_fields(o));
+                flag.is_some_and(|flag| flag.compiled().reads_attributes())
             };
-            if view.overrides_of(*user_id).any(|o| reads_attributes(&o)) {
+            if snapshot.overrides().any(|o| reads_attributes(&o)) {
                 match replica.users().get(*user_id) {
                     Some(user) => _ = loaded.insert(*user_id, user),
                     None => uncached.push(*user_id),
@@ -202,14 +232,14 @@ impl FindingScan<'_> {
             && filter.expires_before.is_none_or(|end| user_override.expires_at.is_some_and(|expiry| expiry < end))
     }
 
-    fn is_match(&self, view: &View<'_>, user: &ScannedUser<'_>, user_override: OverrideRef<'_>) -> bool {
-        let Some(flag) = view.flag(user_override.flag_name).filter(|_| self.matches_fields(&user_override)) else {
+    fn is_match(&mut self, snapshot: &ReplicaSnapshot, user: &ScannedUser<'_>, user_override: OverrideRef<'_>) -> bool {
+        let Some(flag) = snapshot.flag(user_override.flag_name).filter(|_| self.matches_fields(&user_override)) else {
             return false;
         };
         let (flag, finding) = (flag.compiled(), self.filter.finding);
         // Skips a user whose attributes are needed but who was deleted during the scan.
         let has_context = user.cached.is_some() || !(finding.reads_attributes() && flag.reads_attributes());
-        has_context && finding.applies(flag, user.context(), user_override.view(), self.now)
+        has_context && finding.applies(flag, user.context(), user_override.view(), self.now, &mut self.spent_units)
     }
 }
 

@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 
 use flags_domain::{
-    MAX_ATTRIBUTES_BYTES, MAX_ATTRIBUTES_DEPTH, RESERVED_ATTRIBUTES, Violation, check_json, check_text,
+    MAX_ATTRIBUTES_BYTES, MAX_ATTRIBUTES_DEPTH, RESERVED_ATTRIBUTES, Violation, check_attribute_counts, check_json,
+    check_text,
 };
 use flags_store::{
     Author, Committed, Page, StoreError, Tx,
@@ -191,7 +192,7 @@ impl Command for CreateUser {
             updated_at: now,
             revision: 0,
         };
-        check(validate(&user))?;
+        check(validate(&user, None))?;
         if !users::insert(tx, &user).await? {
             return Err(Conflict::EmailTaken.into());
         }
@@ -227,7 +228,7 @@ impl Command for PatchUser {
         if after == before {
             return Ok(detail(before, &counts));
         }
-        check(validate(&after))?;
+        check(validate(&after, Some(&before)))?;
         after.updated_at = tx.now();
         users::update(tx, &before, &after).await.map_err(|error| match error {
             StoreError::UniqueViolation(_) => Conflict::EmailTaken.into(),
@@ -329,7 +330,8 @@ async fn check_not_last_admin(tx: &mut Tx, id: Uuid) -> Result<()> {
     if users::has_other_active_admin(tx.conn(), id).await? { Ok(()) } else { Err(Conflict::LastAdmin.into()) }
 }
 
-fn validate(user: &UserRecord) -> Vec<Violation> {
+/// Returns the violations of a user. `stored` is the user before an edit; amounts above a limit may stay, but not grow.
+fn validate(user: &UserRecord, stored: Option<&UserRecord>) -> Vec<Violation> {
     let mut violations = Vec::new();
     violations.extend(check_text("/email", &user.email, MAX_EMAIL_LENGTH));
     if !is_email(&user.email) {
@@ -346,6 +348,8 @@ fn validate(user: &UserRecord) -> Vec<Violation> {
     }));
     let attributes = Value::Object(user.attributes.clone());
     violations.extend(check_json("/attributes", &attributes, MAX_ATTRIBUTES_BYTES, MAX_ATTRIBUTES_DEPTH).err());
+    let stored = stored.map(|stored| &stored.attributes);
+    violations.extend(check_attribute_counts("/attributes", &user.attributes, stored));
     violations
 }
 

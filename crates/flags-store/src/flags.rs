@@ -168,6 +168,11 @@ pub async fn find_all(conn: &mut Conn, names: &[FlagName]) -> Result<Vec<FlagRec
     rows.into_iter().map(TryInto::try_into).collect()
 }
 
+/// Counts all flags, including archived ones.
+pub async fn count(conn: &mut Conn) -> Result<i64> {
+    Ok(dispatch!(conn, |c| feature_flags::table.count().get_result(c).await)?)
+}
+
 /// Inserts a flag. Returns `false` if the name is already taken.
 pub async fn insert(tx: &mut Tx, new: &FlagRecord) -> Result<bool> {
     let row = FlagRow::from(new);

@@ -30,7 +30,7 @@ async fn restoring_an_older_change_log_starts_a_new_epoch(kind: DatabaseKind) {
     })
     .await;
     assert_eq!(after.number, before.number - 1);
-    assert!(app.replica.read().flag("b").is_none() && app.replica.read().flag("a").is_some());
+    assert!(app.replica.snapshot(None).flag("b").is_none() && app.replica.snapshot(None).flag("a").is_some());
     let mut conn = app.core.store().conn().await.unwrap();
     assert_eq!(change_log::head(&mut conn).await.unwrap(), after);
 }

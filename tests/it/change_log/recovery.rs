@@ -20,7 +20,7 @@ async fn incomplete_or_unreadable_change_log_triggers_a_reload(kind: DatabaseKin
     let url = &app.database.url;
     let wait_for_reload = async |number: i64| {
         eventually("the replica is reloaded", async || {
-            (app.replica.revision().number == number && app.replica.read().flag("b").is_some()).then_some(())
+            (app.replica.revision().number == number && app.replica.snapshot(None).flag("b").is_some()).then_some(())
         })
         .await;
     };
@@ -57,7 +57,7 @@ async fn unreadable_override_does_not_affect_others(kind: DatabaseKind) {
     let value = format!("UPDATE user_flag_overrides SET override_value = '1e999' WHERE user_id = {id_literal}");
     execute_raw(&app.database.url, &value).await;
     let reloaded = Replica::new(change_feed::load(app.core.store()).await.unwrap());
-    let count = |id: &str| reloaded.read().overrides_of(id.parse().unwrap()).count();
+    let count = |id: &str| reloaded.snapshot(Some(id.parse().unwrap())).overrides().count();
     assert_eq!((count(&ann_id), count(&ben_id)), (0, 1));
     app.clock.set(Instant::parse("2020-01-01T00:00:06Z").unwrap());
     let report = maintenance::run_round(&app.core, Default::default()).await.unwrap();

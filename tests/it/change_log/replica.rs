@@ -32,10 +32,10 @@ async fn incrementally_updated_replica_equals_a_reloaded_one(kind: DatabaseKind)
     app.admin.delete("/api/admin/feature-flags/d").await.expect(204);
     let reloaded = Replica::new(change_feed::load(app.core.store()).await.unwrap());
     let content = |replica: &Replica| {
-        let view = replica.read();
-        let flags: Vec<_> = view.flags().map(|flag| format!("{:?} {:?}", flag.flag(), flag.schedule())).collect();
-        let overrides: Vec<_> = view.overrides_of(ann_id.parse().unwrap()).map(|o| format!("{o:?}")).collect();
-        (view.revision(), flags, overrides)
+        let snapshot = replica.snapshot(Some(ann_id.parse().unwrap()));
+        let flags: Vec<_> = snapshot.flags().map(|flag| format!("{:?} {:?}", flag.flag(), flag.schedule())).collect();
+        let overrides: Vec<_> = snapshot.overrides().map(|o| format!("{o:?}")).collect();
+        (snapshot.revision(), flags, overrides)
     };
     assert_eq!(content(&app.replica), content(&reloaded));
     app.set_clock("01-01T00:00:01Z");

@@ -1,6 +1,7 @@
 //! Binaries as processes, database outages, maintenance, migrations and the OpenAPI document.
 
 mod cli;
+mod evaluation_budget;
 mod metrics;
 mod migrations;
 mod openapi;

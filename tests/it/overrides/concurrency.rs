@@ -156,8 +156,8 @@ async fn revisions_are_gapless_under_concurrent_writes(kind: DatabaseKind) {
     // The replica holds the same overrides as the database.
     for user_id in &user_ids {
         let stored = app.admin.get(&user_overrides_path(user_id)).await.expect(200).json();
-        let served: Vec<_> =
-            app.replica.read().overrides_of(user_id.parse().unwrap()).map(|o| o.flag_name.to_string()).collect();
+        let snapshot = app.replica.snapshot(Some(user_id.parse().unwrap()));
+        let served: Vec<_> = snapshot.overrides().map(|o| o.flag_name.to_string()).collect();
         let stored: Vec<_> =
             stored["items"].as_array().unwrap().iter().map(|o| o["flag_name"].as_str().unwrap().to_owned()).collect();
         assert_eq!(served, stored);

@@ -171,9 +171,10 @@ async fn scan_with_small_budget_resumes_where_it_stopped(kind: DatabaseKind) {
         expires_before: None,
     };
     for budget in [
-        ScanBudget { max_overrides: 1, max_users: 1_000 },
-        ScanBudget { max_overrides: 5, max_users: 1_000 },
-        ScanBudget { max_overrides: 1_000, max_users: 1 },
+        ScanBudget { max_overrides: 1, ..ScanBudget::default() },
+        ScanBudget { max_overrides: 5, ..ScanBudget::default() },
+        ScanBudget { max_users: 1, ..ScanBudget::default() },
+        ScanBudget { max_units: 1, ..ScanBudget::default() },
     ] {
         let (mut found, mut after, mut page_count) = (Vec::new(), None, 0);
         loop {

@@ -16,7 +16,10 @@ use serde_json::Value;
 use uuid::Uuid;
 
 pub(crate) use self::schema::{OwnFlagResponse, OwnFlagsChange, OwnFlagsResponse};
-use crate::{metrics::EVALUATIONS, state::OverrideReasons};
+use crate::{
+    metrics::{EVALUATIONS, EVALUATIONS_TOO_EXPENSIVE},
+    state::OverrideReasons,
+};
 
 /// User and state that a response is based on.
 #[derive(Clone, Copy, Debug)]
@@ -46,10 +49,12 @@ impl EvaluationBody {
 
 /// Numbers of evaluations by source, for the evaluations metric.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct EvaluationCounts([u64; 5]);
+pub(crate) struct EvaluationCounts([u64; 6]);
 
 impl EvaluationCounts {
-    const SOURCES: [&str; 5] = ["override", "disabled", "targeting_rule", "scheduled_change", "default"];
+    const SOURCES: [&str; 6] =
+        ["override", "disabled", "targeting_rule", "scheduled_change", "default", "evaluation_too_expensive"];
+    const TOO_EXPENSIVE: usize = 5;
 
     pub(crate) fn record(&mut self, resolution: &Resolution<'_>) {
         let index = match resolution.source {
@@ -58,17 +63,21 @@ impl EvaluationCounts {
             Source::TargetingRule { .. } => 2,
             Source::ScheduledChange { .. } => 3,
             Source::Default => 4,
+            Source::EvaluationTooExpensive => Self::TOO_EXPENSIVE,
         };
         self.0[index] += 1;
     }
 
-    /// Adds the numbers to the metric. The counters are looked up only once, which is safe because the server installs
+    /// Adds the numbers to the metrics. The counters are looked up only once, which is safe because the server installs
     /// the metrics recorder before it accepts requests.
     pub(crate) fn publish(self) {
-        static COUNTERS: LazyLock<[Counter; 5]> =
+        static COUNTERS: LazyLock<[Counter; 6]> =
             LazyLock::new(|| EvaluationCounts::SOURCES.map(|source| counter!(EVALUATIONS, "source" => source)));
         for (counter, count) in COUNTERS.iter().zip(self.0).filter(|(_, count)| *count > 0) {
             counter.increment(count);
+        }
+        if self.0[Self::TOO_EXPENSIVE] > 0 {
+            counter!(EVALUATIONS_TOO_EXPENSIVE).increment(self.0[Self::TOO_EXPENSIVE]);
         }
     }
 }

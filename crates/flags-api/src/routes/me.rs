@@ -4,8 +4,8 @@ use actix_web::{
     HttpResponse,
     web::{self, Data},
 };
-use flags_domain::Instant;
-use flags_service::replica::{CachedUser, OverrideRef, View};
+use flags_domain::{EvaluationBudget, Instant};
+use flags_service::replica::{CachedUser, OverrideRef, ReplicaSnapshot};
 use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
@@ -48,19 +48,19 @@ pub(super) fn routes(routes: &mut RouteRegistry) {
 )]
 async fn get_own_flags(caller: Require<ReadOwnFlags>, app: Data<App>, if_none_match: IfNoneMatch) -> HandlerResult {
     let user = caller.granted;
-    let view = app.evaluation.replica().read();
-    let state = evaluated_state(&app, &view, &user);
-    let results = view.evaluate_all(&*user, state.evaluated_at).filter(|evaluated| evaluated.flag.client_visible());
-    let body = build_own_flags_body(&state, results, view.flag_count(), app.settings.override_reasons());
-    drop(view);
+    let snapshot = app.evaluation.replica().snapshot(Some(user.id));
+    let state = evaluated_state(&app, &snapshot, &user);
+    let results = snapshot.evaluate_all(&user.context, state.evaluated_at);
+    let results = results.filter(|evaluated| evaluated.flag.client_visible());
+    let body = build_own_flags_body(&state, results, snapshot.flag_count(), app.settings.override_reasons());
     respond_to_caller(&if_none_match, &state, body)
 }
 
 /// Returns the state that a response to `user` is based on, at the current time.
-fn evaluated_state(app: &App, view: &View<'_>, user: &CachedUser) -> EvaluatedState {
+fn evaluated_state(app: &App, snapshot: &ReplicaSnapshot, user: &CachedUser) -> EvaluatedState {
     EvaluatedState {
         user_id: user.id,
-        revision: view.revision(),
+        revision: snapshot.revision(),
         evaluated_at: app.evaluation.now(),
         stale: app.evaluation.replica().is_stale(),
     }
@@ -90,13 +90,13 @@ async fn get_own_flag(
     if_none_match: IfNoneMatch,
 ) -> HandlerResult {
     let user = caller.granted;
-    let view = app.evaluation.replica().read();
-    let state = evaluated_state(&app, &view, &user);
-    let result = view.evaluate(&flag.0, &*user, state.evaluated_at);
+    let snapshot = app.evaluation.replica().snapshot(Some(user.id));
+    let state = evaluated_state(&app, &snapshot, &user);
+    let mut budget = EvaluationBudget::default();
+    let result = snapshot.evaluate(&flag.0, &user.context, state.evaluated_at, &mut budget);
     let result = result.filter(|evaluated| evaluated.flag.client_visible());
     let evaluated = result.ok_or_else(|| Problem::not_found("flag_not_found", "no such flag"))?;
     let body = build_own_flag_body(&state, &evaluated, app.settings.override_reasons());
-    drop(view);
     respond_to_caller(&if_none_match, &state, body)
 }
 
@@ -167,9 +167,9 @@ pub(crate) struct OwnOverridesResponse<'o> {
 )]
 async fn get_own_overrides(caller: Require<ReadOwnFlags>, app: Data<App>) -> HandlerResult {
     let user = caller.granted;
-    let view = app.evaluation.replica().read();
-    let EvaluatedState { user_id, revision, evaluated_at, stale } = evaluated_state(&app, &view, &user);
-    let visible = view.overrides_of(user_id).filter(|o| is_visible(&view, o));
+    let snapshot = app.evaluation.replica().snapshot(Some(user.id));
+    let EvaluatedState { user_id, revision, evaluated_at, stale } = evaluated_state(&app, &snapshot, &user);
+    let visible = snapshot.overrides().filter(|o| is_visible(&snapshot, o));
     let reasons = app.settings.override_reasons();
     let overrides = visible.map(|o| OwnOverride::from_override(o, evaluated_at, reasons)).collect();
     let revision = revision.to_string();
@@ -177,6 +177,6 @@ async fn get_own_overrides(caller: Require<ReadOwnFlags>, app: Data<App>) -> Han
 }
 
 /// Whether users can see the flag of this override.
-fn is_visible(view: &View<'_>, user_override: &OverrideRef<'_>) -> bool {
-    view.flag(user_override.flag_name).is_some_and(|flag| flag.compiled().client_visible())
+fn is_visible(snapshot: &ReplicaSnapshot, user_override: &OverrideRef<'_>) -> bool {
+    snapshot.flag(user_override.flag_name).is_some_and(|flag| flag.compiled().client_visible())
 }

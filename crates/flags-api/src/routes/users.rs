@@ -102,7 +102,8 @@ pub(crate) struct CreateUserRequest {
     /// Access level. Default: `user`.
     #[serde(default = "default_role")]
     role: WireRole,
-    /// Custom attributes for targeting. The keys `user_id`, `email`, `role` and `created_at` are reserved. Default:
+    /// Custom attributes for targeting: at most 1,000 members and 5,000 array elements at any depth, and 64 KiB as JSON
+    /// text. The keys `user_id`, `email`, `role` and `created_at` are reserved. Default:
     /// none.
     #[serde(default)]
     attributes: Map<String, Value>,
@@ -144,7 +145,8 @@ pub(crate) struct PatchUserRequest {
     #[serde(default, deserialize_with = "deserialize_present")]
     #[schema(nullable = false)]
     role: Option<WireRole>,
-    /// Custom attributes for targeting. Replaces all existing attributes.
+    /// Custom attributes for targeting: at most 1,000 members and 5,000 array elements at any depth, and 64 KiB as JSON
+    /// text. Stored attributes above a limit may stay, but not grow. Replaces all existing attributes.
     #[serde(default, deserialize_with = "deserialize_present")]
     #[schema(nullable = false)]
     attributes: Option<Map<String, Value>>,

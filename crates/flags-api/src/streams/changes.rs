@@ -104,8 +104,10 @@ impl ChangeStream {
         let same_generation = previous_generation.is_none_or(|generation| generation == view.generation());
         let position =
             self.position.filter(|position| same_generation && position.revision.epoch == view.revision().epoch);
-        let commits = position.and_then(|position| view.commits_after(position.revision.number)).map(take_batch);
-        Some((commits, view.revision()))
+        let commits = position.and_then(|position| view.commits_after(position.revision.number));
+        let head = view.revision();
+        drop(view);
+        Some((commits.map(take_batch), head))
     }
 
     /// Writes one event per commit.
@@ -136,14 +138,14 @@ impl ChangeStream {
 }
 
 /// Takes commits until the batch is full.
-fn take_batch<'c>(commits: impl Iterator<Item = &'c Arc<RecentCommit>>) -> Vec<Arc<RecentCommit>> {
+fn take_batch(commits: Vec<Arc<RecentCommit>>) -> Vec<Arc<RecentCommit>> {
     let mut remaining = BATCH_SIZE;
-    let has_room = |commit: &&Arc<RecentCommit>| {
+    let has_room = |commit: &Arc<RecentCommit>| {
         let remaining_before = remaining;
         remaining = remaining.saturating_sub(commit.changes.len().max(1));
         remaining_before > 0
     };
-    commits.take_while(has_room).cloned().collect()
+    commits.into_iter().take_while(has_room).collect()
 }
 
 fn change_event_json(commit: &RecentCommit, position: &StreamPosition) -> String {

@@ -6,7 +6,7 @@ use actix_web::web::Data;
 use flags_domain::{FlagName, Instant};
 use flags_service::{
     notifier::Subscription,
-    replica::{ChangesSince, View},
+    replica::{ChangesSince, ReplicaSnapshot},
     stream_position::StreamPosition,
 };
 use uuid::Uuid;
@@ -92,15 +92,15 @@ impl EvaluationStream {
             generation: self.generation,
             subscription: &self.subscription,
         };
-        let changes = subscriber.changes_up_to(&view, now);
+        let (snapshot, changes) = subscriber.changes_up_to(view, now);
         let update = EvaluationUpdate {
-            new_position: StreamPosition { revision: view.revision(), evaluated_at: now },
+            new_position: StreamPosition { revision: snapshot.revision(), evaluated_at: now },
             // If the changes since the position are unknown, assume that they are relevant.
-            is_relevant: changes.as_ref().is_none_or(|changes| self.is_relevant(&view, changes)),
+            is_relevant: changes.as_ref().is_none_or(|changes| self.is_relevant(&snapshot, changes)),
             user_changed: changes.is_none_or(|changes| changes.user_revision.is_some()),
         };
-        self.generation = Some(view.generation());
-        self.next_time_change = view.next_time_change(self.user_id, now, |flag| self.visibility.includes(flag));
+        self.generation = Some(snapshot.generation());
+        self.next_time_change = snapshot.next_time_change(now, |flag| self.visibility.includes(flag));
         Some(update)
     }
 
@@ -108,9 +108,9 @@ impl EvaluationStream {
     ///
     /// The stream does not know the attributes of the evaluation context. Therefore every change counts to a flag that
     /// is visible to the client or was visible before.
-    fn is_relevant(&self, view: &View<'_>, changes: &ChangesSince) -> bool {
+    fn is_relevant(&self, snapshot: &ReplicaSnapshot, changes: &ChangesSince) -> bool {
         let is_included =
-            |name: &FlagName| view.flag(name).is_some_and(|flag| self.visibility.includes(flag.compiled()));
+            |name: &FlagName| snapshot.flag(name).is_some_and(|flag| self.visibility.includes(flag.compiled()));
         let other_flags_changed = match self.visibility {
             FlagVisibility::All => changes.hidden_flags || !changes.own_flags.is_empty(),
             // The client's last evaluation may be newer than its stream position, so it may include a flag that was

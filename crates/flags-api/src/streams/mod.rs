@@ -22,7 +22,7 @@ use actix_web::{HttpResponse, http::header, web::Bytes};
 use flags_domain::Instant;
 use flags_service::{
     notifier::Subscription,
-    replica::{ChangesSince, View},
+    replica::{ChangesSince, ReplicaSnapshot, View},
     stream_position::StreamPosition,
 };
 use futures_util::stream;
@@ -113,17 +113,24 @@ struct StreamSubscriber<'s> {
 }
 
 impl StreamSubscriber<'_> {
-    /// Returns the possible changes for the user between the position and `view` at `now`; `None` if they are unknown,
-    /// so that the client needs a snapshot.
-    fn changes_up_to(&self, view: &View<'_>, now: Instant) -> Option<ChangesSince> {
-        let position =
-            self.position.filter(|_| self.generation.is_none_or(|generation| generation == view.generation()))?;
+    /// Releases the view and returns its snapshot, with the possible changes for the user between the position and the
+    /// snapshot at `now`. The changes are `None` if they are unknown, so that the client needs a snapshot event.
+    fn changes_up_to(&self, view: View<'_>, now: Instant) -> (ReplicaSnapshot, Option<ChangesSince>) {
+        let user_id = Some(self.user_id);
+        let same_generation = self.generation.is_none_or(|generation| generation == view.generation());
+        let Some(position) = self.position.filter(|_| same_generation) else {
+            return (view.into_snapshot(user_id), None);
+        };
         if self.generation.is_some() && self.subscription.last_revision() <= position.revision.number {
             // No commit since then affects this user, so the recent changes need not be searched.
-            let own_flags = view.flags_changed_by_time(self.user_id, position.evaluated_at, now).collect();
-            return Some(ChangesSince { own_flags, ..ChangesSince::default() });
+            let snapshot = view.into_snapshot(user_id);
+            let own_flags = snapshot.flags_changed_by_time(position.evaluated_at, now).collect();
+            return (snapshot, Some(ChangesSince { own_flags, ..ChangesSince::default() }));
         }
-        view.changes_since(&position, self.user_id, now)
+        let commits = view.commits_after(position.revision.number);
+        let snapshot = view.into_snapshot(user_id);
+        let changes = snapshot.changes_since(&position, commits.as_deref(), now);
+        (snapshot, changes)
     }
 }
 

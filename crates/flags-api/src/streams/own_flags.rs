@@ -3,10 +3,10 @@
 use std::{pin::pin, sync::Arc};
 
 use actix_web::web::Data;
-use flags_domain::{FlagName, Instant};
+use flags_domain::{EvaluationBudget, FlagName, Instant};
 use flags_service::{
     notifier::Subscription,
-    replica::{CachedUser, ChangesSince, View},
+    replica::{CachedUser, ChangesSince, ReplicaSnapshot, may_change_user},
     stream_position::StreamPosition,
 };
 
@@ -67,7 +67,6 @@ impl OwnFlagStream {
         if !self.connection.credential().is_valid_at(&view, clock) {
             return ReplicaCheck::Revoked;
         }
-        let new_position = StreamPosition { revision: view.revision(), evaluated_at: now };
         let is_first_pull = self.generation.is_none();
         let subscriber = StreamSubscriber {
             user_id: self.user.id,
@@ -75,36 +74,39 @@ impl OwnFlagStream {
             generation: self.generation,
             subscription: &self.subscription,
         };
-        let changes = subscriber.changes_up_to(&view, now);
+        let (snapshot, changes) = subscriber.changes_up_to(view, now);
+        let new_position = StreamPosition { revision: snapshot.revision(), evaluated_at: now };
         match changes {
             Some(ChangesSince { user_revision: Some(revision), .. }) if revision > self.loaded_revision => {
-                return ReplicaCheck::UserOutdated(view.revision().number);
+                return ReplicaCheck::UserOutdated(snapshot.revision().number);
             }
             // A resumed stream needs a snapshot if the user changed, because the server does not know which attributes
             // the client's previous values were evaluated with.
             Some(changes) if changes.user_revision.is_none() || !is_first_pull => {
-                self.write_change(out, &view, &new_position, &changes, is_first_pull)
+                self.write_change(out, &snapshot, &new_position, &changes, is_first_pull)
             }
             Some(_) | None => {
-                if view.user_changed_after(self.loaded_revision, self.user.id) {
-                    return ReplicaCheck::UserOutdated(view.revision().number);
+                let commits = app.evaluation.replica().read().commits_after(self.loaded_revision);
+                if may_change_user(commits.as_deref(), self.user.id) {
+                    return ReplicaCheck::UserOutdated(snapshot.revision().number);
                 }
-                self.write_snapshot(out, &view, &new_position);
+                self.write_snapshot(out, &snapshot, &new_position);
             }
         }
         self.position = Some(new_position);
-        self.generation = Some(view.generation());
+        self.generation = Some(snapshot.generation());
         ReplicaCheck::UpToDate
     }
 
-    fn write_snapshot(&mut self, out: &mut String, view: &View<'_>, new_position: &StreamPosition) {
+    fn write_snapshot(&mut self, out: &mut String, replica: &ReplicaSnapshot, new_position: &StreamPosition) {
         let app = self.connection.app.clone();
         let StreamPosition { revision, evaluated_at } = *new_position;
         let stale = app.evaluation.replica().is_stale();
         let state = EvaluatedState { user_id: self.user.id, revision, evaluated_at, stale };
-        let results = view.evaluate_all(&*self.user, evaluated_at).filter(|evaluated| evaluated.flag.client_visible());
+        let results = replica.evaluate_all(&self.user.context, evaluated_at);
+        let results = results.filter(|evaluated| evaluated.flag.client_visible());
         let reasons = app.settings.override_reasons();
-        let snapshot = build_own_flags_body(&state, results, view.flag_count(), reasons);
+        let snapshot = build_own_flags_body(&state, results, replica.flag_count(), reasons);
         self.valid_until = snapshot.valid_until;
         self.connection.set_reported_stale(stale);
         self.connection.write(out, "snapshot", Some(new_position), &snapshot.body);
@@ -117,7 +119,7 @@ impl OwnFlagStream {
     fn write_change(
         &mut self,
         out: &mut String,
-        view: &View<'_>,
+        replica: &ReplicaSnapshot,
         new_position: &StreamPosition,
         changes: &ChangesSince,
         is_first_pull: bool,
@@ -125,19 +127,21 @@ impl OwnFlagStream {
         let now = new_position.evaluated_at;
         if changes.flags.is_empty() && changes.own_flags.is_empty() {
             if is_first_pull || self.valid_until.is_some_and(|at| at <= now) {
-                self.valid_until = view.valid_until(&self.user, now);
+                self.valid_until = replica.valid_until(&self.user.context, now);
             }
             return;
         }
         let (mut set, mut unset) = (Vec::new(), Vec::new());
+        let mut budget = EvaluationBudget::default();
         for name in changes.flags.union(&changes.own_flags) {
-            match view.evaluate(name, &*self.user, now).filter(|evaluated| evaluated.flag.client_visible()) {
+            let evaluated = replica.evaluate(name, &self.user.context, now, &mut budget);
+            match evaluated.filter(|evaluated| evaluated.flag.client_visible()) {
                 Some(evaluated) => set.push(evaluated),
-                None if changes.flags.contains(name) || is_visible_to_clients(view, name) => unset.push(name),
+                None if changes.flags.contains(name) || is_visible_to_clients(replica, name) => unset.push(name),
                 None => {}
             }
         }
-        self.valid_until = view.valid_until(&self.user, now);
+        self.valid_until = replica.valid_until(&self.user.context, now);
         if set.is_empty() && unset.is_empty() {
             return;
         }
@@ -165,8 +169,8 @@ impl OwnFlagStream {
     }
 }
 
-fn is_visible_to_clients(view: &View<'_>, name: &FlagName) -> bool {
-    view.flag(name).is_some_and(|flag| flag.compiled().is_visible_to_clients())
+fn is_visible_to_clients(replica: &ReplicaSnapshot, name: &FlagName) -> bool {
+    replica.flag(name).is_some_and(|flag| flag.compiled().is_visible_to_clients())
 }
 
 /// Result of looking the user up again.

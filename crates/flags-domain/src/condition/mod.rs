@@ -1,27 +1,39 @@
 //! Conditions of targeting rules: their definitions and their compiled form.
 
+mod comparison;
 mod definition;
 mod parse;
+mod regexes;
 
-use regex::RegexSet;
+use std::cmp::Ordering;
+
 use semver::Version;
-use serde_json::Value;
 
-pub use self::definition::{Condition, Operator};
-pub(crate) use self::parse::MAX_REGEXES;
-use self::parse::{StringSet, parse_version};
+pub(crate) use self::regexes::compiled_size;
+use self::{
+    comparison::Comparison,
+    parse::{StringSet, TextList},
+    regexes::Regexes,
+};
+pub use self::{
+    definition::{Condition, Operator},
+    regexes::{MAX_REGEXES, MAX_SEARCHED_TEXT_BYTES},
+};
 use crate::{
-    context::{Attribute, EvaluationContext},
+    budget::{BudgetExhausted, FlagBudget},
+    context::EvaluationContext,
     instant::Instant,
     serve::MAX_ATTRIBUTE_LENGTH,
     value::{MAX_VALUE_BYTES, MAX_VALUE_DEPTH, check_json},
     violation::{Violation, check_key},
 };
 
-/// A condition prepared for evaluation: sets are hashed, versions and instants parsed, regular expressions compiled.
+/// A condition prepared for evaluation: sets are sorted, versions and instants parsed, regular expressions compiled.
 #[derive(Debug)]
 pub(crate) struct CompiledCondition {
     attribute: Box<str>,
+    /// Upper bound on the work of looking the attribute up, in units of the budget.
+    lookup_cost: u64,
     matcher: Matcher,
     negate: bool,
 }
@@ -38,6 +50,9 @@ pub enum ConditionFailure {
     NoMatch,
     /// The condition is negated, and the attribute matches one of the values.
     Excluded,
+    /// The text is longer than [`MAX_SEARCHED_TEXT_BYTES`], so the operator `matches` does not search it. This fails the
+    /// condition even if it is negated. Of an array, no element matches, and at least one is too long.
+    TooLong,
 }
 
 /// Operator and parsed values of a condition.
@@ -47,18 +62,23 @@ enum Matcher {
         texts: StringSet,
         /// Sorted by `f64::total_cmp`, without -0.
         numbers: Vec<f64>,
-        booleans: Vec<bool>,
+        includes_true: bool,
+        includes_false: bool,
     },
-    Contains(Vec<Box<str>>),
-    StartsWith(Vec<Box<str>>),
-    EndsWith(Vec<Box<str>>),
-    Matches(RegexSet),
+    Contains(TextList),
+    StartsWith(TextList),
+    EndsWith(TextList),
+    Matches(Regexes),
     /// Comparison with the least restrictive of the values. A number satisfies the condition if and only if it satisfies
     /// this comparison.
     Number(fn(f64, f64) -> bool, f64),
     Before(Instant),
     After(Instant),
-    Version(fn(&Version, &Version) -> bool, Vec<Version>),
+    /// Sorted by precedence, without duplicates.
+    EqualVersion(Box<[Version]>),
+    /// Comparison with the least restrictive of the values, as for numbers. The function judges the order of the
+    /// attribute and this value.
+    Version(fn(Ordering) -> bool, Version),
     Exists,
 }
 
@@ -72,9 +92,12 @@ impl CompiledCondition {
             check_json(&format!("/values/{index}"), value, MAX_VALUE_BYTES, MAX_VALUE_DEPTH).err()
         }));
         match Matcher::parse(condition.operator, &condition.values) {
-            Ok(matcher) if violations.is_empty() => {
-                Ok(Self { attribute: condition.attribute.as_str().into(), matcher, negate: condition.negate })
-            }
+            Ok(matcher) if violations.is_empty() => Ok(Self {
+                attribute: condition.attribute.as_str().into(),
+                lookup_cost: lookup_cost(&condition.attribute),
+                matcher,
+                negate: condition.negate,
+            }),
             Ok(_) => Err(violations),
             Err(value_violations) => {
                 violations.extend(value_violations);
@@ -83,21 +106,28 @@ impl CompiledCondition {
         }
     }
 
-    /// Returns why the condition does not hold for `context`; `None` if it holds.
-    pub(crate) fn failure(&self, context: &EvaluationContext) -> Option<ConditionFailure> {
+    /// Returns why the condition does not hold for `context`; `None` if it holds. Charges `budget` before each
+    /// comparison.
+    pub(crate) fn failure(
+        &self,
+        context: &EvaluationContext,
+        budget: &mut FlagBudget<'_>,
+    ) -> Result<Option<ConditionFailure>, BudgetExhausted> {
+        budget.charge(self.lookup_cost)?;
         let attribute = context.attribute(&self.attribute);
-        let matched = match (&self.matcher, attribute) {
-            (Matcher::Exists, attribute) => Some(attribute.is_some()),
-            (_, None) => return Some(ConditionFailure::Missing),
-            (matcher, Some(attribute)) => matcher.matches(attribute),
+        let comparison = match (&self.matcher, attribute) {
+            (Matcher::Exists, Some(_)) => Comparison::Matched,
+            (Matcher::Exists, None) if self.negate => return Ok(None),
+            (_, None) => return Ok(Some(ConditionFailure::Missing)),
+            (matcher, Some(attribute)) => matcher.compare(attribute, budget)?,
         };
-        match (matched, self.negate) {
-            (Some(true), false) | (Some(false), true) => None,
-            (Some(true), true) => Some(ConditionFailure::Excluded),
-            (Some(false), false) if attribute.is_none() => Some(ConditionFailure::Missing),
-            (Some(false), false) => Some(ConditionFailure::NoMatch),
-            (None, _) => Some(ConditionFailure::TypeMismatch),
-        }
+        Ok(match (comparison, self.negate) {
+            (Comparison::Matched, false) | (Comparison::NotMatched, true) => None,
+            (Comparison::Matched, true) => Some(ConditionFailure::Excluded),
+            (Comparison::NotMatched, false) => Some(ConditionFailure::NoMatch),
+            (Comparison::TypeMismatch, _) => Some(ConditionFailure::TypeMismatch),
+            (Comparison::TooLong, _) => Some(ConditionFailure::TooLong),
+        })
     }
 
     /// Whether the condition reads the context beyond its targeting key.
@@ -106,64 +136,20 @@ impl CompiledCondition {
     }
 }
 
-impl Matcher {
-    /// Returns whether the attribute, or any element of an array, matches any of the values. Returns `None` if the
-    /// attribute, or every element of a non-empty array, has a type that the operator does not accept.
-    fn matches(&self, attribute: Attribute<'_>) -> Option<bool> {
-        let Attribute::Json(Value::Array(items)) = attribute else { return self.matches_scalar(attribute) };
-        let mut matched = items.is_empty().then_some(false);
-        for item in items {
-            match self.matches_scalar(Attribute::from(item)) {
-                Some(true) => return Some(true),
-                Some(false) => matched = Some(false),
-                None => {}
-            }
-        }
-        matched
-    }
-
-    fn matches_scalar(&self, attribute: Attribute<'_>) -> Option<bool> {
-        match self {
-            Self::Equals { texts, numbers, booleans } => {
-                if let Some(text) = attribute.text() {
-                    return Some(texts.contains(text));
-                }
-                match attribute {
-                    // Adding 0.0 turns -0.0 into 0.0.
-                    Attribute::Json(Value::Number(n)) => Some(n.as_f64().is_some_and(|n| {
-                        numbers.binary_search_by(|candidate| candidate.total_cmp(&(n + 0.0))).is_ok()
-                    })),
-                    Attribute::Json(Value::Bool(b)) => Some(booleans.contains(b)),
-                    _ => None,
-                }
-            }
-            Self::Contains(needles) => {
-                attribute.text().map(|text| needles.iter().any(|needle| text.contains(&**needle)))
-            }
-            Self::StartsWith(prefixes) => {
-                attribute.text().map(|text| prefixes.iter().any(|prefix| text.starts_with(&**prefix)))
-            }
-            Self::EndsWith(suffixes) => {
-                attribute.text().map(|text| suffixes.iter().any(|suffix| text.ends_with(&**suffix)))
-            }
-            Self::Matches(set) => attribute.text().map(|text| set.is_match(text)),
-            Self::Number(compare, bound) => attribute.number().map(|number| compare(number, *bound)),
-            Self::Before(bound) => attribute.instant().map(|at| at < *bound),
-            Self::After(bound) => attribute.instant().map(|at| at > *bound),
-            Self::Version(compare, bounds) => {
-                let version = attribute.text().and_then(parse_version)?;
-                Some(bounds.iter().any(|bound| compare(&version, bound)))
-            }
-            Self::Exists => Some(true),
-        }
-    }
+/// Upper bound on the work of looking an attribute up: one search in an object for the exact key, and one for each key of
+/// a dotted path.
+fn lookup_cost(attribute: &str) -> u64 {
+    const OBJECT_SEARCH: u64 = 50;
+    let dots = attribute.bytes().filter(|byte| *byte == b'.').count() as u64;
+    OBJECT_SEARCH * (1 + dots)
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
+    use crate::budget::EvaluationBudget;
 
     #[test]
     fn equals_supports_ten_thousand_values() {
@@ -174,7 +160,8 @@ mod tests {
             let Value::Object(attributes) = json!({ "a": text }) else { panic!() };
             EvaluationContext::anonymous("key", attributes)
         };
-        assert_eq!(compiled.failure(&context("user-9999")), None);
-        assert_eq!(compiled.failure(&context("user-10000")), Some(ConditionFailure::NoMatch));
+        let failure = |text: &str| compiled.failure(&context(text), &mut EvaluationBudget::default().for_flag());
+        assert_eq!(failure("user-9999"), Ok(None));
+        assert_eq!(failure("user-10000"), Ok(Some(ConditionFailure::NoMatch)));
     }
 }

@@ -1,20 +1,12 @@
 //! Parsing of condition values into the form that the operator compares.
 
-use regex::{RegexBuilder, RegexSet, RegexSetBuilder};
-use rustc_hash::FxHashSet;
+use std::cmp::Ordering;
+
 use semver::Version;
 use serde_json::Value;
 
-use super::{Matcher, Operator};
+use super::{Matcher, Operator, regexes::Regexes};
 use crate::{instant::Instant, violation::Violation};
-
-/// Maximum compiled size of one regular expression, in bytes.
-const MAX_REGEX_BYTES: usize = 1 << 18;
-/// Maximum compiled size of all regular expressions of one condition together, in bytes.
-const MAX_REGEX_SET_BYTES: usize = 1 << 20;
-
-/// Maximum number of regular expressions of one flag. Bounds the time and memory for compiling them.
-pub(crate) const MAX_REGEXES: usize = 50;
 
 impl Matcher {
     /// Parses the values of a condition with this operator, or returns all of their violations.
@@ -36,54 +28,60 @@ impl Matcher {
         }
         match operator {
             Operator::Equals => equals(values),
-            Operator::Contains => texts(values).map(Self::Contains),
-            Operator::StartsWith => texts(values).map(Self::StartsWith),
-            Operator::EndsWith => texts(values).map(Self::EndsWith),
-            Operator::Matches => regexes(values).map(Self::Matches),
+            Operator::Contains => text_list(values).map(Self::Contains),
+            Operator::StartsWith => text_list(values).map(Self::StartsWith),
+            Operator::EndsWith => text_list(values).map(Self::EndsWith),
+            Operator::Matches => Regexes::compile(&texts(values)?).map(Self::Matches),
             Operator::Lt => numbers(values).map(|n| Self::Number(|a, b| a < b, largest(&n))),
             Operator::Lte => numbers(values).map(|n| Self::Number(|a, b| a <= b, largest(&n))),
             Operator::Gt => numbers(values).map(|n| Self::Number(|a, b| a > b, smallest(&n))),
             Operator::Gte => numbers(values).map(|n| Self::Number(|a, b| a >= b, smallest(&n))),
             Operator::Before => instants(values).map(|(_, last)| Self::Before(last)),
             Operator::After => instants(values).map(|(first, _)| Self::After(first)),
-            Operator::SemverEq => versions(values).map(|v| Self::Version(|a, b| a.cmp_precedence(b).is_eq(), v)),
-            Operator::SemverLt => {
-                versions(values).map(|v| Self::Version(|a, b| a.cmp_precedence(b).is_lt(), newest(v)))
-            }
-            Operator::SemverLte => {
-                versions(values).map(|v| Self::Version(|a, b| a.cmp_precedence(b).is_le(), newest(v)))
-            }
-            Operator::SemverGt => {
-                versions(values).map(|v| Self::Version(|a, b| a.cmp_precedence(b).is_gt(), oldest(v)))
-            }
-            Operator::SemverGte => {
-                versions(values).map(|v| Self::Version(|a, b| a.cmp_precedence(b).is_ge(), oldest(v)))
-            }
+            Operator::SemverEq => versions(values).map(|v| Self::EqualVersion(v.into())),
+            Operator::SemverLt => version_bounds(values).map(|(_, newest)| Self::Version(Ordering::is_lt, newest)),
+            Operator::SemverLte => version_bounds(values).map(|(_, newest)| Self::Version(Ordering::is_le, newest)),
+            Operator::SemverGt => version_bounds(values).map(|(oldest, _)| Self::Version(Ordering::is_gt, oldest)),
+            Operator::SemverGte => version_bounds(values).map(|(oldest, _)| Self::Version(Ordering::is_ge, oldest)),
             Operator::Exists => Ok(Self::Exists),
         }
     }
 }
 
-/// A set of strings. A linear search is faster than hashing for a small set.
+/// A set of strings, sorted. The time of a search is bounded for any strings, unlike that of a hash table whose hash is
+/// not keyed.
 #[derive(Debug)]
-pub(super) enum StringSet {
-    Small(Box<[Box<str>]>),
-    Large(FxHashSet<Box<str>>),
-}
+pub(super) struct StringSet(Box<[Box<str>]>);
 
 impl StringSet {
-    /// Maximum number of strings that are searched linearly.
-    const SMALL: usize = 8;
-
-    fn new(texts: FxHashSet<Box<str>>) -> Self {
-        if texts.len() <= Self::SMALL { Self::Small(texts.into_iter().collect()) } else { Self::Large(texts) }
+    fn new(mut texts: Vec<Box<str>>) -> Self {
+        texts.sort_unstable();
+        texts.dedup();
+        Self(texts.into())
     }
 
     pub(super) fn contains(&self, text: &str) -> bool {
-        match self {
-            Self::Small(texts) => texts.iter().any(|candidate| **candidate == *text),
-            Self::Large(texts) => texts.contains(text),
-        }
+        self.0.binary_search_by(|candidate| (**candidate).cmp(text)).is_ok()
+    }
+
+    /// Number of strings.
+    pub(super) const fn len(&self) -> usize {
+        self.0.len()
+    }
+}
+
+/// Texts that are compared one by one.
+#[derive(Debug)]
+pub(super) struct TextList {
+    pub(super) texts: Box<[Box<str>]>,
+    /// Total length of the texts, in bytes.
+    pub(super) bytes: u64,
+}
+
+impl TextList {
+    fn new(texts: Vec<Box<str>>) -> Self {
+        let bytes = texts.iter().map(|text| text.len() as u64).sum();
+        Self { texts: texts.into(), bytes }
     }
 }
 
@@ -109,7 +107,8 @@ fn equals(values: &[Value]) -> Result<Matcher, Vec<Violation>> {
     Ok(Matcher::Equals {
         texts: StringSet::new(values.iter().filter_map(Value::as_str).map(Into::into).collect()),
         numbers: sorted(values.iter().filter_map(Value::as_f64)),
-        booleans: values.iter().filter_map(Value::as_bool).collect(),
+        includes_true: values.iter().any(|value| value.as_bool() == Some(true)),
+        includes_false: values.iter().any(|value| value.as_bool() == Some(false)),
     })
 }
 
@@ -117,6 +116,7 @@ fn equals(values: &[Value]) -> Result<Matcher, Vec<Violation>> {
 fn sorted(numbers: impl Iterator<Item = f64>) -> Vec<f64> {
     let mut numbers: Vec<_> = numbers.map(|number| number + 0.0).collect();
     numbers.sort_by(f64::total_cmp);
+    numbers.dedup();
     numbers
 }
 
@@ -145,17 +145,24 @@ fn instants(values: &[Value]) -> Result<(Instant, Instant), Vec<Violation>> {
     bounds.ok_or_else(|| vec![Violation::new("/values", "empty", "must contain at least one value")])
 }
 
+fn text_list(values: &[Value]) -> Result<TextList, Vec<Violation>> {
+    texts(values).map(TextList::new)
+}
+
+/// Parses the values as versions and returns those of lowest and highest precedence.
+fn version_bounds(values: &[Value]) -> Result<(Version, Version), Vec<Violation>> {
+    let versions = versions(values)?;
+    let bounds = versions.first().cloned().zip(versions.last().cloned());
+    bounds.ok_or_else(|| vec![Violation::new("/values", "empty", "must contain at least one value")])
+}
+
+/// Parses the values as versions, sorted by precedence, without duplicates.
 fn versions(values: &[Value]) -> Result<Vec<Version>, Vec<Violation>> {
     let detail = "this operator accepts only semantic versions such as 1.4.0";
-    parse_all(values, OPERATOR_MISMATCH, detail, |v| v.as_str().and_then(parse_version))
-}
-
-fn newest(versions: Vec<Version>) -> Vec<Version> {
-    versions.into_iter().max_by(Version::cmp_precedence).into_iter().collect()
-}
-
-fn oldest(versions: Vec<Version>) -> Vec<Version> {
-    versions.into_iter().min_by(Version::cmp_precedence).into_iter().collect()
+    let mut versions = parse_all(values, OPERATOR_MISMATCH, detail, |v| v.as_str().and_then(parse_version))?;
+    versions.sort_by(Version::cmp_precedence);
+    versions.dedup_by(|a, b| a.cmp_precedence(b).is_eq());
+    Ok(versions)
 }
 
 /// Parses a semantic version. Missing components count as 0: `1` is `1.0.0`, and `1.2` is `1.2.0`.
@@ -171,39 +178,6 @@ pub(super) fn parse_version(text: &str) -> Option<Version> {
         _ => return None,
     };
     Version::parse(&format!("{core}{padding}{rest}")).ok()
-}
-
-fn regexes(values: &[Value]) -> Result<RegexSet, Vec<Violation>> {
-    let patterns = texts(values)?;
-    if patterns.len() > MAX_REGEXES {
-        let detail = format!("a condition can have at most {MAX_REGEXES} regular expressions; combine them with `|`");
-        return Err(vec![Violation::new("/values", "too_many", detail)]);
-    }
-    // Compiling is expensive. The patterns are compiled one by one only to find out which of them are invalid.
-    let set = RegexSetBuilder::new(&patterns).size_limit(MAX_REGEX_SET_BYTES).build();
-    set.map_err(|_| {
-        let invalid = |(index, pattern): (usize, &str)| {
-            let error = RegexBuilder::new(pattern).size_limit(MAX_REGEX_BYTES).build().err()?;
-            Some(Violation::new(format!("/values/{index}"), "invalid_regex", regex_error_detail(&error)))
-        };
-        let violations: Vec<_> = patterns.iter().map(|pattern| &**pattern).enumerate().filter_map(invalid).collect();
-        let detail = "the compiled regular expressions of this condition are together larger than 1 MiB; simplify them";
-        if violations.is_empty() { vec![Violation::new("/values", "invalid_regex", detail)] } else { violations }
-    })
-}
-
-fn regex_error_detail(error: &regex::Error) -> String {
-    match error {
-        regex::Error::CompiledTooBig(_) => {
-            "the compiled regular expression is larger than 256 KiB; simplify it".to_owned()
-        }
-        other => format!("not a valid regular expression: {}", last_line(&other.to_string())),
-    }
-}
-
-/// Returns the last line of the message of a regex error, which holds the cause. The lines before it show the pattern.
-fn last_line(text: &str) -> &str {
-    text.trim_end().rsplit('\n').next().unwrap_or(text)
 }
 
 #[cfg(test)]
@@ -250,8 +224,8 @@ mod tests {
     }
 
     #[test]
-    fn small_and_large_string_sets_contain_exactly_their_strings() {
-        for count in [1, StringSet::SMALL, StringSet::SMALL + 1, 100] {
+    fn string_sets_contain_exactly_their_strings() {
+        for count in [1, 9, 100] {
             let texts = StringSet::new((0..count).map(|n| format!("text-{n}").into()).collect());
             assert!((0..count).all(|n| texts.contains(&format!("text-{n}"))), "{count}");
             assert!(!texts.contains(&format!("text-{count}")), "{count}");

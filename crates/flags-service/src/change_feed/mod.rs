@@ -149,7 +149,7 @@ impl ChangeFeed {
             if is_tick {
                 let now = self.clock.now();
                 active_overrides.set(self.replica.count_active(now));
-                metrics::set_pending_changes(self.replica.read().count_pending_changes(now));
+                metrics::set_pending_changes(self.replica.snapshot(None).count_pending_changes(now));
             }
         }
     }

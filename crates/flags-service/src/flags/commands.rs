@@ -1,9 +1,11 @@
 //! Database commands for creating, changing, archiving, restoring and deleting flags.
 
-use flags_domain::{EffectiveSettings, Flag, FlagType, Instant, ScheduleStatus, ScheduledChange, Serve, Violation};
+use flags_domain::{
+    EffectiveSettings, Flag, FlagType, Instant, MAX_FLAGS, ScheduleStatus, ScheduledChange, Serve, Violation,
+};
 use flags_store::{
     Author, Tx,
-    change_log::Action,
+    change_log::{self, Action},
     flags::{self, FlagRecord},
     overrides::OverrideOwner,
     schedules::{self, ScheduleRecord},
@@ -78,8 +80,24 @@ impl Command for CreateFlag {
         if !flags::insert(tx, &record).await? {
             return Err(Conflict::FlagExists.into());
         }
-        FlagDetail::load(tx, record, Vec::new()).await
+        let detail = FlagDetail::load(tx, record, Vec::new()).await?;
+        check_flag_count(tx).await?;
+        Ok(detail)
     }
+}
+
+/// Rejects a flag beyond the maximum number of flags. Locks the head of the change log, so that two commands cannot
+/// exceed the limit concurrently.
+///
+/// Must be called last in a transaction, because the lock blocks all other changes.
+async fn check_flag_count(tx: &mut Tx) -> Result<()> {
+    change_log::lock_head(tx).await?;
+    let count = flags::count(tx.conn()).await?;
+    if count <= i64::try_from(MAX_FLAGS).unwrap_or(i64::MAX) {
+        return Ok(());
+    }
+    let detail = format!("a deployment can have at most {MAX_FLAGS} flags; delete archived flags first");
+    Err(Violation::new("/name", "too_many_flags", detail).into())
 }
 
 #[derive(Clone)]
@@ -133,7 +151,7 @@ impl Command for PatchFlag {
             return FlagDetail::load(tx, before, changes).await;
         }
         check_variants_in_use(&before.flag, &after, &changes, now)?;
-        check(after.check())?;
+        check(after.check_edit(&before.flag))?;
         let after = FlagRecord { flag: after, updated_at: now, ..before.clone() };
         flags::update(tx, Action::Updated, &before, &after).await?;
         FlagDetail::load(tx, after, changes).await

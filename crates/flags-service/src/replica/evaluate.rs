@@ -1,9 +1,8 @@
-//! Evaluation of flags for users and anonymous contexts at one revision.
+//! Evaluation of one flag, with the result after the user's override.
 
-use flags_domain::{CompiledFlag, EvaluationContext, FlagState, Instant, Resolution, Source, resolve};
-use uuid::Uuid;
+use flags_domain::{CompiledFlag, EvaluationBudget, EvaluationContext, Instant, Resolution, Source, resolve_within};
 
-use super::{CachedUser, OverrideRef, View};
+use super::OverrideRef;
 
 /// Evaluation result of one flag.
 #[derive(Clone, Copy, Debug)]
@@ -18,76 +17,19 @@ pub struct EvaluatedFlag<'v> {
     pub after_override: Option<Resolution<'v>>,
 }
 
-/// User or anonymous context for which flags are evaluated.
-#[derive(Clone, Copy, Debug)]
-pub struct EvaluationSubject<'s> {
-    /// User whose overrides apply; `None` for an anonymous context.
-    pub user_id: Option<Uuid>,
-    /// Attributes and key for targeting rules and percentage splits.
-    pub context: &'s EvaluationContext,
-}
-
-impl<'s> From<&'s CachedUser> for EvaluationSubject<'s> {
-    fn from(user: &'s CachedUser) -> Self {
-        Self { user_id: Some(user.id), context: &user.context }
-    }
-}
-
-impl View<'_> {
-    /// Evaluates all flags that are not archived, in order of their names. Omits flags that failed to compile, unless
-    /// an override determines their value.
-    pub fn evaluate_all<'s>(
-        &self,
-        subject: impl Into<EvaluationSubject<'s>>,
-        now: Instant,
-    ) -> impl Iterator<Item = EvaluatedFlag<'_>> {
-        self.evaluate_each(subject, now).filter_map(|(_, evaluated)| evaluated)
-    }
-
-    /// Evaluates all flags that are not archived, in order of their names. The result is `None` for a flag that failed
-    /// to compile and has no applicable override; [`CompiledFlag::compile_error`] returns the error.
-    pub fn evaluate_each<'s>(
-        &self,
-        subject: impl Into<EvaluationSubject<'s>>,
-        now: Instant,
-    ) -> impl Iterator<Item = (&CompiledFlag, Option<EvaluatedFlag<'_>>)> {
-        let subject = subject.into();
-        let overrides = subject.user_id.into_iter().flat_map(|user_id| self.overrides_of(user_id));
-        let mut overrides = overrides.peekable();
-        // Merge join: flags and overrides are both sorted by flag name.
-        self.flags().map(FlagState::compiled).filter(|flag| !flag.is_archived()).map(move |flag| {
-            while overrides.next_if(|o| o.flag_name < flag.name()).is_some() {}
-            let user_override = overrides.next_if(|o| o.flag_name == flag.name());
-            (flag, evaluate(flag, subject, user_override, now))
-        })
-    }
-
-    /// Evaluates one flag. Returns `None` if the flag does not exist or has no result.
-    pub fn evaluate<'s>(
-        &self,
-        flag_name: &str,
-        subject: impl Into<EvaluationSubject<'s>>,
-        now: Instant,
-    ) -> Option<EvaluatedFlag<'_>> {
-        let subject = subject.into();
-        let flag = self.flag(flag_name)?.compiled();
-        let user_override = subject.user_id.and_then(|id| self.overrides_of(id).find(|o| o.flag_name == flag.name()));
-        evaluate(flag, subject, user_override, now)
-    }
-}
-
-/// Evaluates a flag for a subject. `user_override` is the subject's override of the flag, whatever its status.
-pub fn evaluate<'v, 's>(
+/// Evaluates a flag for a context. `user_override` is the override of the flag for the user of the context, whatever its
+/// status. `budget` is shared by all evaluations of a request.
+pub fn evaluate<'v>(
     flag: &'v CompiledFlag,
-    subject: impl Into<EvaluationSubject<'s>>,
+    context: &EvaluationContext,
     user_override: Option<OverrideRef<'v>>,
     now: Instant,
+    budget: &mut EvaluationBudget,
 ) -> Option<EvaluatedFlag<'v>> {
-    let context = subject.into().context;
-    let resolution = resolve(flag, context, user_override.map(|o| o.view()), now)?;
+    let resolution = resolve_within(flag, context, user_override.map(|o| o.view()), now, budget)?;
     let is_overridden = resolution.source == Source::Override;
     let user_override = user_override.filter(|_| is_overridden);
     let expires_at = user_override.and_then(|o| o.expires_at);
-    let after_override = expires_at.and_then(|expires_at| resolve(flag, context, None, expires_at));
+    let after_override = expires_at.and_then(|expires_at| resolve_within(flag, context, None, expires_at, budget));
     Some(EvaluatedFlag { flag, resolution, user_override, after_override })
 }

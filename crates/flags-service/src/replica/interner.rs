@@ -48,8 +48,8 @@ impl<T: Eq + Hash> Interner<T> {
     }
 
     /// Returns the value of a key, or `None` after its last reference was released.
-    pub(super) fn get(&self, key: u32) -> Option<&T> {
-        self.slots.get(key as usize)?.value.as_deref()
+    pub(super) fn get(&self, key: u32) -> Option<&Arc<T>> {
+        self.slots.get(key as usize)?.value.as_ref()
     }
 
     /// Releases one reference to a key. Frees the value with its last reference.
@@ -76,10 +76,10 @@ mod tests {
         assert_eq!(interner.intern("a"), a);
         let b = interner.intern("b");
         interner.release(a);
-        assert_eq!(interner.get(a), Some(&"a"));
+        assert_eq!(interner.get(a).map(|value| **value), Some("a"));
         interner.release(a);
         assert_eq!(interner.get(a), None);
         assert_eq!(interner.intern("c"), a, "reuses the free slot");
-        assert_eq!(interner.get(b), Some(&"b"));
+        assert_eq!(interner.get(b).map(|value| **value), Some("b"));
     }
 }

@@ -45,7 +45,7 @@ impl LoadedState {
 
     /// Adds an override.
     pub fn add(&mut self, user_override: &UserOverride) {
-        self.overrides.set(user_override);
+        self.overrides.set(user_override, user_override.into());
     }
 }
 

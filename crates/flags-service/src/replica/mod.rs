@@ -2,17 +2,19 @@
 //!
 //! One lock protects the whole state, so a reader sees exactly one revision and a commit becomes visible atomically.
 //! The change feed compiles flags before it takes the lock and holds the lock only to update the entries that a commit
-//! changes.
+//! changes. Readers hold it only to take a [`ReplicaSnapshot`], which they evaluate without the lock.
 
 mod changes_since;
 mod counts;
 mod evaluate;
+mod flag_index;
 mod input;
 mod interner;
 mod loaded_state;
 mod override_index;
 mod override_ref;
 mod recent_changes;
+mod snapshot;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -35,18 +37,19 @@ use parking_lot::RwLock;
 use tokio::{sync::watch, time::timeout};
 use uuid::Uuid;
 
-use self::state::{ReplicaState, flag_invalidations};
 pub use self::{
-    changes_since::ChangesSince,
-    evaluate::{EvaluatedFlag, EvaluationSubject, evaluate},
+    changes_since::{ChangesSince, may_change_user},
+    evaluate::{EvaluatedFlag, evaluate},
     input::{ChangeMetadata, Commit, CredentialScope, CredentialUpdate, DescribedChange, PastCommit, ReplicaToken},
     loaded_state::LoadedState,
-    override_ref::{OverrideRef, OwnedOverride},
+    override_ref::{OverrideRef, SharedOverride},
     recent_changes::{Invalidation, RecentChange, RecentCommit},
+    snapshot::ReplicaSnapshot,
     user_cache::{CachedUser, FillGuard, UserCache},
     user_shards::ShardKey,
     view::View,
 };
+use self::{flag_index::flag_invalidations, override_index::PreparedOverride, state::ReplicaState};
 use crate::notifier::{Audience, ChangeNotifier};
 
 /// Age from which the replica is stale.
@@ -61,7 +64,10 @@ pub struct Replica {
     state: RwLock<ReplicaState>,
     /// Revision of `state`, for waiting on it.
     revision: watch::Sender<Revision>,
-    last_current_at: RwLock<StdInstant>,
+    started_at: StdInstant,
+    /// Time at which the replica was last known to match the database, in microseconds since `started_at`. Not protected
+    /// by a lock, so that health checks never wait.
+    last_current_micros: AtomicU64,
     credentials: RwLock<CredentialState>,
     /// Number of updates by [`apply_credentials`](Self::apply_credentials).
     credential_updates: AtomicU64,
@@ -91,7 +97,8 @@ impl Replica {
         Self {
             state: RwLock::new(loaded.into()),
             revision,
-            last_current_at: RwLock::new(StdInstant::now()),
+            started_at: StdInstant::now(),
+            last_current_micros: AtomicU64::new(0),
             credentials,
             credential_updates: AtomicU64::new(0),
             users: UserCache::default(),
@@ -116,6 +123,12 @@ impl Replica {
         View::new(self.state.read())
     }
 
+    /// Returns the flags and the overrides of a user at one revision, for evaluation without a lock. `None` stands for an
+    /// anonymous context, which has no overrides.
+    pub fn snapshot(&self, user_id: Option<Uuid>) -> ReplicaSnapshot {
+        self.read().into_snapshot(user_id)
+    }
+
     /// Current revision.
     pub fn revision(&self) -> Revision {
         *self.revision.borrow()
@@ -130,7 +143,8 @@ impl Replica {
 
     /// Time since the replica was last known to match the database.
     pub fn age(&self) -> Duration {
-        self.last_current_at.read().elapsed()
+        let last_current = Duration::from_micros(self.last_current_micros.load(Ordering::Relaxed));
+        self.started_at.elapsed().saturating_sub(last_current)
     }
 
     /// Whether the replica's age has reached [`STALE_AFTER`].
@@ -147,9 +161,11 @@ impl Replica {
     pub fn count_active(&self, now: Instant) -> BTreeMap<FlagName, u64> {
         // Many overrides may expire at once. Releases the write lock between batches so that readers are not blocked.
         while !self.state.write().overrides.remove_expired_from_counts(now, EXPIRY_BATCH_SIZE) {}
-        let state = self.state.read();
-        let mut counts = state.overrides.active_counts();
-        counts.retain(|name, _| state.flags.get(name).is_some_and(|flag| !flag.compiled().is_archived()));
+        let (mut counts, flags) = {
+            let state = self.state.read();
+            (state.overrides.active_counts(), Arc::clone(&state.flags))
+        };
+        counts.retain(|name, _| flags.flags().get(name).is_some_and(|flag| !flag.compiled().is_archived()));
         counts
     }
 
@@ -171,7 +187,8 @@ impl Replica {
 
     /// Records that the replica matches the database at this moment.
     pub(crate) fn mark_current(&self) {
-        *self.last_current_at.write() = StdInstant::now();
+        let micros = u64::try_from(self.started_at.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.last_current_micros.store(micros, Ordering::Relaxed);
         *self.credentials.write() = CredentialState::current_at(self.revision());
     }
 
@@ -232,12 +249,13 @@ impl Replica {
                 self.users.invalidate(*id);
             }
         }
-        let (edit, flag_invalidations) = {
-            let state = self.state.read();
-            let edit = state.flags.prepare(commit.changes.iter().map(|described| &described.change));
-            let flag_invalidations = flag_invalidations(&state.flags, &edit);
-            (edit, flag_invalidations)
-        };
+        // Everything that takes time is done before the write lock is taken. Only the change feed changes the flags.
+        let current_flags = Arc::clone(&self.state.read().flags);
+        let edit = current_flags.prepare(commit.changes.iter().map(|described| &described.change));
+        let flag_invalidations = flag_invalidations(&current_flags, &edit);
+        let changes_flags = edit.flags().next().is_some();
+        let new_flags = changes_flags.then(|| Arc::new(current_flags.edited(edit)));
+        let prepared_overrides: Vec<_> = commit.changes.iter().map(|described| prepare(&described.change)).collect();
         let mut audience = Audience {
             all_users: flag_invalidations.values().any(|invalidation| *invalidation != Invalidation::HiddenFlag),
             hidden_flags: !flag_invalidations.is_empty(),
@@ -245,10 +263,12 @@ impl Replica {
         };
         let number = commit.revision.number;
         let mut state = self.state.write();
-        state.commit_flags(edit);
+        if let Some(new_flags) = new_flags {
+            state.flags = new_flags;
+        }
         let mut changes = Vec::with_capacity(commit.changes.len());
-        for DescribedChange { metadata, change } in commit.changes {
-            let invalidation = state.apply_change(&change, &flag_invalidations);
+        for (DescribedChange { metadata, change }, prepared) in commit.changes.into_iter().zip(prepared_overrides) {
+            let invalidation = state.apply_change(&change, prepared, &flag_invalidations);
             extend_audience(&mut audience, &change, metadata.user_id, invalidation);
             changes.push((metadata, invalidation));
         }
@@ -259,6 +279,13 @@ impl Replica {
         drop(state);
         self.revision.send_replace(commit.revision);
         self.notifier.wake(&audience, number);
+    }
+}
+
+fn prepare(change: &Change) -> Option<PreparedOverride> {
+    match change {
+        Change::OverrideSet(user_override) => Some((&**user_override).into()),
+        _ => None,
     }
 }
 

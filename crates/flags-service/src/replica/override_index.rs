@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    hash::{Hash, Hasher},
+    sync::Arc,
 };
 
 use flags_domain::{FlagName, Instant, PreparedValue, UserOverride};
@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::{
     counts::ActiveCounts,
     interner::Interner,
-    override_ref::{OverrideMetadata, OverrideRef},
+    override_ref::{InternedValue, OverrideMetadata, SharedOverride},
     user_shards::{ShardKey, UserShards},
 };
 
@@ -73,22 +73,19 @@ impl Entry {
     }
 }
 
-/// A value that is compared by its JSON text. `1` and `1.0` are equal for evaluation, but the API returns them as
-/// written.
+/// Value and metadata of an override, serialized and copied. Created before the replica's lock is taken.
 #[derive(Debug)]
-struct InternedValue(PreparedValue);
-
-impl PartialEq for InternedValue {
-    fn eq(&self, other: &Self) -> bool {
-        self.0.json() == other.0.json()
-    }
+pub(super) struct PreparedOverride {
+    value: InternedValue,
+    metadata: OverrideMetadata,
 }
 
-impl Eq for InternedValue {}
-
-impl Hash for InternedValue {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.0.json().hash(state);
+impl From<&UserOverride> for PreparedOverride {
+    fn from(user_override: &UserOverride) -> Self {
+        Self {
+            value: InternedValue(PreparedValue::new(user_override.override_value.clone())),
+            metadata: user_override.into(),
+        }
     }
 }
 
@@ -107,8 +104,8 @@ impl OverrideIndex {
     }
 
     /// Returns a user's overrides in order of flag names, regardless of their status.
-    pub(super) fn of_user(&self, user_id: Uuid) -> impl Iterator<Item = OverrideRef<'_>> {
-        self.entries_of(user_id).filter_map(|(_, entry)| self.to_ref(entry))
+    pub(super) fn of_user(&self, user_id: Uuid) -> impl Iterator<Item = SharedOverride> {
+        self.entries_of(user_id).filter_map(|(_, entry)| self.share(entry))
     }
 
     /// Users with overrides.
@@ -137,23 +134,21 @@ impl OverrideIndex {
         })
     }
 
-    fn to_ref(&self, entry: &Entry) -> Option<OverrideRef<'_>> {
-        let metadata = self.metadata.get(entry.metadata)?;
-        Some(OverrideRef {
+    fn share(&self, entry: &Entry) -> Option<SharedOverride> {
+        Some(SharedOverride {
             id: entry.id,
-            flag_name: self.flags.get(entry.flag() as usize)?,
-            value: &self.values.get(entry.value)?.0,
+            flag_name: self.flags.get(entry.flag() as usize)?.clone(),
+            value: Arc::clone(self.values.get(entry.value)?),
             enabled: entry.has(Entry::ENABLED),
-            reason: metadata.reason.as_deref(),
-            created_by: &metadata.created_by,
+            metadata: Arc::clone(self.metadata.get(entry.metadata)?),
             created_at: entry.created_at,
             updated_at: entry.updated_at,
             expires_at: entry.expires_at(),
         })
     }
 
-    /// Inserts an override, or replaces the override of the same user and flag.
-    pub(super) fn set(&mut self, new: &UserOverride) {
+    /// Inserts an override, or replaces the override of the same user and flag. `prepared` belongs to `new`.
+    pub(super) fn set(&mut self, new: &UserOverride, prepared: PreparedOverride) {
         let flag = self.flag_key(&new.flag_name);
         let entry = Entry {
             id: new.id,
@@ -161,8 +156,8 @@ impl OverrideIndex {
             updated_at: new.updated_at,
             expires_at: new.expires_at.map_or(Entry::NEVER, Instant::as_micros),
             flag_and_bits: flag | if new.is_enabled() { Entry::ENABLED } else { 0 },
-            value: self.values.intern(InternedValue(PreparedValue::new(new.override_value.clone()))),
-            metadata: self.metadata.intern(OverrideMetadata::from(new)),
+            value: self.values.intern(prepared.value),
+            metadata: self.metadata.intern(prepared.metadata),
             next: Entry::NONE,
         };
         let flags = &self.flags;
@@ -286,6 +281,10 @@ mod tests {
         }
     }
 
+    fn set(index: &mut OverrideIndex, new: &UserOverride) {
+        index.set(new, new.into());
+    }
+
     fn flags_of(index: &OverrideIndex, user: u128) -> Vec<String> {
         index.of_user(Uuid::from_u128(user)).map(|o| o.flag_name.to_string()).collect()
     }
@@ -294,9 +293,9 @@ mod tests {
     fn returns_overrides_of_a_user_ordered_by_flag_name() {
         let mut index = OverrideIndex::new(ShardKey::new(&[0; 16]));
         for flag in ["m", "a", "z"] {
-            index.set(&user_override(1, flag, json!(true), None));
+            set(&mut index, &user_override(1, flag, json!(true), None));
         }
-        index.set(&user_override(2, "b", json!(true), None));
+        set(&mut index, &user_override(2, "b", json!(true), None));
         assert_eq!(flags_of(&index, 1), ["a", "m", "z"]);
         index.remove(Uuid::from_u128(1), &name("m"));
         index.remove(Uuid::from_u128(1), &name("unknown"));
@@ -308,9 +307,9 @@ mod tests {
     #[test]
     fn set_replaces_the_override_of_the_same_flag() {
         let mut index = OverrideIndex::new(ShardKey::new(&[0; 16]));
-        index.set(&user_override(1, "a", json!(1), None));
-        index.set(&user_override(1, "a", json!(1.0), None));
-        let values: Vec<_> = index.of_user(Uuid::from_u128(1)).map(|o| o.value.json().to_owned()).collect();
+        set(&mut index, &user_override(1, "a", json!(1), None));
+        set(&mut index, &user_override(1, "a", json!(1.0), None));
+        let values: Vec<_> = index.of_user(Uuid::from_u128(1)).map(|o| o.to_ref().value.json().to_owned()).collect();
         assert_eq!(values, ["1.0"]);
     }
 
@@ -321,20 +320,20 @@ mod tests {
             while !index.remove_expired_from_counts(at(now), 1) {}
             index.active_counts().into_values().collect::<Vec<_>>()
         };
-        index.set(&user_override(1, "a", json!(1), Some(100)));
-        index.set(&user_override(2, "a", json!(1), None));
-        index.set(&user_override(3, "b", json!(1), Some(200)));
+        set(&mut index, &user_override(1, "a", json!(1), Some(100)));
+        set(&mut index, &user_override(2, "a", json!(1), None));
+        set(&mut index, &user_override(3, "b", json!(1), Some(200)));
         assert_eq!(counts(&mut index, 50), [2, 1]);
         // The heap now contains the same expiry twice; it is subtracted once.
-        index.set(&user_override(1, "a", json!(2), Some(100)));
-        index.set(&user_override(4, "a", json!(1), Some(100)));
+        set(&mut index, &user_override(1, "a", json!(2), Some(100)));
+        set(&mut index, &user_override(4, "a", json!(1), Some(100)));
         assert_eq!(counts(&mut index, 99), [3, 1]);
         assert_eq!(counts(&mut index, 100), [1, 1]);
         // Removing an expired override changes no count. Extending an expired override counts it again.
         index.remove(Uuid::from_u128(4), &name("a"));
-        index.set(&user_override(1, "a", json!(2), Some(300)));
+        set(&mut index, &user_override(1, "a", json!(2), Some(300)));
         assert_eq!(counts(&mut index, 150), [2, 1]);
-        index.set(&UserOverride { enabled: Some(false), ..user_override(2, "a", json!(1), None) });
+        set(&mut index, &UserOverride { enabled: Some(false), ..user_override(2, "a", json!(1), None) });
         assert_eq!(counts(&mut index, 250), [1, 0]);
         assert_eq!(counts(&mut index, 300), [0, 0]);
     }
@@ -344,7 +343,7 @@ mod tests {
         let mut index = OverrideIndex::new(ShardKey::new(&[0; 16]));
         for round in 0..100 {
             for user in 0..10 {
-                index.set(&user_override(user, "a", json!(round), Some(1_000 + i64::from(round))));
+                set(&mut index, &user_override(user, "a", json!(round), Some(1_000 + i64::from(round))));
             }
             for user in 0..10 {
                 let removed = index.remove(Uuid::from_u128(user), &name("a")).unwrap();
@@ -354,7 +353,7 @@ mod tests {
         assert_eq!(index.entries.len(), 10);
         assert_eq!(index.users.len(), 0);
         assert_eq!(index.remove(Uuid::from_u128(1), &name("a")), None);
-        index.set(&user_override(3, "b", json!(1), None));
+        set(&mut index, &user_override(3, "b", json!(1), None));
         while !index.remove_expired_from_counts(at(2_000), 7) {}
         assert_eq!(index.active_counts().into_values().collect::<Vec<_>>(), [0, 1]);
     }
@@ -366,13 +365,13 @@ mod tests {
             enabled: Some(false),
             ..user_override(user, "a", json!(1), Some(expires_at))
         };
-        index.set(&disabled(1, 500));
+        set(&mut index, &disabled(1, 500));
         for _ in 0..150_000 {
-            index.set(&user_override(2, "a", json!(1), None));
-            index.set(&user_override(2, "a", json!(1), Some(400)));
+            set(&mut index, &user_override(2, "a", json!(1), None));
+            set(&mut index, &user_override(2, "a", json!(1), Some(400)));
         }
         assert!(index.counts.expiry_count() < 110_000, "{}", index.counts.expiry_count());
-        index.set(&UserOverride { enabled: Some(true), ..disabled(1, 500) });
+        set(&mut index, &UserOverride { enabled: Some(true), ..disabled(1, 500) });
         let mut counts = |now| {
             while !index.remove_expired_from_counts(at(now), 1_000) {}
             index.active_counts().into_values().collect::<Vec<_>>()

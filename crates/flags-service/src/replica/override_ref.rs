@@ -1,9 +1,14 @@
 //! Representations of an override in the replica.
 
+use std::{
+    hash::{Hash, Hasher},
+    sync::Arc,
+};
+
 use flags_domain::{FlagName, Instant, OverrideStatus, OverrideView, PreparedValue, UserOverride};
 use uuid::Uuid;
 
-/// An override borrowed from the replica.
+/// An override borrowed from a [`SharedOverride`].
 #[derive(Clone, Copy, Debug)]
 pub struct OverrideRef<'r> {
     /// Id of the override.
@@ -26,41 +31,32 @@ pub struct OverrideRef<'r> {
     pub expires_at: Option<Instant>,
 }
 
-/// A copy of an override that does not borrow from the replica.
+/// An override that shares its value, metadata and flag name with the replica. Holds no lock; creating one allocates
+/// nothing.
 #[derive(Clone, Debug)]
-pub struct OwnedOverride {
-    id: Uuid,
-    flag_name: FlagName,
-    value: PreparedValue,
-    enabled: bool,
-    metadata: OverrideMetadata,
-    created_at: Instant,
-    updated_at: Instant,
-    expires_at: Option<Instant>,
+pub struct SharedOverride {
+    pub(super) id: Uuid,
+    pub(super) flag_name: FlagName,
+    pub(super) value: Arc<InternedValue>,
+    pub(super) enabled: bool,
+    pub(super) metadata: Arc<OverrideMetadata>,
+    pub(super) created_at: Instant,
+    pub(super) updated_at: Instant,
+    pub(super) expires_at: Option<Instant>,
 }
 
-impl From<OverrideRef<'_>> for OwnedOverride {
-    fn from(o: OverrideRef<'_>) -> Self {
-        Self {
-            id: o.id,
-            flag_name: o.flag_name.clone(),
-            value: o.value.clone(),
-            enabled: o.enabled,
-            metadata: OverrideMetadata { reason: o.reason.map(Into::into), created_by: o.created_by.into() },
-            created_at: o.created_at,
-            updated_at: o.updated_at,
-            expires_at: o.expires_at,
-        }
+impl SharedOverride {
+    /// Name of the flag.
+    pub const fn flag_name(&self) -> &FlagName {
+        &self.flag_name
     }
-}
 
-impl OwnedOverride {
     /// Borrows the override.
     pub fn to_ref(&self) -> OverrideRef<'_> {
         OverrideRef {
             id: self.id,
             flag_name: &self.flag_name,
-            value: &self.value,
+            value: &self.value.0,
             enabled: self.enabled,
             reason: self.metadata.reason.as_deref(),
             created_by: &self.metadata.created_by,
@@ -80,6 +76,25 @@ impl<'r> OverrideRef<'r> {
     /// Status at `now`.
     pub fn status(&self, now: Instant) -> OverrideStatus {
         OverrideStatus::at(self.enabled, self.expires_at, now)
+    }
+}
+
+/// A value that is compared by its JSON text. `1` and `1.0` are equal for evaluation, but the API returns them as
+/// written.
+#[derive(Debug)]
+pub(super) struct InternedValue(pub(super) PreparedValue);
+
+impl PartialEq for InternedValue {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.json() == other.0.json()
+    }
+}
+
+impl Eq for InternedValue {}
+
+impl Hash for InternedValue {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.json().hash(state);
     }
 }
 

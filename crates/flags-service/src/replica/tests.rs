@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use flags_domain::{
-    Action, Change, EvaluationContext, Flag, FlagName, Instant, ResourceKind, Revision, Role, Snapshot, TokenGrant,
-    UserOverride,
+    Action, Change, EvaluationBudget, EvaluationContext, Flag, FlagName, Instant, ResourceKind, Revision, Role,
+    Snapshot, TokenGrant, UserOverride,
 };
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
@@ -80,16 +80,14 @@ fn apply(replica: &Replica, number: i64, changes: Vec<DescribedChange>) {
 
 fn value_for(replica: &Replica, user_id: Uuid, flag: &str) -> Value {
     let context = EvaluationContext::anonymous("key", Map::new());
-    let subject = EvaluationSubject { user_id: Some(user_id), context: &context };
-    let view = replica.read();
-    view.evaluate(flag, subject, NOW).unwrap().resolution.value.value().clone()
+    let snapshot = replica.snapshot(Some(user_id));
+    snapshot.evaluate(flag, &context, NOW, &mut EvaluationBudget::default()).unwrap().resolution.value.value().clone()
 }
 
 /// Invalidations of each flag or user in the recent changes buffer, in order.
 fn invalidations_after(replica: &Replica, revision: i64) -> Vec<(ResourceKind, Invalidation)> {
-    let view = replica.read();
-    let commits = view.commits_after(revision).unwrap();
-    commits.flat_map(|commit| commit.changes.iter().map(|c| (c.resource_kind, c.invalidation))).collect()
+    let commits = replica.read().commits_after(revision).unwrap();
+    commits.iter().flat_map(|commit| commit.changes.iter().map(|c| (c.resource_kind, c.invalidation))).collect()
 }
 
 #[test]
@@ -181,4 +179,40 @@ fn streams_resume_from_commits_before_the_loaded_revision() {
     ];
     assert_eq!(invalidations_after(&replica, 3), expected);
     assert!(replica.read().commits_after(2).is_none(), "revision 3 is unknown");
+}
+
+#[test]
+fn snapshots_keep_their_state_while_commits_are_applied() {
+    let replica = empty_replica();
+    apply(&replica, 1, vec![set_flag("a", true), set_override(ANN, "a", json!("mine"))]);
+    let snapshot = replica.snapshot(Some(ANN));
+    let removed = Change::FlagRemoved(flag_name("a"));
+    apply(&replica, 2, vec![described(ResourceKind::Flag, removed), set_override(ANN, "a", json!("other"))]);
+    let context = EvaluationContext::anonymous("key", Map::new());
+    let evaluated = snapshot.evaluate("a", &context, NOW, &mut EvaluationBudget::default()).unwrap();
+    assert_eq!((evaluated.resolution.value.value(), snapshot.revision()), (&json!("mine"), revision(1)));
+    assert!(replica.snapshot(Some(ANN)).flag("a").is_none());
+}
+
+#[test]
+fn health_does_not_wait_for_the_lock_of_the_state() {
+    let replica = empty_replica();
+    // Taking the lock again on this thread would block forever.
+    let writer = replica.state.write();
+    assert_eq!(replica.revision(), revision(0));
+    assert!(!replica.is_stale() && replica.age() < STALE_AFTER);
+    drop(writer);
+}
+
+#[test]
+fn evaluation_does_not_wait_for_a_writer() {
+    let replica = empty_replica();
+    apply(&replica, 1, vec![set_flag("a", true)]);
+    let context = EvaluationContext::anonymous("key", Map::new());
+    let snapshot = replica.snapshot(Some(ANN));
+    let mut results = snapshot.evaluate_all(&context, NOW);
+    // A commit in the middle of an evaluation waits for nothing. With a read lock, it would block forever.
+    apply(&replica, 2, vec![set_flag("b", true)]);
+    assert_eq!(results.next().unwrap().resolution.value.value(), &json!("off"));
+    assert!(results.next().is_none(), "the snapshot has revision 1");
 }

@@ -2,18 +2,32 @@
 
 use std::sync::Arc;
 
-use flags_domain::{FlagState, Instant, Revision};
+use flags_domain::{Instant, Revision};
 use parking_lot::RwLockReadGuard;
 use uuid::Uuid;
 
-use super::{OverrideRef, OwnedOverride, RecentCommit, ReplicaToken, state::ReplicaState};
+use super::{RecentCommit, ReplicaSnapshot, ReplicaToken, state::ReplicaState};
 
-/// The replica's state at one revision. Holds the replica's read lock.
-pub struct View<'r>(pub(super) RwLockReadGuard<'r, ReplicaState>);
+/// The replica's state at one revision. Holds the replica's read lock, so it offers only short operations. It gives no
+/// access to flags: [`into_snapshot`](Self::into_snapshot) does, and releases the lock.
+pub struct View<'r>(RwLockReadGuard<'r, ReplicaState>);
 
 impl<'r> View<'r> {
     pub(super) const fn new(state: RwLockReadGuard<'r, ReplicaState>) -> Self {
         Self(state)
+    }
+
+    /// Releases the lock and returns the flags and the overrides of a user, or of an anonymous context, as they were.
+    /// Takes time proportional to the number of these overrides.
+    pub fn into_snapshot(self, user_id: Option<Uuid>) -> ReplicaSnapshot {
+        let state = &self.0;
+        ReplicaSnapshot {
+            revision: state.revision,
+            generation: state.generation,
+            flags: Arc::clone(&state.flags),
+            user_id,
+            overrides: user_id.into_iter().flat_map(|id| state.overrides.of_user(id)).collect(),
+        }
     }
 
     /// Revision of the state.
@@ -28,51 +42,9 @@ impl<'r> View<'r> {
 
     /// Returns all commits after `revision`, or `None` if some of them are no longer in the recent changes buffer or
     /// `revision` lies in the future.
-    pub fn commits_after(&self, revision: i64) -> Option<impl Iterator<Item = &Arc<RecentCommit>>> {
-        (revision <= self.0.revision.number).then(|| self.0.recent_changes.after(revision))?
-    }
-
-    /// Returns the flag with this name.
-    pub fn flag(&self, name: &str) -> Option<&FlagState> {
-        self.0.flags.get(name).map(|state| &**state)
-    }
-
-    /// Like [`flag`](Self::flag), but the result can outlive the view.
-    pub fn cloned_flag(&self, name: &str) -> Option<Arc<FlagState>> {
-        self.0.flags.get(name).cloned()
-    }
-
-    /// Returns all flags in order of their names, each with the user's override. The result can outlive the view.
-    pub fn cloned_flags_with_overrides(&self, user_id: Uuid) -> Vec<(Arc<FlagState>, Option<OwnedOverride>)> {
-        let mut overrides = self.overrides_of(user_id).peekable();
-        let with_override = |state: &Arc<FlagState>| {
-            while overrides.next_if(|o| *o.flag_name < state.flag().name).is_some() {}
-            let user_override = overrides.next_if(|o| *o.flag_name == state.flag().name);
-            (Arc::clone(state), user_override.map(OwnedOverride::from))
-        };
-        self.0.flags.iter().map(with_override).collect()
-    }
-
-    /// Returns all flags in order of their names, including archived flags.
-    pub fn flags(&self) -> impl Iterator<Item = &FlagState> {
-        self.0.flags.iter().map(|state| &**state)
-    }
-
-    /// Number of flags, including archived flags.
-    pub fn flag_count(&self) -> usize {
-        self.0.flags.len()
-    }
-
-    /// Counts the pending scheduled changes of flags that are not archived.
-    pub fn count_pending_changes(&self, now: Instant) -> usize {
-        let flags = self.flags().filter(|state| !state.compiled().is_archived());
-        let changes = flags.flat_map(|state| state.schedule());
-        changes.filter(|change| change.cancelled_at.is_none() && change.scheduled_at > now).count()
-    }
-
-    /// Returns a user's overrides in order of flag names, regardless of their status.
-    pub fn overrides_of(&self, user_id: Uuid) -> impl Iterator<Item = OverrideRef<'_>> {
-        self.0.overrides.of_user(user_id)
+    pub fn commits_after(&self, revision: i64) -> Option<Vec<Arc<RecentCommit>>> {
+        let commits = (revision <= self.0.revision.number).then(|| self.0.recent_changes.after(revision))??;
+        Some(commits.cloned().collect())
     }
 
     /// Returns the index of the shard that contains a user. Shards are numbered from 0 and partition the users with

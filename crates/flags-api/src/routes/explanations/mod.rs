@@ -7,11 +7,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use actix_web::web::{self, Data};
 use flags_domain::{Instant, Violation, explain};
-use flags_service::{
-    ResourceKind, ServiceError,
-    evaluation::evaluate,
-    replica::{CachedUser, OwnedOverride},
-};
+use flags_service::{ResourceKind, ServiceError, replica::CachedUser};
 use serde::Deserialize;
 use utoipa::IntoParams;
 use uuid::Uuid;
@@ -79,22 +75,14 @@ async fn get_user_flags(
     let at = query.resolve(app.evaluation.now())?;
     let user = find_user(&app, user_id.0).await?;
     let stale = app.evaluation.replica().is_stale();
-    // Cloned so that the read lock is released before serialization.
-    let (revision, cloned_flags) = {
-        let view = app.evaluation.replica().read();
-        (view.revision(), view.cloned_flags_with_overrides(user.id))
-    };
+    let snapshot = app.evaluation.replica().snapshot(Some(user.id));
     let mut valid_until: Option<Instant> = None;
     let mut flags = BTreeMap::new();
-    for (state, user_override) in &cloned_flags {
-        let Some(evaluated) = evaluate(state.compiled(), &*user, user_override.as_ref().map(OwnedOverride::to_ref), at)
-        else {
-            continue;
-        };
+    for evaluated in snapshot.evaluate_all(&user.context, at) {
         valid_until = [valid_until, evaluated.resolution.valid_until].into_iter().flatten().min();
         flags.insert(evaluated.flag.name().as_str(), UserFlagResult::from_evaluated(&evaluated, at));
     }
-    let revision = revision.to_string();
+    let revision = snapshot.revision().to_string();
     reply::json(&UserFlagsResponse { user_id: user.id, revision, evaluated_at: at, valid_until, stale, flags })
 }
 
@@ -121,19 +109,14 @@ async fn explain_user_flag(
     let at = query.resolve(app.evaluation.now())?;
     let user = find_user(&app, user_id.0).await?;
     let stale = app.evaluation.replica().is_stale();
-    // Cloned so that the read lock is released before serialization.
-    let (revision, state, user_override) = {
-        let view = app.evaluation.replica().read();
-        let user_override = view.overrides_of(user.id).find(|o| *o.flag_name == flag.0);
-        (view.revision(), view.cloned_flag(&flag.0), user_override.map(OwnedOverride::from))
-    };
-    let state = state.ok_or(ServiceError::NotFound(ResourceKind::Flag))?;
-    let user_override = user_override.as_ref().map(OwnedOverride::to_ref);
-    let explanation = explain(&state, &user.context, user_override.map(|o| o.view()), at);
+    let snapshot = app.evaluation.replica().snapshot(Some(user.id));
+    let state = snapshot.flag(&flag.0).ok_or(ServiceError::NotFound(ResourceKind::Flag))?;
+    let user_override = snapshot.override_of(&flag.0);
+    let explanation = explain(state, &user.context, user_override.map(|o| o.view()), at);
     reply::json(&ExplanationResponse {
         user_id: user.id,
         flag_name: state.flag().name.as_str(),
-        revision: revision.to_string(),
+        revision: snapshot.revision().to_string(),
         evaluated_at: at,
         stale,
         resolution: explanation.resolution.map(|resolution| ExplainedResult {

@@ -32,7 +32,7 @@ pub(crate) struct ExplanationResponse<'v> {
     pub(super) r#override: Option<OverrideDetail<'v>>,
     /// Layers in order of priority, highest first, with one entry for each targeting rule.
     pub(super) layers: Vec<LayerExplanation<'v>>,
-    /// Findings about the user's override.
+    /// Findings about the user's override and the evaluation.
     pub(super) findings: Vec<FindingReport>,
     /// The next change of `value` or `source` through time, without a new revision. `null` if there is none.
     #[schema(required)]
@@ -131,6 +131,8 @@ pub(crate) enum NotMatchedReason<'v> {
     FlagEnabled,
     /// The rule is disabled.
     RuleDisabled,
+    /// Evaluating the rules up to this one exceeds the evaluation budget.
+    EvaluationTooExpensive,
     /// A condition of the rule does not hold. The first such condition is reported.
     Condition {
         /// Zero-based index of the condition in the rule.
@@ -164,17 +166,21 @@ wire_enum! {
     ///   negated or not
     /// - `no_match`: no value matches
     /// - `excluded`: a value matches and the condition is negated
+    /// - `too_long`: the text has more than 4,096 bytes, so `matches` does not search it; the condition fails, whether
+    ///   negated or not
     WireConditionFailure as ConditionFailure = domain::ConditionFailure {
         Missing,
         TypeMismatch,
         NoMatch,
         Excluded,
+        TooLong,
     }
 }
 
 /// Layer of the evaluation, in order of priority, highest first.
 ///
-/// `archived` replaces all other layers if the flag is archived. `invalid` replaces all layers below `override` if the
+/// `archived` replaces all other layers if the flag is archived. `evaluation_too_expensive` is the off variant; it follows
+/// the rule at which the evaluation budget is exhausted. `invalid` replaces all layers below `override` if the
 /// flag's definition is invalid.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
@@ -185,6 +191,7 @@ pub(crate) enum LayerName {
     TargetingRule,
     ScheduledChange,
     Default,
+    EvaluationTooExpensive,
     Invalid,
 }
 
@@ -210,6 +217,7 @@ impl<'v> LayerExplanation<'v> {
             domain::Layer::TargetingRule { rule_id } => (LayerName::TargetingRule, Some(rule_id), None),
             domain::Layer::ScheduledChange { id } => (LayerName::ScheduledChange, None, id),
             domain::Layer::Default => (LayerName::Default, None, None),
+            domain::Layer::EvaluationTooExpensive => (LayerName::EvaluationTooExpensive, None, None),
             domain::Layer::Invalid => (LayerName::Invalid, None, None),
         };
         Self {
@@ -238,6 +246,7 @@ impl<'v> NotMatchedReason<'v> {
             SkipReason::OverrideTypeMismatch => Self::OverrideTypeMismatch,
             SkipReason::FlagEnabled => Self::FlagEnabled,
             SkipReason::RuleDisabled => Self::RuleDisabled,
+            SkipReason::EvaluationTooExpensive => Self::EvaluationTooExpensive,
             SkipReason::Condition { index, attribute, operator, attribute_value, failure } => Self::Condition {
                 condition: index,
                 attribute,
@@ -265,6 +274,10 @@ impl FindingReport {
             Code::OverrideDisabled => "the override is disabled and has no effect",
             Code::OverrideTypeMismatch => {
                 "the override's value does not have the flag's type, so the override has no effect"
+            }
+            Code::EvaluationTooExpensive => {
+                "evaluating the targeting rules for this user exceeds the evaluation budget, so the flag serves its off \
+                 variant where no override applies"
             }
         };
         Self { code: code.into(), detail }

@@ -10,8 +10,10 @@ use actix_web::{
         header::{CONTENT_LENGTH, TRANSFER_ENCODING},
     },
 };
-use flags_domain::{CompiledFlag, EvaluationContext, MAX_ATTRIBUTES_BYTES, MAX_ATTRIBUTES_DEPTH, is_deeper_than};
-use flags_service::evaluation::EvaluationSubject;
+use flags_domain::{
+    CompiledFlag, EvaluationContext, MAX_ATTRIBUTES_BYTES, MAX_ATTRIBUTES_DEPTH, MAX_TARGETING_KEY_BYTES,
+    check_attribute_counts, is_deeper_than,
+};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use uuid::Uuid;
@@ -86,6 +88,9 @@ fn parse(bytes: &[u8]) -> Result<OfrepRequest, Problem> {
         Some(Value::String(key)) => key,
         Some(_) => return Err(invalid("the targetingKey must be a string")),
     };
+    if targeting_key.len() > MAX_TARGETING_KEY_BYTES {
+        return Err(invalid(format!("the targetingKey must have at most {MAX_TARGETING_KEY_BYTES} bytes")));
+    }
     let context = Value::Object(context);
     if is_deeper_than(&context, MAX_ATTRIBUTES_DEPTH) {
         return Err(invalid(format!("the context must not exceed {MAX_ATTRIBUTES_DEPTH} levels of nesting")));
@@ -94,6 +99,9 @@ fn parse(bytes: &[u8]) -> Result<OfrepRequest, Problem> {
         return Err(invalid(format!("the context must not exceed {MAX_ATTRIBUTES_BYTES} bytes as JSON")));
     }
     let Value::Object(attributes) = context else { return Err(invalid("the context must be a JSON object")) };
+    if let Some(violation) = check_attribute_counts("", &attributes, None).pop() {
+        return Err(invalid(violation.detail));
+    }
     Ok(OfrepRequest { targeting_key, attributes })
 }
 
@@ -144,8 +152,13 @@ impl EvaluationTarget {
         }
     }
 
-    pub(super) const fn subject(&self) -> EvaluationSubject<'_> {
-        EvaluationSubject { user_id: self.user_id, context: &self.context }
+    /// User whose overrides apply. `None` if the targeting key is not the id of an active user.
+    pub(super) const fn user_id(&self) -> Option<Uuid> {
+        self.user_id
+    }
+
+    pub(super) const fn context(&self) -> &EvaluationContext {
+        &self.context
     }
 
     /// User whose changes can affect the results, whether or not the user exists.

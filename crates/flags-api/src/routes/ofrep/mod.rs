@@ -9,7 +9,7 @@ use actix_web::{
     HttpResponse,
     web::{self, Data},
 };
-use flags_domain::FlagState;
+use flags_domain::{EvaluationBudget, FlagState, Source};
 
 use self::{
     context::{EvaluationTarget, OfrepRequest},
@@ -24,7 +24,7 @@ use crate::{
     auth::{EvaluateFlags, Require, StreamToken},
     evaluation_json::EvaluationCounts,
     extract::{EventPosition, FlagKeyParam, IfNoneMatch},
-    ofrep_failure::{EvaluationFailureResponse, invalid_flag},
+    ofrep_failure::{EvaluationFailureResponse, evaluation_too_expensive, invalid_flag},
     problem::Problem,
     route_facts::{MinRevision, RouteFacts},
     route_registry::RouteRegistry,
@@ -62,15 +62,19 @@ async fn evaluate_flag(
     let (_, scope) = caller.granted;
     let target = EvaluationTarget::resolve(&app, scope, context).await?;
     let now = app.evaluation.now();
-    let view = app.evaluation.replica().read();
-    let flag = view.flag(&key.0).map(FlagState::compiled).filter(|flag| target.can_see(flag));
+    let snapshot = app.evaluation.replica().snapshot(target.user_id());
+    let flag = snapshot.flag(&key.0).map(FlagState::compiled).filter(|flag| target.can_see(flag));
     flag.ok_or_else(|| Problem::not_found("flag_not_found", "no such flag"))?;
-    let evaluated = view.evaluate(&key.0, target.subject(), now).ok_or_else(invalid_flag)?;
-    let mut body = String::with_capacity(512);
-    write_evaluation(&mut body, &evaluated, app.settings.override_reasons());
+    let evaluated = snapshot.evaluate(&key.0, target.context(), now, &mut EvaluationBudget::default());
+    let evaluated = evaluated.ok_or_else(invalid_flag)?;
     let mut counts = EvaluationCounts::default();
     counts.record(&evaluated.resolution);
     counts.publish();
+    if evaluated.resolution.source == Source::EvaluationTooExpensive {
+        return Err(evaluation_too_expensive());
+    }
+    let mut body = String::with_capacity(512);
+    write_evaluation(&mut body, &evaluated, app.settings.override_reasons());
     Ok(private(HttpResponse::Ok()).content_type("application/json").body(body))
 }
 
@@ -106,12 +110,11 @@ async fn evaluate_flags(
     let now = event.evaluation_instant(clock);
     let stream_token = StreamToken::issue(credential, target.parsed_user_id(), clock).encode(&app.stream_token_key);
     let stale = app.evaluation.replica().is_stale();
-    let view = app.evaluation.replica().read();
-    let results = view.evaluate_each(target.subject(), now).filter(|(flag, _)| target.can_see(flag));
-    let state = BulkState { stream_token: &stream_token, stale, flag_count: view.flag_count() };
+    let snapshot = app.evaluation.replica().snapshot(target.user_id());
+    let results = snapshot.evaluate_each(target.context(), now).filter(|(flag, _)| target.can_see(flag));
+    let state = BulkState { stream_token: &stream_token, stale, flag_count: snapshot.flag_count() };
     let content = write_bulk_content(results, &state, app.settings.override_reasons());
-    let revision = view.revision();
-    drop(view);
+    let revision = snapshot.revision();
     let etag = content_tag(target.targeting_key().as_bytes(), revision.epoch, content.as_bytes());
     respond(&if_none_match, &etag, finish_bulk_body(content, revision))
 }

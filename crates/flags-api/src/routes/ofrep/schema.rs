@@ -17,16 +17,17 @@ pub(crate) struct EvaluationRequest {
     context: WireEvaluationContext,
 }
 
-/// Evaluation context. All members other than `targetingKey` are attributes.
+/// Evaluation context. All members other than `targetingKey` are attributes: at most 1,000 members and 5,000 array
+/// elements at any depth, and 64 KiB as JSON text.
 #[derive(ToSchema)]
 #[cfg_attr(test, derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(not(test), expect(dead_code, reason = "OpenAPI document only"))]
 #[schema(as = EvaluationContext)]
 pub(crate) struct WireEvaluationContext {
     /// Id of the user. With a token of scope `evaluate`, any non-empty string; if it is not the id of an active user,
-    /// the context is anonymous.
+    /// the context is anonymous. At most 1,024 bytes.
     #[serde(rename = "targetingKey")]
-    #[schema(min_length = 1)]
+    #[schema(min_length = 1, max_length = 1024)]
     targeting_key: String,
 }
 

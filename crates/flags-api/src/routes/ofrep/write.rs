@@ -70,7 +70,11 @@ fn write_results<'v>(
             out.push_str(&EvaluationFailure::invalid_flag(flag.name()).json());
             continue;
         };
-        write_evaluation(out, &evaluated, reasons);
+        if evaluated.resolution.source == Source::EvaluationTooExpensive {
+            out.push_str(&EvaluationFailure::too_expensive(flag.name()).json());
+        } else {
+            write_evaluation(out, &evaluated, reasons);
+        }
         counts.record(&evaluated.resolution);
         valid_until = [valid_until, evaluated.resolution.valid_until].into_iter().flatten().min();
     }
@@ -78,7 +82,7 @@ fn write_results<'v>(
     valid_until
 }
 
-/// Appends the evaluation result of one flag.
+/// Appends the evaluation result of one flag. A flag that exceeded the evaluation budget is an error instead.
 pub(super) fn write_evaluation(out: &mut String, evaluated: &EvaluatedFlag<'_>, reasons: OverrideReasons) {
     let EvaluatedFlag { flag, resolution, user_override, .. } = evaluated;
     // Names of flags, layers and types need no JSON escaping. Writing to a `String` cannot fail.
@@ -102,6 +106,7 @@ pub(super) fn write_evaluation(out: &mut String, evaluated: &EvaluatedFlag<'_>, 
 fn reason(flag: &CompiledFlag, source: Source<'_>) -> &'static str {
     match source {
         Source::Disabled => "DISABLED",
+        Source::EvaluationTooExpensive => "ERROR",
         _ if flag.uses_split(source) => "SPLIT",
         Source::Override | Source::TargetingRule { .. } => "TARGETING_MATCH",
         Source::ScheduledChange { .. } | Source::Default => "STATIC",
