@@ -9,6 +9,7 @@ use std::{
 };
 
 use flags_domain::Instant;
+use flags_store::StoreError;
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -70,7 +71,7 @@ impl Evaluation {
         self.clock.wait_until(at).await;
     }
 
-    /// Returns a user from the cache or from the source of users.
+    /// Returns a user from the cache or from the source of users. A user that cannot be read is not found.
     ///
     /// # Errors
     /// [`ServiceError::ContextUnavailable`] if the user is not cached and the source cannot be read.
@@ -83,7 +84,11 @@ impl Evaluation {
             return Ok(None);
         }
         let fill_guard = cache.fill_guard(id);
-        let found = self.source.find(id).await.map_err(|error| self.context_unavailable(&error))?;
+        let found = match self.source.find(id).await {
+            // Not cached as absent, because the row may be repaired without a change in the change log.
+            Err(ServiceError::Store(StoreError::Corrupt(_))) => return Ok(None),
+            result => result.map_err(|error| self.context_unavailable(&error))?,
+        };
         let user = found.map(Arc::new);
         match &user {
             Some(user) => cache.fill(fill_guard, user),
@@ -108,7 +113,10 @@ impl Evaluation {
         {
             return Ok(Some(user));
         }
-        let found = self.source.find_by_email(email).await.map_err(|error| self.context_unavailable(&error))?;
+        let found = match self.source.find_by_email(email).await {
+            Err(ServiceError::Store(StoreError::Corrupt(_))) => return Ok(None),
+            result => result.map_err(|error| self.context_unavailable(&error))?,
+        };
         let Some(found) = found else { return Ok(None) };
         cache.insert_email(key, found.id);
         Ok(self.user(found.id).await?.filter(has_email))

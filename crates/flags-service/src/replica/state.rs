@@ -87,7 +87,7 @@ impl ReplicaState {
                 Invalidation::None
             }
             Change::UserChanged(_) => Invalidation::User,
-            Change::FlagSet(flag) => flag_invalidation(&flag.name, flag_invalidations),
+            Change::FlagSet(flag) => flag_invalidation(flag.name(), flag_invalidations),
             Change::FlagRemoved(name)
             | Change::ScheduledChangeSet(name, _)
             | Change::ScheduledChangeRemoved(name, _) => flag_invalidation(name, flag_invalidations),
@@ -103,7 +103,7 @@ impl ReplicaState {
 
 fn add_schedule_instants(instants: &mut BTreeMap<Instant, BTreeSet<FlagName>>, flag: &FlagState) {
     for at in flag.compiled().schedule_instants() {
-        instants.entry(at).or_default().insert(flag.flag().name.clone());
+        instants.entry(at).or_default().insert(flag.name().clone());
     }
 }
 

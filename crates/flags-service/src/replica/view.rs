@@ -1,8 +1,8 @@
 //! Read access to the replica.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
-use flags_domain::{FlagState, Instant, Revision};
+use flags_domain::{FlagName, FlagState, Instant, Revision};
 use parking_lot::RwLockReadGuard;
 use uuid::Uuid;
 
@@ -46,8 +46,8 @@ impl<'r> View<'r> {
     pub fn cloned_flags_with_overrides(&self, user_id: Uuid) -> Vec<(Arc<FlagState>, Option<OwnedOverride>)> {
         let mut overrides = self.overrides_of(user_id).peekable();
         let with_override = |state: &Arc<FlagState>| {
-            while overrides.next_if(|o| *o.flag_name < state.flag().name).is_some() {}
-            let user_override = overrides.next_if(|o| *o.flag_name == state.flag().name);
+            while overrides.next_if(|o| o.flag_name < state.name()).is_some() {}
+            let user_override = overrides.next_if(|o| o.flag_name == state.name());
             (Arc::clone(state), user_override.map(OwnedOverride::from))
         };
         self.0.flags.iter().map(with_override).collect()
@@ -61,6 +61,12 @@ impl<'r> View<'r> {
     /// Number of flags, including archived flags.
     pub fn flag_count(&self) -> usize {
         self.0.flags.len()
+    }
+
+    /// Returns the flags whose definition cannot be read or compiled, each with the reason.
+    pub fn unreadable_flags(&self) -> BTreeMap<FlagName, String> {
+        let failed = self.flags().filter_map(|flag| Some((flag, flag.compiled().compile_error()?)));
+        failed.map(|(flag, error)| (flag.name().clone(), error.to_string())).collect()
     }
 
     /// Counts the pending scheduled changes of flags that are not archived.

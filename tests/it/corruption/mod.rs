@@ -1,0 +1,4 @@
+//! Rows that the program cannot read. Such a row must not affect other rows, other flags or other credentials.
+
+mod every_column;
+mod unreadable_flags;
