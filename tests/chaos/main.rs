@@ -92,6 +92,8 @@ cases! {
     isolation on Postgres | Sqlite, selected;
     network on Postgres, selected;
     scale on Postgres;
+    corrupt on Postgres | Sqlite, selected;
+    upgrade on Postgres | Sqlite;
 }
 
 fn main() -> ExitCode {

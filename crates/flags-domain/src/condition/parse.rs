@@ -37,6 +37,8 @@ impl Matcher {
         match operator {
             Operator::Equals => equals(values),
             Operator::Contains => texts(values).map(Self::Contains),
+            #[cfg(feature = "future-format")]
+            Operator::Resembles => texts(values).map(Self::Contains),
             Operator::StartsWith => texts(values).map(Self::StartsWith),
             Operator::EndsWith => texts(values).map(Self::EndsWith),
             Operator::Matches => regexes(values).map(Self::Matches),
