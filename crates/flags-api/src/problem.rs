@@ -242,6 +242,7 @@ impl From<ServiceError> for Problem {
             // `execute_idempotently` returns the stored response itself, so this error must not reach the conversion.
             ServiceError::Replayed(_) => Self::internal("a stored response was not replayed".to_owned()),
             ServiceError::Store(error) => Self::from(error),
+            ServiceError::UserUnreadable => Self::internal(error.to_string()),
             ServiceError::Internal(cause) => Self::internal(cause),
         }
     }

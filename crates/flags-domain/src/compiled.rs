@@ -22,8 +22,8 @@ use crate::{
 
 /// A flag with its scheduled changes, compiled so that [`resolve()`](crate::resolve()) neither parses nor validates.
 ///
-/// A flag that does not compile, or whose definition cannot be read, keeps its [`CompileError`]. Only an active override
-/// supplies a value for such a flag.
+/// A flag that does not compile, or whose definition cannot be read, keeps its [`CompileError`]. Only an active
+/// override supplies a value for such a flag.
 #[derive(Debug)]
 pub struct CompiledFlag {
     name: FlagName,

@@ -160,8 +160,8 @@ pub enum SkipReason<'r> {
     NoScheduledChangeDue,
     /// The definition does not compile or cannot be read.
     Invalid {
-        /// Location in the definition. Like a JSON pointer, but with the id of a rule in place of its index. Empty if the
-        /// definition cannot be read.
+        /// Location in the definition. Like a JSON pointer, but with the id of a rule in place of its index. Empty if
+        /// the definition cannot be read.
         pointer: &'r str,
         /// Description of the problem.
         detail: &'r str,

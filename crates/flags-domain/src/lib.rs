@@ -125,11 +125,11 @@
 //! - [`resolve()`], [`explain()`] and all other functions of this crate do not panic for any input.
 //! - [`resolve()`] returns `None` for an archived flag, and for a flag that does not compile unless an active override
 //!   supplies the value. [`CompiledFlag::compile_error`] returns the reason.
-//! - [`FlagDefinition::from_json`] and [`ScheduledChangeDefinition::from_json`] never skip a part of a definition. A flag
-//!   with an unknown operator, or with an unknown field in a rule, condition, serve, variant or scheduled change, is an
+//! - [`FlagDefinition::from_json`] and [`ScheduledChangeDefinition::from_json`] never skip a part of a definition. A
+//!   flag with an unknown operator, or with an unknown field in a rule, condition, serve, variant or scheduled change, is an
 //!   [`UnreadableFlag`], which serves active overrides of its type only. A newer server may send such flags.
-//! - Deserialization into [`Flag`] and [`ScheduledChange`] rejects malformed definitions. [`Flag::check`] and [`ScheduledChange::check`] return every
-//!   remaining problem as a [`Violation`] with a JSON pointer (RFC 6901). A flag without violations compiles.
+//! - Deserialization into [`Flag`] and [`ScheduledChange`] rejects malformed definitions. [`Flag::check`] and
+//!   [`ScheduledChange::check`] return every remaining problem as a [`Violation`] with a JSON pointer (RFC 6901). A flag without violations compiles.
 //!
 //! # Performance and thread safety
 //!

@@ -9,7 +9,6 @@ use std::{
 };
 
 use flags_domain::Instant;
-use flags_store::StoreError;
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -30,13 +29,13 @@ pub type UserLookup<'a, T> = Pin<Box<dyn Future<Output = Result<T>> + Send + 'a>
 
 /// Source of the users that are not in the cache, such as the database.
 pub trait UserSource: Send + Sync + 'static {
-    /// Returns the user with this id.
+    /// Returns the user with this id. Fails with [`ServiceError::UserUnreadable`] if the user cannot be read.
     fn find(&self, id: Uuid) -> UserLookup<'_, Option<CachedUser>>;
 
-    /// Returns the user with this e-mail address, ignoring case.
+    /// Returns the user with this e-mail address, ignoring case. Fails like [`find`](Self::find).
     fn find_by_email<'a>(&'a self, email: &'a str) -> UserLookup<'a, Option<CachedUser>>;
 
-    /// Returns the users with these ids. Unknown ids are omitted.
+    /// Returns the users with these ids. Omits unknown ids and users that cannot be read.
     fn find_all<'a>(&'a self, ids: &'a [Uuid]) -> UserLookup<'a, Vec<CachedUser>>;
 }
 
@@ -86,7 +85,7 @@ impl Evaluation {
         let fill_guard = cache.fill_guard(id);
         let found = match self.source.find(id).await {
             // Not cached as absent, because the row may be repaired without a change in the change log.
-            Err(ServiceError::Store(StoreError::Corrupt(_))) => return Ok(None),
+            Err(ServiceError::UserUnreadable) => return Ok(None),
             result => result.map_err(|error| self.context_unavailable(&error))?,
         };
         let user = found.map(Arc::new);
@@ -114,7 +113,7 @@ impl Evaluation {
             return Ok(Some(user));
         }
         let found = match self.source.find_by_email(email).await {
-            Err(ServiceError::Store(StoreError::Corrupt(_))) => return Ok(None),
+            Err(ServiceError::UserUnreadable) => return Ok(None),
             result => result.map_err(|error| self.context_unavailable(&error))?,
         };
         let Some(found) = found else { return Ok(None) };

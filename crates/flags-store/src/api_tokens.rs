@@ -152,8 +152,8 @@ impl RowKey for ApiTokenRow {
 
 const TABLE: &str = "api_tokens";
 
-/// Returns all tokens that are not revoked, for loading the replica. Omits rows that cannot be read: such a token is no
-/// credential.
+/// Returns all tokens that are not revoked, for loading the replica. Omits rows that cannot be read, so
+/// such a token is not accepted.
 pub async fn load_all(conn: &mut Conn) -> Result<Vec<TokenRecord>> {
     let rows: Vec<Decoded<ApiTokenRow>> = dispatch!(conn, |c| {
         let rows = api_tokens::table.filter(api_tokens::revoked_at.is_null());

@@ -42,9 +42,12 @@ impl fmt::Display for UnreadableRow {
 }
 
 impl<T> Decoded<T> {
-    /// Returns the value, or an error that names the table.
-    pub(crate) fn into_result(self, table: &str) -> Result<T> {
-        self.0.map_err(|error| StoreError::corrupt(table, error))
+    /// Returns the value, or an error that names the table. Logs a value that cannot be read.
+    pub(crate) fn into_result(self, table: &'static str) -> Result<T> {
+        self.0.map_err(|error| {
+            log_once(table, &error.key, &error.reason);
+            StoreError::corrupt(table, error)
+        })
     }
 
     /// Returns the value, or the reason why it cannot be read.
@@ -91,7 +94,7 @@ pub(crate) fn log_once(table: &'static str, key: &str, reason: &str) {
     static LOGGED: Mutex<BTreeSet<(&str, String)>> = Mutex::new(BTreeSet::new());
     let mut logged = LOGGED.lock();
     if logged.len() < MAX_LOGGED_ROWS && logged.insert((table, format!("{key} {reason}"))) {
-        tracing::error!(table, key, reason, "row cannot be read and is ignored");
+        tracing::error!(table, key, reason, "row cannot be read");
     }
 }
 

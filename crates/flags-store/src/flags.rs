@@ -351,8 +351,8 @@ pub async fn delete(tx: &mut Tx, record: &FlagRecord) -> Result<()> {
     Ok(())
 }
 
-/// Archives a flag whose definition cannot be read. Writes only the columns that archiving changes. The transaction must
-/// hold the flag's lock.
+/// Archives a flag whose definition cannot be read. Writes only the columns that archiving changes. The transaction
+/// must hold the flag's lock.
 ///
 /// The change log has the definition as stored, so that versions that can read it find it there.
 pub async fn archive_unreadable(tx: &mut Tx, record: &UnreadableFlagRecord) -> Result<()> {

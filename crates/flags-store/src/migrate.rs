@@ -117,8 +117,8 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Outdated`] if the database requires a newer version of this program.
-    /// [`StoreError::ChangeLogUnreadable`] if `log_head` cannot be read. [`StoreError::Corrupt`] if the table of applied
-    /// migrations is missing or incomplete.
+    /// [`StoreError::ChangeLogUnreadable`] if `log_head` cannot be read. [`StoreError::Corrupt`] if the table of
+    /// applied migrations is missing or incomplete.
     pub async fn is_migrated(&self) -> Result<bool> {
         let known = known_versions()?;
         let mut conn = self.conn().await?;

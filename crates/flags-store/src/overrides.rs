@@ -255,8 +255,8 @@ pub async fn lock_batch(tx: &mut Tx, owner: OverrideOwner<'_>, limit: i64) -> Re
     Ok(OverrideBatch { records, is_last })
 }
 
-/// Locks the rows with the given ids until the end of the transaction, and returns them in the order of their ids. Omits
-/// rows that cannot be read.
+/// Locks the rows with the given ids until the end of the transaction, and returns them in the order of their ids.
+/// Omits rows that cannot be read.
 async fn lock_rows(tx: &mut Tx, ids: &[DbUuid]) -> Result<Vec<OverrideRecord>> {
     let rows: Vec<Decoded<OverrideRow>> = dispatch!(tx.conn(), |c| {
         let rows = user_flag_overrides::table.filter(user_flag_overrides::id.eq_any(ids));

@@ -79,7 +79,7 @@ impl RowKey for SessionRow {
 
 const TABLE: &str = "sessions";
 
-/// Returns the session whose secret has this SHA-256. A session that cannot be read is no credential.
+/// Returns the session whose secret has this SHA-256. Omits a session that cannot be read.
 pub async fn find(conn: &mut Conn, hash: &[u8; 32]) -> Result<Option<SessionRecord>> {
     let row: Option<Decoded<SessionRow>> = dispatch!(conn, |c| {
         let session = sessions::table.filter(sessions::token_hash.eq(&hash[..]));

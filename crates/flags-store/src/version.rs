@@ -6,8 +6,8 @@ use crate::error::{Result, StoreError};
 /// would misread the data.
 pub const READER_VERSION: i32 = 1;
 
-/// Version of the data format that this program writes. A migration raises `log_head.min_writer` if older programs would
-/// write data that newer ones misread.
+/// Version of the data format that this program writes. A migration raises `log_head.min_writer` if older programs
+/// would write data that newer ones misread.
 pub const WRITER_VERSION: i32 = 1;
 
 /// Fails with [`StoreError::Outdated`] if the database requires a newer reader.

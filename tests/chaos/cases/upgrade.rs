@@ -48,7 +48,7 @@ pub(crate) async fn run(case: &str, kind: DatabaseKind, options: CaseOptions, re
             newer_admin.patch(flag, definition).await.expect(200);
             let on_newer = env.user(0, &newer.base_url).get("/api/flags/me").await.json();
             wrong_on_newer += usize::from(on_newer["flags"]["newer"]["value"] != true);
-            // The old server goes on with other changes, and serves and changes nothing of the flag.
+            // The old server makes other changes. It neither serves nor changes the flag.
             let number = env.unique_value();
             let other = json!({"variants": [{"id": "v", "value": number}]});
             old_admin.patch("/api/admin/feature-flags/flag0", &other).await.expect(200);

@@ -270,8 +270,8 @@ async fn drop_constraints(kind: DatabaseKind, url: &str) {
              UNION ALL
              SELECT format('ALTER TABLE %I ALTER COLUMN %I DROP NOT NULL', c.table_name, c.column_name)
              FROM information_schema.columns c WHERE c.table_schema = 'public' AND c.is_nullable = 'NO'
-             AND NOT EXISTS (SELECT 1 FROM information_schema.key_column_usage k JOIN information_schema.table_constraints t
-                 USING (constraint_name) WHERE t.constraint_type = 'PRIMARY KEY' AND k.table_name = c.table_name
+             AND NOT EXISTS (SELECT 1 FROM information_schema.key_column_usage k JOIN information_schema.table_constraints
+                 t USING (constraint_name) WHERE t.constraint_type = 'PRIMARY KEY' AND k.table_name = c.table_name
                  AND k.column_name = c.column_name)";
         for statement in query_postgres(url, drops).await.into_iter().flatten() {
             writeln!(sql, "{statement};").unwrap();
@@ -304,7 +304,8 @@ fn victims_sql(kind: DatabaseKind) -> String {
              UPDATE user_flag_overrides SET expires_at = {past} WHERE victim = {number} AND {number} % 2 = 1;
              UPDATE change_log SET victim = {number} WHERE revision = {number} + 10 AND ord = 0;
              INSERT INTO user_passwords (user_id, hash, set_at, victim)
-                 SELECT (SELECT id FROM users WHERE victim = {number}), hash, set_at, {number} FROM user_passwords LIMIT 1;
+                 SELECT (SELECT id FROM users WHERE victim = {number}), hash, set_at, {number} FROM user_passwords
+                 LIMIT 1;
              INSERT INTO sessions (id, token_hash, user_id, created_at, last_seen_at, ends_at, victim)
                  SELECT {id}, {hash}, user_id, {past}, {past}, {past}, {number} FROM sessions LIMIT 1;
              INSERT INTO sign_in_attempts (subject, failures, last_at, victim) VALUES ({hash}, 1, {past}, {number});

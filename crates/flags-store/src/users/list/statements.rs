@@ -290,8 +290,8 @@ impl UserListQuery<'_> {
         }
     }
 
-    /// Returns the users with the given ids, in the given order. Omits users that were deleted meanwhile, and users that
-    /// cannot be read.
+    /// Returns the users with the given ids, in the given order. Omits users that were deleted meanwhile, and users
+    /// that cannot be read.
     pub(super) async fn load(&mut self, ids: &[DbUuid]) -> Result<Vec<UserRecord>> {
         let rows: Vec<Decoded<UserRow>> = dispatch!(self.conn, |c| {
             users::table.filter(users::id.eq_any(ids)).select(columns!(UserRow)).load(c).await
