@@ -93,6 +93,8 @@ cases! {
     revocation on Postgres | Sqlite, selected;
     network on Postgres, selected;
     scale on Postgres;
+    corrupt on Postgres | Sqlite, selected;
+    upgrade on Postgres | Sqlite;
 }
 
 fn main() -> ExitCode {

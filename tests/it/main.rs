@@ -4,6 +4,7 @@
 mod audit;
 mod auth;
 mod change_log;
+mod corruption;
 mod explanations;
 mod flags;
 mod http;

@@ -153,6 +153,25 @@ pub async fn table_names(url: &str) -> Vec<String> {
     }
 }
 
+/// Returns the names and SQL types of the columns of a table, in order. Omits generated columns of PostgreSQL.
+pub async fn table_columns(url: &str, table: &str) -> Vec<(String, String)> {
+    let columns = match url.strip_prefix("sqlite://") {
+        None => {
+            let sql = format!(
+                "SELECT column_name || ' ' || data_type FROM information_schema.columns
+                 WHERE table_schema = 'public' AND table_name = '{table}' AND is_generated = 'NEVER'
+                 ORDER BY ordinal_position"
+            );
+            query_postgres(url, &sql).await.into_iter().flatten().collect()
+        }
+        Some(path) => {
+            query_sqlite(path, &format!("SELECT name || ' ' || type AS text FROM pragma_table_info('{table}')"))
+        }
+    };
+    let split = |column: String| column.split_once(' ').map(|(name, kind)| (name.to_owned(), kind.to_owned()));
+    columns.into_iter().filter_map(split).collect()
+}
+
 #[derive(diesel::QueryableByName)]
 struct TextRow {
     #[diesel(sql_type = diesel::sql_types::Text)]

@@ -99,6 +99,12 @@ impl RunningProcess {
         Self { child, base_url }
     }
 
+    /// Starts a server whose binary is not among those of this build.
+    pub fn server_at(binary: &Path, url: &str) -> Self {
+        let arguments = ["--database-url", url, "--bind", "127.0.0.1:0"];
+        Self::spawn(Command::new(binary).args(arguments).stderr(Stdio::null()))
+    }
+
     /// Starts a server on this database.
     pub fn server(url: &str) -> Self {
         Self::start("server", &["--database-url", url])

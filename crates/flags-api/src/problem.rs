@@ -248,6 +248,7 @@ impl From<ServiceError> for Problem {
             // `execute_idempotently` returns the stored response itself, so this error must not reach the conversion.
             ServiceError::Replayed(_) => Self::internal("a stored response was not replayed".to_owned()),
             ServiceError::Store(error) => Self::from(error),
+            ServiceError::UserUnreadable => Self::internal(error.to_string()),
             ServiceError::Internal(cause) => Self::internal(cause),
         }
     }
@@ -262,6 +263,20 @@ impl From<StoreError> for Problem {
             }
             StoreError::TransactionConflict(_) => {
                 Self::unavailable("busy", "the change conflicts with concurrent changes; retry later", "1")
+            }
+            StoreError::ChangeLogUnreadable(_) => {
+                let detail =
+                    "the change log cannot be read, so no change can be made; an operator must repair the database";
+                Self::unavailable("change_log_unreadable", detail, "30")
+            }
+            StoreError::Outdated { .. } => {
+                let detail =
+                    "the database requires a newer version of the server; an operator must upgrade this server";
+                Self::unavailable("server_outdated", detail, "30")
+            }
+            StoreError::UnreadableFlag { .. } => {
+                let detail = format!("{cause}; change it with the version that wrote it, or archive it");
+                return Self::new(StatusCode::CONFLICT, "flag_unreadable", detail);
             }
             StoreError::UniqueViolation(_) | StoreError::Corrupt(_) | StoreError::Database(_) => {
                 return Self::internal(cause);

@@ -56,13 +56,13 @@ macro_rules! wire_enum {
 
         impl From<$name> for $domain {
             fn from(wire: $name) -> Self {
-                match wire { $($name::$variant => <$domain>::$variant),* }
+                match wire { $($(#[$variant_meta])* $name::$variant => <$domain>::$variant),* }
             }
         }
 
         impl From<$domain> for $name {
             fn from(domain: $domain) -> Self {
-                match domain { $(<$domain>::$variant => Self::$variant),* }
+                match domain { $($(#[$variant_meta])* <$domain>::$variant => Self::$variant),* }
             }
         }
     };
@@ -88,6 +88,7 @@ wire_enum! {
     WireOperator as Operator = domain::Operator {
         Equals, Contains, StartsWith, EndsWith, Matches, Lt, Lte, Gt, Gte, Before, After,
         SemverEq, SemverLt, SemverLte, SemverGt, SemverGte, Exists,
+        #[cfg(feature = "future-format")] Resembles,
     }
 }
 
@@ -254,6 +255,10 @@ pub(crate) struct WireTargetingRule {
     conditions: Vec<WireCondition>,
     /// Variant or split to serve when the rule matches.
     serve: WireServe,
+    /// Field of a later version, for tests of upgrades.
+    #[cfg(feature = "future-format")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    note: Option<String>,
 }
 
 pub(crate) const fn default_true() -> bool {
@@ -268,6 +273,8 @@ impl WireTargetingRule {
             enabled: self.enabled,
             conditions: self.conditions.into_iter().map(Into::into).collect(),
             serve: self.serve.into_domain(&format!("{pointer}/serve"))?,
+            #[cfg(feature = "future-format")]
+            note: self.note,
         })
     }
 }
@@ -286,6 +293,8 @@ impl From<&domain::TargetingRule> for WireTargetingRule {
             enabled: rule.enabled,
             conditions: rule.conditions.iter().map(Into::into).collect(),
             serve: (&rule.serve).into(),
+            #[cfg(feature = "future-format")]
+            note: rule.note.clone(),
         }
     }
 }

@@ -300,6 +300,6 @@ fn compile(bencher: Bencher<'_, '_>) {
 #[divan::bench(name = "apply one change among 1,000 flags")]
 fn apply_change(bencher: Bencher<'_, '_>) {
     let mut snapshot = snapshot_of(1_000);
-    let change = Change::FlagSet(Box::new(flag_with_rule("area0.flag0")));
+    let change = Change::FlagSet(Box::new(flag_with_rule("area0.flag0").into()));
     bencher.bench_local(|| snapshot.apply(black_box(&change)));
 }

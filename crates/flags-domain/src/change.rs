@@ -2,7 +2,11 @@
 
 use uuid::Uuid;
 
-use crate::{flag::Flag, name::FlagName, schedule::ScheduledChange, user_override::UserOverride};
+use crate::{
+    definition::{FlagDefinition, ScheduledChangeDefinition},
+    name::FlagName,
+    user_override::UserOverride,
+};
 
 /// One state change, decoded from a row of the change log.
 ///
@@ -13,11 +17,11 @@ use crate::{flag::Flag, name::FlagName, schedule::ScheduledChange, user_override
 #[derive(Clone, Debug, PartialEq)]
 pub enum Change {
     /// A flag was created or changed.
-    FlagSet(Box<Flag>),
+    FlagSet(Box<FlagDefinition>),
     /// A flag was deleted, together with its scheduled changes.
     FlagRemoved(FlagName),
     /// A scheduled change of this flag was created, changed or cancelled.
-    ScheduledChangeSet(FlagName, Box<ScheduledChange>),
+    ScheduledChangeSet(FlagName, Box<ScheduledChangeDefinition>),
     /// The scheduled change with this id was deleted together with its flag.
     ScheduledChangeRemoved(FlagName, Uuid),
     /// An override was created, replaced or changed.

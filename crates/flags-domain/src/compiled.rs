@@ -9,6 +9,7 @@ use crate::{
     budget::{BudgetExhausted, FlagBudget},
     condition::{CompiledCondition, ConditionFailure},
     context::{Attribute, EvaluationContext},
+    definition::UnreadableFlag,
     flag::Flag,
     instant::Instant,
     name::FlagName,
@@ -22,22 +23,26 @@ use crate::{
 
 /// A flag with its scheduled changes, compiled so that [`resolve()`](crate::resolve()) neither parses nor validates.
 ///
-/// A flag that does not compile keeps its [`CompileError`]. Only an active override supplies a value for such a flag.
+/// A flag that does not compile, or whose definition cannot be read, keeps its [`CompileError`]. Only an active
+/// override supplies a value for such a flag.
 #[derive(Debug)]
 pub struct CompiledFlag {
     name: FlagName,
-    flag_type: FlagType,
+    /// `None` if the type of an unreadable flag is not known.
+    flag_type: Option<FlagType>,
     floating_point: bool,
     client_visible: bool,
     archived: bool,
     layers: Result<CompiledLayers, CompileError>,
 }
 
-/// Reason why a flag does not compile. [`Flag::check`] reports the same problems with precise JSON pointers.
+/// Reason why a flag does not compile or cannot be read. For a definition that can be read, [`Flag::check`] reports the
+/// same problems with precise JSON pointers.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{pointer}: {detail}")]
 pub struct CompileError {
-    /// Location in the definition. Like a JSON pointer, but with the id of a rule in place of its index.
+    /// Location in the definition. Like a JSON pointer, but with the id of a rule in place of its index. Empty if the
+    /// definition cannot be read.
     pub pointer: String,
     /// Description of the problem.
     pub detail: String,
@@ -132,11 +137,23 @@ impl CompiledFlag {
     pub fn compile(flag: &Flag, schedule: &[ScheduledChange]) -> Self {
         Self {
             name: flag.name.clone(),
-            flag_type: flag.flag_type,
+            flag_type: Some(flag.flag_type),
             floating_point: flag.is_floating_point(),
             client_visible: flag.client_visible,
             archived: flag.archived_at.is_some(),
             layers: CompiledLayers::compile(flag, schedule),
+        }
+    }
+
+    /// Compiles a flag that cannot be read, for `reason`. It serves active overrides of its type only.
+    pub(crate) fn unreadable(flag: &UnreadableFlag, reason: &str) -> Self {
+        Self {
+            name: flag.name.clone(),
+            flag_type: flag.flag_type,
+            floating_point: false,
+            client_visible: flag.client_visible,
+            archived: flag.archived_at.is_some(),
+            layers: Err(CompileError { pointer: String::new(), detail: reason.to_owned() }),
         }
     }
 
@@ -145,9 +162,10 @@ impl CompiledFlag {
         &self.name
     }
 
-    /// Type of all values of the flag.
-    pub const fn flag_type(&self) -> FlagType {
-        self.flag_type
+    /// Type of all values of the flag. A flag that cannot be read and whose type is not known has no result; for such a
+    /// flag, this is [`FlagType::Json`].
+    pub fn flag_type(&self) -> FlagType {
+        self.flag_type.unwrap_or(FlagType::Json)
     }
 
     /// Whether this is a number flag with at least one variant value that is written with a fraction or an exponent.
@@ -199,9 +217,13 @@ impl CompiledFlag {
         match user_override.status(now) {
             OverrideStatus::Expired => OverrideOutcome::Expired,
             OverrideStatus::Disabled => OverrideOutcome::Disabled,
-            OverrideStatus::Active if self.flag_type.accepts(user_override.value.value()) => OverrideOutcome::Applied,
+            OverrideStatus::Active if self.accepts(user_override.value) => OverrideOutcome::Applied,
             OverrideStatus::Active => OverrideOutcome::TypeMismatch,
         }
+    }
+
+    fn accepts(&self, value: &PreparedValue) -> bool {
+        self.flag_type.is_some_and(|flag_type| flag_type.accepts(value.value()))
     }
 
     /// Returns the first variant with this value.

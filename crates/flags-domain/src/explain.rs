@@ -102,7 +102,7 @@ pub enum Layer<'r> {
     Default,
     /// Off variant, because the rules exceed the budget. Follows the rule at which the budget is exhausted.
     EvaluationTooExpensive,
-    /// Definition that does not compile. Replaces all layers below the override.
+    /// Definition that does not compile or cannot be read. Replaces all layers below the override.
     Invalid,
 }
 
@@ -165,9 +165,10 @@ pub enum SkipReason<'r> {
     EvaluationTooExpensive,
     /// No scheduled change of the default is due, or the default was set manually after the latest one.
     NoScheduledChangeDue,
-    /// The definition does not compile.
+    /// The definition does not compile or cannot be read.
     Invalid {
-        /// Location in the definition. Like a JSON pointer, but with the id of a rule in place of its index.
+        /// Location in the definition. Like a JSON pointer, but with the id of a rule in place of its index. Empty if
+        /// the definition cannot be read.
         pointer: &'r str,
         /// Description of the problem.
         detail: &'r str,
@@ -256,16 +257,16 @@ fn layer_reports<'r>(
             LayerReport { layer: Layer::Archived, outcome: LayerOutcome::Matched, result: None, skip_reason: None };
         return vec![archived];
     }
-    let mut report =
-        ReportBuilder { layers: Vec::with_capacity(4 + state.flag().targeting_rules.len()), decided: false };
+    let rule_count = state.flag().map_or(0, |flag| flag.targeting_rules.len());
+    let mut report = ReportBuilder { layers: Vec::with_capacity(4 + rule_count), decided: false };
     report.add(Layer::Override, evaluate_override(flag, user_override, now));
-    match flag.layers() {
+    match state.flag().zip(flag.layers()) {
         None => {
             let (pointer, detail) =
                 flag.compile_error().map_or(("", ""), |error| (error.pointer.as_str(), error.detail.as_str()));
             report.add(Layer::Invalid, Err(SkipReason::Invalid { pointer, detail }));
         }
-        Some(layers) => add_lower_layers(&mut report, state.flag(), layers, context, now),
+        Some((definition, layers)) => add_lower_layers(&mut report, definition, layers, context, now),
     }
     report.layers
 }

@@ -7,7 +7,9 @@
 //! # Getting started
 //!
 //! 1. Deserialize each flag from the JSON of the server's API into a [`Flag`], and its scheduled changes into
-//!    [`ScheduledChange`]s.
+//!    [`ScheduledChange`]s. If the server may be newer than this crate, use [`FlagDefinition::from_json`] and
+//!    [`ScheduledChangeDefinition::from_json`] with [`Snapshot::from_definitions`], which keep what this version cannot
+//!    read as unreadable.
 //! 2. Build a [`Snapshot`], which compiles all flags.
 //! 3. For each evaluation, build an [`EvaluationContext`] and call [`resolve()`].
 //!
@@ -123,8 +125,11 @@
 //! - [`resolve()`], [`explain()`] and all other functions of this crate do not panic for any input.
 //! - [`resolve()`] returns `None` for an archived flag, and for a flag that does not compile unless an active override
 //!   supplies the value. [`CompiledFlag::compile_error`] returns the reason.
-//! - Deserialization rejects malformed definitions. [`Flag::check`] and [`ScheduledChange::check`] return every
-//!   remaining problem as a [`Violation`] with a JSON pointer (RFC 6901). A flag without violations compiles.
+//! - [`FlagDefinition::from_json`] and [`ScheduledChangeDefinition::from_json`] never skip a part of a definition. A
+//!   flag with an unknown operator, or with an unknown field in a rule, condition, serve, variant or scheduled change, is an
+//!   [`UnreadableFlag`], which serves active overrides of its type only. A newer server may send such flags.
+//! - Deserialization into [`Flag`] and [`ScheduledChange`] rejects malformed definitions. [`Flag::check`] and
+//!   [`ScheduledChange::check`] return every remaining problem as a [`Violation`] with a JSON pointer (RFC 6901). A flag without violations compiles.
 //!
 //! # Performance and thread safety
 //!
@@ -151,6 +156,7 @@ mod change;
 mod compiled;
 mod condition;
 mod context;
+mod definition;
 mod explain;
 mod finding;
 mod flag;
@@ -175,6 +181,7 @@ pub use change::Change;
 pub use compiled::{CompileError, CompiledFlag, CompiledVariant};
 pub use condition::{Condition, ConditionFailure, MAX_REGEXES, MAX_SEARCHED_TEXT_BYTES, Operator};
 pub use context::{EvaluationContext, MAX_ATTRIBUTES_BYTES, MAX_ATTRIBUTES_DEPTH, RESERVED_ATTRIBUTES};
+pub use definition::{FlagDefinition, ScheduledChangeDefinition, UnreadableDefinition, UnreadableFlag, decode_field};
 pub use explain::{
     Explanation, Layer, LayerOutcome, LayerReport, LayerResult, NextChange, SkipReason, SplitReport, explain,
 };

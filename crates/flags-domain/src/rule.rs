@@ -28,6 +28,10 @@ pub struct TargetingRule {
     pub conditions: Vec<Condition>,
     /// Serve for matching contexts.
     pub serve: Serve,
+    /// Field of a later version, for tests of upgrades.
+    #[cfg(feature = "future-format")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
 }
 
 const fn default_enabled() -> bool {

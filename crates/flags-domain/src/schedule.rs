@@ -1,6 +1,6 @@
 //! Scheduled changes of a flag's default and on/off switch.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::IgnoredAny};
 use uuid::Uuid;
 
 use crate::{
@@ -15,24 +15,61 @@ use crate::{
 /// For each of the two, the most recent of the last manual change and the last due scheduled change wins; at the same
 /// instant, the manual change wins. The flag definition is not rewritten when a change takes effect, because evaluation
 /// compares instants.
+///
+/// The JSON form is that of the server's API. Other fields than those of the API are rejected, because they may change
+/// the effect.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(from = "RawScheduledChange")]
 pub struct ScheduledChange {
     /// Id, reported by [`Source::ScheduledChange`](crate::Source::ScheduledChange).
     pub id: Uuid,
     /// First instant at which the change is in effect.
     pub scheduled_at: Instant,
     /// New default; `None` leaves the default unchanged.
-    #[serde(default)]
     pub serve: Option<Serve>,
     /// New position of the on/off switch; `None` leaves the switch unchanged.
-    #[serde(default)]
     pub enabled: Option<bool>,
     /// Description, at most 2,000 characters. Not used by evaluation.
-    #[serde(default)]
     pub description: Option<String>,
     /// Instant of the cancellation. If set, the change never takes effect.
-    #[serde(default)]
     pub cancelled_at: Option<Instant>,
+}
+
+/// JSON form of a [`ScheduledChange`], with the further fields of the server's API.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawScheduledChange {
+    id: Uuid,
+    scheduled_at: Instant,
+    #[serde(default)]
+    serve: Option<Serve>,
+    #[serde(default)]
+    enabled: Option<bool>,
+    #[serde(default)]
+    description: Option<String>,
+    #[serde(default)]
+    cancelled_at: Option<Instant>,
+    #[serde(default, rename = "flag_name")]
+    _flag_name: IgnoredAny,
+    #[serde(default, rename = "status")]
+    _status: IgnoredAny,
+    #[serde(default, rename = "preview")]
+    _preview: IgnoredAny,
+    #[serde(default, rename = "created_by")]
+    _created_by: IgnoredAny,
+    #[serde(default, rename = "created_at")]
+    _created_at: IgnoredAny,
+    #[serde(default, rename = "updated_at")]
+    _updated_at: IgnoredAny,
+    #[serde(default, rename = "revision")]
+    _revision: IgnoredAny,
+}
+
+impl From<RawScheduledChange> for ScheduledChange {
+    fn from(raw: RawScheduledChange) -> Self {
+        let RawScheduledChange { id, scheduled_at, serve, enabled, description, cancelled_at, .. } = raw;
+        Self { id, scheduled_at, serve, enabled, description, cancelled_at }
+    }
 }
 
 /// Status of a scheduled change, derived from the current time.

@@ -5,7 +5,14 @@ use std::{
     sync::Arc,
 };
 
-use crate::{change::Change, compiled::CompiledFlag, flag::Flag, name::FlagName, schedule::ScheduledChange};
+use crate::{
+    change::Change,
+    compiled::CompiledFlag,
+    definition::{FlagDefinition, ScheduledChangeDefinition, UnreadableFlag},
+    flag::Flag,
+    name::FlagName,
+    schedule::ScheduledChange,
+};
 
 /// All flags at one revision, compiled, ordered by name.
 ///
@@ -18,23 +25,49 @@ pub struct Snapshot {
 /// A flag definition, its scheduled changes, and their compiled form.
 #[derive(Debug)]
 pub struct FlagState {
-    flag: Flag,
+    definition: FlagDefinition,
     schedule: Vec<ScheduledChange>,
+    unreadable_changes: Vec<ScheduledChangeDefinition>,
     compiled: CompiledFlag,
 }
 
+/// Definition of a flag and all its scheduled changes, readable or not.
+type Definitions = (FlagDefinition, Vec<ScheduledChangeDefinition>);
+
 impl FlagState {
-    fn new(flag: Flag, schedule: Vec<ScheduledChange>) -> Self {
-        let compiled = CompiledFlag::compile(&flag, &schedule);
-        Self { flag, schedule, compiled }
+    fn new((definition, changes): Definitions) -> Self {
+        let (mut schedule, mut unreadable_changes) = (Vec::with_capacity(changes.len()), Vec::new());
+        for change in changes {
+            match change {
+                ScheduledChangeDefinition::Readable(change) => schedule.push(change),
+                unreadable @ ScheduledChangeDefinition::Unreadable { .. } => unreadable_changes.push(unreadable),
+            }
+        }
+        let compiled = match (&definition, unreadable_changes.first()) {
+            (FlagDefinition::Unreadable(flag), _) => CompiledFlag::unreadable(flag, &flag.reason),
+            (FlagDefinition::Readable(flag), Some(ScheduledChangeDefinition::Unreadable { id, reason })) => {
+                let reason = format!("scheduled change {id}: {reason}");
+                CompiledFlag::unreadable(&readable_fields(flag), &reason)
+            }
+            (FlagDefinition::Readable(flag), _) => CompiledFlag::compile(flag, &schedule),
+        };
+        Self { definition, schedule, unreadable_changes, compiled }
     }
 
-    /// Definition of the flag.
-    pub const fn flag(&self) -> &Flag {
-        &self.flag
+    /// Name of the flag.
+    pub const fn name(&self) -> &FlagName {
+        self.definition.name()
     }
 
-    /// All scheduled changes, including cancelled ones, in no particular order.
+    /// Definition of the flag; `None` if it cannot be read.
+    pub const fn flag(&self) -> Option<&Flag> {
+        match &self.definition {
+            FlagDefinition::Readable(flag) => Some(flag),
+            FlagDefinition::Unreadable(_) => None,
+        }
+    }
+
+    /// All scheduled changes that can be read, including cancelled ones, in no particular order.
     pub fn schedule(&self) -> &[ScheduledChange] {
         &self.schedule
     }
@@ -50,13 +83,33 @@ impl FlagState {
     }
 
     /// Returns flag and schedule without descriptions, owner and tags, in a canonical order.
-    fn evaluated_fields(&self) -> (Flag, Vec<ScheduledChange>) {
-        let flag = self.flag.clone();
-        let flag = Flag { description: None, owner: None, tags: Vec::new(), ..flag };
+    fn evaluated_fields(&self) -> (FlagDefinition, Vec<ScheduledChange>, &[ScheduledChangeDefinition]) {
+        let mut definition = self.definition.clone();
+        if let FlagDefinition::Readable(flag) = &mut definition {
+            flag.description = None;
+            flag.owner = None;
+            flag.tags = Vec::new();
+        }
         let mut schedule: Vec<_> =
             self.schedule.iter().map(|change| ScheduledChange { description: None, ..change.clone() }).collect();
         schedule.sort_by_key(|change| change.id);
-        (flag, schedule)
+        (definition, schedule, &self.unreadable_changes)
+    }
+
+    fn definitions(&self) -> Definitions {
+        let schedule = self.schedule.iter().cloned().map(ScheduledChangeDefinition::Readable);
+        (self.definition.clone(), schedule.chain(self.unreadable_changes.iter().cloned()).collect())
+    }
+}
+
+/// Returns the fields that apply to a flag even if its schedule cannot be read.
+fn readable_fields(flag: &Flag) -> UnreadableFlag {
+    UnreadableFlag {
+        name: flag.name.clone(),
+        flag_type: Some(flag.flag_type),
+        client_visible: flag.client_visible,
+        archived_at: flag.archived_at,
+        reason: String::new(),
     }
 }
 
@@ -78,7 +131,20 @@ impl Snapshot {
     /// Compiles flags with their scheduled changes. Flags that do not compile are kept with their
     /// [`CompileError`](crate::CompileError).
     pub fn new(flags: impl IntoIterator<Item = (Flag, Vec<ScheduledChange>)>) -> Self {
-        let state = |(flag, schedule): (Flag, _)| (flag.name.clone(), Arc::new(FlagState::new(flag, schedule)));
+        let flags = flags.into_iter();
+        Self::from_definitions(flags.map(|(flag, schedule)| {
+            let schedule = schedule.into_iter().map(ScheduledChangeDefinition::Readable);
+            (FlagDefinition::Readable(flag), schedule.collect())
+        }))
+    }
+
+    /// Like [`new`](Self::new), for definitions that this version may not be able to read. Such flags serve active
+    /// overrides only.
+    pub fn from_definitions(flags: impl IntoIterator<Item = (FlagDefinition, Vec<ScheduledChangeDefinition>)>) -> Self {
+        let state = |definitions| {
+            let state = Arc::new(FlagState::new(definitions));
+            (state.name().clone(), state)
+        };
         Self { flags: flags.into_iter().map(state).collect() }
     }
 
@@ -105,18 +171,16 @@ impl Snapshot {
     /// Computes and compiles the new state of all flags that `changes` affect. The changes are applied in order; each
     /// flag is compiled once. Does not modify the snapshot.
     pub fn prepare<'c>(&self, changes: impl IntoIterator<Item = &'c Change>) -> SnapshotEdit {
-        let mut affected: BTreeMap<FlagName, Option<(Flag, Vec<ScheduledChange>)>> = BTreeMap::new();
+        let mut affected: BTreeMap<FlagName, Option<Definitions>> = BTreeMap::new();
         for change in changes {
             let Some(name) = affected_flag(change) else { continue };
             let state = match affected.entry(name.clone()) {
                 Entry::Occupied(entry) => entry.into_mut(),
-                Entry::Vacant(entry) => entry.insert(self.get(name).map(|s| (s.flag.clone(), s.schedule.clone()))),
+                Entry::Vacant(entry) => entry.insert(self.get(name).map(|state| state.definitions())),
             };
             apply_to(state, change);
         }
-        let compile = |(name, state): (_, Option<(Flag, Vec<_>)>)| {
-            (name, state.map(|(flag, schedule)| Arc::new(FlagState::new(flag, schedule))))
-        };
+        let compile = |(name, state): (_, Option<Definitions>)| (name, state.map(FlagState::new).map(Arc::new));
         SnapshotEdit(affected.into_iter().map(compile).collect())
     }
 
@@ -153,7 +217,7 @@ impl Snapshot {
 
 fn affected_flag(change: &Change) -> Option<&FlagName> {
     match change {
-        Change::FlagSet(flag) => Some(&flag.name),
+        Change::FlagSet(flag) => Some(flag.name()),
         Change::FlagRemoved(name) | Change::ScheduledChangeSet(name, _) | Change::ScheduledChangeRemoved(name, _) => {
             Some(name)
         }
@@ -163,16 +227,16 @@ fn affected_flag(change: &Change) -> Option<&FlagName> {
     }
 }
 
-fn apply_to(state: &mut Option<(Flag, Vec<ScheduledChange>)>, change: &Change) {
+fn apply_to(state: &mut Option<Definitions>, change: &Change) {
     match (change, state.as_mut()) {
         (Change::FlagSet(flag), Some((current, _))) => *current = (**flag).clone(),
         (Change::FlagSet(flag), None) => *state = Some(((**flag).clone(), Vec::new())),
         (Change::FlagRemoved(_), _) => *state = None,
         (Change::ScheduledChangeSet(_, change), Some((_, schedule))) => {
-            schedule.retain(|other| other.id != change.id);
+            schedule.retain(|other| other.id() != change.id());
             schedule.push((**change).clone());
         }
-        (Change::ScheduledChangeRemoved(_, id), Some((_, schedule))) => schedule.retain(|other| other.id != *id),
+        (Change::ScheduledChangeRemoved(_, id), Some((_, schedule))) => schedule.retain(|other| other.id() != *id),
         _ => {}
     }
 }
@@ -203,9 +267,9 @@ mod tests {
     fn changes_create_modify_and_remove_a_flag() {
         let name = FlagName::new("f").unwrap();
         let mut snapshot = Snapshot::default();
-        snapshot.apply(&Change::FlagSet(Box::new(boolean_flag())));
-        snapshot.apply(&Change::ScheduledChangeSet(name.clone(), Box::new(scheduled(1))));
-        snapshot.apply(&Change::ScheduledChangeSet(name.clone(), Box::new(scheduled(1))));
+        snapshot.apply(&Change::FlagSet(Box::new(boolean_flag().into())));
+        snapshot.apply(&Change::ScheduledChangeSet(name.clone(), Box::new(scheduled(1).into())));
+        snapshot.apply(&Change::ScheduledChangeSet(name.clone(), Box::new(scheduled(1).into())));
         assert_eq!(snapshot.get("f").unwrap().schedule().len(), 1);
         snapshot.apply(&Change::ScheduledChangeRemoved(name.clone(), Uuid::from_u128(1)));
         assert!(snapshot.get("f").unwrap().schedule().is_empty());
@@ -217,9 +281,9 @@ mod tests {
     fn applying_a_change_does_not_recompile_other_flags() {
         let mut snapshot = Snapshot::new([(named("a"), vec![]), (named("b"), vec![])]);
         let before = Arc::clone(snapshot.get("a").unwrap());
-        snapshot.apply(&Change::FlagSet(Box::new(Flag { enabled: false, ..named("b") })));
+        snapshot.apply(&Change::FlagSet(Box::new(Flag { enabled: false, ..named("b") }.into())));
         assert!(Arc::ptr_eq(&before, snapshot.get("a").unwrap()));
-        assert!(!snapshot.get("b").unwrap().flag().enabled);
+        assert!(!snapshot.get("b").unwrap().flag().unwrap().enabled);
     }
 
     #[test]
@@ -227,8 +291,8 @@ mod tests {
         let snapshot = Snapshot::default();
         let name = FlagName::new("f").unwrap();
         let edit = snapshot.prepare(&[
-            Change::FlagSet(Box::new(boolean_flag())),
-            Change::ScheduledChangeSet(name, Box::new(scheduled(1))),
+            Change::FlagSet(Box::new(boolean_flag().into())),
+            Change::ScheduledChangeSet(name, Box::new(scheduled(1).into())),
         ]);
         assert_eq!(edit.0.len(), 1);
         assert_eq!(edit.0[0].1.as_ref().unwrap().schedule().len(), 1);
@@ -243,11 +307,11 @@ mod tests {
         };
         let name = FlagName::new("a").unwrap();
         let described = Flag { description: Some("new".to_owned()), owner: Some("me".to_owned()), ..named("a") };
-        assert_eq!(changed(Change::FlagSet(Box::new(described))), []);
+        assert_eq!(changed(Change::FlagSet(Box::new(described.into()))), []);
         let described_change = ScheduledChange { description: Some("new".to_owned()), ..scheduled(1) };
-        assert_eq!(changed(Change::ScheduledChangeSet(name.clone(), Box::new(described_change))), []);
+        assert_eq!(changed(Change::ScheduledChangeSet(name.clone(), Box::new(described_change.into()))), []);
         assert_eq!(
-            changed(Change::FlagSet(Box::new(Flag { enabled: false, ..named("a") }))),
+            changed(Change::FlagSet(Box::new(Flag { enabled: false, ..named("a") }.into()))),
             std::slice::from_ref(&name)
         );
         assert_eq!(
@@ -255,7 +319,20 @@ mod tests {
             std::slice::from_ref(&name)
         );
         assert_eq!(changed(Change::FlagRemoved(name.clone())), [name]);
-        assert_eq!(changed(Change::FlagSet(Box::new(named("b")))).len(), 1);
+        assert_eq!(changed(Change::FlagSet(Box::new(named("b").into()))).len(), 1);
+    }
+
+    #[test]
+    fn unreadable_scheduled_change_makes_its_flag_unreadable_until_it_is_replaced() {
+        let mut snapshot = Snapshot::new([(named("a"), vec![scheduled(1)])]);
+        let name = FlagName::new("a").unwrap();
+        let unreadable = ScheduledChangeDefinition::Unreadable { id: Uuid::from_u128(1), reason: "new".to_owned() };
+        snapshot.apply(&Change::ScheduledChangeSet(name.clone(), Box::new(unreadable)));
+        let error = snapshot.get("a").unwrap().compiled().compile_error().unwrap();
+        assert!(error.detail.contains("new") && error.detail.starts_with("scheduled change"), "{error}");
+        snapshot.apply(&Change::ScheduledChangeSet(name, Box::new(scheduled(1).into())));
+        assert!(snapshot.get("a").unwrap().compiled().compile_error().is_none());
+        assert_eq!(snapshot.get("a").unwrap().schedule().len(), 1);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use crate::{
     bulk::BulkResult,
     core::{CommandOutput, Progress},
     credentials::tokens::CreatedToken,
-    flags::FlagDetail,
+    flags::{FlagDetail, FlagItem},
     overrides::UpsertOutcome,
     schedules::ScheduledChangeDetail,
     users::UserDetail,
@@ -35,6 +35,15 @@ macro_rules! outputs_without_revision {
 
 outputs_with_record!(CreatedToken, FlagDetail, OverrideListItem, ScheduledChangeDetail, UserDetail);
 outputs_without_revision!((), u64, Progress, SessionRecord, Vec<Uuid>);
+
+impl CommandOutput for FlagItem {
+    fn set_revision(&mut self, revision: i64) {
+        match self {
+            Self::Readable(detail) => detail.record.revision = revision,
+            Self::Unreadable(detail) => detail.record.revision = Some(revision),
+        }
+    }
+}
 
 impl CommandOutput for (UpsertOutcome, OverrideListItem) {
     fn set_revision(&mut self, revision: i64) {

@@ -24,6 +24,9 @@ pub enum ServiceError {
     /// The user is not in the cache and the database cannot be read, so the evaluation context is unknown.
     #[error("the user's attributes are unavailable because the database cannot be read")]
     ContextUnavailable,
+    /// The row of the user cannot be read.
+    #[error("the user cannot be read")]
+    UserUnreadable,
     /// A request with the same idempotency key was already executed. Contains the response stored at that time.
     #[error("a request with this idempotency key was already executed")]
     Replayed(StoredResponse),

@@ -29,13 +29,13 @@ pub type UserLookup<'a, T> = Pin<Box<dyn Future<Output = Result<T>> + Send + 'a>
 
 /// Source of the users that are not in the cache, such as the database.
 pub trait UserSource: Send + Sync + 'static {
-    /// Returns the user with this id.
+    /// Returns the user with this id. Fails with [`ServiceError::UserUnreadable`] if the user cannot be read.
     fn find(&self, id: Uuid) -> UserLookup<'_, Option<CachedUser>>;
 
-    /// Returns the user with this e-mail address, ignoring case.
+    /// Returns the user with this e-mail address, ignoring case. Fails like [`find`](Self::find).
     fn find_by_email<'a>(&'a self, email: &'a str) -> UserLookup<'a, Option<CachedUser>>;
 
-    /// Returns the users with these ids. Unknown ids are omitted.
+    /// Returns the users with these ids. Omits unknown ids and users that cannot be read.
     fn find_all<'a>(&'a self, ids: &'a [Uuid]) -> UserLookup<'a, Vec<CachedUser>>;
 }
 
@@ -70,7 +70,7 @@ impl Evaluation {
         self.clock.wait_until(at).await;
     }
 
-    /// Returns a user from the cache or from the source of users.
+    /// Returns a user from the cache or from the source of users. A user that cannot be read is not found.
     ///
     /// # Errors
     /// [`ServiceError::ContextUnavailable`] if the user is not cached and the source cannot be read.
@@ -83,7 +83,11 @@ impl Evaluation {
             return Ok(None);
         }
         let fill_guard = cache.fill_guard(id);
-        let found = self.source.find(id).await.map_err(|error| self.context_unavailable(&error))?;
+        let found = match self.source.find(id).await {
+            // Not cached as absent, because the row may be repaired without a change in the change log.
+            Err(ServiceError::UserUnreadable) => return Ok(None),
+            result => result.map_err(|error| self.context_unavailable(&error))?,
+        };
         let user = found.map(Arc::new);
         match &user {
             Some(user) => cache.fill(fill_guard, user),
@@ -108,7 +112,10 @@ impl Evaluation {
         {
             return Ok(Some(user));
         }
-        let found = self.source.find_by_email(email).await.map_err(|error| self.context_unavailable(&error))?;
+        let found = match self.source.find_by_email(email).await {
+            Err(ServiceError::UserUnreadable) => return Ok(None),
+            result => result.map_err(|error| self.context_unavailable(&error))?,
+        };
         let Some(found) = found else { return Ok(None) };
         cache.insert_email(key, found.id);
         Ok(self.user(found.id).await?.filter(has_email))

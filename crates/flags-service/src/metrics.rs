@@ -21,6 +21,7 @@ const OVERRIDE_CHANGES: &str = "voiceassist_user_flag_overrides_total";
 const OVERRIDES_ACTIVE: &str = "voiceassist_user_flag_overrides_active";
 const OVERRIDES_EXPIRED: &str = metric_name!("user_overrides_expired_total");
 const SCHEDULED_CHANGES_PENDING: &str = metric_name!("scheduled_changes_pending");
+const UNREADABLE_FLAGS: &str = metric_name!("unreadable_flags");
 const REPLICA_REVISION: &str = metric_name!("replica_revision");
 const REPLICA_AGE: &str = metric_name!("replica_age_seconds");
 const REPLICA_RELOADS: &str = metric_name!("replica_reloads_total");
@@ -37,6 +38,7 @@ pub fn describe() {
     describe_counter!(OVERRIDE_CHANGES, "Changes to user overrides committed by this process, by flag and action");
     describe_gauge!(OVERRIDES_ACTIVE, "Active user overrides, by flag; every server exports the same values");
     describe_gauge!(SCHEDULED_CHANGES_PENDING, "Pending scheduled changes; every server exports the same value");
+    describe_gauge!(UNREADABLE_FLAGS, "Flags whose definition this server cannot read or compile");
     describe_counter!(OVERRIDES_EXPIRED, "Expired user overrides deleted by this process; also counted as deletions");
     describe_gauge!(REPLICA_REVISION, "Change-log revision that this server's replica has reached");
     describe_gauge!(REPLICA_AGE, "Seconds since the replica was last known to be up to date");
@@ -96,6 +98,11 @@ impl ActiveOverridesGauge {
 #[expect(clippy::cast_precision_loss, reason = "counts stay far below 2^53")]
 pub(crate) fn set_pending_changes(count: usize) {
     gauge!(SCHEDULED_CHANGES_PENDING).set(count as f64);
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counts stay far below 2^53")]
+pub(crate) fn set_unreadable_flags(count: usize) {
+    gauge!(UNREADABLE_FLAGS).set(count as f64);
 }
 
 #[expect(clippy::cast_precision_loss, reason = "revisions stay far below 2^53")]

@@ -162,7 +162,7 @@ impl ScheduleService {
     }
 }
 
-/// Flags with all their scheduled changes, from which the status of a change is computed.
+/// Readable flags with all their scheduled changes, from which the status of a change is computed.
 struct FlagsWithChanges(HashMap<FlagName, (Flag, Vec<ScheduledChange>)>);
 
 impl FlagsWithChanges {
@@ -172,9 +172,16 @@ impl FlagsWithChanges {
         let flags = flags::find_all(conn, &names).await?.into_iter();
         let mut by_name: HashMap<_, _> =
             flags.map(|record| (record.flag.name.clone(), (record.flag, Vec::new()))).collect();
-        for record in schedules::find_by_flags(conn, &names).await? {
-            if let Some((_, changes)) = by_name.get_mut(&record.flag_name) {
-                changes.push(record.change);
+        for stored in schedules::find_by_flags(conn, &names).await? {
+            let name = stored.flag_name().clone();
+            match stored.into_readable() {
+                Ok(record) => {
+                    if let Some((_, changes)) = by_name.get_mut(&name) {
+                        changes.push(record.change);
+                    }
+                }
+                // Makes the flag unreadable.
+                Err(_) => drop(by_name.remove(&name)),
             }
         }
         Ok(Self(by_name))
@@ -183,7 +190,15 @@ impl FlagsWithChanges {
     fn detail(&self, record: ScheduleRecord, now: Instant) -> ScheduledChangeDetail {
         match self.0.get(&record.flag_name) {
             Some((flag, changes)) => ScheduledChangeDetail::new(record, flag, changes, now),
-            None => ScheduledChangeDetail { record, status: ScheduleStatus::Superseded, preview: None },
+            // The flag cannot be read, so the change has no effect when it is due.
+            None => {
+                let status = match (record.change.cancelled_at, record.change.scheduled_at > now) {
+                    (Some(_), _) => ScheduleStatus::Cancelled,
+                    (None, true) => ScheduleStatus::Pending,
+                    (None, false) => ScheduleStatus::Superseded,
+                };
+                ScheduledChangeDetail { record, status, preview: None }
+            }
         }
     }
 }

@@ -3,11 +3,15 @@
 use std::sync::Arc;
 
 use flags_domain::EvaluationContext;
-use flags_store::users::{self, UserRecord};
+use flags_store::{
+    StoreError,
+    users::{self, UserRecord},
+};
 use uuid::Uuid;
 
 use crate::{
     core::Core,
+    error::ServiceError,
     evaluation::{Evaluation, UserLookup, UserSource},
     replica::{CachedUser, Replica},
 };
@@ -22,14 +26,14 @@ impl Core {
 impl UserSource for Core {
     fn find(&self, id: Uuid) -> UserLookup<'_, Option<CachedUser>> {
         Box::pin(async move {
-            let record = self.read(async |conn| users::find(conn, id).await).await?;
+            let record = self.read(async |conn| users::find(conn, id).await).await.map_err(unreadable)?;
             Ok(record.map(CachedUser::from))
         })
     }
 
     fn find_by_email<'a>(&'a self, email: &'a str) -> UserLookup<'a, Option<CachedUser>> {
         Box::pin(async move {
-            let record = self.read(async |conn| users::find_by_email(conn, email).await).await?;
+            let record = self.read(async |conn| users::find_by_email(conn, email).await).await.map_err(unreadable)?;
             Ok(record.map(CachedUser::from))
         })
     }
@@ -39,6 +43,14 @@ impl UserSource for Core {
             let records = self.read(async |conn| users::find_all(conn, ids).await).await?;
             Ok(records.into_iter().map(CachedUser::from).collect())
         })
+    }
+}
+
+/// Converts the error for a user whose row cannot be read. Such a user is not accepted as a principal.
+fn unreadable(error: ServiceError) -> ServiceError {
+    match error {
+        ServiceError::Store(StoreError::Corrupt(_)) => ServiceError::UserUnreadable,
+        error => error,
     }
 }
 

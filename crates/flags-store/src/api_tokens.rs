@@ -2,7 +2,7 @@
 
 use diesel::{
     BoolExpressionMethods, ExpressionMethods, Insertable, NullableExpressionMethods, OptionalExtension, QueryDsl,
-    Queryable, Selectable, SelectableHelper,
+    Queryable, Selectable,
 };
 use diesel_async::RunQueryDsl;
 pub use flags_domain::TokenGrant;
@@ -14,8 +14,9 @@ use crate::{
     actor_labels::{self, token_actor},
     change_log::ChangeLogEntry,
     conn::{Conn, dispatch},
+    decoded::{Decoded, RowKey, columns, readable},
     error::{Result, StoreError},
-    page::{BoundedCount, Page},
+    page::{BoundedCount, Page, next_bound},
     principal_state::{CredentialRef, CredentialState},
     schema::api_tokens,
     sql_types::{DbInstant, DbUuid},
@@ -146,7 +147,7 @@ pub(crate) fn parse_grant(role: Option<&str>, scope: Option<&str>) -> Result<Tok
 }
 
 fn corrupt(detail: &str) -> StoreError {
-    StoreError::corrupt("api_tokens", detail)
+    StoreError::corrupt(TABLE, detail)
 }
 
 impl From<&TokenRecord> for CredentialState {
@@ -156,33 +157,42 @@ impl From<&TokenRecord> for CredentialState {
     }
 }
 
-/// Returns all tokens that are not revoked, for loading the replica.
-pub async fn load_all(conn: &mut Conn) -> Result<Vec<TokenRecord>> {
-    let rows: Vec<ApiTokenRow> = dispatch!(conn, |c| {
-        let rows = api_tokens::table.filter(api_tokens::revoked_at.is_null());
-        rows.order(api_tokens::id).select(ApiTokenRow::as_select()).load(c).await
-    })?;
-    rows.into_iter().map(TryInto::try_into).collect()
+impl RowKey for ApiTokenRow {
+    fn key(&self) -> String {
+        self.id.0.to_string()
+    }
 }
 
-/// Returns the tokens with the given ids. Unknown ids are omitted.
+const TABLE: &str = "api_tokens";
+
+/// Returns all tokens that are not revoked, for loading the replica. Omits rows that cannot be read, so
+/// such a token is not accepted.
+pub async fn load_all(conn: &mut Conn) -> Result<Vec<TokenRecord>> {
+    let rows: Vec<Decoded<ApiTokenRow>> = dispatch!(conn, |c| {
+        let rows = api_tokens::table.filter(api_tokens::revoked_at.is_null());
+        rows.order(api_tokens::id).select(columns!(ApiTokenRow)).load(c).await
+    })?;
+    Ok(readable(TABLE, rows))
+}
+
+/// Returns the tokens with the given ids. Omits unknown ids and rows that cannot be read.
 pub async fn find_all(conn: &mut Conn, ids: &[Uuid]) -> Result<Vec<TokenRecord>> {
     let ids: Vec<_> = ids.iter().copied().map(DbUuid).collect();
-    let rows: Vec<ApiTokenRow> = dispatch!(conn, |c| {
-        api_tokens::table.filter(api_tokens::id.eq_any(&ids)).select(ApiTokenRow::as_select()).load(c).await
+    let rows: Vec<Decoded<ApiTokenRow>> = dispatch!(conn, |c| {
+        api_tokens::table.filter(api_tokens::id.eq_any(&ids)).select(columns!(ApiTokenRow)).load(c).await
     })?;
-    rows.into_iter().map(TryInto::try_into).collect()
+    Ok(readable(TABLE, rows))
 }
 
 /// Returns the token with this id.
 pub async fn find(conn: &mut Conn, id: Uuid) -> Result<Option<TokenRecord>> {
-    let row: Option<ApiTokenRow> = dispatch!(conn, |c| api_tokens::table
+    let row: Option<Decoded<ApiTokenRow>> = dispatch!(conn, |c| api_tokens::table
         .find(DbUuid(id))
-        .select(ApiTokenRow::as_select())
+        .select(columns!(ApiTokenRow))
         .first(c)
         .await
         .optional())?;
-    row.map(TryInto::try_into).transpose()
+    row.map(|row| row.into_result(TABLE)?.try_into()).transpose()
 }
 
 /// Filter for [`list`]. A field that is `None` does not restrict the result.
@@ -195,6 +205,7 @@ pub struct TokenFilter {
 }
 
 /// Returns a page of tokens, newest first, then by id. Includes revoked tokens unless `filter` excludes them.
+/// Omits rows that cannot be read.
 ///
 /// `after` is the creation time and id of the last token of the previous page.
 pub async fn list(
@@ -220,17 +231,24 @@ pub async fn list(
     let total: i64 = dispatch!(conn, |c| BoundedCount(filtered!(dsl::api_tokens.select(dsl::id).into_boxed::<Db>()))
         .get_result(c)
         .await)?;
-    let rows: Vec<ApiTokenRow> = dispatch!(conn, |c| {
-        let mut query = filtered!(dsl::api_tokens.select(ApiTokenRow::as_select()).into_boxed::<Db>());
-        if let Some((at, id)) = after {
-            query = query.filter(
-                dsl::created_at.lt(DbInstant(at)).or(dsl::created_at.eq(DbInstant(at)).and(dsl::id.gt(DbUuid(id)))),
-            );
+    let mut bound = i64::from(limit) + 1;
+    loop {
+        let rows: Vec<Decoded<ApiTokenRow>> = dispatch!(conn, |c| {
+            let mut query = filtered!(dsl::api_tokens.select(columns!(ApiTokenRow)).into_boxed::<Db>());
+            if let Some((at, id)) = after {
+                query = query.filter(
+                    dsl::created_at.lt(DbInstant(at)).or(dsl::created_at.eq(DbInstant(at)).and(dsl::id.gt(DbUuid(id)))),
+                );
+            }
+            query.order((dsl::created_at.desc(), dsl::id.asc())).limit(bound).load(c).await
+        })?;
+        let found = rows.len();
+        let items: Vec<TokenRecord> = readable(TABLE, rows);
+        match next_bound(limit, bound, found, items.len()) {
+            Some(next) => bound = next,
+            None => return Ok(Page::from_overfetched(items, limit, total)),
         }
-        query.order((dsl::created_at.desc(), dsl::id.asc())).limit(i64::from(limit) + 1).load(c).await
-    })?;
-    let rows = rows.into_iter().map(TryInto::try_into).collect::<Result<Vec<_>>>()?;
-    Ok(Page::from_overfetched(rows, limit, total))
+    }
 }
 
 /// Writes the expiry and revocation time of a token and records the change as `action`.
@@ -269,11 +287,11 @@ pub async fn record_last_used(store: &Store, used: &[(Uuid, Instant)]) -> Result
 
 /// Returns the tokens that act on behalf of this user.
 pub async fn find_by_user(conn: &mut Conn, user_id: Uuid) -> Result<Vec<TokenRecord>> {
-    let rows: Vec<ApiTokenRow> = dispatch!(conn, |c| {
+    let rows: Vec<Decoded<ApiTokenRow>> = dispatch!(conn, |c| {
         let rows = api_tokens::table.filter(api_tokens::user_id.eq(DbUuid(user_id)));
-        rows.order(api_tokens::id).select(ApiTokenRow::as_select()).load(c).await
+        rows.order(api_tokens::id).select(columns!(ApiTokenRow)).load(c).await
     })?;
-    rows.into_iter().map(TryInto::try_into).collect()
+    rows.into_iter().map(|row| row.into_result(TABLE)?.try_into()).collect()
 }
 
 /// Inserts a token and uses its name as actor label.

@@ -6,7 +6,7 @@
 use std::collections::{BTreeSet, HashMap};
 
 use diesel::{
-    BoolExpressionMethods, ExpressionMethods, NullableExpressionMethods, QueryDsl, SelectableHelper,
+    BoolExpressionMethods, ExpressionMethods, NullableExpressionMethods, QueryDsl,
     dsl::{max, min, sql},
     sql_types::BigInt,
 };
@@ -19,6 +19,7 @@ use crate::{
     actor_labels::{token_actor, user_actor},
     change_log::{ChangeLogRow, ChangeSummaryRow},
     conn::{Conn, dispatch},
+    decoded::{Decoded, columns},
     error::Result,
     page::{BoundedCount, Page},
     schema::{actor_labels, change_log},
@@ -63,18 +64,18 @@ pub async fn find_range(conn: &mut Conn, filter: &AuditFilter) -> Result<AuditRa
     // `revision + 0` keeps PostgreSQL from scanning the index on `revision` from one end. It uses the index on `at`
     // instead.
     if let Some(since) = filter.since {
-        let lowest: Option<i64> = dispatch!(conn, |c| {
+        let lowest: Decoded<Option<i64>> = dispatch!(conn, |c| {
             let rows = change_log::table.filter(dsl::at.ge(DbInstant(since)));
             rows.select(min(dsl::revision + 0)).first(c).await
         })?;
-        range.lowest = Some(lowest.unwrap_or(i64::MAX));
+        range.lowest = lowest.into_value().ok().map(|lowest| lowest.unwrap_or(i64::MAX));
     }
     if let Some(until) = filter.until {
-        let highest: Option<i64> = dispatch!(conn, |c| {
+        let highest: Decoded<Option<i64>> = dispatch!(conn, |c| {
             let rows = change_log::table.filter(dsl::at.lt(DbInstant(until)));
             rows.select(max(dsl::revision + 0)).first(c).await
         })?;
-        range.highest = Some(highest.unwrap_or(0));
+        range.highest = highest.into_value().ok().map(|highest| highest.unwrap_or(0));
     }
     Ok(range)
 }
@@ -245,15 +246,16 @@ pub async fn read_descending(
     let count = count_fitting(&sizes, limit);
     let bounds = sizes[..count].first().zip(sizes[..count].last());
     let Some(((newest, _), (oldest, _))) = bounds else { return Ok((Vec::new(), false)) };
-    let rows: Vec<ChangeLogRow> = dispatch!(conn, |c| {
+    let rows: Vec<Decoded<ChangeLogRow>> = dispatch!(conn, |c| {
         use change_log::dsl;
-        let query = in_range!(change_log::table.select(ChangeLogRow::as_select()).into_boxed::<Db>(), range);
+        let query = in_range!(change_log::table.select(columns!(ChangeLogRow)).into_boxed::<Db>(), range);
         // These bounds also exclude rows that were appended after the sizes were read.
         let query = query.filter(dsl::revision.le(newest.revision)).filter(dsl::revision.ge(oldest.revision));
         let query = query.filter(dsl::revision.lt(newest.revision).or(dsl::ord.le(newest.ord)));
         let query = query.filter(dsl::revision.gt(oldest.revision).or(dsl::ord.ge(oldest.ord)));
         query.order((dsl::revision.desc(), dsl::ord.desc())).load(c).await
     })?;
+    let rows: Vec<_> = rows.into_iter().filter_map(|row| row.or_logged("change_log")).collect();
     let labels = find_labels(conn, &rows).await?;
     let entries = rows.into_iter().map(|row| AuditRecord::new(row, &labels)).collect();
     Ok((entries, sizes.len() > count))
@@ -269,7 +271,7 @@ async fn find_state_sizes(
     use change_log::dsl;
     const SIZE: &str =
         "CAST(COALESCE(LENGTH(CAST(before AS TEXT)), 0) + COALESCE(LENGTH(CAST(after AS TEXT)), 0) AS BIGINT)";
-    let sizes: Vec<(i64, i32, i64)> = dispatch!(conn, |c| {
+    let sizes: Vec<(Decoded<i64>, Decoded<i32>, i64)> = dispatch!(conn, |c| {
         let query = change_log::table.select((dsl::revision, dsl::ord, sql::<BigInt>(SIZE))).into_boxed::<Db>();
         let query = in_range!(query, range);
         let query = match after {
@@ -282,7 +284,11 @@ async fn find_state_sizes(
         };
         query.order((dsl::revision.desc(), dsl::ord.desc())).limit(i64::from(limit) + 1).load(c).await
     })?;
-    Ok(sizes.into_iter().map(|(revision, ord, size)| (AuditPosition { revision, ord }, size)).collect())
+    let position = |(revision, ord, size): (Decoded<i64>, Decoded<i32>, i64)| {
+        let (revision, ord) = (revision.or_logged("change_log")?, ord.or_logged("change_log")?);
+        Some((AuditPosition { revision, ord }, size))
+    };
+    Ok(sizes.into_iter().filter_map(position).collect())
 }
 
 fn count_fitting(sizes: &[(AuditPosition, i64)], limit: u32) -> usize {
@@ -305,11 +311,15 @@ async fn find_labels(conn: &mut Conn, rows: &[ChangeLogRow]) -> Result<HashMap<S
     let mut labels = HashMap::new();
     // Well below SQLite's limit of 32,766 parameters per statement.
     for batch in actors.chunks(10_000) {
-        let found: Vec<(String, String)> = dispatch!(conn, |c| {
+        let found: Vec<(Decoded<String>, Decoded<String>)> = dispatch!(conn, |c| {
             let rows = actor_labels::table.filter(actor_labels::actor.eq_any(batch));
             rows.select((actor_labels::actor, actor_labels::label)).load(c).await
         })?;
-        labels.extend(found);
+        labels.extend(
+            found.into_iter().filter_map(|(actor, label)| {
+                Some((actor.or_logged("actor_labels")?, label.or_logged("actor_labels")?))
+            }),
+        );
     }
     Ok(labels)
 }

@@ -1,13 +1,15 @@
 //! Epochs of the change log. A new epoch starts whenever revision numbers may be reused.
 
-use diesel::{ExpressionMethods, QueryDsl};
+use diesel::{ExpressionMethods, OptionalExtension as _, QueryDsl};
 use diesel_async::RunQueryDsl;
 use flags_domain::Revision;
 use uuid::Uuid;
 
 use crate::{
     backend,
+    change_log::{decode_head_column, missing_head},
     conn::{Backend, dispatch},
+    decoded::Decoded,
     error::Result,
     schema::log_head,
     sql_types::DbUuid,
@@ -21,10 +23,11 @@ impl Store {
     pub async fn start_new_epoch(&self) -> Result<Revision> {
         let _permit = self.write_permit().await?;
         let epoch = DbUuid(Uuid::now_v7());
-        let number: i64 = dispatch!(self.conn().await?, |c| {
+        let number: Option<Decoded<i64>> = dispatch!(self.conn().await?, |c| {
             let head = diesel::update(log_head::table).set(log_head::epoch.eq(epoch));
-            head.returning(log_head::revision).get_result(c).await
+            head.returning(log_head::revision).get_result(c).await.optional()
         })?;
+        let number = decode_head_column(number.ok_or_else(missing_head)?)?;
         Ok(Revision { epoch: epoch.0, number })
     }
 
@@ -54,8 +57,11 @@ impl Store {
             Backend::Sqlite(_) => None,
         };
         let Some(current) = current else { return Ok(false) };
-        let (epoch, recorded): (DbUuid, Option<String>) =
-            dispatch!(conn, |c| log_head::table.select((log_head::epoch, log_head::lineage)).first(c).await)?;
+        let row: Option<(Decoded<DbUuid>, Option<String>)> = dispatch!(conn, |c| {
+            log_head::table.select((log_head::epoch, log_head::lineage)).first(c).await.optional()
+        })?;
+        let (epoch, recorded) = row.ok_or_else(missing_head)?;
+        let epoch = decode_head_column(epoch)?;
         if recorded.as_ref() == Some(&current) {
             return Ok(false);
         }

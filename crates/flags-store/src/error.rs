@@ -16,6 +16,30 @@ pub enum StoreError {
     /// A uniqueness constraint was violated. Contains the constraint's name or, on SQLite, its columns.
     #[error("a row with the same unique key already exists: {0}")]
     UniqueViolation(String),
+    /// The change log or its head cannot be read or continued. Nothing repairs it automatically.
+    #[error("the change log cannot be read: {0}")]
+    ChangeLogUnreadable(String),
+    /// The database requires a newer version of this program.
+    #[error(
+        "this program is too old for the database: its {kind} version is {version}, and the database requires \
+         {required}; upgrade the program"
+    )]
+    Outdated {
+        /// `reader` or `writer`.
+        kind: &'static str,
+        /// Version of this program.
+        version: i32,
+        /// Minimum version that the database requires.
+        required: i32,
+    },
+    /// The definition of a flag, or one of its scheduled changes, cannot be read by this version.
+    #[error("the flag {name} cannot be read by this version: {reason}")]
+    UnreadableFlag {
+        /// Name of the flag.
+        name: String,
+        /// Description of the first problem.
+        reason: String,
+    },
     /// A stored value cannot be decoded.
     #[error("the database contains invalid data: {0}")]
     Corrupt(String),

@@ -11,6 +11,7 @@ use uuid::Uuid;
 use crate::{
     backend,
     conn::{Backend, dispatch},
+    decoded::Decoded,
     error::Result,
     schema::idempotency_keys,
     sql_types::DbInstant,
@@ -61,6 +62,8 @@ pub enum KeyState {
     Mismatch,
 }
 
+const TABLE: &str = "idempotency_keys";
+
 /// Reserves a key for this transaction. Blocks while another transaction has reserved the same key.
 pub async fn reserve(tx: &mut Tx, key: &IdempotencyKey) -> Result<KeyState> {
     use idempotency_keys::dsl;
@@ -84,10 +87,17 @@ pub async fn reserve(tx: &mut Tx, key: &IdempotencyKey) -> Result<KeyState> {
     if inserted == 1 {
         return Ok(KeyState::New);
     }
-    let found: Option<(Vec<u8>, Vec<u8>, i64)> = dispatch!(tx.conn(), |c| {
+    type Columns = (Decoded<Vec<u8>>, Decoded<Vec<u8>>, Decoded<i64>);
+    let found: Option<Columns> = dispatch!(tx.conn(), |c| {
         let row = dsl::idempotency_keys.find((&key.caller, &key.key));
         row.select((dsl::fingerprint, dsl::answer, dsl::revision)).first(c).await.optional()
     })?;
+    let found = match found {
+        None => None,
+        Some((fingerprint, payload, revision)) => {
+            Some((fingerprint.into_result(TABLE)?, payload.into_result(TABLE)?, revision.into_result(TABLE)?))
+        }
+    };
     Ok(match found {
         Some((fingerprint, payload, revision)) if fingerprint == key.fingerprint => {
             KeyState::Completed(StoredResponse { payload, revision })
@@ -130,12 +140,14 @@ pub async fn purge(store: &Store, until: Instant, limit: i64) -> Result<u64> {
     use idempotency_keys::dsl;
     let _permit = store.write_permit().await?;
     let mut conn = store.conn().await?;
-    let expired: Vec<(String, String)> = dispatch!(conn, |c| {
+    let expired: Vec<(Decoded<String>, Decoded<String>)> = dispatch!(conn, |c| {
         let rows =
             dsl::idempotency_keys.filter(dsl::created_at.le(DbInstant(until))).order(dsl::created_at).limit(limit);
         rows.select((dsl::caller, dsl::key)).load(c).await
     })?;
     let mut removed = 0;
+    let expired =
+        expired.into_iter().filter_map(|(caller, key)| Some((caller.or_logged(TABLE)?, key.or_logged(TABLE)?)));
     for (caller, key) in expired {
         removed += dispatch!(conn, |c| {
             let row = dsl::idempotency_keys.find((&caller, &key)).filter(dsl::created_at.le(DbInstant(until)));

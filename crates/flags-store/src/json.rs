@@ -1,6 +1,6 @@
 //! Conversions between domain values and their JSON in the database.
 
-use flags_domain::FlagName;
+use flags_domain::{FlagName, decode_field};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
@@ -15,9 +15,9 @@ pub(crate) fn to_json<T: Serialize>(value: &T) -> Value {
     serde_json::to_value(value).expect("domain types can be represented as JSON")
 }
 
-/// Decodes a JSON value from the database. `table` names the source in the error.
-pub(crate) fn from_json<T: DeserializeOwned>(table: &str, value: &Value) -> Result<T> {
-    T::deserialize(value).map_err(|error| StoreError::corrupt(table, error))
+/// Decodes a JSON value from the database. The error names the table and the location below `column`.
+pub(crate) fn from_json<T: DeserializeOwned>(table: &str, column: &str, value: &Value) -> Result<T> {
+    decode_field(column, value).map_err(|error| StoreError::corrupt(table, error))
 }
 
 /// Validates a flag name from the database.

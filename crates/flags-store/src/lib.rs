@@ -8,8 +8,8 @@
 //!
 //! Each of these layers uses only the ones before it:
 //!
-//! 1. `error`, `json`, `page`, `schema`, `sql_types`, `url`: types without I/O, and the entries and rows of
-//!    `change_log`.
+//! 1. `decoded`, `error`, `json`, `page`, `schema`, `sql_types`, `url`, `version`: types without I/O, and the entries
+//!    and rows of `change_log`.
 //! 2. `backend`: code for one database.
 //! 3. `conn` and `store`: connections, pools and raw transactions.
 //! 4. `principal_state` and `transaction`: [`Tx`], which collects change-log entries, and snapshots.
@@ -27,6 +27,7 @@ pub mod change_log;
 pub mod clock;
 mod commit;
 mod conn;
+mod decoded;
 mod epoch;
 mod error;
 pub mod flags;
@@ -49,6 +50,7 @@ mod store;
 mod transaction;
 mod url;
 pub mod users;
+mod version;
 
 pub use change_log::{Author, ChangeLogEntry};
 pub use commit::Committed;
@@ -60,3 +62,4 @@ pub use page::{MAX_TOTAL, Page};
 pub use store::{PoolUsage, Store, with_timeout};
 pub use transaction::Tx;
 pub use url::{DatabaseUrl, InvalidDatabaseUrl};
+pub use version::{READER_VERSION, WRITER_VERSION};

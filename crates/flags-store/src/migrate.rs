@@ -2,7 +2,10 @@
 
 use std::path::Path;
 
-use diesel::{QueryableByName, backend::Backend, migration::MigrationSource, pg::Pg, sql_query, sql_types::Text};
+use diesel::{
+    OptionalExtension as _, QueryDsl as _, QueryableByName, backend::Backend, migration::MigrationSource, pg::Pg,
+    sql_query, sql_types::Text,
+};
 use diesel_async::{
     AsyncConnection, AsyncMigrationHarness, AsyncPgConnection, RunQueryDsl as _, SimpleAsyncConnection,
 };
@@ -10,10 +13,14 @@ use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
 
 use crate::{
     backend,
-    conn::dispatch,
+    change_log::{self, decode_head_column, missing_head},
+    conn::{Conn, dispatch},
+    decoded::Decoded,
     error::{Result, StoreError},
+    schema::log_head,
     store::Store,
     url::DatabaseUrl,
+    version::check_writer,
 };
 
 const POSTGRES_MIGRATIONS: EmbeddedMigrations = embed_migrations!("../../migrations/postgres");
@@ -43,7 +50,20 @@ impl Direction {
     ) -> std::result::Result<Vec<String>, BoxError> {
         let versions = match self {
             Self::Up => harness.run_pending_migrations(source)?,
-            Self::Down => harness.revert_all_migrations(source)?,
+            Self::Down => {
+                // A newer version applied them. Only that version can revert them.
+                let known: Vec<_> =
+                    source.migrations()?.iter().map(|known| known.name().version().to_string()).collect();
+                let applied = harness.applied_migrations()?.into_iter().map(|version| version.to_string());
+                let unknown: Vec<_> = applied.filter(|version| !known.contains(version)).collect();
+                if !unknown.is_empty() {
+                    let unknown = unknown.join(", ");
+                    return Err(
+                        format!("a newer version has applied migration {unknown}; revert with that version").into()
+                    );
+                }
+                harness.revert_all_migrations(source)?
+            }
         };
         Ok(versions.into_iter().map(|version| version.to_string()).collect())
     }
@@ -85,20 +105,61 @@ async fn run(url: &DatabaseUrl, direction: Direction) -> Result<Vec<String>> {
 }
 
 impl Store {
-    /// Applies all pending migrations and returns their versions.
+    /// Applies all pending migrations and returns their versions. Fails like [`is_migrated`](Self::is_migrated).
     pub async fn migrate(&self) -> Result<Vec<String>> {
+        self.is_migrated().await?;
         run(self.url(), Direction::Up).await
     }
 
-    /// Returns whether the applied migrations are exactly the ones compiled into this program. Needs only read access.
+    /// Returns whether all migrations that are compiled into this program are applied. Needs only read access. A newer
+    /// version may have applied further migrations; the versions in `log_head` tell whether this program may then use
+    /// the database.
+    ///
+    /// # Errors
+    /// [`StoreError::Outdated`] if the database requires a newer version of this program.
+    /// [`StoreError::ChangeLogUnreadable`] if `log_head` cannot be read. [`StoreError::Corrupt`] if the table of
+    /// applied migrations is missing or incomplete.
     pub async fn is_migrated(&self) -> Result<bool> {
-        let known = MigrationSource::<Pg>::migrations(&POSTGRES_MIGRATIONS).map_err(migration_failed)?;
-        let mut known: Vec<_> = known.iter().map(|migration| migration.name().version().to_string()).collect();
-        let mut applied = find_applied_versions(self).await?;
-        known.sort();
-        applied.sort();
-        Ok(applied == known)
+        let known = known_versions()?;
+        let mut conn = self.conn().await?;
+        let Some(applied) = find_applied_versions(&mut conn).await? else {
+            return match table_exists(&mut conn, "SELECT 1 AS found FROM log_head").await? {
+                true => Err(incomplete("the table does not exist, but other tables do")),
+                false => Ok(false),
+            };
+        };
+        let count = known.iter().take_while(|version| applied.contains(version)).count();
+        if let Some(later) = known[count..].iter().find(|version| applied.contains(version)) {
+            return Err(incomplete(&format!("migration {later} is applied, but {} is not", known[count])));
+        }
+        if applied.iter().any(|version| version == VERSIONS_MIGRATION) {
+            check_versions(&mut conn).await?;
+        }
+        Ok(count == known.len())
     }
+}
+
+/// Returns the versions of the migrations that are compiled into this program, in order.
+fn known_versions() -> Result<Vec<String>> {
+    let known = MigrationSource::<Pg>::migrations(&POSTGRES_MIGRATIONS).map_err(migration_failed)?;
+    let mut known: Vec<_> = known.iter().map(|migration| migration.name().version().to_string()).collect();
+    known.sort();
+    Ok(known)
+}
+
+/// Migration that adds the minimum versions to `log_head`.
+const VERSIONS_MIGRATION: &str = "00000000000007";
+
+fn incomplete(detail: &str) -> StoreError {
+    StoreError::corrupt("__diesel_schema_migrations", format!("{detail}; restore the table from a backup"))
+}
+
+/// Checks the versions of this program against the minimum versions in `log_head`.
+async fn check_versions(conn: &mut Conn) -> Result<()> {
+    change_log::head(conn).await?;
+    let min_writer: Option<Decoded<i32>> =
+        dispatch!(conn, |c| log_head::table.select(log_head::min_writer).first(c).await.optional())?;
+    check_writer(decode_head_column(min_writer.ok_or_else(missing_head)?)?)
 }
 
 /// Reverts all migrations, newest first, and returns their versions. This deletes all stored data.
@@ -106,19 +167,30 @@ pub async fn down(url: &DatabaseUrl) -> Result<Vec<String>> {
     run(url, Direction::Down).await
 }
 
-/// Returns the versions of the applied migrations.
-async fn find_applied_versions(store: &Store) -> Result<Vec<String>> {
+/// Returns the versions of the applied migrations. `None` if their table does not exist.
+async fn find_applied_versions(conn: &mut Conn) -> Result<Option<Vec<String>>> {
     let query = "SELECT version FROM __diesel_schema_migrations";
-    match dispatch!(store.conn().await?, |c| sql_query(query).load::<MigrationRow>(c).await) {
-        Ok(rows) => Ok(rows.into_iter().map(|row| row.version).collect()),
-        // PostgreSQL and SQLite report with these messages that the migrations table does not exist yet.
-        Err(StoreError::Database(message))
-            if message.contains("does not exist") || message.contains("no such table") =>
-        {
-            Ok(Vec::new())
-        }
+    match dispatch!(conn, |c| sql_query(query).load::<MigrationRow>(c).await) {
+        Ok(rows) => Ok(Some(rows.into_iter().map(|row| row.version).collect())),
+        Err(error) if is_missing_table(&error) => Ok(None),
+        Err(StoreError::Corrupt(detail)) => Err(incomplete(&detail)),
         Err(error) => Err(error),
     }
+}
+
+/// Returns whether the table that `query` reads exists.
+async fn table_exists(conn: &mut Conn, query: &str) -> Result<bool> {
+    match dispatch!(conn, |c| sql_query(query).execute(c).await) {
+        Ok(_) => Ok(true),
+        Err(error) if is_missing_table(&error) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Recognizes the messages of PostgreSQL and SQLite.
+fn is_missing_table(error: &StoreError) -> bool {
+    matches!(error, StoreError::Database(message)
+        if message.contains("does not exist") || message.contains("no such table"))
 }
 
 #[derive(QueryableByName)]

@@ -4,7 +4,7 @@ mod list;
 
 use std::{collections::HashSet, time::Duration};
 
-use diesel::{ExpressionMethods, Insertable, OptionalExtension, QueryDsl, Queryable, Selectable, SelectableHelper};
+use diesel::{ExpressionMethods, Insertable, OptionalExtension, QueryDsl, Queryable, Selectable};
 use diesel_async::RunQueryDsl;
 use flags_domain::{Action, Instant, OverrideStatus, ResourceKind, UserOverride};
 use futures_util::TryStreamExt as _;
@@ -21,6 +21,7 @@ use crate::{
     },
     change_log::ChangeLogEntry,
     conn::{Backend, Conn, dispatch},
+    decoded::{Decoded, RowKey, columns, readable},
     error::{Result, StoreError},
     flags,
     json::{parse_flag_name, to_json},
@@ -110,6 +111,14 @@ impl TryFrom<OverrideRow> for OverrideRecord {
     }
 }
 
+impl RowKey for OverrideRow {
+    fn key(&self) -> String {
+        self.id.0.to_string()
+    }
+}
+
+const TABLE: &str = "user_flag_overrides";
+
 /// Replaces a missing time. The column is nullable, so rows inserted by other programs may contain NULL.
 fn or_epoch(at: Option<DbInstant>) -> Instant {
     at.map_or(Instant::from_micros(0), |at| at.0)
@@ -117,31 +126,31 @@ fn or_epoch(at: Option<DbInstant>) -> Instant {
 
 /// Returns the override of this user and flag.
 pub async fn find(conn: &mut Conn, user_id: Uuid, flag_name: &str) -> Result<Option<OverrideRecord>> {
-    let row: Option<OverrideRow> = dispatch!(conn, |c| {
+    let row: Option<Decoded<OverrideRow>> = dispatch!(conn, |c| {
         user_flag_overrides::table
             .filter(user_flag_overrides::user_id.eq(DbUuid(user_id)))
             .filter(user_flag_overrides::flag_name.eq(flag_name))
-            .select(OverrideRow::as_select())
+            .select(columns!(OverrideRow))
             .first(c)
             .await
             .optional()
     })?;
-    row.map(TryInto::try_into).transpose()
+    row.map(|row| row.into_result(TABLE)?.try_into()).transpose()
 }
 
 /// Locks the override of this user and flag until the end of the transaction, and returns it.
 ///
 /// If the statement waits for a transaction that deletes the override and inserts another one, it returns `None`.
 pub async fn lock(tx: &mut Tx, user_id: Uuid, flag_name: &str) -> Result<Option<OverrideRecord>> {
-    let row: Option<OverrideRow> = dispatch!(tx.conn(), |c| {
+    let row: Option<Decoded<OverrideRow>> = dispatch!(tx.conn(), |c| {
         let row = user_flag_overrides::table
             .filter(user_flag_overrides::user_id.eq(DbUuid(user_id)))
             .filter(user_flag_overrides::flag_name.eq(flag_name))
-            .select(OverrideRow::as_select());
+            .select(columns!(OverrideRow));
         Locked::new(row, RowLock::Update).get_result(c).await.optional()
     })?;
     tx.refresh_now();
-    row.map(TryInto::try_into).transpose()
+    row.map(|row| row.into_result(TABLE)?.try_into()).transpose()
 }
 
 /// Inserts an override. Returns `false` if the user already has an override of this flag.
@@ -190,28 +199,21 @@ pub async fn delete(tx: &mut Tx, user_override: &UserOverride) -> Result<()> {
 
 /// Locks up to `limit` overrides that expired at or before `cutoff` until the end of the transaction, and returns them.
 ///
-/// Skips overrides that another transaction has locked. Logs and omits rows that cannot be decoded.
+/// Skips overrides that another transaction has locked, and rows that cannot be read.
 pub async fn lock_expired(tx: &mut Tx, cutoff: Instant, limit: i64) -> Result<Vec<OverrideRecord>> {
-    let mut rows: Vec<OverrideRow> = dispatch!(tx.conn(), |c| {
+    let rows: Vec<Decoded<OverrideRow>> = dispatch!(tx.conn(), |c| {
         let expired = user_flag_overrides::table
             .filter(user_flag_overrides::expires_at.le(DbInstant(cutoff)))
             // Other programs may insert overrides of unknown flags. The change log cannot refer to these.
             .filter(user_flag_overrides::flag_name.eq_any(feature_flags::table.select(feature_flags::name)))
             .order((user_flag_overrides::expires_at, user_flag_overrides::id))
             .limit(limit)
-            .select(OverrideRow::as_select());
+            .select(columns!(OverrideRow));
         Locked::new(expired, RowLock::UpdateSkipLocked).load(c).await
     })?;
-    rows.sort_unstable_by_key(|row| row.id.0);
-    Ok(rows.into_iter().filter_map(decode_expired).collect())
-}
-
-/// Decodes a row. Logs the error if that fails.
-fn decode_expired(row: OverrideRow) -> Option<OverrideRecord> {
-    let id = row.id.0;
-    OverrideRecord::try_from(row)
-        .inspect_err(|error| tracing::error!(%id, %error, "cannot decode expired override; it is not removed"))
-        .ok()
+    let mut records: Vec<OverrideRecord> = readable(TABLE, rows);
+    records.sort_unstable_by_key(|record| record.user_override.id);
+    Ok(records)
 }
 
 /// User or flag that overrides belong to.
@@ -226,9 +228,9 @@ pub enum OverrideOwner<'n> {
 /// Locked overrides of a user or flag.
 #[derive(Clone, Debug)]
 pub struct OverrideBatch {
-    /// Overrides in the order of their ids.
+    /// Overrides in the order of their ids, without those that cannot be read.
     pub records: Vec<OverrideRecord>,
-    /// Whether the user or flag has no other overrides.
+    /// Whether the user or flag has no other overrides, or none that can be read.
     pub is_last: bool,
 }
 
@@ -238,7 +240,7 @@ pub struct OverrideBatch {
 pub async fn lock_batch(tx: &mut Tx, owner: OverrideOwner<'_>, limit: i64) -> Result<OverrideBatch> {
     // Read without locks. A statement that waits for a lock omits rows deleted during the wait, so its number of rows
     // does not show whether more remain.
-    let ids: Vec<DbUuid> = dispatch!(tx.conn(), |c| {
+    let ids: Vec<Decoded<DbUuid>> = dispatch!(tx.conn(), |c| {
         let mut query = user_flag_overrides::table.select(user_flag_overrides::id).into_boxed::<Db>();
         query = match owner {
             OverrideOwner::User(id) => query.filter(user_flag_overrides::user_id.eq(DbUuid(id))),
@@ -247,23 +249,22 @@ pub async fn lock_batch(tx: &mut Tx, owner: OverrideOwner<'_>, limit: i64) -> Re
         query.order(user_flag_overrides::id).limit(limit).load(c).await
     })?;
     let is_last = i64::try_from(ids.len()).is_ok_and(|count| count < limit);
-    let rows = if ids.is_empty() { Vec::new() } else { lock_rows(tx, &ids).await? };
-    Ok(OverrideBatch { records: to_records(rows)?, is_last })
+    let ids: Vec<DbUuid> = ids.into_iter().filter_map(|id| id.or_logged(TABLE)).collect();
+    let records = if ids.is_empty() { Vec::new() } else { lock_rows(tx, &ids).await? };
+    let is_last = is_last || records.is_empty();
+    Ok(OverrideBatch { records, is_last })
 }
 
 /// Locks the rows with the given ids until the end of the transaction, and returns them in the order of their ids.
-async fn lock_rows(tx: &mut Tx, ids: &[DbUuid]) -> Result<Vec<OverrideRow>> {
-    let rows = dispatch!(tx.conn(), |c| {
+/// Omits rows that cannot be read.
+async fn lock_rows(tx: &mut Tx, ids: &[DbUuid]) -> Result<Vec<OverrideRecord>> {
+    let rows: Vec<Decoded<OverrideRow>> = dispatch!(tx.conn(), |c| {
         let rows = user_flag_overrides::table.filter(user_flag_overrides::id.eq_any(ids));
-        let rows = rows.order(user_flag_overrides::id).select(OverrideRow::as_select());
+        let rows = rows.order(user_flag_overrides::id).select(columns!(OverrideRow));
         Locked::new(rows, RowLock::Update).load(c).await
     })?;
     tx.refresh_now();
-    Ok(rows)
-}
-
-fn to_records(rows: Vec<OverrideRow>) -> Result<Vec<OverrideRecord>> {
-    rows.into_iter().map(TryInto::try_into).collect()
+    Ok(readable(TABLE, rows))
 }
 
 /// Calls `callback` with every override, one at a time, for loading the replica. Never holds all of them in memory.
@@ -282,11 +283,13 @@ pub async fn for_each(
         Backend::Postgres(object) => {
             with_timeout(step_timeout, async { Ok(backend::postgres::disable_statement_timeout(object).await?) })
                 .await?;
-            let query = user_flag_overrides::table.select(OverrideRow::as_select());
+            type Db = diesel::pg::Pg;
+            let query = user_flag_overrides::table.select(columns!(OverrideRow));
             let mut rows =
-                with_timeout(step_timeout, async { Ok(query.load_stream::<OverrideRow>(object).await?) }).await?;
+                with_timeout(step_timeout, async { Ok(query.load_stream::<Decoded<OverrideRow>>(object).await?) })
+                    .await?;
             while let Some(row) = with_timeout(step_timeout, async { Ok(rows.try_next().await?) }).await? {
-                callback(OverrideRecord::try_from(row).map(|record| record.user_override));
+                callback(to_override(row));
             }
         }
         // diesel-async reads SQLite rows on another thread and cannot stream them, so they are loaded in batches.
@@ -294,27 +297,34 @@ pub async fn for_each(
             let mut after = Uuid::nil();
             loop {
                 let rows = with_timeout(step_timeout, load_after(conn, after)).await?;
-                let Some(last) = rows.as_slice().last() else { return Ok(()) };
-                after = last.id.0;
-                for row in rows {
-                    callback(OverrideRecord::try_from(row).map(|record| record.user_override));
+                let ids = rows.iter().rev().filter_map(|(id, _)| id.clone().into_value().ok());
+                let last = ids.map(|id| id.0).next();
+                for (_, row) in rows {
+                    callback(to_override(row));
                 }
+                // Ids that cannot be read come after or between the others, so the next batch starts after a valid one.
+                let Some(last) = last else { return Ok(()) };
+                after = last;
             }
         }
     }
     Ok(())
 }
 
+fn to_override(row: Decoded<OverrideRow>) -> Result<UserOverride> {
+    Ok(OverrideRecord::try_from(row.into_result(TABLE)?)?.user_override)
+}
+
 /// Number of overrides per batch when loading from SQLite.
 const LOAD_BATCH: i64 = 10_000;
 
-async fn load_after(conn: &mut Conn, after: Uuid) -> Result<Vec<OverrideRow>> {
+async fn load_after(conn: &mut Conn, after: Uuid) -> Result<Vec<(Decoded<DbUuid>, Decoded<OverrideRow>)>> {
     dispatch!(conn, |c| {
         user_flag_overrides::table
             .filter(user_flag_overrides::id.gt(DbUuid(after)))
             .order(user_flag_overrides::id)
             .limit(LOAD_BATCH)
-            .select(OverrideRow::as_select())
+            .select((user_flag_overrides::id, columns!(OverrideRow)))
             .load(c)
             .await
     })
@@ -322,14 +332,15 @@ async fn load_after(conn: &mut Conn, after: Uuid) -> Result<Vec<OverrideRow>> {
 
 /// Locks the given overrides until the end of the transaction, and returns them in the order of their ids.
 ///
-/// Omits unknown ids, and overrides of flags that are being deleted, because that deletion removes them.
+/// Omits unknown ids, rows that cannot be read, and overrides of flags that are being deleted, because that deletion
+/// removes them.
 pub async fn lock_by_ids(tx: &mut Tx, ids: &[Uuid]) -> Result<Vec<OverrideRecord>> {
     let ids: Vec<DbUuid> = ids.iter().copied().map(DbUuid).collect();
-    let mut rows = lock_rows(tx, &ids).await?;
+    let mut records = lock_rows(tx, &ids).await?;
     // A separate statement, because the previous one may have waited for a transaction that began to delete a flag.
     let deleting: HashSet<String> = flags::find_deleting(tx.conn()).await?.into_iter().collect();
-    rows.retain(|row| !deleting.contains(&row.flag_name));
-    to_records(rows)
+    records.retain(|record| !deleting.contains(record.user_override.flag_name.as_str()));
+    Ok(records)
 }
 
 /// Returns the number of stored overrides that expired at or before `now`.

@@ -15,7 +15,8 @@ pub const MAX_TOTAL: i64 = 10_000;
 pub struct Page<T> {
     /// Items in list order.
     pub items: Vec<T>,
-    /// Number of items in the whole list, counted up to [`MAX_TOTAL`] + 1.
+    /// Number of items in the whole list, counted up to [`MAX_TOTAL`] + 1. Includes rows that cannot be read, which
+    /// `items` omits.
     pub total: i64,
     /// Whether the list continues after this page.
     pub has_more: bool,
@@ -34,6 +35,17 @@ impl<T> Page<T> {
     pub fn map<U>(self, f: impl FnMut(T) -> U) -> Page<U> {
         Page { items: self.items.into_iter().map(f).collect(), total: self.total, has_more: self.has_more }
     }
+}
+
+/// Bound for the rows of the next attempt to fill a page, or `None` if the page is complete.
+///
+/// Lists omit rows that cannot be read. If a page would therefore be short although the list continues, the query is
+/// repeated with a higher bound. The sort keys of unreadable rows are not needed: page cursors come from readable rows.
+///
+/// `bound` is the bound of the last attempt, which returned `found` rows, `readable` of them readable.
+pub(crate) const fn next_bound(limit: u32, bound: i64, found: usize, readable: usize) -> Option<i64> {
+    let may_continue = found as i64 >= bound;
+    if may_continue && readable <= limit as usize && bound < MAX_TOTAL { Some(bound * 4) } else { None }
 }
 
 /// `SELECT COUNT(*)` over a query that stops at [`MAX_TOTAL`] + 1 rows.
@@ -73,6 +85,14 @@ mod tests {
     #[test]
     fn contains_pattern_escapes_wildcards() {
         assert_eq!(contains_pattern(r"50%_a\"), r"%50\%\_a\\%");
+    }
+
+    #[test]
+    fn page_with_unreadable_rows_is_read_again_with_a_higher_bound() {
+        assert_eq!(next_bound(2, 3, 3, 3), None, "complete");
+        assert_eq!(next_bound(2, 3, 2, 1), None, "the list ends");
+        assert_eq!(next_bound(2, 3, 3, 2), Some(12));
+        assert_eq!(next_bound(2, 12, 12, 3), None);
     }
 
     #[test]

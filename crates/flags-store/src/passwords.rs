@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use crate::{
     conn::{Conn, dispatch},
+    decoded::Decoded,
     error::Result,
     schema::{user_passwords, users as users_table},
     sql_types::{DbInstant, DbUuid},
@@ -36,23 +37,29 @@ pub struct PasswordAccount {
     pub hash: PasswordHash,
 }
 
-/// Returns the account with this e-mail address, ignoring case. `None` if the user does not exist or has no password.
+const TABLE: &str = "user_passwords";
+
+/// Returns the account with this e-mail address, ignoring case. `None` if the user does not exist or has no password,
+/// or if either cannot be read.
 pub async fn find_account(conn: &mut Conn, email: &str) -> Result<Option<PasswordAccount>> {
     let key = email_key(email);
-    let row: Option<(DbUuid, bool, String)> = dispatch!(conn, |c| {
+    let row: Option<(Decoded<DbUuid>, Decoded<bool>, Decoded<String>)> = dispatch!(conn, |c| {
         let account = users_table::table.inner_join(user_passwords::table).filter(users_table::email_key.eq(&key));
         let columns = (users_table::id, users_table::active, user_passwords::hash);
         account.select(columns).first(c).await.optional()
     })?;
-    Ok(row.map(|(user_id, active, hash)| PasswordAccount { user_id: user_id.0, active, hash: PasswordHash(hash) }))
+    Ok(row.and_then(|(user_id, active, hash)| {
+        let (user_id, active) = (user_id.or_logged("users")?.0, active.or_logged("users")?);
+        Some(PasswordAccount { user_id, active, hash: PasswordHash(hash.or_logged(TABLE)?) })
+    }))
 }
 
-/// Returns the password hash of a user. `None` if the user has no password.
+/// Returns the password hash of a user. `None` if the user has no password or it cannot be read.
 pub async fn find(conn: &mut Conn, user_id: Uuid) -> Result<Option<PasswordHash>> {
-    let hash: Option<String> = dispatch!(conn, |c| {
+    let hash: Option<Decoded<String>> = dispatch!(conn, |c| {
         user_passwords::table.find(DbUuid(user_id)).select(user_passwords::hash).first(c).await.optional()
     })?;
-    Ok(hash.map(PasswordHash))
+    Ok(hash.and_then(|hash| hash.or_logged(TABLE)).map(PasswordHash))
 }
 
 /// Stores the password of a user that the same transaction creates. Records no change-log entry of its own, because the

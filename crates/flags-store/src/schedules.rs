@@ -2,19 +2,20 @@
 
 use diesel::{
     AsChangeset, BoolExpressionMethods, ExpressionMethods, Insertable, OptionalExtension, QueryDsl, Queryable,
-    Selectable, SelectableHelper,
+    Selectable,
 };
 use diesel_async::RunQueryDsl;
-use flags_domain::{Action, FlagName, Instant, ResourceKind, ScheduledChange};
+use flags_domain::{Action, FlagName, Instant, ResourceKind, ScheduledChange, ScheduledChangeDefinition};
 use uuid::Uuid;
 
 use crate::{
     backend,
     change_log::ChangeLogEntry,
     conn::{Backend, Conn, dispatch},
+    decoded::{Decoded, RowKey, columns, log_once, readable},
     error::{Result, StoreError},
     json::{from_json, parse_flag_name, to_json},
-    page::{BoundedCount, Page},
+    page::{BoundedCount, Page, next_bound},
     schema::scheduled_changes,
     sql_types::{DbInstant, DbJson, DbUuid},
     transaction::Tx,
@@ -37,6 +38,83 @@ pub struct ScheduleRecord {
     pub applied_at: Option<Instant>,
     /// Revision of the last change to this record.
     pub revision: i64,
+}
+
+/// A row of `scheduled_changes` that belongs to a flag.
+#[derive(Clone, Debug, PartialEq)]
+pub enum StoredSchedule {
+    /// Change with a complete definition.
+    Readable(Box<ScheduleRecord>),
+    /// Change whose definition this version cannot read. It makes its flag unreadable.
+    Unreadable {
+        /// Id of the change; nil if it cannot be read.
+        id: Uuid,
+        /// Flag that the change applies to.
+        flag_name: FlagName,
+        /// Description of the first problem.
+        reason: String,
+    },
+}
+
+impl StoredSchedule {
+    /// Flag that the change applies to.
+    pub const fn flag_name(&self) -> &FlagName {
+        match self {
+            Self::Readable(record) => &record.flag_name,
+            Self::Unreadable { flag_name, .. } => flag_name,
+        }
+    }
+
+    /// Definition of the change, for evaluation.
+    pub fn into_definition(self) -> ScheduledChangeDefinition {
+        match self {
+            Self::Readable(record) => ScheduledChangeDefinition::Readable(record.change),
+            Self::Unreadable { id, reason, .. } => ScheduledChangeDefinition::Unreadable { id, reason },
+        }
+    }
+
+    /// Returns the change. Fails with [`StoreError::UnreadableFlag`] if its definition cannot be read.
+    pub fn into_readable(self) -> Result<ScheduleRecord> {
+        match self {
+            Self::Readable(record) => Ok(*record),
+            Self::Unreadable { id, flag_name, reason } => Err(StoreError::UnreadableFlag {
+                name: flag_name.to_string(),
+                reason: format!("scheduled change {id}: {reason}"),
+            }),
+        }
+    }
+
+    /// Converts a row. Logs a row without a valid flag name, and returns `None`: it belongs to no flag.
+    fn from_row((row, id, flag_name): (Decoded<ScheduleRow>, Decoded<DbUuid>, Decoded<String>)) -> Option<Self> {
+        let error = match row.into_value() {
+            Ok(row) => match ScheduleRecord::try_from(row) {
+                Ok(record) => return Some(Self::Readable(Box::new(record))),
+                Err(error) => error.to_string(),
+            },
+            Err(error) => error.to_string(),
+        };
+        let name = flag_name.or_logged(TABLE)?;
+        let flag_name = FlagName::new(&name).inspect_err(|error| log_once(TABLE, &name, &error.to_string())).ok()?;
+        let id = id.into_value().map_or(Uuid::nil(), |id| id.0);
+        Some(Self::Unreadable { id, flag_name, reason: error })
+    }
+}
+
+const TABLE: &str = "scheduled_changes";
+
+/// Selects the columns of [`StoredSchedule`].
+macro_rules! stored_columns {
+    () => {
+        (columns!(ScheduleRow), scheduled_changes::id, scheduled_changes::flag_name)
+    };
+}
+
+type StoredColumns = (Decoded<ScheduleRow>, Decoded<DbUuid>, Decoded<String>);
+
+impl RowKey for ScheduleRow {
+    fn key(&self) -> String {
+        self.id.0.to_string()
+    }
 }
 
 #[derive(Queryable, Selectable, Insertable, AsChangeset)]
@@ -85,7 +163,7 @@ impl TryFrom<ScheduleRow> for ScheduleRecord {
         let change = ScheduledChange {
             id: row.id.0,
             scheduled_at: row.scheduled_at.0,
-            serve: row.serve.map(|serve| from_json("scheduled_changes", &serve.0)).transpose()?,
+            serve: row.serve.map(|serve| from_json(TABLE, "serve", &serve.0)).transpose()?,
             enabled: row.enabled,
             description: row.description,
             cancelled_at: row.cancelled_at.map(|at| at.0),
@@ -102,35 +180,31 @@ impl TryFrom<ScheduleRow> for ScheduleRecord {
     }
 }
 
-fn records(rows: Vec<ScheduleRow>) -> Result<Vec<ScheduleRecord>> {
-    rows.into_iter().map(TryInto::try_into).collect()
-}
-
 /// Returns the scheduled change with this id.
 pub async fn find(conn: &mut Conn, id: Uuid) -> Result<Option<ScheduleRecord>> {
-    let row: Option<ScheduleRow> = dispatch!(conn, |c| {
-        scheduled_changes::table.find(DbUuid(id)).select(ScheduleRow::as_select()).first(c).await.optional()
+    let row: Option<Decoded<ScheduleRow>> = dispatch!(conn, |c| {
+        scheduled_changes::table.find(DbUuid(id)).select(columns!(ScheduleRow)).first(c).await.optional()
     })?;
-    row.map(TryInto::try_into).transpose()
+    row.map(|row| row.into_result(TABLE)?.try_into()).transpose()
 }
 
 /// Returns all scheduled changes of these flags, including cancelled ones, in ascending order of `scheduled_at`.
-pub async fn find_by_flags(conn: &mut Conn, names: &[FlagName]) -> Result<Vec<ScheduleRecord>> {
+pub async fn find_by_flags(conn: &mut Conn, names: &[FlagName]) -> Result<Vec<StoredSchedule>> {
     let names: Vec<&str> = names.iter().map(FlagName::as_str).collect();
-    let rows: Vec<ScheduleRow> = dispatch!(conn, |c| {
+    let rows: Vec<StoredColumns> = dispatch!(conn, |c| {
         let rows = scheduled_changes::table.filter(scheduled_changes::flag_name.eq_any(&names));
         let rows = rows.order((scheduled_changes::scheduled_at, scheduled_changes::id));
-        rows.select(ScheduleRow::as_select()).load(c).await
+        rows.select(stored_columns!()).load(c).await
     })?;
-    records(rows)
+    Ok(rows.into_iter().filter_map(StoredSchedule::from_row).collect())
 }
 
-/// Returns all scheduled changes of all flags, for loading the replica.
-pub async fn load_all(conn: &mut Conn) -> Result<Vec<ScheduleRecord>> {
-    let rows: Vec<ScheduleRow> = dispatch!(conn, |c| {
-        scheduled_changes::table.order(scheduled_changes::id).select(ScheduleRow::as_select()).load(c).await
+/// Returns all scheduled changes of all flags, for loading the replica. Omits rows without a valid flag name.
+pub async fn load_all(conn: &mut Conn) -> Result<Vec<StoredSchedule>> {
+    let rows: Vec<StoredColumns> = dispatch!(conn, |c| {
+        scheduled_changes::table.order(scheduled_changes::id).select(stored_columns!()).load(c).await
     })?;
-    records(rows)
+    Ok(rows.into_iter().filter_map(StoredSchedule::from_row).collect())
 }
 
 /// Inserts a scheduled change. Returns `false` if the flag already has an uncancelled one at the same time.
@@ -165,7 +239,7 @@ pub async fn delete(tx: &mut Tx, record: &ScheduleRecord) -> Result<()> {
 /// Locks up to `max_flags` flags with due changes until the end of the transaction. Returns their changes that are due
 /// at `now` and not yet recorded as applied, at most `MAX_DUE_CHANGES`.
 ///
-/// Skips flags that another transaction has locked.
+/// Skips flags that another transaction has locked, and rows that cannot be read.
 pub async fn lock_due(tx: &mut Tx, now: Instant, max_flags: i64) -> Result<Vec<ScheduleRecord>> {
     let names = match &mut tx.conn().0 {
         Backend::Postgres(object) => {
@@ -175,19 +249,19 @@ pub async fn lock_due(tx: &mut Tx, now: Instant, max_flags: i64) -> Result<Vec<S
         // The transaction already holds the write lock of the whole file.
         Backend::Sqlite(_) => None,
     };
-    let rows: Vec<ScheduleRow> = dispatch!(tx.conn(), |c| {
+    let rows: Vec<Decoded<ScheduleRow>> = dispatch!(tx.conn(), |c| {
         let mut query = scheduled_changes::table
             .filter(scheduled_changes::marked_at.is_null())
             .filter(scheduled_changes::cancelled_at.is_null())
             .filter(scheduled_changes::scheduled_at.le(DbInstant(now)))
-            .select(ScheduleRow::as_select())
+            .select(columns!(ScheduleRow))
             .into_boxed::<Db>();
         if let Some(names) = names {
             query = query.filter(scheduled_changes::flag_name.eq_any(names));
         }
         query.order((scheduled_changes::scheduled_at, scheduled_changes::id)).limit(MAX_DUE_CHANGES).load(c).await
     })?;
-    records(rows)
+    Ok(readable(TABLE, rows))
 }
 
 /// Maximum number of due changes per transaction.
@@ -215,7 +289,7 @@ pub struct ScheduleFilter<'f> {
     pub pending_at: Option<Instant>,
 }
 
-/// Returns a page of scheduled changes, ascending by `scheduled_at`, then by id.
+/// Returns a page of scheduled changes, ascending by `scheduled_at`, then by id. Omits rows that cannot be read.
 ///
 /// `after` is the time and id of the last change of the previous page.
 pub async fn list(
@@ -238,16 +312,23 @@ pub async fn list(
         }};
     }
     let total: i64 = dispatch!(conn, |c| BoundedCount(filtered!(dsl::id)).get_result(c).await)?;
-    let bound = i64::from(limit) + 1;
-    let rows: Vec<ScheduleRow> = dispatch!(conn, |c| {
-        let mut query = filtered!(ScheduleRow::as_select());
-        if let Some((at, id)) = after {
-            let later = dsl::scheduled_at.gt(DbInstant(at));
-            query = query.filter(later.or(dsl::scheduled_at.eq(DbInstant(at)).and(dsl::id.gt(DbUuid(id)))));
+    let mut bound = i64::from(limit) + 1;
+    loop {
+        let rows: Vec<Decoded<ScheduleRow>> = dispatch!(conn, |c| {
+            let mut query = filtered!(columns!(ScheduleRow));
+            if let Some((at, id)) = after {
+                let later = dsl::scheduled_at.gt(DbInstant(at));
+                query = query.filter(later.or(dsl::scheduled_at.eq(DbInstant(at)).and(dsl::id.gt(DbUuid(id)))));
+            }
+            query.order((dsl::scheduled_at.asc(), dsl::id.asc())).limit(bound).load(c).await
+        })?;
+        let found = rows.len();
+        let items: Vec<ScheduleRecord> = readable(TABLE, rows);
+        match next_bound(limit, bound, found, items.len()) {
+            Some(next) => bound = next,
+            None => return Ok(Page::from_overfetched(items, limit, total)),
         }
-        query.order((dsl::scheduled_at.asc(), dsl::id.asc())).limit(bound).load(c).await
-    })?;
-    Ok(Page::from_overfetched(records(rows)?, limit, total))
+    }
 }
 
 fn entry(action: Action, before: Option<&ScheduleRecord>, after: Option<&ScheduleRecord>) -> ChangeLogEntry {

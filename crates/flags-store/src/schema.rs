@@ -132,6 +132,8 @@ diesel::table! {
         revision -> BigInt,
         lowest_revision -> BigInt,
         lineage -> Nullable<Text>,
+        min_reader -> Integer,
+        min_writer -> Integer,
     }
 }
 

@@ -6,7 +6,6 @@ use std::fmt;
 
 use diesel::{
     BoolExpressionMethods, ExpressionMethods, Insertable, OptionalExtension, QueryDsl, Queryable, Selectable,
-    SelectableHelper,
 };
 use diesel_async::RunQueryDsl;
 use flags_domain::Instant;
@@ -14,6 +13,7 @@ use uuid::Uuid;
 
 use crate::{
     conn::{Conn, dispatch},
+    decoded::{Decoded, RowKey, columns, to_record},
     error::{Result, StoreError},
     principal_state::{CredentialRef, CredentialState},
     schema::sessions,
@@ -63,10 +63,7 @@ impl TryFrom<SessionRow> for SessionRecord {
     fn try_from(row: SessionRow) -> Result<Self> {
         Ok(Self {
             id: row.id.0,
-            hash: row
-                .token_hash
-                .try_into()
-                .map_err(|_| StoreError::corrupt("sessions", "token_hash must have 32 bytes"))?,
+            hash: row.token_hash.try_into().map_err(|_| StoreError::corrupt(TABLE, "token_hash must have 32 bytes"))?,
             user_id: row.user_id.0,
             created_at: row.created_at.0,
             last_seen_at: row.last_seen_at.0,
@@ -75,13 +72,21 @@ impl TryFrom<SessionRow> for SessionRecord {
     }
 }
 
-/// Returns the session whose secret has this SHA-256.
+impl RowKey for SessionRow {
+    fn key(&self) -> String {
+        self.id.0.to_string()
+    }
+}
+
+const TABLE: &str = "sessions";
+
+/// Returns the session whose secret has this SHA-256. Omits a session that cannot be read.
 pub async fn find(conn: &mut Conn, hash: &[u8; 32]) -> Result<Option<SessionRecord>> {
-    let row: Option<SessionRow> = dispatch!(conn, |c| {
+    let row: Option<Decoded<SessionRow>> = dispatch!(conn, |c| {
         let session = sessions::table.filter(sessions::token_hash.eq(&hash[..]));
-        session.select(SessionRow::as_select()).first(c).await.optional()
+        session.select(columns!(SessionRow)).first(c).await.optional()
     })?;
-    row.map(TryInto::try_into).transpose()
+    Ok(row.and_then(|row| to_record(TABLE, row.or_logged(TABLE)?)))
 }
 
 /// Inserts a session.
@@ -148,8 +153,9 @@ pub async fn purge(store: &Store, now: Instant, idle_since: Instant, limit: i64)
     let _permit = store.write_permit().await?;
     let mut conn = store.conn().await?;
     let is_ended = || sessions::ends_at.le(DbInstant(now)).or(sessions::last_seen_at.le(DbInstant(idle_since)));
-    let ended: Vec<DbUuid> =
+    let ended: Vec<Decoded<DbUuid>> =
         dispatch!(conn, |c| sessions::table.filter(is_ended()).limit(limit).select(sessions::id).load(c).await)?;
+    let ended: Vec<DbUuid> = ended.into_iter().filter_map(|id| id.or_logged(TABLE)).collect();
     let removed = dispatch!(conn, |c| {
         let rows = sessions::table.filter(sessions::id.eq_any(&ended)).filter(is_ended());
         diesel::delete(rows).execute(c).await

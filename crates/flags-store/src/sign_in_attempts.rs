@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use crate::{
     conn::dispatch,
+    decoded::Decoded,
     error::Result,
     schema::{sign_in_attempts, sign_in_places, users},
     sql_types::{DbInstant, DbUuid},
@@ -27,11 +28,14 @@ pub struct FailedAttempts {
     pub last_at: Instant,
 }
 
+const TABLE: &str = "sign_in_attempts";
+
 /// Locks the row of a throttle key until the end of the transaction, and returns its failed attempts. Inserts a row if
-/// there is none. Concurrent attempts with the same key therefore run one after the other.
+/// there is none. Concurrent attempts with the same key therefore run one after the other. A row that cannot be read
+/// counts as one without failures.
 pub async fn lock(tx: &mut Tx, key: &[u8; 32]) -> Result<FailedAttempts> {
     let now = DbInstant(tx.now());
-    let (failures, last_at): (i32, DbInstant) = dispatch!(tx.conn(), |c| {
+    let (failures, last_at): (Decoded<i32>, Decoded<DbInstant>) = dispatch!(tx.conn(), |c| {
         diesel::insert_into(sign_in_attempts::table)
             .values((
                 sign_in_attempts::subject.eq(&key[..]),
@@ -47,7 +51,10 @@ pub async fn lock(tx: &mut Tx, key: &[u8; 32]) -> Result<FailedAttempts> {
             .await
     })?;
     tx.refresh_now();
-    Ok(FailedAttempts { failures, last_at: last_at.0 })
+    Ok(match (failures.or_logged(TABLE), last_at.or_logged(TABLE)) {
+        (Some(failures), Some(last_at)) => FailedAttempts { failures, last_at: last_at.0 },
+        _ => FailedAttempts { failures: 0, last_at: tx.now() },
+    })
 }
 
 /// Updates the failed attempts of a throttle key. The row must exist.
@@ -72,7 +79,7 @@ pub async fn delete(tx: &mut Tx, key: &[u8; 32]) -> Result<()> {
 
 /// Returns whether the account with this `email_key` was signed in to from this network after `since`.
 pub async fn is_known_network(tx: &mut Tx, email_key: &str, network: &[u8; 32], since: Instant) -> Result<bool> {
-    let found: Option<DbInstant> = dispatch!(tx.conn(), |c| {
+    let found: Option<Decoded<DbInstant>> = dispatch!(tx.conn(), |c| {
         let rows = sign_in_places::table.inner_join(users::table).filter(users::email_key.eq(email_key));
         let rows =
             rows.filter(sign_in_places::place.eq(&network[..]).and(sign_in_places::last_at.gt(DbInstant(since))));
@@ -114,10 +121,11 @@ pub async fn purge_networks(store: &Store, until: Instant) -> Result<u64> {
 pub async fn purge(store: &Store, until: Instant, limit: i64) -> Result<u64> {
     let _permit = store.write_permit().await?;
     let mut conn = store.conn().await?;
-    let stale: Vec<Vec<u8>> = dispatch!(conn, |c| {
+    let stale: Vec<Decoded<Vec<u8>>> = dispatch!(conn, |c| {
         let rows = sign_in_attempts::table.filter(sign_in_attempts::last_at.le(DbInstant(until))).limit(limit);
         rows.select(sign_in_attempts::subject).load(c).await
     })?;
+    let stale: Vec<Vec<u8>> = stale.into_iter().filter_map(|subject| subject.or_logged(TABLE)).collect();
     let removed = dispatch!(conn, |c| {
         let rows = sign_in_attempts::table.filter(sign_in_attempts::subject.eq_any(&stale));
         diesel::delete(rows.filter(sign_in_attempts::last_at.le(DbInstant(until)))).execute(c).await

@@ -7,8 +7,7 @@ mod list;
 mod search;
 
 use diesel::{
-    AsChangeset, ExpressionMethods, Insertable, OptionalExtension, QueryDsl, Queryable, Selectable, SelectableHelper,
-    dsl::exists,
+    AsChangeset, ExpressionMethods, Insertable, OptionalExtension, QueryDsl, Queryable, Selectable, dsl::exists,
 };
 use diesel_async::RunQueryDsl;
 pub use flags_domain::Role;
@@ -20,6 +19,7 @@ use crate::{
     backend::row_lock::{Locked, RowLock},
     change_log::ChangeLogEntry,
     conn::{Conn, dispatch},
+    decoded::{Decoded, RowKey, columns, readable},
     error::{Result, StoreError},
     principal_state::UserState,
     schema::users,
@@ -97,13 +97,13 @@ impl TryFrom<UserRow> for UserRecord {
 
     fn try_from(row: UserRow) -> Result<Self> {
         let Value::Object(attributes) = row.attributes.0 else {
-            return Err(StoreError::corrupt("users", "attributes must be a JSON object"));
+            return Err(StoreError::corrupt(TABLE, "attributes must be a JSON object"));
         };
         Ok(Self {
             id: row.id.0,
             email: row.email,
             display_name: row.display_name,
-            role: Role::parse(&row.role).ok_or_else(|| StoreError::corrupt("users", "unknown role"))?,
+            role: Role::parse(&row.role).ok_or_else(|| StoreError::corrupt(TABLE, "unknown role"))?,
             attributes,
             active: row.active,
             created_at: row.created_at.0,
@@ -119,11 +119,19 @@ impl From<&UserRecord> for UserState {
     }
 }
 
+impl RowKey for UserRow {
+    fn key(&self) -> String {
+        self.id.0.to_string()
+    }
+}
+
+const TABLE: &str = "users";
+
 /// Returns the user with this id.
 pub async fn find(conn: &mut Conn, id: Uuid) -> Result<Option<UserRecord>> {
-    let row: Option<UserRow> =
-        dispatch!(conn, |c| users::table.find(DbUuid(id)).select(UserRow::as_select()).first(c).await.optional())?;
-    row.map(TryInto::try_into).transpose()
+    let row: Option<Decoded<UserRow>> =
+        dispatch!(conn, |c| users::table.find(DbUuid(id)).select(columns!(UserRow)).first(c).await.optional())?;
+    row.map(|row| row.into_result(TABLE)?.try_into()).transpose()
 }
 
 /// Locks the user (shared) until the end of the transaction, so that the user cannot be deleted concurrently, and
@@ -138,21 +146,22 @@ pub async fn lock(tx: &mut Tx, id: Uuid) -> Result<Option<UserRecord>> {
 }
 
 async fn lock_row(tx: &mut Tx, id: Uuid, lock: RowLock) -> Result<Option<UserRecord>> {
-    let row: Option<UserRow> = dispatch!(tx.conn(), |c| {
-        let row = users::table.find(DbUuid(id)).select(UserRow::as_select());
+    let row: Option<Decoded<UserRow>> = dispatch!(tx.conn(), |c| {
+        let row = users::table.find(DbUuid(id)).select(columns!(UserRow));
         Locked::new(row, lock).get_result(c).await.optional()
     })?;
     tx.refresh_now();
-    row.map(TryInto::try_into).transpose()
+    row.map(|row| row.into_result(TABLE)?.try_into()).transpose()
 }
 
-/// Returns the users with the given ids, in ascending order of their ids. Unknown ids are omitted.
+/// Returns the users with the given ids, in ascending order of their ids. Omits unknown ids and rows that cannot be
+/// read.
 pub async fn find_all(conn: &mut Conn, ids: &[Uuid]) -> Result<Vec<UserRecord>> {
     let ids: Vec<_> = ids.iter().copied().map(DbUuid).collect();
-    let rows: Vec<UserRow> = dispatch!(conn, |c| {
-        users::table.filter(users::id.eq_any(&ids)).order(users::id).select(UserRow::as_select()).load(c).await
+    let rows: Vec<Decoded<UserRow>> = dispatch!(conn, |c| {
+        users::table.filter(users::id.eq_any(&ids)).order(users::id).select(columns!(UserRow)).load(c).await
     })?;
-    rows.into_iter().map(TryInto::try_into).collect()
+    Ok(readable(TABLE, rows))
 }
 
 /// Returns the lower-case form of an e-mail address, by which addresses are compared and unique.
@@ -163,10 +172,10 @@ pub fn email_key(email: &str) -> String {
 /// Returns the user with this e-mail address, ignoring case.
 pub async fn find_by_email(conn: &mut Conn, email: &str) -> Result<Option<UserRecord>> {
     let key = email_key(email);
-    let row: Option<UserRow> = dispatch!(conn, |c| {
-        users::table.filter(users::email_key.eq(&key)).select(UserRow::as_select()).first(c).await.optional()
+    let row: Option<Decoded<UserRow>> = dispatch!(conn, |c| {
+        users::table.filter(users::email_key.eq(&key)).select(columns!(UserRow)).first(c).await.optional()
     })?;
-    row.map(TryInto::try_into).transpose()
+    row.map(|row| row.into_result(TABLE)?.try_into()).transpose()
 }
 
 /// Returns whether the database contains any users.

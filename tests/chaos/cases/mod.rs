@@ -1,5 +1,6 @@
 //! The cases, one per file.
 
+pub(crate) mod corrupt;
 pub(crate) mod crash;
 pub(crate) mod cursors;
 pub(crate) mod cuts;
@@ -14,5 +15,6 @@ pub(crate) mod revocation;
 pub(crate) mod scale;
 pub(crate) mod shutdown;
 pub(crate) mod stopped;
+pub(crate) mod upgrade;
 pub(crate) mod workers;
 pub(crate) mod writers;

@@ -64,6 +64,9 @@ pub enum Operator {
     SemverGte,
     /// The attribute is present and not null.
     Exists,
+    /// Operator of a later version, for tests of upgrades.
+    #[cfg(feature = "future-format")]
+    Resembles,
 }
 
 impl fmt::Display for Operator {

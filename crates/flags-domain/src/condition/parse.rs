@@ -29,6 +29,8 @@ impl Matcher {
         match operator {
             Operator::Equals => equals(values),
             Operator::Contains => text_list(values).map(Self::Contains),
+            #[cfg(feature = "future-format")]
+            Operator::Resembles => text_list(values).map(Self::Contains),
             Operator::StartsWith => text_list(values).map(Self::StartsWith),
             Operator::EndsWith => text_list(values).map(Self::EndsWith),
             Operator::Matches => Regexes::compile(&texts(values)?).map(Self::Matches),

@@ -43,19 +43,15 @@ async fn load_state(store: &Store, shard_key: ShardKey) -> Result<LoadedState, S
     let mut conn = with_database_timeout(store.snapshot()).await?;
     let revision = with_database_timeout(change_log::head(&mut conn)).await?;
     let mut schedules_by_flag: HashMap<_, Vec<_>> = HashMap::new();
-    for record in with_database_timeout(schedules::load_all(&mut conn)).await? {
-        schedules_by_flag.entry(record.flag_name).or_default().push(record.change);
+    for stored in with_database_timeout(schedules::load_all(&mut conn)).await? {
+        let flag_name = stored.flag_name().clone();
+        schedules_by_flag.entry(flag_name).or_default().push(stored.into_definition());
     }
-    let flags = with_database_timeout(flags::load_all(&mut conn)).await?.into_iter().map(|record| {
-        let schedule = schedules_by_flag.remove(&record.flag.name).unwrap_or_default();
-        (record.flag, schedule)
+    let flags = with_database_timeout(flags::load_all(&mut conn)).await?.into_iter().map(|stored| {
+        let schedule = schedules_by_flag.remove(stored.name()).unwrap_or_default();
+        (stored.into_definition(), schedule)
     });
-    let snapshot = Snapshot::new(flags.collect::<Vec<_>>());
-    for flag in snapshot.iter() {
-        if let Some(error) = flag.compiled().compile_error() {
-            tracing::error!(flag = %flag.flag().name, %error, "flag cannot be compiled; only overrides apply");
-        }
-    }
+    let snapshot = Snapshot::from_definitions(flags.collect::<Vec<_>>());
     let tokens = unrevoked_tokens(with_database_timeout(api_tokens::load_all(&mut conn)).await?);
     let recent = match with_database_timeout(change_log::read_recent(&mut conn, RECENT_ROWS)).await {
         // Recent changes are optional: without them, resuming streams start with a full snapshot.

@@ -4,7 +4,7 @@ mod decode;
 mod load;
 
 use std::{
-    collections::HashSet,
+    collections::{BTreeMap, HashSet},
     convert::Infallible,
     sync::{
         Arc,
@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use flags_domain::{Change, Revision};
+use flags_domain::{Change, FlagName, Revision};
 use flags_store::{
     Conn, Store, StoreError, api_tokens,
     change_log::{self, LoggedChange},
@@ -127,6 +127,7 @@ impl ChangeFeed {
         let mut ticks = interval(POLL_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut active_overrides = ActiveOverridesGauge::default();
+        let mut unreadable_flags = BTreeMap::new();
         let mut is_failing = false;
         loop {
             let is_tick = tokio::select! {
@@ -150,8 +151,22 @@ impl ChangeFeed {
                 let now = self.clock.now();
                 active_overrides.set(self.replica.count_active(now));
                 metrics::set_pending_changes(self.replica.snapshot(None).count_pending_changes(now));
+                self.report_unreadable_flags(&mut unreadable_flags);
             }
         }
+    }
+
+    /// Logs flags that have become unreadable since the last call, and updates their gauge. `reported` contains the
+    /// flags that were unreadable at the last call, each with the reason.
+    fn report_unreadable_flags(&self, reported: &mut BTreeMap<FlagName, String>) {
+        let unreadable = self.replica.snapshot(None).unreadable_flags();
+        for (flag, reason) in &unreadable {
+            if reported.get(flag) != Some(reason) {
+                tracing::error!(%flag, reason, "flag cannot be read or compiled; only overrides apply");
+            }
+        }
+        metrics::set_unreadable_flags(unreadable.len());
+        *reported = unreadable;
     }
 
     /// Wakes all streams when the replica becomes stale or current, and updates the gauges of replica and listener.

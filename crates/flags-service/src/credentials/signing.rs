@@ -7,7 +7,6 @@ use flags_store::{Store, service_keys};
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
 
-use super::secret::random_bytes;
 use crate::error::{Result, ServiceError};
 
 /// Name of the database row that holds the key for stream tokens.
@@ -24,9 +23,9 @@ impl fmt::Debug for SigningKey {
 }
 
 impl SigningKey {
-    /// Returns the key for stream tokens that all servers on this database share. Creates it if it does not exist.
+    /// Returns the key for stream tokens that all servers on this database share.
     pub async fn for_event_streams(store: &Store) -> Result<Self> {
-        Self::new(&service_keys::find_or_insert(store, EVENT_STREAMS, &random_bytes()?).await?)
+        Self::new(&service_keys::find(&mut store.conn().await?, EVENT_STREAMS).await?)
     }
 
     /// Creates a key from raw bytes.

@@ -6,12 +6,12 @@ use flags_domain::{
 use flags_store::{
     Author, Tx,
     change_log::{self, Action},
-    flags::{self, FlagRecord},
+    flags::{self, FlagRecord, StoredFlag},
     overrides::OverrideOwner,
     schedules::{self, ScheduleRecord},
 };
 
-use super::{FlagDetail, FlagPatch, NewFlag};
+use super::{FlagDetail, FlagItem, FlagPatch, NewFlag, UnreadableFlagDetail, detail::FlagWithSchedule};
 use crate::{
     core::{Command, Progress},
     error::{Conflict, ResourceKind, Result, ServiceError, check},
@@ -192,27 +192,44 @@ pub(super) struct ArchiveFlag {
 }
 
 impl Command for ArchiveFlag {
-    type Output = FlagDetail;
+    type Output = FlagItem;
 
-    async fn apply(&self, tx: &mut Tx, _: &Author) -> Result<FlagDetail> {
-        let (before, mut schedule) = lock_flag_with_schedule(tx, &self.name, &self.precondition).await?;
-        if before.flag.archived_at.is_some() {
-            return FlagDetail::load(tx, before, changes(schedule)).await;
-        }
-        let now = tx.now();
-        let mut after = FlagRecord { updated_at: now, ..before.clone() };
-        after.flag.archived_at = Some(now);
-        flags::update(tx, Action::Archived, &before, &after).await?;
-        for record in &mut schedule {
-            if record.change.cancelled_at.is_none() && record.change.scheduled_at > now {
-                let pending = record.clone();
-                record.updated_at = now;
-                record.change.cancelled_at = Some(now);
-                schedules::update(tx, Action::Cancelled, &pending, record).await?;
+    async fn apply(&self, tx: &mut Tx, _: &Author) -> Result<FlagItem> {
+        match lock_stored_flag(tx, &self.name, &self.precondition).await? {
+            FlagWithSchedule::Readable(record, schedule) => {
+                let detail = archive(tx, *record, schedule).await?;
+                Ok(FlagItem::Readable(Box::new(detail)))
+            }
+            FlagWithSchedule::Unreadable(mut record) => {
+                if record.flag.archived_at.is_none() {
+                    flags::archive_unreadable(tx, &record).await?;
+                    record.flag.archived_at = Some(tx.now());
+                    record.updated_at = Some(tx.now());
+                }
+                Ok(FlagItem::Unreadable(Box::new(UnreadableFlagDetail::load(tx, *record).await?)))
             }
         }
-        FlagDetail::load(tx, after, changes(schedule)).await
     }
+}
+
+/// Archives a flag and cancels its pending scheduled changes. Does nothing if the flag is archived.
+async fn archive(tx: &mut Tx, before: FlagRecord, mut schedule: Vec<ScheduleRecord>) -> Result<FlagDetail> {
+    if before.flag.archived_at.is_some() {
+        return FlagDetail::load(tx, before, changes(schedule)).await;
+    }
+    let now = tx.now();
+    let mut after = FlagRecord { updated_at: now, ..before.clone() };
+    after.flag.archived_at = Some(now);
+    flags::update(tx, Action::Archived, &before, &after).await?;
+    for record in &mut schedule {
+        if record.change.cancelled_at.is_none() && record.change.scheduled_at > now {
+            let pending = record.clone();
+            record.updated_at = now;
+            record.change.cancelled_at = Some(now);
+            schedules::update(tx, Action::Cancelled, &pending, record).await?;
+        }
+    }
+    FlagDetail::load(tx, after, changes(schedule)).await
 }
 
 #[derive(Clone)]
@@ -253,9 +270,9 @@ impl Command for DeleteFlag {
     type Output = Progress;
 
     async fn apply(&self, tx: &mut Tx, _: &Author) -> Result<Progress> {
-        let record = flags::lock(tx, &self.name).await?;
-        self.precondition.check(tx, record.as_ref().map(|record| record.revision)).await?;
-        let record = record.ok_or(ServiceError::NotFound(ResourceKind::Flag))?;
+        let flag = flags::lock(tx, &self.name).await?;
+        self.precondition.check(tx, flag.as_ref().and_then(StoredFlag::revision)).await?;
+        let record = flag.ok_or(ServiceError::NotFound(ResourceKind::Flag))?.into_readable()?;
         if record.flag.archived_at.is_none() {
             return Err(Conflict::FlagNotArchived.into());
         }
@@ -264,7 +281,7 @@ impl Command for DeleteFlag {
             return Ok(Progress::Unfinished);
         }
         for scheduled_change in schedules::find_by_flags(tx.conn(), std::slice::from_ref(&record.flag.name)).await? {
-            schedules::delete(tx, &scheduled_change).await?;
+            schedules::delete(tx, &scheduled_change.into_readable()?).await?;
         }
         flags::delete(tx, &record).await?;
         Ok(Progress::Finished)
@@ -273,14 +290,21 @@ impl Command for DeleteFlag {
 
 /// Locks a flag until the end of the transaction, checks the precondition and returns the flag with all its scheduled
 /// changes. A flag whose deletion is in progress is not found.
+///
+/// Fails with [`StoreError::UnreadableFlag`](flags_store::StoreError::UnreadableFlag) if one of them cannot be read.
 pub(crate) async fn lock_flag_with_schedule(
     tx: &mut Tx,
     name: &str,
     precondition: &Precondition,
 ) -> Result<(FlagRecord, Vec<ScheduleRecord>)> {
-    let record = flags::lock(tx, name).await?.filter(|record| !record.deleting);
-    precondition.check(tx, record.as_ref().map(|record| record.revision)).await?;
-    let record = record.ok_or(ServiceError::NotFound(ResourceKind::Flag))?;
-    let schedule = schedules::find_by_flags(tx.conn(), std::slice::from_ref(&record.flag.name)).await?;
-    Ok((record, schedule))
+    Ok(lock_stored_flag(tx, name, precondition).await?.into_readable()?)
+}
+
+/// Like [`lock_flag_with_schedule`], for flags that may not be readable.
+async fn lock_stored_flag(tx: &mut Tx, name: &str, precondition: &Precondition) -> Result<FlagWithSchedule> {
+    let flag = flags::lock(tx, name).await?.filter(|flag| !flag.is_deleting());
+    precondition.check(tx, flag.as_ref().and_then(StoredFlag::revision)).await?;
+    let flag = flag.ok_or(ServiceError::NotFound(ResourceKind::Flag))?;
+    let schedule = schedules::find_by_flags(tx.conn(), std::slice::from_ref(flag.name())).await?;
+    Ok(FlagWithSchedule::new(flag, schedule))
 }

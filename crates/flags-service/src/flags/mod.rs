@@ -10,7 +10,7 @@ use flags_store::{
 };
 
 pub(crate) use self::commands::lock_flag_with_schedule;
-pub use self::detail::FlagDetail;
+pub use self::detail::{FlagDetail, FlagItem, UnreadableFlagDetail};
 use self::{
     commands::{ArchiveFlag, CreateFlag, DeleteFlag, PatchFlag, RestoreFlag},
     detail::FlagRelatedData,
@@ -35,25 +35,25 @@ impl FlagService {
     }
 
     /// Returns a page of flags.
-    pub async fn list(&self, filter: &FlagFilter, order: FlagOrder, limit: u32) -> Result<Page<FlagDetail>> {
+    pub async fn list(&self, filter: &FlagFilter, order: FlagOrder, limit: u32) -> Result<Page<FlagItem>> {
         let now = self.core.now();
         self.core
             .read(async |conn| {
                 let page = flags::list(conn, filter, order, limit).await?;
-                let names: Vec<_> = page.items.iter().map(|record| record.flag.name.clone()).collect();
+                let names: Vec<_> = page.items.iter().map(|flag| flag.name().clone()).collect();
                 let mut related = FlagRelatedData::load(conn, &names, now).await?;
-                Ok(page.map(|record| related.take_detail(record)))
+                Ok(page.map(|flag| related.take_item(flag)))
             })
             .await
     }
 
     /// Returns a flag by name.
-    pub async fn get(&self, name: &str) -> Result<FlagDetail> {
+    pub async fn get(&self, name: &str) -> Result<FlagItem> {
         let now = self.core.now();
         let found = self.core.read(async |conn| {
-            let Some(record) = flags::find(conn, name).await? else { return Ok(None) };
-            let mut related = FlagRelatedData::load(conn, std::slice::from_ref(&record.flag.name), now).await?;
-            Ok(Some(related.take_detail(record)))
+            let Some(flag) = flags::find(conn, name).await? else { return Ok(None) };
+            let mut related = FlagRelatedData::load(conn, std::slice::from_ref(flag.name()), now).await?;
+            Ok(Some(related.take_item(flag)))
         });
         found.await?.ok_or(ServiceError::NotFound(ResourceKind::Flag))
     }
@@ -79,12 +79,15 @@ impl FlagService {
     }
 
     /// Archives a flag and cancels its pending scheduled changes. Archived flags have no evaluation result.
+    ///
+    /// A flag that cannot be read is archived without writing any other part of it; its scheduled changes are not
+    /// cancelled.
     pub async fn archive(
         &self,
-        request: impl Into<CommandRequest<FlagDetail>>,
+        request: impl Into<CommandRequest<FlagItem>>,
         name: &str,
         precondition: Precondition,
-    ) -> Result<CommandOutcome<FlagDetail>> {
+    ) -> Result<CommandOutcome<FlagItem>> {
         self.core.execute(request, ArchiveFlag { name: name.to_owned(), precondition }).await
     }
 

@@ -27,7 +27,7 @@ impl From<Snapshot> for FlagIndex {
     fn from(flags: Snapshot) -> Self {
         let mut schedule_instants = ScheduleInstants::default();
         for flag in flags.iter() {
-            add_instants(&mut schedule_instants, &flag.flag().name, &instants_of(Some(flag)));
+            add_instants(&mut schedule_instants, flag.name(), &instants_of(Some(flag)));
         }
         Self { flags, schedule_instants: Arc::new(schedule_instants) }
     }

@@ -1,6 +1,9 @@
 //! Snapshots of the replica, for evaluation without a lock.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use flags_domain::{CompiledFlag, EvaluationBudget, EvaluationContext, FlagName, FlagState, Instant, Revision};
 use uuid::Uuid;
@@ -47,6 +50,12 @@ impl ReplicaSnapshot {
     /// Returns all flags in order of their names, including archived flags.
     pub fn flags(&self) -> impl Iterator<Item = &FlagState> {
         self.flags.flags().iter().map(|state| &**state)
+    }
+
+    /// Returns the flags whose definition cannot be read or compiled, each with the reason.
+    pub fn unreadable_flags(&self) -> BTreeMap<FlagName, String> {
+        let failed = self.flags().filter_map(|flag| Some((flag, flag.compiled().compile_error()?)));
+        failed.map(|(flag, error)| (flag.name().clone(), error.to_string())).collect()
     }
 
     /// Number of flags, including archived flags.

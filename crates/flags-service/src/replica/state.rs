@@ -59,7 +59,7 @@ impl ReplicaState {
                 Invalidation::None
             }
             Change::UserChanged(_) => Invalidation::User,
-            Change::FlagSet(flag) => flag_invalidation(&flag.name, flag_invalidations),
+            Change::FlagSet(flag) => flag_invalidation(flag.name(), flag_invalidations),
             Change::FlagRemoved(name)
             | Change::ScheduledChangeSet(name, _)
             | Change::ScheduledChangeRemoved(name, _) => flag_invalidation(name, flag_invalidations),

@@ -50,7 +50,7 @@ fn user_override(user_id: Uuid, flag: &str, value: Value) -> UserOverride {
 
 fn described(resource_kind: ResourceKind, change: Change) -> DescribedChange {
     let (flag_name, user_id) = match &change {
-        Change::FlagSet(flag) => (Some(flag.name.clone()), None),
+        Change::FlagSet(flag) => (Some(flag.name().clone()), None),
         Change::OverrideSet(user_override) => (Some(user_override.flag_name.clone()), Some(user_override.user_id)),
         Change::OverrideRemoved { user_id, flag_name } => (Some(flag_name.clone()), Some(*user_id)),
         Change::UserChanged(id) => (None, Some(*id)),
@@ -63,7 +63,7 @@ fn described(resource_kind: ResourceKind, change: Change) -> DescribedChange {
 }
 
 fn set_flag(name: &str, client_visible: bool) -> DescribedChange {
-    described(ResourceKind::Flag, Change::FlagSet(Box::new(flag(name, client_visible))))
+    described(ResourceKind::Flag, Change::FlagSet(Box::new(flag(name, client_visible).into())))
 }
 
 fn set_override(user_id: Uuid, flag: &str, value: Value) -> DescribedChange {

@@ -14,6 +14,7 @@ pub use self::{
     write::{lock_head, purge},
 };
 pub(crate) use self::{
+    read::{decode_head_column, missing_head},
     row::{ChangeLogRow, ChangeSummaryRow},
     write::{append, increment_head},
 };

@@ -1,8 +1,8 @@
 //! Reading the change log in the order of its revisions.
 
 use diesel::{
-    BoolExpressionMethods as _, ExpressionMethods, JoinOnDsl as _, NullableExpressionMethods as _, QueryDsl,
-    SelectableHelper,
+    BoolExpressionMethods as _, ExpressionMethods, JoinOnDsl as _, NullableExpressionMethods as _,
+    OptionalExtension as _, QueryDsl,
 };
 use diesel_async::RunQueryDsl;
 use flags_domain::{ResourceKind, Revision};
@@ -11,25 +11,52 @@ use uuid::Uuid;
 use super::row::{ChangeSummary, ChangeSummaryRow, LoggedChange};
 use crate::{
     conn::{Conn, dispatch},
+    decoded::{Decoded, columns},
     error::{Result, StoreError},
     schema::{change_log, log_head},
     sql_types::{DbJson, DbUuid},
+    version::check_reader,
 };
 
+/// Columns of `log_head`: epoch, revision and minimum reader version.
+type HeadColumns = (Decoded<DbUuid>, Decoded<i64>, Decoded<i32>);
+
 /// Returns the current head revision.
+///
+/// Fails with [`StoreError::ChangeLogUnreadable`] if the head is missing or cannot be read, and with
+/// [`StoreError::Outdated`] if the database requires a newer reader.
 pub async fn head(conn: &mut Conn) -> Result<Revision> {
-    let (epoch, number): (DbUuid, i64) =
-        dispatch!(conn, |c| log_head::table.select((log_head::epoch, log_head::revision)).first(c).await)?;
-    Ok(Revision { epoch: epoch.0, number })
+    let row: Option<HeadColumns> = dispatch!(conn, |c| {
+        log_head::table.select((log_head::epoch, log_head::revision, log_head::min_reader)).first(c).await.optional()
+    })?;
+    row.map_or_else(|| Err(missing_head()), decode_head)
+}
+
+/// Returns the error for an empty table `log_head`.
+pub(crate) fn missing_head() -> StoreError {
+    StoreError::ChangeLogUnreadable("the table log_head is empty; restore its row from a backup".to_owned())
+}
+
+/// Returns the value of a column of `log_head`.
+pub(crate) fn decode_head_column<T>(column: Decoded<T>) -> Result<T> {
+    column.into_value().map_err(|error| StoreError::ChangeLogUnreadable(format!("log_head: {error}")))
+}
+
+fn decode_head((epoch, number, min_reader): HeadColumns) -> Result<Revision> {
+    check_reader(decode_head_column(min_reader)?)?;
+    Ok(Revision { epoch: decode_head_column(epoch)?.0, number: decode_head_column(number)? })
 }
 
 /// Returns the head revision and the rows that follow revision `after`.
 ///
 /// The result contains complete revisions only: as many as fit into `limit` rows, but at least one if there is any.
-/// Head and rows come from one statement, so they are consistent with each other.
+/// Head and rows come from one statement, so they are consistent with each other. Fails like [`head`], and with
+/// [`StoreError::Corrupt`] if a row cannot be read.
 pub async fn read_after(conn: &mut Conn, after: i64, limit: usize) -> Result<(Revision, Vec<LoggedChange>)> {
+    // The revision is NULL if no row follows. The join excludes rows whose revision cannot be read.
+    type Row = (HeadColumns, Option<i64>, Option<Decoded<ChangeSummaryRow>>, Decoded<Option<DbJson>>);
     let bound = i64::try_from(limit).unwrap_or(i64::MAX);
-    let rows: Vec<(DbUuid, i64, Option<ChangeSummaryRow>, Option<DbJson>)> = dispatch!(conn, |c| {
+    let rows: Vec<Row> = dispatch!(conn, |c| {
         log_head::table
             // Revisions are dense, so at most `limit` of them fit. Without this upper bound, the database would sort
             // all remaining rows for every batch.
@@ -40,17 +67,18 @@ pub async fn read_after(conn: &mut Conn, after: i64, limit: usize) -> Result<(Re
             .order((change_log::revision, change_log::ord))
             .limit(bound)
             .select((
-                log_head::epoch,
-                log_head::revision,
-                Option::<ChangeSummaryRow>::as_select(),
+                (log_head::epoch, log_head::revision, log_head::min_reader),
+                change_log::revision.nullable(),
+                columns!(Option<ChangeSummaryRow>),
                 change_log::after.nullable(),
             ))
             .load(c)
             .await
     })?;
-    let head = rows.as_slice().first().map(|(epoch, number, ..)| Revision { epoch: epoch.0, number: *number });
-    let head = head.ok_or_else(|| StoreError::corrupt("log_head", "the table is empty"))?;
-    let mut rows: Vec<_> = rows.into_iter().filter_map(|(_, _, row, after)| Some((row?, after))).collect();
+    let mut rows = rows.into_iter().peekable();
+    let head = rows.peek().map_or_else(|| Err(missing_head()), |(head, ..)| decode_head(head.clone()))?;
+    let rows = rows.filter_map(|(_, revision, row, after)| revision.and(row).map(|row| (row, after)));
+    let mut rows = rows.map(into_logged_columns).collect::<Result<Vec<_>>>()?;
     let bounds = rows.as_slice().first().zip(rows.as_slice().last());
     if let Some((first, last)) = bounds.map(|((first, _), (last, _))| (first.revision, last.revision))
         && rows.len() >= limit
@@ -107,22 +135,31 @@ pub async fn read_credential_changes(conn: &mut Conn, after: Revision) -> Result
     Ok(CredentialChanges { head, ids: Some(ids) })
 }
 
-/// Returns all rows of one revision.
-async fn read_revision(conn: &mut Conn, revision: i64) -> Result<Vec<LoggedChange>> {
-    let rows: Vec<(ChangeSummaryRow, Option<DbJson>)> = dispatch!(conn, |c| {
-        let rows = change_log::table.filter(change_log::revision.eq(revision));
-        rows.order(change_log::ord).select((ChangeSummaryRow::as_select(), change_log::after)).load(c).await
-    })?;
-    rows.into_iter().map(LoggedChange::try_from).collect()
+const TABLE: &str = "change_log";
+
+fn into_logged_columns(
+    (row, after): (Decoded<ChangeSummaryRow>, Decoded<Option<DbJson>>),
+) -> Result<(ChangeSummaryRow, Option<DbJson>)> {
+    Ok((row.into_result(TABLE)?, after.into_result(TABLE)?))
 }
 
-/// Returns the newest rows in ascending order: at most `limit` rows, and complete revisions only.
-pub async fn read_recent(conn: &mut Conn, limit: i64) -> Result<Vec<ChangeSummary>> {
-    let mut rows: Vec<ChangeSummaryRow> = dispatch!(conn, |c| {
-        let newest = change_log::table.order((change_log::revision.desc(), change_log::ord.desc())).limit(limit);
-        newest.select(ChangeSummaryRow::as_select()).load(c).await
+/// Returns all rows of one revision.
+async fn read_revision(conn: &mut Conn, revision: i64) -> Result<Vec<LoggedChange>> {
+    let rows: Vec<(Decoded<ChangeSummaryRow>, Decoded<Option<DbJson>>)> = dispatch!(conn, |c| {
+        let rows = change_log::table.filter(change_log::revision.eq(revision));
+        rows.order(change_log::ord).select((columns!(ChangeSummaryRow), change_log::after)).load(c).await
     })?;
-    rows.reverse();
+    rows.into_iter().map(|row| into_logged_columns(row)?.try_into()).collect()
+}
+
+/// Returns the newest rows in ascending order: at most `limit` rows, and complete revisions only. Fails with
+/// [`StoreError::Corrupt`] if a row cannot be read.
+pub async fn read_recent(conn: &mut Conn, limit: i64) -> Result<Vec<ChangeSummary>> {
+    let rows: Vec<Decoded<ChangeSummaryRow>> = dispatch!(conn, |c| {
+        let newest = change_log::table.order((change_log::revision.desc(), change_log::ord.desc())).limit(limit);
+        newest.select(columns!(ChangeSummaryRow)).load(c).await
+    })?;
+    let mut rows = rows.into_iter().rev().map(|row| row.into_result(TABLE)).collect::<Result<Vec<_>>>()?;
     let truncated = rows.as_slice().first().filter(|row| row.ord != 0).map(|row| row.revision);
     if let Some(truncated) = truncated {
         rows.retain(|row| row.revision != truncated);

@@ -1,7 +1,9 @@
 //! Rows of `change_log`.
 
 use diesel::{Insertable, Queryable, Selectable};
-use flags_domain::{Action, Change, FlagName, Instant, ResourceKind};
+use flags_domain::{
+    Action, Change, FlagDefinition, FlagName, Instant, ResourceKind, ScheduledChangeDefinition, UnreadableDefinition,
+};
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -122,6 +124,10 @@ impl TryFrom<ChangeSummaryRow> for ChangeSummary {
     }
 }
 
+fn unreadable(error: UnreadableDefinition) -> StoreError {
+    StoreError::corrupt("change_log", error)
+}
+
 fn unknown_name(name: &str) -> StoreError {
     StoreError::corrupt("change_log", format!("unknown action or resource kind {name:?}"))
 }
@@ -154,19 +160,25 @@ impl ChangeSummary {
 }
 
 impl LoggedChange {
-    /// Decodes the row into the change that it makes to the evaluation state.
+    /// Decodes the row into the change that it makes to the evaluation state. A flag or scheduled change whose
+    /// definition cannot be read is not an error.
     pub fn to_change(&self) -> Result<Change> {
         let summary = &self.summary;
         Ok(match (summary.resource_kind, &self.after) {
-            (ResourceKind::Flag, Some(after)) => Change::FlagSet(Box::new(from_json("change_log", after)?)),
+            (ResourceKind::Flag, Some(after)) => {
+                Change::FlagSet(Box::new(FlagDefinition::from_json(after).map_err(unreadable)?))
+            }
             (ResourceKind::Flag, None) => Change::FlagRemoved(summary.require_flag_name()?),
             (ResourceKind::ScheduledChange, Some(after)) => {
-                Change::ScheduledChangeSet(summary.require_flag_name()?, Box::new(from_json("change_log", after)?))
+                let change = ScheduledChangeDefinition::from_json(after).map_err(unreadable)?;
+                Change::ScheduledChangeSet(summary.require_flag_name()?, Box::new(change))
             }
             (ResourceKind::ScheduledChange, None) => {
                 Change::ScheduledChangeRemoved(summary.require_flag_name()?, summary.require_resource_id()?)
             }
-            (ResourceKind::Override, Some(after)) => Change::OverrideSet(Box::new(from_json("change_log", after)?)),
+            (ResourceKind::Override, Some(after)) => {
+                Change::OverrideSet(Box::new(from_json("change_log", "after", after)?))
+            }
             (ResourceKind::Override, None) => {
                 Change::OverrideRemoved { user_id: summary.require_user_id()?, flag_name: summary.require_flag_name()? }
             }

@@ -4,17 +4,18 @@ use std::collections::HashMap;
 
 use diesel::{
     BoolExpressionMethods, EscapeExpressionMethods, ExpressionMethods, JoinOnDsl, NullableExpressionMethods, QueryDsl,
-    SelectableHelper, TextExpressionMethods, dsl::count_star,
+    TextExpressionMethods, dsl::count_star,
 };
 use diesel_async::RunQueryDsl;
 use flags_domain::{FlagName, Instant, OverrideStatus};
 use uuid::Uuid;
 
-use super::{OverrideRecord, OverrideRow};
+use super::{OverrideRecord, OverrideRow, TABLE};
 use crate::{
     conn::{Conn, dispatch},
+    decoded::{Decoded, columns, to_record},
     error::Result,
-    page::{BoundedCount, Page, contains_pattern},
+    page::{BoundedCount, Page, contains_pattern, next_bound},
     schema::{feature_flags, user_flag_overrides, users},
     sql_types::{DbInstant, DbUuid},
 };
@@ -28,8 +29,10 @@ pub struct OverrideListItem {
     pub user_email: String,
 }
 
-fn list_item((row, user_email): (OverrideRow, String)) -> Result<OverrideListItem> {
-    Ok(OverrideListItem { record: row.try_into()?, user_email })
+/// Converts a row. Logs a row that cannot be read, and returns `None`.
+fn list_item((row, user_email): (Decoded<OverrideRow>, Decoded<String>)) -> Option<OverrideListItem> {
+    let record = to_record(TABLE, row.or_logged(TABLE)?)?;
+    Some(OverrideListItem { record, user_email: user_email.or_logged("users")? })
 }
 
 /// Filter for lists of overrides. A field that is `None` does not restrict the result.
@@ -98,7 +101,7 @@ macro_rules! filtered {
     }};
 }
 
-/// Returns a page of overrides. Omits overrides of unknown flags.
+/// Returns a page of overrides. Omits overrides of unknown flags, and rows that cannot be read.
 pub async fn list(
     conn: &mut Conn,
     filter: &OverrideFilter,
@@ -114,69 +117,78 @@ pub async fn list(
             .into_boxed::<Db>();
         BoundedCount(filtered!(all, filter)).get_result(c).await
     })?;
-    let bound = i64::from(limit) + 1;
-    let rows: Vec<(OverrideRow, String)> = dispatch!(conn, |c| {
-        // Sort by the name in `feature_flags`, which both databases compare byte by byte.
-        let all = dsl::user_flag_overrides
-            .inner_join(users::table)
-            .inner_join(feature_flags::table.on(feature_flags::name.eq(dsl::flag_name)))
-            .select((OverrideRow::as_select(), users::email))
-            .into_boxed::<Db>();
-        let query = filtered!(all, filter);
-        let query = match order {
-            OverrideOrder::FlagName(after) => {
-                let query = query.order((feature_flags::name.asc(), dsl::id.asc()));
-                match after {
-                    Some(name) => query.filter(feature_flags::name.gt(name)),
-                    None => query,
+    let mut bound = i64::from(limit) + 1;
+    loop {
+        let rows: Vec<(Decoded<OverrideRow>, Decoded<String>)> = dispatch!(conn, |c| {
+            // Sort by the name in `feature_flags`, which both databases compare byte by byte.
+            let all = dsl::user_flag_overrides
+                .inner_join(users::table)
+                .inner_join(feature_flags::table.on(feature_flags::name.eq(dsl::flag_name)))
+                .select((columns!(OverrideRow), users::email))
+                .into_boxed::<Db>();
+            let query = filtered!(all, filter);
+            let query = match order.clone() {
+                OverrideOrder::FlagName(after) => {
+                    let query = query.order((feature_flags::name.asc(), dsl::id.asc()));
+                    match after {
+                        Some(name) => query.filter(feature_flags::name.gt(name)),
+                        None => query,
+                    }
                 }
-            }
-            OverrideOrder::UserEmail(after) => {
-                let query = query.order((users::email.asc(), dsl::id.asc()));
-                match after {
-                    Some((email, id)) => query
-                        .filter(users::email.gt(email.clone()).or(users::email.eq(email).and(dsl::id.gt(DbUuid(id))))),
-                    None => query,
+                OverrideOrder::UserEmail(after) => {
+                    let query = query.order((users::email.asc(), dsl::id.asc()));
+                    match after {
+                        Some((email, id)) => query.filter(
+                            users::email.gt(email.clone()).or(users::email.eq(email).and(dsl::id.gt(DbUuid(id)))),
+                        ),
+                        None => query,
+                    }
                 }
-            }
-            OverrideOrder::RecentlyUpdated(after) => {
-                let query = query.order((dsl::revision.desc(), dsl::id.asc()));
-                match after {
-                    Some((revision, id)) => query
-                        .filter(dsl::revision.lt(revision).or(dsl::revision.eq(revision).and(dsl::id.gt(DbUuid(id))))),
-                    None => query,
+                OverrideOrder::RecentlyUpdated(after) => {
+                    let query = query.order((dsl::revision.desc(), dsl::id.asc()));
+                    match after {
+                        Some((revision, id)) => query.filter(
+                            dsl::revision.lt(revision).or(dsl::revision.eq(revision).and(dsl::id.gt(DbUuid(id)))),
+                        ),
+                        None => query,
+                    }
                 }
-            }
-            OverrideOrder::SoonestExpiry(after) => {
-                let query = query.order((dsl::expires_at.is_null().asc(), dsl::expires_at.asc(), dsl::id.asc()));
-                match after {
-                    Some((Some(expiry), id)) => query.filter(
-                        dsl::expires_at
-                            .gt(DbInstant(expiry))
-                            .assume_not_null()
-                            .or(dsl::expires_at.eq(DbInstant(expiry)).assume_not_null().and(dsl::id.gt(DbUuid(id))))
-                            .or(dsl::expires_at.is_null()),
-                    ),
-                    Some((None, id)) => query.filter(dsl::expires_at.is_null().and(dsl::id.gt(DbUuid(id)))),
-                    None => query,
+                OverrideOrder::SoonestExpiry(after) => {
+                    let query = query.order((dsl::expires_at.is_null().asc(), dsl::expires_at.asc(), dsl::id.asc()));
+                    match after {
+                        Some((Some(expiry), id)) => query.filter(
+                            dsl::expires_at
+                                .gt(DbInstant(expiry))
+                                .assume_not_null()
+                                .or(dsl::expires_at.eq(DbInstant(expiry)).assume_not_null().and(dsl::id.gt(DbUuid(id))))
+                                .or(dsl::expires_at.is_null()),
+                        ),
+                        Some((None, id)) => query.filter(dsl::expires_at.is_null().and(dsl::id.gt(DbUuid(id)))),
+                        None => query,
+                    }
                 }
-            }
-        };
-        query.limit(bound).load(c).await
-    })?;
-    let rows = rows.into_iter().map(list_item).collect::<Result<Vec<_>>>()?;
-    Ok(Page::from_overfetched(rows, limit, total))
+            };
+            query.limit(bound).load(c).await
+        })?;
+        let found = rows.len();
+        let items: Vec<_> = rows.into_iter().filter_map(list_item).collect();
+        match next_bound(limit, bound, found, items.len()) {
+            Some(next) => bound = next,
+            None => return Ok(Page::from_overfetched(items, limit, total)),
+        }
+    }
 }
 
-/// Returns the overrides with the given ids, in no particular order. Unknown ids are omitted.
+/// Returns the overrides with the given ids, in no particular order. Omits unknown ids and rows that
+/// cannot be read.
 pub async fn find_list_items(conn: &mut Conn, ids: &[Uuid]) -> Result<Vec<OverrideListItem>> {
     use user_flag_overrides::dsl;
     let ids: Vec<_> = ids.iter().copied().map(DbUuid).collect();
-    let rows: Vec<(OverrideRow, String)> = dispatch!(conn, |c| {
+    let rows: Vec<(Decoded<OverrideRow>, Decoded<String>)> = dispatch!(conn, |c| {
         let all = dsl::user_flag_overrides.inner_join(users::table).filter(dsl::id.eq_any(&ids));
-        all.select((OverrideRow::as_select(), users::email)).load(c).await
+        all.select((columns!(OverrideRow), users::email)).load(c).await
     })?;
-    rows.into_iter().map(list_item).collect()
+    Ok(rows.into_iter().filter_map(list_item).collect())
 }
 
 /// Returns the ids of up to `limit` overrides that match `filter`, in ascending order. `candidates` restricts the
@@ -190,7 +202,7 @@ pub async fn find_matching_ids(
     use user_flag_overrides::dsl;
     let bound = i64::try_from(limit).unwrap_or(i64::MAX);
     let candidates: Option<Vec<DbUuid>> = candidates.map(|ids| ids.iter().copied().map(DbUuid).collect());
-    let ids: Vec<DbUuid> = dispatch!(conn, |c| {
+    let ids: Vec<Decoded<DbUuid>> = dispatch!(conn, |c| {
         let mut query = dsl::user_flag_overrides
             .inner_join(users::table)
             .inner_join(feature_flags::table.on(feature_flags::name.eq(dsl::flag_name)))
@@ -201,7 +213,7 @@ pub async fn find_matching_ids(
         }
         filtered!(query, filter).order(dsl::id.asc()).limit(bound).load(c).await
     })?;
-    Ok(ids.into_iter().map(|id| id.0).collect())
+    Ok(ids.into_iter().filter_map(|id| id.or_logged(TABLE)).map(|id| id.0).collect())
 }
 
 /// Returns the number of unexpired overrides for each of these flags. Flags without any are omitted.

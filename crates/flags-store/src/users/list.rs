@@ -44,57 +44,70 @@ pub enum UserOrder {
     Newest(Option<(Instant, Uuid)>),
 }
 
-/// Returns a page of users.
+/// Returns a page of users. Omits rows that cannot be read.
 pub async fn list(conn: &mut Conn, filter: &UserFilter, order: UserOrder, limit: u32) -> Result<Page<UserRecord>> {
-    UserListQuery { conn, filter, plans: None }.run(order, limit).await
+    UserListQuery { conn, filter, plans: None, unreadable: 0 }.run(order, limit).await
 }
 
 /// Executes [`list`] and returns the lines of the query plans of its statements. For tests and benchmarks.
 pub async fn explain(conn: &mut Conn, filter: &UserFilter, order: UserOrder, limit: u32) -> Result<Vec<String>> {
-    let mut query = UserListQuery { conn, filter, plans: Some(Vec::new()) };
+    let mut query = UserListQuery { conn, filter, plans: Some(Vec::new()), unreadable: 0 };
     query.run(order, limit).await?;
     Ok(query.plans.unwrap_or_default())
 }
 
 impl UserListQuery<'_> {
     async fn run(&mut self, order: UserOrder, limit: u32) -> Result<Page<UserRecord>> {
+        let mut row_limit = limit + 1;
+        loop {
+            self.unreadable = 0;
+            let (total, users) = self.find_first(&order, row_limit).await?;
+            let is_short = self.unreadable > 0 && users.len() <= limit as usize;
+            // Rows that cannot be read are omitted. Reads more rows, so that a page is short only at the end.
+            if !is_short || i64::from(row_limit) > MAX_TOTAL {
+                return Ok(Page::from_overfetched(users, limit, total));
+            }
+            row_limit *= 4;
+        }
+    }
+
+    /// Returns the total, and up to `row_limit` users in order.
+    async fn find_first(&mut self, order: &UserOrder, row_limit: u32) -> Result<(i64, Vec<UserRecord>)> {
         let term = self.filter.search.as_deref().and_then(SearchTerm::new);
-        let row_limit = limit + 1;
         let (total, matches) = match &term {
             None => {
                 let total = self.count(SearchFilter::All).await?;
-                (total, self.find_matches(SearchFilter::All, &order, ScanStrategy::OrderedScan(None), row_limit).await?)
+                (total, self.find_matches(SearchFilter::All, order, ScanStrategy::OrderedScan(None), row_limit).await?)
             }
             Some(SearchTerm::Prefix(prefix)) => {
                 let email_matches = self.count(SearchFilter::EmailPrefix(prefix)).await?;
                 let name_only_matches = self.count(SearchFilter::NamePrefixOnly(prefix)).await?;
                 let total = (email_matches + name_only_matches).min(MAX_TOTAL + 1);
-                let matches = match &order {
+                let matches = match order {
                     UserOrder::Email(_) => {
                         let unindexed = SearchFilter::PrefixUnindexed(prefix);
-                        match self.scan_if_many(total, unindexed, &order, row_limit).await? {
+                        match self.scan_if_many(total, unindexed, order, row_limit).await? {
                             Some(matches) => matches,
-                            None => self.prefix_matches_by_email(prefix, &order, row_limit).await?,
+                            None => self.prefix_matches_by_email(prefix, order, row_limit).await?,
                         }
                     }
                     UserOrder::Newest(_) => {
                         let filters = [SearchFilter::PrefixIndexed(prefix), SearchFilter::PrefixUnindexed(prefix)];
-                        self.scan_or_sort(total, filters, &order, row_limit).await?
+                        self.scan_or_sort(total, filters, order, row_limit).await?
                     }
                 };
                 (total, matches)
             }
             Some(SearchTerm::Substring(term)) => match self.load_all_matches(term).await? {
-                Some(all) => (i64::try_from(all.len()).unwrap_or(i64::MAX), first_page(all, &order, row_limit)),
+                Some(all) => (i64::try_from(all.len()).unwrap_or(i64::MAX), first_page(all, order, row_limit)),
                 None => {
                     let filters = [SearchFilter::SubstringIndexed(term), SearchFilter::SubstringUnindexed(term)];
-                    (MAX_TOTAL + 1, self.scan_or_sort(MAX_TOTAL + 1, filters, &order, row_limit).await?)
+                    (MAX_TOTAL + 1, self.scan_or_sort(MAX_TOTAL + 1, filters, order, row_limit).await?)
                 }
             },
         };
-        let page = Page::from_overfetched(matches, limit, total);
-        let ids: Vec<_> = page.items.into_iter().map(|(_, id)| id).collect();
-        Ok(Page { items: self.load(&ids).await?, total, has_more: page.has_more })
+        let ids: Vec<_> = matches.into_iter().map(|(_, id)| id).collect();
+        Ok((total, self.load(&ids).await?))
     }
 
     /// Returns the first matches in order, by an ordered scan if there are many matches, else by sorting.

@@ -115,7 +115,7 @@ async fn explain_user_flag(
     let explanation = explain(state, &user.context, user_override.map(|o| o.view()), at);
     reply::json(&ExplanationResponse {
         user_id: user.id,
-        flag_name: state.flag().name.as_str(),
+        flag_name: state.name().as_str(),
         revision: snapshot.revision().to_string(),
         evaluated_at: at,
         stale,

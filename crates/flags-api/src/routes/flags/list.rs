@@ -1,6 +1,6 @@
 //! Query parameters of the flag list.
 
-use flags_service::flags::FlagDetail;
+use flags_service::flags::FlagItem;
 use flags_store::flags::FlagOrder;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -70,11 +70,11 @@ impl FlagSort {
         }
     }
 
-    pub(super) fn cursor_after(self, last: &FlagDetail) -> FlagPageCursor {
-        let name = last.record.flag.name.to_string();
+    pub(super) fn cursor_after(self, last: &FlagItem) -> FlagPageCursor {
+        let name = last.name().to_string();
         match self {
             Self::Name => FlagPageCursor::Name(name),
-            Self::RecentlyUpdated => FlagPageCursor::Revision(last.record.revision, name),
+            Self::RecentlyUpdated => FlagPageCursor::Revision(last.revision(), name),
         }
     }
 }

@@ -9,13 +9,13 @@ use actix_web::{
     web::{self, Data},
 };
 use flags_domain::Instant;
-use flags_service::flags::{FlagDetail, FlagPatch, NewFlag};
+use flags_service::flags::{FlagDetail, FlagItem, FlagPatch, NewFlag};
 use flags_store::{Committed, change_log::Revision, flags::FlagFilter};
 
 use self::{
     list::ListFlagsQuery,
     request::{CreateFlagRequest, PatchFlagRequest, PutTargetingRulesRequest},
-    response::FeatureFlagResponse,
+    response::{FeatureFlagResponse, FlagItemResponse},
 };
 use super::reply::{self, HandlerResult, Reply, child_location};
 use crate::{
@@ -43,7 +43,7 @@ pub(super) fn routes(routes: &mut RouteRegistry) {
 #[utoipa::path(
     get, path = "/api/admin/feature-flags", tag = "flags", operation_id = "list_flags", params(ListFlagsQuery),
     responses(
-        (status = 200, body = PageResponse<FeatureFlagResponse>),
+        (status = 200, body = PageResponse<FlagItemResponse>),
         (status = "default", response = ProblemResponse),
     ),
 )]
@@ -56,7 +56,7 @@ async fn list(_: Require<ReadFlags>, app: Data<App>, Query(query): Query<ListFla
     let page = PageResponse::new(
         page,
         |last| PageCursor(query.sort.cursor_after(last)).encode(),
-        |detail| FeatureFlagResponse::from_detail(&detail, now),
+        |item| FlagItemResponse::from_item(&item, now),
     );
     reply::json(&page)
 }
@@ -83,16 +83,18 @@ async fn create(
 }
 
 /// Get a flag
+///
+/// A flag whose definition this server cannot read has the field `unreadable`.
 #[utoipa::path(
     get, path = "/api/admin/feature-flags/{flag_name}", tag = "flags", operation_id = "get_flag",
     params(("flag_name" = String, Path, description = "Name of the flag")),
-    responses((status = 200, body = FeatureFlagResponse), (status = "default", response = ProblemResponse)),
+    responses((status = 200, body = FlagItemResponse), (status = "default", response = ProblemResponse)),
 )]
 async fn get(_: Require<ReadFlags>, app: Data<App>, flag: FlagNameParam) -> HandlerResult {
     let now = app.evaluation.now();
-    let detail = app.flags.get(&flag.0).await?;
-    let revision = Revision { number: detail.record.revision, ..app.evaluation.replica().revision() };
-    reply::resource(revision, &FeatureFlagResponse::from_detail(&detail, now))
+    let item = app.flags.get(&flag.0).await?;
+    let revision = Revision { number: item.revision(), ..app.evaluation.replica().revision() };
+    reply::resource(revision, &FlagItemResponse::from_item(&item, now))
 }
 
 /// Update a flag
@@ -137,11 +139,12 @@ async fn put_rules(
 /// Archive a flag
 ///
 /// An archived flag has no evaluation result, not even for users with an override. Cancels the flag's pending scheduled
-/// changes.
+/// changes. A flag whose definition this server cannot read is archived without changing its definition and its
+/// scheduled changes.
 #[utoipa::path(
     post, path = "/api/admin/feature-flags/{flag_name}/archive", tag = "flags", operation_id = "archive_flag",
     params(("flag_name" = String, Path, description = "Name of the flag")),
-    responses((status = 200, body = FeatureFlagResponse), (status = "default", response = ProblemResponse)),
+    responses((status = 200, body = FlagItemResponse), (status = "default", response = ProblemResponse)),
 )]
 async fn archive(
     author: Require<ManageFlags>,
@@ -150,8 +153,12 @@ async fn archive(
     if_match: IfMatch,
     request: HttpRequest,
 ) -> HandlerResult {
+    let now = app.evaluation.now();
+    let reply = move |flag: &FlagItem, committed: &Committed| {
+        reply::changed(committed, flag.revision(), &FlagItemResponse::from_item(flag, now))
+    };
     let execute = async |command| app.flags.archive(command, &flag.0, if_match.0).await;
-    reply::execute_idempotently(&request, author.granted, changed_flag_reply(app.evaluation.now()), execute).await
+    reply::execute_idempotently(&request, author.granted, reply, execute).await
 }
 
 /// Returns a function that builds the response to a change of a flag. `now` determines its effective state.

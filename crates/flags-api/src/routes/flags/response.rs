@@ -1,7 +1,7 @@
 //! Flag representation in responses.
 
 use flags_domain::Instant;
-use flags_service::flags::FlagDetail;
+use flags_service::flags::{FlagDetail, FlagItem, UnreadableFlagDetail};
 use serde::Serialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -59,6 +59,71 @@ pub(crate) struct FeatureFlagResponse {
     updated_at: Instant,
     /// Revision number of the last change.
     revision: i64,
+}
+
+/// A feature flag, or the readable parts of one whose definition this server cannot read.
+#[derive(Serialize, ToSchema)]
+#[serde(untagged)]
+pub(crate) enum FlagItemResponse {
+    /// Flag with a complete definition.
+    Readable(Box<FeatureFlagResponse>),
+    /// Flag whose definition cannot be read.
+    Unreadable(Box<UnreadableFlagResponse>),
+}
+
+/// A feature flag whose definition this server cannot read, for example because a newer version wrote it. It serves
+/// active overrides of its type and nothing else. It can be archived, but not changed in any other way.
+#[derive(Serialize, ToSchema)]
+#[schema(as = UnreadableFeatureFlagResponse)]
+pub(crate) struct UnreadableFlagResponse {
+    /// Unique name.
+    name: String,
+    /// Why the definition cannot be read.
+    unreadable: String,
+    /// Type of all overrides. `null` if it cannot be read; overrides then do not apply.
+    #[schema(required)]
+    flag_type: Option<WireFlagType>,
+    /// Whether users can read the flag with their own credentials. `false` if that cannot be read.
+    client_visible: bool,
+    /// When the flag was archived. `null` if it is not archived.
+    #[schema(required, value_type = Option<String>, format = DateTime)]
+    archived_at: Option<Instant>,
+    /// Number of unexpired overrides; 0 while the flag is archived.
+    override_count: i64,
+    /// `null` if it cannot be read.
+    #[schema(required, value_type = Option<String>, format = DateTime)]
+    created_at: Option<Instant>,
+    /// `null` if it cannot be read.
+    #[schema(required, value_type = Option<String>, format = DateTime)]
+    updated_at: Option<Instant>,
+    /// Revision number of the last change; 0 if it cannot be read.
+    revision: i64,
+}
+
+impl FlagItemResponse {
+    pub(super) fn from_item(item: &FlagItem, now: Instant) -> Self {
+        match item {
+            FlagItem::Readable(detail) => Self::Readable(Box::new(FeatureFlagResponse::from_detail(detail, now))),
+            FlagItem::Unreadable(detail) => Self::Unreadable(Box::new(UnreadableFlagResponse::from_detail(detail))),
+        }
+    }
+}
+
+impl UnreadableFlagResponse {
+    fn from_detail(detail: &UnreadableFlagDetail) -> Self {
+        let UnreadableFlagDetail { record, override_count } = detail;
+        Self {
+            name: record.flag.name.to_string(),
+            unreadable: record.flag.reason.clone(),
+            flag_type: record.flag.flag_type.map(Into::into),
+            client_visible: record.flag.client_visible,
+            archived_at: record.flag.archived_at,
+            override_count: *override_count,
+            created_at: record.created_at,
+            updated_at: record.updated_at,
+            revision: record.revision.unwrap_or(0),
+        }
+    }
 }
 
 /// Switch and default of a flag at the time of the response, including scheduled changes that have taken effect.

@@ -3,8 +3,8 @@
 use std::{collections::HashMap, ops::Range};
 
 use diesel::{
-    BoolExpressionMethods, EscapeExpressionMethods, ExpressionMethods, JoinOnDsl, QueryDsl, SelectableHelper,
-    TextExpressionMethods, dsl::exists,
+    BoolExpressionMethods, EscapeExpressionMethods, ExpressionMethods, JoinOnDsl, QueryDsl, TextExpressionMethods,
+    dsl::exists,
 };
 use diesel_async::RunQueryDsl;
 use flags_domain::Instant;
@@ -17,12 +17,13 @@ use crate::{
         user_search,
     },
     conn::{Backend, Conn, dispatch},
+    decoded::{Decoded, columns, to_record},
     error::Result,
     page::{BoundedCount, MAX_TOTAL},
     schema::{feature_flags, user_flag_overrides, users},
     sql_types::{DbInstant, DbUuid},
     users::{
-        UserRecord, UserRow,
+        TABLE, UserRecord, UserRow,
         search::{Prefix, Substring},
     },
 };
@@ -76,6 +77,8 @@ pub(super) struct UserListQuery<'a> {
     pub(super) filter: &'a UserFilter,
     /// Query plans of the executed statements, if the caller wants them.
     pub(super) plans: Option<Vec<String>>,
+    /// Number of rows that were omitted because they cannot be read.
+    pub(super) unreadable: usize,
 }
 
 /// Selects columns of all users that match the search filter and the list filter, unordered.
@@ -218,13 +221,19 @@ impl UserListQuery<'_> {
                 search
             }
         };
-        let all: Vec<UserSortKeys> = dispatch!(self.conn, |c| {
+        let all: Vec<(Decoded<String>, Decoded<DbInstant>, Decoded<DbUuid>)> = dispatch!(self.conn, |c| {
             use users::dsl::{created_at, email, id};
             let query = || select_matching!((email, created_at, id), search, self.filter).limit(MAX_TOTAL + 1);
             record_plan!(self.plans, c, query());
             query().load(c).await
         })?;
-        Ok(Some(all).filter(|all| all.len() <= max_matches))
+        if all.len() > max_matches {
+            return Ok(None);
+        }
+        let keys = all
+            .into_iter()
+            .map(|(email, at, id)| Some((email.or_logged(TABLE)?, at.or_logged(TABLE)?, id.or_logged(TABLE)?)));
+        Ok(Some(self.keep_readable(keys)))
     }
 
     /// Returns e-mail addresses and ids of the first matches in order.
@@ -236,46 +245,59 @@ impl UserListQuery<'_> {
         limit: u32,
     ) -> Result<Vec<(String, DbUuid)>> {
         let limit = i64::from(limit);
-        dispatch!(self.conn, |c| {
+        let keys: Vec<(Decoded<String>, Decoded<DbUuid>)> = dispatch!(self.conn, |c| {
             record_plan!(self.plans, c, select_ordered!(search, self.filter, order, strategy).limit(limit));
             select_ordered!(search, self.filter, order, strategy).limit(limit).load(c).await
-        })
+        })?;
+        let keys = keys.into_iter().map(|(email, id)| Some((email.or_logged(TABLE)?, id.or_logged(TABLE)?)));
+        Ok(self.keep_readable(keys))
+    }
+
+    /// Returns the rows that can be read, and counts the others.
+    fn keep_readable<T>(&mut self, rows: impl ExactSizeIterator<Item = Option<T>>) -> Vec<T> {
+        let count = rows.len();
+        let readable: Vec<T> = rows.flatten().collect();
+        self.unreadable += count - readable.len();
+        readable
     }
 
     /// Returns the position of the user at which an ordered scan must stop, [`MAX_SCANNED_USERS`] after its start.
-    /// `None` if fewer users follow.
+    /// `None` if fewer users follow, or if that user cannot be read.
     pub(super) async fn scan_end(&mut self, order: &UserOrder) -> Result<Option<SortPosition>> {
         use diesel::OptionalExtension as _;
         use users::dsl;
         match order {
             UserOrder::Email(after) => {
                 let after = after.as_ref().map_or("", |(email, _)| email);
-                let end = dispatch!(self.conn, |c| {
+                let end: Option<Decoded<String>> = dispatch!(self.conn, |c| {
                     let rest = dsl::users.filter(dsl::email.gt(after)).order(dsl::email);
                     rest.select(dsl::email).offset(MAX_SCANNED_USERS).first(c).await.optional()
                 })?;
-                Ok(end.map(SortPosition::Email))
+                Ok(end.and_then(|email| email.or_logged(TABLE)).map(SortPosition::Email))
             }
             UserOrder::Newest(after) => {
                 let (at, id) = after.unwrap_or((Instant::from_micros(i64::MAX), Uuid::nil()));
                 let (at, id) = (DbInstant(at), DbUuid(id));
-                let end: Option<(DbInstant, DbUuid)> = dispatch!(self.conn, |c| {
+                let end: Option<(Decoded<DbInstant>, Decoded<DbUuid>)> = dispatch!(self.conn, |c| {
                     let rest = dsl::users.filter(dsl::created_at.le(at));
                     let rest = rest.filter(dsl::created_at.lt(at).or(dsl::id.gt(id)));
                     let rest = rest.order((dsl::created_at.desc(), dsl::id)).select((dsl::created_at, dsl::id));
                     rest.offset(MAX_SCANNED_USERS).first(c).await.optional()
                 })?;
+                let end = end.and_then(|(at, id)| Some((at.or_logged(TABLE)?, id.or_logged(TABLE)?)));
                 Ok(end.map(|(at, id)| SortPosition::Created(at, id)))
             }
         }
     }
 
-    /// Returns the users with the given ids, in the given order. Users that were deleted meanwhile are omitted.
+    /// Returns the users with the given ids, in the given order. Omits users that were deleted meanwhile, and users
+    /// that cannot be read.
     pub(super) async fn load(&mut self, ids: &[DbUuid]) -> Result<Vec<UserRecord>> {
-        let rows: Vec<UserRow> = dispatch!(self.conn, |c| {
-            users::table.filter(users::id.eq_any(ids)).select(UserRow::as_select()).load(c).await
+        let rows: Vec<Decoded<UserRow>> = dispatch!(self.conn, |c| {
+            users::table.filter(users::id.eq_any(ids)).select(columns!(UserRow)).load(c).await
         })?;
-        let mut rows: HashMap<DbUuid, UserRow> = rows.into_iter().map(|row| (row.id, row)).collect();
-        ids.iter().filter_map(|id| rows.remove(id)).map(TryInto::try_into).collect()
+        let records = rows.into_iter().map(|row| to_record::<_, UserRecord>(TABLE, row.or_logged(TABLE)?));
+        let mut records: HashMap<_, _> = self.keep_readable(records).into_iter().map(|user| (user.id, user)).collect();
+        Ok(ids.iter().filter_map(|id| records.remove(&id.0)).collect())
     }
 }
