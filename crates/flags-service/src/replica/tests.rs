@@ -182,3 +182,26 @@ fn streams_resume_from_commits_before_the_loaded_revision() {
     assert_eq!(invalidations_after(&replica, 3), expected);
     assert!(replica.read().commits_after(2).is_none(), "revision 3 is unknown");
 }
+
+#[test]
+fn reload_keeps_tokens_that_are_ahead_of_the_loaded_revision() {
+    let token = ReplicaToken {
+        id: Uuid::from_u128(3),
+        hash: [1; 32],
+        grant: TokenGrant::Role(Role::Viewer),
+        user_id: None,
+        expires_at: None,
+    };
+    let loaded = |number, tokens| {
+        LoadedState::new(revision(number), Snapshot::default(), tokens, Vec::new(), ShardKey::new(&[0; 16]))
+    };
+    let replica = Replica::new(loaded(1, vec![token.clone()]));
+    let is_known = || replica.read().token(&token.hash).is_some();
+    let scope = CredentialScope::Changed { user_ids: Vec::new(), token_ids: vec![token.id] };
+    replica.apply_credentials(CredentialUpdate { revision: revision(3), scope, tokens: Vec::new() });
+    assert_eq!((is_known(), replica.credential_updates()), (false, 1));
+    replica.replace(loaded(2, vec![token.clone()]));
+    assert!(!is_known(), "the token was revoked at revision 3");
+    replica.replace(loaded(4, vec![token.clone()]));
+    assert!(is_known());
+}
