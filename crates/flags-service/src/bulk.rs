@@ -217,6 +217,8 @@ async fn store_response(
     match idempotency::reserve(&mut tx, key).await? {
         // A concurrent request with the same key has already stored its response.
         KeyState::Completed(stored) if stored.payload.first() != Some(&ID_LIST_MARKER) => {
+            // Rolled back first, because a dropped transaction keeps its locks until the connection is reused.
+            tx.rollback().await?;
             core.check_credential(request.author().check()).await?;
             Err(ServiceError::Replayed(stored))
         }

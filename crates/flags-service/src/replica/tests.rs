@@ -216,3 +216,26 @@ fn evaluation_does_not_wait_for_a_writer() {
     assert_eq!(results.next().unwrap().resolution.value.value(), &json!("off"));
     assert!(results.next().is_none(), "the snapshot has revision 1");
 }
+
+#[test]
+fn reload_keeps_tokens_that_are_ahead_of_the_loaded_revision() {
+    let token = ReplicaToken {
+        id: Uuid::from_u128(3),
+        hash: [1; 32],
+        grant: TokenGrant::Role(Role::Viewer),
+        user_id: None,
+        expires_at: None,
+    };
+    let loaded = |number, tokens| {
+        LoadedState::new(revision(number), Snapshot::default(), tokens, Vec::new(), ShardKey::new(&[0; 16]))
+    };
+    let replica = Replica::new(loaded(1, vec![token.clone()]));
+    let is_known = || replica.read().token(&token.hash).is_some();
+    let scope = CredentialScope::Changed { user_ids: Vec::new(), token_ids: vec![token.id] };
+    replica.apply_credentials(CredentialUpdate { revision: revision(3), scope, tokens: Vec::new() });
+    assert_eq!((is_known(), replica.credential_updates()), (false, 1));
+    replica.replace(loaded(2, vec![token.clone()]));
+    assert!(!is_known(), "the token was revoked at revision 3");
+    replica.replace(loaded(4, vec![token.clone()]));
+    assert!(is_known());
+}
