@@ -17,7 +17,7 @@ use reqwest::Method;
 const EXPECTED: &[(&str, usize)] = &[
     ("create user", 7),
     ("patch user", 9),
-    ("create flag", 7),
+    ("create flag", 9),
     ("patch flag", 9),
     ("create scheduled change", 8),
     ("cancel scheduled change", 8),
