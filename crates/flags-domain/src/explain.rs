@@ -21,7 +21,7 @@ use crate::{
 /// Explanation of the evaluation result of one flag for one context.
 #[derive(Clone, Debug)]
 pub struct Explanation<'r> {
-    /// Evaluation result, exactly as returned by [`resolve()`].
+    /// Evaluation result, exactly as returned by [`resolve()`](crate::resolve()).
     pub resolution: Option<Resolution<'r>>,
     /// Layers in order of priority, highest first, with one entry for each targeting rule. For an archived flag,
     /// [`Layer::Archived`] only.

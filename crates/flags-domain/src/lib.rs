@@ -55,7 +55,8 @@
 //! 1. An archived flag has no result.
 //! 2. An active override of the user ([`OverrideView`]), even if the flag is off.
 //! 3. A flag that is off serves its off variant.
-//! 4. The first enabled targeting rule whose conditions all hold ([`TargetingRule`]).
+//! 4. The first enabled targeting rule whose conditions all hold ([`TargetingRule`]). If the rules exceed the
+//!    [`EvaluationBudget`], the off variant.
 //! 5. The latest due scheduled change of the default, unless the default was set manually since ([`ScheduledChange`]).
 //! 6. The default ([`Flag::default`]).
 //!
@@ -136,6 +137,10 @@
 //! [`resolve()`] allocates no memory, with two exceptions: the operator `matches` on first use of its regular
 //! expressions and on use by several threads at once, and the version operators for abbreviated versions and long
 //! pre-release identifiers. It hashes at most one text per evaluation. All public types are `Send` and `Sync`.
+//!
+//! The cost of an evaluation is bounded by an [`EvaluationBudget`], for any definition and context. A flag that exceeds
+//! it serves its off variant ([`Source::EvaluationTooExpensive`]). [`resolve_within`] evaluates several flags within one
+//! budget.
 //!
 //! # Standards
 //!

@@ -30,7 +30,7 @@ pub const MAX_ATTRIBUTES: usize = 1_000;
 /// Maximum number of elements of all arrays in the custom attributes of one context together.
 pub const MAX_ATTRIBUTE_ITEMS: usize = 5_000;
 /// Maximum length of the targeting key of an anonymous context, in bytes.
-pub const MAX_TARGETING_KEY_BYTES: usize = 1_024;
+pub const MAX_TARGETING_KEY_BYTES: usize = 4 * 1024;
 
 /// A limit, the amount that a stored definition already has, and its name in messages.
 struct Limit {

@@ -181,8 +181,8 @@ async fn rejects_contexts_beyond_the_limits(kind: DatabaseKind) {
     }
     evaluate(members(1_000).into()).await.expect(200);
     let with_key = async |length| ofrep::evaluate(&backend, "f", json!({"targetingKey": "k".repeat(length)})).await;
-    with_key(1_024).await.expect(200);
-    ofrep::expect_error(with_key(1_025).await, 400, "INVALID_CONTEXT", Some("f"));
+    with_key(4_096).await.expect(200);
+    ofrep::expect_error(with_key(4_097).await, 400, "INVALID_CONTEXT", Some("f"));
 }
 
 async fn rejects_flags_beyond_the_limit_of_a_deployment(kind: DatabaseKind) {

@@ -17,7 +17,7 @@ use reqwest::Method;
 const EXPECTED: &[(&str, usize)] = &[
     ("create user", 8),
     ("patch user", 10),
-    ("create flag", 8),
+    ("create flag", 10),
     ("patch flag", 10),
     ("create scheduled change", 9),
     ("cancel scheduled change", 9),

@@ -123,8 +123,8 @@ impl Replica {
         View::new(self.state.read())
     }
 
-    /// Returns the flags and the overrides of a user at one revision, for evaluation without a lock. `None` stands for an
-    /// anonymous context, which has no overrides.
+    /// Returns the flags and the overrides of a user at one revision, for evaluation without a lock. Without a user,
+    /// for an anonymous context, there are no overrides.
     pub fn snapshot(&self, user_id: Option<Uuid>) -> ReplicaSnapshot {
         self.read().into_snapshot(user_id)
     }

@@ -25,9 +25,9 @@ pub(crate) struct EvaluationRequest {
 #[schema(as = EvaluationContext)]
 pub(crate) struct WireEvaluationContext {
     /// Id of the user. With a token of scope `evaluate`, any non-empty string; if it is not the id of an active user,
-    /// the context is anonymous. At most 1,024 bytes.
+    /// the context is anonymous. At most 4,096 bytes.
     #[serde(rename = "targetingKey")]
-    #[schema(min_length = 1, max_length = 1024)]
+    #[schema(min_length = 1, max_length = 4096)]
     targeting_key: String,
 }
 
