@@ -29,12 +29,12 @@ pub(crate) async fn run(case: &str, kind: DatabaseKind, options: CaseOptions, re
     }
     let mut rng = StdRng::seed_from_u64(options.seed);
     let deadline = Instant::now() + options.duration;
-    let (mut corruptions, mut failed_changes, mut wrong_values, mut failed_requests, mut failed_starts) =
-        (0, 0, 0, 0, 0);
+    let (mut starts, mut corruptions) = (0, 0);
+    let (mut failed_changes, mut wrong_values, mut failed_requests, mut failed_starts) = (0, 0, 0, 0);
     while Instant::now() < deadline {
         execute_raw(&env.database_url, &corruption(&mut rng)).await;
         corruptions += 1;
-        if rng.random_ratio(1, 10) {
+        if corruptions % 5 == 1 {
             // The other server reloads its replica. A further server starts and stops.
             env.core.store().start_new_epoch().await.expect("a new epoch can be started");
             let started = RunningProcess::server(&env.database_url);
@@ -42,6 +42,7 @@ pub(crate) async fn run(case: &str, kind: DatabaseKind, options: CaseOptions, re
             failed_starts += usize::from(response.status != 200);
             let round = run_process("cleanup-worker", &["--once", "--database-url", &env.database_url]);
             failed_starts += usize::from(!round.status.success());
+            starts += 1;
         }
         let flag = env.flags.choose(&mut rng).expect("flags exist").clone();
         let server = rng.random_range(0..2);
@@ -61,6 +62,7 @@ pub(crate) async fn run(case: &str, kind: DatabaseKind, options: CaseOptions, re
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     report.expect_nonzero("corruptions", corruptions);
+    report.expect_nonzero("servers and workers started meanwhile", starts);
     report.expect_zero("rejected changes of healthy flags", failed_changes);
     report.expect_zero("healthy flags with another value than stored", wrong_values);
     report.expect_zero("lists that were not returned", failed_requests);

@@ -5,7 +5,7 @@ use serde_json::json;
 use flags_tests::{
     app::override_path,
     caller::Caller,
-    database::{Database, DatabaseKind},
+    database::{Database, DatabaseKind, execute_raw},
     eventually, on_both_databases,
     process::{RunningProcess, create_admin_token},
 };
@@ -14,6 +14,7 @@ use super::wait_until_token_is_known;
 
 on_both_databases! {
     counts_override_changes_and_active_overrides,
+    unreadable_flags_are_counted_and_logged_once,
 }
 
 async fn counts_override_changes_and_active_overrides(kind: DatabaseKind) {
@@ -56,6 +57,40 @@ async fn counts_override_changes_and_active_overrides(kind: DatabaseKind) {
         "{metrics}"
     );
     assert!(!metrics.contains(&users[0]) && !metrics.contains("example.com"), "{metrics}");
+}
+
+async fn unreadable_flags_are_counted_and_logged_once(kind: DatabaseKind) {
+    let database = Database::migrated(kind).await;
+    let token = create_admin_token(&database.url);
+    let folder = tempfile::tempdir().unwrap();
+    let log_file = folder.path().join("log");
+    let server = RunningProcess::server_with_verbose_log(&database.url, "text", &log_file, &[]);
+    let (admin, anonymous) = (server.caller(&token), Caller::new(&server.base_url, None));
+    wait_until_token_is_known(&admin).await;
+    for name in ["a", "b"] {
+        admin.post("/api/admin/feature-flags", &json!({"name": name, "flag_type": "boolean"})).await.expect(201);
+    }
+    execute_raw(&database.url, "UPDATE feature_flags SET variants = '7' WHERE name = 'a'").await;
+    let wait_for_count = async |count: usize| {
+        eventually("the number of unreadable flags", async || {
+            let line = format!("flags_unreadable_flags {count}");
+            anonymous.get("/metrics").await.expect(200).text.lines().any(|l| l == line).then_some(())
+        })
+        .await;
+    };
+    for _ in 0..2 {
+        // Two reloads.
+        database.store().await.start_new_epoch().await.unwrap();
+        wait_for_count(1).await;
+        admin.patch("/api/admin/feature-flags/b", &json!({"description": "waits for the reload"})).await.expect(200);
+    }
+    let log = std::fs::read_to_string(&log_file).unwrap();
+    let lines: Vec<_> = log.lines().filter(|line| line.contains("flag cannot be read or compiled")).collect();
+    assert!(lines.len() == 1 && lines[0].contains("ERROR") && lines[0].contains("variants"), "{lines:?}");
+    admin.post("/api/admin/feature-flags/a/archive", &json!({})).await.expect(200);
+    execute_raw(&database.url, "DELETE FROM feature_flags WHERE name = 'a'").await;
+    database.store().await.start_new_epoch().await.unwrap();
+    wait_for_count(0).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
