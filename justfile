@@ -59,11 +59,13 @@ bench-search *args: postgres
 
 # Regenerate docs/openapi.json
 openapi:
-    cargo run --quiet --bin server -- openapi > docs/openapi.json
+    cargo run --quiet --bin server -- openapi > target/openapi.json
+    mv target/openapi.json docs/openapi.json
 
 # Regenerate docs/permissions.md
 permissions:
-    cargo run --quiet -p flags-tests --example permissions > docs/permissions.md
+    cargo run --quiet -p flags-tests --example permissions > target/permissions.md
+    mv target/permissions.md docs/permissions.md
 
 # Fuzz the HTTP API with valid and invalid requests for the given number of seconds
 fuzz-api seconds='120':
