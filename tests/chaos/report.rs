@@ -27,7 +27,7 @@ impl CaseReport {
         println!("{:<24} {:<52} {actual}{expectation}  {outcome}", self.case, description);
     }
 
-    /// Expects that something did not happen.
+    /// Records a failure unless `actual` is 0.
     pub(crate) fn expect_zero(&mut self, description: &str, actual: usize) {
         self.expect_eq(description, &0, &actual);
     }

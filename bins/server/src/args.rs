@@ -111,8 +111,8 @@ pub(crate) struct AccessArgs {
     #[arg(long, env = "FLAGS_SESSION_LIFETIME", value_name = "DURATION", default_value = "7d",
           value_parser = session_time)]
     pub(crate) session_lifetime: Duration,
-    /// Public URL of this server without a path, such as `https://flags.example.com`. The server rejects changes that
-    /// use a session cookie and come from pages of another origin [default: the Host header of the request].
+    /// Public URL of this server without a path, such as `https://flags.example.com`. The server rejects state-changing
+    /// requests with a session cookie from pages of another origin [default: the Host header of the request].
     #[arg(long, env = "FLAGS_PUBLIC_URL", value_name = "URL", value_parser = origin)]
     pub(crate) public_url: Option<String>,
     /// Comma-separated list of origins whose web pages may call the API (CORS), or * for all origins [default: only the
@@ -132,8 +132,8 @@ pub(crate) struct AccessArgs {
     #[arg(long, env = "FLAGS_EVALUATION_RATE_LIMIT", value_name = "COUNT",
           default_value_t = RateLimits::default().evaluations)]
     pub(crate) evaluation_rate_limit: u32,
-    /// Maximum number of requests per second without a valid credential from one address. Short bursts may reach twice
-    /// this rate. 0 disables the limit.
+    /// Maximum number of requests per second from one address that have no valid credential. Short bursts may reach
+    /// twice this rate. 0 disables the limit.
     #[arg(long, env = "FLAGS_ANONYMOUS_RATE_LIMIT", value_name = "COUNT",
           default_value_t = RateLimits::default().anonymous)]
     pub(crate) anonymous_rate_limit: u32,

@@ -58,7 +58,7 @@ evaluation.
 Every response has the header `X-Request-Id`. Errors are problem documents (RFC 9457, `application/problem+json`) \
 with a stable `code`. Errors of paths below `/ofrep` follow the OpenFeature Remote Evaluation Protocol instead.";
 
-/// Adds the headers and media types that follow from the facts and the method of a route.
+/// Adds the headers and media types that result from the method and the [`RouteFacts`] of a route.
 fn describe_facts(described: &mut DescribedOperation) {
     let DescribedOperation { method, operation, facts, .. } = described;
     for parameter in header_parameters(*facts) {

@@ -275,7 +275,7 @@ impl CompiledLayers {
         (is_on, later.iter().find(|step| step.enabled != is_on).map(|step| step.at))
     }
 
-    /// Returns the latest due step of the switch, and the pending steps.
+    /// Returns the latest due scheduled change of the on/off switch, and the pending ones.
     pub(crate) fn switch_steps_at(&self, now: Instant) -> (Option<&SwitchStep>, &[SwitchStep]) {
         let due = self.switch_steps.partition_point(|step| step.at <= now);
         (due.checked_sub(1).map(|last| &self.switch_steps[last]), &self.switch_steps[due..])

@@ -41,7 +41,8 @@ impl EvaluationContext {
         Self::new(&id.to_string(), Some(email), Some(role), Some(created_at), attributes)
     }
 
-    /// Creates an anonymous context: the targeting key is not a known user, and only `user_id` is built in.
+    /// Creates an anonymous context: the targeting key is not the id of a known user, and `user_id` is the only built-in
+    /// attribute.
     pub fn anonymous(targeting_key: &str, attributes: Map<String, Value>) -> Self {
         Self::new(targeting_key, None, None, None, attributes)
     }

@@ -264,7 +264,8 @@ impl Core {
         required.check_stored(stored, self.now())
     }
 
-    /// Applies a command in one transaction and commits it. Reports whether it has changed its own credential.
+    /// Applies a command in one transaction and commits it. Also returns whether the command changed the credential that
+    /// permits it.
     async fn commit<C: Command>(
         &self,
         request: &CommandRequest<C::Output>,

@@ -77,7 +77,7 @@ pub enum Conflict {
     #[error("the user already has an override of this flag; update or replace the existing override")]
     OverrideExists,
     /// The flag name is taken.
-    #[error("a flag with this name already exists")]
+    #[error("a flag with this name already exists; choose another name")]
     FlagExists,
     /// The flag is archived and must be restored before it can be changed.
     #[error("the flag is archived; restore it first")]
@@ -97,13 +97,13 @@ pub enum Conflict {
     #[error("only pending scheduled changes can be edited or cancelled (this one is {0})")]
     NotPending(&'static str),
     /// The e-mail address belongs to another user.
-    #[error("another user already has this e-mail address")]
+    #[error("another user already has this e-mail address; use a different address")]
     EmailTaken,
     /// The change would leave no active admin.
     #[error("the last active admin cannot be deleted, demoted or deactivated; make another user an admin first")]
     LastAdmin,
     /// The token has expired; only valid tokens can be rotated.
-    #[error("only valid tokens can be rotated; this token has expired")]
+    #[error("the token has expired and cannot be rotated; create a new token")]
     TokenExpired,
 }
 

@@ -467,7 +467,8 @@ pub enum FlagOrder {
     RecentlyUpdated(Option<(i64, String)>),
 }
 
-/// Returns a page of flags. Omits rows without a valid name or, if it determines the order, without a valid revision.
+/// Returns a page of flags. Omits rows without a valid name. If the order is by revision, it also omits rows without a
+/// valid revision.
 pub async fn list(conn: &mut Conn, filter: &FlagFilter, order: FlagOrder, limit: u32) -> Result<Page<StoredFlag>> {
     use feature_flags::dsl;
     macro_rules! filtered {

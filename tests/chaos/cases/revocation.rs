@@ -169,7 +169,7 @@ async fn wait_until_accepted(caller: &Caller) {
     }
 }
 
-/// Counts the changes whose author's credential was taken away at an earlier revision.
+/// Counts the changes that were committed after the credential of their author was revoked.
 async fn count_late_changes(env: &TestEnvironment, revoked_at: &HashMap<String, i64>) -> usize {
     let (mut position, mut late) = (0, 0);
     loop {

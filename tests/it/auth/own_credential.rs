@@ -15,7 +15,7 @@ use super::ME_PATH;
 
 on_both_databases! {
     token_can_revoke_and_rotate_itself,
-    admin_can_take_away_the_own_permissions,
+    admin_can_revoke_their_own_permissions,
     admin_with_many_overrides_can_delete_the_own_user,
     session_can_end_itself,
 }
@@ -45,7 +45,7 @@ async fn create_admin(app: &TestApp, name: &str) -> (Uuid, Caller, Caller) {
     (user_id, token, app.anonymous.sign_in(&email, PASSWORD).await)
 }
 
-async fn admin_can_take_away_the_own_permissions(kind: DatabaseKind) {
+async fn admin_can_revoke_their_own_permissions(kind: DatabaseKind) {
     let app = TestApp::start(kind).await;
     app.create_user_with("keeper", "admin", json!({})).await;
     for (number, uses_session) in [(0, false), (1, true)] {

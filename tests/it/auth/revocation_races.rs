@@ -35,7 +35,7 @@ use flags_tests::{
 };
 
 on_both_databases! {
-    command_fails_if_a_concurrent_transaction_takes_its_credential_away,
+    command_fails_if_a_concurrent_transaction_revokes_its_credential,
     commands_of_a_revoked_credential_reveal_nothing,
     self_deactivation_fails_if_a_concurrent_password_reset_ends_its_session,
 }
@@ -108,7 +108,7 @@ async fn wait_until_waiting(app: &TestApp) {
     eventually("the command waits for the open transaction", is_waiting).await;
 }
 
-async fn command_fails_if_a_concurrent_transaction_takes_its_credential_away(kind: DatabaseKind) {
+async fn command_fails_if_a_concurrent_transaction_revokes_its_credential(kind: DatabaseKind) {
     let app = TestApp::start(kind).await;
     app.create_user_with("keeper", "admin", json!({})).await;
     app.create_boolean_flag("f").await;

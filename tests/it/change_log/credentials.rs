@@ -21,7 +21,7 @@ use flags_tests::{
 
 on_both_databases! {
     revocation_takes_effect_while_flags_cannot_be_loaded,
-    server_with_outdated_credentials_asks_the_database,
+    stale_server_checks_credentials_in_the_database,
 }
 
 const OWN_FLAGS: &str = "/api/flags/me";
@@ -86,7 +86,7 @@ async fn revocation_takes_effect_while_flags_cannot_be_loaded(kind: DatabaseKind
 }
 
 /// Changes rows without the change log, so the server's own state remains outdated.
-async fn server_with_outdated_credentials_asks_the_database(kind: DatabaseKind) {
+async fn stale_server_checks_credentials_in_the_database(kind: DatabaseKind) {
     let max_credential_age = MaxCredentialAge(Duration::ZERO);
     let app = TestApp::start_with_settings(kind, Settings { max_credential_age, ..settings() }).await;
     let url = &app.database.url;
@@ -117,7 +117,7 @@ async fn server_with_outdated_credentials_asks_the_database(kind: DatabaseKind) 
     expect_eventually(&inactive, OWN_FLAGS, 401).await;
     expect_eventually(&revoked, OWN_FLAGS, 401).await;
     assert_eq!(stream.expect("bye").await.data["reason"], "revoked");
-    // Without an answer, the server uses its own state.
+    // If the database cannot be read, the server checks the credential in its replica.
     execute_raw(url, "ALTER TABLE api_tokens RENAME TO hidden_tokens").await;
     expect_eventually(&revoked, OWN_FLAGS, 200).await;
 }

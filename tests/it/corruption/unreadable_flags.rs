@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 on_both_databases! {
     unreadable_flag_serves_overrides_only_and_can_be_archived_but_not_changed,
-    change_of_a_newer_server_makes_the_flag_unreadable_without_a_reload,
+    unknown_operator_of_a_newer_server_makes_the_flag_unreadable_without_a_reload,
     unreadable_scheduled_change_makes_its_flag_unreadable,
     unreadable_change_log_rows_cost_one_reload,
 }
@@ -122,7 +122,7 @@ fn replaced(app: &TestApp, from: &str, to: &str) -> String {
     }
 }
 
-async fn change_of_a_newer_server_makes_the_flag_unreadable_without_a_reload(kind: DatabaseKind) {
+async fn unknown_operator_of_a_newer_server_makes_the_flag_unreadable_without_a_reload(kind: DatabaseKind) {
     let app = TestApp::start(kind).await;
     app.create_boolean_flag("newer").await;
     let (_, ann) = app.create_user("ann").await;

@@ -12,7 +12,7 @@ use super::{BULK_PATH, backend_caller, create_two_variant_flag, evaluate, evalua
 
 on_both_databases! {
     evaluates_flags_of_every_type,
-    integral_values_of_fractional_flags_keep_a_decimal_point,
+    integers_keep_a_decimal_point_if_the_flag_has_a_fractional_variant,
     reason_and_source_name_the_layer_that_decided,
     splits_equal_those_of_the_own_flags_endpoint,
     unknown_archived_and_hidden_flags_yield_flag_not_found,
@@ -51,7 +51,7 @@ async fn evaluates_flags_of_every_type(kind: DatabaseKind) {
     assert_eq!(response.header("content-type"), "application/json");
 }
 
-async fn integral_values_of_fractional_flags_keep_a_decimal_point(kind: DatabaseKind) {
+async fn integers_keep_a_decimal_point_if_the_flag_has_a_fractional_variant(kind: DatabaseKind) {
     let app = TestApp::start(kind).await;
     let (ann_id, _) = app.create_user("ann").await;
     let backend = backend_caller(&app).await;

@@ -17,7 +17,7 @@ on_both_databases! {
     malformed_requests_yield_400_with_a_specific_error_code,
     errors_have_the_format_of_the_protocol,
     evaluation_is_at_least_as_recent_as_the_event_that_caused_it,
-    cors_allows_the_headers_of_providers,
+    cors_allows_the_request_headers_of_openfeature_providers,
 }
 
 async fn user_credentials_evaluate_only_for_their_own_user(kind: DatabaseKind) {
@@ -141,7 +141,7 @@ async fn evaluation_is_at_least_as_recent_as_the_event_that_caused_it(kind: Data
     assert_eq!(evaluate_after(&format!("{current}:{at}")).await.expect(200).json()["flags"][0]["value"], false);
 }
 
-async fn cors_allows_the_headers_of_providers(kind: DatabaseKind) {
+async fn cors_allows_the_request_headers_of_openfeature_providers(kind: DatabaseKind) {
     let settings =
         flags_api::Settings { cors_origins: vec!["https://app.example.com".to_owned()], ..Default::default() };
     let app = TestApp::start_with_settings(kind, settings).await;

@@ -17,13 +17,13 @@ use super::wait_until_token_is_known;
 use crate::ofrep;
 
 on_both_databases! {
-    expensive_flag_serves_its_off_variant_everywhere,
+    flag_over_the_budget_serves_its_off_variant_or_an_ofrep_error,
     expensive_evaluations_block_neither_readiness_nor_writers,
     text_longer_than_4_kib_fails_a_matches_condition,
     rejects_definitions_beyond_the_limits,
     rejects_contexts_beyond_the_limits,
     rejects_flags_beyond_the_limit_of_a_deployment,
-    stored_definitions_above_a_limit_can_be_edited_except_to_grow,
+    stored_definitions_above_a_limit_can_be_edited_but_not_enlarged,
     metric_counts_evaluations_that_exceed_the_budget,
 }
 
@@ -59,7 +59,7 @@ async fn store_rules(app: &TestApp, rules: &Value) {
     app.reload_replica().await;
 }
 
-async fn expensive_flag_serves_its_off_variant_everywhere(kind: DatabaseKind) {
+async fn flag_over_the_budget_serves_its_off_variant_or_an_ofrep_error(kind: DatabaseKind) {
     let app = TestApp::start(kind).await;
     app.create_flag(flag(&json!([]))).await;
     store_rules(&app, &expensive_rules(10)).await;
@@ -206,7 +206,7 @@ async fn rejects_flags_beyond_the_limit_of_a_deployment(kind: DatabaseKind) {
     app.admin.post("/api/admin/feature-flags", &body).await.expect(201);
 }
 
-async fn stored_definitions_above_a_limit_can_be_edited_except_to_grow(kind: DatabaseKind) {
+async fn stored_definitions_above_a_limit_can_be_edited_but_not_enlarged(kind: DatabaseKind) {
     let app = TestApp::start(kind).await;
     app.create_flag(flag(&json!([]))).await;
     store_rules(&app, &expensive_rules(4)).await;

@@ -27,7 +27,7 @@ export class Retry {
   #initialDelay = INITIAL_DELAY;
   #failures = 0;
   #rejections = 0;
-  /** Earliest time of the next attempt by `Retry-After`; milliseconds of `performance.now()`. */
+  /** Earliest time of the next attempt according to `Retry-After`; milliseconds of `performance.now()`. */
   #notBefore = 0;
 
   /** Sets the first delay of the backoff, as the server requested with `retry:`. */

@@ -158,7 +158,7 @@ impl BulkOverrideRequest {
         match (self.ids, self.filter) {
             (Some(ids), None) => check_ids(ids).map(BulkSelection::Ids),
             (None, Some(filter)) => filter.into_store_filter(now).map(BulkSelection::Filter),
-            _ => Err(Violation::new("", "ids_or_filter", "send either `ids` or `filter`, not both")),
+            _ => Err(Violation::new("", "ids_or_filter", "requires exactly one of `ids` and `filter`")),
         }
     }
 }

@@ -74,7 +74,7 @@ async fn load_state(store: &Store, shard_key: ShardKey) -> Result<LoadedState, S
     Ok(loaded)
 }
 
-/// Groups the newest rows of the change log by commit. Returns none if a revision up to `head` is missing.
+/// Groups the newest rows of the change log by commit. Returns an empty list if a revision up to `head` is missing.
 fn past_commits(rows: Vec<ChangeSummary>, head: Revision) -> Vec<PastCommit> {
     let is_dense = rows.last().is_none_or(|last| last.revision == head.number)
         && rows.windows(2).all(|pair| pair[1].revision - pair[0].revision <= 1);

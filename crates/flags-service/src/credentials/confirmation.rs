@@ -105,7 +105,7 @@ impl CredentialConfirmation {
         }
     }
 
-    /// Reads a credential from the database. Returns `None` if the database does not answer.
+    /// Reads a credential from the database. Returns `None` if the database cannot be read.
     async fn ask(&self, credential: &CredentialRef) -> Option<Option<StoredPrincipal>> {
         let started_at = MonotonicInstant::now();
         let query = async {

@@ -57,7 +57,7 @@ pub struct ChangeMetadata {
 /// A change with its metadata.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DescribedChange {
-    /// Metadata, from which streams and the audience are determined.
+    /// Metadata: it selects the audience and is kept in the recent changes buffer.
     pub metadata: ChangeMetadata,
     /// Change of the state that evaluation reads.
     pub change: Change,

@@ -75,7 +75,8 @@ pub struct Replica {
     notifier: Arc<ChangeNotifier>,
 }
 
-/// Up to where the replica follows the changes of users and tokens. It may be ahead of the replica's revision.
+/// Revision up to which the replica contains all changes of users and tokens. It may be ahead of the replica's own
+/// revision.
 #[derive(Clone, Copy, Debug)]
 struct CredentialState {
     revision: Revision,
@@ -292,7 +293,7 @@ fn prepare(change: &Change) -> Option<PreparedOverride> {
 /// Adds the streams that one change affects. The caller adds the streams of changed flags.
 fn extend_audience(audience: &mut Audience, change: &Change, user_id: Option<Uuid>, invalidation: Invalidation) {
     match (change, invalidation) {
-        // Streams check whether their credential is still valid.
+        // Any stream may use this token, so all streams are woken and check their credential.
         (Change::TokenChanged(_), _) => audience.all_users = true,
         (_, Invalidation::Override { .. } | Invalidation::User) => audience.users.extend(user_id),
         (_, Invalidation::Flag { .. } | Invalidation::HiddenFlag | Invalidation::None | Invalidation::Unknown) => {}

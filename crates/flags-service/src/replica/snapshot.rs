@@ -116,8 +116,8 @@ impl ReplicaSnapshot {
         evaluate(self.flag(flag_name)?.compiled(), context, self.override_of(flag_name), now, budget)
     }
 
-    /// Returns the flags that may have changed through the passage of time alone: their schedule has an instant after
-    /// `from` and up to `until`, or the user's override of them expired in this period. May contain duplicates.
+    /// Returns the flags that may have changed without a commit. Either their schedule has an instant after `from` and up
+    /// to `until`, or the user's override of them expired in this period. May contain duplicates.
     pub fn flags_changed_by_time(&self, from: Instant, until: Instant) -> impl Iterator<Item = FlagName> {
         let is_in_period = move |at: Instant| at > from && at <= until;
         let scheduled = self.flags.schedule_instants_after(from).take_while(move |(at, _)| is_in_period(*at));

@@ -139,7 +139,7 @@ pub enum JwtRejection {
     #[error("the token is for another audience")]
     WrongAudience,
     /// The user claim is missing, malformed or unverified.
-    #[error("the token does not identify a user")]
+    #[error("the user claim is missing, malformed or not verified")]
     UnidentifiedUser,
     /// The issuer's keys have not been fetched yet, so the token cannot be verified.
     #[error("the issuer's keys have not been fetched yet")]

@@ -189,7 +189,7 @@ impl KeyCache {
             if let Some(at) = next_load_at {
                 tokio::select! {
                     () = self.clock.wait_until(at) => {}
-                    // If a scheduled load has already served this request, `is_loading` is false again.
+                    // A scheduled load may already have loaded the keys. Then `is_loading` is false.
                     () = self.reload_requested.notified() => if !self.state.borrow().is_loading { continue },
                     () = self.closed.notified() => return,
                 }

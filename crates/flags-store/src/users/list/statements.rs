@@ -37,7 +37,8 @@ const MAX_SCANNED_USERS: i64 = 10_000;
 pub(super) enum SearchFilter<'a> {
     All,
     EmailPrefix(&'a Prefix),
-    /// The e-mail address has the prefix, and its original form lies in the range.
+    /// The e-mail address has the prefix, ignoring case. In its original case it is in the range, so that the index on
+    /// `email` can be used.
     EmailPrefixInRange(&'a Range<String>, &'a Prefix),
     NamePrefix(&'a Prefix),
     /// The name has the prefix, but the e-mail address does not.
