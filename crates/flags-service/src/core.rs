@@ -251,6 +251,7 @@ impl Core {
     /// taken away. This includes the replay of a stored response.
     async fn check_after_failure(&self, check: &CredentialCheck, error: &ServiceError) -> Result<()> {
         match error {
+            ServiceError::Store(StoreError::UnreadableFlag { .. }) => self.check_credential(check).await,
             // These errors say nothing about the state that the command has read.
             ServiceError::Store(_) | ServiceError::Internal(_) | ServiceError::CredentialRejected(_) => Ok(()),
             _ => self.check_credential(check).await,

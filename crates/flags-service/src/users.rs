@@ -284,9 +284,7 @@ impl Command for DeleteUser {
             }
             return Ok(Progress::Unfinished);
         }
-        for token in api_tokens::find_by_user(tx.conn(), self.id).await? {
-            api_tokens::delete(tx, &token).await?;
-        }
+        api_tokens::delete_by_user(tx, self.id).await?;
         // The database would delete the sessions too, but then the check of the caller's credential could not tell
         // whether another transaction has ended the caller's session before.
         sessions::delete_by_user(tx, self.id).await?;

@@ -14,7 +14,7 @@ use crate::{
     actor_labels::{self, token_actor},
     change_log::ChangeLogEntry,
     conn::{Conn, dispatch},
-    decoded::{Decoded, RowKey, columns, readable},
+    decoded::{Decoded, RowKey, columns, readable, to_record},
     error::{Result, StoreError},
     page::{BoundedCount, Page, next_bound},
     principal_state::{CredentialRef, CredentialState},
@@ -285,15 +285,6 @@ pub async fn record_last_used(store: &Store, used: &[(Uuid, Instant)]) -> Result
     Ok(())
 }
 
-/// Returns the tokens that act on behalf of this user.
-pub async fn find_by_user(conn: &mut Conn, user_id: Uuid) -> Result<Vec<TokenRecord>> {
-    let rows: Vec<Decoded<ApiTokenRow>> = dispatch!(conn, |c| {
-        let rows = api_tokens::table.filter(api_tokens::user_id.eq(DbUuid(user_id)));
-        rows.order(api_tokens::id).select(columns!(ApiTokenRow)).load(c).await
-    })?;
-    rows.into_iter().map(|row| row.into_result(TABLE)?.try_into()).collect()
-}
-
 /// Inserts a token and uses its name as actor label.
 pub async fn insert(tx: &mut Tx, new: &TokenRecord) -> Result<()> {
     let row = ApiTokenRow::from(new);
@@ -303,12 +294,24 @@ pub async fn insert(tx: &mut Tx, new: &TokenRecord) -> Result<()> {
     Ok(())
 }
 
-/// Deletes a token. Used when the token's user is deleted.
-pub async fn delete(tx: &mut Tx, token: &TokenRecord) -> Result<()> {
-    let id = DbUuid(token.id);
-    dispatch!(tx.conn(), |c| diesel::delete(api_tokens::table.find(id)).execute(c).await)?;
-    tx.prior_states().record_credential(CredentialRef::Token(token.hash), token.into());
-    tx.record(entry(Action::Deleted, Some(token), None));
+/// Deletes all tokens that act on behalf of this user, also those that cannot be read.
+pub async fn delete_by_user(tx: &mut Tx, user_id: Uuid) -> Result<()> {
+    let rows: Vec<(Decoded<DbUuid>, Decoded<ApiTokenRow>)> = dispatch!(tx.conn(), |c| {
+        let rows = api_tokens::table.filter(api_tokens::user_id.eq(DbUuid(user_id)));
+        rows.order(api_tokens::id).select((api_tokens::id, columns!(ApiTokenRow))).load(c).await
+    })?;
+    for (id, row) in rows {
+        let id = id.into_result(TABLE)?;
+        let token: Option<TokenRecord> = row.or_logged(TABLE).and_then(|row| to_record(TABLE, row));
+        dispatch!(tx.conn(), |c| diesel::delete(api_tokens::table.find(id)).execute(c).await)?;
+        let Some(token) = token else {
+            let entry = entry(Action::Deleted, None, None);
+            tx.record(ChangeLogEntry { resource_id: Some(id.0), user_id: Some(user_id), ..entry });
+            continue;
+        };
+        tx.prior_states().record_credential(CredentialRef::Token(token.hash), (&token).into());
+        tx.record(entry(Action::Deleted, Some(&token), None));
+    }
     Ok(())
 }
 

@@ -183,15 +183,20 @@ pub async fn any_exist(conn: &mut Conn) -> Result<bool> {
     dispatch!(conn, |c| diesel::select(exists(users::table.select(users::id))).get_result(c).await)
 }
 
-/// Returns whether there is an active admin other than `excluded`.
+/// Maximum number of admins that [`has_other_active_admin`] reads.
+const MAX_READ_ADMINS: i64 = 100;
+
+/// Returns whether there is an active admin other than `excluded`. A user whose row cannot be read does not count,
+/// because such a user cannot authenticate.
 pub async fn has_other_active_admin(conn: &mut Conn, excluded: Uuid) -> Result<bool> {
-    dispatch!(conn, |c| {
+    let rows: Vec<Decoded<UserRow>> = dispatch!(conn, |c| {
         let admins = users::table
             .filter(users::role.eq(Role::Admin.as_str()))
             .filter(users::active.eq(true))
             .filter(users::id.ne(DbUuid(excluded)));
-        diesel::select(exists(admins)).get_result(c).await
-    })
+        admins.order(users::id).limit(MAX_READ_ADMINS).select(columns!(UserRow)).load(c).await
+    })?;
+    Ok(!readable::<UserRow, UserRecord>(TABLE, rows).is_empty())
 }
 
 /// Inserts a user. Returns `false` if the e-mail address is already taken.

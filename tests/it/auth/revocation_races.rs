@@ -16,7 +16,7 @@ use flags_service::{
 };
 use flags_store::{
     Tx,
-    api_tokens::{self, TokenGrant, TokenRecord},
+    api_tokens::{self, TokenFilter, TokenGrant, TokenRecord},
     change_log::Action,
     idempotency::IdempotencyKey,
     passwords,
@@ -55,7 +55,8 @@ async fn take_credential_away(tx: &mut Tx, loss: Loss, user_id: Uuid) {
     let user = users::lock(tx, user_id).await.unwrap().unwrap();
     match loss {
         Loss::TokenRevoked => {
-            for token in api_tokens::find_by_user(tx.conn(), user_id).await.unwrap() {
+            let filter = TokenFilter { user_id: Some(user_id), valid_at: None };
+            for token in api_tokens::list(tx.conn(), &filter, None, 10).await.unwrap().items {
                 let revoked = TokenRecord { revoked_at: Some(tx.now()), ..token.clone() };
                 api_tokens::update(tx, Action::Revoked, &token, &revoked).await.unwrap();
             }
@@ -67,9 +68,7 @@ async fn take_credential_away(tx: &mut Tx, loss: Loss, user_id: Uuid) {
             users::update(tx, &user, &UserRecord { role: Role::Viewer, ..user.clone() }).await.unwrap();
         }
         Loss::UserDeleted => {
-            for token in api_tokens::find_by_user(tx.conn(), user_id).await.unwrap() {
-                api_tokens::delete(tx, &token).await.unwrap();
-            }
+            api_tokens::delete_by_user(tx, user_id).await.unwrap();
             users::delete(tx, &user).await.unwrap();
         }
         Loss::PasswordReset => {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use flags_api::{Settings, StreamLimits};
 use flags_service::credentials::confirmation::MaxCredentialAge;
 use flags_store::{
-    api_tokens::{self, TokenGrant, TokenRecord},
+    api_tokens::{self, TokenFilter, TokenGrant, TokenRecord},
     change_log::Action,
     users::{self, Role, UserRecord},
 };
@@ -58,7 +58,8 @@ async fn revocation_takes_effect_while_flags_cannot_be_loaded(kind: DatabaseKind
     execute_raw(&app.database.url, &format!("{hide_flags}; UPDATE log_head SET revision = revision + 5")).await;
 
     let mut tx = app.core.store().begin(app.core.now()).await.unwrap();
-    let token = api_tokens::find_by_user(tx.conn(), revoked_id).await.unwrap().remove(0);
+    let filter = TokenFilter { user_id: Some(revoked_id), valid_at: None };
+    let token = api_tokens::list(tx.conn(), &filter, None, 10).await.unwrap().items.remove(0);
     let revoked_token = TokenRecord { revoked_at: Some(tx.now()), ..token.clone() };
     api_tokens::update(&mut tx, Action::Revoked, &token, &revoked_token).await.unwrap();
     let user = users::lock(&mut tx, deactivated_id).await.unwrap().unwrap();

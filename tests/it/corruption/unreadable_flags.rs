@@ -190,10 +190,12 @@ async fn unreadable_change_log_rows_cost_one_reload(kind: DatabaseKind) {
         let insert = if is_sqlite { "randomblob(16)" } else { "gen_random_uuid()" };
         let columns = "ord, at, actor, action, entity, entity_id, flag_name, user_id, before, after";
         let sql = format!(
-            "INSERT INTO change_log (revision, id, {columns}) SELECT {number}, {insert}, {columns} FROM change_log
+            "BEGIN;
+             INSERT INTO change_log (revision, id, {columns}) SELECT {number}, {insert}, {columns} FROM change_log
              WHERE revision = {number} - 1;
              UPDATE change_log SET {corruption} WHERE revision = {number};
-             UPDATE log_head SET revision = {number}"
+             UPDATE log_head SET revision = {number};
+             COMMIT"
         );
         execute_raw_on_change_log(&app.database.url, &sql).await;
         let reached = async || (app.replica.revision().number == number).then_some(());
@@ -204,6 +206,24 @@ async fn unreadable_change_log_rows_cost_one_reload(kind: DatabaseKind) {
         assert_eq!(generation(), before + 1, "no further reload after {corruption}");
         assert_eq!(ann.get("/api/flags/me").await.expect(200).json()["flags"]["a"]["value"], true);
     }
+    // An unreadable row beyond the head belongs to no commit.
+    let (before, number) = (generation(), app.replica.revision().number);
+    let mut beyond = vec![format!("{}", number + 500)];
+    if is_sqlite {
+        beyond.push(format!("{number}.5"));
+    }
+    let insert = if is_sqlite { "randomblob(16)" } else { "gen_random_uuid()" };
+    for revision in &beyond {
+        let sql = format!(
+            "INSERT INTO change_log (revision, ord, id, at, actor, action, entity)
+             SELECT {revision}, 0, {insert}, at, actor, action, 'nonsense' FROM change_log WHERE revision = 1 AND ord = 0"
+        );
+        execute_raw_on_change_log(&app.database.url, &sql).await;
+    }
+    for round in 0..3 {
+        app.admin.patch(&flag_path("a"), &json!({"description": format!("beyond {round}")})).await.expect(200);
+    }
+    assert_eq!((generation(), app.replica.revision().number), (before, number + 3));
     // A server that starts now does not resume streams from before, but starts.
     let runtime = Runtime::start(app.core.store().clone(), app.clock.clone()).await.unwrap();
     let user = runtime.evaluation.user(ann_id.parse().unwrap()).await.unwrap().unwrap();

@@ -4,7 +4,7 @@ use actix_web::{
     HttpResponse,
     web::{self, Data},
 };
-use flags_domain::{EvaluationBudget, Instant};
+use flags_domain::{CompiledFlag, EvaluationBudget, Instant};
 use flags_service::replica::{CachedUser, OverrideRef, ReplicaSnapshot};
 use serde::Serialize;
 use serde_json::Value;
@@ -50,8 +50,7 @@ async fn get_own_flags(caller: Require<ReadOwnFlags>, app: Data<App>, if_none_ma
     let user = caller.granted;
     let snapshot = app.evaluation.replica().snapshot(Some(user.id));
     let state = evaluated_state(&app, &snapshot, &user);
-    let results = snapshot.evaluate_all(&user.context, state.evaluated_at);
-    let results = results.filter(|evaluated| evaluated.flag.client_visible());
+    let results = snapshot.evaluate_all(&user.context, state.evaluated_at, CompiledFlag::client_visible);
     let body = build_own_flags_body(&state, results, snapshot.flag_count(), app.settings.override_reasons());
     respond_to_caller(&if_none_match, &state, body)
 }
@@ -92,10 +91,11 @@ async fn get_own_flag(
     let user = caller.granted;
     let snapshot = app.evaluation.replica().snapshot(Some(user.id));
     let state = evaluated_state(&app, &snapshot, &user);
+    // A hidden flag is not evaluated, so that the response time does not reveal that it exists.
+    let is_visible = snapshot.flag(&flag.0).is_some_and(|flag| flag.compiled().client_visible());
     let mut budget = EvaluationBudget::default();
-    let result = snapshot.evaluate(&flag.0, &user.context, state.evaluated_at, &mut budget);
-    let result = result.filter(|evaluated| evaluated.flag.client_visible());
-    let evaluated = result.ok_or_else(|| Problem::not_found("flag_not_found", "no such flag"))?;
+    let result = is_visible.then(|| snapshot.evaluate(&flag.0, &user.context, state.evaluated_at, &mut budget));
+    let evaluated = result.flatten().ok_or_else(|| Problem::not_found("flag_not_found", "no such flag"))?;
     let body = build_own_flag_body(&state, &evaluated, app.settings.override_reasons());
     respond_to_caller(&if_none_match, &state, body)
 }

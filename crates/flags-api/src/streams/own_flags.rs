@@ -3,7 +3,7 @@
 use std::{pin::pin, sync::Arc};
 
 use actix_web::web::Data;
-use flags_domain::{EvaluationBudget, FlagName, Instant};
+use flags_domain::{CompiledFlag, EvaluationBudget, FlagName, Instant};
 use flags_service::{
     notifier::Subscription,
     replica::{CachedUser, ChangesSince, ReplicaSnapshot, may_change_user},
@@ -103,8 +103,7 @@ impl OwnFlagStream {
         let StreamPosition { revision, evaluated_at } = *new_position;
         let stale = app.evaluation.replica().is_stale();
         let state = EvaluatedState { user_id: self.user.id, revision, evaluated_at, stale };
-        let results = replica.evaluate_all(&self.user.context, evaluated_at);
-        let results = results.filter(|evaluated| evaluated.flag.client_visible());
+        let results = replica.evaluate_all(&self.user.context, evaluated_at, CompiledFlag::client_visible);
         let reasons = app.settings.override_reasons();
         let snapshot = build_own_flags_body(&state, results, replica.flag_count(), reasons);
         self.valid_until = snapshot.valid_until;

@@ -195,7 +195,7 @@ impl ChangeFeed {
                 tracing::error!(cause, "change log contains a row that cannot be decoded");
                 ReloadReason::Unreadable
             }
-            Err(error @ StoreError::Unavailable(_)) => return Err(error.into()),
+            // Also after a timeout: large rows of flags or overrides may have caused it.
             Err(error) => {
                 self.follow_credentials().await;
                 return Err(error.into());

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use flags_domain::{Instant, Violation, check_key};
 use flags_store::{
-    Author, Committed, Page, Tx,
+    Author, Committed, Page, StoreError, Tx,
     api_tokens::{self, TokenFilter, TokenGrant, TokenRecord},
     change_log::Action,
     users::{self, Role},
@@ -162,7 +162,11 @@ async fn lock_unrevoked_token(tx: &mut Tx, id: Uuid, precondition: &Precondition
     let user_id = api_tokens::find(tx.conn(), id).await?.and_then(|token| token.user_id);
     if let Some(user_id) = user_id {
         // Lock the user first, as the lock order requires. This also prevents the deletion of the user and its tokens.
-        users::lock_shared(tx, user_id).await?;
+        // The row is locked even if it cannot be read.
+        match users::lock_shared(tx, user_id).await {
+            Ok(_) | Err(StoreError::Corrupt(_)) => {}
+            Err(error) => return Err(error.into()),
+        }
     }
     let token = api_tokens::find(tx.conn(), id).await?.filter(|token| token.revoked_at.is_none());
     precondition.check(tx, token.as_ref().map(|token| token.revision)).await?;

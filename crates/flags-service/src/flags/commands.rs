@@ -8,7 +8,7 @@ use flags_store::{
     change_log::{self, Action},
     flags::{self, FlagRecord, StoredFlag},
     overrides::OverrideOwner,
-    schedules::{self, ScheduleRecord},
+    schedules::{self, ScheduleRecord, StoredSchedule},
 };
 
 use super::{FlagDetail, FlagItem, FlagPatch, NewFlag, UnreadableFlagDetail, detail::FlagWithSchedule};
@@ -276,12 +276,16 @@ impl Command for DeleteFlag {
         if record.flag.archived_at.is_none() {
             return Err(Conflict::FlagNotArchived.into());
         }
+        // Read before anything is deleted: a scheduled change that cannot be read prevents the deletion.
+        let schedule = schedules::find_by_flags(tx.conn(), std::slice::from_ref(&record.flag.name)).await?;
+        let schedule: flags_store::Result<Vec<_>> = schedule.into_iter().map(StoredSchedule::into_readable).collect();
+        let schedule = schedule?;
         if delete_overrides(tx, OverrideOwner::Flag(&self.name)).await? == Progress::Unfinished {
             flags::set_deleting(tx, &self.name).await?;
             return Ok(Progress::Unfinished);
         }
-        for scheduled_change in schedules::find_by_flags(tx.conn(), std::slice::from_ref(&record.flag.name)).await? {
-            schedules::delete(tx, &scheduled_change.into_readable()?).await?;
+        for scheduled_change in &schedule {
+            schedules::delete(tx, scheduled_change).await?;
         }
         flags::delete(tx, &record).await?;
         Ok(Progress::Finished)

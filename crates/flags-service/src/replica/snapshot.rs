@@ -81,10 +81,16 @@ impl ReplicaSnapshot {
         self.overrides.get(index).map(SharedOverride::to_ref)
     }
 
-    /// Evaluates all flags that are not archived, in order of their names, within the budget of one request. Omits flags
-    /// that failed to compile, unless an override determines their value. `context` must belong to the snapshot's user.
-    pub fn evaluate_all(&self, context: &EvaluationContext, now: Instant) -> impl Iterator<Item = EvaluatedFlag<'_>> {
-        self.evaluate_each(context, now).filter_map(|(_, evaluated)| evaluated)
+    /// Evaluates all flags that are not archived and that `is_included` accepts, in order of their names, within the
+    /// budget of one request. Omits flags that failed to compile, unless an override determines their value. `context`
+    /// must belong to the snapshot's user.
+    pub fn evaluate_all(
+        &self,
+        context: &EvaluationContext,
+        now: Instant,
+        is_included: impl Fn(&CompiledFlag) -> bool,
+    ) -> impl Iterator<Item = EvaluatedFlag<'_>> {
+        self.evaluate_each(context, now, is_included).filter_map(|(_, evaluated)| evaluated)
     }
 
     /// Like [`evaluate_all`](Self::evaluate_all), but the result is `None` for a flag that failed to compile and has no
@@ -93,11 +99,14 @@ impl ReplicaSnapshot {
         &self,
         context: &EvaluationContext,
         now: Instant,
+        is_included: impl Fn(&CompiledFlag) -> bool,
     ) -> impl Iterator<Item = (&CompiledFlag, Option<EvaluatedFlag<'_>>)> {
         let mut budget = EvaluationBudget::default();
         let mut overrides = self.overrides().peekable();
+        // Flags that are not included must not spend the budget.
+        let included = move |flag: &&CompiledFlag| !flag.is_archived() && is_included(flag);
         // Merge join: flags and overrides are both sorted by flag name.
-        self.flags().map(FlagState::compiled).filter(|flag| !flag.is_archived()).map(move |flag| {
+        self.flags().map(FlagState::compiled).filter(included).map(move |flag| {
             while overrides.next_if(|o| o.flag_name < flag.name()).is_some() {}
             let user_override = overrides.next_if(|o| o.flag_name == flag.name());
             (flag, evaluate(flag, context, user_override, now, &mut budget))

@@ -210,7 +210,7 @@ fn evaluation_does_not_wait_for_a_writer() {
     apply(&replica, 1, vec![set_flag("a", true)]);
     let context = EvaluationContext::anonymous("key", Map::new());
     let snapshot = replica.snapshot(Some(ANN));
-    let mut results = snapshot.evaluate_all(&context, NOW);
+    let mut results = snapshot.evaluate_all(&context, NOW, |_| true);
     // A commit in the middle of an evaluation waits for nothing. With a read lock, it would block forever.
     apply(&replica, 2, vec![set_flag("b", true)]);
     assert_eq!(results.next().unwrap().resolution.value.value(), &json!("off"));

@@ -44,7 +44,13 @@ pub(crate) fn decode_head_column<T>(column: Decoded<T>) -> Result<T> {
 
 fn decode_head((epoch, number, min_reader): HeadColumns) -> Result<Revision> {
     check_reader(decode_head_column(min_reader)?)?;
-    Ok(Revision { epoch: decode_head_column(epoch)?.0, number: decode_head_column(number)? })
+    let revision = Revision { epoch: decode_head_column(epoch)?.0, number: decode_head_column(number)? };
+    if (0..i64::MAX).contains(&revision.number) {
+        return Ok(revision);
+    }
+    // Taken for a restored backup, an invalid number would start a new epoch.
+    let detail = format!("log_head: revision must be from 0 to {} (got {})", i64::MAX - 1, revision.number);
+    Err(StoreError::ChangeLogUnreadable(detail))
 }
 
 /// Returns the head revision and the rows that follow revision `after`.
@@ -53,8 +59,8 @@ fn decode_head((epoch, number, min_reader): HeadColumns) -> Result<Revision> {
 /// Head and rows come from one statement, so they are consistent with each other. Fails like [`head`], and with
 /// [`StoreError::Corrupt`] if a row cannot be read.
 pub async fn read_after(conn: &mut Conn, after: i64, limit: usize) -> Result<(Revision, Vec<LoggedChange>)> {
-    // The revision is NULL if no row follows. The join excludes rows whose revision cannot be read.
-    type Row = (HeadColumns, Option<i64>, Option<Decoded<ChangeSummaryRow>>, Decoded<Option<DbJson>>);
+    // The revision is NULL if no row follows.
+    type Row = (HeadColumns, Decoded<Option<i64>>, Option<Decoded<ChangeSummaryRow>>, Decoded<Option<DbJson>>);
     let bound = i64::try_from(limit).unwrap_or(i64::MAX);
     let rows: Vec<Row> = dispatch!(conn, |c| {
         log_head::table
@@ -77,7 +83,12 @@ pub async fn read_after(conn: &mut Conn, after: i64, limit: usize) -> Result<(Re
     })?;
     let mut rows = rows.into_iter().peekable();
     let head = rows.peek().map_or_else(|| Err(missing_head()), |(head, ..)| decode_head(head.clone()))?;
-    let rows = rows.filter_map(|(_, revision, row, after)| revision.and(row).map(|row| (row, after)));
+    // A row without a valid revision, or beyond the head, belongs to no commit. It must not cause a reload at each poll.
+    let is_committed = |revision: Decoded<Option<i64>>| {
+        revision.or_logged(TABLE).flatten().is_some_and(|revision| revision <= head.number)
+    };
+    let rows =
+        rows.filter_map(|(_, revision, row, after)| row.filter(|_| is_committed(revision)).map(|row| (row, after)));
     let mut rows = rows.map(into_logged_columns).collect::<Result<Vec<_>>>()?;
     let bounds = rows.as_slice().first().zip(rows.as_slice().last());
     if let Some((first, last)) = bounds.map(|((first, _), (last, _))| (first.revision, last.revision))

@@ -78,7 +78,7 @@ async fn get_user_flags(
     let snapshot = app.evaluation.replica().snapshot(Some(user.id));
     let mut valid_until: Option<Instant> = None;
     let mut flags = BTreeMap::new();
-    for evaluated in snapshot.evaluate_all(&user.context, at) {
+    for evaluated in snapshot.evaluate_all(&user.context, at, |_| true) {
         valid_until = [valid_until, evaluated.resolution.valid_until].into_iter().flatten().min();
         flags.insert(evaluated.flag.name().as_str(), UserFlagResult::from_evaluated(&evaluated, at));
     }

@@ -111,7 +111,7 @@ async fn evaluate_flags(
     let stream_token = StreamToken::issue(credential, target.parsed_user_id(), clock).encode(&app.stream_token_key);
     let stale = app.evaluation.replica().is_stale();
     let snapshot = app.evaluation.replica().snapshot(target.user_id());
-    let results = snapshot.evaluate_each(target.context(), now).filter(|(flag, _)| target.can_see(flag));
+    let results = snapshot.evaluate_each(target.context(), now, |flag| target.can_see(flag));
     let state = BulkState { stream_token: &stream_token, stale, flag_count: snapshot.flag_count() };
     let content = write_bulk_content(results, &state, app.settings.override_reasons());
     let revision = snapshot.revision();

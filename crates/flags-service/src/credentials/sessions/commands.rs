@@ -1,7 +1,7 @@
 //! Database commands for signing in, signing out and changing passwords.
 
 use flags_store::{
-    Author, Tx,
+    Author, StoreError, Tx,
     passwords::{self as store_passwords, PasswordHash},
     sessions::{self as store, SessionRecord},
     users::{self, UserRecord},
@@ -38,7 +38,12 @@ impl UnloggedCommand for OpenSession {
 
     async fn apply(&self, tx: &mut Tx) -> Result<SessionRecord> {
         // Locked so that a concurrent deactivation or password change deletes this session too.
-        let is_active = users::lock_shared(tx, self.user_id).await?.is_some_and(|user| user.active);
+        // A user whose row cannot be read is not accepted as a principal.
+        let user = match users::lock_shared(tx, self.user_id).await {
+            Err(StoreError::Corrupt(_)) => None,
+            found => found?,
+        };
+        let is_active = user.is_some_and(|user| user.active);
         let current_hash = store_passwords::find(tx.conn(), self.user_id).await?;
         if !is_active || current_hash.as_ref() != Some(&self.verified_hash) {
             return Err(ServiceError::InvalidCredentials);
