@@ -156,7 +156,7 @@ pub(crate) async fn run(case: &str, kind: DatabaseKind, options: CaseOptions, re
     report.expect_zero("changes in the log after the revocation", count_late_changes(&env, &revoked_at).await);
     report.expect_nonzero("requests with a last byte after the revocation", late_requests);
     report.expect_zero("of them not rejected", accepted_late_requests);
-    report.info_percentiles("delay until both servers reject the credential", delays);
+    report.print_percentiles("delay until both servers reject the credential", delays);
     env.check_change_log(report).await;
 }
 
