@@ -41,6 +41,10 @@ impl Principal {
         };
         let confirmed = match app.credential_confirmation.confirm(&credential.reference()).await {
             Confirmation::Unavailable => None,
+            Confirmation::Busy => {
+                let detail = "too many credentials are waiting to be checked in the database; retry later";
+                return Err(Problem::unavailable("busy", detail, "1"));
+            }
             Confirmation::Rejected => return Err(Problem::unauthorized()),
             Confirmation::Granted(grant) => Some(grant),
         };

@@ -19,7 +19,7 @@ use crate::{core::Core, replica::Replica};
 
 /// Time for which an answer of the database, or its absence, is used again.
 const REUSE_INTERVAL: Duration = Duration::from_secs(1);
-/// Timeout for an answer of the database, including the wait for a permit.
+/// Timeout for an answer of the database, and for the wait for one of the queries.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 /// Maximum number of concurrent queries.
 const MAX_QUERIES: usize = 4;
@@ -48,6 +48,8 @@ struct State {
     answers: Cache<CredentialRef, (MonotonicInstant, Option<StoredPrincipal>)>,
     /// Time of the last query without an answer.
     unanswered_at: Mutex<Option<MonotonicInstant>>,
+    /// Time of the last query with an answer.
+    answered_at: Mutex<Option<MonotonicInstant>>,
     permits: Semaphore,
 }
 
@@ -62,6 +64,8 @@ impl fmt::Debug for CredentialConfirmation {
 pub enum Confirmation {
     /// The replica is current, or the database does not respond. The server uses its own state.
     Unavailable,
+    /// The database responds, but too many queries are waiting. The caller can retry.
+    Busy,
     /// The credential is not valid.
     Rejected,
     /// The credential is valid and has these permissions.
@@ -77,6 +81,7 @@ impl CredentialConfirmation {
             max_age,
             answers: Cache::new(MAX_ANSWERS),
             unanswered_at: Mutex::default(),
+            answered_at: Mutex::default(),
             permits: Semaphore::new(MAX_QUERIES),
         }))
     }
@@ -91,42 +96,87 @@ impl CredentialConfirmation {
         if !self.is_needed() {
             return Confirmation::Unavailable;
         }
-        let recent = self.0.answers.get(credential).filter(|(at, _)| at.elapsed() < REUSE_INTERVAL);
-        let answer = match recent {
-            Some((_, answer)) => Some(answer),
-            None => self.ask(credential).await,
-        };
-        match answer {
-            None => Confirmation::Unavailable,
-            Some(principal) => {
+        match self.ask(credential).await {
+            Answer::Silent => Confirmation::Unavailable,
+            Answer::Busy => Confirmation::Busy,
+            Answer::Principal(principal) => {
                 let grant = principal.and_then(|principal| principal.grant_at(self.0.core.now()));
                 grant.map_or(Confirmation::Rejected, Confirmation::Granted)
             }
         }
     }
 
-    /// Reads a credential from the database. Returns `None` if the database cannot be read.
-    async fn ask(&self, credential: &CredentialRef) -> Option<Option<StoredPrincipal>> {
-        let started_at = MonotonicInstant::now();
-        let query = async {
-            let _permit = self.0.permits.acquire().await.ok()?;
-            if self.0.unanswered_at.lock().is_some_and(|at| at.elapsed() < REUSE_INTERVAL) {
-                return None;
-            }
-            self.0.core.read(async |conn| principals::find(conn, credential).await).await.ok()
-        };
-        let answer = timeout(ANSWER_TIMEOUT, query).await.ok().flatten();
-        match &answer {
-            Some(principal) => self.0.answers.insert(*credential, (started_at, *principal)),
-            None => self.note_unanswered(),
+    /// Returns a recent answer about the credential or, without one, reads it from the database.
+    async fn ask(&self, credential: &CredentialRef) -> Answer {
+        if let Some(answer) = self.recent_answer(credential) {
+            return answer;
         }
-        answer
+        let Ok(Ok(_permit)) = timeout(ANSWER_TIMEOUT, self.0.permits.acquire()).await else {
+            return self.answer_without_query();
+        };
+        // Another request may have asked about the same credential during the wait.
+        if let Some(answer) = self.recent_answer(credential) {
+            return answer;
+        }
+        let started_at = MonotonicInstant::now();
+        let query = self.0.core.read(async |conn| principals::find(conn, credential).await);
+        let Ok(Ok(principal)) = timeout(ANSWER_TIMEOUT, query).await else {
+            *self.0.unanswered_at.lock() = Some(MonotonicInstant::now());
+            return Answer::Silent;
+        };
+        *self.0.answered_at.lock() = Some(MonotonicInstant::now());
+        self.0.answers.insert(*credential, (started_at, principal));
+        Answer::Principal(principal)
     }
 
-    fn note_unanswered(&self) {
-        let mut unanswered_at = self.0.unanswered_at.lock();
-        if unanswered_at.is_none_or(|at| at.elapsed() >= REUSE_INTERVAL) {
-            *unanswered_at = Some(MonotonicInstant::now());
+    /// Returns the result for a credential whose query could not start in time. Only a database that answers other queries is
+    /// busy.
+    fn answer_without_query(&self) -> Answer {
+        if is_recent(*self.0.answered_at.lock()) { Answer::Busy } else { Answer::Silent }
+    }
+
+    fn recent_answer(&self, credential: &CredentialRef) -> Option<Answer> {
+        if let Some((at, principal)) = self.0.answers.get(credential)
+            && is_recent(Some(at))
+        {
+            return Some(Answer::Principal(principal));
         }
+        is_recent(*self.0.unanswered_at.lock()).then_some(Answer::Silent)
+    }
+}
+
+/// Result of a query.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Answer {
+    /// The state of the credential; `None` if it does not exist.
+    Principal(Option<StoredPrincipal>),
+    /// The database does not respond, or the query failed.
+    Silent,
+    /// The database responds, but too many queries are waiting.
+    Busy,
+}
+
+fn is_recent(at: Option<MonotonicInstant>) -> bool {
+    at.is_some_and(|at| at.elapsed() < REUSE_INTERVAL)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{SystemClock, change_feed::load};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn waiting_queries_are_busy_only_if_the_database_answers_others() {
+        let directory = tempfile::tempdir().unwrap();
+        let url = format!("sqlite://{}", directory.path().join("flags.db").display());
+        let store = flags_store::Store::open(&url.parse().unwrap()).await.unwrap();
+        store.migrate().await.unwrap();
+        let replica = Arc::new(Replica::new(load(&store).await.unwrap()));
+        let core = Core::new(store, Arc::new(SystemClock::default()));
+        let confirmation = CredentialConfirmation::new(core, replica, MaxCredentialAge(Duration::ZERO));
+        assert_eq!(confirmation.answer_without_query(), Answer::Silent);
+        assert_eq!(confirmation.confirm(&CredentialRef::Token([1; 32])).await, Confirmation::Rejected);
+        assert_eq!(confirmation.answer_without_query(), Answer::Busy);
     }
 }
