@@ -130,7 +130,8 @@ impl TestEnvironment {
         admin_token.secret.reveal().clone_into(&mut env.admin_token);
         for number in 0..users {
             let new_user = NewUser {
-                email: format!("user{number}@example.com"),
+                email: Some(format!("user{number}@example.com")),
+                external_id: None,
                 display_name: None,
                 role: Role::User,
                 attributes: serde_json::Map::new(),

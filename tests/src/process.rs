@@ -94,7 +94,8 @@ impl RunningProcess {
         let mut line = String::new();
         let stdout = child.stdout.as_mut().expect("standard output is piped");
         BufReader::new(stdout).read_line(&mut line).expect("standard output can be read");
-        let base_url = line.trim().strip_prefix("listening on ");
+        // The server adds whether it contains the admin UI.
+        let base_url = line.strip_prefix("listening on ").and_then(|rest| rest.split_whitespace().next());
         let base_url = base_url.unwrap_or_else(|| panic!("{name} printed {line:?} instead of its address")).to_owned();
         Self { child, base_url }
     }

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use flags_api::RateLimits;
+use flags_api::{RateLimits, has_admin_ui};
 use flags_domain::Instant;
 use flags_service::credentials::sessions::MAX_LIFETIME;
 use flags_startup::{LogFormat, SecretOption};
@@ -11,9 +11,18 @@ use flags_store::{DatabaseUrl, users::Role};
 
 use crate::{cli_error::CliError, jwt_args::JwtArgs};
 
+/// Returns the version, and whether the program contains the admin UI.
+fn version() -> &'static str {
+    if has_admin_ui() {
+        concat!(env!("CARGO_PKG_VERSION"), " (with the admin UI)")
+    } else {
+        concat!(env!("CARGO_PKG_VERSION"), " (without the admin UI)")
+    }
+}
+
 /// Feature-flag server with user overrides.
 #[derive(Debug, Parser)]
-#[command(name = "server", version, args_conflicts_with_subcommands = true)]
+#[command(name = "server", version = version(), args_conflicts_with_subcommands = true)]
 pub(crate) struct Cli {
     /// Format of the application log on standard error: text or json. The environment variable FLAGS_LOG filters the
     /// log, for example `info,flags_api=debug`.
@@ -182,8 +191,8 @@ pub(crate) enum TokenCommand {
         /// Scope of the token. The scope `evaluate` permits only flag evaluation, for any user.
         #[arg(long)]
         scope: Option<CliScope>,
-        /// E-mail address of the user that the token acts as. Required for role user.
-        #[arg(long, value_name = "EMAIL")]
+        /// User that the token acts as: e-mail address, external id or id. Required for role user.
+        #[arg(long, value_name = "USER")]
         user: Option<String>,
         /// Expiry in RFC 3339 format, such as 2030-01-31T00:00:00Z [default: no expiry].
         #[arg(long, value_name = "TIMESTAMP", value_parser = Instant::parse)]
@@ -197,9 +206,12 @@ pub(crate) enum UserCommand {
     Create {
         #[command(flatten)]
         database: DatabaseArgs,
-        /// E-mail address, unique regardless of case.
-        #[arg(long)]
-        email: String,
+        /// E-mail address, unique regardless of case. Required for a user with a password.
+        #[arg(long, required_unless_present = "external_id")]
+        email: Option<String>,
+        /// Id of the user in another system: 1 to 255 characters without @.
+        #[arg(long, value_name = "ID")]
+        external_id: Option<String>,
         /// Role of the user.
         #[arg(long, default_value = "user")]
         role: CliRole,

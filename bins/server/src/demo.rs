@@ -75,7 +75,8 @@ impl Demo {
     ) -> Result<Uuid, CliError> {
         let Value::Object(attributes) = attributes else { return Err(CliError::new("attributes must be an object")) };
         let new_user = NewUser {
-            email: format!("{}@example.com", name.to_lowercase()),
+            email: Some(format!("{}@example.com", name.to_lowercase())),
+            external_id: None,
             display_name: Some(format!("{name} (demo)")),
             role,
             attributes,
@@ -212,7 +213,11 @@ fn print_guide(bind: SocketAddr, users: &DemoUsers, tokens: &DemoTokens) -> Resu
     let password = &users.ada_password;
     let guide = format!(
         "\
-The database now contains demo data. Use these API tokens to try the requests below:
+The database now contains demo data.
+
+Admin UI: {base}/    Sign in as ada@example.com with the password {password}
+
+Use these API tokens to try the requests below:
 
   ADMIN={admin}    # Ada, role admin: can change everything
   VIEWER={viewer}   # Vera, role viewer: can read everything

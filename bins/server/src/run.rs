@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use flags_api::{App, RateLimits, Settings, StreamLimits, install_metrics, serve, serve_metrics, stop};
+use flags_api::{App, RateLimits, Settings, StreamLimits, has_admin_ui, install_metrics, serve, serve_metrics, stop};
 use flags_service::{
     Clock, Core, Runtime, SystemClock,
     credentials::{confirmation::MaxCredentialAge, jwt::JwtVerifier, sessions::SessionLifetimes, tokens},
@@ -158,7 +158,8 @@ fn listen(address: SocketAddr) -> Result<TcpListener, CliError> {
     TcpListener::bind(address).map_err(|error| CliError::new(format!("cannot listen on {address}: {error}")))
 }
 
-/// Prints the address to standard output once the server accepts requests. Scripts wait for this line.
+/// Prints the address, and whether the admin UI is included, to standard output once the server accepts requests. Scripts wait for this line.
 fn print_address(address: SocketAddr) -> Result<(), CliError> {
-    Ok(writeln!(std::io::stdout(), "listening on http://{address}")?)
+    let ui = if has_admin_ui() { "with the admin UI" } else { "without the admin UI; `just build` includes it" };
+    Ok(writeln!(std::io::stdout(), "listening on http://{address} ({ui})")?)
 }

@@ -144,7 +144,8 @@ fn author() -> CommandAuthor {
 /// Creates a user with the attributes `plan` and `x`, and returns the id and a token.
 async fn create_user(core: &Core, email: &str, x: Value) -> (Uuid, String) {
     let user = NewUser {
-        email: email.to_owned(),
+        email: Some(email.to_owned()),
+        external_id: None,
         display_name: None,
         role: Role::User,
         attributes: [("plan".to_owned(), json!("pro")), ("x".to_owned(), x)].into_iter().collect(),

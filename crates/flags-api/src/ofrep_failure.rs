@@ -29,7 +29,6 @@ pub(crate) struct EvaluationFailure {
 ///
 /// - `FLAG_NOT_FOUND`: no such flag, or the caller cannot see it
 /// - `PARSE_ERROR`: the body is not valid JSON, or the flag's definition is invalid
-/// - `TARGETING_KEY_MISSING`: the context has no `targetingKey`
 /// - `INVALID_CONTEXT`: the context is malformed or too large
 /// - `GENERAL`: any other error, such as a flag that exceeds the evaluation budget; see the HTTP status
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
@@ -38,7 +37,6 @@ pub(crate) struct EvaluationFailure {
 enum OfrepErrorCode {
     FlagNotFound,
     ParseError,
-    TargetingKeyMissing,
     InvalidContext,
     General,
 }
@@ -88,7 +86,6 @@ pub(crate) fn response_parts(path: &str, problem: &Problem, status: StatusCode) 
 
 fn error_code(code: &str, status: StatusCode, is_single_flag: bool) -> OfrepErrorCode {
     match code {
-        "targeting_key_missing" => OfrepErrorCode::TargetingKeyMissing,
         "invalid_context" => OfrepErrorCode::InvalidContext,
         "invalid_json" | "flag_unreadable" => OfrepErrorCode::ParseError,
         // Some providers do not escape slashes in a key. Such a path matches no route.

@@ -306,6 +306,9 @@ const fn conflict_code(conflict: &Conflict) -> &'static str {
         Conflict::ScheduledChangeExists => "scheduled_change_exists",
         Conflict::NotPending(_) => "not_pending",
         Conflict::EmailTaken => "email_taken",
+        Conflict::ExternalIdTaken => "external_id_taken",
+        Conflict::ExternalIdFixed => "external_id_fixed",
+        Conflict::IdTaken => "id_taken",
         Conflict::LastAdmin => "last_admin",
         Conflict::TokenExpired => "token_expired",
     }

@@ -161,6 +161,11 @@ fn set_default_headers(headers: &mut HeaderMap, policy: ContentSecurityPolicy) {
         ContentSecurityPolicy::Page => {
             "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; frame-ancestors 'none'"
         }
+        ContentSecurityPolicy::AdminUi => {
+            "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self'; \
+             connect-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; \
+             require-trusted-types-for 'script'"
+        }
     };
     let defaults = [
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),

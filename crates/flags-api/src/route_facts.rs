@@ -116,6 +116,8 @@ pub(crate) enum ContentSecurityPolicy {
     Data,
     /// Policy for pages that load scripts and styles of this server.
     Page,
+    /// The response belongs to the admin UI, which has no inline code and no inline styles.
+    AdminUi,
 }
 
 impl RouteFacts {

@@ -8,7 +8,7 @@ use std::{collections::HashMap, hint::black_box, time::Instant as Moment};
 use divan::Bencher;
 use flags_domain::{
     Change, CompiledFlag, EvaluationBudget, EvaluationContext, Flag, Instant, MAX_UNITS_PER_FLAG, OverrideView,
-    PreparedValue, Snapshot, bucket::bucket, resolve, resolve_within,
+    PreparedValue, Snapshot, StoredUser, bucket::bucket, resolve, resolve_within,
 };
 use serde_json::{Value, json};
 
@@ -26,7 +26,14 @@ fn context() -> EvaluationContext {
     let Value::Object(attributes) = json!({"plan": "pro", "country": "de", "app_version": "2.4.0", "seats": 12}) else {
         unreachable!("the literal is an object")
     };
-    EvaluationContext::new(USER, Some("ann@example.com"), Some("user"), None, attributes)
+    let user = StoredUser {
+        evaluation_key: USER,
+        external_id: None,
+        email: Some("ann@example.com"),
+        role: "user",
+        created_at: Instant::from_micros(0),
+    };
+    EvaluationContext::user(user, attributes)
 }
 
 fn flag(name: &str, default: Value, rules: Value) -> Flag {
@@ -217,7 +224,7 @@ impl Expensive {
         let Value::Object(attributes) = json!({"a": {"b": (self.attribute)(seed)}}) else {
             unreachable!("the literal is an object")
         };
-        EvaluationContext::new(USER, None, None, None, attributes)
+        EvaluationContext::anonymous(USER, attributes)
     }
 
     fn print(&self) {

@@ -301,7 +301,9 @@ impl CompiledLayers {
             CompiledServe::Split { bucket_by, ranges } => {
                 let bucket = self.bucket_of(bucket_by.as_deref(), context);
                 let range = bucket.and_then(|bucket| ranges.iter().find(|(upper, _)| bucket < *upper));
-                range.or(ranges.first()).map_or(0, |(_, index)| *index)
+                // Without a key there is no bucket. A missing attribute selects the first range.
+                let first = bucket_by.as_ref().and_then(|_| ranges.first());
+                range.or(first).map_or(self.off_variant, |(_, index)| *index)
             }
         };
         &self.variants[index]
@@ -312,17 +314,17 @@ impl CompiledLayers {
     pub(crate) fn selection_cost(&self, serve: &CompiledServe, context: &EvaluationContext) -> u64 {
         let CompiledServe::Split { bucket_by, .. } = serve else { return 0 };
         let text = match bucket_by {
-            None => Some(context.targeting_key()),
+            None => context.evaluation_key(),
             Some(name) => context.attribute(name).and_then(Attribute::text),
         };
         let bytes = self.salt.len() + text.map_or(0, str::len);
         100 + bytes as u64 / 2
     }
 
-    /// Returns the bucket of `context`. Returns `None` if the attribute `bucket_by` is missing, or is neither a text
-    /// nor an integer.
+    /// Returns the bucket of `context`. Returns `None` if the context has no key or, for a split by an attribute, if the
+    /// attribute is missing, or is neither a text nor an integer.
     pub(crate) fn bucket_of(&self, bucket_by: Option<&str>, context: &EvaluationContext) -> Option<u32> {
-        let Some(name) = bucket_by else { return Some(bucket(&self.salt, context.targeting_key())) };
+        let Some(name) = bucket_by else { return context.evaluation_key().map(|key| bucket(&self.salt, key)) };
         let attribute = context.attribute(name)?;
         if let Some(text) = attribute.text() {
             return Some(bucket(&self.salt, text));

@@ -162,7 +162,9 @@ mod compiled;
 mod condition;
 mod context;
 mod definition;
+mod email;
 mod explain;
+mod external_id;
 mod finding;
 mod flag;
 mod instant;
@@ -185,11 +187,13 @@ pub use budget::{EvaluationBudget, MAX_UNITS_PER_FLAG, MAX_UNITS_PER_REQUEST, RE
 pub use change::Change;
 pub use compiled::{CompileError, CompiledFlag, CompiledVariant};
 pub use condition::{Condition, ConditionFailure, MAX_REGEXES, MAX_SEARCHED_TEXT_BYTES, Operator};
-pub use context::{EvaluationContext, MAX_ATTRIBUTES_BYTES, MAX_ATTRIBUTES_DEPTH, RESERVED_ATTRIBUTES};
+pub use context::{EvaluationContext, MAX_ATTRIBUTES_BYTES, MAX_ATTRIBUTES_DEPTH, RESERVED_ATTRIBUTES, StoredUser};
 pub use definition::{FlagDefinition, ScheduledChangeDefinition, UnreadableDefinition, UnreadableFlag, decode_field};
+pub use email::email_key;
 pub use explain::{
     Explanation, Layer, LayerOutcome, LayerReport, LayerResult, NextChange, SkipReason, SplitReport, explain,
 };
+pub use external_id::{MAX_EXTERNAL_ID_LENGTH, UserIdNamespace, canonical_uuid, check_external_id};
 pub use finding::FindingCode;
 pub use flag::{
     Flag, MAX_DESCRIPTION_LENGTH, MAX_RULES, MAX_TAGS, MAX_VARIANT_ID_LENGTH, MAX_VARIANTS, Variant,

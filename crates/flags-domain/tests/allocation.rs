@@ -2,7 +2,8 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use flags_domain::{
-    CompiledFlag, EvaluationContext, Flag, Instant, OverrideView, PreparedValue, ScheduledChange, Snapshot, resolve,
+    CompiledFlag, EvaluationContext, Flag, Instant, OverrideView, PreparedValue, ScheduledChange, Snapshot, StoredUser,
+    resolve,
 };
 use serde_json::{Value, json};
 
@@ -20,7 +21,14 @@ fn context() -> EvaluationContext {
     }) else {
         unreachable!("the literal is an object")
     };
-    EvaluationContext::new(USER, Some("ann@example.com"), Some("user"), Some(now()), attributes)
+    let user = StoredUser {
+        evaluation_key: USER,
+        external_id: None,
+        email: Some("ann@example.com"),
+        role: "user",
+        created_at: now(),
+    };
+    EvaluationContext::user(user, attributes)
 }
 
 /// Returns a valid flag whose definition is merged with `fields`.

@@ -10,7 +10,8 @@ use std::{
 
 use flags_domain::{
     ConditionFailure, EvaluationContext, Flag, FlagState, FlagType, Instant, Operator, OverrideOutcome, OverrideView,
-    PreparedValue, ScheduledChange, SkipReason, Snapshot, Source, bucket::bucket, explain, resolve, same_value,
+    PreparedValue, ScheduledChange, SkipReason, Snapshot, Source, StoredUser, bucket::bucket, explain, resolve,
+    same_value,
 };
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -53,6 +54,35 @@ struct CaseContext {
     attributes: Map<String, Value>,
 }
 
+impl CaseContext {
+    /// Returns the context of a stored user if the case has a role and a creation time, else an anonymous context.
+    fn evaluation_context(&self) -> EvaluationContext {
+        if let (Some(role), Some(created_at)) = (self.role.as_deref(), self.created_at) {
+            let user = StoredUser {
+                evaluation_key: &self.targeting_key,
+                external_id: None,
+                email: self.email.as_deref(),
+                role,
+                created_at,
+            };
+            return EvaluationContext::user(user, self.attributes.clone());
+        }
+        let built_in = [
+            ("email", self.email.clone()),
+            ("role", self.role.clone()),
+            ("created_at", self.created_at.map(|at| at.to_string())),
+        ];
+        let mut attributes = self.attributes.clone();
+        for (name, value) in built_in {
+            match value {
+                Some(value) => attributes.insert(name.to_owned(), value.into()),
+                None => attributes.remove(name),
+            };
+        }
+        EvaluationContext::anonymous(&self.targeting_key, attributes)
+    }
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct CaseOverride {
@@ -85,14 +115,7 @@ impl EvaluationCase {
             enabled: o.enabled.unwrap_or(true),
             expires_at: o.expires_at,
         });
-        let context = EvaluationContext::new(
-            &self.context.targeting_key,
-            self.context.email.as_deref(),
-            self.context.role.as_deref(),
-            self.context.created_at,
-            self.context.attributes.clone(),
-        );
-        evaluate(snapshot.get(&self.flag.name).unwrap(), &context, view)
+        evaluate(snapshot.get(&self.flag.name).unwrap(), &self.context.evaluation_context(), view)
     }
 
     /// Returns a description of the difference between the expected and the actual result; `None` if they are equal.

@@ -12,8 +12,8 @@ use std::{
     time::{Duration, Instant as Moment},
 };
 
-use flags_domain::{FlagName, Instant, Revision, Snapshot, UserOverride};
-use flags_service::replica::{LoadedState, Replica, ShardKey};
+use flags_domain::{FlagName, Instant, Revision, Snapshot, UserIdNamespace, UserOverride};
+use flags_service::replica::{DatabaseKeys, LoadedState, Replica, ShardKey};
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use serde_json::json;
 use uuid::Uuid;
@@ -82,7 +82,13 @@ impl Kind {
         let started_at = Moment::now();
         let revision = Revision { epoch: Uuid::nil(), number: 1 };
         let snapshot = Snapshot::default();
-        let mut loaded = LoadedState::new(revision, snapshot, Vec::new(), Vec::new(), ShardKey::new(&[7; 16]));
+        let mut loaded = LoadedState::new(
+            revision,
+            snapshot,
+            Vec::new(),
+            Vec::new(),
+            DatabaseKeys { shards: ShardKey::new(&[7; 16]), user_ids: UserIdNamespace::new([0; 16]) },
+        );
         let mut new = user_override();
         for (user_id, shortest) in self.users.iter().zip(&mut self.insertions) {
             new.user_id = *user_id;

@@ -99,6 +99,15 @@ pub enum Conflict {
     /// The e-mail address belongs to another user.
     #[error("another user already has this e-mail address; use a different address")]
     EmailTaken,
+    /// The external id belongs to another user.
+    #[error("another user already has this external id")]
+    ExternalIdTaken,
+    /// The user already has another external id.
+    #[error("the external id of a user cannot be changed or removed once it is set")]
+    ExternalIdFixed,
+    /// The UUID that belongs to the external id is the id of another user.
+    #[error("the id of this external id belongs to another user")]
+    IdTaken,
     /// The change would leave no active admin.
     #[error("the last active admin cannot be deleted, demoted or deactivated; make another user an admin first")]
     LastAdmin,

@@ -25,6 +25,7 @@ pub mod replica;
 mod runtime;
 pub mod schedules;
 pub mod stream_position;
+mod user_ids;
 mod user_source;
 pub mod users;
 pub mod wall_time;

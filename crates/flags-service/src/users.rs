@@ -3,17 +3,17 @@
 use std::collections::HashMap;
 
 use flags_domain::{
-    MAX_ATTRIBUTES_BYTES, MAX_ATTRIBUTES_DEPTH, RESERVED_ATTRIBUTES, Violation, check_attribute_counts, check_json,
-    check_text,
+    MAX_ATTRIBUTES_BYTES, MAX_ATTRIBUTES_DEPTH, RESERVED_ATTRIBUTES, UserIdNamespace, Violation,
+    check_attribute_counts, check_external_id, check_json, check_text,
 };
 use flags_store::{
-    Author, Committed, Page, StoreError, Tx,
+    Author, Committed, Page, Tx,
     actor_labels::{self, user_actor},
     api_tokens, change_log, idempotency,
     overrides::{self, OverrideOwner},
     passwords::{self as store_passwords, PasswordHash},
     sessions,
-    users::{self, MAX_EMAIL_LENGTH, Role, UserFilter, UserOrder, UserRecord},
+    users::{self, MAX_EMAIL_LENGTH, Role, TakenProperty, UserFilter, UserOrder, UserRecord},
 };
 use serde_json::{Map, Value};
 use uuid::Uuid;
@@ -28,13 +28,16 @@ use crate::{
     override_deletion::delete_overrides,
     patch::assign,
     precondition::Precondition,
+    user_ids::user_id_namespace,
 };
 
 /// Properties of a new user.
 #[derive(Clone, Debug)]
 pub struct NewUser {
-    /// E-mail address, unique regardless of case.
-    pub email: String,
+    /// E-mail address, unique regardless of case. Users with a password need one.
+    pub email: Option<String>,
+    /// Id in another system, from which the user's id is derived. Users without an e-mail address need one.
+    pub external_id: Option<String>,
     /// Display name.
     pub display_name: Option<String>,
     /// Role that limits the permissions of the user.
@@ -50,8 +53,10 @@ pub struct NewUser {
 /// Changes to a user. `None` keeps a field.
 #[derive(Clone, Debug, Default)]
 pub struct UserPatch {
-    /// E-mail address, unique regardless of case.
-    pub email: Option<String>,
+    /// E-mail address, unique regardless of case; `Some(None)` removes it.
+    pub email: Option<Option<String>>,
+    /// Id in another system. Can be set once, for a user that has none.
+    pub external_id: Option<Option<String>>,
     /// Display name; `Some(None)` removes it.
     pub display_name: Option<Option<String>>,
     /// Role that limits the permissions of the user.
@@ -116,6 +121,28 @@ impl UserService {
         found.await?.ok_or(ServiceError::NotFound(ResourceKind::User))
     }
 
+    /// Finds a user by e-mail address, external id or id, in the order in which evaluation keys are resolved.
+    pub async fn find_by_reference(&self, reference: &str) -> Result<Option<UserRecord>> {
+        if reference.contains('@') {
+            return self.find_by_email(reference).await;
+        }
+        let derived = user_id_namespace(self.core.store()).await?.user_id(reference);
+        let found = self.core.read(async |conn| {
+            let known = match Uuid::try_parse(reference) {
+                Ok(id) => users::find(conn, id).await?,
+                Err(_) => None,
+            };
+            match known {
+                Some(user) => Ok(Some(user)),
+                None => match users::find_by_external_id(conn, reference).await? {
+                    Some(user) => Ok(Some(user)),
+                    None => users::find(conn, derived).await,
+                },
+            }
+        });
+        found.await
+    }
+
     /// Finds a user by e-mail, case-insensitively.
     pub async fn find_by_email(&self, email: &str) -> Result<Option<UserRecord>> {
         self.core.read(async |conn| users::find_by_email(conn, email).await).await
@@ -130,11 +157,16 @@ impl UserService {
         let hash = match new_user.password.clone() {
             None => None,
             Some(password) => {
-                check(password.violation("/password", &new_user.email).into_iter().collect())?;
+                let email = new_user.email.as_deref().ok_or_else(passwords::email_required)?;
+                check(password.violation("/password", email).into_iter().collect())?;
                 Some(passwords::hash(password).await?)
             }
         };
-        self.core.execute(request, CreateUser { id: Uuid::now_v7(), new_user, hash }).await
+        let id = match &new_user.external_id {
+            None => Uuid::now_v7(),
+            Some(external_id) => user_id_namespace(self.core.store()).await?.user_id(external_id),
+        };
+        self.core.execute(request, CreateUser { id, new_user, hash }).await
     }
 
     /// Changes the fields of a user that the patch contains.
@@ -145,7 +177,11 @@ impl UserService {
         patch: UserPatch,
         precondition: Precondition,
     ) -> Result<CommandOutcome<UserDetail>> {
-        self.core.execute(author, PatchUser { id, patch, precondition }).await
+        let namespace = match patch.external_id {
+            Some(Some(_)) => Some(user_id_namespace(self.core.store()).await?),
+            _ => None,
+        };
+        self.core.execute(author, PatchUser { id, patch, precondition, namespace }).await
     }
 
     /// Deletes a user with all overrides and API tokens, and records each deletion in the change log.
@@ -184,6 +220,7 @@ impl Command for CreateUser {
         let user = UserRecord {
             id: self.id,
             email: new_user.email,
+            external_id: new_user.external_id,
             display_name: new_user.display_name,
             role: new_user.role,
             attributes: new_user.attributes,
@@ -193,10 +230,10 @@ impl Command for CreateUser {
             revision: 0,
         };
         check(validate(&user, None))?;
-        if !users::insert(tx, &user).await? {
-            return Err(Conflict::EmailTaken.into());
+        if let Some(taken) = users::insert(tx, &user).await? {
+            return Err(taken_conflict(taken).into());
         }
-        actor_labels::set(tx, &user_actor(user.id), &user.email).await?;
+        actor_labels::set(tx, &user_actor(user.id), user.handle()).await?;
         if let Some(hash) = &self.hash {
             store_passwords::insert(tx, user.id, hash).await?;
         }
@@ -209,6 +246,8 @@ struct PatchUser {
     id: Uuid,
     patch: UserPatch,
     precondition: Precondition,
+    /// Namespace for a new external id; `None` if the patch sets none.
+    namespace: Option<UserIdNamespace>,
 }
 
 impl Command for PatchUser {
@@ -218,7 +257,14 @@ impl Command for PatchUser {
         let before = lock_user(tx, self.id, &self.precondition).await?;
         let patch = self.patch.clone();
         let mut after = before.clone();
+        if let Some(external_id) = &patch.external_id
+            && before.external_id.is_some()
+            && *external_id != before.external_id
+        {
+            return Err(Conflict::ExternalIdFixed.into());
+        }
         assign(&mut after.email, patch.email);
+        assign(&mut after.external_id, patch.external_id);
         assign(&mut after.display_name, patch.display_name);
         assign(&mut after.role, patch.role);
         assign(&mut after.attributes, patch.attributes);
@@ -229,12 +275,22 @@ impl Command for PatchUser {
             return Ok(detail(before, &counts));
         }
         check(validate(&after, Some(&before)))?;
+        if before.email.is_some() && after.email.is_none() && store_passwords::find(tx.conn(), self.id).await?.is_some()
+        {
+            return Err(passwords::email_required());
+        }
+        if let (Some(namespace), Some(external_id)) = (self.namespace, &after.external_id) {
+            let derived = namespace.user_id(external_id);
+            let owner = if derived == self.id { None } else { users::find(tx.conn(), derived).await? };
+            if owner.is_some_and(|owner| owner.external_id != after.external_id) {
+                return Err(Conflict::IdTaken.into());
+            }
+        }
         after.updated_at = tx.now();
-        users::update(tx, &before, &after).await.map_err(|error| match error {
-            StoreError::UniqueViolation(_) => Conflict::EmailTaken.into(),
-            other => ServiceError::Store(other),
-        })?;
-        actor_labels::set(tx, &user_actor(after.id), &after.email).await?;
+        if let Some(taken) = users::update(tx, &before, &after).await? {
+            return Err(taken_conflict(taken).into());
+        }
+        actor_labels::set(tx, &user_actor(after.id), after.handle()).await?;
         if !after.active {
             sessions::delete_by_user(tx, self.id).await?;
         }
@@ -276,7 +332,8 @@ impl Command for DeleteUser {
         if delete_overrides(tx, OverrideOwner::User(self.id)).await? == Progress::Unfinished {
             if user.active {
                 let deactivated = UserRecord { active: false, updated_at: tx.now(), ..user.clone() };
-                users::update(tx, &user, &deactivated).await?;
+                // The handle is unchanged, so no property can be taken.
+                let _ = users::update(tx, &user, &deactivated).await?;
                 sessions::delete_by_user(tx, self.id).await?;
                 if is_active_admin(&user) {
                     check_not_last_admin(tx, self.id).await?;
@@ -331,10 +388,18 @@ async fn check_not_last_admin(tx: &mut Tx, id: Uuid) -> Result<()> {
 /// Returns the violations of a user. `stored` is the user before an edit; amounts above a limit may stay, but not grow.
 fn validate(user: &UserRecord, stored: Option<&UserRecord>) -> Vec<Violation> {
     let mut violations = Vec::new();
-    violations.extend(check_text("/email", &user.email, MAX_EMAIL_LENGTH));
-    if !is_email(&user.email) {
-        violations.push(Violation::new("/email", "invalid_email", "must be an e-mail address such as ann@example.com"));
+    if user.email.is_none() && user.external_id.is_none() {
+        let detail = "a user needs an e-mail address or an external id";
+        violations.push(Violation::new("/email", "email_or_external_id_required", detail));
     }
+    if let Some(email) = &user.email {
+        violations.extend(check_text("/email", email, MAX_EMAIL_LENGTH));
+        if !is_email(email) {
+            let detail = "must be an e-mail address such as ann@example.com; use `external_id` for other ids";
+            violations.push(Violation::new("/email", "invalid_email", detail));
+        }
+    }
+    violations.extend(user.external_id.as_ref().and_then(|id| check_external_id("/external_id", id)));
     violations.extend(user.display_name.as_ref().and_then(|name| check_text("/display_name", name, 255)));
     let reserved = RESERVED_ATTRIBUTES.iter().filter(|name| user.attributes.contains_key(**name));
     violations.extend(reserved.map(|name| {
@@ -349,6 +414,14 @@ fn validate(user: &UserRecord, stored: Option<&UserRecord>) -> Vec<Violation> {
     let stored = stored.map(|stored| &stored.attributes);
     violations.extend(check_attribute_counts("/attributes", &user.attributes, stored));
     violations
+}
+
+const fn taken_conflict(taken: TakenProperty) -> Conflict {
+    match taken {
+        TakenProperty::Id => Conflict::IdTaken,
+        TakenProperty::Email => Conflict::EmailTaken,
+        TakenProperty::ExternalId => Conflict::ExternalIdTaken,
+    }
 }
 
 /// Checks for exactly one `@` with text on both sides and no whitespace. A stricter check would require sending an

@@ -240,6 +240,7 @@ macro_rules! decode_rows {
 
 decode_columns!(Text, BigInt, Integer, Bool, Binary, Instant, Id, Doc);
 decode_rows! {
+    (A B C)
     (A B C D E F)
     (A B C D E F G H I)
     (A B C D E F G H I J K)

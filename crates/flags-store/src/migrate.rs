@@ -20,6 +20,7 @@ use crate::{
     schema::log_head,
     store::Store,
     url::DatabaseUrl,
+    users::email_keys,
     version::check_writer,
 };
 
@@ -105,13 +106,17 @@ async fn run(url: &DatabaseUrl, direction: Direction) -> Result<Vec<String>> {
 }
 
 impl Store {
-    /// Applies all pending migrations and returns their versions. Fails like [`is_migrated`](Self::is_migrated).
+    /// Applies all pending migrations, completes the upgrades that they require, and returns the versions of the
+    /// migrations. Fails like [`is_migrated`](Self::is_migrated).
     pub async fn migrate(&self) -> Result<Vec<String>> {
         self.is_migrated().await?;
-        run(self.url(), Direction::Up).await
+        let applied = run(self.url(), Direction::Up).await?;
+        email_keys::recompute(self).await?;
+        Ok(applied)
     }
 
-    /// Returns whether all migrations that are compiled into this program are applied. Needs only read access. A newer
+    /// Returns whether all migrations that are compiled into this program are applied, and no upgrade is pending. Needs
+    /// only read access. A newer
     /// version may have applied further migrations; the versions in `log_head` tell whether this program may then use
     /// the database.
     ///
@@ -135,7 +140,7 @@ impl Store {
         if applied.iter().any(|version| version == VERSIONS_MIGRATION) {
             check_versions(&mut conn).await?;
         }
-        Ok(count == known.len())
+        Ok(count == known.len() && !email_keys::is_pending(&mut conn).await?)
     }
 }
 

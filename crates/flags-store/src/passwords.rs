@@ -13,7 +13,7 @@ use crate::{
     schema::{user_passwords, users as users_table},
     sql_types::{DbInstant, DbUuid},
     transaction::Tx,
-    users::{self, UserRecord, email_key},
+    users::{self, UserRecord, email_lookup_keys},
 };
 
 /// Argon2id password hash in the PHC string format. Its `Debug` output does not contain the hash.
@@ -42,11 +42,12 @@ const TABLE: &str = "user_passwords";
 /// Returns the account with this e-mail address, ignoring case. `None` if the user does not exist or has no password,
 /// or if either cannot be read.
 pub async fn find_account(conn: &mut Conn, email: &str) -> Result<Option<PasswordAccount>> {
-    let key = email_key(email);
+    let keys = email_lookup_keys(email);
     let row: Option<(Decoded<DbUuid>, Decoded<bool>, Decoded<String>)> = dispatch!(conn, |c| {
-        let account = users_table::table.inner_join(user_passwords::table).filter(users_table::email_key.eq(&key));
+        let account =
+            users_table::table.inner_join(user_passwords::table).filter(users_table::handle_key.eq_any(&keys));
         let columns = (users_table::id, users_table::active, user_passwords::hash);
-        account.select(columns).first(c).await.optional()
+        account.order(users_table::handle_key.desc()).select(columns).first(c).await.optional()
     })?;
     Ok(row.and_then(|(user_id, active, hash)| {
         let (user_id, active) = (user_id.or_logged("users")?.0, active.or_logged("users")?);

@@ -17,6 +17,7 @@ use crate::{
     sql_types::{DbInstant, DbUuid},
     store::Store,
     transaction::Tx,
+    users::email_lookup_keys,
 };
 
 /// Failed sign-in attempts of one throttle key.
@@ -77,10 +78,11 @@ pub async fn delete(tx: &mut Tx, key: &[u8; 32]) -> Result<()> {
     Ok(())
 }
 
-/// Returns whether the account with this `email_key` was signed in to from this network after `since`.
-pub async fn is_known_network(tx: &mut Tx, email_key: &str, network: &[u8; 32], since: Instant) -> Result<bool> {
+/// Returns whether the account with this e-mail address was signed in to from this network after `since`.
+pub async fn is_known_network(tx: &mut Tx, email: &str, network: &[u8; 32], since: Instant) -> Result<bool> {
+    let keys = email_lookup_keys(email);
     let found: Option<Decoded<DbInstant>> = dispatch!(tx.conn(), |c| {
-        let rows = sign_in_places::table.inner_join(users::table).filter(users::email_key.eq(email_key));
+        let rows = sign_in_places::table.inner_join(users::table).filter(users::handle_key.eq_any(&keys));
         let rows =
             rows.filter(sign_in_places::place.eq(&network[..]).and(sign_in_places::last_at.gt(DbInstant(since))));
         rows.select(sign_in_places::last_at).first(c).await.optional()

@@ -3,15 +3,19 @@
 //! Change-log entries of users contain no personal data: only the names of the changed fields, the role, and whether
 //! the user is active.
 
+pub(crate) mod email_keys;
 mod list;
 mod search;
 
+use std::time::Duration;
+
 use diesel::{
-    AsChangeset, ExpressionMethods, Insertable, OptionalExtension, QueryDsl, Queryable, Selectable, dsl::exists,
+    AsChangeset, ExpressionMethods, Insertable, NullableExpressionMethods, OptionalExtension, QueryDsl, Queryable,
+    Selectable, dsl::exists,
 };
 use diesel_async::RunQueryDsl;
 pub use flags_domain::Role;
-use flags_domain::{Action, Instant, ResourceKind};
+use flags_domain::{Action, Instant, ResourceKind, email_key};
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
@@ -24,6 +28,7 @@ use crate::{
     principal_state::UserState,
     schema::users,
     sql_types::{DbInstant, DbJson, DbUuid},
+    store::with_timeout,
     transaction::Tx,
 };
 
@@ -36,10 +41,12 @@ pub const MAX_EMAIL_LENGTH: usize = 254;
 /// Stored user.
 #[derive(Clone, Debug, PartialEq)]
 pub struct UserRecord {
-    /// Id of the user, which is also the targeting key.
+    /// Id of the user. Derived from the external id if the user was created with one.
     pub id: Uuid,
-    /// E-mail address in its original case. Unique, ignoring case.
-    pub email: String,
+    /// E-mail address as entered. Unique by [`email_key`]. A user has an e-mail address, an external id, or both.
+    pub email: Option<String>,
+    /// Id of the user in another system. Unique, compared byte by byte.
+    pub external_id: Option<String>,
     /// Display name.
     pub display_name: Option<String>,
     /// Role of the user.
@@ -56,13 +63,74 @@ pub struct UserRecord {
     pub revision: i64,
 }
 
+impl UserRecord {
+    /// Returns what identifies the user to people.
+    pub fn identity(&self) -> UserIdentity {
+        UserIdentity {
+            display_name: self.display_name.clone(),
+            email: self.email.clone(),
+            external_id: self.external_id.clone(),
+        }
+    }
+
+    /// Returns the e-mail address or, without one, the external id. Unique. Lists of users are sorted by it.
+    pub fn handle(&self) -> &str {
+        self.email.as_deref().or(self.external_id.as_deref()).unwrap_or_default()
+    }
+}
+
+/// What identifies a user to people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UserIdentity {
+    /// Display name.
+    pub display_name: Option<String>,
+    /// E-mail address.
+    pub email: Option<String>,
+    /// Id of the user in another system.
+    pub external_id: Option<String>,
+}
+
+/// Columns of a [`UserIdentity`].
+#[derive(Queryable, Selectable)]
+#[diesel(table_name = users)]
+pub(crate) struct UserIdentityRow {
+    handle: String,
+    display_name: Option<String>,
+    external_id: Option<String>,
+}
+
+impl From<UserIdentityRow> for UserIdentity {
+    fn from(row: UserIdentityRow) -> Self {
+        let email = Some(row.handle).filter(|handle| is_email_handle(handle));
+        Self { display_name: row.display_name, email, external_id: row.external_id }
+    }
+}
+
+impl UserIdentity {
+    /// Returns the e-mail address or, without one, the external id.
+    pub fn handle(&self) -> &str {
+        self.email.as_deref().or(self.external_id.as_deref()).unwrap_or_default()
+    }
+
+    /// Returns the display name or, without one, the handle.
+    pub fn label(&self) -> &str {
+        self.display_name.as_deref().unwrap_or_else(|| self.handle())
+    }
+}
+
+/// Whether a handle is an e-mail address. External ids contain no `@`.
+fn is_email_handle(handle: &str) -> bool {
+    handle.contains('@')
+}
+
 #[derive(Queryable, Selectable, Insertable, AsChangeset)]
 #[diesel(table_name = users)]
 #[diesel(treat_none_as_null = true)]
 struct UserRow {
     id: DbUuid,
-    email: String,
-    email_key: String,
+    handle: String,
+    handle_key: String,
+    external_id: Option<String>,
     display_name: Option<String>,
     role: String,
     attributes: DbJson,
@@ -75,16 +143,16 @@ struct UserRow {
 
 impl From<&UserRecord> for UserRow {
     fn from(user: &UserRecord) -> Self {
-        let name = user.display_name.as_deref().unwrap_or_default();
         Self {
             id: DbUuid(user.id),
-            email: user.email.clone(),
-            email_key: email_key(&user.email),
+            handle: user.handle().to_owned(),
+            handle_key: handle_key(user.handle()),
+            external_id: user.external_id.clone(),
             display_name: user.display_name.clone(),
             role: user.role.as_str().to_owned(),
             attributes: DbJson(Value::Object(user.attributes.clone())),
             active: user.active,
-            search_text: format!("{}\n{name}", user.email).to_lowercase(),
+            search_text: search_text(user),
             created_at: DbInstant(user.created_at),
             updated_at: DbInstant(user.updated_at),
             revision: user.revision,
@@ -101,7 +169,8 @@ impl TryFrom<UserRow> for UserRecord {
         };
         Ok(Self {
             id: row.id.0,
-            email: row.email,
+            email: Some(row.handle).filter(|handle| is_email_handle(handle)),
+            external_id: row.external_id,
             display_name: row.display_name,
             role: Role::parse(&row.role).ok_or_else(|| StoreError::corrupt(TABLE, "unknown role"))?,
             attributes,
@@ -164,18 +233,94 @@ pub async fn find_all(conn: &mut Conn, ids: &[Uuid]) -> Result<Vec<UserRecord>> 
     Ok(readable(TABLE, rows))
 }
 
-/// Returns the lower-case form of an e-mail address, by which addresses are compared and unique.
-pub fn email_key(email: &str) -> String {
-    email.to_lowercase()
+/// Returns the key of an e-mail address that has the same [`email_key`] as the one of an older user.
+fn conflicting_email_key(email: &str) -> String {
+    format!("{}\n{email}", email_key(email))
 }
 
-/// Returns the user with this e-mail address, ignoring case.
-pub async fn find_by_email(conn: &mut Conn, email: &str) -> Result<Option<UserRecord>> {
-    let key = email_key(email);
+/// Returns the unique key of a user's handle. Searches for a prefix use its start, which is in lower case.
+fn handle_key(handle: &str) -> String {
+    if is_email_handle(handle) { email_key(handle) } else { format!("{}\n{handle}", handle.to_lowercase()) }
+}
+
+/// Returns the text that searches read, in lower case: the handle, the display name and, if it is not the handle, the
+/// external id, one per line.
+fn search_text(user: &UserRecord) -> String {
+    let name = user.display_name.as_deref().unwrap_or_default();
+    let external_id = user.external_id.as_deref().filter(|_| user.email.is_some());
+    let external_line = external_id.map_or_else(String::new, |id| format!("\n{id}"));
+    format!("{}\n{name}{external_line}", user.handle()).to_lowercase()
+}
+
+/// Returns the user with this external id.
+pub async fn find_by_external_id(conn: &mut Conn, external_id: &str) -> Result<Option<UserRecord>> {
     let row: Option<Decoded<UserRow>> = dispatch!(conn, |c| {
-        users::table.filter(users::email_key.eq(&key)).select(columns!(UserRow)).first(c).await.optional()
+        let user = users::table.filter(users::external_id.eq(external_id));
+        user.select(columns!(UserRow)).first(c).await.optional()
     })?;
     row.map(|row| row.into_result(TABLE)?.try_into()).transpose()
+}
+
+/// Number of external ids that [`for_each_external_id`] reads per query.
+const EXTERNAL_ID_BATCH: i64 = 10_000;
+
+/// Calls `callback` with the id and the external id of every user that has one. `step_timeout` limits each query, not
+/// the total time.
+pub async fn for_each_external_id(
+    conn: &mut Conn,
+    step_timeout: Duration,
+    mut callback: impl FnMut(Uuid, String),
+) -> Result<()> {
+    let mut after = String::new();
+    loop {
+        let rows = with_timeout(step_timeout, load_external_ids(conn, &after)).await?;
+        let Some((_, last)) = rows.last() else { return Ok(()) };
+        after.clone_from(last);
+        let readable = rows.into_iter().filter_map(|(id, external_id)| Some((id.or_logged(TABLE)?, external_id)));
+        readable.for_each(|(id, external_id)| callback(id.0, external_id));
+    }
+}
+
+async fn load_external_ids(conn: &mut Conn, after: &str) -> Result<Vec<(Decoded<DbUuid>, String)>> {
+    dispatch!(conn, |c| {
+        users::table
+            .filter(users::external_id.gt(after))
+            .order(users::external_id)
+            .limit(EXTERNAL_ID_BATCH)
+            .select((users::id, users::external_id.assume_not_null()))
+            .load(c)
+            .await
+    })
+}
+
+/// Returns the external ids of the users with the given ids. Unknown ids and users without external id are omitted.
+pub async fn find_external_ids(conn: &mut Conn, ids: &[Uuid]) -> Result<Vec<(Uuid, String)>> {
+    let ids: Vec<_> = ids.iter().copied().map(DbUuid).collect();
+    let rows: Vec<(DbUuid, String)> = dispatch!(conn, |c| {
+        users::table
+            .filter(users::id.eq_any(&ids))
+            .filter(users::external_id.is_not_null())
+            .select((users::id, users::external_id.assume_not_null()))
+            .load(c)
+            .await
+    })?;
+    Ok(rows.into_iter().map(|(id, external_id)| (id.0, external_id)).collect())
+}
+
+/// Returns the user with this e-mail address, compared by [`email_key`]. A user with exactly this spelling has priority.
+pub async fn find_by_email(conn: &mut Conn, email: &str) -> Result<Option<UserRecord>> {
+    let keys = email_lookup_keys(email);
+    let row: Option<Decoded<UserRow>> = dispatch!(conn, |c| {
+        let matches = users::table.filter(users::handle_key.eq_any(&keys)).order(users::handle_key.desc());
+        matches.select(columns!(UserRow)).first(c).await.optional()
+    })?;
+    row.map(|row| row.into_result(TABLE)?.try_into()).transpose()
+}
+
+/// Returns the keys that a user with this e-mail address may have. The greater one, of a user in conflict with an older
+/// one, has priority.
+pub(crate) fn email_lookup_keys(email: &str) -> [String; 2] {
+    [email_key(email), conflicting_email_key(email)]
 }
 
 /// Returns whether the database contains any users.
@@ -199,27 +344,57 @@ pub async fn has_other_active_admin(conn: &mut Conn, excluded: Uuid) -> Result<b
     Ok(!readable::<UserRow, UserRecord>(TABLE, rows).is_empty())
 }
 
-/// Inserts a user. Returns `false` if the e-mail address is already taken.
-pub async fn insert(tx: &mut Tx, new: &UserRecord) -> Result<bool> {
+/// Unique property of a user that another user already has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TakenProperty {
+    /// The id.
+    Id,
+    /// The e-mail address.
+    Email,
+    /// The external id.
+    ExternalId,
+}
+
+/// Inserts a user. Returns the property that another user already has, if the user was not inserted for this reason.
+pub async fn insert(tx: &mut Tx, new: &UserRecord) -> Result<Option<TakenProperty>> {
     let row = UserRow::from(new);
     let inserted = dispatch!(tx.conn(), |c| {
         diesel::insert_into(users::table).values(&row).on_conflict_do_nothing().execute(c).await
     })?;
     if inserted == 1 {
         tx.record(entry(Action::Created, None, Some(new)));
+        return Ok(None);
     }
-    Ok(inserted == 1)
+    let has_external_id = match &new.external_id {
+        Some(external_id) => find_by_external_id(tx.conn(), external_id).await?.is_some(),
+        None => false,
+    };
+    if has_external_id {
+        return Ok(Some(TakenProperty::ExternalId));
+    }
+    let has_id = find(tx.conn(), new.id).await?.is_some();
+    Ok(Some(if has_id { TakenProperty::Id } else { TakenProperty::Email }))
 }
 
 /// Writes all columns of a user. The transaction must hold the user's lock.
 ///
-/// Fails with [`StoreError::UniqueViolation`] if the e-mail address is already taken.
-pub async fn update(tx: &mut Tx, before: &UserRecord, after: &UserRecord) -> Result<()> {
+/// Returns the property that another user already has, if the user was not updated for this reason. The transaction
+/// must then be rolled back.
+pub async fn update(tx: &mut Tx, before: &UserRecord, after: &UserRecord) -> Result<Option<TakenProperty>> {
     let row = UserRow::from(after);
-    dispatch!(tx.conn(), |c| diesel::update(users::table.find(row.id)).set(&row).execute(c).await)?;
-    tx.prior_states().record_user(before.id, before.into());
-    tx.record(entry(Action::Updated, Some(before), Some(after)));
-    Ok(())
+    let updated = dispatch!(tx.conn(), |c| diesel::update(users::table.find(row.id)).set(&row).execute(c).await);
+    match updated {
+        Ok(_) => {
+            tx.prior_states().record_user(before.id, before.into());
+            tx.record(entry(Action::Updated, Some(before), Some(after)));
+            Ok(None)
+        }
+        Err(StoreError::UniqueViolation(constraint)) if constraint.contains("external_id") => {
+            Ok(Some(TakenProperty::ExternalId))
+        }
+        Err(StoreError::UniqueViolation(_)) => Ok(Some(TakenProperty::Email)),
+        Err(error) => Err(error),
+    }
 }
 
 /// Records a password change in the change log, without the hash.
@@ -272,6 +447,7 @@ fn logged_state(user: &UserRecord) -> Value {
 fn changed_fields(before: &UserRecord, after: &UserRecord) -> Vec<&'static str> {
     let fields = [
         ("email", before.email != after.email),
+        ("external_id", before.external_id != after.external_id),
         ("display_name", before.display_name != after.display_name),
         ("role", before.role != after.role),
         ("attributes", before.attributes != after.attributes),
@@ -288,7 +464,8 @@ mod tests {
     fn change_log_entry_lists_changed_fields_without_personal_data() {
         let before = UserRecord {
             id: Uuid::nil(),
-            email: "old@example.com".into(),
+            email: Some("old@example.com".into()),
+            external_id: None,
             display_name: None,
             role: Role::User,
             attributes: Map::new(),
@@ -297,7 +474,7 @@ mod tests {
             updated_at: Instant::from_micros(0),
             revision: 1,
         };
-        let after = UserRecord { email: "new@example.com".into(), role: Role::Admin, ..before.clone() };
+        let after = UserRecord { email: Some("new@example.com".into()), role: Role::Admin, ..before.clone() };
         let entry = entry(Action::Updated, Some(&before), Some(&after));
         let text = format!("{entry:?}");
         assert!(!text.contains("example.com"), "{text}");

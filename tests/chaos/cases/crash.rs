@@ -96,7 +96,7 @@ pub(crate) async fn run(case: &str, kind: DatabaseKind, options: CaseOptions, re
         }
     }
     env.check_change_log(report).await;
-    let sql = "SELECT count(*) FROM users WHERE email LIKE 'registered%'";
+    let sql = "SELECT count(*) FROM users WHERE handle LIKE 'registered%'";
     let rows = query_postgres(&env.database_url, sql).await;
     report.info("rounds", rounds);
     report.expect_nonzero("users created with an idempotency key", registered);

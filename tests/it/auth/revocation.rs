@@ -208,7 +208,7 @@ async fn create_cases(app: &TestApp, operations: &[Operation]) -> Vec<Case> {
                     Some(role) => {
                         let email = format!("case{number}@example.com");
                         let user = users::UserRecord { role, ..user_record(&email, now) };
-                        assert!(users::insert(&mut tx, &user).await.unwrap());
+                        assert_eq!(users::insert(&mut tx, &user).await.unwrap(), None);
                         store_passwords::insert(&mut tx, user.id, &password_hash).await.unwrap();
                         Some(user.id)
                     }

@@ -50,7 +50,11 @@ async fn backends_can_replace_stored_attributes_but_users_can_only_add(kind: Dat
             let result = evaluate(caller, "f", context.clone()).await.expect(200).json();
             assert_eq!(result["value"], expected, "{attributes}");
             let all = caller.post(BULK_PATH, &json!({"context": context})).await.expect(200).json();
-            assert_eq!(all["flags"][0], result);
+            assert_eq!(all["flags"][0]["value"], expected);
+            let is_ignored = attributes.get("role").is_some();
+            let ignored = if is_ignored { json!("user_id,email,role,created_at") } else { json!(null) };
+            assert_eq!(result["metadata"]["ignored_attributes"], ignored);
+            assert_eq!(all["metadata"]["ignored_attributes"], ignored);
         }
     }
 }
@@ -67,8 +71,18 @@ async fn unknown_and_inactive_users_are_evaluated_as_anonymous(kind: DatabaseKin
     let unknown_id = uuid::Uuid::now_v7().to_string();
     for key in ["anonymous-1", &unknown_id, "x\u{0}€", &"k".repeat(2_000)] {
         assert_eq!(evaluate_one(&backend, "f", key).await["value"], "none");
-        let home = evaluate(&backend, "f", json!({"targetingKey": key, "page": "home", "role": "admin"})).await;
-        assert_eq!(home.expect(200).json()["value"], "home");
+        for (attributes, expected) in [
+            (json!({"page": "home"}), "home"),
+            (json!({"role": "admin"}), "admin"),
+            (json!({"email": "x@example.com"}), "mail"),
+        ] {
+            let mut context = attributes.clone();
+            context["targetingKey"] = json!(key);
+            let result = evaluate(&backend, "f", context).await.expect(200).json();
+            assert_eq!(result["value"], expected, "{key} {attributes}");
+            let result = evaluate(&backend, "f", attributes).await.expect(200).json();
+            assert_eq!(result["value"], expected, "without a key");
+        }
         assert_eq!(evaluate_one(&backend, "b", key).await["metadata"]["source"], "default");
     }
     app.admin.patch(&format!("/api/admin/users/{ann_id}"), &json!({"active": false})).await.expect(200);

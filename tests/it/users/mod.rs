@@ -1,5 +1,6 @@
 //! Users.
 
+mod external_ids;
 mod last_admin;
 mod lifecycle;
 mod list;

@@ -70,15 +70,15 @@ fn random_user(random: &mut SmallRng, number: usize) -> UserRecord {
     UserRecord { display_name, ..seed::user_record(&email, at) }
 }
 
-/// Returns the e-mail address and the display name in lower case, as the search compares them.
-fn lowercase_email_and_name(user: &UserRecord) -> [String; 2] {
-    [user.email.to_lowercase(), user.display_name.as_deref().unwrap_or_default().to_lowercase()]
+/// Returns the handle and the display name in lower case, as the search compares them.
+fn lowercase_handle_and_name(user: &UserRecord) -> [String; 2] {
+    [user.handle().to_lowercase(), user.display_name.as_deref().unwrap_or_default().to_lowercase()]
 }
 
 /// Reference implementation of the search: terms of one or two characters match prefixes, longer ones match substrings.
 fn is_match(user: &UserRecord, text: &str) -> bool {
     let short = text.chars().count() < 3;
-    lowercase_email_and_name(user)
+    lowercase_handle_and_name(user)
         .iter()
         .any(|candidate| if short { candidate.starts_with(text) } else { candidate.contains(text) })
 }
@@ -86,7 +86,7 @@ fn is_match(user: &UserRecord, text: &str) -> bool {
 /// Returns the reported total and the users of all pages.
 async fn fetch_all_pages(store: &Store, text: &str, newest_first: bool, limit: u32) -> (i64, Vec<UserRecord>) {
     let filter = UserFilter { search: Some(text.to_owned()), has_overrides: None };
-    let mut order = if newest_first { UserOrder::Newest(None) } else { UserOrder::Email(None) };
+    let mut order = if newest_first { UserOrder::Newest(None) } else { UserOrder::Handle(None) };
     let mut all: Vec<UserRecord> = Vec::new();
     loop {
         let page = users::list(&mut store.conn().await.unwrap(), &filter, order, limit).await.unwrap();
@@ -99,7 +99,7 @@ async fn fetch_all_pages(store: &Store, text: &str, newest_first: bool, limit: u
         order = if newest_first {
             UserOrder::Newest(Some((last.created_at, last.id)))
         } else {
-            UserOrder::Email(Some((last.email.clone(), last.id)))
+            UserOrder::Handle(Some((last.handle().to_owned(), last.id)))
         };
     }
 }
@@ -110,7 +110,7 @@ fn expected_matches(all_users: &[UserRecord], text: &str, newest_first: bool) ->
     if newest_first {
         found.sort_by_key(|user| (Reverse(user.created_at), user.id));
     } else {
-        found.sort_by(|a, b| a.email.cmp(&b.email));
+        found.sort_by(|a, b| a.handle().cmp(b.handle()));
     }
     found
 }
@@ -119,7 +119,7 @@ async fn assert_search_matches_scan(store: &Store, all_users: &[UserRecord], tex
     for newest_first in [false, true] {
         let expected = expected_matches(all_users, text, newest_first);
         let (total, found) = fetch_all_pages(store, text, newest_first, 40).await;
-        let text_pairs = |users: &[UserRecord]| users.iter().map(lowercase_email_and_name).collect::<Vec<_>>();
+        let text_pairs = |users: &[UserRecord]| users.iter().map(lowercase_handle_and_name).collect::<Vec<_>>();
         assert_eq!(text_pairs(&found), text_pairs(&expected), "{text:?}, newest first: {newest_first}");
         assert_eq!(total, i64::try_from(expected.len()).unwrap(), "{text:?}");
     }
@@ -132,7 +132,7 @@ async fn search_returns_the_same_users_as_a_scan(kind: DatabaseKind) {
     let mut all_users: Vec<_> = (0..300).map(|number| random_user(&mut random, number)).collect();
     let mut tx = store.begin(start_time()).await.unwrap();
     for user in &all_users {
-        assert!(users::insert(&mut tx, user).await.unwrap());
+        assert_eq!(users::insert(&mut tx, user).await.unwrap(), None);
     }
     tx.commit(&author()).await.unwrap();
     for round in 0..2 {
@@ -140,7 +140,7 @@ async fn search_returns_the_same_users_as_a_scan(kind: DatabaseKind) {
             // Either a substring of a user's texts or random letters, which usually match no user.
             let text = if random.random_bool(0.7) {
                 let user = all_users.choose(&mut random).unwrap();
-                let letters: Vec<_> = lowercase_email_and_name(user).join("\n").chars().collect();
+                let letters: Vec<_> = lowercase_handle_and_name(user).join("\n").chars().collect();
                 let from = random.random_range(0..letters.len());
                 letters[from..].iter().take(random.random_range(1..7)).collect()
             } else {
@@ -159,7 +159,7 @@ async fn change_some_users(store: &Store, all_users: &mut Vec<UserRecord>, rando
     let mut tx = store.begin(start_time()).await.unwrap();
     for (number, user) in all_users.iter_mut().take(100).enumerate() {
         let after = UserRecord { id: user.id, created_at: user.created_at, ..random_user(random, 1_000 + number) };
-        users::update(&mut tx, user, &after).await.unwrap();
+        assert_eq!(users::update(&mut tx, user, &after).await.unwrap(), None);
         *user = after;
     }
     for deleted in all_users.split_off(270) {
@@ -198,7 +198,7 @@ async fn large_result_sets_are_listed_in_order(kind: DatabaseKind) {
                 let order = if newest_first {
                     UserOrder::Newest(last.map(|last| (last.created_at, last.id)))
                 } else {
-                    UserOrder::Email(last.map(|last| (last.email.clone(), last.id)))
+                    UserOrder::Handle(last.map(|last| (last.handle().to_owned(), last.id)))
                 };
                 let page = users::list(&mut store.conn().await.unwrap(), &filter, order, 30).await.unwrap();
                 let emails = |users: &[UserRecord]| users.iter().map(|user| user.email.clone()).collect::<Vec<_>>();
@@ -229,17 +229,17 @@ async fn search_uses_the_index(kind: DatabaseKind) {
         DatabaseKind::Sqlite => ("users_search VIRTUAL TABLE INDEX", 2),
         DatabaseKind::Postgres => ("Index Scan on idx_users_search", 1),
     };
-    for order in [UserOrder::Email(None), UserOrder::Newest(None)] {
+    for order in [UserOrder::Handle(None), UserOrder::Newest(None)] {
         for text in ["mia2000", "ed00123@", "unknown", "0.c"] {
             let plans = plans(text, order.clone()).await;
             assert_eq!(plans.matches(index).count(), occurrences, "{text}: {plans}");
             assert!(!plans.contains("Seq Scan") && !plans.contains("SCAN users\n"), "{text}: {plans}");
         }
         let prefix_plan = plans("z", order).await;
-        for index in ["users_email_key", "idx_users_name_start"] {
+        for index in ["users_handle_key", "idx_users_name_start"] {
             // SQLite does not name the index of a constraint in its query plan.
             let index = if kind == DatabaseKind::Sqlite {
-                index.replace("users_email_key", "email_key>")
+                index.replace("users_handle_key", "handle_key>")
             } else {
                 index.into()
             };

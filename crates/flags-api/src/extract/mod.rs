@@ -15,14 +15,18 @@ pub(crate) use preconditions::{IfMatch, IfNoneMatch, entity_tag};
 pub(crate) use query::{PageCursor, PageLimit, Query, deserialize_search_text, invalid_cursor};
 pub(crate) use revision::{EventPosition, wait_for_event_position, wait_for_min_revision};
 
-use actix_web::{FromRequest, HttpRequest, dev::Payload};
-use flags_domain::FlagName;
 use std::future::{Ready, ready};
+
+use actix_web::{FromRequest, HttpRequest, dev::Payload, web::Data};
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use flags_domain::FlagName;
+use percent_encoding::percent_decode_str;
 use uuid::Uuid;
 
-use crate::problem::Problem;
+use crate::{problem::Problem, state::App};
 
-/// Path parameter `{user_id}`. A value that is not a UUID is a 404.
+/// Path parameter `{user_id}`: a UUID, `ext:` and a percent-encoded external id, or `ext64:` and an external id in
+/// base64url without padding. Any other value is a 404.
 pub(crate) struct UserIdParam(pub(crate) Uuid);
 
 /// Path parameter `{flag_name}`. A value that is not a valid flag name is a 404.
@@ -56,7 +60,31 @@ macro_rules! path_parameter {
     };
 }
 
-path_parameter!(UserIdParam, "user_id", parse_uuid, "user_not_found", "no such user");
+impl FromRequest for UserIdParam {
+    type Error = Problem;
+    type Future = Ready<Result<Self, Problem>>;
+
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        let value = request.match_info().query("user_id");
+        ready(user_id(request, value).map(Self).ok_or_else(|| Problem::not_found("user_not_found", "no such user")))
+    }
+}
+
+fn user_id(request: &HttpRequest, value: &str) -> Option<Uuid> {
+    let Some(external_id) = external_id(value) else { return parse_uuid(value) };
+    let app = request.app_data::<Data<App>>()?;
+    Some(app.evaluation.replica().external_user_id(&external_id).id)
+}
+
+/// Returns the external id of a path segment that contains one.
+fn external_id(segment: &str) -> Option<String> {
+    if let Some(encoded) = segment.strip_prefix("ext64:") {
+        return String::from_utf8(URL_SAFE_NO_PAD.decode(encoded).ok()?).ok();
+    }
+    let encoded = segment.strip_prefix("ext:")?;
+    Some(percent_decode_str(encoded).decode_utf8().ok()?.into_owned())
+}
+
 path_parameter!(FlagNameParam, "flag_name", |text| FlagName::new(text).ok(), "flag_not_found", "no such flag");
 path_parameter!(FlagKeyParam, "key", |text| FlagName::new(text).ok(), "flag_not_found", "no such flag");
 path_parameter!(ScheduledChangeIdParam, "id", parse_uuid, "scheduled_change_not_found", "no such scheduled change");

@@ -1,5 +1,5 @@
-//! The server's own pages: a welcome page with links, the OpenAPI document, and Swagger UI, which displays it. They are
-//! public.
+//! Public pages: the OpenAPI document, Swagger UI, which displays it, and a welcome page with links if the program
+//! contains no admin UI.
 
 use actix_web::{
     HttpResponse, Resource,
@@ -13,7 +13,11 @@ use actix_web::{
 use metrics::SharedString;
 use utoipa_swagger_ui::{Config, serve};
 
-use super::{reply::HandlerResult, system::unmatched};
+use super::{
+    admin_ui::{self, has_admin_ui},
+    reply::HandlerResult,
+    system::unmatched,
+};
 use crate::{
     problem::Problem,
     route_facts::{ContentSecurityPolicy, MatchedRoute, RouteFacts},
@@ -33,15 +37,19 @@ pub(super) fn configure(config: &mut ServiceConfig, document: Bytes) {
     let document = web::resource(DOCUMENT_PATH).guard(read_method()).app_data(Data::new(document)).to(get_document);
     let swagger_config = Data::new(Config::new([DOCUMENT_PATH]).validator_url("none"));
     let swagger = web::resource("/docs/{file:.*}").guard(read_method()).app_data(swagger_config).to(get_swagger_file);
+    if has_admin_ui() {
+        admin_ui::configure(config);
+    } else {
+        config.service(declare(welcome, WELCOME_PATH, RouteFacts::open()));
+    }
     config
-        .service(declare(welcome, WELCOME_PATH, RouteFacts::open()))
         .service(declare(redirect, SWAGGER_PATH, page))
         .service(declare(document, DOCUMENT_PATH, RouteFacts::open()))
         .service(declare(swagger, SWAGGER_PATH, page));
 }
 
 /// Stores this path template and these facts in every request to the resource.
-fn declare(resource: Resource, label: &'static str, facts: RouteFacts) -> impl HttpServiceFactory {
+pub(super) fn declare(resource: Resource, label: &'static str, facts: RouteFacts) -> impl HttpServiceFactory {
     let route = MatchedRoute { template: SharedString::const_str(label), facts };
     resource.wrap(from_fn(move |request: ServiceRequest, next: Next<BoxBody>| {
         route.clone().store_in(&request);
@@ -50,7 +58,7 @@ fn declare(resource: Resource, label: &'static str, facts: RouteFacts) -> impl H
 }
 
 /// Matches GET and HEAD.
-fn read_method() -> impl Guard {
+pub(super) fn read_method() -> impl Guard {
     guard::Any(guard::Get()).or(guard::Head())
 }
 

@@ -1,5 +1,6 @@
 //! HTTP routes. Each file holds one resource: request and response types first, then handlers.
 
+mod admin_ui;
 mod audit;
 mod audit_export;
 mod bulk;
@@ -22,6 +23,7 @@ mod users;
 use actix_web::web::{Bytes, ServiceConfig};
 use utoipa::openapi::OpenApi;
 
+pub use self::admin_ui::has_admin_ui;
 pub(crate) use self::system::unmatched;
 use crate::{openapi::build_document, route_registry::RouteRegistry};
 

@@ -108,7 +108,7 @@ async fn list_for_flag(
     let page = app.overrides.list_for_flag(&flag.0, page.cursor.map(|cursor| cursor.0), page.limit.0).await?;
     let page = PageResponse::new(
         page,
-        |last| PageCursor((&last.user_email, last.record.user_override.id)).encode(),
+        |last| PageCursor((last.user.handle(), last.record.user_override.id)).encode(),
         |item| UserOverrideResponse::from_list_item(item, now),
     );
     reply::json(&page)

@@ -39,8 +39,11 @@ pub(crate) struct UserOverrideResponse {
     id: Uuid,
     /// User that the override applies to.
     user_id: Uuid,
-    /// E-mail address of the user.
-    user_email: String,
+    /// Name of the user to show: the display name, else the e-mail address, else the external id.
+    user_label: String,
+    /// E-mail address of the user. `null` if the user has none.
+    #[schema(required)]
+    user_email: Option<String>,
     /// Flag that the override applies to.
     flag_name: String,
     /// Value for the user, of the flag's type.
@@ -67,12 +70,13 @@ pub(crate) struct UserOverrideResponse {
 
 impl UserOverrideResponse {
     pub(super) fn from_list_item(item: OverrideListItem, now: Instant) -> Self {
-        let OverrideListItem { record, user_email } = item;
+        let OverrideListItem { record, user } = item;
         let o = record.user_override;
         Self {
             id: o.id,
             user_id: o.user_id,
-            user_email,
+            user_label: user.label().to_owned(),
+            user_email: user.email,
             status: o.status(now).into(),
             enabled: o.is_enabled(),
             flag_name: o.flag_name.into(),

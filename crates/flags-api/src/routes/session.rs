@@ -86,6 +86,12 @@ pub(crate) struct IdentityResponse {
     /// Id of the user. `null` for a token without a user.
     #[schema(required)]
     id: Option<Uuid>,
+    /// Name of the user to show: the display name, else the e-mail address, else the external id.
+    #[schema(required)]
+    user_label: Option<String>,
+    /// Id of the user in another system.
+    #[schema(required)]
+    external_id: Option<String>,
     /// E-mail address of the user.
     #[schema(required)]
     email: Option<String>,
@@ -113,7 +119,9 @@ impl IdentityResponse {
         };
         Ok(Self {
             id: user.as_ref().map(|user| user.id),
-            email: user.as_ref().map(|user| user.email.clone()),
+            user_label: user.as_ref().map(|user| user.identity().label().to_owned()),
+            external_id: user.as_ref().and_then(|user| user.external_id.clone()),
+            email: user.as_ref().and_then(|user| user.email.clone()),
             display_name: user.and_then(|user| user.display_name),
             role: principal.role.map(Into::into),
             scope: principal.role.is_none().then_some(TokenScope::Evaluate),

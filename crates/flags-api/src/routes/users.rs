@@ -49,8 +49,14 @@ wire_enum! {
 #[derive(Serialize, ToSchema)]
 pub(crate) struct UserResponse {
     id: Uuid,
-    /// E-mail address, unique regardless of case.
-    email: String,
+    /// Name to show: the display name, else the e-mail address, else the external id.
+    user_label: String,
+    /// E-mail address, unique regardless of case. `null` if the user has none.
+    #[schema(required)]
+    email: Option<String>,
+    /// Id of the user in another system. `null` if the user has none.
+    #[schema(required)]
+    external_id: Option<String>,
     /// Display name. `null` if none was set.
     #[schema(required)]
     display_name: Option<String>,
@@ -76,7 +82,9 @@ impl UserResponse {
         let user = detail.record;
         Self {
             id: user.id,
+            user_label: user.identity().label().to_owned(),
             email: user.email,
+            external_id: user.external_id,
             display_name: user.display_name,
             role: user.role.into(),
             attributes: user.attributes,
@@ -93,9 +101,14 @@ impl UserResponse {
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct CreateUserRequest {
-    /// E-mail address, unique regardless of case.
+    /// E-mail address, unique regardless of case. Required for a user with a password and for a user without an external
+    /// id.
     #[schema(max_length = 254)]
-    email: String,
+    email: Option<String>,
+    /// Id of the user in another system: 1 to 255 characters without `@`, unique, compared byte by byte. The `id` of the
+    /// user is derived from it: a UUID in lower case with hyphens is the `id` itself.
+    #[schema(max_length = 255)]
+    external_id: Option<String>,
     /// Display name.
     #[schema(max_length = 255)]
     display_name: Option<String>,
@@ -103,8 +116,7 @@ pub(crate) struct CreateUserRequest {
     #[serde(default = "default_role")]
     role: WireRole,
     /// Custom attributes for targeting: at most 1,000 members and 5,000 array elements at any depth, and 64 KiB as JSON
-    /// text. The keys `user_id`, `email`, `role` and `created_at` are reserved. Default:
-    /// none.
+    /// text. The keys `user_id`, `external_id`, `email`, `role` and `created_at` are reserved. Default: none.
     #[serde(default)]
     attributes: Map<String, Value>,
     /// Whether the user is active. Default: `true`.
@@ -133,10 +145,14 @@ const fn default_role() -> WireRole {
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct PatchUserRequest {
-    /// E-mail address, unique regardless of case.
+    /// E-mail address, unique regardless of case. `null` removes it, if the user has an external id and no password.
     #[serde(default, deserialize_with = "deserialize_present")]
-    #[schema(nullable = false, max_length = 254)]
-    email: Option<String>,
+    #[schema(value_type = Option<String>, max_length = 254)]
+    email: Option<Option<String>>,
+    /// Id of the user in another system. Can be set once, for a user that has none.
+    #[serde(default, deserialize_with = "deserialize_present")]
+    #[schema(value_type = Option<String>, max_length = 255)]
+    external_id: Option<Option<String>>,
     /// Display name. `null` removes it.
     #[serde(default, deserialize_with = "deserialize_present")]
     #[schema(value_type = Option<String>, max_length = 255)]
@@ -163,10 +179,10 @@ impl RequestBody for SetPasswordRequest {}
 /// Sort order of users.
 #[derive(Clone, Copy, Default, Deserialize, ToSchema)]
 pub(crate) enum UserSort {
-    /// By e-mail address.
+    /// By e-mail address; users without one by external id.
     #[default]
     #[serde(rename = "email")]
-    Email,
+    Handle,
     /// By creation time, newest first.
     #[serde(rename = "-created_at")]
     Newest,
@@ -177,14 +193,14 @@ pub(crate) enum UserSort {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct ListUsersQuery {
-    /// Case-insensitive search in e-mail address and display name. Three or more characters match anywhere; fewer match
-    /// the beginning.
+    /// Case-insensitive search in e-mail address, display name and external id. Three or more characters match
+    /// anywhere; fewer match the beginning.
     #[serde(default, deserialize_with = "deserialize_search_text")]
     #[param(max_length = 255)]
     search: Option<String>,
     /// `true`: only users with an unexpired override. `false`: only users without one.
     has_overrides: Option<bool>,
-    /// Sort order: `email` (default), or `-created_at` for newest first.
+    /// Sort order: `email` (default; users without e-mail address by external id), or `-created_at` for newest first.
     #[serde(default)]
     #[param(inline, value_type = Option<UserSort>)]
     sort: UserSort,
@@ -200,15 +216,15 @@ pub(crate) struct ListUsersQuery {
 /// Position in a list of users, for each sort order.
 #[derive(Clone, Deserialize, Serialize)]
 pub(crate) enum UserPageCursor {
-    Email(String, Uuid),
+    Handle(String, Uuid),
     Created(Instant, Uuid),
 }
 
 impl UserSort {
     fn order(self, after: Option<UserPageCursor>) -> Result<UserOrder, Problem> {
         match (self, after) {
-            (Self::Email, None) => Ok(UserOrder::Email(None)),
-            (Self::Email, Some(UserPageCursor::Email(email, id))) => Ok(UserOrder::Email(Some((email, id)))),
+            (Self::Handle, None) => Ok(UserOrder::Handle(None)),
+            (Self::Handle, Some(UserPageCursor::Handle(handle, id))) => Ok(UserOrder::Handle(Some((handle, id)))),
             (Self::Newest, None) => Ok(UserOrder::Newest(None)),
             (Self::Newest, Some(UserPageCursor::Created(at, id))) => Ok(UserOrder::Newest(Some((at, id)))),
             _ => Err(invalid_cursor()),
@@ -218,7 +234,7 @@ impl UserSort {
     fn cursor_after(self, last: &UserDetail) -> UserPageCursor {
         let user = &last.record;
         match self {
-            Self::Email => UserPageCursor::Email(user.email.clone(), user.id),
+            Self::Handle => UserPageCursor::Handle(user.handle().to_owned(), user.id),
             Self::Newest => UserPageCursor::Created(user.created_at, user.id),
         }
     }
@@ -255,6 +271,7 @@ async fn create(
 ) -> HandlerResult {
     let input = NewUser {
         email: body.email,
+        external_id: body.external_id,
         display_name: body.display_name,
         role: body.role.into(),
         attributes: body.attributes,
@@ -302,6 +319,7 @@ async fn patch(
 ) -> HandlerResult {
     let patch = UserPatch {
         email: body.email,
+        external_id: body.external_id,
         display_name: body.display_name,
         role: body.role.map(Into::into),
         attributes: body.attributes,

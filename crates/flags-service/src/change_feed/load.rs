@@ -6,7 +6,7 @@ use flags_domain::{Revision, Snapshot};
 use flags_store::{
     Store, StoreError, api_tokens,
     change_log::{self, ChangeSummary},
-    flags, overrides, schedules,
+    flags, overrides, schedules, users,
 };
 use tokio::time::Instant;
 
@@ -19,7 +19,8 @@ use crate::{
     credentials::signing::SigningKey,
     error::ServiceError,
     metrics,
-    replica::{LoadedState, PastCommit, ShardKey},
+    replica::{DatabaseKeys, ExternalUser, LoadedState, PastCommit, ShardKey},
+    user_ids::user_id_namespace,
 };
 
 /// Number of change-log rows from before the start of this process that are loaded so that streams can resume.
@@ -33,12 +34,13 @@ const SHARD_KEY_PURPOSE: &str = "shards of users with overrides";
 pub async fn load(store: &Store) -> Result<LoadedState, ServiceError> {
     // Read for every load: after a restore, the database may have another key.
     let secret = SigningKey::for_event_streams(store).await?.derive_key(SHARD_KEY_PURPOSE);
-    Ok(load_state(store, ShardKey::new(&secret)).await?)
+    let keys = DatabaseKeys { shards: ShardKey::new(&secret), user_ids: user_id_namespace(store).await? };
+    Ok(load_state(store, keys).await?)
 }
 
 /// Loads the complete state at one revision. Each query has a timeout of 10 seconds; the total time is not limited,
 /// because it depends on the number of overrides.
-async fn load_state(store: &Store, shard_key: ShardKey) -> Result<LoadedState, StoreError> {
+async fn load_state(store: &Store, keys: DatabaseKeys) -> Result<LoadedState, StoreError> {
     let started_at = Instant::now();
     let mut conn = with_database_timeout(store.snapshot()).await?;
     let revision = with_database_timeout(change_log::head(&mut conn)).await?;
@@ -58,7 +60,11 @@ async fn load_state(store: &Store, shard_key: ShardKey) -> Result<LoadedState, S
         Err(StoreError::Corrupt(_)) => Vec::new(),
         result => result?,
     };
-    let mut loaded = LoadedState::new(revision, snapshot, tokens, past_commits(recent, revision), shard_key);
+    let mut loaded = LoadedState::new(revision, snapshot, tokens, past_commits(recent, revision), keys);
+    users::for_each_external_id(&mut conn, DATABASE_TIMEOUT, |id, external_id| {
+        loaded.add_external_users([ExternalUser { id, external_id }]);
+    })
+    .await?;
     let mut override_count = 0_u64;
     overrides::for_each(&mut conn, DATABASE_TIMEOUT, |result| match result {
         Ok(user_override) => {

@@ -17,7 +17,7 @@ use flags_domain::{Change, FlagName, Revision};
 use flags_store::{
     Conn, Store, StoreError, api_tokens,
     change_log::{self, LoggedChange},
-    with_timeout,
+    users, with_timeout,
 };
 use parking_lot::Mutex;
 use tokio::{
@@ -36,7 +36,7 @@ use crate::{
     clock::Clock,
     error::ServiceError,
     metrics::{self, ActiveOverridesGauge},
-    replica::{Commit, CredentialScope, CredentialUpdate, LoadedState, Replica},
+    replica::{Commit, CredentialScope, CredentialUpdate, ExternalUser, LoadedState, Replica},
 };
 
 /// Interval at which the change log is polled, independent of notifications.
@@ -314,9 +314,12 @@ impl ChangeFeed {
             let changes = rows.iter().map(decode_change).collect::<Result<Vec<_>, _>>()?;
             let token_ids: Vec<_> = changes.iter().filter_map(|described| changed_token(&described.change)).collect();
             let tokens = if token_ids.is_empty() { Vec::new() } else { api_tokens::find_all(conn, &token_ids).await? };
+            let user_ids: Vec<_> = changes.iter().filter_map(|described| changed_user(&described.change)).collect();
+            let external_users = find_external_users(conn, &user_ids).await?;
             metrics::record_propagation(rows[0].summary.at, self.clock.now());
             let revision = Revision { number, ..current };
-            self.replica.apply(Commit { revision, changes, tokens: unrevoked_tokens(tokens) });
+            let tokens = unrevoked_tokens(tokens);
+            self.replica.apply(Commit { revision, changes, tokens, external_users });
         }
         Ok(number > current.number)
     }
@@ -324,6 +327,19 @@ impl ChangeFeed {
 
 const fn changed_token(change: &Change) -> Option<Uuid> {
     if let Change::TokenChanged(id) = change { Some(*id) } else { None }
+}
+
+const fn changed_user(change: &Change) -> Option<Uuid> {
+    if let Change::UserChanged(id) = change { Some(*id) } else { None }
+}
+
+/// Returns the external ids of these users. Users without one are omitted.
+async fn find_external_users(conn: &mut Conn, ids: &[Uuid]) -> Result<Vec<ExternalUser>, StoreError> {
+    if ids.is_empty() {
+        return Ok(Vec::new());
+    }
+    let found = users::find_external_ids(conn, ids).await?;
+    Ok(found.into_iter().map(|(id, external_id)| ExternalUser { id, external_id }).collect())
 }
 
 /// Reason for a reload of the replica.

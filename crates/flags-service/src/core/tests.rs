@@ -101,7 +101,8 @@ async fn spans_of_commands_and_feed_rounds_contain_the_revision() {
     feed.catch_up().await.unwrap();
     assert_eq!(log.closed_spans("feed_round"), [Value::Null; 0], "nothing was applied");
     let new_user = NewUser {
-        email: "ann@example.com".to_owned(),
+        email: Some("ann@example.com".to_owned()),
+        external_id: None,
         display_name: None,
         role: flags_domain::Role::User,
         attributes: Map::new(),

@@ -64,6 +64,11 @@ impl Password {
     }
 }
 
+/// Error for a user that would have a password but no e-mail address.
+pub(crate) fn email_required() -> ServiceError {
+    Violation::new("/email", "email_required", "a user with a password needs an e-mail address").into()
+}
+
 /// Generates a random password of 20 base64url characters (120 bits).
 pub fn generate() -> Result<String> {
     Ok(URL_SAFE_NO_PAD.encode(random_bytes::<15>()?))

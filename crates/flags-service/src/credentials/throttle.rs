@@ -9,11 +9,10 @@
 
 use std::time::Duration;
 
-use flags_domain::Instant;
+use flags_domain::{Instant, email_key};
 use flags_store::{
     Tx,
     sign_in_attempts::{self as store, FailedAttempts},
-    users::email_key,
 };
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
@@ -81,7 +80,7 @@ impl ThrottleKey {
 /// Throttle keys of one attempt to sign in.
 #[derive(Clone, Debug)]
 pub(super) struct SignInAttempt {
-    email_key: String,
+    email: String,
     pair: ThrottleKey,
     account: ThrottleKey,
     network: ThrottleKey,
@@ -95,7 +94,7 @@ impl SignInAttempt {
             pair: ThrottleKey::new(["pair", &account, network], FREE_FAILURES_PAIR, MAX_DELAY),
             account: ThrottleKey::new(["account", &account, ""], FREE_FAILURES_SINGLE, MAX_ACCOUNT_DELAY),
             network: ThrottleKey::new(["address", "", network], FREE_FAILURES_SINGLE, MAX_DELAY),
-            email_key: account,
+            email: email.to_owned(),
         }
     }
 
@@ -122,7 +121,7 @@ impl UnloggedCommand for ReserveSignInAttempt {
         }
         let now = tx.now();
         let since = now.plus_micros(-KNOWN_NETWORK_RETENTION_MICROS);
-        let is_known_network = store::is_known_network(tx, &self.0.email_key, &self.0.network.hash, since).await?;
+        let is_known_network = store::is_known_network(tx, &self.0.email, &self.0.network.hash, since).await?;
         let relevant = counts.iter().filter(|(key, _)| !is_known_network || *key == self.0.pair);
         let remaining_delay = relevant.filter_map(|(key, attempts)| key.remaining_delay(*attempts, now)).max();
         if let Some(retry_after) = remaining_delay {

@@ -29,7 +29,7 @@ impl Command for CreateOverride {
 
     async fn apply(&self, tx: &mut Tx, author: &Author) -> Result<Self::Output> {
         let (user, flag) = lock_user_and_flag_shared(tx, self.user_id, &self.flag_name).await?;
-        let (user_email, flag) = require_user_and_flag(user, flag)?;
+        let (user, flag) = require_user_and_flag(user, flag)?;
         let existing = lock_unexpired(tx, self.user_id, &self.flag_name).await?;
         check_new_override(&self.new_override, &flag, tx.now())?;
         if existing.is_some() {
@@ -37,7 +37,7 @@ impl Command for CreateOverride {
         }
         let record = insert(tx, author, self.user_id, &self.flag_name, &self.new_override).await?;
         let record = record.ok_or(Conflict::OverrideExists)?;
-        Ok(OverrideListItem { record, user_email })
+        Ok(OverrideListItem { record, user: user.identity() })
     }
 }
 
@@ -56,14 +56,14 @@ impl Command for SetOverride {
         let (user, flag) = lock_user_and_flag_shared(tx, self.user_id, &self.flag_name).await?;
         let existing = lock_unexpired(tx, self.user_id, &self.flag_name).await?;
         self.precondition.check(tx, existing.as_ref().map(|record| record.revision)).await?;
-        let (user_email, flag) = require_user_and_flag(user, flag)?;
+        let (user, flag) = require_user_and_flag(user, flag)?;
         let Some(record) = existing else {
             check_new_override(&self.new_override, &flag, tx.now())?;
             let record = insert(tx, author, self.user_id, &self.flag_name, &self.new_override).await?;
             // A concurrent transaction created the override. The retry finds and replaces it.
             let record = record
                 .ok_or_else(|| StoreError::TransactionConflict("override was created concurrently".to_owned()))?;
-            return Ok((UpsertOutcome::Created, OverrideListItem { record, user_email }));
+            return Ok((UpsertOutcome::Created, OverrideListItem { record, user: user.identity() }));
         };
         let patch = OverridePatch {
             override_value: Some(self.new_override.override_value.clone()),
@@ -72,7 +72,7 @@ impl Command for SetOverride {
             expires_at: Some(self.new_override.expires_at),
         };
         let record = apply_patch(tx, &flag, record, &patch).await?;
-        Ok((UpsertOutcome::Replaced, OverrideListItem { record, user_email }))
+        Ok((UpsertOutcome::Replaced, OverrideListItem { record, user: user.identity() }))
     }
 }
 
@@ -96,7 +96,7 @@ impl Command for PatchOverride {
         let record = record.ok_or(ServiceError::NotFound(ResourceKind::Override))?;
         let flag = flag.ok_or(ServiceError::NotFound(ResourceKind::Flag))?;
         let record = apply_patch(tx, &flag.flag, record, &self.patch).await?;
-        Ok(OverrideListItem { record, user_email: user.email })
+        Ok(OverrideListItem { record, user: user.identity() })
     }
 }
 
@@ -135,11 +135,11 @@ async fn lock_user_and_flag_shared(
     Ok((user, flags::lock_shared(tx, flag_name).await?))
 }
 
-/// Returns the e-mail of the user and the flag. An archived flag is not found.
-fn require_user_and_flag(user: Option<UserRecord>, flag: Option<FlagRecord>) -> Result<(String, Flag)> {
+/// Returns the user and the flag, or the error that one of them does not exist. An archived flag is not found.
+fn require_user_and_flag(user: Option<UserRecord>, flag: Option<FlagRecord>) -> Result<(UserRecord, Flag)> {
     let user = user.ok_or(ServiceError::NotFound(ResourceKind::User))?;
     let flag = flag.filter(|record| record.flag.archived_at.is_none());
-    Ok((user.email, flag.ok_or(ServiceError::NotFound(ResourceKind::Flag))?.flag))
+    Ok((user, flag.ok_or(ServiceError::NotFound(ResourceKind::Flag))?.flag))
 }
 
 /// Locks and returns an override. Removes an expired override and returns `None`.

@@ -102,7 +102,7 @@ impl UserFlagOverrideService {
         if user_exists { Ok(page) } else { Err(ServiceError::NotFound(ResourceKind::User)) }
     }
 
-    /// Returns a page of the overrides of a flag with any status, sorted by the e-mail of the user. `after` is the
+    /// Returns a page of the overrides of a flag with any status, sorted by the user's handle (e-mail address or external id). `after` is the
     /// position of the last item of the previous page.
     pub async fn list_for_flag(
         &self,
@@ -111,7 +111,7 @@ impl UserFlagOverrideService {
         limit: u32,
     ) -> Result<Page<OverrideListItem>> {
         let filter = OverrideFilter { flag_name: Some(flag_name.to_owned()), ..OverrideFilter::default() };
-        let order = OverrideOrder::UserEmail(after);
+        let order = OverrideOrder::UserHandle(after);
         let page = self.core.read(async |conn| {
             let flag_exists = flags::find(conn, flag_name).await?.is_some();
             Ok((flag_exists, overrides::list(conn, &filter, order, limit).await?))
@@ -146,7 +146,7 @@ impl UserFlagOverrideService {
         let (user, record) = found.await?;
         let user = user.ok_or(ServiceError::NotFound(ResourceKind::User))?;
         let record = record.ok_or(ServiceError::NotFound(ResourceKind::Override))?;
-        Ok(OverrideListItem { record, user_email: user.email })
+        Ok(OverrideListItem { record, user: user.identity() })
     }
 
     /// Creates an override.

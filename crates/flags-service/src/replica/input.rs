@@ -8,6 +8,8 @@ use std::fmt;
 use flags_domain::{Action, Change, FlagName, Instant, ResourceKind, Revision, TokenGrant};
 use uuid::Uuid;
 
+use super::external_users::ExternalUser;
+
 /// An API token that is not revoked.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ReplicaToken {
@@ -72,6 +74,8 @@ pub struct Commit {
     pub changes: Vec<DescribedChange>,
     /// Current state of the tokens that `changes` name. Deleted and revoked tokens are missing.
     pub tokens: Vec<ReplicaToken>,
+    /// Current external ids of the users that `changes` name. Deleted users and users without external id are missing.
+    pub external_users: Vec<ExternalUser>,
 }
 
 /// Current state of changed users and tokens, apart from all other changes.

@@ -1,8 +1,9 @@
 //! The complete state from which a replica starts.
 
-use flags_domain::{Action, ResourceKind, Revision, Snapshot, UserOverride};
+use flags_domain::{Action, ResourceKind, Revision, Snapshot, UserIdNamespace, UserOverride};
 
 use super::{
+    external_users::{ExternalUser, ExternalUsers},
     input::{ChangeMetadata, PastCommit, ReplicaToken},
     override_index::OverrideIndex,
     recent_changes::{Invalidation, RecentChanges, RecentCommit},
@@ -17,6 +18,16 @@ pub struct LoadedState {
     pub(super) overrides: OverrideIndex,
     pub(super) tokens: Vec<ReplicaToken>,
     pub(super) recent_changes: RecentChanges,
+    pub(super) external_users: ExternalUsers,
+}
+
+/// Secrets of the database that determine the order of shards and the ids of users with an external id.
+#[derive(Clone, Copy, Debug)]
+pub struct DatabaseKeys {
+    /// Key of the users' shards.
+    pub shards: ShardKey,
+    /// Namespace of derived user ids.
+    pub user_ids: UserIdNamespace,
 }
 
 impl LoadedState {
@@ -29,7 +40,7 @@ impl LoadedState {
         flags: Snapshot,
         tokens: Vec<ReplicaToken>,
         recent: Vec<PastCommit>,
-        shard_key: ShardKey,
+        keys: DatabaseKeys,
     ) -> Self {
         let floor = recent.first().map_or(revision.number, |oldest| oldest.revision - 1);
         let mut recent_changes = RecentChanges::new(floor);
@@ -40,7 +51,20 @@ impl LoadedState {
             });
             recent_changes.push(RecentCommit::new(revision, changes));
         }
-        Self { revision, flags, overrides: OverrideIndex::new(shard_key), tokens, recent_changes }
+        let overrides = OverrideIndex::new(keys.shards);
+        let external_users = ExternalUsers::new(keys.user_ids);
+        Self { revision, flags, overrides, tokens, recent_changes, external_users }
+    }
+
+    /// Takes the users with an external id, which the replica stores apart from the rest.
+    pub(super) fn take_external_users(&mut self) -> ExternalUsers {
+        let empty = ExternalUsers::new(self.external_users.namespace());
+        std::mem::replace(&mut self.external_users, empty)
+    }
+
+    /// Adds users with an external id.
+    pub fn add_external_users(&mut self, users: impl IntoIterator<Item = ExternalUser>) {
+        self.external_users.add(users);
     }
 
     /// Adds an override.

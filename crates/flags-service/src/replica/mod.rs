@@ -7,6 +7,7 @@
 mod changes_since;
 mod counts;
 mod evaluate;
+mod external_users;
 mod flag_index;
 mod input;
 mod interner;
@@ -32,7 +33,7 @@ use std::{
     time::{Duration, Instant as StdInstant},
 };
 
-use flags_domain::{Change, FlagName, Instant, Revision};
+use flags_domain::{Change, FlagName, Instant, Revision, UserIdNamespace};
 use parking_lot::RwLock;
 use tokio::{sync::watch, time::timeout};
 use uuid::Uuid;
@@ -40,8 +41,9 @@ use uuid::Uuid;
 pub use self::{
     changes_since::{ChangesSince, may_change_user},
     evaluate::{EvaluatedFlag, evaluate},
+    external_users::{ExternalUser, ExternalUserId},
     input::{ChangeMetadata, Commit, CredentialScope, CredentialUpdate, DescribedChange, PastCommit, ReplicaToken},
-    loaded_state::LoadedState,
+    loaded_state::{DatabaseKeys, LoadedState},
     override_ref::{OverrideRef, SharedOverride},
     recent_changes::{Invalidation, RecentChange, RecentCommit},
     snapshot::ReplicaSnapshot,
@@ -49,7 +51,10 @@ pub use self::{
     user_shards::ShardKey,
     view::View,
 };
-use self::{flag_index::flag_invalidations, override_index::PreparedOverride, state::ReplicaState};
+use self::{
+    external_users::ExternalUsers, flag_index::flag_invalidations, override_index::PreparedOverride,
+    state::ReplicaState,
+};
 use crate::notifier::{Audience, ChangeNotifier};
 
 /// Age from which the replica is stale.
@@ -72,6 +77,7 @@ pub struct Replica {
     /// Number of updates by [`apply_credentials`](Self::apply_credentials).
     credential_updates: AtomicU64,
     users: UserCache,
+    external_users: ExternalUsers,
     notifier: Arc<ChangeNotifier>,
 }
 
@@ -92,10 +98,12 @@ impl CredentialState {
 
 impl Replica {
     /// Creates a replica from a loaded state.
-    pub fn new(loaded: LoadedState) -> Self {
+    pub fn new(mut loaded: LoadedState) -> Self {
         let (revision, _) = watch::channel(loaded.revision);
+        let external_users = loaded.take_external_users();
         let credentials = RwLock::new(CredentialState::current_at(loaded.revision));
         Self {
+            external_users,
             state: RwLock::new(loaded.into()),
             revision,
             started_at: StdInstant::now(),
@@ -115,6 +123,16 @@ impl Replica {
     /// Cache of users.
     pub const fn users(&self) -> &UserCache {
         &self.users
+    }
+
+    /// Namespace from which the ids of users with an external id are derived.
+    pub fn user_id_namespace(&self) -> UserIdNamespace {
+        self.external_users.namespace()
+    }
+
+    /// Returns the id of the user with this external id.
+    pub fn external_user_id(&self, external_id: &str) -> ExternalUserId {
+        self.external_users.resolve(external_id)
     }
 
     /// Takes a read lock and returns a view of the state at one revision.
@@ -222,8 +240,9 @@ impl Replica {
 
     /// Replaces the complete state after a reload, and wakes all streams so that they start again. Keeps the tokens if
     /// their changes were applied up to a later revision during the reload.
-    pub(crate) fn replace(&self, loaded: LoadedState) {
+    pub(crate) fn replace(&self, mut loaded: LoadedState) {
         let revision = loaded.revision;
+        self.external_users.replace(loaded.take_external_users());
         self.users.clear();
         let mut new = ReplicaState::from(loaded);
         let old = {
@@ -247,9 +266,13 @@ impl Replica {
     pub(crate) fn apply(&self, commit: Commit) {
         for DescribedChange { change, .. } in &commit.changes {
             if let Change::UserChanged(id) = change {
+                if !commit.external_users.iter().any(|user| user.id == *id) {
+                    self.external_users.remove(*id);
+                }
                 self.users.invalidate(*id);
             }
         }
+        self.external_users.add(commit.external_users);
         // Everything that takes time is done before the write lock is taken. Only the change feed changes the flags.
         let current_flags = Arc::clone(&self.state.read().flags);
         let edit = current_flags.prepare(commit.changes.iter().map(|described| &described.change));

@@ -71,11 +71,17 @@ fn set_override(user_id: Uuid, flag: &str, value: Value) -> DescribedChange {
 }
 
 fn empty_replica() -> Replica {
-    Replica::new(LoadedState::new(revision(0), Snapshot::default(), Vec::new(), Vec::new(), ShardKey::new(&[0; 16])))
+    Replica::new(LoadedState::new(
+        revision(0),
+        Snapshot::default(),
+        Vec::new(),
+        Vec::new(),
+        DatabaseKeys { shards: ShardKey::new(&[0; 16]), user_ids: UserIdNamespace::new([0; 16]) },
+    ))
 }
 
 fn apply(replica: &Replica, number: i64, changes: Vec<DescribedChange>) {
-    replica.apply(Commit { revision: revision(number), changes, tokens: Vec::new() });
+    replica.apply(Commit { revision: revision(number), changes, tokens: Vec::new(), external_users: Vec::new() });
 }
 
 fn value_for(replica: &Replica, user_id: Uuid, flag: &str) -> Value {
@@ -155,11 +161,16 @@ fn a_token_change_replaces_or_removes_the_token() {
         expires_at: Some(NOW),
     };
     let change = || vec![described(ResourceKind::ApiToken, Change::TokenChanged(token.id))];
-    replica.apply(Commit { revision: revision(1), changes: change(), tokens: vec![token.clone()] });
+    replica.apply(Commit {
+        revision: revision(1),
+        changes: change(),
+        tokens: vec![token.clone()],
+        external_users: Vec::new(),
+    });
     let is_valid_at = |at| replica.read().token(&token.hash).map(|token| token.is_valid_at(at));
     assert_eq!(is_valid_at(NOW.plus_micros(-1)), Some(true));
     assert_eq!(is_valid_at(NOW), Some(false));
-    replica.apply(Commit { revision: revision(2), changes: change(), tokens: Vec::new() });
+    replica.apply(Commit { revision: revision(2), changes: change(), tokens: Vec::new(), external_users: Vec::new() });
     assert_eq!(is_valid_at(NOW), None);
 }
 
@@ -171,7 +182,13 @@ fn streams_resume_from_commits_before_the_loaded_revision() {
     };
     let recent = vec![past(4, Action::Created, "a"), past(5, Action::Updated, "a"), past(6, Action::Updated, "gone")];
     let flags = Snapshot::new([(flag("a", true), Vec::new())]);
-    let replica = Replica::new(LoadedState::new(revision(6), flags, Vec::new(), recent, ShardKey::new(&[0; 16])));
+    let replica = Replica::new(LoadedState::new(
+        revision(6),
+        flags,
+        Vec::new(),
+        recent,
+        DatabaseKeys { shards: ShardKey::new(&[0; 16]), user_ids: UserIdNamespace::new([0; 16]) },
+    ));
     let expected = [
         (ResourceKind::Flag, Invalidation::Flag { was_visible: false }),
         (ResourceKind::Flag, Invalidation::Flag { was_visible: true }),
@@ -227,7 +244,13 @@ fn reload_keeps_tokens_that_are_ahead_of_the_loaded_revision() {
         expires_at: None,
     };
     let loaded = |number, tokens| {
-        LoadedState::new(revision(number), Snapshot::default(), tokens, Vec::new(), ShardKey::new(&[0; 16]))
+        LoadedState::new(
+            revision(number),
+            Snapshot::default(),
+            tokens,
+            Vec::new(),
+            DatabaseKeys { shards: ShardKey::new(&[0; 16]), user_ids: UserIdNamespace::new([0; 16]) },
+        )
     };
     let replica = Replica::new(loaded(1, vec![token.clone()]));
     let is_known = || replica.read().token(&token.hash).is_some();

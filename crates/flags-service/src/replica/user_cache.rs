@@ -29,7 +29,7 @@ pub struct CachedUser {
     /// Whether the user is active. Inactive users cannot authenticate.
     pub active: bool,
     /// E-mail address as entered.
-    pub email: Box<str>,
+    pub email: Option<Box<str>>,
     /// Evaluation context.
     pub context: EvaluationContext,
 }
@@ -45,7 +45,7 @@ pub struct UserCache {
     /// Ids that belong to no user. Clients may use UUIDs as keys of anonymous contexts. Cached separately, so that
     /// these ids do not evict users.
     absent_ids: Cache<Uuid, ()>,
-    /// User ids by e-mail key, as of the last lookup. Never invalidated: the reader must compare the address with the
+    /// User ids by e-mail address as requested, as of the last lookup. Never invalidated: the reader must compare the address with the
     /// user's current one.
     by_email: Cache<String, Uuid>,
     /// Number of invalidations per shard.
@@ -104,13 +104,13 @@ impl UserCache {
 
     /// Returns the id of the user that had this e-mail address at the last lookup. The user may have a different
     /// address by now.
-    pub(crate) fn id_by_email(&self, email_key: &str) -> Option<Uuid> {
-        self.by_email.get(email_key)
+    pub(crate) fn id_by_email(&self, email: &str) -> Option<Uuid> {
+        self.by_email.get(email)
     }
 
     /// Stores the id of the user that has this e-mail address.
-    pub(crate) fn insert_email(&self, email_key: String, id: Uuid) {
-        self.by_email.insert(email_key, id);
+    pub(crate) fn insert_email(&self, email: String, id: Uuid) {
+        self.by_email.insert(email, id);
     }
 
     /// Removes a user that was created, changed or deleted.
@@ -137,15 +137,14 @@ impl UserCache {
 
 #[cfg(test)]
 mod tests {
-    use flags_domain::Instant;
     use serde_json::Map;
 
     use super::*;
 
     fn user(id: u128) -> Arc<CachedUser> {
         let id = Uuid::from_u128(id);
-        let context = EvaluationContext::user(id, "a@b.c", "user", Instant::from_micros(0), Map::new());
-        Arc::new(CachedUser { id, role: Role::User, active: true, email: "a@b.c".into(), context })
+        let context = EvaluationContext::anonymous(&id.to_string(), Map::new());
+        Arc::new(CachedUser { id, role: Role::User, active: true, email: None, context })
     }
 
     #[test]

@@ -12,9 +12,9 @@ use crate::{
 
 /// Parsed search term.
 pub(super) enum SearchTerm {
-    /// Matches users whose e-mail address or name starts with one or two characters.
+    /// Matches users whose handle or name starts with one or two characters.
     Prefix(Prefix),
-    /// Matches users whose e-mail address or name contains three or more characters.
+    /// Matches users whose handle or name contains three or more characters.
     Substring(Substring),
 }
 
@@ -89,11 +89,11 @@ fn prefix_range(text: &str) -> Range<String> {
         }
     }
     // The text consists of `char::MAX` only, so no finite text follows all texts with this prefix. This end is longer
-    // than any e-mail address.
+    // than any handle.
     text.to_owned()..char::MAX.to_string().repeat(1_000)
 }
 
-/// Substring of an e-mail address or a name.
+/// Substring of a handle or a name.
 #[derive(Clone, Debug)]
 pub(super) struct Substring {
     /// `LIKE` pattern for `users.search_text`.
@@ -103,7 +103,7 @@ pub(super) struct Substring {
 
 impl Substring {
     fn new(text: &str) -> Self {
-        // `search_text` consists of e-mail address, line feed and name. An e-mail address cannot contain a line feed,
+        // `search_text` consists of handle, line feed and name. A handle cannot contain a line feed,
         // so a term with a line feed must match within the name.
         let is_name_only = text.contains('\n');
         let pattern = if is_name_only { format!("%\n%{}%", escape_like(text)) } else { contains_pattern(text) };

@@ -46,8 +46,8 @@ pub(super) fn routes(routes: &mut RouteRegistry) {
 /// Evaluate a flag
 ///
 /// Evaluates one flag for the context (OFREP 0.3.0). A token of scope `evaluate` may use any `targetingKey`; attributes
-/// of the context take precedence over the user's stored attributes. Every other credential may use only the id of its
-/// own user, and cannot replace stored attributes.
+/// of the context take precedence over the user's stored attributes, except `email`, `role` and `created_at`. Every
+/// other credential evaluates for its own user, and cannot replace stored attributes.
 #[utoipa::path(
     post, path = "/ofrep/v1/evaluate/flags/{key}", tag = "OpenFeature", operation_id = "evaluate_flag",
     params(("key" = String, Path, description = "Name of the flag")), request_body = EvaluationRequest,
@@ -74,7 +74,7 @@ async fn evaluate_flag(
         return Err(evaluation_too_expensive());
     }
     let mut body = String::with_capacity(512);
-    write_evaluation(&mut body, &evaluated, app.settings.override_reasons());
+    write_evaluation(&mut body, &evaluated, app.settings.override_reasons(), &target.ignored_attributes());
     Ok(private(HttpResponse::Ok()).content_type("application/json").body(body))
 }
 
@@ -108,13 +108,19 @@ async fn evaluate_flags(
     let target = EvaluationTarget::resolve(&app, scope, context).await?;
     let clock = app.evaluation.now();
     let now = event.evaluation_instant(clock);
-    let stream_token = StreamToken::issue(credential, target.parsed_user_id(), clock).encode(&app.stream_token_key);
+    let stream_token = StreamToken::issue(credential, target.keyed_user_id(), clock).encode(&app.stream_token_key);
     let stale = app.evaluation.replica().is_stale();
     let snapshot = app.evaluation.replica().snapshot(target.user_id());
     let results = snapshot.evaluate_each(target.context(), now, |flag| target.can_see(flag));
-    let state = BulkState { stream_token: &stream_token, stale, flag_count: snapshot.flag_count() };
+    let ignored_attributes = target.ignored_attributes();
+    let state = BulkState {
+        stream_token: &stream_token,
+        stale,
+        flag_count: snapshot.flag_count(),
+        ignored_attributes: &ignored_attributes,
+    };
     let content = write_bulk_content(results, &state, app.settings.override_reasons());
     let revision = snapshot.revision();
-    let etag = content_tag(target.targeting_key().as_bytes(), revision.epoch, content.as_bytes());
+    let etag = content_tag(target.evaluation_key().as_bytes(), revision.epoch, content.as_bytes());
     respond(&if_none_match, &etag, finish_bulk_body(content, revision))
 }

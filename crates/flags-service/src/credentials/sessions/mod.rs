@@ -178,7 +178,8 @@ impl SessionService {
         precondition: Precondition,
     ) -> Result<CommandOutcome<()>> {
         let user = self.find_user(user_id).await?;
-        check(password.violation("/password", &user.email).into_iter().collect())?;
+        let email = user.email.as_deref().ok_or_else(passwords::email_required)?;
+        check(password.violation("/password", email).into_iter().collect())?;
         let new_hash = passwords::hash(password).await?;
         let outcome = self.core.execute(author, SetPassword { user_id, new_hash, precondition }).await?;
         self.cache.remove_user(user_id);
@@ -204,8 +205,9 @@ impl SessionService {
         change: PasswordChange,
     ) -> Result<CommandOutcome<OpenedSession>> {
         let user = self.find_user(session.user_id).await?;
-        check(change.new.violation("/new_password", &user.email).into_iter().collect())?;
-        let attempt = SignInAttempt::new(&user.email, address);
+        let email = user.email.as_deref().ok_or_else(passwords::email_required)?;
+        check(change.new.violation("/new_password", email).into_iter().collect())?;
+        let attempt = SignInAttempt::new(email, address);
         self.core.execute_unlogged(*author.check(), ReserveSignInAttempt(attempt.clone())).await?;
         let current_hash = self.core.read(async |conn| store_passwords::find(conn, user.id).await).await?;
         if !passwords::verify(change.current, current_hash.clone()).await? {

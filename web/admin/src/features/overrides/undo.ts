@@ -1,0 +1,11 @@
+/** Restores an override that was deleted. */
+
+import { createOverride } from '../../api/commands';
+import type { UserOverride } from '../../api/types';
+
+/** Creates the override again with the same content. Fails if there is another one meanwhile. */
+export async function recreateOverride(override: UserOverride): Promise<void> {
+  const { user_id, flag_name, override_value, enabled, expires_at, reason } = override;
+  const request = { flag_name, override_value, enabled, expires_at, reason };
+  await createOverride(user_id, request, crypto.randomUUID());
+}

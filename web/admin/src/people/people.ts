@@ -1,0 +1,31 @@
+/** How people are named. This is the only place that decides between display name and e-mail. */
+
+export interface Person {
+  readonly display_name?: string | null;
+  readonly email?: string | null;
+}
+
+/** Display name, else e-mail. */
+export function personName(person: Person): string {
+  return person.display_name || person.email || 'Unknown user';
+}
+
+/** Second line beside the name: the e-mail, unless it is the name. */
+export function personDetail(person: Person): string | null {
+  return person.display_name && person.email ? person.email : null;
+}
+
+/** First word of the name, for use in sentences. */
+export function personShortName(person: Person): string {
+  const name = personName(person);
+  return name.includes('@') ? name : (name.split(' ')[0] ?? name);
+}
+
+export function initials(person: Person): string {
+  const words = personName(person)
+    .replace(/\(.*\)|@.*/g, '')
+    .split(/[\s._-]+/)
+    .filter(Boolean);
+  const letters = words.length > 1 ? [words[0], words.at(-1)] : [words[0]];
+  return letters.map((word) => word?.charAt(0).toUpperCase() ?? '').join('') || '?';
+}

@@ -1,0 +1,87 @@
+import { expect, test } from './fixtures.ts';
+
+test('each row shows what is served, and its badges lead to overrides and changes', async ({ adminPage: page }) => {
+  await page.goto('/flags');
+  const row = page.getByRole('row', { name: /ui\.dark_mode/ });
+  await expect(row).toContainText('off');
+  await expect(row).toContainText('all users');
+  await row.getByRole('link', { name: /changes of ui\.dark_mode/ }).click();
+  await expect(page.getByRole('heading', { name: 'Next changes' })).toBeVisible();
+  await page.goto('/flags');
+  await page
+    .getByRole('row', { name: /search\.max_results/ })
+    .getByRole('link', { name: /overrides of/ })
+    .click();
+  await expect(page).toHaveURL(/\/flag\/search\.max_results\/user-overrides$/);
+  await expect(page.getByRole('table', { name: 'User overrides' })).toContainText('Ann Lee');
+});
+
+test('search, tag and archive state are in the address', async ({ adminPage: page, context }) => {
+  await page.goto('/flags');
+  await page.getByRole('searchbox').fill('CHECKOUT');
+  await expect(page).toHaveURL(/\?search=CHECKOUT$/);
+  await expect(page.getByRole('row')).toHaveCount(2);
+  await page.getByLabel('Tag').selectOption('checkout');
+  await expect(page).toHaveURL(/tag=checkout/);
+  const copy = await context.newPage();
+  await copy.goto(page.url());
+  await expect(copy.getByRole('row')).toHaveCount(2);
+  await copy.getByLabel('Archive state').selectOption('true');
+  await expect(copy.getByText('No flag matches these filters')).toBeVisible();
+  await copy.getByRole('button', { name: 'Clear filters' }).click();
+  await expect(copy.getByRole('row', { name: /ui\.dark_mode/ })).toBeVisible();
+});
+
+test('the switch shows its effect, changes nothing before it is confirmed, and can be undone', async ({
+  adminPage: page,
+  world,
+}) => {
+  await world.server.createFlag('switch.test');
+  const person = await world.createPerson('Switch Person');
+  await world.server.setOverride({ ...person, token: '' }, 'switch.test', true);
+  const isOn = async () => (await world.server.requestAsAdmin('GET', '/api/admin/feature-flags/switch.test')).enabled;
+  await page.goto('/flags?search=switch.test');
+  await page.getByRole('switch').click();
+  const sheet = page.getByRole('dialog', { name: 'Switch off switch.test?' });
+  await expect(sheet).toContainText('1 user with an override keeps their value.');
+  expect(await isOn()).toBe(true);
+  await sheet.getByRole('button', { name: 'Switch off' }).click();
+  await expect(page.getByRole('switch')).toHaveAttribute('aria-checked', 'false');
+  expect(await isOn()).toBe(false);
+  await page.getByRole('button', { name: 'Undo' }).click();
+  await expect(page.getByRole('switch')).toHaveAttribute('aria-checked', 'true');
+  expect(await isOn()).toBe(true);
+});
+
+test('the page of a flag shows the order of layers, rules in words, and its variants', async ({ adminPage: page }) => {
+  await page.goto('/flag/checkout.flow');
+  const order = page.getByRole('list', { name: 'Evaluation order' });
+  await expect(order.getByRole('listitem')).toHaveCount(5);
+  await expect(page.getByText('plan is pro')).toBeVisible();
+  await expect(page.getByRole('complementary', { name: 'Details' })).toContainText('"one-page"');
+});
+
+test('an archived flag says that no user gets a value', async ({ adminPage: page, world }) => {
+  await world.server.createFlag('archive.test');
+  await page.goto('/flag/archive.test');
+  await page.getByRole('button', { name: 'Archive' }).click();
+  await page.getByRole('dialog').getByRole('button', { name: 'Archive' }).click();
+  await expect(page.getByText(/No user gets a value/)).toBeVisible();
+  await page.getByRole('button', { name: 'Restore' }).click();
+  await expect(page.getByRole('button', { name: 'Archive' })).toBeVisible();
+});
+
+test('a flag that does not exist offers a search', async ({ adminPage: page }) => {
+  await page.goto('/flag/no.such_flag');
+  await expect(page.getByText('There is no flag no.such_flag')).toBeVisible();
+  await expect(page.getByRole('link', { name: 'Search for it' })).toBeVisible();
+});
+
+test('the tab Scheduled Changes lists changes with zone, before and after', async ({ adminPage: page }) => {
+  await page.goto('/flags/scheduled-changes');
+  await expect(page.getByText('Changes for all users at a future time, for gradual rollout')).toBeVisible();
+  const row = page.getByRole('row', { name: /ui\.dark_mode/ });
+  await expect(row).toContainText('Pending');
+  await expect(row).toContainText('off');
+  await expect(page.getByRole('columnheader', { name: /When \((CET|CEST|GMT\+[12])\)/ })).toBeVisible();
+});
