@@ -93,7 +93,8 @@ impl PermissionTable {
             groups.entry(row).or_default().push(operation);
         }
         let mut text = String::from(INTRODUCTION);
-        // `allowed` sorts last, so the reverse order starts with the operations that most callers may call.
+        // `allowed` sorts after `401` and `403`, so the reverse order starts with the operations that most callers may
+        // call.
         for (row, operations) in groups.iter().rev() {
             let _ = write!(text, "\n## {}\n\n", title(row));
             let names: Vec<_> = operations.iter().map(|name| format!("`{name}`")).collect();

@@ -13,7 +13,7 @@ const CHROMIUM_FLAGS = [
 
 export default defineConfig({
   testDir: 'tests/e2e',
-  // Each worker starts a server of its own.
+  // Each Playwright worker starts its own server.
   workers: 2,
   fullyParallel: false,
   timeout: 30_000,

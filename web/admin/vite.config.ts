@@ -25,7 +25,7 @@ function cascadeLayers(): Plugin {
   };
 }
 
-/** Writes what the server reads besides the bundle: the list of addresses, and a compressed copy of each text file. */
+/** Writes the files that the server needs besides the bundle: the page paths, and compressed copies of text files. */
 function serverFiles(): Plugin {
   return {
     name: 'server-files',
@@ -34,7 +34,7 @@ function serverFiles(): Plugin {
       const addresses = JSON.stringify(Object.values(ADDRESSES).map(serverTemplate));
       this.emitFile({ type: 'asset', fileName: 'addresses.json', source: addresses });
     },
-    // Vite still edits the files in `generateBundle`, so they are compressed when they have been written.
+    // Vite can still change the files in `generateBundle`, so they are compressed after they have been written.
     writeBundle({ dir = '' }, bundle) {
       for (const name of Object.keys(bundle).filter((file) => /\.(js|css|html)$/.test(file))) {
         const content = readFileSync(join(dir, name));

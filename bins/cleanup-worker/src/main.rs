@@ -18,8 +18,8 @@ use tokio::{
     time::{MissedTickBehavior, interval},
 };
 
-/// Maintenance worker of the feature-flag service. It removes expired overrides, records applied scheduled changes, and
-/// purges old data. Several workers can run at the same time.
+/// Maintenance worker for the feature-flag service. Removes expired overrides, records due
+/// scheduled changes as applied, and purges old data. Several workers can run at the same time.
 #[derive(Debug, Parser)]
 #[command(name = "cleanup-worker", version)]
 struct Args {
@@ -63,7 +63,7 @@ fn at_least_one_day(text: &str) -> Result<Duration, String> {
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Timeout for blocking tasks at exit, such as one that waits for the lock of a SQLite file.
+/// Maximum time to wait at exit for blocking tasks, such as a task that waits for a SQLite lock.
 const BLOCKING_TASKS_TIMEOUT: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
@@ -116,7 +116,8 @@ async fn execute(args: Args) -> Result<(), BoxError> {
     run_until_stopped(&core, policy, args.interval).await
 }
 
-/// Runs rounds until SIGTERM or SIGINT. Interrupting a round is safe, because each step is one transaction.
+/// Runs maintenance rounds until SIGTERM or SIGINT. A signal may interrupt a round, because each
+/// step is one transaction.
 async fn run_until_stopped(core: &Core, policy: RetentionPolicy, period: Duration) -> Result<(), BoxError> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;

@@ -11,7 +11,7 @@ use flags_store::{DatabaseUrl, users::Role};
 
 use crate::{cli_error::CliError, jwt_args::JwtArgs};
 
-/// Returns the version, and whether the program contains the admin UI.
+/// Returns the version and states whether the binary includes the admin UI.
 fn version() -> &'static str {
     if has_admin_ui() {
         concat!(env!("CARGO_PKG_VERSION"), " (with the admin UI)")
@@ -20,7 +20,7 @@ fn version() -> &'static str {
     }
 }
 
-/// Feature-flag server with user overrides.
+/// Feature-flag server with per-user overrides.
 #[derive(Debug, Parser)]
 #[command(name = "server", version = version(), args_conflicts_with_subcommands = true)]
 pub(crate) struct Cli {
@@ -40,7 +40,7 @@ pub(crate) enum CliCommand {
     Run(Box<RunArgs>),
     /// Apply pending database migrations.
     Migrate(DatabaseArgs),
-    /// Fill an empty database with demo data and print example requests with access tokens.
+    /// Fill an empty database with demo data and print example requests with API tokens.
     Demo {
         #[command(flatten)]
         database: DatabaseArgs,
@@ -48,9 +48,11 @@ pub(crate) enum CliCommand {
         #[arg(long, env = "FLAGS_BIND", value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
         bind: SocketAddr,
     },
-    /// Start a new revision epoch after restoring a database backup, and print it.
+    /// Start a new revision epoch and print the new revision. Run this after restoring a database
+    /// backup.
     ///
-    /// Revisions and stream positions from before the restore become invalid, and clients reload all flags.
+    /// Revisions and event stream positions from before the restore become invalid, and clients
+    /// reload all flags.
     NewEpoch(DatabaseArgs),
     /// Manage API tokens.
     #[command(subcommand)]
@@ -73,7 +75,7 @@ pub(crate) struct DatabaseArgs {
 }
 
 impl DatabaseArgs {
-    /// Parses the URL. Clap does not parse it, because its error messages span several lines.
+    /// Parses the URL here and not in clap, because clap's error messages span several lines.
     pub(crate) fn url(&self) -> Result<DatabaseUrl, CliError> {
         let url = flags_startup::database_url(self.database_url.as_ref(), self.database_url_file.as_deref());
         url.map_err(|error| CliError::new(error.to_string()))
@@ -93,7 +95,7 @@ pub(crate) struct RunArgs {
     /// Do not apply pending migrations at startup. The server exits with an error if migrations are pending.
     #[arg(long, env = "FLAGS_NO_MIGRATE")]
     pub(crate) no_migrate: bool,
-    /// Allow users to read the reasons of their own overrides.
+    /// Allow users to read the reasons for their own overrides.
     #[arg(long, env = "FLAGS_SHOW_REASONS_TO_USERS")]
     pub(crate) show_reasons_to_users: bool,
     /// Number of threads that serve requests [default: number of CPU cores].
@@ -120,8 +122,9 @@ pub(crate) struct AccessArgs {
     #[arg(long, env = "FLAGS_SESSION_LIFETIME", value_name = "DURATION", default_value = "7d",
           value_parser = session_time)]
     pub(crate) session_lifetime: Duration,
-    /// Public URL of this server without a path, such as `https://flags.example.com`. The server rejects state-changing
-    /// requests with a session cookie from pages of another origin [default: the Host header of the request].
+    /// Public URL of this server without a path, such as `https://flags.example.com`. The server
+    /// rejects state-changing requests that carry a session cookie and come from another origin
+    /// [default: the Host header of the request].
     #[arg(long, env = "FLAGS_PUBLIC_URL", value_name = "URL", value_parser = origin)]
     pub(crate) public_url: Option<String>,
     /// Comma-separated list of origins whose web pages may call the API (CORS), or * for all origins [default: only the
@@ -141,8 +144,8 @@ pub(crate) struct AccessArgs {
     #[arg(long, env = "FLAGS_EVALUATION_RATE_LIMIT", value_name = "COUNT",
           default_value_t = RateLimits::default().evaluations)]
     pub(crate) evaluation_rate_limit: u32,
-    /// Maximum number of requests per second from one address that have no valid credential. Short bursts may reach
-    /// twice this rate. 0 disables the limit.
+    /// Maximum number of requests per second without a valid credential, for each client address.
+    /// Short bursts may reach twice this rate. 0 disables the limit.
     #[arg(long, env = "FLAGS_ANONYMOUS_RATE_LIMIT", value_name = "COUNT",
           default_value_t = RateLimits::default().anonymous)]
     pub(crate) anonymous_rate_limit: u32,
@@ -160,7 +163,8 @@ fn proxy_count(text: &str) -> Result<usize, String> {
     })
 }
 
-/// Parses an origin: scheme, host and optional port. A trailing slash is removed.
+/// Parses an origin: scheme, host and optional port. Removes a trailing slash and converts the text
+/// to lower case.
 fn origin(text: &str) -> Result<String, String> {
     let text = text.strip_suffix('/').unwrap_or(text);
     let authority = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://")).unwrap_or_default();
@@ -191,7 +195,7 @@ pub(crate) enum TokenCommand {
         /// Scope of the token. The scope `evaluate` permits only flag evaluation, for any user.
         #[arg(long)]
         scope: Option<CliScope>,
-        /// User that the token acts as: e-mail address, external id or id. Required for role user.
+        /// User that the token acts as: e-mail address, external id or user id. Required with `--role user`.
         #[arg(long, value_name = "USER")]
         user: Option<String>,
         /// Expiry in RFC 3339 format, such as 2030-01-31T00:00:00Z [default: no expiry].
@@ -206,7 +210,8 @@ pub(crate) enum UserCommand {
     Create {
         #[command(flatten)]
         database: DatabaseArgs,
-        /// E-mail address, unique regardless of case. Required for a user with a password.
+        /// E-mail address, unique regardless of case. Required with --password-stdin or without
+        /// --external-id.
         #[arg(long, required_unless_present = "external_id")]
         email: Option<String>,
         /// Id of the user in another system: 1 to 255 characters without @.

@@ -23,7 +23,7 @@ use crate::{
     cli_error::CliError,
 };
 
-/// Author of changes that are made on the command line.
+/// Author that the change log records for changes from the command line.
 pub(crate) fn command_line_author() -> CommandAuthor {
     CommandAuthor::without_credential(Author { actor: "system:command-line".to_owned(), request_id: None })
 }
@@ -98,7 +98,7 @@ pub(crate) async fn user(command: UserCommand) -> Result<(), CliError> {
 
 async fn find_user(users: &UserService, reference: &str) -> Result<UserRecord, CliError> {
     let found = users.find_by_reference(reference).await?;
-    found.ok_or_else(|| CliError::new(format!("no user has the e-mail address, external id or id {reference}")))
+    found.ok_or_else(|| CliError::new(format!("no user has the e-mail address, external id or user id {reference}")))
 }
 
 /// Reads a password from the first line of standard input.

@@ -268,7 +268,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn definition_may_omit_optional_fields() {
+    fn flag_definition_may_omit_optional_fields() {
         let flag = new_flag(json!({"name": "a", "flag_type": "boolean"})).unwrap();
         assert!(flag.variants.is_none() && flag.targeting_rules.is_empty());
         assert!(new_flag(json!({"name": "A"})).is_err());

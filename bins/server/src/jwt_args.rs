@@ -10,7 +10,8 @@ use crate::cli_error::CliError;
 #[derive(Debug, Args)]
 #[command(next_help_heading = "JWTs of an external issuer")]
 pub(crate) struct JwtArgs {
-    /// Required value of the claim `iss`. Set issuer, audience and keys to enable JWTs.
+    /// Required value of the claim `iss`. To accept JWTs, set --jwt-issuer, --jwt-audience and
+    /// --jwt-keys.
     #[arg(long, env = "FLAGS_JWT_ISSUER", value_name = "ISSUER")]
     jwt_issuer: Option<String>,
     /// Audience that the claim `aud` must contain.
@@ -74,7 +75,8 @@ impl JwtArgs {
         }))
     }
 
-    /// Returns `None`, unless role options are set without the options that they depend on.
+    /// Returns `None`. Fails if role options are set, because they have no effect while JWTs are
+    /// disabled.
     fn disabled(&self) -> Result<Option<JwtConfig>, CliError> {
         if self.jwt_role_claim.is_some() || !self.jwt_role.is_empty() {
             return Err(CliError::new(
@@ -137,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn lists_accept_commas_and_repeated_options() {
+    fn list_options_accept_commas_and_repetition() {
         let arguments = format!(
             "{REQUIRED} --jwt-algorithm ES256,EdDSA --jwt-algorithm PS512 --jwt-user-claim email \
              --jwt-role-claim realm_access.roles --jwt-role a=admin,cn=b=viewer"
@@ -149,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn rejects_invalid_values() {
+    fn rejects_invalid_jwt_options() {
         for (arguments, message) in [
             ("--jwt-algorithm HS256", "must be one of RS256"),
             ("--jwt-algorithm none", "must be one of RS256"),

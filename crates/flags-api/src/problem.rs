@@ -96,7 +96,8 @@ impl Problem {
     }
 
     pub(crate) fn invalid(errors: Vec<Violation>) -> Self {
-        // The API contract requires a separate top-level code for this error. All other invalid fields share one code.
+        // The API contract requires a separate top-level code for an override value of the wrong type. All other
+        // invalid fields share one code.
         let mismatch = errors.iter().any(|e| e.code == "value_type_mismatch" && e.pointer == "/override_value");
         let code = if mismatch { "value_type_mismatch" } else { "validation_failed" };
         let detail = errors.first().map_or_else(String::new, |first| match first.pointer.as_str() {
@@ -245,7 +246,7 @@ impl From<ServiceError> for Problem {
                 Self::too_many_requests("too_many_attempts", detail, retry_after)
             }
             ServiceError::Busy(detail) => Self::unavailable("busy", detail, "1"),
-            // `execute_idempotently` returns the stored response itself, so this error must not reach the conversion.
+            // `execute_idempotently` handles this error by returning the stored response, so it is never converted.
             ServiceError::Replayed(_) => Self::internal("a stored response was not replayed".to_owned()),
             ServiceError::Store(error) => Self::from(error),
             ServiceError::UserUnreadable => Self::internal(error.to_string()),
@@ -275,7 +276,8 @@ impl From<StoreError> for Problem {
                 Self::unavailable("server_outdated", detail, "30")
             }
             StoreError::UnreadableFlag { .. } => {
-                let detail = format!("{cause}; change it with the version that wrote it, or archive it");
+                let detail =
+                    format!("{cause}; change the flag with the server version that wrote it, or archive the flag");
                 return Self::new(StatusCode::CONFLICT, "flag_unreadable", detail);
             }
             StoreError::UniqueViolation(_) | StoreError::Corrupt(_) | StoreError::Database(_) => {

@@ -7,7 +7,7 @@ use crate::instant::Instant;
 /// Names of the built-in attributes. Stored custom attributes cannot have these names.
 pub const RESERVED_ATTRIBUTES: [&str; 5] = ["user_id", "external_id", "email", "role", "created_at"];
 
-/// Built-in attributes that an evaluation request may supply if no stored user supplies them.
+/// Built-in attributes that a request may supply for a context without a stored user.
 const REQUESTABLE_ATTRIBUTES: [&str; 3] = ["email", "role", "created_at"];
 
 /// Maximum size of the custom attributes of one context, in bytes of JSON text.
@@ -15,19 +15,22 @@ pub const MAX_ATTRIBUTES_BYTES: usize = 64 * 1024;
 /// Maximum nesting depth of custom attributes, in levels. The attributes object itself is the first level.
 pub const MAX_ATTRIBUTES_DEPTH: usize = 32;
 
-/// Subject of an evaluation: an evaluation key, the built-in attributes of a stored user, and custom attributes.
+/// Subject of an evaluation: an evaluation key, the built-in attributes of a stored user, and
+/// custom attributes.
 ///
 /// Conditions and `bucket_by` read attributes by name:
 ///
-/// - `user_id` is the evaluation key. `external_id` is the user's id in another system; for a key without a stored user,
-///   the key.
-/// - `email`, `role` and `created_at` are those of the stored user. Without a stored user, and for a user without an
-///   e-mail address, the custom attribute of that name applies.
-/// - Any other name is looked up in the custom attributes: first as an exact key, then, if there is no such key, as a
-///   path whose dots descend into objects.
+/// - `user_id` is the evaluation key.
+/// - `external_id` is the stored user's id in another system. Without a stored user, it is the
+///   evaluation key.
+/// - `email`, `role` and `created_at` come from the stored user. Without a stored user, the custom
+///   attributes of these names apply. For a stored user without an e-mail address, the custom
+///   attribute `email` applies.
+/// - Any other name is first looked up as a key of the custom attributes. If there is no such key,
+///   the name is a path whose dots descend into objects.
 ///
-/// An attribute that is null counts as missing. The context does not enforce [`MAX_ATTRIBUTES_BYTES`] and
-/// [`MAX_ATTRIBUTES_DEPTH`].
+/// An attribute that is null counts as missing. The context does not enforce
+/// [`MAX_ATTRIBUTES_BYTES`] and [`MAX_ATTRIBUTES_DEPTH`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct EvaluationContext {
     key: Option<Box<str>>,
@@ -48,8 +51,9 @@ struct UserAttributes {
 /// Stored user of an [`EvaluationContext`].
 #[derive(Clone, Copy, Debug)]
 pub struct StoredUser<'u> {
-    /// Text that `user_id` refers to and that percentage splits hash: the external id if the user was created with it,
-    /// else the UUID in lower case with hyphens. It never changes.
+    /// Value of the attribute `user_id`, and the text that percentage splits hash by default. It is
+    /// the external id if the user was created with one, else the UUID in lower case with hyphens.
+    /// It never changes.
     pub evaluation_key: &'u str,
     /// Id of the user in another system.
     pub external_id: Option<&'u str>,
@@ -90,19 +94,19 @@ impl EvaluationContext {
         Self { key: None, user: None, attributes }
     }
 
-    /// Text that a percentage split hashes unless it names another attribute. `None` if the context has no key.
+    /// Text that a percentage split without `bucket_by` hashes. `None` if the context has no key.
     pub fn evaluation_key(&self) -> Option<&str> {
         self.key.as_deref()
     }
 
-    /// Names in `attributes` that do not apply to this context, because they are those of built-in attributes that the
-    /// key or the stored user supplies.
+    /// Returns the names in `attributes` that this context ignores. These are names of built-in
+    /// attributes that only the key or the stored user can supply.
     pub fn ignored_attributes(&self, attributes: &Map<String, Value>) -> Vec<&'static str> {
         let names = RESERVED_ATTRIBUTES.into_iter();
         names.filter(|name| attributes.contains_key(*name) && !self.accepts(name)).collect()
     }
 
-    /// Whether a custom attribute of this name can apply.
+    /// Whether this context accepts a custom attribute of this name.
     fn accepts(&self, name: &str) -> bool {
         match &self.user {
             None => REQUESTABLE_ATTRIBUTES.contains(&name) || !RESERVED_ATTRIBUTES.contains(&name),
@@ -110,17 +114,15 @@ impl EvaluationContext {
         }
     }
 
-    /// Returns this context with `attributes` added. Existing attributes have priority: every name, including dotted
-    /// paths, that resolves to an existing attribute keeps its value. [Ignored](Self::ignored_attributes) names are left
-    /// out.
+    /// Returns this context with `attributes` added as fallback. A name that already resolves to a value, as a key or
+    /// as a dotted path, keeps its value. Omits [ignored](Self::ignored_attributes) names.
     #[must_use]
     pub fn with_fallback_attributes(&self, attributes: Map<String, Value>) -> Self {
         Self { attributes: merge(self.attributes.clone(), self.accepted(attributes)), ..self.clone() }
     }
 
-    /// Returns this context with `attributes` added. The new attributes have priority: every name, including dotted
-    /// paths, that resolves in `attributes` gets its value from there. [Ignored](Self::ignored_attributes) names are left
-    /// out.
+    /// Returns this context with `attributes` added. A name that resolves to a value in `attributes`, as a key or as a
+    /// dotted path, gets that value. Omits [ignored](Self::ignored_attributes) names.
     #[must_use]
     pub fn with_attributes(&self, attributes: Map<String, Value>) -> Self {
         Self { attributes: merge(self.accepted(attributes), self.attributes.clone()), ..self.clone() }
@@ -160,8 +162,8 @@ fn look_up<'a>(attributes: &'a Map<String, Value>, name: &str) -> Option<&'a Val
     rest.split('.').try_fold(attributes.get(first)?, |value, key| value.as_object()?.get(key))
 }
 
-/// Merges two objects. Every name that resolves in `primary` keeps its value: dotted keys of `secondary` are omitted if
-/// they would hide a dotted path of `primary`.
+/// Merges two objects. Every name that resolves in `primary` keeps its value: a key of `secondary`
+/// is omitted if it would hide a key or dotted path of `primary`.
 fn merge(mut primary: Map<String, Value>, secondary: Map<String, Value>) -> Map<String, Value> {
     let added: Vec<_> = secondary.into_iter().filter(|(key, _)| look_up(&primary, key).is_none()).collect();
     primary.extend(added);
@@ -188,7 +190,7 @@ impl<'c> From<&'c Value> for Attribute<'c> {
 }
 
 impl<'c> Attribute<'c> {
-    /// Returns the attribute as text. An instant is its RFC 3339 text.
+    /// Returns the attribute as text. An instant becomes its RFC 3339 text.
     pub(crate) fn text(self) -> Option<&'c str> {
         match self {
             Self::Text(text) | Self::Instant { text, .. } => Some(text),
@@ -196,8 +198,8 @@ impl<'c> Attribute<'c> {
         }
     }
 
-    /// Returns the attribute as JSON. A long text, or the JSON text of any other long value, is truncated to
-    /// [`MAX_EXCERPT_CHARS`] characters.
+    /// Returns the attribute as JSON for display. Truncates a text to [`MAX_EXCERPT_CHARS`]
+    /// characters. Replaces any other large value with its JSON text, truncated in the same way.
     pub(crate) fn excerpt(self) -> Value {
         if let Some(text) = self.text() {
             return Value::from(truncate(text));
@@ -307,8 +309,8 @@ mod tests {
         object
     }
 
-    /// Checks the text of the attribute `name` after `added` was added to `existing`, first as fallback, then with
-    /// priority. An empty text means that the attribute is missing.
+    /// Merges `added` into `existing`, once as fallback and once with priority, and checks the text of the attribute
+    /// `name` in both results. An empty text means that the attribute is missing.
     fn check_merge(existing: Value, added: Value, name: &str, as_fallback: &str, with_priority: &str) {
         let (context, added) = (context(existing), object(added));
         let text = |context: &EvaluationContext| {

@@ -2,8 +2,10 @@
 
 use unicode_normalization::UnicodeNormalization as _;
 
-/// Returns the form of an e-mail address by which addresses are compared: in lower case, in Unicode normalization form C
-/// (UAX 15), with the domain in its ASCII form (UTS 46). A domain that is not valid is kept in lower case.
+/// Returns the normalized form by which e-mail addresses are compared.
+///
+/// The form is in lower case and in Unicode normalization form C (UAX 15), with the domain in its
+/// ASCII form (UTS 46). An invalid domain is normalized like the part before the `@`.
 ///
 /// ```
 /// use flags_domain::email_key;
@@ -20,7 +22,8 @@ pub fn email_key(email: &str) -> String {
     format!("{}@{domain}", lower_case(local))
 }
 
-/// Returns a text in lower case and normalization form C. Lower-casing may break the normalization, so it comes first.
+/// Converts a text to lower case and normalization form C. Conversion to lower case can undo the
+/// normalization, so the text is normalized again.
 fn lower_case(text: &str) -> String {
     text.nfc().collect::<String>().to_lowercase().nfc().collect()
 }
@@ -30,7 +33,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn compares_addresses_in_one_form() {
+    fn addresses_that_differ_in_case_or_encoding_have_the_same_key() {
         for (address, key) in [
             ("Ann@Example.COM", "ann@example.com"),
             ("ANN@MÜNCHEN.example", "ann@xn--mnchen-3ya.example"),

@@ -9,8 +9,9 @@ pub const MAX_EXTERNAL_ID_LENGTH: usize = 255;
 
 /// Secret namespace of one database, from which the UUIDs of users with an external id are derived.
 ///
-/// All servers on a database use the same namespace, so each finds the overrides of an external id without a lookup.
-/// Without the namespace, nobody can tell which external id belongs to a UUID. `Debug` does not print it.
+/// All servers on a database use the same namespace, so each server can compute a user's id from
+/// the external id without a lookup. The namespace is secret because it allows checking which
+/// external id a UUID was derived from. `Debug` does not print it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct UserIdNamespace(Uuid);
 
@@ -26,8 +27,8 @@ impl UserIdNamespace {
         Self(Uuid::from_bytes(bytes))
     }
 
-    /// Returns the id of the user with this external id: a canonical UUID is the id itself, any other text becomes a
-    /// UUID version 5 (RFC 9562, section 5.5).
+    /// Returns the id of the user with this external id. A canonical UUID is used unchanged; any
+    /// other text is hashed to a UUID version 5 (RFC 9562, section 5.5).
     pub fn user_id(&self, external_id: &str) -> Uuid {
         canonical_uuid(external_id).unwrap_or_else(|| Uuid::new_v5(&self.0, external_id.as_bytes()))
     }
@@ -39,8 +40,8 @@ pub fn canonical_uuid(text: &str) -> Option<Uuid> {
     (*id.hyphenated().encode_lower(&mut Uuid::encode_buffer()) == *text).then_some(id)
 }
 
-/// Checks an external id: 1 to 255 characters, without `@`, so that it cannot be confused with an e-mail address, and
-/// without control characters.
+/// Checks an external id: 1 to 255 characters, no `@` and no control characters. Without `@`, an
+/// external id cannot be confused with an e-mail address.
 pub fn check_external_id(pointer: &str, external_id: &str) -> Option<Violation> {
     if external_id.contains('@') {
         let detail = "must not contain `@`; use `email` for e-mail addresses";
@@ -57,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn canonical_uuids_are_kept_and_other_texts_are_derived() {
+    fn canonical_uuid_is_its_own_user_id_and_other_texts_are_hashed() {
         let namespace = UserIdNamespace::new([7; 16]);
         let id = "5d41402a-bc4b-2a76-b971-9d911017c592";
         assert_eq!(namespace.user_id(id).to_string(), id);
@@ -71,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn external_ids_contain_no_at_sign_and_no_control_characters() {
+    fn rejects_invalid_external_ids() {
         let code = |text: &str| check_external_id("/external_id", text).map(|violation| violation.code);
         assert_eq!(code("Kunde 42/ä"), None);
         assert_eq!(code(""), Some("empty"));

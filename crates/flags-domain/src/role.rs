@@ -24,13 +24,13 @@ impl Role {
         }
     }
 
-    /// Returns the role with fewer permissions.
+    /// Returns `self` or `other`, whichever has fewer permissions.
     #[must_use]
     pub const fn lower(self, other: Self) -> Self {
         if self.rank() <= other.rank() { self } else { other }
     }
 
-    /// Returns the role with more permissions.
+    /// Returns `self` or `other`, whichever has more permissions.
     #[must_use]
     pub const fn higher(self, other: Self) -> Self {
         if self.rank() >= other.rank() { self } else { other }

@@ -1,4 +1,4 @@
-//! Checks that [`resolve`] allocates no memory, except in the cases of the last test.
+//! Checks that [`resolve`] allocates no memory, except for some regular expressions and versions.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use flags_domain::{
@@ -31,7 +31,7 @@ fn context() -> EvaluationContext {
     EvaluationContext::user(user, attributes)
 }
 
-/// Returns a valid flag whose definition is merged with `fields`.
+/// Returns a flag with a valid definition, in which `fields` replace or add fields.
 fn flag_with(fields: Value) -> Flag {
     let mut definition = json!({
         "name": "checkout.flow", "flag_type": "string", "enabled": true,

@@ -208,8 +208,9 @@ fn every_vector_file_is_run_and_has_one_case_per_line() {
     }
 }
 
-/// Defines a constant with the names of all variants of an enum, and a function that returns the name of a value. The
-/// match has no wildcard, so a new variant does not compile until it is listed here.
+/// Defines a constant with the names of all variants of an enum, and a function that returns the
+/// name of a value. The match has no wildcard, so the compiler requires an entry for each new
+/// variant.
 macro_rules! variant_names {
     ($names:ident, $name_of:ident($type:ty): $($pattern:pat => $name:literal,)+) => {
         const $names: &[&str] = &[$($name),+];
@@ -315,7 +316,7 @@ fn assert_covers(what: &str, required: impl IntoIterator<Item = impl Into<String
 }
 
 #[test]
-fn every_operator_has_cases_that_hold_and_fail_plain_and_negated() {
+fn every_operator_has_plain_and_negated_cases_that_hold_and_fail() {
     let mut covered = BTreeSet::new();
     for case in read_evaluation_cases() {
         let holds = case.expect.as_ref().is_some_and(|expected| expected.source == "targeting_rule");
@@ -332,7 +333,7 @@ fn every_operator_has_cases_that_hold_and_fail_plain_and_negated() {
 }
 
 #[test]
-fn every_source_flag_type_and_missing_result_has_a_case() {
+fn every_source_flag_type_and_cause_of_a_missing_result_has_a_case() {
     let cases = read_evaluation_cases();
     let expected = cases.iter().filter_map(|case| case.expect.as_ref());
     assert_covers("source", SOURCES.iter().copied(), &expected.map(|expected| expected.source.clone()).collect());
@@ -351,7 +352,7 @@ fn every_source_flag_type_and_missing_result_has_a_case() {
 }
 
 #[test]
-fn every_outcome_and_reason_of_evaluation_has_a_case() {
+fn every_override_outcome_and_skip_reason_has_a_case() {
     let (mut sources, mut override_outcomes) = (BTreeSet::new(), BTreeSet::new());
     let (mut skip_reasons, mut condition_failures) = (BTreeSet::new(), BTreeSet::new());
     let mut compile_errors = BTreeSet::new();

@@ -22,7 +22,7 @@ pub const BATCH_SIZE: usize = 1_000;
 /// Maximum number of overrides that a filter may match.
 pub const MAX_MATCHES: usize = 100_000;
 
-/// Change that is applied to each override.
+/// Change that is applied to each selected override.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BulkAction {
     /// Enables the override.
@@ -31,16 +31,16 @@ pub enum BulkAction {
     Disable,
     /// Removes the override.
     Delete,
-    /// Sets the expiry, or removes it with `None`.
+    /// Sets the expiry; `None` removes it.
     SetExpiry(Option<Instant>),
 }
 
 /// Selection of the overrides to change.
 #[derive(Clone, Debug)]
 pub enum BulkSelection {
-    /// Overrides by id, at most [`BATCH_SIZE`].
+    /// The overrides with these ids, at most [`BATCH_SIZE`].
     Ids(Vec<Uuid>),
-    /// Overrides that match a filter, at most [`MAX_MATCHES`].
+    /// The overrides that match a filter, at most [`MAX_MATCHES`].
     Filter(OverrideFilter),
 }
 
@@ -51,16 +51,16 @@ pub enum BulkOutcome {
     Changed,
     /// The override already had the requested state.
     Unchanged,
-    /// The override does not exist. Expired overrides are found only by [`BulkAction::Delete`].
+    /// The override does not exist, or it has expired. [`BulkAction::Delete`] also removes expired overrides.
     NotFound,
 }
 
-/// Result of a bulk change.
+/// Results of a bulk change for all selected overrides.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct BulkResult {
-    /// Outcome for each override; sorted by id if a filter selected the overrides.
+    /// Override ids with their outcomes. Sorted by id if a filter selected the overrides.
     pub results: Vec<(Uuid, BulkOutcome)>,
-    /// Revisions that contain the changes.
+    /// Revision numbers of the commits that contain the changes.
     pub revisions: Vec<i64>,
 }
 
@@ -174,8 +174,8 @@ fn encode_result(result: &BulkResult) -> Vec<u8> {
 
 /// Executes the batches in sequence.
 ///
-/// If the request has an idempotency key, each batch gets a derived key. A retry or a concurrent duplicate then
-/// executes no batch twice, and continues after the last completed batch.
+/// If the request has an idempotency key, each batch gets a derived key. A retry or a concurrent duplicate then skips
+/// the completed batches and uses their stored results.
 async fn execute_batches(
     core: &Core,
     request: &CommandRequest<BulkResult>,
@@ -203,7 +203,8 @@ async fn execute_batches(
     Ok(total)
 }
 
-/// Replaces the id list under the idempotency key by the response, if the request has a key.
+/// If the request has an idempotency key, stores the response under the key. The response replaces
+/// the id list that [`select_ids`] stored there.
 async fn store_response(
     core: &Core,
     request: &CommandRequest<BulkResult>,
@@ -217,7 +218,8 @@ async fn store_response(
     match idempotency::reserve(&mut tx, key).await? {
         // A concurrent request with the same key has already stored its response.
         KeyState::Completed(stored) if stored.payload.first() != Some(&ID_LIST_MARKER) => {
-            // Rolled back first, because a dropped transaction keeps its locks until the connection is reused.
+            // Roll back before the credential check: a dropped transaction would keep its locks
+            // until the connection is reused.
             tx.rollback().await?;
             core.check_credential(request.author().check()).await?;
             Err(ServiceError::Replayed(stored))
@@ -231,11 +233,12 @@ async fn store_response(
     }
 }
 
-/// Applies a bulk action to one batch.
+/// Applies a bulk action to one batch of overrides.
 #[derive(Clone)]
 struct ApplyBulkAction {
     ids: Vec<Uuid>,
-    /// Checked again after the rows are locked. Overrides that no longer match are skipped.
+    /// Filter that is checked again after the rows are locked. Overrides that no longer match are
+    /// skipped.
     filter: Option<OverrideFilter>,
     action: BulkAction,
     dry_run: bool,

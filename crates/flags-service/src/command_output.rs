@@ -1,4 +1,5 @@
-//! Outputs of commands. If an output contains a record, the commit sets the revision of the record.
+//! Implementations of [`CommandOutput`]. If an output contains a record, the commit sets the
+//! revision of the record.
 
 use flags_store::{overrides::OverrideListItem, sessions::SessionRecord};
 use uuid::Uuid;

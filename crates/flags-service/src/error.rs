@@ -24,7 +24,7 @@ pub enum ServiceError {
     /// The user is not in the cache and the database cannot be read, so the evaluation context is unknown.
     #[error("the user's attributes are unavailable because the database cannot be read")]
     ContextUnavailable,
-    /// The row of the user cannot be read.
+    /// The user's database row cannot be decoded.
     #[error("the user cannot be read")]
     UserUnreadable,
     /// A request with the same idempotency key was already executed. Contains the response stored at that time.
@@ -33,7 +33,8 @@ pub enum ServiceError {
     /// The idempotency key was used before with a different request.
     #[error("the idempotency key was already used for a different request")]
     IdempotencyKeyReused,
-    /// The credential of the request was taken away before the request was completed.
+    /// The caller's credential became invalid, or lost the required permission, before the request
+    /// was completed.
     #[error(transparent)]
     CredentialRejected(CredentialRejection),
     /// The e-mail address or the password is wrong, or the user is inactive. The error does not reveal which.
@@ -70,7 +71,7 @@ pub enum CredentialRejection {
     RequiresAdmin,
 }
 
-/// State that prevents a change. The messages are written for API users.
+/// Conflict with the current state. The messages are written for API users.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Conflict {
     /// The user already has an override of the flag.
@@ -91,7 +92,7 @@ pub enum Conflict {
     )]
     VariantInUse(String),
     /// The flag already has a scheduled change at the same instant.
-    #[error("the flag already has a scheduled change at this instant")]
+    #[error("the flag already has a scheduled change at this instant; choose a different instant")]
     ScheduledChangeExists,
     /// The scheduled change is no longer pending. Contains its status.
     #[error("only pending scheduled changes can be edited or cancelled (this one is {0})")]
@@ -100,13 +101,13 @@ pub enum Conflict {
     #[error("another user already has this e-mail address; use a different address")]
     EmailTaken,
     /// The external id belongs to another user.
-    #[error("another user already has this external id")]
+    #[error("another user already has this external id; use a different external id")]
     ExternalIdTaken,
     /// The user already has another external id.
     #[error("the external id of a user cannot be changed or removed once it is set")]
     ExternalIdFixed,
-    /// The UUID that belongs to the external id is the id of another user.
-    #[error("the id of this external id belongs to another user")]
+    /// The user id that is derived from the external id belongs to another user.
+    #[error("another user already has the user id that is derived from this external id; use a different external id")]
     IdTaken,
     /// The change would leave no active admin.
     #[error("the last active admin cannot be deleted, demoted or deactivated; make another user an admin first")]

@@ -27,7 +27,7 @@ const PRELOAD_BATCH_SIZE: usize = 1_000;
 /// Boxed because lookups are rare and their futures are large; inline, they would enlarge the future of every request.
 pub type UserLookup<'a, T> = Pin<Box<dyn Future<Output = Result<T>> + Send + 'a>>;
 
-/// Source of the users that are not in the cache, such as the database.
+/// Source of users that are not in the cache, such as the database.
 pub trait UserSource: Send + Sync + 'static {
     /// Returns the user with this id. Fails with [`ServiceError::UserUnreadable`] if the user cannot be read.
     fn find(&self, id: Uuid) -> UserLookup<'_, Option<CachedUser>>;
@@ -42,7 +42,7 @@ pub trait UserSource: Send + Sync + 'static {
 /// User that an evaluation key belongs to.
 #[derive(Clone, Debug)]
 pub struct ResolvedKey {
-    /// Id under which overrides are stored, whether or not the user is stored.
+    /// Id under which overrides are stored. Set even if no such user is stored.
     pub user_id: Uuid,
     /// The stored user, active or not.
     pub user: Option<Arc<CachedUser>>,
@@ -79,10 +79,12 @@ impl Evaluation {
         self.clock.wait_until(at).await;
     }
 
-    /// Returns a user from the cache or from the source of users. A user that cannot be read is not found.
+    /// Returns a user from the cache or from the source of users. Returns `None` if the user does
+    /// not exist or the user's row cannot be decoded.
     ///
     /// # Errors
-    /// [`ServiceError::ContextUnavailable`] if the user is not cached and the source cannot be read.
+    /// [`ServiceError::ContextUnavailable`] if the user is not cached and the source cannot be
+    /// read.
     pub async fn user(&self, id: Uuid) -> Result<Option<Arc<CachedUser>>> {
         let cache = self.replica.users();
         if let Some(user) = cache.get(id) {
@@ -93,7 +95,8 @@ impl Evaluation {
         }
         let fill_guard = cache.fill_guard(id);
         let found = match self.source.find(id).await {
-            // Not cached as absent, because the row may be repaired without a change in the change log.
+            // The cache must not record this user as absent: the row may be repaired without a
+            // change in the change log.
             Err(ServiceError::UserUnreadable) => return Ok(None),
             result => result.map_err(|error| self.context_unavailable(&error))?,
         };
@@ -126,8 +129,8 @@ impl Evaluation {
         Ok(self.user(found.id).await?.filter(|user| has_email(user, email)))
     }
 
-    /// Resolves an evaluation key: the UUID of a known user in any spelling, or an external id. A user's own id has
-    /// priority over an id that is derived from an external id.
+    /// Resolves an evaluation key, which is the UUID of a stored user in any UUID format, or an external id. If the key
+    /// is the id of a stored user, it is not treated as an external id.
     ///
     /// # Errors
     /// [`ServiceError::ContextUnavailable`] if the user is not cached and the source cannot be read.
@@ -151,7 +154,8 @@ impl Evaluation {
         ServiceError::ContextUnavailable
     }
 
-    /// Loads the users on whose behalf API tokens act into the cache, so that their first request needs no lookup.
+    /// Fills the user cache with the users on whose behalf API tokens act, so that their first
+    /// request needs no lookup.
     pub async fn preload_token_users(&self) -> Result<()> {
         let ids = self.replica.read().token_users();
         for batch in ids.chunks(PRELOAD_BATCH_SIZE) {
@@ -166,8 +170,8 @@ impl Evaluation {
         Ok(())
     }
 
-    /// Reads users from their source. Does not fill the user cache, so that a search does not evict users that send
-    /// requests.
+    /// Reads users from the source of users. Does not fill the user cache, so that a search does
+    /// not evict users that send requests.
     pub(crate) async fn read_users(&self, ids: &[Uuid]) -> Result<Vec<CachedUser>> {
         self.source.find_all(ids).await
     }
@@ -175,7 +179,8 @@ impl Evaluation {
     /// Returns the value of a flag for a user.
     ///
     /// # Errors
-    /// [`ServiceError::NotFound`] if the user does not exist, or if the flag does not exist or has no result.
+    /// [`ServiceError::NotFound`] if the user does not exist, or if the flag does not exist or has
+    /// no evaluation result.
     pub async fn value_for_user(&self, flag_name: &str, user_id: Uuid) -> Result<Value> {
         let user = self.user(user_id).await?.ok_or(ServiceError::NotFound(ResourceKind::User))?;
         let snapshot = self.replica.snapshot(Some(user_id));

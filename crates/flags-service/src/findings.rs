@@ -20,10 +20,11 @@ use crate::{
 pub struct ScanBudget {
     /// Maximum number of overrides to scan.
     pub max_overrides: usize,
-    /// Maximum number of users to read from the database. Users are read in batches; the last batch may exceed it.
+    /// Maximum number of users to read from the database. Users are read in batches; the last batch
+    /// may exceed the limit.
     pub max_users: usize,
-    /// Maximum work of targeting rules, in units of the [`EvaluationBudget`](flags_domain::EvaluationBudget). The last
-    /// override may exceed it.
+    /// Maximum cost of evaluating targeting rules, in units of the
+    /// [`EvaluationBudget`](flags_domain::EvaluationBudget). The last override may exceed it.
     pub max_units: u64,
 }
 
@@ -36,7 +37,7 @@ impl Default for ScanBudget {
 /// Number of users whose contexts are loaded together. Other tasks run between two batches.
 const USER_BATCH_SIZE: usize = 100;
 
-/// Criteria for overrides. `None` matches all.
+/// Criteria that an override must meet. `None` accepts every override.
 #[derive(Clone, Debug)]
 pub struct FindingFilter {
     /// Finding that the override must have.
@@ -71,7 +72,7 @@ pub struct FindingsPage {
     pub next: Option<(Uuid, String)>,
 }
 
-/// Searches for overrides that match `filter` now.
+/// Searches for overrides that currently match `filter`.
 ///
 /// Starts after the position `after` and returns up to `limit` matches (at least 1).
 pub async fn find(
@@ -107,9 +108,9 @@ struct FindingScan<'s> {
     limit: usize,
     budget: ScanBudget,
     scanned_overrides: usize,
-    /// Number of users that were not in the cache.
+    /// Number of users that had to be read because they were not in the cache.
     read_users: usize,
-    /// Work of targeting rules so far, in units.
+    /// Cost of evaluating targeting rules so far, in units.
     spent_units: u64,
     page: FindingsPage,
 }
@@ -131,7 +132,7 @@ impl FindingScan<'_> {
                 if !self.scan_users(batch, after.as_ref()).await? {
                     return Ok(false);
                 }
-                // Lets other tasks run on this thread.
+                // A scan may take long, so other tasks must get a turn on this thread.
                 tokio::task::yield_now().await;
             }
             after = None;
@@ -139,10 +140,10 @@ impl FindingScan<'_> {
         }
     }
 
-    /// Scans the overrides of some users. Returns `false` if it stopped at a limit.
+    /// Scans the overrides of these users. Returns `false` if the scan stopped at a limit.
     async fn scan_users(&mut self, user_ids: &[Uuid], after: Option<&(Uuid, String)>) -> Result<bool> {
         let replica = Arc::clone(self.evaluation.replica());
-        // The lock is held for one user at a time.
+        // Taking one snapshot at a time keeps each lock on the replica short.
         let snapshots: Vec<_> = user_ids.iter().map(|user_id| replica.snapshot(Some(*user_id))).collect();
         let cached_users = self.load_users(user_ids, &snapshots).await?;
         let mut last = None;
@@ -237,7 +238,8 @@ impl FindingScan<'_> {
             return false;
         };
         let (flag, finding) = (flag.compiled(), self.filter.finding);
-        // Skips a user whose attributes are needed but who was deleted during the scan.
+        // If the user was deleted during the scan, the required attributes are missing and the
+        // override is skipped.
         let has_context = user.cached.is_some() || !(finding.reads_attributes() && flag.reads_attributes());
         has_context && finding.applies(flag, user.context(), user_override.view(), self.now, &mut self.spent_units)
     }

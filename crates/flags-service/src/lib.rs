@@ -1,7 +1,8 @@
-//! Service layer of the feature-flag server: use cases, the in-memory replica that evaluation reads, and maintenance.
+//! Service layer of the feature-flag server: use cases, the in-memory replica that evaluation
+//! reads, and maintenance.
 //!
-//! The crate contains no HTTP and no SQL. Operations fail with [`ServiceError`], which the HTTP layer converts to a
-//! response.
+//! The crate contains no HTTP and no SQL. Operations fail with [`ServiceError`], which the HTTP
+//! layer converts to a response.
 
 pub mod audit;
 pub mod bulk;

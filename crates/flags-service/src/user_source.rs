@@ -61,7 +61,7 @@ impl UserSource for DatabaseUsers {
     }
 }
 
-/// Converts the error for a user whose row cannot be read. Such a user is not accepted as a principal.
+/// Converts the error for a user whose row cannot be decoded. Such a user cannot authenticate.
 fn unreadable(error: ServiceError) -> ServiceError {
     match error {
         ServiceError::Store(StoreError::Corrupt(_)) => ServiceError::UserUnreadable,
@@ -69,10 +69,10 @@ fn unreadable(error: ServiceError) -> ServiceError {
     }
 }
 
-/// Returns the user as evaluation and authorization need it.
+/// Converts a stored user to the fields that evaluation and authorization need.
 fn cached_user(user: UserRecord, namespace: UserIdNamespace) -> CachedUser {
     let own_id = user.id.to_string();
-    // The id of a user that was created with an external id is derived from it.
+    // If a user was created with an external id, the user id is derived from the external id.
     let created_with = user.external_id.as_deref().filter(|external_id| namespace.user_id(external_id) == user.id);
     let stored = StoredUser {
         evaluation_key: created_with.unwrap_or(&own_id),

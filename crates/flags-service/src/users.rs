@@ -40,7 +40,7 @@ pub struct NewUser {
     pub external_id: Option<String>,
     /// Display name.
     pub display_name: Option<String>,
-    /// Role that limits the permissions of the user.
+    /// Role, which limits the permissions of the user.
     pub role: Role,
     /// Attributes that targeting rules can evaluate.
     pub attributes: Map<String, Value>,
@@ -59,7 +59,7 @@ pub struct UserPatch {
     pub external_id: Option<Option<String>>,
     /// Display name; `Some(None)` removes it.
     pub display_name: Option<Option<String>>,
-    /// Role that limits the permissions of the user.
+    /// Role, which limits the permissions of the user.
     pub role: Option<Role>,
     /// Replacement for all attributes.
     pub attributes: Option<Map<String, Value>>,
@@ -76,7 +76,8 @@ pub struct UserDetail {
     pub override_count: i64,
 }
 
-/// Handling of the labels (e-mail, token names) of a deleted user and of the user's tokens.
+/// Whether deleting a user erases the labels that the audit log shows for the user and the user's
+/// tokens: e-mail address or external id, and token names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErasurePolicy {
     /// Keeps the labels, so that the audit log stays readable.
@@ -85,19 +86,19 @@ pub enum ErasurePolicy {
     EraseLabels,
 }
 
-/// Service for users.
+/// Creates, changes, lists and deletes users.
 #[derive(Clone)]
 pub struct UserService {
     core: Core,
 }
 
 impl UserService {
-    /// Creates the service.
+    /// Creates a service that executes its commands on `core`.
     pub const fn new(core: Core) -> Self {
         Self { core }
     }
 
-    /// Returns a page of users.
+    /// Returns a page of the users that match `filter`. Omits users whose row cannot be read.
     pub async fn list(&self, filter: &UserFilter, order: UserOrder, limit: u32) -> Result<Page<UserDetail>> {
         let now = self.core.now();
         self.core
@@ -110,7 +111,7 @@ impl UserService {
             .await
     }
 
-    /// Returns a user by id.
+    /// Returns a user by id, with the number of overrides.
     pub async fn get(&self, id: Uuid) -> Result<UserDetail> {
         let now = self.core.now();
         let found = self.core.read(async |conn| {
@@ -121,7 +122,8 @@ impl UserService {
         found.await?.ok_or(ServiceError::NotFound(ResourceKind::User))
     }
 
-    /// Finds a user by e-mail address, external id or id, in the order in which evaluation keys are resolved.
+    /// Finds a user by e-mail address, id or external id. A text with an `@` is an e-mail address.
+    /// An id has priority over an external id.
     pub async fn find_by_reference(&self, reference: &str) -> Result<Option<UserRecord>> {
         if reference.contains('@') {
             return self.find_by_email(reference).await;
@@ -143,12 +145,12 @@ impl UserService {
         found.await
     }
 
-    /// Finds a user by e-mail, case-insensitively.
+    /// Finds a user by e-mail address, regardless of case.
     pub async fn find_by_email(&self, email: &str) -> Result<Option<UserRecord>> {
         self.core.read(async |conn| users::find_by_email(conn, email).await).await
     }
 
-    /// Creates a user.
+    /// Creates a user. The user id is random, or derived from the external id if there is one.
     pub async fn create(
         &self,
         request: impl Into<CommandRequest<UserDetail>>,
@@ -169,7 +171,7 @@ impl UserService {
         self.core.execute(request, CreateUser { id, new_user, hash }).await
     }
 
-    /// Changes the fields of a user that the patch contains.
+    /// Applies a patch to a user. Writes nothing if the patch changes no value.
     pub async fn patch(
         &self,
         author: CommandAuthor,
@@ -184,9 +186,10 @@ impl UserService {
         self.core.execute(author, PatchUser { id, patch, precondition, namespace }).await
     }
 
-    /// Deletes a user with all overrides and API tokens, and records each deletion in the change log.
+    /// Deletes a user with all overrides and API tokens, and records each deletion in the change
+    /// log.
     ///
-    /// A user with many overrides is deactivated first and then deleted in several revisions.
+    /// A user with many overrides is first deactivated and then deleted in several revisions.
     pub async fn delete(
         &self,
         author: CommandAuthor,
@@ -246,7 +249,8 @@ struct PatchUser {
     id: Uuid,
     patch: UserPatch,
     precondition: Precondition,
-    /// Namespace for a new external id; `None` if the patch sets none.
+    /// Namespace for deriving a user id from the new external id; `None` if the patch sets no
+    /// external id.
     namespace: Option<UserIdNamespace>,
 }
 
@@ -309,7 +313,8 @@ struct DeleteUser {
 }
 
 impl DeleteUser {
-    /// The precondition applies to the first batch only, because that batch changes the revision.
+    /// Removes the precondition after the first batch, because that batch changes the user's
+    /// revision.
     fn skip_precondition(&mut self) {
         self.precondition = Precondition::None;
     }
@@ -332,7 +337,8 @@ impl Command for DeleteUser {
         if delete_overrides(tx, OverrideOwner::User(self.id)).await? == Progress::Unfinished {
             if user.active {
                 let deactivated = UserRecord { active: false, updated_at: tx.now(), ..user.clone() };
-                // The handle is unchanged, so no property can be taken.
+                // E-mail address and external id are unchanged, so the update cannot conflict with
+                // another user.
                 let _ = users::update(tx, &user, &deactivated).await?;
                 sessions::delete_by_user(tx, self.id).await?;
                 if is_active_admin(&user) {
@@ -342,8 +348,8 @@ impl Command for DeleteUser {
             return Ok(Progress::Unfinished);
         }
         api_tokens::delete_by_user(tx, self.id).await?;
-        // The database would delete the sessions too, but then the check of the caller's credential could not tell
-        // whether another transaction has ended the caller's session before.
+        // Deleting the user would delete the sessions as well. This call also records their previous states, which the
+        // credential check needs if the caller deletes their own user.
         sessions::delete_by_user(tx, self.id).await?;
         users::delete(tx, &user).await?;
         if self.erasure == ErasurePolicy::EraseLabels {
@@ -356,10 +362,11 @@ impl Command for DeleteUser {
     }
 }
 
-/// Erases the labels and idempotency keys of a deleted user. Returns `false` if no label existed.
+/// Erases the labels and idempotency keys of a deleted user. Returns `false` if there were no
+/// labels.
 async fn erase_labels(tx: &mut Tx, id: Uuid) -> Result<bool> {
     let erased_labels = actor_labels::erase(tx, id).await?;
-    // The lock on the user excludes transactions that could store new labels or idempotency keys for the user.
+    // The lock on the user prevents other transactions from storing new labels or idempotency keys.
     idempotency::delete_mentioning_user(tx, id).await?;
     users::record_erasure(tx, id);
     Ok(erased_labels > 0)
@@ -376,8 +383,8 @@ fn is_active_admin(user: &UserRecord) -> bool {
     user.active && user.role == Role::Admin
 }
 
-/// Fails if no active admin remains. Locks the head of the change log, so that two admins cannot demote each other
-/// concurrently.
+/// Fails if no other active admin remains. Locks the head of the change log, so that two admins
+/// cannot demote each other concurrently.
 ///
 /// Must be called last in a transaction, because the lock blocks all other changes.
 async fn check_not_last_admin(tx: &mut Tx, id: Uuid) -> Result<()> {
@@ -385,7 +392,8 @@ async fn check_not_last_admin(tx: &mut Tx, id: Uuid) -> Result<()> {
     if users::has_other_active_admin(tx.conn(), id).await? { Ok(()) } else { Err(Conflict::LastAdmin.into()) }
 }
 
-/// Returns the violations of a user. `stored` is the user before an edit; amounts above a limit may stay, but not grow.
+/// Returns the violations of a user. `stored` is the user before an edit. Attribute counts above a
+/// limit are accepted if the edit does not increase them.
 fn validate(user: &UserRecord, stored: Option<&UserRecord>) -> Vec<Violation> {
     let mut violations = Vec::new();
     if user.email.is_none() && user.external_id.is_none() {
@@ -424,8 +432,8 @@ const fn taken_conflict(taken: TakenProperty) -> Conflict {
     }
 }
 
-/// Checks for exactly one `@` with text on both sides and no whitespace. A stricter check would require sending an
-/// e-mail.
+/// Checks for exactly one `@` with text on both sides and no whitespace. Only an e-mail to the
+/// address could prove that it exists.
 fn is_email(text: &str) -> bool {
     let parts = text.split_once('@');
     parts.is_some_and(|(local, domain)| !local.is_empty() && !domain.is_empty() && !domain.contains('@'))

@@ -1,7 +1,7 @@
-//! Idempotency keys (`idempotency_keys`). A retried request with the same key receives the stored response of the
-//! first.
+//! Idempotency keys (`idempotency_keys`). A retried request with the same key receives the stored
+//! response of the first request.
 //!
-//! Writes in this module are not logged and take no revision.
+//! Writes in this module are not recorded in the change log.
 
 use diesel::{BoolExpressionMethods, ExpressionMethods, OptionalExtension, QueryDsl};
 use diesel_async::RunQueryDsl;

@@ -39,8 +39,8 @@ pub struct PasswordAccount {
 
 const TABLE: &str = "user_passwords";
 
-/// Returns the account with this e-mail address, ignoring case. `None` if the user does not exist or has no password,
-/// or if either cannot be read.
+/// Returns the user with this e-mail address, compared by [`email_key`](flags_domain::email_key).
+/// `None` if the user does not exist, has no password, or cannot be read.
 pub async fn find_account(conn: &mut Conn, email: &str) -> Result<Option<PasswordAccount>> {
     let keys = email_lookup_keys(email);
     let row: Option<(Decoded<DbUuid>, Decoded<bool>, Decoded<String>)> = dispatch!(conn, |c| {
@@ -55,7 +55,8 @@ pub async fn find_account(conn: &mut Conn, email: &str) -> Result<Option<Passwor
     }))
 }
 
-/// Returns the password hash of a user. `None` if the user has no password or it cannot be read.
+/// Returns the password hash of a user. `None` if the user has no password or the hash cannot be
+/// read.
 pub async fn find(conn: &mut Conn, user_id: Uuid) -> Result<Option<PasswordHash>> {
     let hash: Option<Decoded<String>> = dispatch!(conn, |c| {
         user_passwords::table.find(DbUuid(user_id)).select(user_passwords::hash).first(c).await.optional()
@@ -63,8 +64,8 @@ pub async fn find(conn: &mut Conn, user_id: Uuid) -> Result<Option<PasswordHash>
     Ok(hash.and_then(|hash| hash.or_logged(TABLE)).map(PasswordHash))
 }
 
-/// Stores the password of a user that the same transaction creates. Records no change-log entry of its own, because the
-/// user's creation is logged.
+/// Stores the password of a user that the same transaction creates. Records no entry in the change
+/// log, because the user's creation is recorded.
 pub async fn insert(tx: &mut Tx, user_id: Uuid, hash: &PasswordHash) -> Result<()> {
     let row = (
         user_passwords::user_id.eq(DbUuid(user_id)),
@@ -75,8 +76,8 @@ pub async fn insert(tx: &mut Tx, user_id: Uuid, hash: &PasswordHash) -> Result<(
     Ok(())
 }
 
-/// Sets or replaces the password of a user and logs the change without the hash. The transaction must hold the user's
-/// lock.
+/// Sets or replaces the password of a user, and records the change without the hash. The
+/// transaction must hold the user's lock.
 pub async fn set(tx: &mut Tx, user: &UserRecord, hash: &PasswordHash) -> Result<()> {
     let set_at = DbInstant(tx.now());
     dispatch!(tx.conn(), |c| {

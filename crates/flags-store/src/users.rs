@@ -64,7 +64,7 @@ pub struct UserRecord {
 }
 
 impl UserRecord {
-    /// Returns what identifies the user to people.
+    /// Returns the fields that identify the user for display.
     pub fn identity(&self) -> UserIdentity {
         UserIdentity {
             display_name: self.display_name.clone(),
@@ -79,7 +79,7 @@ impl UserRecord {
     }
 }
 
-/// What identifies a user to people.
+/// Fields that identify a user for display.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UserIdentity {
     /// Display name.
@@ -233,18 +233,19 @@ pub async fn find_all(conn: &mut Conn, ids: &[Uuid]) -> Result<Vec<UserRecord>> 
     Ok(readable(TABLE, rows))
 }
 
-/// Returns the key of an e-mail address that has the same [`email_key`] as the one of an older user.
+/// Returns the unique key for a user whose [`email_key`] already belongs to an older user.
 fn conflicting_email_key(email: &str) -> String {
     format!("{}\n{email}", email_key(email))
 }
 
-/// Returns the unique key of a user's handle. Searches for a prefix use its start, which is in lower case.
+/// Returns the unique key of a user's handle. It starts with the handle in lower case, so that
+/// prefix searches can use its index.
 fn handle_key(handle: &str) -> String {
     if is_email_handle(handle) { email_key(handle) } else { format!("{}\n{handle}", handle.to_lowercase()) }
 }
 
-/// Returns the text that searches read, in lower case: the handle, the display name and, if it is not the handle, the
-/// external id, one per line.
+/// Returns the search text: handle, display name and, if it is not the handle, external id. Each is
+/// on a line of its own, in lower case.
 fn search_text(user: &UserRecord) -> String {
     let name = user.display_name.as_deref().unwrap_or_default();
     let external_id = user.external_id.as_deref().filter(|_| user.email.is_some());
@@ -265,7 +266,7 @@ pub async fn find_by_external_id(conn: &mut Conn, external_id: &str) -> Result<O
 const EXTERNAL_ID_BATCH: i64 = 10_000;
 
 /// Calls `callback` with the id and the external id of every user that has one. `step_timeout` limits each query, not
-/// the total time.
+/// the total time. Skips rows that cannot be read.
 pub async fn for_each_external_id(
     conn: &mut Conn,
     step_timeout: Duration,
@@ -274,14 +275,23 @@ pub async fn for_each_external_id(
     let mut after = String::new();
     loop {
         let rows = with_timeout(step_timeout, load_external_ids(conn, &after)).await?;
-        let Some((_, last)) = rows.last() else { return Ok(()) };
-        after.clone_from(last);
-        let readable = rows.into_iter().filter_map(|(id, external_id)| Some((id.or_logged(TABLE)?, external_id)));
-        readable.for_each(|(id, external_id)| callback(id.0, external_id));
+        let is_last = (rows.len() as i64) < EXTERNAL_ID_BATCH;
+        let mut last = None;
+        for (id, external_id) in rows {
+            let Some(external_id) = external_id.or_logged(TABLE) else { continue };
+            if let Some(id) = id.or_logged(TABLE) {
+                callback(id.0, external_id.clone());
+            }
+            last = Some(external_id);
+        }
+        match last {
+            Some(external_id) if !is_last => after = external_id,
+            _ => return Ok(()),
+        }
     }
 }
 
-async fn load_external_ids(conn: &mut Conn, after: &str) -> Result<Vec<(Decoded<DbUuid>, String)>> {
+async fn load_external_ids(conn: &mut Conn, after: &str) -> Result<Vec<(Decoded<DbUuid>, Decoded<String>)>> {
     dispatch!(conn, |c| {
         users::table
             .filter(users::external_id.gt(after))
@@ -293,10 +303,11 @@ async fn load_external_ids(conn: &mut Conn, after: &str) -> Result<Vec<(Decoded<
     })
 }
 
-/// Returns the external ids of the users with the given ids. Unknown ids and users without external id are omitted.
+/// Returns the external ids of the users with the given ids. Omits unknown ids, users without an external id, and
+/// external ids that cannot be read.
 pub async fn find_external_ids(conn: &mut Conn, ids: &[Uuid]) -> Result<Vec<(Uuid, String)>> {
     let ids: Vec<_> = ids.iter().copied().map(DbUuid).collect();
-    let rows: Vec<(DbUuid, String)> = dispatch!(conn, |c| {
+    let rows: Vec<(DbUuid, Decoded<String>)> = dispatch!(conn, |c| {
         users::table
             .filter(users::id.eq_any(&ids))
             .filter(users::external_id.is_not_null())
@@ -304,10 +315,11 @@ pub async fn find_external_ids(conn: &mut Conn, ids: &[Uuid]) -> Result<Vec<(Uui
             .load(c)
             .await
     })?;
-    Ok(rows.into_iter().map(|(id, external_id)| (id.0, external_id)).collect())
+    Ok(rows.into_iter().filter_map(|(id, external_id)| Some((id.0, external_id.or_logged(TABLE)?))).collect())
 }
 
-/// Returns the user with this e-mail address, compared by [`email_key`]. A user with exactly this spelling has priority.
+/// Returns the user with this e-mail address, compared by [`email_key`]. A user with exactly this spelling has
+/// priority.
 pub async fn find_by_email(conn: &mut Conn, email: &str) -> Result<Option<UserRecord>> {
     let keys = email_lookup_keys(email);
     let row: Option<Decoded<UserRow>> = dispatch!(conn, |c| {
@@ -317,8 +329,9 @@ pub async fn find_by_email(conn: &mut Conn, email: &str) -> Result<Option<UserRe
     row.map(|row| row.into_result(TABLE)?.try_into()).transpose()
 }
 
-/// Returns the keys that a user with this e-mail address may have. The greater one, of a user in conflict with an older
-/// one, has priority.
+/// Returns the two keys that a user with this e-mail address can have. A user has the second key if an older user has
+/// the first one. The second key matches only the exact spelling of the address, so it has priority. It sorts after the
+/// first key.
 pub(crate) fn email_lookup_keys(email: &str) -> [String; 2] {
     [email_key(email), conflicting_email_key(email)]
 }
@@ -355,7 +368,8 @@ pub enum TakenProperty {
     ExternalId,
 }
 
-/// Inserts a user. Returns the property that another user already has, if the user was not inserted for this reason.
+/// Inserts a user. If another user already has a unique property of `new`, inserts nothing and
+/// returns that property.
 pub async fn insert(tx: &mut Tx, new: &UserRecord) -> Result<Option<TakenProperty>> {
     let row = UserRow::from(new);
     let inserted = dispatch!(tx.conn(), |c| {
@@ -378,7 +392,7 @@ pub async fn insert(tx: &mut Tx, new: &UserRecord) -> Result<Option<TakenPropert
 
 /// Writes all columns of a user. The transaction must hold the user's lock.
 ///
-/// Returns the property that another user already has, if the user was not updated for this reason. The transaction
+/// If another user already has a unique property of `after`, returns that property. The transaction
 /// must then be rolled back.
 pub async fn update(tx: &mut Tx, before: &UserRecord, after: &UserRecord) -> Result<Option<TakenProperty>> {
     let row = UserRow::from(after);
@@ -439,7 +453,7 @@ fn entry(action: Action, before: Option<&UserRecord>, after: Option<&UserRecord>
     }
 }
 
-/// State of a user in the change log, without personal data.
+/// State of a user as recorded in the change log, without personal data.
 fn logged_state(user: &UserRecord) -> Value {
     json!({"id": user.id, "role": user.role.as_str(), "active": user.active})
 }

@@ -59,7 +59,6 @@ pub(crate) async fn run(case: &str, kind: DatabaseKind, options: CaseOptions, re
                     let bytes = Some(body.to_string().into_bytes());
                     match admin.try_send(Method::POST, "/api/admin/users", &headers, bytes).await {
                         Ok(response) if response.status == 201 => break registered += 1,
-                        // Retries without a pause can also exceed the rate limit of the token.
                         Ok(response) if matches!(response.status.as_u16(), 429 | 503) => {}
                         Ok(_) => break refused += 1,
                         Err(_) => {}

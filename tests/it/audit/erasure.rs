@@ -14,10 +14,10 @@ use flags_tests::{
 use super::{AUDIT_LOG_PATH, USERS_PATH, list_entries};
 
 on_both_databases! {
-    labels_survive_deletion_but_not_erasure,
-    deleted_user_can_be_erased_once,
+    audit_labels_survive_user_deletion_but_not_erasure,
+    already_deleted_user_can_still_be_erased_once,
     erased_user_leaves_no_personal_data,
-    last_deletion_batch_erases_a_user_with_many_overrides,
+    user_with_many_overrides_is_erased_in_the_last_deletion_batch,
     audit_entries_of_an_erased_admin_are_kept,
 }
 
@@ -33,7 +33,7 @@ async fn user_labels(app: &TestApp, user_id: &str) -> Vec<Value> {
     labels
 }
 
-async fn labels_survive_deletion_but_not_erasure(kind: DatabaseKind) {
+async fn audit_labels_survive_user_deletion_but_not_erasure(kind: DatabaseKind) {
     let app = TestApp::start(kind).await;
     let (ann_id, _) = app.create_user("ann").await;
     let (ben_id, _) = app.create_user("ben").await;
@@ -66,7 +66,7 @@ async fn labels_survive_deletion_but_not_erasure(kind: DatabaseKind) {
     assert_eq!(user_labels(&app, &ann_id).await, [json!("ann@new.example")]);
 }
 
-async fn deleted_user_can_be_erased_once(kind: DatabaseKind) {
+async fn already_deleted_user_can_still_be_erased_once(kind: DatabaseKind) {
     let app = TestApp::start(kind).await;
     let (ann_id, _) = app.create_user("ann").await;
     let path = format!("{USERS_PATH}/{ann_id}?erase=true");
@@ -139,7 +139,7 @@ async fn erased_user_leaves_no_personal_data(kind: DatabaseKind) {
     assert_ne!(created_again["id"], created["id"]);
 }
 
-async fn last_deletion_batch_erases_a_user_with_many_overrides(kind: DatabaseKind) {
+async fn user_with_many_overrides_is_erased_in_the_last_deletion_batch(kind: DatabaseKind) {
     let app = TestApp::start(kind).await;
     let (ann_id, _) = app.create_user("ann").await;
     let mut tx = app.core.store().begin(app.core.now()).await.unwrap();

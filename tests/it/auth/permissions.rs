@@ -35,7 +35,7 @@ fn operations(user_id: &str) -> Vec<Operation> {
         let path = path.replace("{user_id}", user_id).replace("{flag_name}", "nope");
         let path = path.replace("{id}", &uuid::Uuid::nil().to_string()).replace("{key}", "nope");
         for (method, operation) in methods.as_object().unwrap().iter().filter(|(key, _)| *key != "parameters") {
-            // A stream never ends. HEAD requires the same permission as GET.
+            // GET of a stream would never end. HEAD requires the same permission.
             let method = if path.ends_with("/stream") { "HEAD" } else { method.as_str() };
             let name = operation["operationId"].as_str().unwrap().to_owned();
             found.push(Operation { name, method: method.to_uppercase().parse().unwrap(), path: path.clone() });

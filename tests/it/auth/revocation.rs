@@ -1,4 +1,4 @@
-//! Credentials that are taken away while the body of a request arrives.
+//! Credentials that are revoked, or lose their permissions, while the body of a request arrives.
 
 use std::{collections::HashSet, iter, sync::Mutex};
 
@@ -30,10 +30,10 @@ use flags_tests::{
 };
 
 on_both_databases! {
-    request_is_rejected_if_its_credential_is_taken_away_before_the_last_byte,
+    request_is_rejected_if_its_credential_loses_permission_before_the_last_byte,
 }
 
-/// A way to take a credential away.
+/// Change that revokes a credential or lowers its permissions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Loss {
     TokenRevoked,
@@ -43,7 +43,7 @@ enum Loss {
     PasswordReset,
 }
 
-/// A kind of credential, and the ways in which it can be taken away.
+/// A kind of credential, and the changes that revoke it or lower its permissions.
 struct CredentialKind {
     /// Name of the caller in `tests/permissions.json`.
     caller: &'static str,
@@ -185,8 +185,8 @@ struct Case {
     request: (Vec<u8>, u8),
 }
 
-/// Inserts one credential for each operation, kind of credential and way to lose it. All users, tokens and sessions are
-/// inserted in one commit.
+/// Inserts one credential for each combination of operation, kind of credential and [`Loss`]. Inserts all users, tokens
+/// and sessions in one commit.
 async fn create_cases(app: &TestApp, operations: &[Operation]) -> Vec<Case> {
     let permissions = PermissionTable::read();
     let password_hash = passwords::hash(PASSWORD.to_owned().into()).await.unwrap();
@@ -194,7 +194,8 @@ async fn create_cases(app: &TestApp, operations: &[Operation]) -> Vec<Case> {
     let mut tx = app.core.store().begin(now).await.unwrap();
     let (mut cases, mut session_rows) = (Vec::new(), Vec::new());
     for operation in operations {
-        // Operations for every user: demotion takes nothing away, and the credential must act as a user.
+        // Every user may call these operations, so a demotion does not prevent the call. The credential must act as a
+        // user.
         let is_for_users = permissions.is_allowed(&operation.name, "user session");
         let is_allowed = |kind: &&CredentialKind| {
             let is_admin_without_user = kind.user_role.is_none() && kind.token_grant == Some(ADMIN);
@@ -297,7 +298,7 @@ impl Case {
         self.finish(self.connect(app).await).await
     }
 
-    async fn take_credential_away(&self, app: &TestApp) {
+    async fn apply_loss(&self, app: &TestApp) {
         let user_path = || format!("/api/admin/users/{}", self.user_id.unwrap());
         let response = match self.loss {
             Loss::TokenRevoked => app.admin.delete(&format!("/api/admin/api-tokens/{}", self.credential_id)).await,
@@ -331,11 +332,11 @@ impl Outcome {
     }
 }
 
-/// Waits until the server has identified the callers of all cases. It records the use of a credential at that time.
+/// Waits until the server has authenticated the callers of all cases, as the recorded uses of their credentials show.
 async fn wait_until_identified(app: &TestApp, cases: &[Case]) {
     let used_tokens = Mutex::new(HashSet::new());
     for case in cases {
-        eventually("the server uses the credential", async || {
+        eventually("the server records the use of the credential", async || {
             if !case.is_session {
                 let mut used_tokens = used_tokens.lock().unwrap();
                 used_tokens.extend(app.replica.take_token_uses().into_iter().map(|(id, _)| id));
@@ -354,7 +355,7 @@ async fn head_revision(app: &TestApp) -> i64 {
     flags_store::change_log::head(&mut conn).await.unwrap().number
 }
 
-async fn request_is_rejected_if_its_credential_is_taken_away_before_the_last_byte(kind: DatabaseKind) {
+async fn request_is_rejected_if_its_credential_loses_permission_before_the_last_byte(kind: DatabaseKind) {
     let app = TestApp::start(kind).await;
     let targets = Targets::create(&app).await;
     let operations = operations_with_body(&targets);
@@ -362,11 +363,11 @@ async fn request_is_rejected_if_its_credential_is_taken_away_before_the_last_byt
     for operation in &operations {
         assert!(cases.iter().any(|case| case.operation == operation.name), "no credential for {}", operation.name);
     }
-    // The last use of a session is written at most once a minute.
+    // The server writes the last use of a session at most once a minute.
     app.set_clock("01-01T00:02:00Z");
     let connections = join_all(cases.iter().map(|case| case.connect(&app))).await;
     wait_until_identified(&app, &cases).await;
-    join_all(cases.iter().map(|case| case.take_credential_away(&app))).await;
+    join_all(cases.iter().map(|case| case.apply_loss(&app))).await;
     let expected = join_all(cases.iter().map(|case| case.send(&app))).await;
     let revision = head_revision(&app).await;
     let finished = iter::zip(&cases, connections).map(|(case, connection)| case.finish(connection));

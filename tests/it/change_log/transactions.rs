@@ -21,7 +21,7 @@ use super::new_user;
 on_both_databases! {
     dropped_transaction_is_rolled_back,
     transaction_without_changes_takes_no_revision,
-    reading_in_batches_never_splits_a_revision,
+    reading_the_change_log_in_batches_never_splits_a_revision,
     change_log_contains_no_personal_data,
     duplicate_email_is_rejected_on_insert_and_update,
 }
@@ -51,7 +51,7 @@ async fn transaction_without_changes_takes_no_revision(kind: DatabaseKind) {
     assert_eq!((committed.revision().number, committed.entries().len()), (0, 0));
 }
 
-async fn reading_in_batches_never_splits_a_revision(kind: DatabaseKind) {
+async fn reading_the_change_log_in_batches_never_splits_a_revision(kind: DatabaseKind) {
     let database = Database::migrated(kind).await;
     let store = database.store().await;
     let revision_sizes = [3, 1, 5, 2];

@@ -10,7 +10,7 @@ use serde_json::json;
 use super::{BULK_PATH, backend_caller, evaluate, evaluate_one, expect_error};
 
 on_both_databases! {
-    backends_can_replace_stored_attributes_but_users_can_only_add,
+    backends_can_replace_stored_attributes_but_users_can_only_add_new_ones,
     unknown_and_inactive_users_are_evaluated_as_anonymous,
 }
 
@@ -29,7 +29,7 @@ async fn create_flag_with_rules(app: &TestApp) {
         .await;
 }
 
-async fn backends_can_replace_stored_attributes_but_users_can_only_add(kind: DatabaseKind) {
+async fn backends_can_replace_stored_attributes_but_users_can_only_add_new_ones(kind: DatabaseKind) {
     let app = TestApp::start(kind).await;
     create_flag_with_rules(&app).await;
     let stored = json!({"plan": "free", "company": {"plan": "free"}});

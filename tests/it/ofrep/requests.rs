@@ -15,7 +15,7 @@ use super::{BULK_PATH, backend_caller, evaluate, evaluate_one, expect_error, req
 on_both_databases! {
     user_credentials_evaluate_only_for_their_own_user,
     malformed_requests_yield_400_with_a_specific_error_code,
-    errors_have_the_format_of_the_protocol,
+    errors_have_the_ofrep_format,
     evaluation_is_at_least_as_recent_as_the_event_that_caused_it,
     cors_allows_the_request_headers_of_openfeature_providers,
 }
@@ -74,7 +74,7 @@ async fn malformed_requests_yield_400_with_a_specific_error_code(kind: DatabaseK
     }
 }
 
-async fn errors_have_the_format_of_the_protocol(kind: DatabaseKind) {
+async fn errors_have_the_ofrep_format(kind: DatabaseKind) {
     let app = TestApp::start(kind).await;
     let backend = backend_caller(&app).await;
     let large = format!(r#"{{"context": {{"targetingKey": "k", "a": "{}"}}}}"#, "a".repeat(256 * 1024));

@@ -33,7 +33,7 @@ const EXPECTED: &[(&str, usize)] = &[
 ];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn each_command_executes_the_expected_number_of_statements() {
+async fn each_command_executes_the_expected_number_of_sql_statements() {
     let (app, mut log) = start_with_statement_log().await;
     let mut counts = Vec::new();
     let mut report = String::new();

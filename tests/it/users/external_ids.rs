@@ -1,4 +1,4 @@
-//! Users with an id in another system: creation, paths, evaluation keys and overrides.
+//! External ids of users (ids in another system): creation, URL paths, targeting keys and overrides.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use flags_tests::{
@@ -15,11 +15,11 @@ const USERS_PATH: &str = "/api/admin/users";
 
 on_both_databases! {
     external_ids_identify_users_in_paths_lists_and_responses,
-    external_ids_are_unique_and_fixed,
-    ids_are_derived_equally_after_a_reload,
-    overrides_of_external_users_apply_to_their_keys,
-    creating_a_user_does_not_change_results_of_its_key,
-    users_need_an_email_or_an_external_id,
+    external_ids_are_unique_and_immutable,
+    reloaded_replica_maps_external_ids_to_the_same_user_ids,
+    overrides_apply_to_targeting_keys_that_are_external_ids,
+    creating_a_user_does_not_change_evaluation_results_of_its_targeting_key,
+    users_require_an_email_or_an_external_id,
 }
 
 async fn create(app: &TestApp, body: Value) -> Value {
@@ -55,7 +55,7 @@ async fn external_ids_identify_users_in_paths_lists_and_responses(kind: Database
     }
 }
 
-async fn external_ids_are_unique_and_fixed(kind: DatabaseKind) {
+async fn external_ids_are_unique_and_immutable(kind: DatabaseKind) {
     let app = TestApp::start(kind).await;
     let ann = create(&app, json!({"external_id": "ann"})).await;
     app.admin.post(USERS_PATH, &json!({"external_id": "ann"})).await.expect_problem(409, "external_id_taken");
@@ -81,7 +81,7 @@ async fn external_ids_are_unique_and_fixed(kind: DatabaseKind) {
     assert_eq!(app.admin.get(&format!("{USERS_PATH}/ext:ben")).await.expect(200).json()["id"], new_ben["id"]);
 }
 
-async fn ids_are_derived_equally_after_a_reload(kind: DatabaseKind) {
+async fn reloaded_replica_maps_external_ids_to_the_same_user_ids(kind: DatabaseKind) {
     let app = TestApp::start(kind).await;
     create(&app, json!({"external_id": "ann"})).await;
     let ben = create(&app, json!({"email": "ben@example.com"})).await;
@@ -95,7 +95,7 @@ async fn ids_are_derived_equally_after_a_reload(kind: DatabaseKind) {
     assert_eq!(reloaded.external_user_id("ben").id.to_string(), ben["id"].as_str().unwrap());
 }
 
-async fn overrides_of_external_users_apply_to_their_keys(kind: DatabaseKind) {
+async fn overrides_apply_to_targeting_keys_that_are_external_ids(kind: DatabaseKind) {
     let app = TestApp::start(kind).await;
     app.create_boolean_flag("f").await;
     let backend = backend_caller(&app).await;
@@ -117,14 +117,14 @@ async fn overrides_of_external_users_apply_to_their_keys(kind: DatabaseKind) {
     assert_eq!(value("ann").await, false, "overrides of an inactive user are ignored");
 }
 
-/// Values of a flag that splits by key and of one that reads `user_id` and `external_id`.
+/// Returns the variants of two flags: one with a percentage split, one with rules on `user_id` and `external_id`.
 async fn values(backend: &Caller, key: &str) -> [Value; 2] {
     let context = json!({"targetingKey": key});
     let split = evaluate(backend, "split", context.clone()).await.expect(200).json()["variant"].clone();
     [split, evaluate(backend, "rules", context).await.expect(200).json()["variant"].clone()]
 }
 
-async fn creating_a_user_does_not_change_results_of_its_key(kind: DatabaseKind) {
+async fn creating_a_user_does_not_change_evaluation_results_of_its_targeting_key(kind: DatabaseKind) {
     let app = TestApp::start(kind).await;
     let variants: Vec<_> = (0..50).map(|n| json!({"id": format!("v{n}"), "value": n})).collect();
     let weights: serde_json::Map<_, _> = (0..50).map(|n| (format!("v{n}"), json!(2))).collect();
@@ -161,7 +161,7 @@ async fn creating_a_user_does_not_change_results_of_its_key(kind: DatabaseKind) 
     assert_eq!(values(&backend, "ben").await, before, "the key of a user never changes");
 }
 
-async fn users_need_an_email_or_an_external_id(kind: DatabaseKind) {
+async fn users_require_an_email_or_an_external_id(kind: DatabaseKind) {
     let app = TestApp::start(kind).await;
     let post = async |body: Value| app.admin.post(USERS_PATH, &body).await;
     post(json!({})).await.expect_violation("/email", "email_or_external_id_required");

@@ -18,8 +18,8 @@ use serde_json::json;
 use super::USERS_PATH;
 
 on_both_databases! {
-    search_returns_the_same_users_as_a_scan,
-    large_result_sets_are_listed_in_order,
+    search_returns_the_same_users_as_a_full_scan,
+    large_search_results_are_listed_in_order,
     search_uses_the_index,
     search_index_follows_every_change_and_survives_vacuum,
     search_takes_special_characters_literally,
@@ -65,7 +65,7 @@ fn random_user(random: &mut SmallRng, number: usize) -> UserRecord {
     let email = format!("{}@{}{number}", random_word(random, &LETTERS, 1..7), random_word(random, &LETTERS, 1..3));
     let name_letters: Vec<_> = LETTERS.iter().copied().chain([" ", "\n"]).collect();
     let display_name = random.random_bool(0.8).then(|| random_word(random, &name_letters, 0..9));
-    // Several users share a creation time, so sorting needs its tie-breaker.
+    // Some users share a creation time, so the sort order depends on the tie-breaker.
     let at = start_time().plus_micros(random.random_range(0..50));
     UserRecord { display_name, ..seed::user_record(&email, at) }
 }
@@ -125,7 +125,7 @@ async fn assert_search_matches_scan(store: &Store, all_users: &[UserRecord], tex
     }
 }
 
-async fn search_returns_the_same_users_as_a_scan(kind: DatabaseKind) {
+async fn search_returns_the_same_users_as_a_full_scan(kind: DatabaseKind) {
     let database = Database::migrated(kind).await;
     let store = database.store().await;
     let mut random = SmallRng::seed_from_u64(7);
@@ -182,7 +182,7 @@ fn skewed_users() -> Vec<UserRecord> {
     (0..21_600).map(user).collect()
 }
 
-async fn large_result_sets_are_listed_in_order(kind: DatabaseKind) {
+async fn large_search_results_are_listed_in_order(kind: DatabaseKind) {
     let database = Database::migrated(kind).await;
     let store = database.store().await;
     let all_users = skewed_users();

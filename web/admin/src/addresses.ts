@@ -1,6 +1,6 @@
 /**
- * Path templates of all pages, in the syntax of the router. The build writes them to `addresses.json`, from which the
- * server knows for which paths it sends the page.
+ * Path templates of all pages, in the syntax of TanStack Router. The build writes them to `addresses.json`. The server
+ * responds to these paths with the HTML page.
  */
 export const ADDRESSES = {
   home: '/',

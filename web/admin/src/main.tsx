@@ -12,7 +12,7 @@ import { router } from './router';
 const queryClient = new QueryClient({
   defaultOptions: {
     queries: {
-      // The event stream invalidates responses; this covers the time before it is connected.
+      // The event stream invalidates responses. `staleTime` limits their age while the stream is not connected.
       staleTime: 15_000,
       retry: (count, error) => count < 2 && toApiError(error).isTemporary,
       networkMode: 'always',

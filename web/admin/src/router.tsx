@@ -1,4 +1,4 @@
-/** Pages and their addresses. */
+/** Routes: the pages, their paths and their search parameters. */
 
 import { createRootRoute, createRoute, createRouter, lazyRouteComponent, Navigate } from '@tanstack/react-router';
 import * as v from 'valibot';

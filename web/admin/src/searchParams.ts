@@ -1,4 +1,4 @@
-/** Search parameters of pages. Unknown and invalid ones are dropped. */
+/** URL search parameters of all pages. Unknown and invalid parameters are dropped. */
 
 import * as v from 'valibot';
 import type { FindingCode } from './api/types';
@@ -24,7 +24,7 @@ const cursor = optional(v.pipe(v.string(), v.nonEmpty(), v.maxLength(2000)));
 const id = optional(v.pipe(v.string(), v.uuid()));
 const yes = optional(v.picklist(['true', 'false']));
 
-/** Parameters of every page: the override editor. */
+/** Parameters that every page accepts: they open the override editor. */
 export const rootSearch = v.object({
   override: optional(v.pipe(v.string(), v.regex(/^(new|[0-9a-f-]{36}\/[^/]+)$/))),
   user: id,

@@ -31,7 +31,7 @@ export class Failure extends Error implements FlagClientError, RetryHint {
     return this.rejected || this.kind === 'token' || this.kind === 'timeout';
   }
 
-  /** Converts anything that was thrown. Unknown errors become kind `network`, because `fetch` throws various types. */
+  /** Converts an exception to a `Failure`. Unknown errors get kind `network`, because `fetch` throws various types. */
   static from(error: unknown): Failure {
     return error instanceof Failure ? error : new Failure('network', `network error: ${error}`, { cause: error });
   }

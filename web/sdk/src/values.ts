@@ -119,7 +119,7 @@ export class Values {
     const userChanged = before !== null && before.userId !== state.userId;
     if (userChanged) {
       this.#persistence?.clear(before.userId);
-      // The other tabs must not receive the values of this user.
+      // Leaves the tab group of the previous user, whose tabs must not receive the values of the new user.
       this.#tabs.leave();
     }
     if (event.kind !== 'change') this.#serverStale = event.stale;
@@ -140,7 +140,7 @@ export class Values {
     return event.kind === 'change' ? applyChange(this.#state, event) : advanceTo(this.#state, event.position);
   }
 
-  /** Returns whether a flag differs. */
+  /** Replaces the state. Returns whether a flag differs from the previous state. */
   #set(state: FlagState): boolean {
     const changed = state.flags !== this.#state?.flags;
     if (changed) this.#changedAt = state.position;

@@ -42,7 +42,7 @@ export class Server {
     return server;
   }
 
-  /** Starts the process, after the first time on the same address, and waits until it listens. */
+  /** Starts the process and waits until it listens. Later starts use the address of the first one. */
   async startProcess(): Promise<void> {
     const bind = this.baseUrl === '' ? '127.0.0.1:0' : new URL(this.baseUrl).host;
     const child = spawn(SERVER_BINARY, ['--bind', bind, '--database-url', this.#databaseUrl, ...this.#options], {

@@ -1,4 +1,4 @@
-//! `flags-domain`, the evaluator of this project.
+//! Engine `flags-domain`, the evaluator of this project.
 
 use std::hint::black_box;
 

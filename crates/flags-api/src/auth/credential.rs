@@ -29,17 +29,18 @@ pub(crate) enum Credential {
     Token {
         /// SHA-256 of the token.
         hash: [u8; 32],
-        /// User that the token acts as. `None` until it is looked up, and for a token without a user.
+        /// User that the token acts as. `None` before the lookup, and for a token without a user.
         user_id: Option<Uuid>,
     },
     /// Session cookie.
     Session {
         /// SHA-256 of the session secret.
         hash: [u8; 32],
-        /// User that is signed in. `None` until it is looked up.
+        /// User that is signed in. `None` before the lookup.
         user_id: Option<Uuid>,
     },
-    /// JWT. Its signature is not verified again, because JWTs are short-lived.
+    /// JWT whose signature the server has verified. Later checks do not repeat the verification, because JWTs are
+    /// short-lived.
     Jwt {
         user_id: Uuid,
         /// Upper limit of the caller's role.
@@ -61,7 +62,7 @@ pub(super) struct Identity {
     pub(super) grant: TokenGrant,
     /// Session, if the credential is a session cookie.
     pub(super) session: Option<SessionRecord>,
-    /// Latest possible expiry of the credential.
+    /// Time at which the credential expires at the latest. `None` if it does not expire.
     pub(super) expires_at: Option<Instant>,
 }
 
@@ -90,7 +91,7 @@ impl Credential {
         Self::Jwt { user_id, max_role: verified.role.unwrap_or(Role::Admin), expires_at: verified.expires_at }
     }
 
-    /// Returns the credential with its user set.
+    /// Sets the user of an API token or a session. Returns a JWT unchanged, because it already contains its user.
     pub(super) const fn with_user(self, user_id: Option<Uuid>) -> Self {
         match self {
             Self::Token { hash, .. } => Self::Token { hash, user_id },
@@ -99,8 +100,8 @@ impl Credential {
         }
     }
 
-    /// Validates the credential and returns its identity; `None` if it is unknown, revoked or expired. `record_use`
-    /// updates the time of its last use.
+    /// Validates the credential. Returns `None` if it is unknown, revoked or expired. `record_use` updates the time of
+    /// its last use.
     pub(super) async fn resolve(&self, app: &App, record_use: bool) -> Result<Option<Identity>, Problem> {
         let now = app.evaluation.now();
         Ok(match self {
@@ -133,7 +134,7 @@ impl Credential {
         })
     }
 
-    /// Returns the reference by which the database knows the credential.
+    /// Returns the key by which the database finds the credential. For a JWT, this is the user's id.
     pub(super) const fn reference(&self) -> CredentialRef {
         match self {
             Self::Token { hash, .. } => CredentialRef::Token(*hash),
@@ -142,7 +143,8 @@ impl Credential {
         }
     }
 
-    /// Returns the check that a command of the caller requires.
+    /// Returns the condition under which a command of the caller may commit: the credential is still valid and has the
+    /// permission.
     pub(super) const fn required(&self, permission: RequiredPermission) -> RequiredCredential {
         let expires_at = match self {
             Self::Jwt { expires_at, .. } => Some(*expires_at),
@@ -151,8 +153,8 @@ impl Credential {
         RequiredCredential { credential: self.reference(), expires_at, permission }
     }
 
-    /// Whether the credential is valid according to the replica. It does not check the credential's user, and it
-    /// assumes that a session is valid, because sessions are stored in the database only.
+    /// Whether the credential is valid according to the replica. Does not check the credential's user. Always true for
+    /// a session, because the replica does not contain sessions.
     pub(crate) fn is_valid_at(&self, view: &View<'_>, now: Instant) -> bool {
         match self {
             Self::Token { hash, .. } => view.token(hash).is_some_and(|token| token.is_valid_at(now)),
@@ -161,7 +163,7 @@ impl Credential {
         }
     }
 
-    /// Returns the credential's fixed expiry. `None` for a session, because every use extends it.
+    /// Returns the credential's fixed expiry. `None` for a session, because its idle timeout may end it earlier.
     pub(crate) fn expires_at(&self, view: &View<'_>) -> Option<Instant> {
         match self {
             Self::Token { hash, .. } => view.token(hash)?.expires_at,
@@ -185,7 +187,7 @@ impl Credential {
         change.resource_kind == ResourceKind::User && change.user_id == user_id
     }
 
-    /// Returns a 64-bit key that identifies the credential, or, for a JWT, its user.
+    /// Returns a 64-bit key that identifies the credential. All JWTs of a user have the same key.
     pub(super) fn fingerprint(&self) -> u64 {
         match self {
             Self::Token { hash, .. } | Self::Session { hash, .. } => {

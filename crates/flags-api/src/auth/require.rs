@@ -1,4 +1,4 @@
-//! Permissions as types in the handlers' signatures.
+//! Permissions. Each permission is a type that a handler names in its signature, such as `Require<ManageFlags>`.
 
 use std::{future::Ready, future::ready, marker::PhantomData, sync::Arc};
 
@@ -37,7 +37,7 @@ fn grant_read(principal: &Principal) -> Result<(), Problem> {
     }
 }
 
-/// Checks that the caller is an admin. Returns the author of the caller's commands.
+/// Checks that the caller is an admin. Returns the author to record for the caller's commands.
 fn grant_change(principal: Principal, request: &HttpRequest) -> Result<CommandAuthor, Problem> {
     match principal.role {
         Some(Role::Admin) => Ok(author(principal, request, RequiredPermission::Admin)),
@@ -168,7 +168,6 @@ pub(crate) enum FlagVisibility {
 }
 
 impl FlagVisibility {
-    /// Whether the caller can see this flag.
     pub(crate) const fn includes(self, flag: &CompiledFlag) -> bool {
         match self {
             Self::All => !flag.is_archived(),
@@ -178,7 +177,7 @@ impl FlagVisibility {
 }
 
 impl EvaluationScope {
-    /// Returns the flags that are evaluated within this scope.
+    /// Returns the flags that a caller with this scope can see.
     pub(crate) const fn flag_visibility(&self) -> FlagVisibility {
         match self {
             Self::AnyContext => FlagVisibility::All,
@@ -218,7 +217,7 @@ pub(super) fn invalid_stream_token() -> Problem {
 pub(crate) enum StreamSubject {
     /// The caller's own flag values.
     OwnFlags,
-    /// All changes: new ones, or those in the audit log.
+    /// All changes: an event stream of new changes, or an export of the audit log.
     Changes,
     /// Changes that may affect evaluations for this user, or for an anonymous context (`None`).
     Evaluations(Option<Uuid>),
@@ -236,7 +235,7 @@ impl StreamSubject {
 }
 
 impl Credential {
-    /// Whether the caller may still read the stream. If the database is unavailable, the permission is assumed to be
+    /// Whether the caller may still read `subject`. If the database is unavailable, the permission is assumed to be
     /// unchanged.
     pub(crate) async fn is_still_allowed(self, subject: StreamSubject, app: &App) -> bool {
         match Principal::resolve(app, self, false).await {
@@ -263,7 +262,7 @@ impl<P: Permission + 'static> FromRequest for Require<P> {
     type Error = Problem;
     type Future = Ready<Result<Self, Problem>>;
 
-    /// If the request has a body, the body extractor repeats the check after the body has arrived.
+    /// If the request has a body, the body extractor repeats the permission check after the body has arrived.
     fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
         let result = request.extensions_mut().remove::<AuthenticationResult>();
         ready(match result {

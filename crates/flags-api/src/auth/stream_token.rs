@@ -26,14 +26,14 @@ const VERSION: u8 = 1;
 pub(crate) struct StreamToken {
     /// Credential that requested the evaluation. The server validates it again when the stream is opened.
     pub(crate) credential: Credential,
-    /// User that was evaluated for. `None` if the targeting key was not a user id.
+    /// User that the flags were evaluated for. `None` if the evaluation had no targeting key.
     pub(crate) user_id: Option<Uuid>,
     /// Exclusive end of the token's validity.
     pub(crate) expires_at: Instant,
 }
 
 impl StreamToken {
-    /// Issues a token to the holder of `credential` for an evaluation of `user_id`.
+    /// Issues a token to the holder of `credential`, for an evaluation for the user `user_id`.
     pub(crate) fn issue(credential: Credential, user_id: Option<Uuid>, now: Instant) -> Self {
         let (high, low) = user_id.unwrap_or_default().as_u64_pair();
         let shift = ((credential.fingerprint() ^ high ^ low) >> 1).cast_signed() % WINDOW_MICROS;
@@ -163,7 +163,7 @@ mod tests {
         }
     }
 
-    /// Returns a credential whose windows begin at full hours.
+    /// Returns a credential whose token windows begin on the hour.
     fn credential_with_hourly_windows() -> Credential {
         Credential::Token { hash: [0; 32], user_id: None }
     }

@@ -32,7 +32,7 @@ pub(crate) struct UserIdParam(pub(crate) Uuid);
 /// Path parameter `{flag_name}`. A value that is not a valid flag name is a 404.
 pub(crate) struct FlagNameParam(pub(crate) FlagName);
 
-/// Path parameter `{key}`: OFREP's term for the flag name.
+/// Path parameter `{key}`. OFREP calls the name of a flag its key.
 pub(crate) struct FlagKeyParam(pub(crate) FlagName);
 
 /// Path parameter `{id}` of a scheduled change.
@@ -42,7 +42,7 @@ pub(crate) struct ScheduledChangeIdParam(pub(crate) Uuid);
 pub(crate) struct TokenIdParam(pub(crate) Uuid);
 
 fn parse_uuid(text: &str) -> Option<Uuid> {
-    // Only the hyphenated form is accepted, so that each resource has exactly one URL.
+    // `try_parse` also accepts other forms, such as URNs. URLs of this API use the hyphenated form only.
     (text.len() == 36).then(|| Uuid::try_parse(text).ok())?
 }
 
@@ -76,7 +76,7 @@ fn user_id(request: &HttpRequest, value: &str) -> Option<Uuid> {
     Some(app.evaluation.replica().external_user_id(&external_id).id)
 }
 
-/// Returns the external id of a path segment that contains one.
+/// Returns the external id from a path segment of the form `ext:…` or `ext64:…`. `None` for other segments.
 fn external_id(segment: &str) -> Option<String> {
     if let Some(encoded) = segment.strip_prefix("ext64:") {
         return String::from_utf8(URL_SAFE_NO_PAD.decode(encoded).ok()?).ok();

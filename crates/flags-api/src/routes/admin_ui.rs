@@ -1,8 +1,9 @@
-//! The embedded admin UI: its page, at each of its addresses, and its files.
+//! The embedded admin UI. The UI is one HTML page, which the server sends for every path of the UI's router, and the
+//! files that the page loads.
 //!
-//! `web/admin` builds the files, compressed copies of them (`.gz`), and `addresses.json`, the list of path templates of
-//! the UI's router. Debug builds read the files from disk, release builds contain them. Without a built UI the server
-//! shows its welcome page instead.
+//! The build of `web/admin` writes the files, compressed copies (`.gz`), and `addresses.json`, the list of path
+//! templates of the UI's router. Debug builds read the files from disk; release builds contain them. If the UI was not
+//! built, the server shows a welcome page instead.
 
 use actix_web::{
     HttpRequest, HttpResponse,
@@ -22,7 +23,7 @@ use super::{
 };
 use crate::route_facts::{ContentSecurityPolicy, RouteFacts};
 
-/// Files of the built admin UI. Empty if it has not been built.
+/// Files of the built admin UI. Empty if the UI has not been built.
 #[derive(RustEmbed)]
 #[folder = "../../web/admin/dist"]
 struct UiFiles;
@@ -37,7 +38,7 @@ const HASHED_FILES: &str = "assets/";
 enum Caching {
     /// Forever, because the name contains a hash of the content.
     Immutable,
-    /// With a conditional request each time.
+    /// Clients must revalidate the file with a conditional request before each use.
     Revalidated,
 }
 
@@ -55,7 +56,7 @@ pub fn has_admin_ui() -> bool {
     UiFiles::get(PAGE).is_some()
 }
 
-/// Adds the page at the addresses of the UI's router, and the UI's files. The UI must be present.
+/// Registers the page for every path of the UI's router, and the UI's files. The UI must have been built.
 pub(super) fn configure(config: &mut ServiceConfig) {
     let facts = RouteFacts::open().with_content_security_policy(ContentSecurityPolicy::AdminUi);
     for address in addresses() {
@@ -72,7 +73,7 @@ pub(super) fn configure(config: &mut ServiceConfig) {
     config.service(declare(hashed, "/assets/{file}", facts));
 }
 
-/// Reads the path templates of the UI's pages, in the syntax of the router.
+/// Reads the path templates of the UI's router, in the syntax of actix.
 fn addresses() -> Vec<String> {
     let Some(file) = UiFiles::get(ADDRESSES) else { return Vec::new() };
     match serde_json::from_slice(&file.data) {
@@ -84,7 +85,8 @@ fn addresses() -> Vec<String> {
     }
 }
 
-/// Whether a file outside of `assets` has an address of its own.
+/// Whether the server sends this file under its own path below `/`. It does not do so for the page, `addresses.json`,
+/// compressed copies, hidden files and files in folders.
 fn is_public_root_file(name: &str) -> bool {
     let is_compressed = name.ends_with(".gz");
     !name.contains('/') && !name.starts_with('.') && !is_compressed && ![PAGE, ADDRESSES].contains(&name)
@@ -123,7 +125,7 @@ async fn respond(request: &HttpRequest, name: &str, caching: Caching) -> Handler
     Ok(response.content_type(media_type(name)).body(file.data.into_owned()))
 }
 
-/// Whether `Accept-Encoding` names gzip without excluding it.
+/// Whether `Accept-Encoding` names gzip with a quality above 0.
 fn accepts_gzip(request: &HttpRequest) -> bool {
     let header = request.headers().get(ACCEPT_ENCODING).and_then(|value| value.to_str().ok()).unwrap_or_default();
     header.split(',').any(|coding| {
@@ -187,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn build_artifacts_have_no_address_of_their_own() {
+    fn serves_only_public_files_of_the_root_folder_under_their_own_path() {
         for name in [PAGE, ADDRESSES, ".gitkeep", "theme.js.gz", "assets/index-abc.js"] {
             assert!(!is_public_root_file(name), "{name}");
         }

@@ -75,7 +75,7 @@ impl RequestBody for BulkOverrideRequest {}
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct BulkOverrideFilter {
-    /// Case-insensitive search anywhere in the user's e-mail address and the flag name.
+    /// Case-insensitive search anywhere in the flag name, or in the user's e-mail address, display name or external id.
     #[serde(default, deserialize_with = "deserialize_search_text")]
     #[schema(nullable = false, max_length = 255)]
     search: Option<String>,
@@ -100,9 +100,9 @@ pub(crate) struct BulkOverrideFilter {
 wire_enum! {
     /// Result for one override.
     ///
-    /// - `changed`: it was changed or deleted, or would be in a dry run
-    /// - `unchanged`: it already had the requested state
-    /// - `not_found`: it does not exist; except for `delete`, an expired override also counts as not found
+    /// - `changed`: the override was changed or deleted, or would be in a dry run
+    /// - `unchanged`: the override already had the requested state
+    /// - `not_found`: the override does not exist; except for `delete`, an expired override also counts as not found
     WireBulkOutcome as BulkOutcome = bulk::BulkOutcome { Changed, Unchanged, NotFound }
 }
 
@@ -111,7 +111,7 @@ wire_enum! {
 pub(crate) struct BulkOverrideResult {
     /// Id of the override.
     id: Uuid,
-    /// Outcome.
+    /// Whether the override was changed.
     outcome: WireBulkOutcome,
 }
 

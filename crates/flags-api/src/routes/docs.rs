@@ -1,5 +1,5 @@
-//! Public pages: the OpenAPI document, Swagger UI, which displays it, and a welcome page with links if the program
-//! contains no admin UI.
+//! Public pages: the OpenAPI document, and Swagger UI, which displays the document. If the admin UI was not built, the
+//! server also has a welcome page with links.
 
 use actix_web::{
     HttpResponse, Resource,
@@ -29,7 +29,7 @@ const SWAGGER_PATH: &str = "/docs/";
 
 const WELCOME: &str = include_str!("welcome.html");
 
-/// Adds the routes, which the OpenAPI document does not describe. `document` is the serialized OpenAPI document.
+/// Adds the routes. The OpenAPI document does not describe them. `document` is the serialized OpenAPI document.
 pub(super) fn configure(config: &mut ServiceConfig, document: Bytes) {
     let page = RouteFacts::open().with_content_security_policy(ContentSecurityPolicy::Page);
     let welcome = web::resource(WELCOME_PATH).guard(read_method()).to(get_welcome_page);
@@ -48,7 +48,7 @@ pub(super) fn configure(config: &mut ServiceConfig, document: Bytes) {
         .service(declare(swagger, SWAGGER_PATH, page));
 }
 
-/// Stores this path template and these facts in every request to the resource.
+/// Stores a [`MatchedRoute`] with this path template and these facts in every request to the resource.
 pub(super) fn declare(resource: Resource, label: &'static str, facts: RouteFacts) -> impl HttpServiceFactory {
     let route = MatchedRoute { template: SharedString::const_str(label), facts };
     resource.wrap(from_fn(move |request: ServiceRequest, next: Next<BoxBody>| {
@@ -57,7 +57,6 @@ pub(super) fn declare(resource: Resource, label: &'static str, facts: RouteFacts
     }))
 }
 
-/// Matches GET and HEAD.
 pub(super) fn read_method() -> impl Guard {
     guard::Any(guard::Get()).or(guard::Head())
 }

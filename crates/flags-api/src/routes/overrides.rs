@@ -31,15 +31,15 @@ pub(super) fn routes(routes: &mut RouteRegistry) {
     routes.add::<__path_delete>(web::to(delete), RouteFacts::update());
 }
 
-/// A value of one flag for one user. It takes precedence over the flag's switch, targeting rules, scheduled changes and
-/// default.
+/// A value of one flag for one user. It takes precedence over the flag's enabled state, targeting rules, scheduled
+/// changes and default.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct UserOverrideResponse {
     /// Unique id. An override that is created after the previous one has expired gets a new id.
     id: Uuid,
     /// User that the override applies to.
     user_id: Uuid,
-    /// Name of the user to show: the display name, else the e-mail address, else the external id.
+    /// Name to display for the user: the display name, else the e-mail address, else the external id.
     user_label: String,
     /// E-mail address of the user. `null` if the user has none.
     #[schema(required)]

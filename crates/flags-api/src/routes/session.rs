@@ -52,10 +52,10 @@ pub(crate) struct LoginRequest {
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ChangePasswordRequest {
-    /// Password that is valid now.
+    /// Current password.
     #[schema(max_length = 256, format = Password)]
     current_password: String,
-    /// Password that replaces it.
+    /// New password. It replaces the current one.
     #[schema(min_length = 12, max_length = 256, format = Password)]
     new_password: String,
 }
@@ -86,7 +86,7 @@ pub(crate) struct IdentityResponse {
     /// Id of the user. `null` for a token without a user.
     #[schema(required)]
     id: Option<Uuid>,
-    /// Name of the user to show: the display name, else the e-mail address, else the external id.
+    /// Name to display for the user: the display name, else the e-mail address, else the external id.
     #[schema(required)]
     user_label: Option<String>,
     /// Id of the user in another system.
@@ -197,7 +197,7 @@ async fn logout_all(caller: Require<ManageOwnSession>, app: Data<App>, request: 
 
 /// Change own password
 ///
-/// Ends all sessions of the caller and starts a new one. The response sets its cookie.
+/// Ends all sessions of the caller and starts a new one. The response sets the cookie of the new session.
 #[utoipa::path(
     post, path = "/api/auth/password", tag = "session", operation_id = "change_password", security(("session" = [])),
     request_body = ChangePasswordRequest,

@@ -55,8 +55,8 @@ pub(crate) struct ApiTokenResponse {
     id: Uuid,
     /// Display name.
     name: String,
-    /// Access level. Effective access is the lower of this and the role of the token's user. `null` if the token has a
-    /// `scope`.
+    /// Access level. The effective access level is the lower of this role and the role of the token's user. `null` if
+    /// the token has a `scope`.
     #[schema(required)]
     role: Option<WireRole>,
     /// Scope of a token that has no role.
@@ -76,7 +76,7 @@ pub(crate) struct ApiTokenResponse {
     /// When the token stops being valid. `null` if it does not expire.
     #[schema(required, value_type = Option<String>, format = DateTime)]
     expires_at: Option<Instant>,
-    /// When the token was revoked. `null` if it was not.
+    /// When the token was revoked. `null` if it was not revoked.
     #[schema(required, value_type = Option<String>, format = DateTime)]
     revoked_at: Option<Instant>,
     /// When the token was last used. Servers record uses every 15 seconds, so recent uses may be missing. `null` if it
@@ -161,7 +161,7 @@ pub(crate) struct RotateApiTokenRequest {
     #[serde(default = "default_overlap_seconds")]
     #[schema(minimum = 0, maximum = 604_800, default = 86_400)]
     overlap_seconds: u32,
-    /// When the new token stops being valid. If omitted, the new token gets the lifetime that the old one was created
+    /// When the new token stops being valid. Default: the new token gets the lifetime that the old one was created
     /// with.
     #[schema(value_type = Option<String>, format = DateTime)]
     expires_at: Option<Instant>,

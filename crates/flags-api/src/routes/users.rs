@@ -49,7 +49,7 @@ wire_enum! {
 #[derive(Serialize, ToSchema)]
 pub(crate) struct UserResponse {
     id: Uuid,
-    /// Name to show: the display name, else the e-mail address, else the external id.
+    /// Name to display for the user: the display name, else the e-mail address, else the external id.
     user_label: String,
     /// E-mail address, unique regardless of case. `null` if the user has none.
     #[schema(required)]
@@ -101,12 +101,12 @@ impl UserResponse {
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct CreateUserRequest {
-    /// E-mail address, unique regardless of case. Required for a user with a password and for a user without an external
-    /// id.
+    /// E-mail address, unique regardless of case. Required for a user with a password and for a user without an
+    /// external id.
     #[schema(max_length = 254)]
     email: Option<String>,
-    /// Id of the user in another system: 1 to 255 characters without `@`, unique, compared byte by byte. The `id` of the
-    /// user is derived from it: a UUID in lower case with hyphens is the `id` itself.
+    /// Id of the user in another system: 1 to 255 characters without `@`, unique, compared byte by byte. The server
+    /// derives the user's `id` from it; an external id that is a UUID in lower case with hyphens becomes the `id`.
     #[schema(max_length = 255)]
     external_id: Option<String>,
     /// Display name.
@@ -179,7 +179,7 @@ impl RequestBody for SetPasswordRequest {}
 /// Sort order of users.
 #[derive(Clone, Copy, Default, Deserialize, ToSchema)]
 pub(crate) enum UserSort {
-    /// By e-mail address; users without one by external id.
+    /// By e-mail address; users without an e-mail address by external id.
     #[default]
     #[serde(rename = "email")]
     Handle,
@@ -354,8 +354,8 @@ async fn set_password(
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct DeleteUserQuery {
-    /// Whether to also erase the user's e-mail address and the names of the user's tokens from the audit log. Also
-    /// works for a user that was deleted earlier.
+    /// Whether to also erase the labels of the user (e-mail address or external id) and of the user's tokens (names)
+    /// from the audit log. Also works for a user that was deleted earlier.
     #[serde(default)]
     #[param(value_type = Option<bool>, default = false)]
     erase: bool,

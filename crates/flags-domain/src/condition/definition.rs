@@ -20,8 +20,9 @@ pub struct Condition {
     /// Values to compare with: none for `exists`, at least one for every other operator.
     #[serde(default)]
     pub values: Vec<Value>,
-    /// Whether the condition is negated. A missing attribute, or one of a type that the operator does not accept, fails
-    /// a negated condition too, except that negated `exists` holds for a missing attribute.
+    /// Whether the condition is negated. A negated condition still fails if the attribute is
+    /// missing or has a type that the operator does not accept. Exception: negated `exists` holds
+    /// for a missing attribute.
     #[serde(default)]
     pub negate: bool,
 }
@@ -64,13 +65,13 @@ pub enum Operator {
     SemverGte,
     /// The attribute is present and not null.
     Exists,
-    /// Operator of a later version, for tests of upgrades.
+    /// Operator that released versions do not know, for upgrade tests.
     #[cfg(feature = "future-format")]
     Resembles,
 }
 
 impl fmt::Display for Operator {
-    /// Writes the name of the operator in JSON, such as `starts_with`.
+    /// Writes the JSON name of the operator, such as `starts_with`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.serialize(f)
     }

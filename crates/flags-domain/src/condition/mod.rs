@@ -32,7 +32,7 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct CompiledCondition {
     attribute: Box<str>,
-    /// Upper bound on the work of looking the attribute up, in units of the budget.
+    /// Upper bound on the work of looking up the attribute, in budget units.
     lookup_cost: u64,
     matcher: Matcher,
     negate: bool,
@@ -41,17 +41,19 @@ pub(crate) struct CompiledCondition {
 /// Reason why a condition does not hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ConditionFailure {
-    /// The attribute is missing or null. This fails every operator, negated or not, except negated `exists`.
+    /// The attribute is missing or null. Every condition then fails, negated or not, except negated
+    /// `exists`.
     Missing,
-    /// The attribute, or every element of an array, has a type that the operator does not accept. This fails the
-    /// condition even if it is negated.
+    /// The operator does not accept the type of the attribute or, for an array, the type of any
+    /// element. The condition fails even if it is negated.
     TypeMismatch,
     /// The attribute matches none of the values.
     NoMatch,
     /// The condition is negated, and the attribute matches one of the values.
     Excluded,
-    /// The text is longer than [`MAX_SEARCHED_TEXT_BYTES`], so the operator `matches` does not search it. This fails the
-    /// condition even if it is negated. Of an array, no element matches, and at least one is too long.
+    /// The text is longer than [`MAX_SEARCHED_TEXT_BYTES`], so the operator `matches` does not
+    /// search it. The condition fails even if it is negated. For an array: no element matches, and
+    /// at least one element is too long.
     TooLong,
 }
 
@@ -69,15 +71,15 @@ enum Matcher {
     StartsWith(TextList),
     EndsWith(TextList),
     Matches(Regexes),
-    /// Comparison with the least restrictive of the values. A number satisfies the condition if and only if it satisfies
-    /// this comparison.
+    /// Comparison function and bound. The bound is the largest value for `lt` and `lte`, and the smallest for `gt` and
+    /// `gte`. The other values cannot change the result.
     Number(fn(f64, f64) -> bool, f64),
     Before(Instant),
     After(Instant),
     /// Sorted by precedence, without duplicates.
     EqualVersion(Box<[Version]>),
-    /// Comparison with the least restrictive of the values, as for numbers. The function judges the order of the
-    /// attribute and this value.
+    /// Test of the order between attribute and bound, and the bound. The bound is the newest version for `semver_lt`
+    /// and `semver_lte`, and the oldest for `semver_gt` and `semver_gte`. The other versions cannot change the result.
     Version(fn(Ordering) -> bool, Version),
     Exists,
 }
@@ -130,18 +132,18 @@ impl CompiledCondition {
         })
     }
 
-    /// Whether the condition reads the context beyond its targeting key.
+    /// Whether the condition reads an attribute other than the targeting key.
     pub(crate) fn reads_attributes(&self) -> bool {
         &*self.attribute != "user_id"
     }
 }
 
-/// Upper bound on the work of looking an attribute up: one search in an object for the exact key, and one for each key of
-/// a dotted path.
+/// Upper bound on the work of looking up an attribute, whose name may be a dotted path.
 fn lookup_cost(attribute: &str) -> u64 {
     const OBJECT_SEARCH: u64 = 50;
     let dots = attribute.bytes().filter(|byte| *byte == b'.').count() as u64;
-    OBJECT_SEARCH * (1 + dots)
+    // A name with dots is first looked up as an exact key, then segment by segment.
+    OBJECT_SEARCH * if dots == 0 { 1 } else { 2 + dots }
 }
 
 #[cfg(test)]

@@ -27,7 +27,8 @@ impl io::Write for Log {
 }
 
 impl Log {
-    /// Writes the messages of this thread, and the ends of its spans, to the log until the guard is dropped.
+    /// Captures the log of this thread, including one line per closed span, until the guard is
+    /// dropped.
     fn start() -> (Self, tracing::subscriber::DefaultGuard) {
         let log = Self::default();
         let writer = log.clone();
@@ -74,7 +75,7 @@ impl Command for LogMessage {
 }
 
 #[tokio::test]
-async fn log_lines_of_a_command_are_within_the_spans_of_command_and_request() {
+async fn log_lines_of_a_command_include_the_spans_of_command_and_request() {
     let directory = tempfile::tempdir().unwrap();
     let core = Core::new(migrated_store(&directory).await, Arc::new(SystemClock::default()));
     let (log, _guard) = Log::start();

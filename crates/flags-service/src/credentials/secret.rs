@@ -1,5 +1,5 @@
-//! Generated secrets for API tokens and sessions: a prefix, 32 random bytes and a checksum. The database stores only
-//! their SHA-256.
+//! Generated secrets for API tokens and sessions: a prefix, 32 random bytes and a checksum. The
+//! database stores only the SHA-256 of a secret.
 
 use std::fmt;
 

@@ -44,8 +44,8 @@ pub struct NewToken {
 pub struct TokenRotation {
     /// Time for which the old token stays valid, at most [`MAX_OVERLAP`].
     pub overlap: Duration,
-    /// Expiry of the new token. With `None` the new token gets the old token's lifetime, or no expiry if the old one
-    /// had none.
+    /// Expiry of the new token. With `None`, the new token gets the lifetime of the old token, or
+    /// no expiry if the old token had none.
     pub expires_at: Option<Instant>,
 }
 
@@ -65,12 +65,13 @@ pub struct TokenService {
 }
 
 impl TokenService {
-    /// Creates the service.
+    /// Creates a service that executes its commands on `core`.
     pub const fn new(core: Core) -> Self {
         Self { core }
     }
 
-    /// Returns a page of tokens, newest first.
+    /// Returns a page of tokens, newest first. `after` is the position of the last token of the
+    /// previous page.
     pub async fn list(
         &self,
         filter: &TokenFilter,
@@ -80,13 +81,13 @@ impl TokenService {
         self.core.read(async |conn| api_tokens::list(conn, filter, after, limit).await).await
     }
 
-    /// Returns a token by id.
+    /// Returns a token by id, including an expired or revoked token.
     pub async fn get(&self, id: Uuid) -> Result<TokenRecord> {
         let found = self.core.read(async |conn| api_tokens::find(conn, id).await).await?;
         found.ok_or(ServiceError::NotFound(ResourceKind::ApiToken))
     }
 
-    /// Creates a token.
+    /// Creates a token with a new secret.
     pub async fn create(&self, author: CommandAuthor, new_token: NewToken) -> Result<CommandOutcome<CreatedToken>> {
         let secret = Secret::generate(SecretKind::ApiToken)?;
         self.core.execute(author, CreateToken { id: Uuid::now_v7(), secret, new_token }).await
@@ -97,7 +98,8 @@ impl TokenService {
         Ok(self.core.execute(author, RevokeToken { id, precondition }).await?.committed)
     }
 
-    /// Creates a replacement for a token. The old token stays valid for the overlap.
+    /// Creates a replacement for a token. The old token stays valid for `rotation.overlap`, but not
+    /// beyond its own expiry.
     pub async fn rotate(
         &self,
         author: CommandAuthor,
@@ -111,7 +113,8 @@ impl TokenService {
     }
 }
 
-/// Stores the last-use times that the replica collected since the previous call.
+/// Writes to the database the last-use times that the replica has collected since the previous
+/// call.
 pub async fn record_token_uses(core: &Core, replica: &Replica) -> Result<()> {
     let used = replica.take_token_uses();
     if used.is_empty() { Ok(()) } else { Ok(api_tokens::record_last_used(core.store(), &used).await?) }
@@ -157,12 +160,13 @@ async fn insert(tx: &mut Tx, author: &Author, id: Uuid, secret: &Secret, new_tok
     Ok(CreatedToken { secret: secret.clone(), record })
 }
 
-/// Returns a token that is not revoked, with a shared lock on its user until the end of the transaction.
+/// Checks the precondition and returns a token that is not revoked. Locks the token's user (shared)
+/// until the end of the transaction.
 async fn lock_unrevoked_token(tx: &mut Tx, id: Uuid, precondition: &Precondition) -> Result<TokenRecord> {
     let user_id = api_tokens::find(tx.conn(), id).await?.and_then(|token| token.user_id);
     if let Some(user_id) = user_id {
-        // Lock the user first, as the lock order requires. This also prevents the deletion of the user and its tokens.
-        // The row is locked even if it cannot be read.
+        // The lock order requires the lock on the user first. The lock also prevents the deletion
+        // of the user and its tokens. It is held even if the user's row cannot be read.
         match users::lock_shared(tx, user_id).await {
             Ok(_) | Err(StoreError::Corrupt(_)) => {}
             Err(error) => return Err(error.into()),

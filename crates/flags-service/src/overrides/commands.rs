@@ -60,7 +60,8 @@ impl Command for SetOverride {
         let Some(record) = existing else {
             check_new_override(&self.new_override, &flag, tx.now())?;
             let record = insert(tx, author, self.user_id, &self.flag_name, &self.new_override).await?;
-            // A concurrent transaction created the override. The retry finds and replaces it.
+            // If a concurrent transaction has created the override, the retry finds and replaces
+            // it.
             let record = record
                 .ok_or_else(|| StoreError::TransactionConflict("override was created concurrently".to_owned()))?;
             return Ok((UpsertOutcome::Created, OverrideListItem { record, user: user.identity() }));
@@ -113,7 +114,8 @@ impl Command for DeleteOverride {
     async fn apply(&self, tx: &mut Tx, _: &Author) -> Result<()> {
         let mut record = overrides::lock(tx, self.user_id, &self.flag_name).await?;
         if record.is_none() {
-            // The statement may have waited while another transaction replaced an expired override. Find the new one.
+            // The statement may have waited while another transaction replaced an expired override.
+            // The second attempt finds the replacement.
             record = overrides::lock(tx, self.user_id, &self.flag_name).await?;
         }
         self.precondition.check(tx, record.as_ref().map(|record| record.revision)).await?;
@@ -125,7 +127,8 @@ impl Command for DeleteOverride {
     }
 }
 
-/// Locks the user and the flag against concurrent deletion, and returns those that exist.
+/// Locks the user and the flag against concurrent deletion. Returns `None` for each of them that
+/// does not exist.
 async fn lock_user_and_flag_shared(
     tx: &mut Tx,
     user_id: Uuid,
@@ -135,14 +138,14 @@ async fn lock_user_and_flag_shared(
     Ok((user, flags::lock_shared(tx, flag_name).await?))
 }
 
-/// Returns the user and the flag, or the error that one of them does not exist. An archived flag is not found.
+/// Fails if the user or the flag does not exist, or if the flag is archived.
 fn require_user_and_flag(user: Option<UserRecord>, flag: Option<FlagRecord>) -> Result<(UserRecord, Flag)> {
     let user = user.ok_or(ServiceError::NotFound(ResourceKind::User))?;
     let flag = flag.filter(|record| record.flag.archived_at.is_none());
     Ok((user, flag.ok_or(ServiceError::NotFound(ResourceKind::Flag))?.flag))
 }
 
-/// Locks and returns an override. Removes an expired override and returns `None`.
+/// Locks and returns an override. If the override has expired, removes it and returns `None`.
 async fn lock_unexpired(tx: &mut Tx, user_id: Uuid, flag_name: &str) -> Result<Option<OverrideRecord>> {
     let Some(record) = overrides::lock(tx, user_id, flag_name).await? else { return Ok(None) };
     if record.user_override.status(tx.now()) != OverrideStatus::Expired {
@@ -152,7 +155,8 @@ async fn lock_unexpired(tx: &mut Tx, user_id: Uuid, flag_name: &str) -> Result<O
     Ok(None)
 }
 
-/// Inserts an override. Returns `None` if a concurrent transaction has inserted one.
+/// Inserts an override. Returns `None` if a concurrent transaction has inserted an override of the
+/// same flag and user.
 async fn insert(
     tx: &mut Tx,
     author: &Author,
@@ -177,7 +181,7 @@ async fn insert(
     Ok(inserted.then_some(OverrideRecord { user_override, revision: 0 }))
 }
 
-/// Applies a patch to an override. Writes nothing if the values do not differ.
+/// Applies a patch to an override. Writes nothing if the patch changes no value.
 async fn apply_patch(
     tx: &mut Tx,
     flag: &Flag,

@@ -23,7 +23,7 @@ use crate::{
     precondition::Precondition,
 };
 
-/// Service for user overrides.
+/// Reads, sets and removes user overrides.
 #[derive(Clone)]
 pub struct UserFlagOverrideService {
     pub(crate) core: Core,
@@ -31,7 +31,8 @@ pub struct UserFlagOverrideService {
 }
 
 impl UserFlagOverrideService {
-    /// Creates the service. `evaluation` computes flag values.
+    /// Creates a service that executes its commands on `core` and evaluates flags with
+    /// `evaluation`.
     pub const fn new(core: Core, evaluation: Evaluation) -> Self {
         Self { core, evaluation }
     }
@@ -52,7 +53,7 @@ impl UserFlagOverrideService {
         }
     }
 
-    /// Creates or replaces the override of a flag for a user.
+    /// Creates or replaces a user's override of a flag.
     pub async fn set_override(
         &self,
         author: CommandAuthor,
@@ -65,7 +66,7 @@ impl UserFlagOverrideService {
         self.core.execute(author, command).await
     }
 
-    /// Removes the override of a flag for a user. Returns `false` if it does not exist.
+    /// Removes a user's override of a flag. Returns `false` if the override does not exist.
     pub async fn remove_override(&self, author: CommandAuthor, user_id: Uuid, flag_name: &str) -> Result<bool> {
         match self.delete(author, user_id, flag_name, Precondition::None).await {
             Ok(_) => Ok(true),
@@ -74,7 +75,7 @@ impl UserFlagOverrideService {
         }
     }
 
-    /// Evaluates a flag for a user and returns the value, with or without an override.
+    /// Returns the value of a flag for a user, after applying the user's override if there is one.
     pub async fn get_flag_value_for_user(&self, flag_name: &str, user_id: Uuid) -> Result<Value> {
         self.evaluation.value_for_user(flag_name, user_id).await
     }
@@ -84,8 +85,8 @@ impl UserFlagOverrideService {
         maintenance::remove_expired_overrides(&self.core).await
     }
 
-    /// Returns a page of the overrides of a user with any status, sorted by flag name. `after` is the last flag name of
-    /// the previous page.
+    /// Returns a page of a user's overrides, with any status and sorted by flag name. `after` is
+    /// the last flag name of the previous page.
     pub async fn list_for_user(
         &self,
         user_id: Uuid,
@@ -102,8 +103,9 @@ impl UserFlagOverrideService {
         if user_exists { Ok(page) } else { Err(ServiceError::NotFound(ResourceKind::User)) }
     }
 
-    /// Returns a page of the overrides of a flag with any status, sorted by the user's handle (e-mail address or external id). `after` is the
-    /// position of the last item of the previous page.
+    /// Returns a page of the overrides of a flag, with any status and sorted by the user's handle
+    /// (e-mail address or external id). `after` is the position of the last item of the previous
+    /// page.
     pub async fn list_for_flag(
         &self,
         flag_name: &str,
@@ -137,7 +139,8 @@ impl UserFlagOverrideService {
         Ok(ids.iter().filter_map(|id| found.remove(id)).collect())
     }
 
-    /// Returns the override of a flag for a user, including an expired one that has not been removed yet.
+    /// Returns a user's override of a flag, including an expired override that has not been removed
+    /// yet.
     pub async fn get(&self, user_id: Uuid, flag_name: &str) -> Result<OverrideListItem> {
         let found = self.core.read(async |conn| {
             let user = users::find(conn, user_id).await?;
@@ -165,7 +168,7 @@ impl UserFlagOverrideService {
         self.core.execute(request, command).await
     }
 
-    /// Changes the fields of an unexpired override that the patch contains.
+    /// Applies a patch to an unexpired override. Writes nothing if the patch changes no value.
     pub async fn patch(
         &self,
         author: CommandAuthor,

@@ -1,4 +1,5 @@
-//! Users with an external id, so that a key can be resolved to a user without the database.
+//! Index of users with an external id. It resolves an external id to a user id without a database
+//! query.
 
 use std::collections::{HashMap, HashSet};
 
@@ -22,7 +23,7 @@ pub(super) struct ExternalUsers(RwLock<Index>);
 #[derive(Debug)]
 struct Index {
     namespace: UserIdNamespace,
-    /// First 8 bytes of the ids of users with an external id. May contain users that were deleted.
+    /// First 8 bytes of the ids of users with an external id. May contain deleted users.
     known: HashSet<u64>,
     /// Users that got their external id after their creation. Their ids are not derived from it.
     assigned: HashMap<Box<str>, Uuid>,
@@ -31,24 +32,22 @@ struct Index {
 /// User id that belongs to an external id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ExternalUserId {
-    /// Id of the user, whether or not a stored user has it.
+    /// Id of the user, even if no such user is stored.
     pub id: Uuid,
-    /// Whether a stored user may have it. If not, no lookup is necessary.
+    /// Whether a stored user may have this id. If `false`, no lookup is necessary.
     pub may_exist: bool,
 }
 
 impl ExternalUsers {
-    /// Creates an empty index.
     pub(super) fn new(namespace: UserIdNamespace) -> Self {
         Self(RwLock::new(Index { namespace, known: HashSet::new(), assigned: HashMap::new() }))
     }
 
-    /// Replaces the whole index.
     pub(super) fn replace(&self, other: Self) {
         *self.0.write() = other.0.into_inner();
     }
 
-    /// Namespace of the database.
+    /// Namespace from which user ids are derived.
     pub(super) fn namespace(&self) -> UserIdNamespace {
         self.0.read().namespace
     }
@@ -64,7 +63,8 @@ impl ExternalUsers {
         }
     }
 
-    /// Removes a deleted user.
+    /// Removes the external id of a deleted user. The user id stays in `known`, which costs at most
+    /// an unnecessary lookup.
     pub(super) fn remove(&self, id: Uuid) {
         let is_assigned = self.0.read().assigned.values().any(|user_id| *user_id == id);
         if is_assigned {
@@ -72,7 +72,8 @@ impl ExternalUsers {
         }
     }
 
-    /// Returns the id of the user with this external id.
+    /// Returns the user id that was assigned to an external id or, without one, the derived user
+    /// id.
     pub(super) fn resolve(&self, external_id: &str) -> ExternalUserId {
         let index = self.0.read();
         if let Some(id) = index.assigned.get(external_id) {

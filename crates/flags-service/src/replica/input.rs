@@ -1,7 +1,7 @@
 //! Input of the replica: plain values that do not depend on their source.
 //!
-//! The change feed reads them from the database. Any source that supplies revisions in order and without gaps can
-//! replace it.
+//! The change feed reads these values from the database. Any other source must also supply
+//! revisions in order and without gaps.
 
 use std::fmt;
 
@@ -15,7 +15,7 @@ use super::external_users::ExternalUser;
 pub struct ReplicaToken {
     /// Id of the token, which is not secret.
     pub id: Uuid,
-    /// SHA-256 of the secret token.
+    /// SHA-256 of the token's secret.
     pub hash: [u8; 32],
     /// Permissions of the token.
     pub grant: TokenGrant,
@@ -42,7 +42,7 @@ impl fmt::Debug for ReplicaToken {
 /// Metadata of a change: the resource and the kind of change, without the resulting state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChangeMetadata {
-    /// `user:<id>`, `token:<id>` or `system:<name>`.
+    /// Actor that made the change: `user:<id>`, `token:<id>` or `system:<name>`.
     pub actor: String,
     /// Kind of the change.
     pub action: Action,
@@ -59,7 +59,7 @@ pub struct ChangeMetadata {
 /// A change with its metadata.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DescribedChange {
-    /// Metadata: it selects the audience and is kept in the recent changes buffer.
+    /// Metadata, which selects the audience. The recent changes buffer stores it.
     pub metadata: ChangeMetadata,
     /// Change of the state that evaluation reads.
     pub change: Change,
@@ -78,7 +78,7 @@ pub struct Commit {
     pub external_users: Vec<ExternalUser>,
 }
 
-/// Current state of changed users and tokens, apart from all other changes.
+/// Current state of changed users and tokens. The replica applies it ahead of all other changes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CredentialUpdate {
     /// Revision up to which the changes are included.
@@ -108,6 +108,6 @@ pub enum CredentialScope {
 pub struct PastCommit {
     /// Revision number.
     pub revision: i64,
-    /// Metadata of its changes, in order.
+    /// Metadata of the changes of this commit, in order.
     pub changes: Vec<ChangeMetadata>,
 }

@@ -21,20 +21,21 @@ pub struct LoadedState {
     pub(super) external_users: ExternalUsers,
 }
 
-/// Secrets of the database that determine the order of shards and the ids of users with an external id.
+/// Secret keys of the database. They determine the order of shards and the ids of users with an
+/// external id.
 #[derive(Clone, Copy, Debug)]
 pub struct DatabaseKeys {
-    /// Key of the users' shards.
+    /// Key that determines the shard of each user.
     pub shards: ShardKey,
-    /// Namespace of derived user ids.
+    /// Namespace from which user ids are derived.
     pub user_ids: UserIdNamespace,
 }
 
 impl LoadedState {
     /// Creates a state without overrides; add them with [`add`](Self::add).
     ///
-    /// `recent` contains the last commits up to `revision`, ordered and without missing revisions. It allows streams to
-    /// resume that were opened before this process started.
+    /// `recent` contains the last commits up to `revision`, in order and without missing revisions.
+    /// Streams can resume from positions that these commits cover.
     pub fn new(
         revision: Revision,
         flags: Snapshot,
@@ -56,7 +57,8 @@ impl LoadedState {
         Self { revision, flags, overrides, tokens, recent_changes, external_users }
     }
 
-    /// Takes the users with an external id, which the replica stores apart from the rest.
+    /// Takes the users with an external id out of the state, because the replica stores them
+    /// separately.
     pub(super) fn take_external_users(&mut self) -> ExternalUsers {
         let empty = ExternalUsers::new(self.external_users.namespace());
         std::mem::replace(&mut self.external_users, empty)
@@ -67,13 +69,15 @@ impl LoadedState {
         self.external_users.add(users);
     }
 
-    /// Adds an override.
+    /// Adds an override, or replaces the override of the same user and flag.
     pub fn add(&mut self, user_override: &UserOverride) {
         self.overrides.set(user_override, user_override.into());
     }
 }
 
-/// Returns a conservative invalidation for a change from before this process started, whose previous state is unknown.
+/// Returns the invalidation for a change that was committed before the state was loaded. The state
+/// before the change is unknown, so the invalidation may cover more results than necessary.
+///
 /// Must not reveal the names of flags that were never visible to clients.
 fn possible_invalidation(change: &ChangeMetadata, flags: &Snapshot) -> Invalidation {
     match (change.resource_kind, change.action) {

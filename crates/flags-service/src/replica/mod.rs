@@ -57,7 +57,7 @@ use self::{
 };
 use crate::notifier::{Audience, ChangeNotifier};
 
-/// Age from which the replica is stale.
+/// Age at which the replica becomes stale.
 pub const STALE_AFTER: Duration = Duration::from_secs(5);
 
 /// Maximum number of expired overrides removed from the counts while the write lock is held.
@@ -67,11 +67,11 @@ const EXPIRY_BATCH_SIZE: usize = 10_000;
 #[derive(Debug)]
 pub struct Replica {
     state: RwLock<ReplicaState>,
-    /// Revision of `state`, for waiting on it.
+    /// Revision of `state`. Tasks can wait here for a revision without taking the lock.
     revision: watch::Sender<Revision>,
     started_at: StdInstant,
-    /// Time at which the replica was last known to match the database, in microseconds since `started_at`. Not protected
-    /// by a lock, so that health checks never wait.
+    /// Time at which the replica was last known to match the database, in microseconds since `started_at`. Not
+    /// protected by a lock, so that health checks never wait.
     last_current_micros: AtomicU64,
     credentials: RwLock<CredentialState>,
     /// Number of updates by [`apply_credentials`](Self::apply_credentials).
@@ -142,8 +142,8 @@ impl Replica {
         View::new(self.state.read())
     }
 
-    /// Returns the flags and the overrides of a user at one revision, for evaluation without a lock. Without a user,
-    /// for an anonymous context, there are no overrides.
+    /// Returns the flags and the overrides of a user at one revision, for evaluation without a
+    /// lock. For an anonymous context, `user_id` is `None` and the snapshot has no overrides.
     pub fn snapshot(&self, user_id: Option<Uuid>) -> ReplicaSnapshot {
         self.read().into_snapshot(user_id)
     }
@@ -153,7 +153,8 @@ impl Replica {
         *self.revision.borrow()
     }
 
-    /// Waits until the replica has reached `revision`. Returns `false` after `limit`.
+    /// Waits until the replica has reached `revision`. Returns `false` if this takes longer than
+    /// `limit`.
     pub async fn wait_for(&self, revision: Revision, limit: Duration) -> bool {
         let mut current = self.revision.subscribe();
         let reached = current.wait_for(|at| at.epoch == revision.epoch && at.number >= revision.number);
@@ -178,7 +179,8 @@ impl Replica {
 
     /// Counts the overrides that are active at `now`, by flag. Omits archived flags.
     pub fn count_active(&self, now: Instant) -> BTreeMap<FlagName, u64> {
-        // Many overrides may expire at once. Releases the write lock between batches so that readers are not blocked.
+        // Many overrides may expire at once. The write lock is released between batches so that
+        // readers are not blocked for long.
         while !self.state.write().overrides.remove_expired_from_counts(now, EXPIRY_BATCH_SIZE) {}
         let (mut counts, flags) = {
             let state = self.state.read();
@@ -188,13 +190,14 @@ impl Replica {
         counts
     }
 
-    /// Time since the replica's users and tokens were last known to match the database. At most [`age`](Self::age).
+    /// Time since the replica's users and tokens were last known to match the database. Never
+    /// longer than [`age`](Self::age).
     pub fn credentials_age(&self) -> Duration {
         self.credentials.read().last_current_at.elapsed()
     }
 
-    /// Number of changes of users and tokens that the replica has applied apart from other changes. After each of them,
-    /// the credentials of open streams must be validated.
+    /// Number of times that the replica has applied changes of users and tokens ahead of other
+    /// changes. After each such update, the credentials of open streams must be validated.
     pub fn credential_updates(&self) -> u64 {
         self.credential_updates.load(Ordering::Acquire)
     }
@@ -211,10 +214,11 @@ impl Replica {
         *self.credentials.write() = CredentialState::current_at(self.revision());
     }
 
-    /// Applies changes of users and tokens before all other changes, and wakes all streams so that they validate their
-    /// credentials.
+    /// Applies changes of users and tokens ahead of all other changes, and wakes all streams so
+    /// that they validate their credentials.
     ///
-    /// The commits that contain these changes may be applied later; that has no further effect on users and tokens.
+    /// The commits that contain these changes may be applied later. They then have no further
+    /// effect on users and tokens.
     pub(crate) fn apply_credentials(&self, update: CredentialUpdate) {
         let CredentialUpdate { revision, scope, tokens } = update;
         match &scope {
@@ -238,8 +242,9 @@ impl Replica {
         }
     }
 
-    /// Replaces the complete state after a reload, and wakes all streams so that they start again. Keeps the tokens if
-    /// their changes were applied up to a later revision during the reload.
+    /// Replaces the complete state after a reload, and wakes all streams so that they start again.
+    /// If changes of tokens beyond the loaded revision were applied during the reload, the current
+    /// tokens are kept.
     pub(crate) fn replace(&self, mut loaded: LoadedState) {
         let revision = loaded.revision;
         self.external_users.replace(loaded.take_external_users());
@@ -256,7 +261,8 @@ impl Replica {
             }
             std::mem::replace(&mut *state, new)
         };
-        // Dropped after the lock is released: the old state may contain millions of overrides.
+        // Dropped after the lock is released, because the old state may contain millions of
+        // overrides.
         drop(old);
         self.revision.send_replace(revision);
         self.notifier.wake_all();
@@ -273,7 +279,8 @@ impl Replica {
             }
         }
         self.external_users.add(commit.external_users);
-        // Everything that takes time is done before the write lock is taken. Only the change feed changes the flags.
+        // Slow work is done before the write lock is taken. The flags cannot change in the
+        // meantime, because only the change feed changes them.
         let current_flags = Arc::clone(&self.state.read().flags);
         let edit = current_flags.prepare(commit.changes.iter().map(|described| &described.change));
         let flag_invalidations = flag_invalidations(&current_flags, &edit);
@@ -313,10 +320,11 @@ fn prepare(change: &Change) -> Option<PreparedOverride> {
     }
 }
 
-/// Adds the streams that one change affects. The caller adds the streams of changed flags.
+/// Adds the streams that a change of an override, user or token affects. For changes of flags, the caller extends the
+/// audience.
 fn extend_audience(audience: &mut Audience, change: &Change, user_id: Option<Uuid>, invalidation: Invalidation) {
     match (change, invalidation) {
-        // Any stream may use this token, so all streams are woken and check their credential.
+        // Any stream may use this token, so all streams are woken to check their credentials.
         (Change::TokenChanged(_), _) => audience.all_users = true,
         (_, Invalidation::Override { .. } | Invalidation::User) => audience.users.extend(user_id),
         (_, Invalidation::Flag { .. } | Invalidation::HiddenFlag | Invalidation::None | Invalidation::Unknown) => {}

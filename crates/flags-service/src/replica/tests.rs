@@ -90,7 +90,7 @@ fn value_for(replica: &Replica, user_id: Uuid, flag: &str) -> Value {
     snapshot.evaluate(flag, &context, NOW, &mut EvaluationBudget::default()).unwrap().resolution.value.value().clone()
 }
 
-/// Invalidations of each flag or user in the recent changes buffer, in order.
+/// Resource kind and invalidation of each change after `revision`, in order.
 fn invalidations_after(replica: &Replica, revision: i64) -> Vec<(ResourceKind, Invalidation)> {
     let commits = replica.read().commits_after(revision).unwrap();
     commits.iter().flat_map(|commit| commit.changes.iter().map(|c| (c.resource_kind, c.invalidation))).collect()
@@ -138,7 +138,7 @@ fn pairs_each_change_of_a_commit_with_its_own_invalidation() {
 }
 
 #[test]
-fn records_the_audience_of_a_commit_before_it_becomes_visible() {
+fn records_the_revision_of_a_commit_only_for_affected_streams() {
     let replica = empty_replica();
     let notifier = Arc::clone(replica.notifier());
     let (ann, other) = (notifier.subscribe(ANN), notifier.subscribe(Uuid::from_u128(9)));
@@ -212,9 +212,9 @@ fn snapshots_keep_their_state_while_commits_are_applied() {
 }
 
 #[test]
-fn health_does_not_wait_for_the_lock_of_the_state() {
+fn health_checks_do_not_wait_for_the_state_lock() {
     let replica = empty_replica();
-    // Taking the lock again on this thread would block forever.
+    // Taking the lock again on this thread would deadlock.
     let writer = replica.state.write();
     assert_eq!(replica.revision(), revision(0));
     assert!(!replica.is_stale() && replica.age() < STALE_AFTER);
@@ -222,20 +222,20 @@ fn health_does_not_wait_for_the_lock_of_the_state() {
 }
 
 #[test]
-fn evaluation_does_not_wait_for_a_writer() {
+fn commit_does_not_wait_for_a_running_evaluation() {
     let replica = empty_replica();
     apply(&replica, 1, vec![set_flag("a", true)]);
     let context = EvaluationContext::anonymous("key", Map::new());
     let snapshot = replica.snapshot(Some(ANN));
     let mut results = snapshot.evaluate_all(&context, NOW, |_| true);
-    // A commit in the middle of an evaluation waits for nothing. With a read lock, it would block forever.
+    // If the evaluation held the read lock, this commit would deadlock.
     apply(&replica, 2, vec![set_flag("b", true)]);
     assert_eq!(results.next().unwrap().resolution.value.value(), &json!("off"));
     assert!(results.next().is_none(), "the snapshot has revision 1");
 }
 
 #[test]
-fn reload_keeps_tokens_that_are_ahead_of_the_loaded_revision() {
+fn reload_does_not_undo_token_changes_newer_than_the_loaded_revision() {
     let token = ReplicaToken {
         id: Uuid::from_u128(3),
         hash: [1; 32],

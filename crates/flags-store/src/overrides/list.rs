@@ -21,7 +21,7 @@ use crate::{
     users::{UserIdentity, UserIdentityRow},
 };
 
-/// Override together with what identifies its user to people.
+/// An override, with the identity of its user for display.
 #[derive(Clone, Debug, PartialEq)]
 pub struct OverrideListItem {
     /// Stored override.
@@ -192,8 +192,8 @@ pub async fn find_list_items(conn: &mut Conn, ids: &[Uuid]) -> Result<Vec<Overri
     Ok(rows.into_iter().filter_map(list_item).collect())
 }
 
-/// Returns the ids of up to `limit` overrides that match `filter`, in ascending order. `candidates` restricts the
-/// search to these ids.
+/// Returns the ids of up to `limit` overrides that match `filter`, in ascending order. If `candidates` is not `None`,
+/// returns only ids from it.
 pub async fn find_matching_ids(
     conn: &mut Conn,
     filter: &OverrideFilter,
@@ -217,7 +217,8 @@ pub async fn find_matching_ids(
     Ok(ids.into_iter().filter_map(|id| id.or_logged(TABLE)).map(|id| id.0).collect())
 }
 
-/// Returns the number of unexpired overrides for each of these flags. Flags without any are omitted.
+/// Returns the number of unexpired overrides for each of these flags. Omits flags without unexpired
+/// overrides.
 pub async fn count_by_flag(conn: &mut Conn, names: &[FlagName], now: Instant) -> Result<HashMap<String, i64>> {
     use user_flag_overrides::dsl;
     let names: Vec<&str> = names.iter().map(FlagName::as_str).collect();
@@ -233,8 +234,8 @@ pub async fn count_by_flag(conn: &mut Conn, names: &[FlagName], now: Instant) ->
     Ok(counts.into_iter().collect())
 }
 
-/// Returns the number of unexpired overrides of unarchived flags for each of these users. Users without any are
-/// omitted.
+/// Returns the number of unexpired overrides of unarchived flags for each of these users. Omits
+/// users without such overrides.
 pub async fn count_by_user(conn: &mut Conn, ids: &[Uuid], now: Instant) -> Result<HashMap<Uuid, i64>> {
     use user_flag_overrides::dsl;
     let ids: Vec<DbUuid> = ids.iter().copied().map(DbUuid).collect();

@@ -1,4 +1,5 @@
-//! Recomputation of the keys of e-mail addresses after a change of their form.
+//! Upgrade that recomputes the [`email_key`]s of users, because earlier versions computed them
+//! differently.
 
 use diesel::{
     BoolExpressionMethods, ExpressionMethods, OptionalExtension, QueryDsl, TextExpressionMethods, dsl::sql,
@@ -17,12 +18,13 @@ use crate::{
     store::Store,
 };
 
-/// Name of the pending upgrade.
+/// Name of this upgrade in `pending_upgrades`.
 const UPGRADE: &str = "email_keys";
 /// Number of users per transaction.
 const BATCH_SIZE: i64 = 1_000;
 
-/// Condition for a handle with characters outside of ASCII. The keys of other handles have not changed.
+/// SQL condition for a handle with non-ASCII characters. The keys of ASCII handles have not
+/// changed.
 const IS_NOT_ASCII: &str = "octet_length(handle) <> length(handle)";
 
 /// Creation time, id, handle and key of a user.
@@ -36,11 +38,11 @@ pub(crate) async fn is_pending(conn: &mut Conn) -> Result<bool> {
     Ok(pending.is_some())
 }
 
-/// Recomputes the keys of all e-mail addresses, in transactions of 1,000 users, unless that is done already. It can be
-/// repeated after an interruption.
+/// Recomputes the keys of all non-ASCII e-mail addresses, in transactions of 1,000 users. Does
+/// nothing if the upgrade is complete. An interrupted run can be repeated.
 ///
-/// If the addresses of two users have the same key, the older user keeps it. The other user can sign in with the exact
-/// spelling of the address only, and is named by id in the application log.
+/// If the addresses of two users have the same key, the older user keeps it. The newer user can
+/// then sign in only with the exact spelling of the address. Logs the ids of both users.
 pub(crate) async fn recompute(store: &Store) -> Result<()> {
     if !is_pending(&mut store.conn().await?).await? {
         return Ok(());

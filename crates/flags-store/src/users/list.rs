@@ -1,10 +1,12 @@
-//! Lists of users, with a query strategy that depends on the number of matches.
+//! Lists of users. The query strategy depends on the number of matches:
 //!
 //! - Few matches: find all of them with the search index, then sort them.
-//! - Many matches: scan the users along the index of the sort order and check each one, until a page is full.
+//! - Many matches: scan the users along the index of the sort order and check each one, until a
+//!   page is full.
 //!
-//! The total, which must be counted anyway, determines the strategy. An ordered scan is bounded: matches may be rare at
-//! the start of the sort order. If it finds too few, the query falls back to the search index.
+//! The total, which must be counted anyway, determines the strategy. An ordered scan is bounded,
+//! because matches may be rare at the start of the sort order. If the scan finds too few matches,
+//! the query falls back to the search index.
 
 mod statements;
 
@@ -65,7 +67,7 @@ impl UserListQuery<'_> {
             self.unreadable = 0;
             let (total, users) = self.find_first(&order, row_limit).await?;
             let is_short = self.unreadable > 0 && users.len() <= limit as usize;
-            // Rows that cannot be read are omitted. Reads more rows, so that a page is short only at the end.
+            // Unreadable rows are omitted, so read more rows to fill the page.
             if !is_short || i64::from(row_limit) > MAX_TOTAL {
                 return Ok(Page::from_overfetched(users, limit, total));
             }

@@ -12,9 +12,10 @@ use crate::{
 
 /// Parsed search term.
 pub(super) enum SearchTerm {
-    /// Matches users whose handle or name starts with one or two characters.
+    /// Matches users whose handle or name starts with this text of one or two characters.
     Prefix(Prefix),
-    /// Matches users whose handle or name contains three or more characters.
+    /// Matches users whose handle, name or external id contains this text of three or more
+    /// characters.
     Substring(Substring),
 }
 
@@ -34,8 +35,8 @@ impl SearchTerm {
 pub(super) struct Prefix {
     /// Range of the lower-case texts that start with the prefix.
     pub(super) lowercase_range: Range<String>,
-    /// Ranges of the original texts whose lower-case form starts with the prefix, disjoint and in ascending order. They
-    /// may contain a few other texts.
+    /// Ranges of the original texts whose lower-case form starts with the prefix, disjoint and in
+    /// ascending order. The ranges may contain a few other texts.
     pub(super) original_case_ranges: Vec<Range<String>>,
 }
 
@@ -48,7 +49,8 @@ impl Prefix {
             for start in &partial {
                 extended.push(format!("{start}{lower}"));
                 for variant in variants.clone() {
-                    // The lower-case form of some characters has several characters, which may cover the whole prefix.
+                    // Some characters have a lower-case form of several characters, which may
+                    // complete the prefix.
                     let target = if variant.to_lowercase().count() > 1 { &mut complete } else { &mut extended };
                     target.push(format!("{start}{variant}"));
                 }
@@ -88,12 +90,12 @@ fn prefix_range(text: &str) -> Range<String> {
             return text.to_owned()..end;
         }
     }
-    // The text consists of `char::MAX` only, so no finite text follows all texts with this prefix. This end is longer
-    // than any handle.
+    // The prefix consists of `char::MAX` only, so no text is greater than all texts with this prefix. Use an end that
+    // is longer than any handle.
     text.to_owned()..char::MAX.to_string().repeat(1_000)
 }
 
-/// Substring of a handle or a name.
+/// Substring of a handle, name or external id.
 #[derive(Clone, Debug)]
 pub(super) struct Substring {
     /// `LIKE` pattern for `users.search_text`.
@@ -103,8 +105,8 @@ pub(super) struct Substring {
 
 impl Substring {
     fn new(text: &str) -> Self {
-        // `search_text` consists of handle, line feed and name. A handle cannot contain a line feed,
-        // so a term with a line feed must match within the name.
+        // The lines of `search_text` are handle, name and external id. A handle cannot contain a
+        // line feed, so a term with a line feed must match after the first line.
         let is_name_only = text.contains('\n');
         let pattern = if is_name_only { format!("%\n%{}%", escape_like(text)) } else { contains_pattern(text) };
         let index_condition = SearchIndexCondition {
@@ -116,8 +118,8 @@ impl Substring {
         Self { pattern, index_condition }
     }
 
-    /// Returns SQLite's full-text query if it finds exactly the matching users. Its matches can be counted without
-    /// reading the `users` table.
+    /// Returns the SQLite full-text query; `None` if it could also find users that do not match.
+    /// Its matches can be counted without reading the `users` table.
     pub(super) fn exact_full_text_query(&self) -> Option<FullTextQuery> {
         (!self.index_condition.is_name_only).then(|| FullTextQuery { phrase: self.index_condition.phrase.clone() })
     }

@@ -1,11 +1,11 @@
-/** Sends requests to the API. Only this folder knows its paths. */
+/** HTTP client of the API. Tracks the latest revision, the server's clock and rejected credentials. */
 
 import createClient from 'openapi-fetch';
 import { observeServerTime } from '../time/clock';
 import type { paths } from './generated/openapi';
 import { errorOfResponse, toApiError } from './problem';
 
-/** A resource with the entity tag that `If-Match` refers to. */
+/** A resource with its entity tag, for `If-Match`. */
 export interface Tagged<Resource> {
   readonly resource: Resource;
   readonly etag: string;
@@ -14,7 +14,7 @@ export interface Tagged<Resource> {
 type SignedOutListener = () => void;
 const signedOutListeners = new Set<SignedOutListener>();
 
-/** Calls `listener` whenever the server rejects the credential. Returns the function that removes it. */
+/** Calls `listener` whenever the server rejects the credential. Returns a function that removes the listener. */
 export function onSignedOut(listener: SignedOutListener): () => void {
   signedOutListeners.add(listener);
   return () => signedOutListeners.delete(listener);
@@ -24,21 +24,21 @@ export function announceSignedOut(): void {
   for (const listener of signedOutListeners) listener();
 }
 
-/** Greatest revision that this tab has seen in a response; sent as `Flags-Min-Revision` with evaluations. */
+/** Revision of the most recent response or event. Evaluation requests send it as `Flags-Min-Revision`. */
 let lastRevision: string | undefined;
 
 export function rememberRevision(revision: string | null): void {
   if (revision) lastRevision = revision;
 }
 
-/** Header that requires evaluations to include all changes which this tab has seen. */
+/** Returns the request header that makes an evaluation include all changes that this tab has seen. */
 export function minRevision(): { 'Flags-Min-Revision'?: string } {
   return lastRevision === undefined ? {} : { 'Flags-Min-Revision': lastRevision };
 }
 
 export const client = createClient<paths>({
   baseUrl: location.origin,
-  // Resolved at each call, so that tests can replace it.
+  // Looks up `fetch` at each call, so that tests can replace it.
   fetch: (request) => globalThis.fetch(request),
 });
 
@@ -48,7 +48,7 @@ interface Result<Data> {
   readonly response: Response;
 }
 
-/** Returns the response and its body. Throws an `ApiError` for every other status than 2xx. */
+/** Returns the response and its body. Throws an `ApiError` for every status other than 2xx. */
 export async function send<Data>(request: Promise<Result<Data>>): Promise<{ data: Data; response: Response }> {
   let result: Result<Data>;
   try {
@@ -61,7 +61,7 @@ export async function send<Data>(request: Promise<Result<Data>>): Promise<{ data
   observeServerTime(response.headers.get('Date'));
   if (!response.ok) {
     const problem = await errorOfResponse(response, error);
-    // A failed sign-in and a wrong current password are answers to the form, not the end of the session.
+    // After a failed sign-in or a wrong current password, the form shows the error. The session has not ended.
     if (response.status === 401 && problem.code !== 'sign_in_failed') announceSignedOut();
     throw problem;
   }
@@ -69,12 +69,12 @@ export async function send<Data>(request: Promise<Result<Data>>): Promise<{ data
   return { data: data as Data, response };
 }
 
-/** Returns the body. */
+/** Like `send`, but returns only the body. */
 export async function body<Data>(request: Promise<Result<Data>>): Promise<Data> {
   return (await send(request)).data;
 }
 
-/** Returns the body with its entity tag. */
+/** Like `send`, but returns the body with its entity tag. */
 export async function tagged<Data>(request: Promise<Result<Data>>): Promise<Tagged<Data>> {
   const { data, response } = await send(request);
   return { resource: data, etag: response.headers.get('ETag') ?? '' };

@@ -38,7 +38,7 @@ export async function changePassword(current_password: string, new_password: str
   await send(client.POST('/api/auth/password', { body: { current_password, new_password } }));
 }
 
-/** `idempotencyKey` identifies the attempt: repeating it has no further effect. */
+/** Creates an override. Repeating the request with the same `idempotencyKey` has no further effect. */
 export function createOverride(
   user_id: string,
   request: CreateOverride,
@@ -49,7 +49,7 @@ export function createOverride(
   return tagged(client.POST('/api/admin/users/{user_id}/flag-overrides', { params, body: request }));
 }
 
-/** Replaces the override if it still has this entity tag. */
+/** Replaces the override. Fails with status 412 if its entity tag is no longer `etag`. */
 export function replaceOverride(
   user_id: string,
   flag_name: string,
@@ -60,7 +60,7 @@ export function replaceOverride(
   return tagged(client.PUT(OVERRIDE, { params, body: request }));
 }
 
-/** Changes fields of the override, if it still has this entity tag. Without a tag the last change to a field wins. */
+/** Changes fields of the override. With `etag`, fails with status 412 if the entity tag has changed. */
 export function patchOverride(
   user_id: string,
   flag_name: string,

@@ -1,4 +1,4 @@
-/** Keys of cached responses: the entity first, so that one event can invalidate all responses about it. */
+/** Cache keys of responses. They start with the kind of resource, so that a prefix can invalidate a whole kind. */
 
 export const keys = {
   me: ['me'] as const,

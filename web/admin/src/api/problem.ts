@@ -2,14 +2,14 @@
 
 import type { FieldError, ProblemBody } from './types';
 
-/** A request failed. `status` is 0 if the server sent no response. */
+/** Error of a failed request. `status` is 0 if the server sent no response. */
 export class ApiError extends Error {
   readonly status: number;
   /** Stable code of the problem document, or `network`. */
   readonly code: string;
   readonly requestId: string | null;
   readonly fieldErrors: readonly FieldError[];
-  /** Seconds after which the request may be repeated. `null` if the server did not say. */
+  /** Seconds after which the request may be repeated. `null` if the server sent no `Retry-After`. */
   readonly retryAfter: number | null;
 
   constructor(status: number, problem: Partial<ProblemBody>, retryAfter: number | null = null) {
@@ -22,7 +22,7 @@ export class ApiError extends Error {
     this.retryAfter = retryAfter;
   }
 
-  /** Returns the error of the field at this JSON pointer, or below it. */
+  /** Returns the error message for the field at this JSON pointer, or for a field inside it. */
   fieldError(pointer: string): string | undefined {
     return this.fieldErrors.find((error) => error.pointer === pointer || error.pointer.startsWith(`${pointer}/`))
       ?.detail;
@@ -34,7 +34,7 @@ export class ApiError extends Error {
   }
 }
 
-/** Converts anything that was thrown while sending a request. */
+/** Converts any exception of a request. An exception other than `ApiError` counts as a network error. */
 export function toApiError(error: unknown): ApiError {
   if (error instanceof ApiError) return error;
   return new ApiError(0, { code: 'network', detail: 'The server cannot be reached. Check your connection.' });

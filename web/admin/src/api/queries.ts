@@ -1,11 +1,11 @@
-/** Reads of the API, as options for `useQuery`. */
+/** Options for `useQuery`: one function for each GET request that the UI sends. */
 
 import { keepPreviousData, queryOptions } from '@tanstack/react-query';
 import { body, client, minRevision, tagged } from './client';
 import { keys } from './keys';
 import type { QueryOf } from './types';
 
-/** Time for which a name of a person or token is reused without another request; milliseconds. */
+/** Time for which the UI reuses the name of a user or token without another request; milliseconds. */
 const NAME_STALE_TIME = 5 * 60_000;
 
 export function meQuery() {
@@ -70,7 +70,7 @@ export function userQuery(user_id: string) {
   });
 }
 
-/** Same as `userQuery`, for showing the name beside a change. */
+/** Like `userQuery`, but cached longer and without retries. Used to show the author of a change. */
 export function userNameQuery(user_id: string) {
   return queryOptions({ ...userQuery(user_id), staleTime: NAME_STALE_TIME, retry: false });
 }

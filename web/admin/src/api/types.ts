@@ -1,4 +1,4 @@
-/** Names of the API's types. Generated from `docs/openapi.json`. */
+/** Short names of the API types, which are generated from `docs/openapi.json`. */
 
 import type { components, operations } from './generated/openapi';
 
@@ -45,7 +45,7 @@ export type ProblemBody = Schemas['ProblemBody'];
 export type FieldError = Schemas['FieldError'];
 export type AuditEntry = Schemas['AuditEntryResponse'];
 
-/** Query parameters of a list. */
+/** Query parameters of an API operation. */
 export type QueryOf<Name extends keyof operations> = NonNullable<operations[Name]['parameters']['query']>;
 
 export interface Page<Item> {

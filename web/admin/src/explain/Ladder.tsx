@@ -4,7 +4,7 @@ import { classes } from '../ui/classes';
 import { layerInfo } from '../values/parts';
 import styles from './ladder.module.css';
 
-/** How a layer relates to the result: it decides, it was passed, or a higher layer hides it. */
+/** `decides`: the layer supplies the value. `passed`: it does not apply. `hidden`: a higher layer decides. */
 export type RungState = 'decides' | 'passed' | 'hidden';
 
 export interface Rung {
@@ -20,13 +20,13 @@ export interface Rung {
 interface LadderProps {
   readonly label: string;
   readonly rungs: readonly Rung[];
-  /** On a surface instead of the page's background. */
+  /** Whether the ladder is inside a panel, which has another background than the page. */
   readonly onSurface?: boolean;
-  /** The order of layers of a flag without a user: wide, and no layer decides. */
+  /** Whether to show the evaluation order without a user. The layout is then wide, and no layer decides. */
   readonly isOverview?: boolean;
 }
 
-/** The layers of evaluation in order; the first that applies decides. */
+/** List of the evaluation layers of a flag, the highest first. The first layer that applies decides the value. */
 export function Ladder({ label, rungs, onSurface, isOverview }: LadderProps) {
   return (
     <ol

@@ -1,4 +1,4 @@
-/** Conditions of targeting rules in words. */
+/** Describes conditions of targeting rules in words. */
 
 import type { Condition, Operator } from '../api/types';
 import { formatValue } from '../values/values';
@@ -27,12 +27,12 @@ export function operatorText(operator: Operator, negate = false): string {
   return OPERATORS[operator][negate ? 1 : 0];
 }
 
-/** Value of a condition without quotes, because a box surrounds it. */
+/** Formats a value of a condition. Strings have no quotes, because the UI shows each value in a box. */
 export function conditionValue(value: unknown): string {
   return typeof value === 'string' ? value : formatValue(value);
 }
 
-/** `plan is pro or team`. */
+/** Formats a condition, such as `plan is pro or team`. */
 export function conditionText({ attribute, operator, negate, values }: Condition): string {
   const list = (values ?? []).map(conditionValue).join(' or ');
   return [attribute, operatorText(operator, negate), list].filter(Boolean).join(' ');

@@ -1,14 +1,14 @@
-/** Sentences for why a layer does not apply. */
+/** Explains in a sentence why a layer does not apply. */
 
 import type { NotMatchedReason, OverrideDetail, TargetingRule } from '../api/types';
 import { formatValue } from '../values/values';
 import { conditionText } from './operators';
 
 export interface ReasonContext {
-  /** Name in sentences: `Ann`. */
+  /** Name of the user, as used in the sentences. */
   readonly userName: string;
   readonly override: OverrideDetail | null;
-  /** Rule that the reason belongs to, if it is known. */
+  /** Targeting rule of the layer. `undefined` for other layers, or if the flag is not loaded. */
   readonly rule: TargetingRule | undefined;
   readonly formatTime: (instant: string) => string;
 }

@@ -1,4 +1,4 @@
-/** Converts an explanation of the API to the rungs of the ladder. */
+/** Converts the API's explanation of an evaluation to rungs, the rows of a `Ladder`. */
 
 import type { Explanation, Flag, LayerExplanation, TargetingRule } from '../api/types';
 import { layerInfo, Value } from '../values/parts';

@@ -6,7 +6,7 @@ import type { StreamState } from './connection';
 import styles from './LiveChip.module.css';
 import { useLiveState } from './LiveProvider';
 
-/** Time for which a lost connection is not reported, because most come back at once; milliseconds. */
+/** Delay before a lost connection is shown; milliseconds. Most connections recover at once. */
 const GRACE = 2_000;
 
 function chipText(state: StreamState, isOnline: boolean, formatTime: (time: number) => string): string {
@@ -17,7 +17,7 @@ function chipText(state: StreamState, isOnline: boolean, formatTime: (time: numb
   return state.stale ? `Stale since ${formatTime(state.since)}` : 'Live';
 }
 
-/** Says whether the page shows current data. */
+/** Label that says whether the page shows current data. */
 export function LiveChip() {
   const state = useDelayedState(useLiveState());
   const isOnline = useIsOnline();

@@ -11,11 +11,11 @@ import { followChanges, INITIAL_STATE, type StreamState } from './connection';
 import { affectedKeys, distinctKeys } from './invalidation';
 import { markChanged } from './marks';
 
-/** Time for which events are collected before responses are read again; milliseconds. */
+/** Time for which changes are collected before the affected responses are reloaded; milliseconds. */
 const COLLECT_TIME = 250;
-/** Least time between two reads of the same responses; milliseconds. */
+/** Minimum time between two reloads; milliseconds. */
 const READ_INTERVAL = 1000;
-/** Changes at once beyond which rows are not marked one by one. */
+/** Maximum number of simultaneous changes whose rows are highlighted. */
 const MAX_MARKS = 200;
 
 const LiveContext = createContext<StreamState>(INITIAL_STATE);
@@ -62,7 +62,7 @@ export function LiveProvider({ children }: { readonly children: ReactNode }) {
   );
 }
 
-/** Collects changes, so that many at once cause one read. */
+/** Collects changes, so that many simultaneous changes cause only one reload. */
 class ChangeCollector {
   readonly #flush: (changes: readonly ChangedResource[]) => void;
   #changes: ChangedResource[] = [];
@@ -98,7 +98,7 @@ function apply(queryClient: QueryClient, changes: readonly ChangedResource[], ow
   }
 }
 
-/** Marks rows by the id of the override, the name of the flag or the id of the user. */
+/** Highlights the row of a changed resource. The row id is the name of a flag, or the id of another resource. */
 function mark(queryClient: QueryClient, change: ChangedResource): void {
   const id = change.entity === 'flag' ? change.flag_name : change.id;
   if (!id) return;
@@ -128,7 +128,7 @@ const NOUNS: Record<string, string> = {
   api_token: 'API token',
 };
 
-/** `Vera changed 3 overrides`, or an empty text if all changes are the reader's own. */
+/** Returns a text such as `Vera changed 3 overrides`. It is empty if the signed-in user made all changes. */
 async function describe(
   queryClient: QueryClient,
   changes: readonly ChangedResource[],

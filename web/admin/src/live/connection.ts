@@ -1,4 +1,4 @@
-/** The admin event stream: one for all tabs of this browser. */
+/** Client of the admin event stream. All tabs of this browser share one connection. */
 
 import { createParser, type EventSourceMessage } from 'eventsource-parser';
 import { announceSignedOut, rememberRevision } from '../api/client';
@@ -7,7 +7,7 @@ import { observeServerTime } from '../time/clock';
 
 const STREAM_PATH = '/api/admin/stream';
 const CHANNEL = 'feature-flags:admin:1';
-/** Silence after which a connection is considered broken: two heartbeats and a margin; milliseconds. */
+/** Time without data after which a connection counts as broken: two heartbeats and a margin; milliseconds. */
 const SILENCE_TIMEOUT = 35_000;
 const MAX_DELAY = 15_000;
 
@@ -20,18 +20,18 @@ export interface StreamState {
   readonly since: number;
 }
 
-/** What the stream tells a tab. */
+/** Message that a tab receives from the stream, directly or through the tab with the connection. */
 export type StreamMessage =
   | { readonly kind: 'state'; readonly state: StreamState }
   | { readonly kind: 'changes'; readonly changes: readonly ChangedResource[] }
-  /** Everything may have changed. */
+  /** Everything may have changed, so all responses must be reloaded. */
   | { readonly kind: 'snapshot' };
 
 type TabMessage = StreamMessage | { readonly kind: 'request' };
 
 export const INITIAL_STATE: StreamState = { connection: 'connecting', stale: false, since: Date.now() };
 
-/** Connects until `signal` is aborted. Of several tabs, one has the connection and passes everything on. */
+/** Stays connected until `signal` is aborted. One tab (the leader) has the connection and notifies the other tabs. */
 export function followChanges(userId: string, onMessage: (message: StreamMessage) => void, signal: AbortSignal): void {
   const channel = new BroadcastChannel(`${CHANNEL}:${userId}`);
   signal.addEventListener('abort', () => channel.close());
@@ -52,7 +52,7 @@ export function followChanges(userId: string, onMessage: (message: StreamMessage
   };
   const lead = async () => {
     isLeader = true;
-    // The changes between the end of the previous leader and now are unknown.
+    // This tab may have missed changes since the previous leader closed.
     if (state.connection !== 'connecting') publish({ kind: 'snapshot' });
     await keepConnected(publish, signal);
   };
@@ -70,7 +70,7 @@ async function keepConnected(publish: (message: StreamMessage) => void, signal: 
   }
 }
 
-/** Waits, but not longer than until the browser is online again. */
+/** Waits until the time has passed or the browser is online again. */
 function pause(milliseconds: number, signal: AbortSignal): Promise<void> {
   return new Promise((resolve) => {
     const finish = () => {
@@ -87,7 +87,7 @@ function pause(milliseconds: number, signal: AbortSignal): Promise<void> {
 
 let notifySignedIn: (() => void) | null = null;
 
-/** Connects again after the caller has signed in. */
+/** Reconnects. Call it after the user has signed in again. */
 export function resumeStream(): void {
   notifySignedIn?.();
 }
@@ -110,7 +110,7 @@ class ChangeStream {
     this.#publish = publish;
   }
 
-  /** Reads one stream to its end. Returns the delay before the next attempt in milliseconds. */
+  /** Reads one stream to its end. Returns the delay before the next attempt, in milliseconds. */
   async read(signal: AbortSignal): Promise<number | 'signedOut'> {
     const attempt = new AbortController();
     const abort = () => attempt.abort();

@@ -1,7 +1,7 @@
 import { expect, test } from 'vitest';
 import { affectedKeys, distinctKeys } from './invalidation';
 
-test('a change of an override affects its lists and the values of its user only', () => {
+test('an override change invalidates override lists and the values of its user only', () => {
   const change = { entity: 'override', action: 'updated', actor: 'user:1', user_id: 'u', flag_name: 'f' };
   const keys = affectedKeys(change);
   expect(keys).toContainEqual(['overrides']);
@@ -9,10 +9,10 @@ test('a change of an override affects its lists and the values of its user only'
   expect(keys).not.toContainEqual(['user-flags']);
 });
 
-test('an unknown kind of resource affects everything', () => {
+test('a change of an unknown resource kind invalidates all responses', () => {
   expect(affectedKeys({ entity: 'new_kind', action: 'created', actor: 'user:1' })).toEqual([[]]);
 });
 
-test('keys that another key covers are dropped', () => {
+test('distinctKeys drops duplicates and keys with a prefix in the list', () => {
   expect(distinctKeys([['a', 'b'], ['a'], ['a'], ['c', 'd']])).toEqual([['a'], ['c', 'd']]);
 });

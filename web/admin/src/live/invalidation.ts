@@ -1,11 +1,11 @@
-/** Which cached responses a change affects. */
+/** Determines which cached responses a change affects. */
 
 import { keys } from '../api/keys';
 import type { ChangedResource } from '../api/types';
 
 type Key = readonly unknown[];
 
-/** Returns the keys (or their beginnings) of responses that a change may have made outdated. */
+/** Returns the cache keys, or key prefixes, of responses that a change may have made outdated. */
 export function affectedKeys(change: ChangedResource): Key[] {
   const { flag_name, user_id } = change;
   switch (change.entity) {
@@ -52,7 +52,7 @@ export function affectedKeys(change: ChangedResource): Key[] {
   }
 }
 
-/** Removes keys that another key of the list covers. */
+/** Removes duplicates, and keys that start with another key of the list. */
 export function distinctKeys(all: readonly Key[]): Key[] {
   const unique = new Map(all.map((key) => [JSON.stringify(key), key]));
   const candidates = [...unique.values()];

@@ -1,8 +1,8 @@
-/** Recent changes of other people, for marking rows. */
+/** Recent changes by other people, whose rows are highlighted. */
 
 import { useSyncExternalStore } from 'react';
 
-/** How long a changed row is marked; milliseconds. */
+/** Time for which a changed row is highlighted; milliseconds. */
 const MARK_DURATION = 8_000;
 
 export interface ChangeMark {
@@ -21,7 +21,7 @@ function replace(next: ReadonlyMap<string, ChangeMark>): void {
   for (const listener of listeners) listener();
 }
 
-/** Marks the row with this id. */
+/** Highlights the row with this id for a few seconds. */
 export function markChanged(id: string, mark: ChangeMark): void {
   replace(new Map(marks).set(id, mark));
   setTimeout(() => {
@@ -37,7 +37,7 @@ function subscribe(listener: () => void): () => void {
   return () => listeners.delete(listener);
 }
 
-/** Marks by row id. */
+/** Returns the highlighted changes by row id. */
 export function useChangeMarks(): ReadonlyMap<string, ChangeMark> {
   return useSyncExternalStore(subscribe, () => marks);
 }

@@ -31,7 +31,7 @@ export function PersonLabel({ person, mark = '' }: { readonly person: Person; re
   );
 }
 
-/** Name of a user of whom only the id and perhaps the e-mail are known. */
+/** Name of a user, loaded by id. Shows the e-mail until the name is loaded. */
 export function UserName({ id, email }: { readonly id: string; readonly email?: string }) {
   const { data } = useQuery(userNameQuery(id));
   return <PersonLabel person={data?.resource ?? { email: email ?? null }} />;

@@ -1,21 +1,21 @@
-/** How people are named. This is the only place that decides between display name and e-mail. */
+/** Names of people. Only this module decides whether the UI shows the display name or the e-mail. */
 
 export interface Person {
   readonly display_name?: string | null;
   readonly email?: string | null;
 }
 
-/** Display name, else e-mail. */
+/** Returns the display name, or the e-mail if there is none. */
 export function personName(person: Person): string {
   return person.display_name || person.email || 'Unknown user';
 }
 
-/** Second line beside the name: the e-mail, unless it is the name. */
+/** Returns the text beside the name: the e-mail, unless the name already is the e-mail. */
 export function personDetail(person: Person): string | null {
   return person.display_name && person.email ? person.email : null;
 }
 
-/** First word of the name, for use in sentences. */
+/** Returns the first word of the name, for use in sentences. */
 export function personShortName(person: Person): string {
   const name = personName(person);
   return name.includes('@') ? name : (name.split(' ')[0] ?? name);

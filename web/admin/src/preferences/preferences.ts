@@ -1,4 +1,4 @@
-/** Preferences of this browser. `public/theme.js` reads the same item before the first paint. */
+/** Preferences in `localStorage`. `public/theme.js` reads the same item before the first paint. */
 
 import { useSyncExternalStore } from 'react';
 import { browserZone } from '../time/zones';
@@ -11,7 +11,7 @@ export interface Preferences {
   readonly density: Density;
   /** IANA name, or `browser` for the zone of this browser. */
   readonly zone: string;
-  /** Whether single letters are shortcuts. */
+  /** Whether single-letter shortcuts are enabled. */
   readonly letterShortcuts: boolean;
 }
 

@@ -6,7 +6,7 @@ import { Dialog } from '../ui/Overlay';
 import { Notice } from '../ui/States';
 import { SignInForm } from './SignInForm';
 
-/** Sign-in over the page, which keeps what was entered, after the session has ended. */
+/** Asks the user to sign in again after the session has ended. The page below keeps its contents. */
 export function SignInDialog({ onSignedIn }: { readonly onSignedIn: (identity: Identity) => void }) {
   const zone = useZone();
   const [endedAt] = useState(() => Date.now());

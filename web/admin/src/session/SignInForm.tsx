@@ -13,7 +13,7 @@ interface SignInFormProps {
   readonly notice?: ReactNode;
 }
 
-/** E-mail and password. Counts down when the server limits attempts. */
+/** Form for e-mail and password. Shows a countdown while the server throttles attempts. */
 export function SignInForm({ onSignedIn, notice }: SignInFormProps) {
   const [email, setEmail] = useState('');
   const [password, setPassword] = useState('');
@@ -112,7 +112,7 @@ function signInMessage(error: ApiError, secondsLeft: number): string {
   return sentence(error.message);
 }
 
-/** Seconds until the request may be repeated. */
+/** Returns the seconds until the request may be repeated. */
 function useCountdown(error: ApiError | null): number {
   const [seconds, setSeconds] = useState(0);
   useEffect(() => {

@@ -2,7 +2,7 @@
 import { expect, test } from 'vitest';
 import { safeNext } from './nextAddress';
 
-test('only paths of this site are accepted', () => {
+test('only paths of this site are accepted as redirect targets', () => {
   expect(safeNext('/users?search=ann')).toBe('/users?search=ann');
   for (const next of [
     undefined,

@@ -2,7 +2,7 @@
 
 import type { Role } from '../api/types';
 
-/** What a page or control requires. */
+/** Permission that a page or control requires. */
 export type Permission = 'read' | 'changeOverrides' | 'changeFlags' | 'changeUsers';
 
 interface RoleInfo {
@@ -18,7 +18,7 @@ const ROLES: Record<Role, RoleInfo> = {
     permissions: ['read', 'changeOverrides', 'changeFlags', 'changeUsers'],
   },
   viewer: { label: 'Viewer', description: 'Reads everything, changes nothing', permissions: ['read'] },
-  user: { label: 'User', description: 'Reads only the own flag values', permissions: [] },
+  user: { label: 'User', description: 'Reads only their own flag values', permissions: [] },
 };
 
 const SUBJECTS: Record<Permission, string> = {
@@ -42,7 +42,7 @@ export function hasPermission(role: Role | null, permission: Permission): boolea
   return role !== null && ROLES[role].permissions.includes(permission);
 }
 
-/** Says who has a permission: `Only admins can change overrides.` */
+/** Names the roles with a permission: `Only admins can change overrides.` */
 export function permissionHint(permission: Permission): string {
   const roles = ALL_ROLES.filter((role) => hasPermission(role, permission));
   const names = roles.map((role) => `${ROLES[role].label.toLowerCase()}s`).join(' and ');

@@ -1,4 +1,4 @@
-/** Who is signed in. */
+/** Identity of the signed-in user or token. */
 
 import { useQuery, useQueryClient } from '@tanstack/react-query';
 import { createContext, type ReactNode, useContext, useEffect, useState } from 'react';
@@ -10,7 +10,7 @@ import { hasPermission, type Permission, permissionHint } from './roles';
 
 const IdentityContext = createContext<Identity | null>(null);
 
-/** Makes the identity available below. */
+/** Provides the identity to all components inside. */
 export function IdentityProvider({
   identity,
   children,
@@ -31,12 +31,12 @@ export function useHasPermission(permission: Permission): boolean {
   return hasPermission(useIdentity().role, permission);
 }
 
-/** Returns why the caller may not do something, or `null` if they may. */
+/** Returns why the caller lacks the permission, or `null` if the caller has it. */
 export function useLock(permission: Permission): string | null {
   return useHasPermission(permission) ? null : permissionHint(permission);
 }
 
-/** The identity, and whether the server has rejected the credential since it was read. */
+/** Returns the identity, and whether the server has rejected the credential since the identity was loaded. */
 export function useSession() {
   const query = useQuery(meQuery());
   const queryClient = useQueryClient();
@@ -46,7 +46,7 @@ export function useSession() {
     [queryClient],
   );
 
-  /** The caller has signed in. Another user than before gets a fresh page, without data of the first. */
+  /** Handles a sign-in. If a different user signed in, reloads the page to discard the previous user's data. */
   const onSignedIn = (identity: Identity) => {
     if (query.data && query.data.id !== identity.id) {
       location.assign('/');

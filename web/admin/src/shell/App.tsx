@@ -15,7 +15,7 @@ import { ShortcutProvider } from './Shortcuts';
 
 const OverrideDrawer = lazy(() => import('../features/overrides/OverrideDrawer'));
 
-/** Everything around a page: who is signed in, live updates, navigation and overlays. */
+/** Root component. Provides the identity, live updates, navigation and overlays to all pages. */
 export function App() {
   const { pathname, href } = useLocation();
   const { query, isExpired, onSignedIn } = useSession();
@@ -50,7 +50,7 @@ export function App() {
   return <ErrorState error={query.error} onRetry={() => void query.refetch()} title="The server cannot be used now" />;
 }
 
-/** Pages that need no permission. */
+/** Pages that every signed-in user may see. */
 const OPEN_PAGES: readonly string[] = [ADDRESSES.home, ADDRESSES.myFlags, ADDRESSES.profile];
 
 function SignedIn() {

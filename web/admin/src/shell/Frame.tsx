@@ -23,13 +23,13 @@ import { classes } from '../ui/classes';
 import { formatTotal } from '../ui/Pager';
 import styles from './Shell.module.css';
 
-/** Sidebar, main area, and the bar at the bottom of phones. */
+/** Layout of all pages: sidebar, main area, and on phones a bar at the bottom. */
 export function Frame({ children }: { readonly children: ReactNode }) {
   const main = useRef<HTMLElement>(null);
   const { pathname } = useLocation();
   const shown = useRef(pathname);
   useEffect(() => {
-    // Screen readers and the keyboard continue in the new page.
+    // Moves the focus to the new page, so that screen readers and keyboard users continue there.
     if (shown.current === pathname) return;
     shown.current = pathname;
     if (document.activeElement === document.body) main.current?.focus({ preventScroll: true });

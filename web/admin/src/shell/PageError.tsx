@@ -2,7 +2,7 @@ import type { ErrorComponentProps } from '@tanstack/react-router';
 import { Button } from '../ui/Button';
 import { EmptyState } from '../ui/States';
 
-/** A page failed to render or to load. */
+/** Shown when a page fails to load or to render. */
 export function PageError({ error }: ErrorComponentProps) {
   return (
     <EmptyState title="This page failed" actions={<Button onClick={() => location.reload()}>Reload</Button>}>

@@ -10,17 +10,17 @@ import styles from './Shell.module.css';
 import { useShortcuts } from './Shortcuts';
 
 const IS_MAC = /Mac|iPhone|iPad/.test(navigator.platform);
-/** Name of the modifier of the command palette and of saving. */
+/** Label of the modifier key in shortcuts, such as `Ctrl ` in `Ctrl K`. */
 export const MODIFIER = IS_MAC ? '⌘' : 'Ctrl ';
 
 interface PageHeadProps {
-  /** Title of the browser tab, and of the page unless there is a link back. */
+  /** Title of the browser tab, and heading of the page unless the page has a link back. */
   readonly title: string;
   readonly back?: { readonly to: (typeof ADDRESSES)['flags' | 'users']; readonly label: string };
   readonly actions?: ReactNode;
 }
 
-/** First line of a page: title or the way back, live state, search and actions. */
+/** Header of a page: title or link back, live label, search button and actions. */
 export function PageHead({ title, back, actions }: PageHeadProps) {
   const canRead = useHasPermission('read');
   const { openPalette } = useShortcuts();

@@ -20,7 +20,7 @@ export function useShortcuts(): Shortcuts {
   return useContext(ShortcutContext);
 }
 
-/** Time after `g` in which the second letter is expected; milliseconds. */
+/** Timeout for the second key of a sequence such as `g f`; milliseconds. */
 const SEQUENCE_TIMEOUT = 1000;
 
 const GO_TO = {
@@ -53,7 +53,7 @@ export function ShortcutProvider({ children }: { readonly children: ReactNode })
     [],
   );
 
-  // biome-ignore lint/correctness/useExhaustiveDependencies: closes when another page is shown
+  // biome-ignore lint/correctness/useExhaustiveDependencies: closes the overlay when the path changes
   useEffect(() => setOverlay(null), [pathname]);
   useEffect(() => {
     const onKeyDown = (event: KeyboardEvent) => {

@@ -18,7 +18,7 @@ function TabAnchor({ Icon, count, children, ...props }: TabAnchorProps) {
   );
 }
 
-/** Link to a part of a page. The current one is marked by the router. */
+/** Link in a tab bar. The router marks the link of the current page. */
 export const Tab = createLink(TabAnchor);
 
 export function Tabs({ label, children }: { readonly label: string; readonly children: ReactNode }) {
@@ -29,7 +29,7 @@ export function Tabs({ label, children }: { readonly label: string; readonly chi
   );
 }
 
-/** Line of filters or actions above a list. `isScrolling`: scrolls sideways on phones. */
+/** Bar with filters or actions above a list. With `isScrolling`, it scrolls sideways on phones. */
 export function Bar({ children, isScrolling }: { readonly children: ReactNode; readonly isScrolling?: boolean }) {
   return <div className={isScrolling ? `${styles.bar} ${styles.scrolling}` : styles.bar}>{children}</div>;
 }
@@ -42,7 +42,7 @@ export function BarSeparator() {
   return <span className={styles.separator} aria-hidden />;
 }
 
-/** Class of the search field in a bar. */
+/** CSS class of the search field in a bar. */
 export const FIND_CLASS = styles.find;
 
 /** Sentence below the tabs. */

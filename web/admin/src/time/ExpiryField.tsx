@@ -7,20 +7,20 @@ import { formatFull, formatRelative, formatUtc } from './format';
 import styles from './time.module.css';
 import { browserZone, formatOffset, readLocalTime, toLocalTime, zoneNames } from './zones';
 
-/** Difference of the clocks beyond which it is mentioned; milliseconds. */
+/** Clock difference above which the form shows a warning; milliseconds. */
 const REPORTED_SKEW = 60_000;
 
 interface ExpiryFieldProps {
   readonly choice: ExpiryChoice;
   readonly onChange: (choice: ExpiryChoice) => void;
-  /** Start of the periods; the server's time in milliseconds. */
+  /** Server time at which a period such as 7 days starts; milliseconds since 1970. */
   readonly from: number;
-  /** Expiry that the override has now. Offers to keep it. */
+  /** Current expiry of the override; `null` if it never expires. If present, the field offers to keep it. */
   readonly kept?: string | null;
   readonly error: string | null;
 }
 
-/** Expiry by period, date and time, or never; always with zone, UTC and the time left. */
+/** Input for an expiry: a period, a date and time, or never. Shows the time zone, UTC and the remaining time. */
 export function ExpiryField({ choice, onChange, from, kept, error }: ExpiryFieldProps) {
   const now = useServerTime();
   const zones = useMemo(() => zoneNames([choice.zone, browserZone()]), [choice.zone]);
@@ -88,7 +88,7 @@ export function ExpiryField({ choice, onChange, from, kept, error }: ExpiryField
   );
 }
 
-/** Offers both instants of a local time that the clock shows twice or never. */
+/** Offers both possible instants if a clock change repeats or skips the local time. */
 function ReadingChoice({ choice, onChange }: Pick<ExpiryFieldProps, 'choice' | 'onChange'>) {
   const readings = readLocalTime(choice.local, choice.zone);
   if (!readings || readings.kind === 'exact') return null;

@@ -5,14 +5,14 @@ import { formatDate, formatFull, formatInstant, formatRelative, formatUtc } from
 const MINUTE = 60_000;
 const HOUR = 60 * MINUTE;
 
-/** Renders often enough for the relative text of an instant. */
+/** Returns the server time. Re-renders each second near `time`, otherwise each minute, for relative texts. */
 function useNowFor(time: number): number {
   const now = useServerTime(MINUTE);
   const exact = useServerTime(Math.abs(time - now) < 2 * MINUTE ? 1000 : MINUTE);
   return exact;
 }
 
-/** `Fri 12 Feb, 12:00 in 3 d`; UTC in the title. */
+/** Shows an instant as `Fri 12 Feb, 12:00 in 3 d`. The tooltip contains the time in UTC. */
 export function When({
   instant,
   withRelative = true,
@@ -35,7 +35,7 @@ export function When({
   );
 }
 
-/** `2 h ago`, or the date if it is more than a week ago. */
+/** Shows an instant as `2 h ago`, or as date and time if it is more than a week away. */
 export function Ago({ instant }: { readonly instant: string }) {
   const zone = useZone();
   const time = Date.parse(instant);
@@ -48,14 +48,14 @@ export function Ago({ instant }: { readonly instant: string }) {
   );
 }
 
-/** Function that formats instants in sentences, in the reader's zone. */
+/** Returns a function that formats an instant for sentences, in the preferred time zone. */
 export function useFormatTime(): (instant: string) => string {
   const zone = useZone();
   const now = useServerTime(MINUTE);
   return (instant) => formatInstant(Date.parse(instant), now, zone);
 }
 
-/** `4 Mar 2025`. */
+/** Shows the date of an instant, such as `4 Mar 2025`. */
 export function DateOnly({ instant }: { readonly instant: string }) {
   const zone = useZone();
   const time = Date.parse(instant);

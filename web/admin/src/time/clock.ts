@@ -4,10 +4,10 @@ import { useSyncExternalStore } from 'react';
 
 /** Server's clock minus this machine's clock; milliseconds. */
 let offset = 0;
-/** Difference that is smaller than this is due to the resolution of the `Date` header; milliseconds. */
+/** Maximum difference that is ignored; milliseconds. `Date` headers have a resolution of only one second. */
 const TOLERANCE = 1500;
 
-/** Takes over the time of a `Date` header, which has a resolution of one second. */
+/** Adjusts the estimate of the server's clock to a `Date` header. */
 export function observeServerTime(header: string | null): void {
   const time = Date.parse(header ?? '');
   if (Number.isNaN(time)) return;
@@ -20,7 +20,7 @@ export function serverNow(): number {
   return Date.now() + offset;
 }
 
-/** How far the two clocks differ; milliseconds. */
+/** Absolute difference between the server's clock and this machine's clock; milliseconds. */
 export function clockSkew(): number {
   return Math.abs(offset);
 }
@@ -47,7 +47,7 @@ function subscribe(listener: () => void): () => void {
   };
 }
 
-/** Server time in milliseconds since 1970, rounded down to multiples of `resolution`. Renders when it changes. */
+/** Server time in milliseconds since 1970, rounded down to a multiple of `resolution`. Re-renders on change. */
 export function useServerTime(resolution = 1000): number {
   return useSyncExternalStore(subscribe, () => Math.floor((second * 1000) / resolution) * resolution);
 }

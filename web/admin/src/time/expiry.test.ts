@@ -10,11 +10,11 @@ const choice = (fields: Partial<ExpiryChoice>): ExpiryChoice => ({
   ...fields,
 });
 
-test('a period ends on a whole minute', () => {
+test('the end of a period is rounded up to a whole minute', () => {
   expect(expiryOf(choice({ preset: '1h' }), NOW)).toEqual({ kind: 'at', time: Date.parse('2027-02-09T11:43Z') });
 });
 
-test('today 18:00 is that time in the zone, and invalid afterwards', () => {
+test('the preset for today means 18:00 in the time zone and is invalid afterwards', () => {
   const today = choice({ preset: 'today' });
   expect(expiryOf(today, NOW)).toEqual({ kind: 'at', time: Date.parse('2027-02-09T17:00Z') });
   expect(expiryOf(today, Date.parse('2027-02-09T17:00Z')).kind).toBe('invalid');
@@ -24,12 +24,12 @@ test('a picked time in the past is invalid', () => {
   expect(expiryOf(choice({ local: '2027-02-09T11:42' }), NOW).kind).toBe('invalid');
 });
 
-test('a doubled time is invalid until a reading is chosen', () => {
+test('a local time that occurs twice is invalid until one of its instants is chosen', () => {
   const doubled = choice({ local: '2027-10-31T02:30' });
   expect(expiryOf(doubled, NOW).kind).toBe('invalid');
   expect(expiryOf({ ...doubled, reading: 1 }, NOW)).toEqual({ kind: 'at', time: Date.parse('2027-10-31T01:30Z') });
 });
 
-test('the kept expiry may be never', () => {
+test('an override that never expires can keep that expiry', () => {
   expect(expiryOf(choice({ preset: 'keep' }), NOW, null)).toEqual({ kind: 'never' });
 });

@@ -8,13 +8,13 @@ const DAY = 24 * HOUR;
 export type ExpiryPreset = '1h' | '4h' | 'today' | '24h' | '7d' | '30d' | 'pick' | 'keep' | 'never';
 
 export interface ExpiryChoice {
-  /** `keep`: the expiry that the override has. */
+  /** `keep`: the current expiry of the override. `null`: nothing is chosen. */
   readonly preset: ExpiryPreset | null;
-  /** Local time of `pick`, such as `2027-02-12T12:00`. */
+  /** Local time for the preset `pick`, such as `2027-02-12T12:00`. */
   readonly local: string;
-  /** Zone of `local`, and of the times that are shown. */
+  /** Time zone of `local` and of the displayed times. */
   readonly zone: string;
-  /** Which of two instants a doubled or skipped local time means. */
+  /** Index of the chosen instant if a clock change repeats or skips `local`. `null` if none is chosen. */
   readonly reading: 0 | 1 | null;
 }
 
@@ -34,7 +34,7 @@ const PERIODS: Partial<Record<ExpiryPreset, number>> = {
 export const DEFAULT_PRESET: ExpiryPreset = '7d';
 const STORAGE_KEY = 'feature-flags:last-expiry';
 
-/** The period that was used last. Never `never`: an override without expiry is a decision each time. */
+/** Returns the most recently used period. `never` is not remembered: an admin must choose it each time. */
 export function lastPreset(): ExpiryPreset {
   try {
     const stored = localStorage.getItem(STORAGE_KEY) as ExpiryPreset | null;
@@ -49,18 +49,18 @@ export function rememberPreset(preset: ExpiryPreset | null): void {
   try {
     localStorage.setItem(STORAGE_KEY, preset);
   } catch {
-    // The browser denies storage.
+    // The browser denies storage, so the period is not remembered.
   }
 }
 
-/** End of working hours of the current day in a zone, or `null` if it has passed. */
+/** Returns 18:00 of the current day in a time zone, or `null` if it has passed. */
 export function todayAt18(now: number, zone: string): number | null {
   const local = `${toLocalTime(now, zone).slice(0, 10)}T18:00`;
   const instant = readLocalTime(local, zone)?.instants[0];
   return instant !== undefined && instant > now ? instant : null;
 }
 
-/** Returns the instant of a choice. `now` is the server's time in milliseconds; `kept` the expiry of `keep`. */
+/** Returns the expiry of a choice. `now`: server time, milliseconds. `kept`: current expiry, for the preset `keep`. */
 export function expiryOf(choice: ExpiryChoice, now: number, kept: string | null = null): Expiry {
   const { preset } = choice;
   if (preset === null) return { kind: 'invalid', message: 'Choose when the override expires.' };
@@ -71,7 +71,7 @@ export function expiryOf(choice: ExpiryChoice, now: number, kept: string | null 
     return time === null ? { kind: 'invalid', message: 'Today 18:00 has passed.' } : { kind: 'at', time };
   }
   const period = PERIODS[preset];
-  // Whole minutes are easier to read and to compare.
+  // Rounds up to whole minutes, which are easier to read and to compare.
   if (period !== undefined) return { kind: 'at', time: Math.ceil((now + period) / 60_000) * 60_000 };
   return pickedExpiry(choice, now);
 }

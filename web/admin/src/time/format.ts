@@ -1,4 +1,4 @@
-/** Instants as text, in a time zone that the reader chooses. */
+/** Formats instants in a given time zone. */
 
 const MINUTE = 60_000;
 const HOUR = 60 * MINUTE;
@@ -34,7 +34,7 @@ function dayKey(time: number, zone: string): string {
   return `${day} ${month} ${year}`;
 }
 
-/** `Fri 12 Feb, 12:00`, `Today, 12:22`, or with the year if it is another one. */
+/** Formats as `Fri 12 Feb, 12:00` or `Today, 12:22`. Includes the year unless it is the current one. */
 export function formatInstant(time: number, now: number, zone: string): string {
   if (dayKey(time, zone) === dayKey(now, zone)) return `Today, ${clockTime(time, zone)}`;
   const parts = partsOf(time, DATE_PARTS, zone);
@@ -42,30 +42,30 @@ export function formatInstant(time: number, now: number, zone: string): string {
   return `${parts.weekday} ${parts.day} ${parts.month}${year}, ${clockTime(time, zone)}`;
 }
 
-/** `Fri 12 Feb 2027, 12:00`. */
+/** Formats as `Fri 12 Feb 2027, 12:00`. */
 export function formatFull(time: number, zone: string): string {
   const parts = partsOf(time, DATE_PARTS, zone);
   return `${parts.weekday} ${parts.day} ${parts.month} ${parts.year}, ${clockTime(time, zone)}`;
 }
 
-/** `4 Mar 2025`. */
+/** Formats as `4 Mar 2025`. */
 export function formatDate(time: number, zone: string): string {
   return dayKey(time, zone);
 }
 
-/** `11:00 UTC`, with the date if it differs from the date in `zone`. */
+/** Formats as `11:00 UTC`. Includes the date if it differs from the date in `zone`. */
 export function formatUtc(time: number, zone: string): string {
   const date = dayKey(time, 'UTC') === dayKey(time, zone) ? '' : `${partsOf(time, DATE_PARTS, 'UTC').day} `;
   const month = date === '' ? '' : `${partsOf(time, DATE_PARTS, 'UTC').month}, `;
   return `${date}${month}${clockTime(time, 'UTC')} UTC`;
 }
 
-/** Abbreviation of the zone, such as `CET` or `GMT+5:30`. */
+/** Returns the abbreviation of the time zone, such as `CET` or `GMT+5:30`. */
 export function zoneAbbreviation(time: number, zone: string): string {
   return partsOf(time, { timeZoneName: 'short' }, zone).timeZoneName ?? zone;
 }
 
-/** Duration in its largest unit: `40 min`, `3 d`. */
+/** Formats a duration in its largest unit, such as `40 min` or `3 d`. */
 function duration(milliseconds: number): string {
   const absolute = Math.abs(milliseconds);
   if (absolute < MINUTE) return `${Math.max(1, Math.round(absolute / 1000))} s`;
@@ -75,7 +75,7 @@ function duration(milliseconds: number): string {
   return `${Math.round(absolute / (365 * DAY))} y`;
 }
 
-/** `in 3 d`, `2 h ago`, `just now`. */
+/** Formats relative to `now`: `in 3 d`, `2 h ago` or `just now`. */
 export function formatRelative(time: number, now: number): string {
   const difference = time - now;
   if (difference > 0) return `in ${duration(difference)}`;

@@ -4,17 +4,17 @@ import { formatOffset, readLocalTime, toLocalTime } from './zones';
 const BERLIN = 'Europe/Berlin';
 
 describe('readLocalTime', () => {
-  test('reads an unambiguous time as one instant', () => {
+  test('returns one instant for an unambiguous local time', () => {
     const expected = [Date.parse('2027-02-12T11:00Z')];
     expect(readLocalTime('2027-02-12T12:00', BERLIN)).toEqual({ kind: 'exact', instants: expected });
   });
 
-  test('offers both instants of a doubled time, earlier first', () => {
+  test('returns both instants of a local time that occurs twice, earlier first', () => {
     const expected = [Date.parse('2027-10-31T00:30Z'), Date.parse('2027-10-31T01:30Z')];
     expect(readLocalTime('2027-10-31T02:30', BERLIN)).toEqual({ kind: 'doubled', instants: expected });
   });
 
-  test('offers the time before and after the change for a skipped time', () => {
+  test('returns two instants for a local time that a clock change skips', () => {
     const readings = readLocalTime('2027-03-28T02:30', BERLIN);
     expect(readings?.kind).toBe('skipped');
     expect(readings?.instants).toEqual([Date.parse('2027-03-28T00:30Z'), Date.parse('2027-03-28T01:30Z')]);

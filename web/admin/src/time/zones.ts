@@ -8,14 +8,14 @@ export function browserZone(): string {
   return Intl.DateTimeFormat().resolvedOptions().timeZone;
 }
 
-/** Names of all time zones, the given ones first. */
+/** Returns the names of all time zones; those in `first` come first. */
 export function zoneNames(first: readonly string[]): string[] {
   return [...new Set([...first, 'UTC', ...Intl.supportedValuesOf('timeZone')])];
 }
 
 const formatters = new Map<string, Intl.DateTimeFormat>();
 
-/** Local time in a zone, as if it were UTC; milliseconds since 1970. */
+/** Returns the local time in a zone, encoded as if it were UTC; milliseconds since 1970. */
 function wallClock(time: number, zone: string): number {
   let formatter = formatters.get(zone);
   if (!formatter) {
@@ -28,22 +28,22 @@ function wallClock(time: number, zone: string): number {
   return Date.UTC(year, month - 1, day, hour, minute, second);
 }
 
-/** Offset of a zone from UTC at an instant; milliseconds. */
+/** Returns the offset of a zone from UTC at an instant; milliseconds. */
 function offsetAt(time: number, zone: string): number {
   return wallClock(time, zone) - Math.floor(time / 1000) * 1000;
 }
 
-/** How a local time can be understood. */
+/** Instants that a local time can mean. */
 export interface Readings {
-  /** `exact`: one instant. `doubled`: the clock shows it twice. `skipped`: the clock never shows it. */
+  /** `exact`: one instant. `doubled`: the clock shows the time twice. `skipped`: the clock never shows the time. */
   readonly kind: 'exact' | 'doubled' | 'skipped';
   /** The possible instants, earlier first; milliseconds since 1970. */
   readonly instants: readonly number[];
 }
 
 /**
- * Returns the instants that a local time (`2027-02-12T12:00`) may mean in a zone. For a skipped time these are the
- * local time with the offset before and after the change. Returns `null` for text that is not a local time.
+ * Returns the instants that a local time (`2027-02-12T12:00`) can mean in a zone. For a skipped time, the instants use
+ * the offsets before and after the clock change. Returns `null` for text that is not a local time.
  */
 export function readLocalTime(local: string, zone: string): Readings | null {
   if (!/^\d{4,6}-\d\d-\d\dT\d\d:\d\d(:\d\d)?$/.test(local)) return null;
@@ -61,7 +61,7 @@ export function toLocalTime(time: number, zone: string): string {
   return new Date(wallClock(time, zone)).toISOString().slice(0, 16);
 }
 
-/** Offset as `+02:00`. */
+/** Formats the offset of a zone at an instant, such as `+02:00`. */
 export function formatOffset(time: number, zone: string): string {
   const minutes = offsetAt(time, zone) / MINUTE;
   const absolute = Math.abs(minutes);

@@ -17,11 +17,11 @@ export function buttonClass({ variant = 'line', small, iconOnly }: ButtonLook = 
 }
 
 interface ButtonProps extends ButtonLook, Omit<ComponentProps<'button'>, 'disabled'> {
-  /** Why the button cannot be used. It stays focusable, and the reason is its description. */
+  /** Why the button cannot be used. The button stays focusable, and the reason is its accessible description. */
   readonly lockedReason?: string | null | undefined;
-  /** The reason is not a missing permission, so there is no lock. */
+  /** Omits the lock icon, for reasons other than a missing permission. */
   readonly hidesLock?: boolean;
-  /** The action is in progress. */
+  /** Whether the action is in progress. */
   readonly busy?: boolean;
 }
 
@@ -62,7 +62,7 @@ export function Button(props: ButtonProps) {
   );
 }
 
-/** Key in a button or hint. */
+/** Name of a key, shown in a button or hint. */
 export function Key({ children }: { readonly children: string }) {
   return <kbd className={styles.key}>{children}</kbd>;
 }

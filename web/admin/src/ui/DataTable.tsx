@@ -3,14 +3,14 @@ import { type KeyboardEvent, type MouseEvent, type ReactNode, useMemo, useRef } 
 import { classes } from './classes';
 import styles from './DataTable.module.css';
 
-// Sorting, filters and pages are the server's; the table only knows columns and rows.
+// The server sorts, filters and pages. The table only renders columns and rows.
 const features = tableFeatures({});
 
 export interface Column<Row> {
   readonly id: string;
-  /** Text of the column's head. */
+  /** Content of the column header. */
   readonly head: ReactNode;
-  /** Class of cells and head, which sets the width and the place in two-line rows. */
+  /** CSS class of header and cells. Sets the width, and the position in two-line rows. */
   readonly className?: string | undefined;
   readonly cell: (row: Row) => ReactNode;
 }
@@ -21,17 +21,17 @@ interface DataTableProps<Row> {
   readonly rows: readonly Row[];
   readonly rowId: (row: Row) => string;
   readonly className?: string | undefined;
-  /** Opens a row, by click or Enter. */
+  /** Called when a row is clicked, or Enter is pressed in it. */
   readonly onOpen?: ((row: Row) => void) | undefined;
-  /** Selects a row by `x`; with `range`, all rows from the last selected one. */
+  /** Called when `x` is pressed in a row. With Shift, `range` is true: select all rows from the last selected one. */
   readonly onSelect?: ((row: Row, range: boolean) => void) | undefined;
   readonly isSelected?: (row: Row) => boolean;
   readonly isChanged?: (row: Row) => boolean;
-  /** Single letters work in rows. */
+  /** Whether single-letter shortcuts work in rows. */
   readonly letterShortcuts: boolean;
 }
 
-/** Whether a press belongs to a control in the row, or to an overlay that the row opened, instead of the row. */
+/** Whether a click hits a control in the row, or an overlay that the row opened, instead of the row itself. */
 function hitsControl(target: EventTarget, row: Element): boolean {
   if (!(target instanceof Element) || !row.contains(target)) return true;
   const control = target.closest('a, button, input, label');
@@ -42,7 +42,8 @@ export function DataTable<Row extends RowData>(props: DataTableProps<Row>) {
   const { label, columns, rows, rowId, className, onOpen, onSelect, isSelected, isChanged, letterShortcuts } = props;
   const body = useRef<HTMLTableSectionElement>(null);
   const columnIds = columns.map(({ id }) => id).join();
-  // The definitions stay the same while cells render again: their contents are called, not mounted as components.
+  // The definitions contain only ids. Cells call the render functions themselves, so changed functions do not remount
+  // the cells.
   const definitions = useMemo(
     () => columnIds.split(',').map((id): ColumnDef<typeof features, Row> => ({ id })),
     [columnIds],

@@ -124,7 +124,7 @@ export function Select({
   );
 }
 
-/** Time after the last key before a search starts; milliseconds. */
+/** Delay between the last key press and the search; milliseconds. */
 const SEARCH_DELAY = 200;
 
 interface SearchFieldProps {
@@ -137,13 +137,13 @@ interface SearchFieldProps {
   readonly lockedReason?: string | undefined;
 }
 
-/** Search field of a list. `/` focuses it. Reports changes after a short delay. */
+/** Search field of a list. The key `/` focuses it. Calls `onChange` after a short delay. */
 export function SearchField({ label, placeholder, value, onChange, className, lockedReason }: SearchFieldProps) {
   const [text, setText] = useState(value);
   const reported = useRef(value);
   const input: Ref<HTMLInputElement> = useRef(null);
   useEffect(() => {
-    // A change from elsewhere, such as Back or "Clear filters".
+    // Adopts a value that changed outside of the field, for example through Back or "Clear filters".
     if (value === reported.current) return;
     reported.current = value;
     setText(value);
@@ -235,7 +235,7 @@ interface SwitchProps {
   readonly lockedReason?: string | null;
 }
 
-/** Switch that asks for a change; the owner decides when it changes. */
+/** Switch whose state the parent controls. A click only calls `onClick`. */
 export function Switch({ label, isOn, onClick, lockedReason }: SwitchProps) {
   return (
     <button

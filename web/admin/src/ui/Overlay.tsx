@@ -7,12 +7,12 @@ import styles from './Overlay.module.css';
 
 interface OverlayProps {
   readonly isOpen: boolean;
-  /** Called when the reader wants to close it, by Escape, the button or a press outside. */
+  /** Called when the user tries to close the overlay: with Escape, the close button or a click outside. */
   readonly onClose: () => void;
   readonly title: ReactNode;
-  /** Before the title. */
+  /** Shown before the title. */
   readonly icon?: ReactNode;
-  /** Beside the close button. */
+  /** Shown beside the close button. */
   readonly actions?: ReactNode;
   readonly footer?: ReactNode;
   readonly children: ReactNode;
@@ -21,7 +21,7 @@ interface OverlayProps {
 interface DrawerProps extends OverlayProps {
   /** `wide` has 920 px, `medium` 560 px. */
   readonly size: 'wide' | 'medium';
-  /** The body has its own padding and scrolling. */
+  /** Whether the body has its own padding and scrolling. */
   readonly bare?: boolean;
 }
 
@@ -33,10 +33,10 @@ export function Drawer({ size, bare, ...props }: DrawerProps) {
 
 interface DialogProps extends OverlayProps {
   readonly wide?: boolean;
-  /** Above other overlays. */
+  /** Whether the dialog appears above other overlays. */
   readonly above?: boolean;
   readonly bare?: boolean;
-  /** Only the content of the dialog closes it. */
+  /** Whether only the content of the dialog can close it, not Escape or a click outside. */
   readonly isMandatory?: boolean;
 }
 
@@ -60,7 +60,7 @@ interface PopupProps extends OverlayProps {
   readonly isModal: boolean;
 }
 
-/** Control that has the focus when an overlay opens. Without a field, it is the first button. */
+/** Control that receives the focus when an overlay opens. If there is none, the first button does. */
 const FIRST_FIELD = 'form input, form textarea, form select, [role="combobox"], fieldset input';
 
 function Overlay(props: PopupProps) {
@@ -72,7 +72,7 @@ function Overlay(props: PopupProps) {
       open={isOpen}
       onOpenChange={(open, details) => {
         if (open) return;
-        // The owner decides; it may ask first.
+        // The parent decides whether to close the overlay. It may ask for confirmation first.
         details.cancel();
         if (isModal) onClose();
       }}

@@ -3,7 +3,7 @@ import { Button } from './Button';
 import styles from './DataTable.module.css';
 
 interface PagerProps {
-  /** `1,204 overrides match`. */
+  /** Text such as `1,204 overrides match`. */
   readonly summary: string;
   readonly hasPrevious: boolean;
   readonly nextCursor: string | null;
@@ -50,13 +50,13 @@ export function Pager({ summary, hasPrevious, nextCursor, onFirst, onPrevious, o
   );
 }
 
-/** `1,204`, or `10,000+` if the server stopped counting. */
+/** Formats the total as `1,204`, or as `10,000+` if the server stopped counting. */
 export function formatTotal(page: { readonly total: number; readonly total_is_exact: boolean } | undefined): string {
   if (!page) return '';
   return `${page.total.toLocaleString('en-GB')}${page.total_is_exact ? '' : '+'}`;
 }
 
-/** Number with a noun in singular or plural. */
+/** Formats a count with its noun in singular or plural. */
 export function countOf(count: number, singular: string, plural = `${singular}s`): string {
   return `${count.toLocaleString('en-GB')} ${count === 1 ? singular : plural}`;
 }

@@ -13,19 +13,19 @@ interface SearchListProps<Item> {
   readonly itemId: (item: Item) => string;
   readonly renderItem: (item: Item) => ReactNode;
   readonly onChoose: (item: Item) => void;
-  /** Said instead of the list if it has no items. */
+  /** Shown instead of an empty list. */
   readonly empty: ReactNode;
-  /** Attributes of the field around it. */
+  /** Attributes from the surrounding `Field`. */
   readonly control?: ControlProps;
   readonly autoFocus?: boolean;
-  /** Without a frame, as in the command palette. */
+  /** Omits the frame, as in the command palette. */
   readonly isPlain?: boolean;
   readonly inputClassName?: string | undefined;
-  /** Heading above the first item of a group. */
+  /** Returns the group of an item. The list shows it as a heading above the first item of the group. */
   readonly groupOf?: (item: Item) => string;
 }
 
-/** Text field with a list below it, in the page and not in a popup (ARIA combobox with a listbox). */
+/** Text field with a list of results below, in the page instead of a popup (ARIA combobox with a listbox). */
 export function SearchList<Item>(props: SearchListProps<Item>) {
   const { label, text, items, itemId, renderItem, onChoose, control, isPlain, groupOf } = props;
   const listId = useId();
@@ -142,7 +142,7 @@ function Option({ id, heading, isActive, onHover, onChoose, children }: OptionPr
         tabIndex={-1}
         className={styles.option}
         onMouseMove={onHover}
-        // The text field keeps the focus.
+        // Keeps the focus in the text field.
         onMouseDown={(event) => event.preventDefault()}
         onClick={onChoose}
       >

@@ -5,7 +5,7 @@ import { Button } from './Button';
 import { classes } from './classes';
 import styles from './States.module.css';
 
-/** A list or page that has nothing to show: one sentence, and the next step. */
+/** Shown instead of an empty list or page: one sentence and the next step. */
 export function EmptyState(props: {
   readonly icon?: ReactNode;
   readonly title: string;
@@ -22,7 +22,7 @@ export function EmptyState(props: {
   );
 }
 
-/** A read failed: what happened, and what to do. The rest of the page stays usable. */
+/** Shown when data cannot be loaded: the error and a button to retry. The rest of the page stays usable. */
 export function ErrorState(props: { readonly error: unknown; readonly onRetry?: () => void; readonly title?: string }) {
   const error = toApiError(props.error);
   return (
@@ -42,7 +42,7 @@ export function ErrorState(props: { readonly error: unknown; readonly onRetry?: 
 
 const ROWS = ['a', 'b', 'c', 'd', 'e', 'f', 'g', 'h'];
 
-/** Rows of a list that is loading. Appears after 150 ms. */
+/** Placeholder rows while a list is loading. They appear after 150 ms. */
 export function SkeletonRows() {
   return (
     <div className={styles.skeleton} role="status" aria-label="Loading">
@@ -57,7 +57,7 @@ export function SkeletonRows() {
   );
 }
 
-/** Thin bar while old rows are shown and new ones are read. */
+/** Thin bar, shown while new rows are loading and the old rows are still visible. */
 export function ProgressBar() {
   return <div className={styles.progress} aria-hidden />;
 }
@@ -83,7 +83,7 @@ export function Notice({ kind = 'warning', title, children, role }: NoticeProps)
   );
 }
 
-/** A failed action inside a form. */
+/** Error message of a failed action, inside a form. */
 export function ErrorNotice({ error, title }: { readonly error: unknown; readonly title?: string }) {
   const { message, requestId } = toApiError(error);
   return (

@@ -4,13 +4,13 @@ import { sentence, toApiError } from '../api/problem';
 import { Button } from './Button';
 import styles from './Overlay.module.css';
 
-/** Time for which a message with Undo is shown; milliseconds. */
+/** Time for which a message with an Undo button is shown; milliseconds. */
 const UNDO_TIMEOUT = 20_000;
 const TIMEOUT = 6_000;
 
 const manager = Toast.createToastManager();
 
-/** Says what was done, with Undo if it can be undone. */
+/** Shows a message that an action has succeeded, with an Undo button if `undo` is given. */
 export function showDone(title: string, undo?: () => Promise<unknown>): void {
   const id = manager.add({
     title,
@@ -27,7 +27,7 @@ export function showDone(title: string, undo?: () => Promise<unknown>): void {
   });
 }
 
-/** Shows a failed action with the request id. */
+/** Shows the error of a failed action with its request id. */
 export function showError(error: unknown): void {
   const { message, requestId } = toApiError(error);
   const suffix = requestId ? ` (request ${requestId})` : '';
@@ -55,7 +55,7 @@ function ToastList() {
   ));
 }
 
-/** Where messages appear. Once per page. */
+/** Region in which messages appear. Render it once per page. */
 export function ToastRegion() {
   return (
     <Toast.Provider toastManager={manager}>

@@ -8,8 +8,9 @@ interface Pages {
 }
 
 /**
- * Pages of a list. The address holds the cursor of the current page. Cursors lead only forward, so the previous ones
- * are remembered; in an address that was copied, the previous page is the first.
+ * Navigation through the pages of a list. The URL contains the cursor of the current page. Cursors lead only forward,
+ * so the hook remembers the previous cursors. A copied URL does not contain them, so its previous page is the first
+ * page.
  */
 export function usePages(cursor: string | undefined, setCursor: (cursor: string | undefined) => void): Pages {
   const previous = useRef<(string | undefined)[]>([]);

@@ -9,7 +9,7 @@ interface Share {
   readonly weight: number;
 }
 
-/** Shares of the variants that a layer serves, in the order of the flag. */
+/** Returns the served variants with their weights, in the order of the flag's variants. */
 export function sharesOf(serve: Serve, variants: readonly Variant[]): Share[] {
   return variants
     .map((variant) => ({
@@ -19,7 +19,7 @@ export function sharesOf(serve: Serve, variants: readonly Variant[]): Share[] {
     .filter(({ weight }) => weight > 0);
 }
 
-/** Bar and text of what a layer serves. */
+/** Shows the variants that a layer serves as a bar and as text. */
 export function Served({
   serve,
   variants,
@@ -29,9 +29,9 @@ export function Served({
 }: {
   readonly serve: Serve;
   readonly variants: readonly Variant[];
-  /** Said after a single variant, such as `all users`. */
+  /** Text after a single variant, such as `all users`. */
   readonly suffix?: string;
-  /** The flag is off, so this is its off variant. */
+  /** Whether `serve` is the off variant of a flag that is switched off. */
   readonly isOff?: boolean;
   readonly withBar?: boolean;
 }) {
@@ -73,7 +73,7 @@ export function formatWeight(weight: number): string {
   return weight.toLocaleString('en-GB', { maximumFractionDigits: 3 });
 }
 
-/** What all users without an override and without a matching rule are served. */
+/** Shows the variants for users without an override or matching rule. */
 export function EffectiveServe({ flag, withBar }: { readonly flag: Flag; readonly withBar?: boolean }) {
   const { enabled, default: serve } = flag.effective;
   const shown = enabled ? serve : { variant: flag.off_variant };

@@ -1,7 +1,7 @@
-/** Finds the place of a syntax error in JSON text. Browsers do not report it reliably. */
+/** Finds the position of a syntax error in JSON text. Browsers do not report the position reliably. */
 
 export interface JsonIssue {
-  /** Position in the text, in UTF-16 units. */
+  /** Position in the text, in UTF-16 code units. */
   readonly offset: number;
   readonly message: string;
 }

@@ -1,4 +1,4 @@
-/** Small parts that show values, flags, layers and states the same way on every page. */
+/** Small components that show values, flags, layers and states in the same way on every page. */
 
 import {
   CalendarClockIcon,
@@ -22,7 +22,7 @@ import { classes } from '../ui/classes';
 import { formatValue, typeLabel } from './values';
 import styles from './values.module.css';
 
-/** A value in short form; the full text is its title. */
+/** Shows a value. The tooltip contains the full text if the value is long. */
 export function Value({
   value,
   isGone,
@@ -57,7 +57,7 @@ export function TypeGlyph({ type }: { readonly type: FlagType }) {
   );
 }
 
-/** Name of a flag with the glyph of its type. */
+/** Name of a flag with an icon for its type. */
 export function FlagLabel({
   name,
   type,
@@ -65,7 +65,7 @@ export function FlagLabel({
 }: {
   readonly name: string;
   readonly type?: FlagType | undefined;
-  /** The name as a link or with a marked part. */
+  /** Replaces the plain name, for example by a link. */
   readonly children?: ReactNode;
 }) {
   return (
@@ -97,7 +97,7 @@ export function layerInfo(layer: LayerName): LayerInfo {
   return LAYERS[layer];
 }
 
-/** The layer that decided: colour, icon and word. */
+/** Label of a layer: colour, icon and word. */
 export function LayerChip({ layer, children }: { readonly layer: LayerName; readonly children?: ReactNode }) {
   const { label, Icon } = LAYERS[layer];
   return (
@@ -177,7 +177,7 @@ export function FindingChip({ code }: { readonly code: FindingCode }) {
   );
 }
 
-/** A short warning that looks like a finding. */
+/** Short warning in the style of `FindingChip`. */
 export function WarningChip({ children }: { readonly children: ReactNode }) {
   return (
     <span className={styles.finding}>

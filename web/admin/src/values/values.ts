@@ -3,7 +3,7 @@
 import type { FlagType, Json } from '../api/types';
 import { findJsonIssue, type JsonIssue } from './json';
 
-/** Short text of a value: `on`, `"classic"`, `500`, `{"text": "Sale!"}`. */
+/** Formats a value as short text: `on`, `"classic"`, `500`, `{"text": "Sale!"}`. */
 export function formatValue(value: unknown): string {
   if (value === true) return 'on';
   if (value === false) return 'off';
@@ -38,16 +38,16 @@ export function typeLabel(type: FlagType): string {
   return TYPE_LABELS[type];
 }
 
-/** Deepest nesting that the server accepts. */
+/** Maximum nesting depth of a JSON value that the server accepts. */
 const MAX_DEPTH = 32;
-/** Largest JSON value that the server accepts; bytes. */
+/** Maximum size of a JSON value that the server accepts; bytes. */
 export const MAX_JSON_BYTES = 64 * 1024;
 
 export type ParsedJson =
   | { readonly kind: 'value'; readonly value: Json; readonly warning: string | null }
   | { readonly kind: 'error'; readonly message: string };
 
-/** Parses the text of a JSON value. Errors name line and column. */
+/** Parses the text of a JSON value. Error messages name the line and the column. */
 export function parseJson(text: string): ParsedJson {
   if (text.trim() === '') return { kind: 'error', message: 'Enter a JSON value.' };
   if (new TextEncoder().encode(text).length > MAX_JSON_BYTES) {

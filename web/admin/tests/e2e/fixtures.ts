@@ -1,4 +1,4 @@
-/** Starts the real server with data, and signs people of each role in. */
+/** Playwright fixtures: the real server with test data, and a signed-in user of each role. */
 
 import { type BrowserContext, test as base, expect, type Page } from '@playwright/test';
 import { Server } from '../../../tests/src/server.ts';
@@ -11,16 +11,16 @@ export interface Account {
   readonly email: string;
 }
 
-/** Server with flags and people that the tests share. Tests that change data create their own users and flags. */
+/** Server with flags and users that the tests share. Tests that change data create their own users and flags. */
 export interface World {
   readonly server: Server;
   readonly accounts: Readonly<Record<Role, Account>>;
   readonly ann: Account;
-  /** Creates a person with a unique name. */
+  /** Creates a user with a unique e-mail. */
   createPerson(name: string, fields?: object): Promise<Account>;
 }
 
-/** Errors that the browser reports for failed responses and connections, which the tests provoke. */
+/** Browser errors about failed responses and connections, which the tests cause intentionally. */
 const EXPECTED_RESPONSE_ERROR =
   /Failed to load resource: (the server responded with a status of (401|403|404|409|412|429)|net::ERR_)/;
 
@@ -64,7 +64,7 @@ async function createWorld(): Promise<World> {
 }
 
 interface TestFixtures {
-  /** Signs a context in. */
+  /** Signs the browser context in as the user with this role. */
   readonly signIn: (context: BrowserContext, role: Role) => Promise<void>;
   /** Page of a signed-in admin. Use `test.use({ role })` for another role. */
   readonly adminPage: Page;
@@ -92,7 +92,7 @@ export const test = base.extend<TestFixtures, { world: World }>({
       expect(response.status()).toBe(200);
     });
   },
-  /** Every page of a test fails the test for errors in the console and violations of the content security policy. */
+  /** Fails the test if the page logs console errors or violates the content security policy. */
   page: async ({ page }, use) => {
     const errors = watchErrors(page);
     await use(page);

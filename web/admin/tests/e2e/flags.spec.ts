@@ -1,6 +1,6 @@
 import { expect, test } from './fixtures.ts';
 
-test('each row shows what is served, and its badges lead to overrides and changes', async ({ adminPage: page }) => {
+test('each flag row shows the served value and links to overrides and changes', async ({ adminPage: page }) => {
   await page.goto('/flags');
   const row = page.getByRole('row', { name: /ui\.dark_mode/ });
   await expect(row).toContainText('off');
@@ -16,7 +16,7 @@ test('each row shows what is served, and its badges lead to overrides and change
   await expect(page.getByRole('table', { name: 'User overrides' })).toContainText('Ann Lee');
 });
 
-test('search, tag and archive state are in the address', async ({ adminPage: page, context }) => {
+test('the URL contains the search, tag and archive filters', async ({ adminPage: page, context }) => {
   await page.goto('/flags');
   await page.getByRole('searchbox').fill('CHECKOUT');
   await expect(page).toHaveURL(/\?search=CHECKOUT$/);
@@ -32,7 +32,7 @@ test('search, tag and archive state are in the address', async ({ adminPage: pag
   await expect(copy.getByRole('row', { name: /ui\.dark_mode/ })).toBeVisible();
 });
 
-test('the switch shows its effect, changes nothing before it is confirmed, and can be undone', async ({
+test('switching a flag shows its effect, requires confirmation and can be undone', async ({
   adminPage: page,
   world,
 }) => {
@@ -53,7 +53,7 @@ test('the switch shows its effect, changes nothing before it is confirmed, and c
   expect(await isOn()).toBe(true);
 });
 
-test('the page of a flag shows the order of layers, rules in words, and its variants', async ({ adminPage: page }) => {
+test('the flag page shows the evaluation order, rules in words, and variants', async ({ adminPage: page }) => {
   await page.goto('/flag/checkout.flow');
   const order = page.getByRole('list', { name: 'Evaluation order' });
   await expect(order.getByRole('listitem')).toHaveCount(5);
@@ -61,7 +61,7 @@ test('the page of a flag shows the order of layers, rules in words, and its vari
   await expect(page.getByRole('complementary', { name: 'Details' })).toContainText('"one-page"');
 });
 
-test('an archived flag says that no user gets a value', async ({ adminPage: page, world }) => {
+test('the page of an archived flag says that no user gets a value', async ({ adminPage: page, world }) => {
   await world.server.createFlag('archive.test');
   await page.goto('/flag/archive.test');
   await page.getByRole('button', { name: 'Archive' }).click();
@@ -71,13 +71,13 @@ test('an archived flag says that no user gets a value', async ({ adminPage: page
   await expect(page.getByRole('button', { name: 'Archive' })).toBeVisible();
 });
 
-test('a flag that does not exist offers a search', async ({ adminPage: page }) => {
+test('the page of an unknown flag offers a search', async ({ adminPage: page }) => {
   await page.goto('/flag/no.such_flag');
   await expect(page.getByText('There is no flag no.such_flag')).toBeVisible();
   await expect(page.getByRole('link', { name: 'Search for it' })).toBeVisible();
 });
 
-test('the tab Scheduled Changes lists changes with zone, before and after', async ({ adminPage: page }) => {
+test('the tab Scheduled Changes lists changes with their effect and time zone', async ({ adminPage: page }) => {
   await page.goto('/flags/scheduled-changes');
   await expect(page.getByText('Changes for all users at a future time, for gradual rollout')).toBeVisible();
   const row = page.getByRole('row', { name: /ui\.dark_mode/ });

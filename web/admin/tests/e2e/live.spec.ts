@@ -1,6 +1,6 @@
 import { expect, test } from './fixtures.ts';
 
-test('a value changed by another admin shows in place, marked with the author', async ({ adminPage: page, world }) => {
+test('a change by another admin appears in place, with its author', async ({ adminPage: page, world }) => {
   const person = await world.createPerson('Live Lara');
   await world.server.setOverride({ ...person, token: '' }, 'search.max_results', 250);
   await page.goto('/flags/user-overrides?search=lara');
@@ -12,7 +12,7 @@ test('a value changed by another admin shows in place, marked with the author', 
   await expect(row).toContainText('Changed just now by');
 });
 
-test('new rows wait while the pointer is over the list', async ({ adminPage: page, world }) => {
+test('new rows are withheld while the pointer is over the list', async ({ adminPage: page, world }) => {
   await world.server.createFlag('wait.test');
   const [first, second] = [await world.createPerson('Wait One'), await world.createPerson('Wait Two')];
   await world.server.setOverride({ ...first, token: '' }, 'wait.test', true);
@@ -26,7 +26,7 @@ test('new rows wait while the pointer is over the list', async ({ adminPage: pag
   await expect(page.getByRole('row', { name: /Wait Two/ })).toBeVisible();
 });
 
-test('an override that expires while it is shown turns to Expired', async ({ adminPage: page, world }) => {
+test('the status of a displayed override changes to Expired on time', async ({ adminPage: page, world }) => {
   const person = await world.createPerson('Expiring Egon');
   const expires_at = new Date(Date.now() + 4_000).toISOString();
   await world.server.setOverride({ ...person, token: '' }, 'ui.dark_mode', true, { expires_at });
@@ -36,7 +36,7 @@ test('an override that expires while it is shown turns to Expired', async ({ adm
   await expect(row).toContainText('Expired');
 });
 
-test('the chip says Reconnecting while the server is away, and nothing is missed afterwards', async ({
+test('the live label says Reconnecting while the server is down, and no change is missed', async ({
   adminPage: page,
   world,
 }) => {

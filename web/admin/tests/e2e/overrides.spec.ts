@@ -13,7 +13,7 @@ function drawer(page: Page) {
   return page.getByRole('dialog', { name: /Override a flag for one user|Edit override/ });
 }
 
-test('part of an e-mail or flag name finds overrides, whatever the case', async ({ adminPage: page, world }) => {
+test('the search finds part of an e-mail or flag name, ignoring case', async ({ adminPage: page, world }) => {
   const person = await world.createPerson('Findable Fiona');
   await setOverride(world, person, 'ui.dark_mode', true);
   await page.goto('/flags/user-overrides');
@@ -25,7 +25,7 @@ test('part of an e-mail or flag name finds overrides, whatever the case', async 
   await expect(page.getByRole('row', { name: /Fiona/ })).toHaveCount(0);
 });
 
-test('filters for status, expiry and findings work and are in the address', async ({ adminPage: page, world }) => {
+test('filters by status, expiry and finding are stored in the URL', async ({ adminPage: page, world }) => {
   const person = await world.createPerson('Filter Felix');
   await setOverride(world, person, 'ui.dark_mode', true, { enabled: false });
   await setOverride(world, person, 'checkout.flow', 'classic', {
@@ -46,7 +46,7 @@ test('filters for status, expiry and findings work and are in the address', asyn
   await expect(page.getByRole('searchbox')).toHaveAttribute('aria-disabled', 'true');
 });
 
-test('selecting the page and all that match says the number, and bulk shows its effect first', async ({
+test('a bulk change shows how many overrides it will affect before it is executed', async ({
   adminPage: page,
   world,
 }) => {
@@ -71,7 +71,7 @@ test('selecting the page and all that match says the number, and bulk shows its 
   expect(await statuses()).toBe(0);
 });
 
-test('the expiry of selected overrides changes after a review', async ({ adminPage: page, world }) => {
+test('the expiry of selected overrides can be changed after a review', async ({ adminPage: page, world }) => {
   const person = await world.createPerson('Extend Eva');
   await setOverride(world, person, 'ui.dark_mode', true);
   await page.goto(`/users/${person.id}/overrides`);
@@ -85,7 +85,7 @@ test('the expiry of selected overrides changes after a review', async ({ adminPa
   expect(Date.parse(String(expires_at))).toBeGreaterThan(Date.now() + 29 * 86_400_000);
 });
 
-test('an override is found by user and flag, previewed, saved and undone', async ({ adminPage: page, world }) => {
+test('an override can be created in the editor, previewed, and undone', async ({ adminPage: page, world }) => {
   const person = await world.createPerson('Editor Emil', { attributes: { plan: 'pro' } });
   await page.goto('/flags/user-overrides');
   await page.getByRole('button', { name: 'Add override' }).first().click();
@@ -114,7 +114,7 @@ test('an override is found by user and flag, previewed, saved and undone', async
   expect(list.total).toBe(0);
 });
 
-test('nothing is saved without a value, and never requires a reason', async ({ adminPage: page, world }) => {
+test('saving requires a value, and a reason if the expiry is never', async ({ adminPage: page, world }) => {
   const person = await world.createPerson('Strict Stella');
   await page.goto(`/flags?override=new&user=${person.id}&flag=ui.dark_mode`);
   await page.getByRole('button', { name: 'Set override' }).click();
@@ -130,7 +130,7 @@ test('nothing is saved without a value, and never requires a reason', async ({ a
   expect(saved).toMatchObject({ override_value: true, expires_at: null, reason: 'Pilot customer' });
 });
 
-test('a redundant override says so before it is saved', async ({ adminPage: page, world }) => {
+test('the editor warns about a redundant override before it is saved', async ({ adminPage: page, world }) => {
   const person = await world.createPerson('Redundant Rita');
   await page.goto(`/flags?override=new&user=${person.id}&flag=ui.dark_mode`);
   await page.getByRole('radio', { name: 'off' }).check({ force: true });
@@ -139,7 +139,7 @@ test('a redundant override says so before it is saved', async ({ adminPage: page
   await expect(page.getByText('Hides a scheduled change')).toBeVisible();
 });
 
-test('wrong JSON names line and column and is not saved', async ({ adminPage: page, world }) => {
+test('invalid JSON is not saved, and the error names line and column', async ({ adminPage: page, world }) => {
   const person = await world.createPerson('Json Jo');
   await page.goto(`/flags?override=new&user=${person.id}&flag=banner.content`);
   await page.getByLabel('JSON value').fill('{\n  "text": oops\n}');
@@ -153,7 +153,7 @@ test('wrong JSON names line and column and is not saved', async ({ adminPage: pa
   expect(saved.override_value).toEqual({ text: 'Hi' });
 });
 
-test('a picked time shows zone, UTC and time left; a skipped time offers both readings', async ({
+test('a picked expiry shows zone, UTC and remaining time; a time skipped by daylight saving offers two instants; a past time is reported', async ({
   adminPage: page,
   world,
 }) => {
@@ -183,7 +183,7 @@ test('an override that another admin created meanwhile can be replaced', async (
   expect(saved.override_value).toBe(100);
 });
 
-test('changes to different fields are merged; the same field gives a choice', async ({ adminPage: page, world }) => {
+test('changes to different fields are merged; a conflict offers a choice', async ({ adminPage: page, world }) => {
   const person = await world.createPerson('Merge Mia');
   await setOverride(world, person, 'search.max_results', 1, { reason: 'first' });
   await page.goto(`/flags?override=${person.id}/search.max_results`);
@@ -211,7 +211,7 @@ test('an override that was deleted meanwhile can be created again', async ({ adm
   expect(saved).toMatchObject({ override_value: 3, reason: 'still needed' });
 });
 
-test('a draft survives a reload, and closing asks once', async ({ adminPage: page, world }) => {
+test('a draft survives a reload, and closing asks for confirmation', async ({ adminPage: page, world }) => {
   const person = await world.createPerson('Draft Dora');
   await page.goto(`/flags?override=new&user=${person.id}&flag=ui.dark_mode`);
   await page.getByRole('radio', { name: 'on' }).check({ force: true });
@@ -227,7 +227,7 @@ test('a draft survives a reload, and closing asks once', async ({ adminPage: pag
   await expect(drawer(page)).toBeHidden();
 });
 
-test('a double click creates one override', async ({ adminPage: page, world }) => {
+test('a double click on the submit button creates one override', async ({ adminPage: page, world }) => {
   const person = await world.createPerson('Double Dan');
   const created: string[] = [];
   page.on('request', (request) => {
@@ -240,7 +240,7 @@ test('a double click creates one override', async ({ adminPage: page, world }) =
   expect(created).toHaveLength(1);
 });
 
-test('an override is deleted from its row and restored by Undo', async ({ adminPage: page, world }) => {
+test('an override can be deleted from its row and restored by Undo', async ({ adminPage: page, world }) => {
   const person = await world.createPerson('Row Robin');
   await setOverride(world, person, 'ui.dark_mode', true, { reason: 'keep me' });
   await page.goto(`/users/${person.id}/overrides`);

@@ -1,4 +1,4 @@
-/** Accessibility, width and pictures of every page and drawer. */
+/** Accessibility, horizontal overflow and screenshots of every page and drawer. */
 
 import { fileURLToPath } from 'node:url';
 import { AxeBuilder } from '@axe-core/playwright';
@@ -26,7 +26,7 @@ const PAGES: Readonly<Record<string, (world: World) => string>> = {
 
 for (const colorScheme of ['light', 'dark'] as const) {
   for (const width of [1280, 375]) {
-    test(`every page is accessible and fits, ${colorScheme}, ${width} px`, async ({ adminPage: page, world }) => {
+    test(`pages are accessible and fit the width, ${colorScheme}, ${width} px`, async ({ adminPage: page, world }) => {
       test.setTimeout(120_000);
       await page.emulateMedia({ colorScheme, reducedMotion: 'reduce' });
       await page.setViewportSize({ width, height: width === 375 ? 780 : 860 });
@@ -38,7 +38,7 @@ for (const colorScheme of ['light', 'dark'] as const) {
         const overflow = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
         expect(overflow, `${name} scrolls sideways`).toBeLessThanOrEqual(0);
         await page.screenshot({ path: `${PICTURES}${name}-${colorScheme}-${width}.png` });
-        // Colours and names do not depend on the width.
+        // Colours and accessible names do not depend on the width, so one analysis is sufficient.
         if (width === 375) continue;
         const { violations } = await new AxeBuilder({ page }).analyze();
         const serious = violations.filter(({ impact }) => impact === 'serious' || impact === 'critical');

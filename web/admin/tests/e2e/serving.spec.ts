@@ -1,7 +1,7 @@
 import { ADDRESSES } from '../../src/addresses.ts';
 import { expect, test } from './fixtures.ts';
 
-test('the server sends the page at every address of the router', async ({ request }) => {
+test('the server sends the HTML page for every path of the router', async ({ request }) => {
   for (const address of Object.values(ADDRESSES)) {
     const path = address.replace('$flag', 'ui.dark_mode').replace('$id', '0');
     const response = await request.get(path);
@@ -11,7 +11,7 @@ test('the server sends the page at every address of the router', async ({ reques
   }
 });
 
-test('unknown paths and missing files are 404 problem documents', async ({ request }) => {
+test('unknown paths and missing files yield 404 problem documents', async ({ request }) => {
   for (const path of ['/nope', '/flags/', '/assets/nope.js', '/index.html', '/addresses.json', '/.gitkeep']) {
     const response = await request.get(path);
     expect(response.status(), path).toBe(404);
@@ -27,7 +27,7 @@ test('the content security policy permits no inline code and requires trusted ty
   expect(policy).not.toContain('unsafe-inline');
 });
 
-test('hashed files are immutable, compressed and revalidate with their entity tag', async ({ request }) => {
+test('files with hashed names are immutable, compressed and have entity tags', async ({ request }) => {
   const html = await (await request.get('/')).text();
   const script = /src="(\/assets\/index-[^"]+\.js)"/.exec(html)?.[1] ?? '';
   const compressed = await request.get(script, { headers: { 'Accept-Encoding': 'gzip' } });

@@ -1,6 +1,6 @@
 import { expect, PASSWORD, test } from './fixtures.ts';
 
-test('a signed-out visitor signs in and returns to the requested page', async ({ page, world }) => {
+test('after sign-in, the user returns to the requested page', async ({ page, world }) => {
   await page.goto('/users?search=ann');
   await expect(page).toHaveURL(/\/sign-in\?next=/);
   await page.getByLabel('E-mail').fill(world.accounts.admin.email);
@@ -10,7 +10,7 @@ test('a signed-out visitor signs in and returns to the requested page', async ({
   await expect(page.getByRole('row', { name: /Ann Lee/ })).toBeVisible();
 });
 
-test('an address of another site is ignored after sign-in', async ({ page, context, signIn }) => {
+test('a redirect to another site after sign-in is ignored', async ({ page, context, signIn }) => {
   await signIn(context, 'admin');
   for (const next of ['https://example.com/', '//example.com', '/\\example.com', 'javascript:alert(1)']) {
     await page.goto(`/sign-in?next=${encodeURIComponent(next)}`);
@@ -29,7 +29,7 @@ test('a wrong password is reported and the form stays usable', async ({ page, wo
   await expect(page).toHaveURL(/\/flags$/);
 });
 
-test('after too many wrong passwords the form counts down', async ({ page }) => {
+test('the sign-in form shows a countdown after too many attempts', async ({ page }) => {
   await page.route('**/api/auth/login', (route) =>
     route.fulfill({
       status: 429,
@@ -45,7 +45,7 @@ test('after too many wrong passwords the form counts down', async ({ page }) => 
   await expect(page.getByRole('button', { name: 'Sign in' })).toBeEnabled();
 });
 
-test('a session that ends elsewhere asks to sign in over the page and keeps the form', async ({
+test('after the session ends, the user signs in again in a dialog and the form keeps its contents', async ({
   adminPage: page,
   context,
   world,
@@ -67,7 +67,7 @@ test('a session that ends elsewhere asks to sign in over the page and keeps the 
 test.describe('as viewer', () => {
   test.use({ role: 'viewer' });
 
-  test('controls of admins are focusable, disabled and say why', async ({ adminPage: page }) => {
+  test('controls that require role admin are disabled but focusable and say why', async ({ adminPage: page }) => {
     const changes: string[] = [];
     page.on('request', (request) => {
       if (request.method() !== 'GET') changes.push(request.url());
@@ -93,7 +93,7 @@ test.describe('as viewer', () => {
 test.describe('as user', () => {
   test.use({ role: 'user' });
 
-  test('only My flags and Profile are there, and other pages say who may see them', async ({ adminPage: page }) => {
+  test('role user sees only My flags and Profile; other pages say who may see them', async ({ adminPage: page }) => {
     await page.goto('/');
     await expect(page).toHaveURL(/\/my-flags$/);
     await expect(page.getByRole('table', { name: 'My flags' })).toBeVisible();
@@ -103,7 +103,7 @@ test.describe('as user', () => {
   });
 });
 
-test('the command palette finds a flag and a user and starts an override', async ({ adminPage: page }) => {
+test('the command palette finds flags and users and opens the override editor', async ({ adminPage: page }) => {
   await page.goto('/flags');
   await expect(page.getByRole('table', { name: 'Flags' })).toBeVisible();
   await page.keyboard.press('Control+k');
@@ -119,7 +119,7 @@ test('the command palette finds a flag and a user and starts an override', async
   await expect(page.getByRole('dialog', { name: 'Override a flag for one user' })).toBeVisible();
 });
 
-test('? lists the keys, and single letters can be switched off', async ({ adminPage: page }) => {
+test('the key ? lists the shortcuts, and single-letter shortcuts can be disabled', async ({ adminPage: page }) => {
   await page.goto('/profile');
   await expect(page.getByRole('heading', { name: 'Profile' })).toBeVisible();
   await page.keyboard.press('?');

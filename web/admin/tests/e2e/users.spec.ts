@@ -1,6 +1,6 @@
 import { expect, test } from './fixtures.ts';
 
-test('the list shows who has overrides and how many, and filters by it', async ({ adminPage: page }) => {
+test('the user list shows the number of overrides and filters by it', async ({ adminPage: page }) => {
   await page.goto('/users?search=ann+lee');
   await expect(page.getByRole('link', { name: /1\s*overrides of Ann Lee/ })).toBeVisible();
   await page.goto('/users');
@@ -10,7 +10,7 @@ test('the list shows who has overrides and how many, and filters by it', async (
   await expect(page.getByRole('row', { name: /viewer person/ })).toHaveCount(0);
 });
 
-test('the page of a user shows each value with its source, and Why? explains every layer', async ({
+test('the user page shows each value with its source, and Why? explains every layer', async ({
   adminPage: page,
   world,
 }) => {
@@ -28,7 +28,7 @@ test('the page of a user shows each value with its source, and Why? explains eve
   await expect(page.getByText('viewer has no attribute plan')).toBeVisible();
 });
 
-test('a future time shows a forecast and switches editing off', async ({ adminPage: page, world }) => {
+test('a future time shows a forecast and disables editing', async ({ adminPage: page, world }) => {
   const at = new Date(Date.now() + 2 * 86_400_000).toISOString();
   await page.goto(`/users/${world.ann.id}?at=${encodeURIComponent(at)}`);
   await expect(page.getByText(/^Forecast for/)).toBeVisible();
@@ -38,7 +38,7 @@ test('a future time shows a forecast and switches editing off', async ({ adminPa
   await expect(row.getByRole('button', { name: 'Override ui.dark_mode' })).toHaveAttribute('aria-disabled', 'true');
 });
 
-test('a user is created, edited, deactivated and erased', async ({ adminPage: page, world }) => {
+test('a user can be created, edited, deactivated and erased', async ({ adminPage: page, world }) => {
   await page.goto('/users');
   await page.getByRole('button', { name: 'New user' }).first().click();
   await page.getByRole('textbox', { name: 'E-mail' }).fill('new.nora@example.com');
@@ -68,7 +68,7 @@ test('a user is created, edited, deactivated and erased', async ({ adminPage: pa
   await expect(page).toHaveURL(/\/users$/);
 });
 
-test('a user with an override sees it in My flags within two seconds', async ({ browser, world, signIn, baseURL }) => {
+test('a user sees a new override in My flags within two seconds', async ({ browser, world, signIn, baseURL }) => {
   const context = await browser.newContext({ ...(baseURL && { baseURL }) });
   await signIn(context, 'user');
   const page = await context.newPage();

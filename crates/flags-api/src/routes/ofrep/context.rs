@@ -1,4 +1,4 @@
-//! Evaluation context of an OFREP request, and the user that it names.
+//! Evaluation context of an OFREP request, and the user that the targeting key names.
 
 use std::{future::Future, pin::Pin};
 
@@ -25,10 +25,10 @@ use crate::{
     state::App,
 };
 
-/// Evaluation context of a request.
+/// Evaluation context of a request, before the targeting key is resolved.
 #[derive(Debug)]
 pub(super) struct OfrepRequest {
-    /// `None` if the context has no key or an empty one.
+    /// `None` if the context has no targeting key or an empty one.
     targeting_key: Option<String>,
     attributes: Map<String, Value>,
 }
@@ -100,14 +100,14 @@ fn parse(bytes: &[u8]) -> Result<OfrepRequest, Problem> {
     Ok(OfrepRequest { targeting_key, attributes })
 }
 
-/// Subject to evaluate flags for, and the flags that the caller can see.
+/// Context to evaluate flags for, and the flags that the caller can see.
 pub(super) struct EvaluationTarget {
     /// User whose overrides apply. `None` without a targeting key and for an inactive user.
     user_id: Option<Uuid>,
-    /// User that the targeting key belongs to, whether or not the user is stored or active.
+    /// User that the targeting key belongs to, even if the user does not exist yet or is inactive.
     keyed_user_id: Option<Uuid>,
     context: EvaluationContext,
-    /// Names of requested attributes that do not apply, because the key or the stored user supplies them.
+    /// Names of attributes in the request that do not apply, because the key or the stored user supplies them.
     ignored_attributes: Vec<&'static str>,
     visibility: FlagVisibility,
 }
@@ -115,8 +115,8 @@ pub(super) struct EvaluationTarget {
 impl EvaluationTarget {
     /// Resolves the targeting key of a request.
     ///
-    /// Fails with 403 if `scope` does not permit it. If the key does not belong to an active user, the context consists
-    /// of the key and the request's attributes.
+    /// Fails with 403 if `scope` does not permit the key. If the key does not belong to an active user, the context
+    /// consists of the key and the request's attributes.
     pub(super) async fn resolve(app: &App, scope: EvaluationScope, request: OfrepRequest) -> Result<Self, Problem> {
         let visibility = scope.flag_visibility();
         match scope {
@@ -125,7 +125,8 @@ impl EvaluationTarget {
         }
     }
 
-    /// Evaluates for the caller's own user. Without a targeting key, the credential identifies the user.
+    /// Resolves a request of a caller that may evaluate flags only for its own user. Without a targeting key, the
+    /// credential identifies the user.
     async fn for_own_user(
         app: &App,
         own_id: Uuid,
@@ -183,23 +184,22 @@ impl EvaluationTarget {
         &self.context
     }
 
-    /// User whose changes can affect the results, whether or not the user is stored.
+    /// User whose changes can affect the results, even if the user does not exist yet or is inactive.
     pub(super) const fn keyed_user_id(&self) -> Option<Uuid> {
         self.keyed_user_id
     }
 
-    /// Evaluation key: for a stored user the same text whichever spelling of the key the request contains. Empty without
-    /// a key.
+    /// Text that percentage splits hash by default. For a stored user, it is the external id that the user was created
+    /// with, else the user id in lower case. Otherwise, it is the targeting key. Empty if the context has no key.
     pub(super) fn evaluation_key(&self) -> &str {
         self.context.evaluation_key().unwrap_or_default()
     }
 
-    /// Names of requested attributes that do not apply, separated by commas. Empty if there are none.
+    /// Names of attributes in the request that do not apply, separated by commas. Empty if there are none.
     pub(super) fn ignored_attributes(&self) -> String {
         self.ignored_attributes.join(",")
     }
 
-    /// Whether the caller can see this flag.
     pub(super) const fn can_see(&self, flag: &CompiledFlag) -> bool {
         self.visibility.includes(flag)
     }

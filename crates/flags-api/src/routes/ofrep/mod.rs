@@ -45,9 +45,9 @@ pub(super) fn routes(routes: &mut RouteRegistry) {
 
 /// Evaluate a flag
 ///
-/// Evaluates one flag for the context (OFREP 0.3.0). A token of scope `evaluate` may use any `targetingKey`; attributes
-/// of the context take precedence over the user's stored attributes, except `email`, `role` and `created_at`. Every
-/// other credential evaluates for its own user, and cannot replace stored attributes.
+/// Evaluates one flag for the context (OFREP 0.3.0). A token of scope `evaluate` may use any `targetingKey`. Attributes
+/// of its context take precedence over the user's stored attributes, except `user_id`, `external_id`, `email`, `role`
+/// and `created_at`. Every other credential evaluates for its own user, and cannot replace stored attributes.
 #[utoipa::path(
     post, path = "/ofrep/v1/evaluate/flags/{key}", tag = "OpenFeature", operation_id = "evaluate_flag",
     params(("key" = String, Path, description = "Name of the flag")), request_body = EvaluationRequest,
@@ -81,8 +81,8 @@ async fn evaluate_flag(
 /// Evaluate all flags
 ///
 /// Evaluates all flags that the caller can see, with the same rules as for a single flag. Supports `If-None-Match`; the
-/// tag covers the targeting key and the response without `revision`. `eventStreams` contains the address of a stream
-/// that reports when to evaluate again.
+/// tag covers the targeting key and the response without `revision`. `eventStreams` contains the URL of a stream that
+/// reports when to evaluate again.
 #[utoipa::path(
     post, path = "/ofrep/v1/evaluate/flags", tag = "OpenFeature", operation_id = "evaluate_flags",
     params(

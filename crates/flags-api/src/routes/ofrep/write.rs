@@ -1,5 +1,5 @@
 //! Serializes evaluation results in the format of OFREP, from JSON fragments that are prepared when a flag is compiled.
-//! `schema` has the documented types.
+//! The module `schema` contains the documented types.
 
 use std::{borrow::Cow, fmt::Write as _};
 
@@ -13,22 +13,23 @@ use crate::{evaluation_json::EvaluationCounts, ofrep_failure::EvaluationFailure,
 /// Variant name, as JSON, of an override value that no variant has. OpenFeature providers require a variant.
 const OVERRIDE_VARIANT: &str = "\"override\"";
 
-/// Time in the background, in seconds, after which a page should close its event stream.
+/// Number of seconds in the background after which a page should close its event stream.
 const INACTIVITY_SECONDS: u32 = 120;
 
-/// State that a bulk evaluation reports.
+/// Contents of a bulk evaluation's body other than the results.
 pub(super) struct BulkState<'s> {
     /// Encoded token of the event stream.
     pub(super) stream_token: &'s str,
-    /// Whether the server has been unable to read its database for a while.
+    /// Whether the server has been unable to read its database for at least 5 seconds.
     pub(super) stale: bool,
     /// Approximate number of results.
     pub(super) flag_count: usize,
-    /// Names of requested attributes that do not apply, separated by commas.
+    /// Names of attributes in the request that do not apply, separated by commas.
     pub(super) ignored_attributes: &'s str,
 }
 
-/// Builds the body of a bulk evaluation up to the revision, which the entity tag does not cover. The object stays open.
+/// Builds the part of a bulk evaluation's body that the entity tag covers: everything before the revision. The JSON
+/// object stays open.
 pub(super) fn write_bulk_content<'v>(
     results: impl Iterator<Item = (&'v CompiledFlag, Option<EvaluatedFlag<'v>>)>,
     state: &BulkState<'_>,
@@ -92,7 +93,8 @@ fn write_ignored_attributes(out: &mut String, names: &str) {
     }
 }
 
-/// Appends the evaluation result of one flag. A flag that exceeded the evaluation budget is an error instead.
+/// Appends the evaluation result of one flag. Do not call it for a flag that exceeded the evaluation budget: the
+/// response then contains an [`EvaluationFailure`].
 pub(super) fn write_evaluation(
     out: &mut String,
     evaluated: &EvaluatedFlag<'_>,
@@ -189,7 +191,7 @@ mod tests {
                 let mut body = String::new();
                 write_evaluation(&mut body, &evaluated, reasons, "email");
                 let value = check_type::<EvaluationSuccess>(&body)?;
-                // The flag's type may require a fraction, so `1` may be written as `1.0`.
+                // A floating-point flag serializes `1` as `1.0`, which is a different JSON value.
                 let expected = evaluated.resolution.value.value();
                 prop_assert!(value["value"] == *expected || value["value"].as_f64() == expected.as_f64());
             }

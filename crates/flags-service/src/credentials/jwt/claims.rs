@@ -7,12 +7,14 @@ use uuid::Uuid;
 
 use super::{JwtConfig, JwtRejection, JwtUser, UserClaim, VerifiedJwt, strict_json};
 
-/// Maximum clock skew of the issuer ahead of this server, in microseconds. It applies to `nbf` and `iat`, not to `exp`.
+/// Maximum time by which the issuer's clock may be ahead of this server's clock, in microseconds. Applies to `nbf` and
+/// `iat`, not to `exp`.
 const LEEWAY_MICROS: i64 = 30_000_000;
 /// Maximum value of a time claim in seconds since 1970: the last second of the year 9999.
 const LAST_SECOND: f64 = 253_402_300_799.0;
 
-/// Evaluated header parameters. Parameters that supply keys or key URLs (`jwk`, `jku`, `x5u`, …) are ignored.
+/// Header parameters that the server evaluates. Parameters that supply keys or key URLs (`jwk`,
+/// `jku`, `x5u`, …) are ignored.
 pub(super) struct Header {
     pub(super) algorithm: String,
     pub(super) key_id: Option<String>,
@@ -47,7 +49,7 @@ fn optional_text(fields: &mut Map<String, Value>, name: &str) -> Result<Option<S
     }
 }
 
-/// Parses and checks the claims. The caller must have verified the signature.
+/// Parses and checks the claims. The caller must have verified the signature first.
 pub(super) fn parse_and_check(json: &[u8], config: &JwtConfig, now: Instant) -> Result<VerifiedJwt, JwtRejection> {
     let claims = strict_json::parse_object(json).ok_or(JwtRejection::Malformed)?;
     let expires_at = instant(&claims, "exp")?.ok_or(JwtRejection::InvalidClaims)?;
@@ -116,7 +118,8 @@ fn parse_email(claims: &Map<String, Value>, text: &str) -> Option<JwtUser> {
     (is_email && is_verified).then(|| JwtUser::Email(text.to_owned()))
 }
 
-/// Returns the highest role to which the mapping assigns a value of the claim, or [`Role::User`] if there is none.
+/// Returns the highest role that the mapping assigns to a value of the claim, or [`Role::User`] if
+/// no value is mapped.
 fn role(claims: &Map<String, Value>, name: &str, allowed: &[(String, Role)]) -> Role {
     let values = match find_claim(claims, name) {
         Some(Value::Array(several)) => several.as_slice(),
@@ -127,7 +130,8 @@ fn role(claims: &Map<String, Value>, name: &str, allowed: &[(String, Role)]) -> 
     matching.map(|(_, role)| *role).fold(Role::User, Role::higher)
 }
 
-/// Finds a claim by its exact name. If there is none, the dots in the name select members of nested objects.
+/// Finds a claim by its exact name. If there is no such claim, dots in the name select members of
+/// nested objects.
 fn find_claim<'c>(claims: &'c Map<String, Value>, name: &str) -> Option<&'c Value> {
     if let Some(value) = claims.get(name) {
         return Some(value);

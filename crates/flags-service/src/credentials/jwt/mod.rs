@@ -26,7 +26,7 @@ use crate::clock::Clock;
 /// Maximum length of a token in bytes.
 const MAX_LENGTH: usize = 16 * 1024;
 
-/// Configuration of the accepted issuer and of the claims that are evaluated.
+/// Configuration of the accepted issuer and of the claims that the server evaluates.
 #[derive(Clone, Debug)]
 pub struct JwtConfig {
     /// Required value of the claim `iss`, compared exactly.
@@ -40,7 +40,8 @@ pub struct JwtConfig {
     pub algorithms: Vec<JwtAlgorithm>,
     /// Claim that identifies the user.
     pub user_claim: UserClaim,
-    /// Claim that contains roles; a dot selects a member of an object. Without it, the caller has the role of the user.
+    /// Claim that contains roles; a dot selects a member of an object. Without a role claim, the
+    /// stored role of the user applies.
     pub role_claim: Option<String>,
     /// Mapping from values of the role claim to roles. Other values are ignored.
     pub allowed_roles: Vec<(String, Role)>,
@@ -55,7 +56,7 @@ pub enum UserClaim {
     Named(String),
 }
 
-/// Error in the JWT configuration, detected at start.
+/// Error in the JWT configuration. The server detects it at startup.
 #[derive(Debug, thiserror::Error)]
 pub enum JwtConfigError {
     /// Invalid or incomplete option.
@@ -64,7 +65,8 @@ pub enum JwtConfigError {
     /// The key source cannot be read.
     #[error("cannot read the JWT keys: {0}")]
     KeySource(String),
-    /// The key file contains no usable key. The text is empty or starts with `: ` and the reason for the first key.
+    /// The key file contains no usable key. The text is empty, or `: ` followed by the reason why
+    /// the first key is unusable.
     #[error("the JWT key file contains no usable key{0}")]
     NoUsableKey(String),
 }
@@ -74,7 +76,7 @@ pub enum JwtConfigError {
 pub enum JwtUser {
     /// User id.
     Id(Uuid),
-    /// E-mail address; the case of ASCII letters is ignored.
+    /// E-mail address as spelled in the claim.
     Email(String),
 }
 
@@ -87,13 +89,13 @@ impl fmt::Debug for JwtUser {
     }
 }
 
-/// Evaluated claims of a valid token.
+/// Claims of a valid token that the server uses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VerifiedJwt {
     /// User that the token identifies.
     pub user: JwtUser,
-    /// Upper limit for the caller's role if a role claim is configured. The effective role never exceeds the user's
-    /// role.
+    /// Upper limit for the caller's role; `None` without a role claim. The effective role never
+    /// exceeds the stored role of the user.
     pub role: Option<Role>,
     /// Instant at which the token expires.
     pub expires_at: Instant,
@@ -123,7 +125,7 @@ pub enum JwtRejection {
     /// The signature does not match.
     #[error("the signature is invalid")]
     InvalidSignature,
-    /// The claim `exp` is missing, or one of `exp`, `nbf` and `iat` is malformed.
+    /// The claim `exp` is missing, or `exp`, `nbf` or `iat` is malformed.
     #[error("the claim exp is missing, or exp, nbf or iat is not a number of seconds since 1970")]
     InvalidClaims,
     /// The token has expired.

@@ -31,7 +31,8 @@ use crate::{
     precondition::Precondition,
 };
 
-/// Maximum of both session lifetimes. The maintenance worker never removes an unused session that is younger than this.
+/// Upper limit of the idle timeout and of the session lifetime. The maintenance worker removes
+/// sessions that were not used for this time.
 pub const MAX_LIFETIME: Duration = Duration::from_secs(90 * 24 * 3_600);
 
 /// Session lifetimes.
@@ -141,8 +142,8 @@ impl SessionService {
         })
     }
 
-    /// Returns the session whose secret has this SHA-256, unless it has ended. `counts_as_use` restarts the idle
-    /// timeout.
+    /// Returns the session whose secret has this SHA-256, unless it has ended. If `counts_as_use` is `true`, the lookup
+    /// restarts the idle timeout.
     ///
     /// While the database is unavailable, the cached state of a session remains valid.
     pub async fn find(&self, hash: &[u8; 32], counts_as_use: bool) -> Result<Option<SessionRecord>> {
@@ -169,7 +170,7 @@ impl SessionService {
         Ok(())
     }
 
-    /// Sets a user's password without checking the old one. Ends all sessions of the user.
+    /// Sets a user's password without checking the current one. Ends all sessions of the user.
     pub async fn set_password(
         &self,
         author: CommandAuthor,

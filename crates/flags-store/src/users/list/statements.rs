@@ -1,4 +1,4 @@
-//! Statements of the list of users.
+//! SQL statements for lists of users.
 
 use std::{collections::HashMap, ops::Range};
 
@@ -37,8 +37,8 @@ const MAX_SCANNED_USERS: i64 = 10_000;
 pub(super) enum SearchFilter<'a> {
     All,
     HandlePrefix(&'a Prefix),
-    /// The handle has the prefix, ignoring case. In its original case it is in the range, so that the index on
-    /// `handle` can be used.
+    /// The handle has the prefix, ignoring case, and its original spelling is in the range. The
+    /// range makes the index on `handle` usable.
     HandlePrefixInRange(&'a Range<String>, &'a Prefix),
     NamePrefix(&'a Prefix),
     /// The name has the prefix, but the handle does not.
@@ -63,7 +63,7 @@ pub(super) enum ScanStrategy<'a> {
     Sort,
 }
 
-/// Position in one of the sort orders.
+/// Sort key of a user in one of the sort orders.
 pub(super) enum SortPosition {
     Handle(String),
     Created(DbInstant, DbUuid),
@@ -146,8 +146,8 @@ macro_rules! select_ordered {
             UserOrder::Handle(None) | UserOrder::Newest(None) => {}
             UserOrder::Handle(Some((handle, _))) => query = query.filter(dsl::handle.gt(handle)),
             UserOrder::Newest(Some((at, id))) => {
-                // Together, these conditions select the users after the position. In this form, the first one bounds
-                // the index scan.
+                // Selects the users after the position. The first condition is redundant, but it
+                // bounds the index scan.
                 query = query.filter(dsl::created_at.le(DbInstant(*at)));
                 query = query.filter(dsl::created_at.lt(DbInstant(*at)).or(dsl::id.gt(DbUuid(*id))));
             }
@@ -189,10 +189,11 @@ impl UserListQuery<'_> {
         })
     }
 
-    /// Returns the sort keys of all users that match the substring, unsorted. `None` if there are more than
-    /// [`MAX_TOTAL`].
+    /// Returns the sort keys of all users that match the substring, unsorted. `None` if there are
+    /// more than [`MAX_TOTAL`].
     ///
-    /// Loading them directly avoids running the same search twice, once to count and once to sort.
+    /// Loading all matches avoids a second search: their number is the total, and they can be
+    /// sorted in memory.
     pub(super) async fn load_all_matches(&mut self, term: &Substring) -> Result<Option<Vec<UserSortKeys>>> {
         let max_matches = usize::try_from(MAX_TOTAL).unwrap_or(usize::MAX);
         let search = match &mut self.conn.0 {
@@ -263,8 +264,8 @@ impl UserListQuery<'_> {
         readable
     }
 
-    /// Returns the position of the user at which an ordered scan must stop, [`MAX_SCANNED_USERS`] after its start.
-    /// `None` if fewer users follow, or if that user cannot be read.
+    /// Returns the position at which an ordered scan must stop: [`MAX_SCANNED_USERS`] users after its start. `None` if
+    /// fewer users follow, or if the user at that position cannot be read.
     pub(super) async fn scan_end(&mut self, order: &UserOrder) -> Result<Option<SortPosition>> {
         use diesel::OptionalExtension as _;
         use users::dsl;

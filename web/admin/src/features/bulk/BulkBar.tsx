@@ -10,11 +10,11 @@ interface BulkBarProps {
   readonly selection: Selection;
   readonly visibleIds: readonly string[];
   readonly onSelection: (selection: Selection) => void;
-  /** Filter of the list, for selecting everything that matches. `null` if that is not possible. */
+  /** Filter and total of the list, to select all matching overrides. `null` if the filter cannot be used for that. */
   readonly matching: { readonly filter: BulkFilter; readonly total: number; readonly isExact: boolean } | null;
 }
 
-/** What is selected, and what can be done with it. */
+/** Bar with the number of selected overrides and the bulk actions. */
 export function BulkBar({ selection, visibleIds, onSelection, matching }: BulkBarProps) {
   const [action, setAction] = useState<BulkAction | null>(null);
   return (

@@ -30,7 +30,7 @@ const VERBS: Record<BulkAction, { verb: string; done: string }> = {
   set_expiry: { verb: 'Change the expiry of', done: 'changed' },
 };
 
-/** Shows by a dry run what a bulk change will do, before it does it. */
+/** Shows the effect of a bulk change, determined by a dry run, and executes the change after confirmation. */
 export function BulkReview({ action, selection, onClose, onDone }: BulkReviewProps) {
   const zone = useZone();
   const minute = useServerTime(60_000);
@@ -38,7 +38,7 @@ export function BulkReview({ action, selection, onClose, onDone }: BulkReviewPro
   const [expiry, setExpiry] = useState<ExpiryChoice>({ preset: DEFAULT_PRESET, local: '', zone, reading: null });
   const [idempotencyKey] = useState(() => crypto.randomUUID());
   const { verb, done } = VERBS[action];
-  // The instant of a preset moves with time; the review and the change must use the same one.
+  // An expiry such as "in 7 days" depends on the current time. The dry run and the change must use the same time.
   const [reviewedAt] = useState(() => serverNow());
   const expiresAt = action === 'set_expiry' ? expiryOf(expiry, reviewedAt) : null;
   const isValid = expiresAt === null || expiresAt.kind !== 'invalid';
@@ -60,7 +60,7 @@ export function BulkReview({ action, selection, onClose, onDone }: BulkReviewPro
   });
   const change = useMutation({
     mutationFn: () => changeOverrides(request, idempotencyKey),
-    // The same key continues a change that a broken connection has interrupted.
+    // Retries use the same idempotency key, so the server executes the change only once.
     retry: 3,
     onSuccess: (response) => {
       void queryClient.invalidateQueries({ queryKey: keys.overrides });

@@ -4,12 +4,12 @@ import { isSelected, NOTHING, pageState, type Selection, toggle, togglePage } fr
 const PAGE = ['a', 'b', 'c', 'd'];
 const idsOf = (selection: Selection) => (selection.kind === 'rows' ? [...selection.ids].sort() : 'matching');
 
-test('a range selects all rows from the last selected one', () => {
+test('a range selection includes all rows from the previously clicked row to the clicked row', () => {
   const first = toggle(NOTHING, 'b', PAGE, false);
   expect(idsOf(toggle(first, 'd', PAGE, true))).toEqual(['b', 'c', 'd']);
 });
 
-test('the head box selects the page, then nothing, and keeps rows of other pages', () => {
+test('the header checkbox toggles all rows of the page and keeps the rows of other pages', () => {
   const other = toggle(NOTHING, 'z', ['z'], false);
   const all = togglePage(other, PAGE);
   expect(idsOf(all)).toEqual(['a', 'b', 'c', 'd', 'z']);
@@ -17,13 +17,13 @@ test('the head box selects the page, then nothing, and keeps rows of other pages
   expect(idsOf(togglePage(all, PAGE))).toEqual(['z']);
 });
 
-test('removing a row from all that match leaves the rest of the page', () => {
+test('deselecting one row of all matches keeps only the other rows of the page selected', () => {
   const matching: Selection = { kind: 'matching', filter: { flag_name: 'x' }, total: 1204, isExact: true };
   expect(isSelected(matching, 'anything')).toBe(true);
   expect(idsOf(toggle(matching, 'b', PAGE, false))).toEqual(['a', 'c', 'd']);
 });
 
-test('at most 1,000 rows are selected', () => {
+test('a selection contains at most 1,000 rows', () => {
   const page = Array.from({ length: 1001 }, (_, index) => String(index));
   expect(idsOf(togglePage(NOTHING, page))).toHaveLength(1000);
 });

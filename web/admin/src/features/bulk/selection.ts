@@ -1,8 +1,8 @@
-/** Selected rows of the panel: some rows, or everything that matches the filter. */
+/** Selection in the override list: individual rows, or all overrides that match the filter. */
 
 import type { BulkFilter } from '../../api/types';
 
-/** Largest number of rows that one bulk change accepts by id. */
+/** Maximum number of ids in one bulk change. */
 export const MAX_SELECTED_ROWS = 1000;
 
 export type Selection =
@@ -20,8 +20,8 @@ export function isSelected(selection: Selection, id: string): boolean {
 }
 
 /**
- * Selects a row or removes it from the selection. With `range`, selects all rows from the last selected one. Removing a
- * row from "everything that matches" leaves the other rows of the page.
+ * Selects or deselects a row. With `range`, selects all rows between the previously clicked row and this one.
+ * Deselecting a row while all matching overrides are selected keeps only the other rows of the page selected.
  */
 export function toggle(selection: Selection, id: string, pageIds: readonly string[], range: boolean): Selection {
   if (selection.kind === 'matching') {
@@ -36,7 +36,7 @@ export function toggle(selection: Selection, id: string, pageIds: readonly strin
   return { kind: 'rows', ids: capped(ids), last: id };
 }
 
-/** Selects all rows of the page, or none of them if all are selected. */
+/** Selects all rows of the page, or deselects them if all are selected. */
 export function togglePage(selection: Selection, pageIds: readonly string[]): Selection {
   if (selection.kind === 'matching') return NOTHING;
   const ids = new Set(selection.ids);

@@ -4,10 +4,10 @@ import { ADDRESSES } from '../../addresses';
 import { flagQuery } from '../../api/queries';
 import { FlagLabel } from '../../values/parts';
 
-/** Types of flags never change, so the definition need not be read again. */
+/** The type of a flag never changes, so a cached definition never becomes stale. */
 const TYPE_STALE_TIME = Number.POSITIVE_INFINITY;
 
-/** Link to a flag of which only the name is known. */
+/** Link to a flag. Loads the flag by its name to show its type. */
 export function FlagLink({ name }: { readonly name: string }) {
   const { data } = useQuery({ ...flagQuery(name), staleTime: TYPE_STALE_TIME, retry: false });
   return (

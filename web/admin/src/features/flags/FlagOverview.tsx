@@ -18,7 +18,7 @@ import { typeLabel } from '../../values/values';
 import { ChangeText } from '../schedules/ScheduledChange';
 import styles from './flags.module.css';
 
-/** Pending changes that the page lists. */
+/** Maximum number of pending changes on the page. */
 const LISTED_CHANGES = 10;
 
 export function FlagOverview({ flag }: { readonly flag: Flag }) {

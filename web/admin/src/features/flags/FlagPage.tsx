@@ -30,13 +30,13 @@ import { SwitchSheet } from './SwitchSheet';
 const overviewRoute = getRouteApi(ADDRESSES.flag);
 const overridesRoute = getRouteApi(ADDRESSES.flagOverrides);
 
-/** The order of layers, rules and pending changes of one flag. */
+/** Page with the evaluation order, targeting rules and pending changes of one flag. */
 export function FlagOverviewPage() {
   const { flag: name } = overviewRoute.useParams();
   return <FlagFrame name={name}>{(flag) => <FlagOverview flag={flag} />}</FlagFrame>;
 }
 
-/** The overrides of one flag. */
+/** Page with the overrides of one flag. */
 export function FlagOverridesPage() {
   const { flag: name } = overridesRoute.useParams();
   const search = overridesRoute.useSearch();

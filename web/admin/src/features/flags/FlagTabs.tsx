@@ -10,7 +10,7 @@ import { Button } from '../../ui/Button';
 import { formatTotal } from '../../ui/Pager';
 import { useEditorLink } from '../overrides/editorAddress';
 
-/** Head and tabs of the page Feature Flags. */
+/** Heading and tabs of the Feature Flags pages. */
 export function FeatureFlagsHead({ subtitle, actions }: { readonly subtitle?: string; readonly actions?: ReactNode }) {
   const flags = useQuery(flagsQuery({ archived: false, limit: 1 }));
   const schedules = useQuery(schedulesQuery(null, { status: 'pending', limit: 1 }));
@@ -49,7 +49,7 @@ export function FeatureFlagsHead({ subtitle, actions }: { readonly subtitle?: st
   );
 }
 
-/** Opens the override editor, with a flag or user if the page is about one. */
+/** Button that opens the override editor. `flag` and `user` are preselected. */
 export function AddOverrideButton(props: { readonly flag?: string; readonly user?: string; readonly label?: string }) {
   const { openNew } = useEditorLink();
   const lockedReason = useLock('changeOverrides');

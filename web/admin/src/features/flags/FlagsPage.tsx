@@ -24,7 +24,7 @@ import { SwitchSheet } from './SwitchSheet';
 
 const route = getRouteApi(ADDRESSES.flags);
 
-/** Values of the filter by archive state. Absent: flags that are not archived. */
+/** Options of the archive filter. Without a choice, the list shows flags that are not archived. */
 const ARCHIVE_FILTERS = [
   ['false', 'Not archived'],
   ['true', 'Archived'],
@@ -123,7 +123,7 @@ function EmptyFlags({ isFiltered, onClear }: { readonly isFiltered: boolean; rea
   );
 }
 
-/** Filter by tag. The API has no list of tags, so it offers those of the flags on this page. */
+/** Tag filter. The API has no list of tags, so the filter offers the tags of the flags on this page. */
 function TagFilter(props: {
   readonly flags: readonly Flag[];
   readonly value: string | undefined;
@@ -263,7 +263,7 @@ function SortButton(props: { readonly isOn: boolean; readonly onClick: () => voi
   );
 }
 
-/** What all users without override and rule are served, and whether a scheduled change made it so. */
+/** Value for users without an override or matching rule, and whether a scheduled change set it. */
 function ServedCell({ flag }: { readonly flag: Flag }) {
   const formatTime = useFormatTime();
   if (flag.archived_at) return <span className="muted">Archived: no user gets a value</span>;

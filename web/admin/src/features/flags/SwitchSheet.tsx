@@ -13,7 +13,7 @@ import { showDone } from '../../ui/toast';
 import { Served } from '../../values/Served';
 import styles from './flags.module.css';
 
-/** Review before a flag is switched: what all users get now and then, and who is not affected. */
+/** Asks for confirmation before a flag is switched. Shows the values before and after, and who is not affected. */
 export function SwitchSheet({ flagName, onClose }: { readonly flagName: string; readonly onClose: () => void }) {
   const queryClient = useQueryClient();
   const query = useQuery({ ...flagQuery(flagName), staleTime: 0 });

@@ -24,7 +24,7 @@ interface OwnFlag extends OwnFlagResult {
   readonly name: string;
 }
 
-/** Values of the reader's own flags, with their overrides. */
+/** Page with the flag values and overrides of the signed-in user. */
 export function MyFlagsPage() {
   const { search } = route.useSearch();
   const navigate = route.useNavigate();
@@ -91,7 +91,7 @@ export function MyFlagsPage() {
   );
 }
 
-/** Reads the reader's own flags again whenever the event stream of the SDK reports a change. */
+/** Reloads the signed-in user's flags whenever the event stream of the SDK reports a change. */
 function useLiveOwnFlags(isEnabled: boolean): void {
   const queryClient = useQueryClient();
   useEffect(() => {

@@ -25,7 +25,7 @@ interface ConflictNoticeProps {
   readonly onChoose: (choice: ConflictChoice) => void;
 }
 
-/** Shows both versions when another person changed the override, and the possible next steps. */
+/** Notice that another person changed the override. Compares both versions and offers the possible next steps. */
 export function ConflictNotice({ conflict, userId, flag, mine, onChoose }: ConflictNoticeProps) {
   const lastChange = useLastChange(userId, flag);
   if (conflict.kind === 'gone') {
@@ -83,7 +83,7 @@ export function ConflictNotice({ conflict, userId, flag, mine, onChoose }: Confl
   );
 }
 
-/** Who changed the override last, and when. */
+/** Returns who changed the override last, and when. */
 function useLastChange(user_id: string, flag_name: string) {
   const { data } = useQuery({ ...auditQuery({ user_id, flag_name, limit: 1 }), staleTime: 0 });
   const entry = data?.items[0];
@@ -95,7 +95,7 @@ function useLastChange(user_id: string, flag_name: string) {
   );
 }
 
-/** Says that changes of others were taken over. */
+/** Notice that the form now contains changes by another person. */
 export function MergedNotice({ override }: { readonly override: UserOverride }) {
   const lastChange = useLastChange(override.user_id, override.flag_name);
   return (

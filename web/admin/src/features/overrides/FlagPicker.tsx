@@ -8,7 +8,7 @@ import { Marked, SearchList } from '../../ui/SearchList';
 import { FlagLabel, LayerChip, Value } from '../../values/parts';
 import styles from './editor.module.css';
 
-/** Most flags that the list shows at once; the search narrows it. */
+/** Maximum number of flags in the list. A search finds the others. */
 const MAX_SHOWN = 100;
 
 interface FlagPickerProps {
@@ -26,7 +26,7 @@ interface Candidate {
   readonly result: UserFlagResult | undefined;
 }
 
-/** Lists the flags with the value that the user gets now, and the layer it comes from. */
+/** Search field for a flag. Lists each flag with its current value for the user and the layer that supplies it. */
 export function FlagPicker({ userId, flag, type, result, onChoose, isFixed }: FlagPickerProps) {
   const [text, setText] = useState('');
   const ofUser = useQuery({ ...userFlagsQuery(userId ?? ''), enabled: userId !== undefined && !flag });

@@ -12,7 +12,7 @@ interface JsonFieldProps {
   readonly onChange: (draft: ValueDraft) => void;
 }
 
-/** Text of a JSON value, which can start from a variant or from the value that the user gets now. */
+/** Text field for a JSON value. Offers the user's current value and the variants as starting points. */
 export default function JsonField({ flag, current, draft, onChange }: JsonFieldProps) {
   const starts = [
     { id: 'current', label: `Value now: ${formatValue(current)}`, value: current },

@@ -25,10 +25,10 @@ import { UserPicker } from './UserPicker';
 import { type Editor, useEditor } from './useEditor';
 import { ValueField } from './ValueField';
 
-/** Length from which the number of characters is shown. */
+/** Length of the reason from which the form shows a character count. */
 const COUNTED_REASON = 400;
 
-/** The override editor, over any page, if the address asks for it. */
+/** Override editor in a drawer over the current page. The URL decides whether it is open. */
 export default function OverrideDrawer() {
   const target = useEditorTarget();
   const [shown, setShown] = useState(target);
@@ -37,7 +37,7 @@ export default function OverrideDrawer() {
   }, [target]);
   const current = target ?? shown;
   if (!current) return null;
-  // A new editor keeps its draft while user and flag are chosen; another override is another form.
+  // The key keeps the draft of a new override while user and flag are chosen. Another override resets the form.
   const key = current.kind === 'new' ? 'new' : `${current.user}/${current.flag}`;
   return target ? <EditorDrawer key={key} target={target} /> : null;
 }
@@ -142,12 +142,12 @@ function EditorDrawer({ target }: { readonly target: EditorTarget }) {
   );
 }
 
-/** Whether the reader has entered more than user and flag. */
+/** Whether the form contains more than a user and a flag. */
 function hasContent({ draft, base }: Editor): boolean {
   return base !== null || draft.value.choice !== null || draft.reason !== '';
 }
 
-/** Lets the browser ask before the tab is closed. */
+/** Makes the browser ask for confirmation before it closes the tab. */
 function useSaveWarning(isDirty: boolean): void {
   useEffect(() => {
     if (!isDirty) return;
@@ -319,7 +319,7 @@ function warningCount({ resolved, flag, expiry }: Editor, { now, pending }: Outl
   }).filter(({ kind }) => kind === 'warning').length;
 }
 
-/** One line with the effect, where the preview is below the form. */
+/** Effect of the override in one line, for narrow screens where the preview is below the form. */
 function Summary(props: { readonly editor: Editor; readonly outlook: Outlook; readonly warnings: number }) {
   const { editor, outlook, warnings } = props;
   if (editor.resolved.kind !== 'value' || !outlook.now) return null;
@@ -341,7 +341,7 @@ interface SubmitTextProps {
   readonly isRedundant: boolean;
 }
 
-/** The whole sentence of what the button does. */
+/** Label of the submit button: a sentence that says what the button will save. */
 function SubmitText({ editor, user, isRedundant: changesNothing }: SubmitTextProps) {
   const { saving, resolved, flag, expiry, base, draft, openedAt } = editor;
   if (saving === 'retrying') return 'Trying again…';

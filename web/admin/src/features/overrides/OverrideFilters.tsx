@@ -23,7 +23,7 @@ interface FiltersProps {
   readonly end: ReactNode;
 }
 
-/** Search, sort order and filters of the panel, which the address holds. */
+/** Search, sort order and filters of the override list. The URL stores all of them. */
 export function OverrideFilters({ scope, search, total, onFilter, end }: FiltersProps) {
   const { finding } = search;
   const findingLock = finding ? 'Not available together with a filter by finding.' : undefined;

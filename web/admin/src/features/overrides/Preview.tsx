@@ -18,7 +18,7 @@ import styles from './editor.module.css';
 import { changesUntil, type Finding, findingsOf, withoutOverride } from './outlook';
 import { useDebounced } from './UserPicker';
 
-/** Time after the last change of the form before the server is asked; milliseconds. */
+/** Delay between the last change of the form and the request for a preview; milliseconds. */
 const PREVIEW_DELAY = 250;
 const MINUTE = 60_000;
 
@@ -26,12 +26,12 @@ export interface Outlook {
   readonly isLoading: boolean;
   readonly error: unknown;
   readonly now: Explanation | undefined;
-  /** Evaluation at the expiry. `undefined` if the override never expires or the server has not answered. */
+  /** Evaluation at the expiry. `undefined` if the override never expires or the server has not responded. */
   readonly after: Explanation | undefined;
   readonly pending: readonly ScheduledChange[];
 }
 
-/** Reads what the user gets now, and what they will get when the override has expired. */
+/** Loads the evaluation of the flag for the user now and at the expiry of the override. */
 export function useOutlook(userId: string | undefined, flag: string | undefined, expiry: Expiry): Outlook {
   const isReady = userId !== undefined && flag !== undefined;
   const time = useDebounced(expiry.kind === 'at' ? expiry.time : null, PREVIEW_DELAY);
@@ -57,14 +57,14 @@ interface PreviewProps {
   readonly user: User | undefined;
   readonly flag: Flag | undefined;
   readonly outlook: Outlook;
-  /** Value in the form. `undefined` if it is not valid or none is chosen. */
+  /** Value in the form. `undefined` if no valid value is chosen. */
   readonly value: { readonly value: unknown } | undefined;
   readonly enabled: boolean;
   readonly expiry: Expiry;
   readonly zone: string;
 }
 
-/** What the user gets now, with the override and afterwards, and why. */
+/** Shows the user's value now, with the override and after its expiry, and explains why. */
 export function Preview(props: PreviewProps) {
   const { user, flag, outlook, value } = props;
   return (
@@ -161,7 +161,7 @@ function PreviewBody({ user, flag, now, outlook, value, enabled, expiry, zone }:
   );
 }
 
-/** Rungs as they will be when the override is saved. */
+/** Returns the rungs (rows of the explanation) as they will be after the override is saved. */
 function withDraft(rungs: readonly Rung[], value: unknown, why: string): Rung[] {
   return rungs.map((rung) => {
     if (rung.layer === 'override')
@@ -211,11 +211,11 @@ interface StripProps {
   readonly zone: string;
 }
 
-/** Shares of the strip before the override and until it expires; percent. */
+/** Positions on the timeline at which the override starts and expires; percent of the width. */
 const STRIP_START = 6;
 const STRIP_END = 72;
 
-/** Time from before the override until after it. */
+/** Timeline: before the override, while it applies, and after its expiry. */
 function Strip({ now, expiresAt, before, after, hidden, zone }: StripProps) {
   const positionOf = (time: number) =>
     STRIP_START + ((STRIP_END - STRIP_START) * Math.max(0, time - now)) / Math.max(1, expiresAt - now);

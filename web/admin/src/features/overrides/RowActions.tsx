@@ -21,7 +21,7 @@ import { showDone, showError } from '../../ui/toast';
 import { shareableAddress, useEditorLink } from './editorAddress';
 import { recreateOverride } from './undo';
 
-/** Changes to one override that need no form. Each can be undone. */
+/** Returns the actions on one override that need no form. After each action, a message offers Undo. */
 export function useOverrideActions() {
   const queryClient = useQueryClient();
   const refresh = () => {

@@ -5,7 +5,7 @@ import { UserOverridesPanel } from './UserOverridesPanel';
 
 const route = getRouteApi(ADDRESSES.userOverrides);
 
-/** All overrides of all users. */
+/** Page with the overrides of all users. */
 export function UserOverridesPage() {
   const search = route.useSearch();
   const navigate = route.useNavigate();

@@ -33,7 +33,7 @@ import { RowActions } from './RowActions';
 interface PanelProps {
   readonly scope: Scope;
   readonly search: OverridesSearch;
-  /** Changes filters in the address. With `replace`, Back does not return to the previous ones. */
+  /** Changes filters in the URL. With `replace`, the Back button skips the previous filters. */
   readonly onSearch: (change: Partial<OverridesSearch>, replace?: boolean) => void;
 }
 
@@ -47,7 +47,7 @@ const FILTER_RESET: OverridesSearch = {
   cursor: undefined,
 };
 
-/** List of overrides with filters, selection and bulk changes: of all users, of one flag or of one user. */
+/** List of the overrides of all users, one flag or one user, with filters, selection and bulk changes. */
 export function UserOverridesPanel({ scope, search, onSearch }: PanelProps) {
   const minute = useServerTime(60_000);
   const marks = useChangeMarks();

@@ -16,7 +16,7 @@ const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
 const RECENT_KEY = 'feature-flags:recent-users';
 const MAX_RECENT = 5;
 
-/** Text that has not changed for a while. */
+/** Returns the last value that did not change for `delay` milliseconds. */
 export function useDebounced<Value>(value: Value, delay: number): Value {
   const [settled, setSettled] = useState(value);
   useEffect(() => {
@@ -40,18 +40,18 @@ function rememberUser(user: User): void {
     const others = loadRecent().filter(({ id }) => id !== user.id);
     sessionStorage.setItem(RECENT_KEY, JSON.stringify([user, ...others].slice(0, MAX_RECENT)));
   } catch {
-    // The browser denies storage.
+    // The browser denies storage, so the picker does not remember recent users.
   }
 }
 
 interface UserPickerProps {
   readonly user: User | undefined;
   readonly onChoose: (user: User | null) => void;
-  /** The user cannot be changed. */
+  /** Whether the user is preselected and cannot be changed. */
   readonly isFixed: boolean;
 }
 
-/** Finds a user by part of the e-mail or name, or by id. */
+/** Search field for a user: by part of the e-mail or name, or by id. */
 export function UserPicker({ user, onChoose, isFixed }: UserPickerProps) {
   const [text, setText] = useState('');
   const term = useDebounced(text.trim(), SEARCH_DELAY);

@@ -11,14 +11,14 @@ interface ValueFieldProps {
   readonly flag: Flag;
   readonly draft: ValueDraft;
   readonly resolved: ResolvedValue;
-  /** Value that the user gets now. */
+  /** Current value of the flag for the user. */
   readonly current: unknown;
   readonly onChange: (draft: ValueDraft) => void;
-  /** Error of the server, or that no value is chosen. */
+  /** Error message of the server, or the hint that no value is chosen. */
   readonly error: string | null;
 }
 
-/** Input for a value of the flag's type. No value is chosen in advance. */
+/** Input for a value of the flag's type. No value is preselected. */
 export function ValueField({ flag, draft, resolved, current, onChange, error }: ValueFieldProps) {
   const shownError = error ?? (resolved.kind === 'error' && draft.text !== '' ? resolved.message : null);
   const warning = resolved.kind === 'value' ? resolved.warning : null;

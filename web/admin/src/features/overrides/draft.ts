@@ -1,10 +1,10 @@
-/** Draft of an override: what the form holds, and how it is stored and compared. */
+/** Draft of an override: the contents of the form, their storage, and their comparison with the saved override. */
 
 import type { Flag, Json, PatchOverride, UserOverride } from '../../api/types';
 import { type ExpiryChoice, type ExpiryPreset, lastPreset } from '../../time/expiry';
 import { parseJson, sameValue } from '../../values/values';
 
-/** Value in the form. `choice` is a variant id, `other` for text of the reader's own, or `null` if nothing is chosen. */
+/** Value in the form. `choice` is a variant id, `other` for the value in `text`, or `null` if nothing is chosen. */
 export interface ValueDraft {
   readonly choice: string | null;
   readonly text: string;
@@ -29,7 +29,7 @@ export function emptyDraft(zone: string, preset: ExpiryPreset = lastPreset()): D
   };
 }
 
-/** Draft that equals an existing override. */
+/** Returns a draft with the contents of an existing override. */
 export function draftOf(override: UserOverride, flag: Flag, zone: string): Draft {
   return {
     value: valueDraft(override.override_value as Json, flag),
@@ -51,7 +51,7 @@ export type ResolvedValue =
   | { readonly kind: 'value'; readonly value: Json; readonly warning: string | null }
   | { readonly kind: 'error'; readonly message: string };
 
-/** Returns the value that the draft describes. */
+/** Returns the value that the draft selects, or why it is not valid. */
 export function resolveValue({ choice, text }: ValueDraft, flag: Flag): ResolvedValue {
   if (choice === null) return { kind: 'none' };
   if (choice !== OTHER) {
@@ -108,7 +108,7 @@ export function changedFields(base: Fields, mine: Fields): PatchOverride {
   );
 }
 
-/** Fields that both sides changed to different values since `base`. */
+/** Returns the fields that differ between `theirs` and `mine` and that both versions changed since `base`. */
 export function collisions(base: Fields, theirs: Fields, mine: Fields): FieldName[] {
   return FIELD_NAMES.filter(
     (name) => !sameField(name, base, mine) && !sameField(name, base, theirs) && !sameField(name, theirs, mine),
@@ -121,7 +121,7 @@ function storageKey(user: string | undefined, flag: string | undefined): string 
   return `${STORAGE_PREFIX}${user ?? ''}:${flag ?? ''}`;
 }
 
-/** Draft that was stored in this tab for this user and flag. */
+/** Returns the draft that this tab has stored for the user and flag, or `null`. */
 export function loadDraft(user: string | undefined, flag: string | undefined): Draft | null {
   try {
     const stored = sessionStorage.getItem(storageKey(user, flag));
@@ -140,13 +140,13 @@ export function storeDraft(user: string | undefined, flag: string | undefined, d
   }
 }
 
-/** Forgets all drafts of this tab, because they belong to who signs out. */
+/** Deletes all drafts of this tab. Called at sign-out, because the next user must not see them. */
 export function forgetDrafts(): void {
   try {
     for (const key of Object.keys(sessionStorage)) {
       if (key.startsWith(STORAGE_PREFIX)) sessionStorage.removeItem(key);
     }
   } catch {
-    // There is nothing stored.
+    // The browser denies storage, so no draft is stored.
   }
 }

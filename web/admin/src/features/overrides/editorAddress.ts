@@ -1,14 +1,14 @@
-/** Address of the override editor: search parameters of any page. */
+/** URL parameters of the override editor. Every page accepts them and then shows the editor. */
 
 import { useNavigate, useSearch } from '@tanstack/react-router';
 import { useCallback, useMemo } from 'react';
 
-/** What the editor shows. */
+/** Override that the editor creates or changes. */
 export type EditorTarget =
   | { readonly kind: 'new'; readonly user: string | undefined; readonly flag: string | undefined }
   | { readonly kind: 'existing'; readonly user: string; readonly flag: string };
 
-/** Returns what the address says the editor shows, or `null` if it is closed. */
+/** Returns the override that the URL selects, or `null` if the editor is closed. */
 export function useEditorTarget(): EditorTarget | null {
   const { override, user, flag } = useSearch({ strict: false });
   return useMemo(() => {
@@ -20,7 +20,7 @@ export function useEditorTarget(): EditorTarget | null {
 }
 
 interface EditorLink {
-  /** Opens an empty editor, or one with a user or flag. */
+  /** Opens the editor for a new override. A user or flag can be preselected. */
   readonly openNew: (target?: { readonly user?: string; readonly flag?: string }) => void;
   readonly openExisting: (userId: string, flagName: string) => void;
   readonly close: () => void;
@@ -44,7 +44,7 @@ export function useEditorLink(): EditorLink {
   );
 }
 
-/** Address of this page with the editor open, for sharing. */
+/** Returns the URL of this page with the editor open, for sharing. */
 export function shareableAddress(target: EditorTarget): string {
   const url = new URL(location.href);
   url.search = '';

@@ -1,17 +1,18 @@
-/** Keeps rows in their place while the reader works in the list. */
+/** Keeps the rows of a list in place while the user works in it. */
 
 import { useRef, useState } from 'react';
 
 export interface HeldRows<Row> {
   readonly rows: readonly Row[];
-  /** Number of rows that are new or moved and not shown yet. */
+  /** Number of rows that are not shown yet. */
   readonly waiting: number;
   readonly showNew: () => void;
 }
 
 /**
- * While `isHeld`, rows keep their places: their contents change, new rows wait, and rows that others removed stay. `viewKey`
- * identifies filters and page; another one shows its rows at once. Rows that the reader removed go at once.
+ * While `isHeld`, rows keep their places: their contents are updated, new rows are withheld, and rows that others
+ * removed stay. Rows that the signed-in user removed disappear at once. `viewKey` identifies the filters and the page;
+ * a change of the key shows the current rows at once.
  */
 export function useHeldRows<Row>(
   fresh: readonly Row[],
@@ -39,7 +40,7 @@ export function useHeldRows<Row>(
   };
 }
 
-/** Returns the shown rows with their new contents. Rows that others removed keep their place. */
+/** Returns the shown rows with their current contents. Rows that other people removed keep their place. */
 export function mergeRows<Row>(
   shown: readonly Row[],
   fresh: readonly Row[],

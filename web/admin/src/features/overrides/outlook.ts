@@ -1,10 +1,10 @@
-/** What the server says would decide without the override, read from an explanation. */
+/** Derives warnings about an override from the API's explanation, such as a rule or scheduled change that it hides. */
 
 import type { Explanation, Flag, LayerExplanation, ScheduledChange, User } from '../../api/types';
 import { personShortName } from '../../people/people';
 import { formatValue, sameValue } from '../../values/values';
 
-/** The first layer below the override that supplies a value. */
+/** Returns the first layer below the override that supplies a value. */
 export function withoutOverride(explanation: Explanation): LayerExplanation | undefined {
   return explanation.layers.find(({ layer, would_match }) => layer !== 'override' && would_match);
 }
@@ -28,7 +28,7 @@ interface FindingInput {
   readonly formatTime: (instant: string) => string;
 }
 
-/** Facts to know before saving. */
+/** Returns warnings and hints about the override, to be shown before it is saved. */
 export function findingsOf(input: FindingInput): Finding[] {
   const { user, flag, explanation, value, expiresAt, formatTime } = input;
   const name = personShortName(user);
@@ -87,7 +87,7 @@ export function findingsOf(input: FindingInput): Finding[] {
   return findings;
 }
 
-/** Pending changes that take effect while the override applies. */
+/** Returns the pending changes that take effect while the override applies. */
 export function changesUntil(pending: readonly ScheduledChange[], expiresAt: number | null): ScheduledChange[] {
   return pending.filter((change) => expiresAt === null || Date.parse(change.scheduled_at) < expiresAt);
 }

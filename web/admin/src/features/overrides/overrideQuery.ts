@@ -1,4 +1,4 @@
-/** Filters of the panel as parameters of the API. */
+/** Converts the filters of the override list to API parameters. */
 
 import type { BulkFilter, OverrideStatus, QueryOf, UserOverride } from '../../api/types';
 import { EXPIRY_PERIODS, type OverridesSearch } from '../../searchParams';
@@ -6,20 +6,20 @@ import { EXPIRY_PERIODS, type OverridesSearch } from '../../searchParams';
 const HOUR = 3_600_000;
 const MINUTE = 60_000;
 
-/** Which overrides a panel is about. */
+/** Overrides that a list contains before filtering. */
 export type Scope =
   | { readonly kind: 'all' }
   | { readonly kind: 'flag'; readonly flag: string }
   | { readonly kind: 'user'; readonly userId: string };
 
-/** Instant of the filter "Expires within …". Rounded to minutes, so that the request stays the same meanwhile. */
+/** End of the period "Expires within …". Rounded to minutes, so that the query does not change every second. */
 function expiresBefore(search: OverridesSearch, now: number): string | undefined {
   if (!search.ends_within) return undefined;
   const minute = Math.ceil(now / MINUTE) * MINUTE;
   return new Date(minute + EXPIRY_PERIODS[search.ends_within] * HOUR).toISOString();
 }
 
-/** Filter of a bulk change of everything that matches; also the filters of the list. */
+/** Returns the filter for the list, and for a bulk change of everything that matches. */
 export function filterOf(search: OverridesSearch, scope: Scope, now: number): BulkFilter {
   const expires_before = expiresBefore(search, now);
   const flag_name = scope.kind === 'flag' ? scope.flag : search.flag_name;
@@ -41,7 +41,7 @@ export function listQuery(search: OverridesSearch, scope: Scope, now: number): Q
   };
 }
 
-/** Whether the reader has restricted the list. */
+/** Whether a filter or search is set. */
 export function isFiltered(search: OverridesSearch): boolean {
   const { sort, cursor, ...filters } = search;
   return Object.entries(filters).some(
@@ -49,7 +49,7 @@ export function isFiltered(search: OverridesSearch): boolean {
   );
 }
 
-/** Status at this instant. An override may expire after the server has responded. */
+/** Returns the status at `now`. An override may expire after the server has sent it. */
 export function statusAt(override: UserOverride, now: number): OverrideStatus {
   if (override.expires_at !== null && Date.parse(override.expires_at) <= now) return 'expired';
   return override.enabled ? 'active' : 'disabled';

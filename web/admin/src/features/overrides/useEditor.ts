@@ -1,4 +1,4 @@
-/** State of the override editor: what was loaded, what was entered, and what happened while saving. */
+/** State of the override editor: the loaded override, the draft, and the outcome of saving. */
 
 import { useQuery, useQueryClient } from '@tanstack/react-query';
 import { useCallback, useEffect, useRef, useState } from 'react';
@@ -32,13 +32,13 @@ import { recreateOverride } from './undo';
 
 const MAX_ATTEMPTS = 4;
 
-/** What prevents saving. */
+/** Change by another person that prevents saving. */
 export type Conflict =
-  /** Another override was created meanwhile. */
+  /** Another person created an override of the same flag for the same user. */
   | { readonly kind: 'exists'; readonly theirs: Tagged<UserOverride> }
-  /** Both sides changed the same fields. */
+  /** Another person changed the same fields. */
   | { readonly kind: 'changed'; readonly theirs: Tagged<UserOverride>; readonly fields: readonly FieldName[] }
-  /** The override was deleted or expired and removed. */
+  /** The override was deleted, or it expired and was removed. */
   | { readonly kind: 'gone' };
 
 export interface Editor {
@@ -57,7 +57,7 @@ export interface Editor {
   readonly problems: Problems;
   readonly showProblems: boolean;
   readonly conflict: Conflict | null;
-  /** Others changed fields that the form does not change; they were taken over. */
+  /** Version that another person saved. Its changes to other fields were merged into the form. */
   readonly mergedFrom: UserOverride | null;
   readonly saving: 'idle' | 'saving' | 'retrying';
   readonly error: ApiError | null;
@@ -112,13 +112,13 @@ export function useEditor(target: EditorTarget): Editor {
   const [error, setError] = useState<ApiError | null>(null);
   const idempotencyKey = useRef('');
 
-  // Periods start when the form is saved; the preview may lag by a minute.
+  // A period such as 7 days starts when the form is saved. The preview uses the current minute instead.
   const kept = base?.resource.expires_at ?? null;
   const expiry = expiryOf(draft.expiry, minute, kept);
   const resolved: ResolvedValue = flag ? resolveValue(draft.value, flag) : { kind: 'none' };
   const fields = fieldsIn(draft, resolved, expiry);
 
-  // Choosing a user and a flag that have an override leads to that override.
+  // If the chosen user already has an override of the chosen flag, the editor opens that override.
   const existing = flagName === undefined ? undefined : values.data?.flags[flagName]?.override;
   useEffect(() => {
     if (target.kind === 'new' && target.user && target.flag && existing && existing.status !== 'expired') {
@@ -143,7 +143,7 @@ export function useEditor(target: EditorTarget): Editor {
     [zone],
   );
 
-  // The first answer fills the form; later ones are changes by others.
+  // The first response fills the form. Later responses contain changes by other people.
   const fresh = loaded.data;
   useEffect(() => {
     if (!fresh || !flag || saving !== 'idle') return;
@@ -215,7 +215,7 @@ export function useEditor(target: EditorTarget): Editor {
 
   const handleFailure = async (failure: ApiError, mine: Fields): Promise<void> => {
     if (!userId || !flagName || !flag) return;
-    // The form is correct if it is repeated with another content, so it needs another key.
+    // The admin may change the form before the next attempt, and a changed request needs a new idempotency key.
     if (!failure.isTemporary) idempotencyKey.current = '';
     if (failure.status === 409 && failure.code === 'override_exists') {
       const theirs = await queryClient.fetchQuery({ ...overrideQuery(userId, flagName), staleTime: 0 });
@@ -229,7 +229,7 @@ export function useEditor(target: EditorTarget): Editor {
 
   const save = async () => {
     setShowProblems(true);
-    // The period starts now.
+    // A period such as 7 days starts at the time of saving.
     const now = Math.max(minute, openedAt);
     const mine = fieldsIn(draft, resolved, expiryOf(draft.expiry, now, kept));
     if (Object.keys(problems).length > 0 || !mine || conflict || saving !== 'idle') return;
@@ -331,7 +331,7 @@ export function useEditor(target: EditorTarget): Editor {
   };
 }
 
-/** Returns the fields of the form, or `null` if value or expiry are not valid. */
+/** Returns the fields of the form, or `null` if the value or the expiry is not valid. */
 function fieldsIn(draft: Draft, resolved: ResolvedValue, expiry: Expiry): Fields | null {
   if (resolved.kind !== 'value' || expiry.kind === 'invalid') return null;
   return {
@@ -362,7 +362,7 @@ function problemsOf({ target, draft, resolved, expiry }: ProblemInput): Problems
   };
 }
 
-/** The part of a draft that a field belongs to. */
+/** Returns the part of a draft that corresponds to a field. */
 function pick(draft: Draft, field: FieldName): Partial<Draft> {
   switch (field) {
     case 'override_value':
@@ -376,7 +376,7 @@ function pick(draft: Draft, field: FieldName): Partial<Draft> {
   }
 }
 
-/** Takes over the fields that the form does not change. */
+/** Returns `mine` with the values of `theirs` in all fields that the form does not change. */
 function mergeDrafts(mine: Draft, theirs: Draft, before: Fields, fields: Fields): Draft {
   let merged = mine;
   for (const name of ['override_value', 'expires_at', 'reason', 'enabled'] as const) {
@@ -385,7 +385,7 @@ function mergeDrafts(mine: Draft, theirs: Draft, before: Fields, fields: Fields)
   return merged;
 }
 
-/** Changes that restore the fields of a patch. */
+/** Returns the patch that restores the previous values of the fields in `patch`. */
 function inverse(before: UserOverride, patch: object): Partial<Fields> {
   const fields = fieldsOf(before);
   return Object.fromEntries(Object.keys(patch).map((name) => [name, fields[name as FieldName]]));

@@ -24,7 +24,7 @@ import { useDebounced } from '../overrides/UserPicker';
 import styles from './palette.module.css';
 
 const SEARCH_DELAY = 150;
-/** Flags and users that are shown at once. */
+/** Maximum number of flags, and of users, in the results. */
 const MAX_RESULTS = 6;
 
 type Entry =
@@ -39,7 +39,7 @@ interface PaletteProps {
   readonly onShowKeys: () => void;
 }
 
-/** Finds flags, users, pages and actions. */
+/** Command palette: finds flags, users, pages and actions. */
 export default function Palette({ onClose, onShowKeys }: PaletteProps) {
   const [text, setText] = useState('');
   const term = useDebounced(text.trim(), SEARCH_DELAY);

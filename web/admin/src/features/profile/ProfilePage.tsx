@@ -32,7 +32,7 @@ export function ProfilePage() {
   );
 }
 
-/** Leaves the page, so that nothing of the signed-in user stays in memory. */
+/** Loads the sign-in page with a full navigation, so that no data of the user stays in memory. */
 function leave(): void {
   forgetDrafts();
   location.assign('/sign-in');

@@ -5,7 +5,7 @@ import type { Flag, ScheduledChange, Serve } from '../../api/types';
 import { Served } from '../../values/Served';
 import styles from './schedules.module.css';
 
-/** What a scheduled change changes: before and after if it is pending, else what it set. */
+/** Effect of a scheduled change: the values before and after if it is pending, otherwise the value that it set. */
 export function ChangeText({ change, flag }: { readonly change: ScheduledChange; readonly flag?: Flag | undefined }) {
   const loaded = useQuery({ ...flagQuery(change.flag_name), enabled: flag === undefined });
   const definition = flag ?? loaded.data?.resource;

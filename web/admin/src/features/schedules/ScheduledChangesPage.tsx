@@ -23,7 +23,7 @@ import styles from './schedules.module.css';
 
 const route = getRouteApi(ADDRESSES.scheduledChanges);
 
-/** All scheduled changes, as a list. */
+/** Page with the scheduled changes of all flags. */
 export function ScheduledChangesPage() {
   const { status, cursor } = route.useSearch();
   const navigate = route.useNavigate();

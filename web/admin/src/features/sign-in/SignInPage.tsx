@@ -11,7 +11,7 @@ import styles from '../../session/SignInForm.module.css';
 
 const route = getRouteApi(ADDRESSES.signIn);
 
-/** Sign-in page. Skipped if the server already knows the caller, as behind a proxy that adds a token. */
+/** Sign-in page. Redirects if requests are already authenticated, for example by a proxy that adds a token. */
 export function SignInPage() {
   const { next } = route.useSearch();
   const queryClient = useQueryClient();

@@ -27,7 +27,7 @@ import { WhyPanel } from './WhyPanel';
 const route = getRouteApi(ADDRESSES.user);
 
 const SOURCES: readonly Source[] = ['override', 'targeting_rule', 'scheduled_change', 'default', 'disabled'];
-/** Longest wait of a timer in browsers; milliseconds. */
+/** Maximum delay of `setTimeout`; milliseconds. */
 const MAX_TIMER = 2_147_483_647;
 
 interface Row {
@@ -35,7 +35,7 @@ interface Row {
   readonly result: UserFlagResult;
 }
 
-/** Values and sources of all flags for a user, now or at a future time. */
+/** Table with the values and sources of all flags for a user, now or at a future time. */
 export function UserFlags({ user }: { readonly user: User }) {
   const { search, source, at, why } = route.useSearch();
   const navigate = route.useNavigate();
@@ -43,7 +43,7 @@ export function UserFlags({ user }: { readonly user: User }) {
   const { openExisting, openNew } = useEditorLink();
   const query = useQuery({
     ...userFlagsQuery(user.id, at ?? null),
-    // Values change through time as well, without an event.
+    // Expiries and scheduled changes change values without an event.
     refetchInterval: ({ state }) => timeUntil(state.data?.valid_until ?? null),
   });
   const change = (next: Partial<ReturnType<typeof route.useSearch>>, replace = true) =>
@@ -145,7 +145,7 @@ export function UserFlags({ user }: { readonly user: User }) {
   );
 }
 
-/** Milliseconds until an instant, with a margin so that the server's clock has passed it. */
+/** Returns the milliseconds until an instant, plus a margin so that the server's clock has passed the instant. */
 function timeUntil(instant: string | null): number | false {
   if (instant === null) return false;
   return Math.min(MAX_TIMER, Math.max(500, Date.parse(instant) - serverNow() + 500));
@@ -172,12 +172,12 @@ function SourceFilter(props: {
 
 interface TimeChoiceProps {
   readonly at: string | undefined;
-  /** When the next value changes. */
+  /** Next instant at which a value may change. */
   readonly next: string | null;
   readonly onChange: (at: string | undefined) => void;
 }
 
-/** Values now, at the next change, or at a picked time. */
+/** Selects the time of the evaluation: now, the next change, or a picked time. */
 function TimeChoice({ at, next, onChange }: TimeChoiceProps) {
   const zone = useZone();
   const now = useServerTime(60_000);

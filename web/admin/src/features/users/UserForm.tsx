@@ -16,7 +16,7 @@ import { parseJson, sameValue } from '../../values/values';
 import styles from './users.module.css';
 
 interface UserFormProps {
-  /** User to change. A new one without it. */
+  /** User to change. If absent, the form creates a user. */
   readonly user?: Tagged<User>;
   readonly onClose: () => void;
   readonly onSaved?: (user: User) => void;
@@ -44,7 +44,7 @@ function draftOf(user: User | undefined): Draft {
 
 const FORM_ID = 'user-form';
 
-/** Creates or changes a user. */
+/** Form that creates or changes a user. */
 export function UserForm({ user, onClose, onSaved }: UserFormProps) {
   const queryClient = useQueryClient();
   const [draft, setDraft] = useState(() => draftOf(user?.resource));
@@ -194,7 +194,7 @@ function parseAttributes(text: string): Attributes {
   return { kind: 'value', value: { ...(value as { [name: string]: Json }) } };
 }
 
-/** Only the fields that differ. */
+/** Returns only the fields that differ from `user`. */
 function changesOf(user: User, draft: Draft, attributes: { [name: string]: Json }): PatchUser {
   const name = draft.name.trim() || null;
   return {

@@ -22,7 +22,7 @@ import styles from './users.module.css';
 
 type OpenForm = 'edit' | 'password' | 'delete' | null;
 
-/** Actions on one user. */
+/** Menu with the actions on one user. */
 export function UserMenu({ user }: { readonly user: Tagged<User> }) {
   const queryClient = useQueryClient();
   const lockedReason = useLock('changeUsers');

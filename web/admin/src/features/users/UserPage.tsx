@@ -23,13 +23,13 @@ import styles from './users.module.css';
 const flagsRoute = getRouteApi(ADDRESSES.user);
 const overridesRoute = getRouteApi(ADDRESSES.userOverridesOfUser);
 
-/** Every flag's value for one user. */
+/** Page with the values of all flags for one user. */
 export function UserFlagsPage() {
   const { id } = flagsRoute.useParams();
   return <UserFrame id={id}>{(user) => <UserFlags user={user} />}</UserFrame>;
 }
 
-/** The overrides of one user. */
+/** Page with the overrides of one user. */
 export function UserOverridesOfUserPage() {
   const { id } = overridesRoute.useParams();
   const search = overridesRoute.useSearch();

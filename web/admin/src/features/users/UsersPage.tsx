@@ -26,7 +26,7 @@ import styles from './users.module.css';
 
 const route = getRouteApi(ADDRESSES.users);
 
-/** Length from which the search finds any part of the text. */
+/** Minimum length of a search term that matches anywhere in the text. Shorter terms match prefixes only. */
 const MIN_PART = 3;
 
 export function UsersPage() {

@@ -22,7 +22,7 @@ interface WhyPanelProps {
   readonly onClose: () => void;
 }
 
-/** Why a user gets a value: each layer and its outcome. */
+/** Explains why a user gets a value: shows each layer and its outcome. */
 export function WhyPanel({ user, flag, at, onClose }: WhyPanelProps) {
   const query = useQuery(explanationQuery(user.id, flag, at));
   return (
