@@ -1,4 +1,4 @@
-//! Event streams (server-sent events): a user's own flag values, all changes for admins and viewers, and refetch events
+//! Event streams (server-sent events): a user's own flag values, all changes for admins, support and viewers, and refetch events
 //! for OpenFeature providers.
 //!
 //! A stream stores its position instead of a queue of events. When it is woken and its client is ready to read, it

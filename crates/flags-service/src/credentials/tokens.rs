@@ -1,6 +1,6 @@
 //! API tokens. The secret is returned once, on creation; the database stores its SHA-256.
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
 use flags_domain::{Instant, Violation, check_key};
 use flags_store::{
@@ -49,6 +49,22 @@ pub struct TokenRotation {
     pub expires_at: Option<Instant>,
 }
 
+/// Token with the label of its user.
+#[derive(Clone, Debug)]
+pub struct TokenDetail {
+    /// Stored token.
+    pub record: TokenRecord,
+    /// Name of the user to show. `None` for a token without a user.
+    pub user_label: Option<String>,
+}
+
+impl TokenDetail {
+    fn new(record: TokenRecord, labels: &HashMap<Uuid, String>) -> Self {
+        let user_label = record.user_id.map(|id| labels.get(&id).cloned().unwrap_or_else(|| id.to_string()));
+        Self { record, user_label }
+    }
+}
+
 /// Newly created token with its secret, which cannot be read again later.
 #[derive(Clone, Debug)]
 pub struct CreatedToken {
@@ -56,6 +72,8 @@ pub struct CreatedToken {
     pub secret: Secret,
     /// Stored part of the token.
     pub record: TokenRecord,
+    /// Name of the token's user to show. `None` for a token without a user.
+    pub user_label: Option<String>,
 }
 
 /// Creates, lists, rotates and revokes API tokens.
@@ -76,14 +94,26 @@ impl TokenService {
         filter: &TokenFilter,
         after: Option<(Instant, Uuid)>,
         limit: u32,
-    ) -> Result<Page<TokenRecord>> {
-        self.core.read(async |conn| api_tokens::list(conn, filter, after, limit).await).await
+    ) -> Result<Page<TokenDetail>> {
+        self.core
+            .read(async |conn| {
+                let page = api_tokens::list(conn, filter, after, limit).await?;
+                let user_ids: Vec<_> = page.items.iter().filter_map(|token| token.user_id).collect();
+                let labels = users::find_labels(conn, &user_ids).await?;
+                Ok(page.map(|record| TokenDetail::new(record, &labels)))
+            })
+            .await
     }
 
     /// Returns a token by id.
-    pub async fn get(&self, id: Uuid) -> Result<TokenRecord> {
-        let found = self.core.read(async |conn| api_tokens::find(conn, id).await).await?;
-        found.ok_or(ServiceError::NotFound(ResourceKind::ApiToken))
+    pub async fn get(&self, id: Uuid) -> Result<TokenDetail> {
+        let found = self.core.read(async |conn| {
+            let Some(record) = api_tokens::find(conn, id).await? else { return Ok(None) };
+            let user_ids: Vec<_> = record.user_id.into_iter().collect();
+            let labels = users::find_labels(conn, &user_ids).await?;
+            Ok(Some(TokenDetail::new(record, &labels)))
+        });
+        found.await?.ok_or(ServiceError::NotFound(ResourceKind::ApiToken))
     }
 
     /// Creates a token.
@@ -154,7 +184,10 @@ async fn insert(tx: &mut Tx, author: &Author, id: Uuid, secret: &Secret, new_tok
         revision: 0,
     };
     api_tokens::insert(tx, &record).await?;
-    Ok(CreatedToken { secret: secret.clone(), record })
+    let user_ids: Vec<_> = record.user_id.into_iter().collect();
+    let labels = users::find_labels(tx.conn(), &user_ids).await?;
+    let TokenDetail { record, user_label } = TokenDetail::new(record, &labels);
+    Ok(CreatedToken { secret: secret.clone(), record, user_label })
 }
 
 /// Returns a token that is not revoked, with a shared lock on its user until the end of the transaction.
