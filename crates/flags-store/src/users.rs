@@ -237,6 +237,9 @@ pub async fn find_all(conn: &mut Conn, ids: &[Uuid]) -> Result<Vec<UserRecord>> 
 /// Returns the [labels](UserIdentity::label) of the users with the given ids. Omits unknown ids and rows that cannot be
 /// read.
 pub async fn find_labels(conn: &mut Conn, ids: &[Uuid]) -> Result<HashMap<Uuid, String>> {
+    if ids.is_empty() {
+        return Ok(HashMap::new());
+    }
     let ids: Vec<_> = ids.iter().copied().map(DbUuid).collect();
     let rows: Vec<(DbUuid, Decoded<UserIdentityRow>)> = dispatch!(conn, |c| {
         users::table.filter(users::id.eq_any(&ids)).select((users::id, columns!(UserIdentityRow))).load(c).await

@@ -95,7 +95,7 @@ async fn patch_during(app: &TestApp, caller: &Caller, path: &str, loss: Loss, us
 }
 
 /// Waits until the command of a request waits for the open transaction.
-async fn wait_until_waiting(app: &TestApp) {
+pub(super) async fn wait_until_waiting(app: &TestApp) {
     let is_waiting = async || {
         if app.database.url.starts_with("sqlite") {
             // The transaction of the command waits for the write lock of the file.

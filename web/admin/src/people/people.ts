@@ -1,18 +1,20 @@
-/** How people are named. This is the only place that decides between display name and e-mail. */
+/** How people are named. The server decides between display name, e-mail and external id. */
 
 export interface Person {
-  readonly display_name?: string | null;
+  readonly user_label?: string | null;
   readonly email?: string | null;
+  readonly external_id?: string | null;
 }
 
-/** Display name, else e-mail. */
+/** The label of the server: display name, else e-mail, else external id, else id. */
 export function personName(person: Person): string {
-  return person.display_name || person.email || 'Unknown user';
+  return person.user_label || 'Unknown user';
 }
 
-/** Second line beside the name: the e-mail, unless it is the name. */
+/** Second line beside the name: the e-mail or, without one, the external id, unless it is the name. */
 export function personDetail(person: Person): string | null {
-  return person.display_name && person.email ? person.email : null;
+  const detail = person.email || person.external_id || null;
+  return detail === personName(person) ? null : detail;
 }
 
 /** First word of the name, for use in sentences. */
