@@ -107,7 +107,7 @@ async fn without_the_parameter_the_error_names_it(kind: DatabaseKind) {
         let response = app.admin.put(&format!("{}?{query}", override_path("ext:new", "f")), &value).await;
         response.expect_violation("/create_users", "invalid_parameter");
     }
-    app.admin.delete(&put_path("new")).await.expect_problem(404, "user_not_found");
+    app.admin.delete(&put_path("new")).await.expect_violation("/create_users", "unknown_parameter");
     assert_eq!(user_count(&app).await, 0);
 }
 

@@ -7,7 +7,7 @@ use flags_store::{
     Author, Committed, Page, StoreError, Tx,
     api_tokens::{self, TokenFilter, TokenGrant, TokenRecord},
     change_log::Action,
-    users::{self, Role},
+    users::{self, Role, UserRecord},
 };
 use uuid::Uuid;
 
@@ -160,14 +160,23 @@ impl Command for CreateToken {
     async fn apply(&self, tx: &mut Tx, author: &Author) -> Result<CreatedToken> {
         let new_token = &self.new_token;
         check(validate(new_token, tx.now()))?;
-        if let Some(user_id) = new_token.user_id {
-            users::lock_shared(tx, user_id).await?.ok_or(ServiceError::NotFound(ResourceKind::User))?;
-        }
-        insert(tx, author, self.id, &self.secret, new_token).await
+        let user = match new_token.user_id {
+            None => None,
+            Some(id) => Some(users::lock_shared(tx, id).await?.ok_or(ServiceError::NotFound(ResourceKind::User))?),
+        };
+        insert(tx, author, self.id, &self.secret, new_token, user.as_ref()).await
     }
 }
 
-async fn insert(tx: &mut Tx, author: &Author, id: Uuid, secret: &Secret, new_token: &NewToken) -> Result<CreatedToken> {
+/// Inserts a token. `user` is the locked user of the token.
+async fn insert(
+    tx: &mut Tx,
+    author: &Author,
+    id: Uuid,
+    secret: &Secret,
+    new_token: &NewToken,
+    user: Option<&UserRecord>,
+) -> Result<CreatedToken> {
     let record = TokenRecord {
         id,
         name: new_token.name.clone(),
@@ -184,26 +193,32 @@ async fn insert(tx: &mut Tx, author: &Author, id: Uuid, secret: &Secret, new_tok
         revision: 0,
     };
     api_tokens::insert(tx, &record).await?;
-    let user_ids: Vec<_> = record.user_id.into_iter().collect();
-    let labels = users::find_labels(tx.conn(), &user_ids).await?;
+    let labels = user.map(|user| (user.id, user.identity().label(user.id))).into_iter().collect();
     let TokenDetail { record, user_label } = TokenDetail::new(record, &labels);
     Ok(CreatedToken { secret: secret.clone(), record, user_label })
 }
 
-/// Returns a token that is not revoked, with a shared lock on its user until the end of the transaction.
-async fn lock_unrevoked_token(tx: &mut Tx, id: Uuid, precondition: &Precondition) -> Result<TokenRecord> {
+/// Returns a token that is not revoked and its user, with a shared lock on the user until the end of the transaction. No
+/// user if the token has none, or if its row cannot be read.
+async fn lock_unrevoked_token(
+    tx: &mut Tx,
+    id: Uuid,
+    precondition: &Precondition,
+) -> Result<(TokenRecord, Option<UserRecord>)> {
     let user_id = api_tokens::find(tx.conn(), id).await?.and_then(|token| token.user_id);
+    let mut user = None;
     if let Some(user_id) = user_id {
         // Lock the user first, as the lock order requires. This also prevents the deletion of the user and its tokens.
         // The row is locked even if it cannot be read.
         match users::lock_shared(tx, user_id).await {
-            Ok(_) | Err(StoreError::Corrupt(_)) => {}
+            Ok(locked) => user = locked,
+            Err(StoreError::Corrupt(_)) => {}
             Err(error) => return Err(error.into()),
         }
     }
     let token = api_tokens::find(tx.conn(), id).await?.filter(|token| token.revoked_at.is_none());
     precondition.check(tx, token.as_ref().map(|token| token.revision)).await?;
-    token.ok_or(ServiceError::NotFound(ResourceKind::ApiToken))
+    Ok((token.ok_or(ServiceError::NotFound(ResourceKind::ApiToken))?, user))
 }
 
 #[derive(Clone)]
@@ -216,7 +231,7 @@ impl Command for RevokeToken {
     type Output = ();
 
     async fn apply(&self, tx: &mut Tx, _: &Author) -> Result<()> {
-        let before = lock_unrevoked_token(tx, self.id, &self.precondition).await?;
+        let (before, _) = lock_unrevoked_token(tx, self.id, &self.precondition).await?;
         let after = TokenRecord { revoked_at: Some(tx.now()), ..before.clone() };
         Ok(api_tokens::update(tx, Action::Revoked, &before, &after).await?)
     }
@@ -235,7 +250,7 @@ impl Command for RotateToken {
     type Output = CreatedToken;
 
     async fn apply(&self, tx: &mut Tx, author: &Author) -> Result<CreatedToken> {
-        let before = lock_unrevoked_token(tx, self.id, &self.precondition).await?;
+        let (before, user) = lock_unrevoked_token(tx, self.id, &self.precondition).await?;
         let now = tx.now();
         if !before.is_valid_at(now) {
             return Err(Conflict::TokenExpired.into());
@@ -253,7 +268,7 @@ impl Command for RotateToken {
         if after != before {
             api_tokens::update(tx, Action::Updated, &before, &after).await?;
         }
-        insert(tx, author, self.new_id, &self.secret, &new_token).await
+        insert(tx, author, self.new_id, &self.secret, &new_token, user.as_ref()).await
     }
 }
 
