@@ -210,7 +210,7 @@ async fn choose_terms(store: &Store, sample: &[UserRecord], rng: &mut SmallRng, 
 
 /// Returns the total and the position of the next page.
 async fn search(store: &Store, term: &str, order: UserOrder) -> (i64, Option<UserOrder>) {
-    let filter = UserFilter { search: Some(term.to_owned()), has_overrides: None };
+    let filter = UserFilter { search: Some(term.to_owned()), ..UserFilter::default() };
     let newest = matches!(order, UserOrder::Newest(_));
     let mut conn = store.conn().await.expect("a connection is available");
     let page = users::list(&mut conn, &filter, order, 50).await.expect("users can be listed");
@@ -274,7 +274,7 @@ async fn print_plans(store: &Store, terms: &Terms) {
     for group in [GROUPS[2], GROUPS[3], GROUPS[6], GROUPS[7]] {
         let Some(term) = terms.get(group).and_then(|terms| terms.first()) else { continue };
         println!("\n{group}, {term:?}:");
-        let filter = UserFilter { search: Some(term.clone()), has_overrides: None };
+        let filter = UserFilter { search: Some(term.clone()), ..UserFilter::default() };
         let mut conn = store.conn().await.expect("a connection is available");
         let plans = users::explain(&mut conn, &filter, UserOrder::Handle(None), 50).await;
         for line in plans.expect("queries can be explained") {

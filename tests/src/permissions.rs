@@ -12,13 +12,15 @@ pub struct PermissionTable(BTreeMap<String, BTreeMap<String, String>>);
 pub const ALLOWED: &str = "allowed";
 
 /// The callers, in the order of the document.
-const CALLERS: [&str; 12] = [
+const CALLERS: [&str; 14] = [
     "anonymous",
     "user token (own data)",
     "user token (data of another user)",
     "user session",
     "viewer token",
     "viewer token without user",
+    "support token",
+    "support session",
     "admin token",
     "admin session",
     "evaluate token",
@@ -45,10 +47,12 @@ Callers:
 
 - anonymous: sends no credential.
 - token, session: authenticated with an API token or with the session cookie.
-- user, viewer, admin: the role. If a token acts as a user, the lower of the two roles applies.
+- user, viewer, support, admin: the role. If a token acts as a user, the lower of the two roles applies.
+- support: changes overrides of users whose role is `user`; for other users, changes of overrides are 403
+  `user_not_permitted`. The table was recorded with users whose role is `user`.
 - own data, data of another user: the user that the path names, if the path names one.
-- viewer token without user: a token with role viewer that acts as no user. All other tokens of users, viewers and
-  admins act as a user.
+- viewer token without user: a token with role viewer that acts as no user. All other tokens of users, viewers,
+  support and admins act as a user.
 - evaluate token: a token with scope `evaluate`.
 - expired token, revoked token, token of a deactivated user: tokens with role admin that are no longer valid.
 

@@ -243,6 +243,7 @@ pub(crate) enum UserCommand {
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(crate) enum CliRole {
     Admin,
+    Support,
     Viewer,
     User,
 }
@@ -251,6 +252,7 @@ impl From<CliRole> for Role {
     fn from(role: CliRole) -> Self {
         match role {
             CliRole::Admin => Self::Admin,
+            CliRole::Support => Self::Support,
             CliRole::Viewer => Self::Viewer,
             CliRole::User => Self::User,
         }

@@ -38,7 +38,7 @@ pub(crate) struct JwtArgs {
     /// Claim that contains roles, such as realm_access.roles. By default, the role stored for the user applies.
     #[arg(long, env = "FLAGS_JWT_ROLE_CLAIM", value_name = "CLAIM")]
     jwt_role_claim: Option<String>,
-    /// Comma-separated mapping from values of the role claim to the roles admin, viewer and user, such as
+    /// Comma-separated mapping from values of the role claim to the roles admin, support, viewer and user, such as
     /// flag-admins=admin. Unlisted values map to the role user.
     #[arg(
         long,
@@ -103,7 +103,7 @@ fn algorithm(text: &str) -> Result<JwtAlgorithm, String> {
 /// Parses `VALUE=ROLE`. The value may contain equals signs.
 fn allowed_role(text: &str) -> Result<(String, Role), String> {
     let (value, role) = text.rsplit_once('=').ok_or("must be VALUE=ROLE, such as flag-admins=admin")?;
-    let role = Role::parse(role).ok_or("the role must be admin, viewer or user")?;
+    let role = Role::parse(role).ok_or("the role must be admin, support, viewer or user")?;
     Ok((value.to_owned(), role))
 }
 
@@ -156,7 +156,7 @@ mod tests {
             ("--jwt-algorithm HS256", "must be one of RS256"),
             ("--jwt-algorithm none", "must be one of RS256"),
             ("--jwt-role admin", "VALUE=ROLE"),
-            ("--jwt-role a=root", "admin, viewer or user"),
+            ("--jwt-role a=root", "admin, support, viewer or user"),
         ] {
             assert!(config(&format!("{REQUIRED} {arguments}")).unwrap_err().contains(message), "{arguments}");
         }

@@ -122,6 +122,11 @@ impl Problem {
         Self::forbidden("forbidden", "requires role admin")
     }
 
+    /// 403 for a caller that may not change overrides.
+    pub(crate) fn requires_support() -> Self {
+        Self::forbidden("forbidden", "requires role admin or support")
+    }
+
     pub(crate) fn unavailable(code: &'static str, detail: &str, retry_after: &'static str) -> Self {
         let header = (header::RETRY_AFTER, HeaderValue::from_static(retry_after));
         Self { header: Some(header), ..Self::new(StatusCode::SERVICE_UNAVAILABLE, code, detail) }
@@ -238,6 +243,8 @@ impl From<ServiceError> for Problem {
             }
             ServiceError::CredentialRejected(CredentialRejection::Invalid) => Self::unauthorized(),
             ServiceError::CredentialRejected(CredentialRejection::RequiresAdmin) => Self::requires_admin(),
+            ServiceError::CredentialRejected(CredentialRejection::RequiresSupport) => Self::requires_support(),
+            ServiceError::UserNotPermitted => Self::forbidden("user_not_permitted", &error.to_string()),
             ServiceError::InvalidCredentials => {
                 Self::new(StatusCode::UNAUTHORIZED, "sign_in_failed", "wrong e-mail address or password")
             }

@@ -1,4 +1,4 @@
-//! Comparison of e-mail addresses.
+//! Comparison of e-mail addresses, and of texts in searches.
 
 use unicode_normalization::UnicodeNormalization as _;
 
@@ -17,15 +17,35 @@ pub fn email_key(email: &str) -> String {
     if email.is_ascii() {
         return email.to_ascii_lowercase();
     }
-    let Some((local, domain)) = email.rsplit_once('@') else { return lower_case(email) };
-    let domain = idna::domain_to_ascii(domain).unwrap_or_else(|_| lower_case(domain));
-    format!("{}@{domain}", lower_case(local))
+    let Some((local, domain)) = email.rsplit_once('@') else { return search_form(email) };
+    let domain = idna::domain_to_ascii(domain).unwrap_or_else(|_| search_form(domain));
+    format!("{}@{domain}", search_form(local))
 }
 
-/// Converts a text to lower case and normalization form C. Conversion to lower case can undo the
-/// normalization, so the text is normalized again.
-fn lower_case(text: &str) -> String {
+/// Returns the form in which searches compare texts: in lower case and normalization form C.
+pub fn search_form(text: &str) -> String {
+    if text.is_ascii() {
+        return text.to_ascii_lowercase();
+    }
+    // Lower-casing may break the normalization, and needs composed characters.
     text.nfc().collect::<String>().to_lowercase().nfc().collect()
+}
+
+/// Returns the texts by which a search finds an e-mail address, the first one as it was entered: the domain may be
+/// searched in its Unicode form and in its ASCII form.
+pub fn email_search_forms(email: &str) -> Vec<String> {
+    let mut forms = vec![search_form(email)];
+    let key = email_key(email);
+    if let Some((local, domain)) = key.rsplit_once('@')
+        && domain.contains("xn--")
+    {
+        let (unicode_domain, _) = idna::domain_to_unicode(domain);
+        forms.push(format!("{local}@{}", search_form(&unicode_domain)));
+    }
+    forms.push(key);
+    let mut seen = std::collections::HashSet::new();
+    forms.retain(|form| seen.insert(form.clone()));
+    forms
 }
 
 #[cfg(test)]
@@ -45,6 +65,19 @@ mod tests {
         ] {
             assert_eq!(email_key(address), key, "{address}");
             assert_eq!(email_key(key), key, "the form of a key is the key itself");
+        }
+    }
+
+    #[test]
+    fn addresses_are_searched_by_both_forms_of_the_domain() {
+        for (address, forms) in [
+            ("Ann@Example.COM", &["ann@example.com"][..]),
+            ("Ann@MÜNCHEN.example", &["ann@münchen.example", "ann@xn--mnchen-3ya.example"]),
+            ("ann@xn--mnchen-3ya.example", &["ann@xn--mnchen-3ya.example", "ann@münchen.example"]),
+            ("Zoe\u{308}@example.com", &["zo\u{eb}@example.com"]),
+            ("a@\u{ff22}.jp", &["a@\u{ff42}.jp", "a@b.jp"]),
+        ] {
+            assert_eq!(email_search_forms(address), forms, "{address}");
         }
     }
 }

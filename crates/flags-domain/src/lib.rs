@@ -195,7 +195,7 @@ pub use compiled::{CompileError, CompiledFlag, CompiledVariant};
 pub use condition::{Condition, ConditionFailure, MAX_REGEXES, MAX_SEARCHED_TEXT_BYTES, Operator};
 pub use context::{EvaluationContext, MAX_ATTRIBUTES_BYTES, MAX_ATTRIBUTES_DEPTH, RESERVED_ATTRIBUTES, StoredUser};
 pub use definition::{FlagDefinition, ScheduledChangeDefinition, UnreadableDefinition, UnreadableFlag, decode_field};
-pub use email::email_key;
+pub use email::{email_key, email_search_forms, search_form};
 pub use explain::{
     Explanation, Layer, LayerOutcome, LayerReport, LayerResult, NextChange, SkipReason, SplitReport, explain,
 };

@@ -7,6 +7,8 @@ string_enum! {
     Role {
         /// Can read and change everything.
         Admin = "admin",
+        /// Can read everything, and change the overrides of users with role `user`.
+        Support = "support",
         /// Can read everything.
         Viewer = "viewer",
         /// Can read the user's own data and flags.
@@ -20,7 +22,8 @@ impl Role {
         match self {
             Self::User => 0,
             Self::Viewer => 1,
-            Self::Admin => 2,
+            Self::Support => 2,
+            Self::Admin => 3,
         }
     }
 
@@ -53,6 +56,8 @@ mod tests {
     #[test]
     fn lower_returns_the_role_with_fewer_permissions() {
         assert_eq!(Role::Admin.lower(Role::Viewer), Role::Viewer);
+        assert_eq!(Role::Admin.lower(Role::Support), Role::Support);
+        assert_eq!(Role::Support.lower(Role::Viewer), Role::Viewer);
         assert_eq!(Role::User.lower(Role::Admin), Role::User);
         assert_eq!(Role::Admin.lower(Role::Admin), Role::Admin);
     }

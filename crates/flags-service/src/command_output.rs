@@ -35,7 +35,7 @@ macro_rules! outputs_without_revision {
 }
 
 outputs_with_record!(CreatedToken, FlagDetail, OverrideListItem, ScheduledChangeDetail, UserDetail);
-outputs_without_revision!((), u64, Progress, SessionRecord, Vec<Uuid>);
+outputs_without_revision!((), u64, Progress, SessionRecord, Uuid, Vec<Uuid>);
 
 impl CommandOutput for FlagItem {
     fn set_revision(&mut self, revision: i64) {

@@ -37,6 +37,9 @@ pub enum ServiceError {
     /// was completed.
     #[error(transparent)]
     CredentialRejected(CredentialRejection),
+    /// The caller may change overrides, but not those of this user.
+    #[error("role support may change overrides of users with role user only; ask an admin to change this override")]
+    UserNotPermitted,
     /// The e-mail address or the password is wrong, or the user is inactive. The error does not reveal which.
     #[error("wrong e-mail address or password")]
     InvalidCredentials,
@@ -69,6 +72,9 @@ pub enum CredentialRejection {
     /// The credential is valid but does not have role admin.
     #[error("requires role admin")]
     RequiresAdmin,
+    /// The credential is valid but has neither role admin nor role support.
+    #[error("requires role admin or support")]
+    RequiresSupport,
 }
 
 /// Conflict with the current state. The messages are written for API users.

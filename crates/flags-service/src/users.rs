@@ -232,16 +232,25 @@ impl Command for CreateUser {
             updated_at: now,
             revision: 0,
         };
-        check(validate(&user, None))?;
-        if let Some(taken) = users::insert(tx, &user).await? {
+        if let Some(taken) = insert_user(tx, &user).await? {
             return Err(taken_conflict(taken).into());
         }
-        actor_labels::set(tx, &user_actor(user.id), user.handle()).await?;
         if let Some(hash) = &self.hash {
             store_passwords::insert(tx, user.id, hash).await?;
         }
         Ok(UserDetail { record: user, override_count: 0 })
     }
+}
+
+/// Checks and inserts a user with its label. Returns the property that another user already has, if the user was not
+/// inserted for this reason.
+pub(crate) async fn insert_user(tx: &mut Tx, user: &UserRecord) -> Result<Option<TakenProperty>> {
+    check(validate(user, None))?;
+    let taken = users::insert(tx, user).await?;
+    if taken.is_none() {
+        actor_labels::set(tx, &user_actor(user.id), user.handle()).await?;
+    }
+    Ok(taken)
 }
 
 #[derive(Clone)]

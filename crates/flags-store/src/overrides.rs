@@ -360,6 +360,20 @@ pub async fn lock_by_ids(tx: &mut Tx, ids: &[Uuid]) -> Result<Vec<OverrideRecord
     Ok(records)
 }
 
+/// Returns the users of the overrides with the given ids, in ascending order. Omits unknown ids and rows that cannot be
+/// read.
+pub async fn find_user_ids(conn: &mut Conn, ids: &[Uuid]) -> Result<Vec<Uuid>> {
+    let ids: Vec<DbUuid> = ids.iter().copied().map(DbUuid).collect();
+    let user_ids: Vec<Decoded<DbUuid>> = dispatch!(conn, |c| {
+        let rows = user_flag_overrides::table.filter(user_flag_overrides::id.eq_any(&ids));
+        rows.select(user_flag_overrides::user_id).load(c).await
+    })?;
+    let mut user_ids: Vec<Uuid> = user_ids.into_iter().filter_map(|id| Some(id.or_logged(TABLE)?.0)).collect();
+    user_ids.sort_unstable();
+    user_ids.dedup();
+    Ok(user_ids)
+}
+
 /// Returns the number of stored overrides that expired at or before `now`.
 pub async fn count_expired(conn: &mut Conn, now: Instant) -> Result<i64> {
     dispatch!(conn, |c| {

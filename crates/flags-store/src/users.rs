@@ -7,7 +7,7 @@ pub(crate) mod email_keys;
 mod list;
 mod search;
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
 use diesel::{
     AsChangeset, ExpressionMethods, Insertable, NullableExpressionMethods, OptionalExtension, QueryDsl, Queryable,
@@ -15,7 +15,7 @@ use diesel::{
 };
 use diesel_async::RunQueryDsl;
 pub use flags_domain::Role;
-use flags_domain::{Action, Instant, ResourceKind, email_key};
+use flags_domain::{Action, Instant, ResourceKind, email_key, email_search_forms, search_form};
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
@@ -112,9 +112,10 @@ impl UserIdentity {
         self.email.as_deref().or(self.external_id.as_deref()).unwrap_or_default()
     }
 
-    /// Returns the display name or, without one, the handle.
-    pub fn label(&self) -> &str {
-        self.display_name.as_deref().unwrap_or_else(|| self.handle())
+    /// Returns the display name, else the handle, else `id`, which must be the id of the user.
+    pub fn label(&self, id: Uuid) -> String {
+        let label = self.display_name.as_deref().unwrap_or_else(|| self.handle());
+        if label.is_empty() { id.to_string() } else { label.to_owned() }
     }
 }
 
@@ -152,7 +153,7 @@ impl From<&UserRecord> for UserRow {
             role: user.role.as_str().to_owned(),
             attributes: DbJson(Value::Object(user.attributes.clone())),
             active: user.active,
-            search_text: search_text(user),
+            search_text: search_text(user.handle(), user.display_name.as_deref(), user.external_id.as_deref()),
             created_at: DbInstant(user.created_at),
             updated_at: DbInstant(user.updated_at),
             revision: user.revision,
@@ -233,24 +234,36 @@ pub async fn find_all(conn: &mut Conn, ids: &[Uuid]) -> Result<Vec<UserRecord>> 
     Ok(readable(TABLE, rows))
 }
 
-/// Returns the unique key for a user whose [`email_key`] already belongs to an older user.
+/// Returns the [labels](UserIdentity::label) of the users with the given ids. Omits unknown ids and rows that cannot be
+/// read.
+pub async fn find_labels(conn: &mut Conn, ids: &[Uuid]) -> Result<HashMap<Uuid, String>> {
+    if ids.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let ids: Vec<_> = ids.iter().copied().map(DbUuid).collect();
+    let rows: Vec<(DbUuid, Decoded<UserIdentityRow>)> = dispatch!(conn, |c| {
+        users::table.filter(users::id.eq_any(&ids)).select((users::id, columns!(UserIdentityRow))).load(c).await
+    })?;
+    let readable = rows.into_iter().filter_map(|(id, row)| Some((id.0, UserIdentity::from(row.or_logged(TABLE)?))));
+    Ok(readable.map(|(id, user)| (id, user.label(id))).collect())
+}
+
+/// Returns the key of an e-mail address that has the same [`email_key`] as the one of an older user.
 fn conflicting_email_key(email: &str) -> String {
     format!("{}\n{email}", email_key(email))
 }
 
-/// Returns the unique key of a user's handle. It starts with the handle in lower case, so that
-/// prefix searches can use its index.
+/// Returns the unique key of a user's handle. Searches for a prefix use its start, which is in the form of searches.
 fn handle_key(handle: &str) -> String {
-    if is_email_handle(handle) { email_key(handle) } else { format!("{}\n{handle}", handle.to_lowercase()) }
+    if is_email_handle(handle) { email_key(handle) } else { format!("{}\n{handle}", search_form(handle)) }
 }
 
-/// Returns the search text: handle, display name and, if it is not the handle, external id. Each is
-/// on a line of its own, in lower case.
-fn search_text(user: &UserRecord) -> String {
-    let name = user.display_name.as_deref().unwrap_or_default();
-    let external_id = user.external_id.as_deref().filter(|_| user.email.is_some());
-    let external_line = external_id.map_or_else(String::new, |id| format!("\n{id}"));
-    format!("{}\n{name}{external_line}", user.handle()).to_lowercase()
+/// Returns the text that searches read, in the form of searches: the forms of the handle and the external id, separated
+/// by [`search::SEPARATOR`], then a line feed and the display name.
+fn search_text(handle: &str, display_name: Option<&str>, external_id: Option<&str>) -> String {
+    let mut ids = if is_email_handle(handle) { email_search_forms(handle) } else { vec![search_form(handle)] };
+    ids.extend(external_id.filter(|id| *id != handle).map(search_form));
+    format!("{}\n{}", ids.join(&search::SEPARATOR.to_string()), search_form(display_name.unwrap_or_default()))
 }
 
 /// Returns the user with this external id.
@@ -368,8 +381,10 @@ pub enum TakenProperty {
     ExternalId,
 }
 
-/// Inserts a user. If another user already has a unique property of `new`, inserts nothing and
-/// returns that property.
+/// Number of users that [`lock_with_role`] locks per query.
+const LOCK_BATCH: usize = 1_000;
+
+/// Inserts a user. Returns the property that another user already has, if the user was not inserted for this reason.
 pub async fn insert(tx: &mut Tx, new: &UserRecord) -> Result<Option<TakenProperty>> {
     let row = UserRow::from(new);
     let inserted = dispatch!(tx.conn(), |c| {
@@ -390,12 +405,34 @@ pub async fn insert(tx: &mut Tx, new: &UserRecord) -> Result<Option<TakenPropert
     Ok(Some(if has_id { TakenProperty::Id } else { TakenProperty::Email }))
 }
 
+/// Returns the users among the given ones that have this role, in ascending order of their ids, and locks them (shared)
+/// until the end of the transaction.
+pub async fn lock_with_role(tx: &mut Tx, ids: &[Uuid], role: Role) -> Result<Vec<Uuid>> {
+    let ids: Vec<_> = ids.iter().copied().map(DbUuid).collect();
+    let mut locked: Vec<Uuid> = Vec::new();
+    for batch in ids.chunks(LOCK_BATCH) {
+        let found: Vec<DbUuid> = dispatch!(tx.conn(), |c| {
+            let rows = users::table.filter(users::id.eq_any(batch)).filter(users::role.eq(role.as_str()));
+            Locked::new(rows.order(users::id).select(users::id), RowLock::Share).load(c).await
+        })?;
+        locked.extend(found.into_iter().map(|id| id.0));
+    }
+    tx.refresh_now();
+    Ok(locked)
+}
+
 /// Writes all columns of a user. The transaction must hold the user's lock.
 ///
-/// If another user already has a unique property of `after`, returns that property. The transaction
+/// A user whose e-mail address conflicts with the one of an older user keeps the key of the exact spelling as long as
+/// the conflict exists and the address is not changed.
+///
+/// Returns the property that another user already has, if the user was not updated for this reason. The transaction
 /// must then be rolled back.
 pub async fn update(tx: &mut Tx, before: &UserRecord, after: &UserRecord) -> Result<Option<TakenProperty>> {
-    let row = UserRow::from(after);
+    let mut row = UserRow::from(after);
+    if before.email.is_some() && before.email == after.email && is_key_of_another(tx, &row).await? {
+        row.handle_key = conflicting_email_key(&row.handle);
+    }
     let updated = dispatch!(tx.conn(), |c| diesel::update(users::table.find(row.id)).set(&row).execute(c).await);
     match updated {
         Ok(_) => {
@@ -409,6 +446,15 @@ pub async fn update(tx: &mut Tx, before: &UserRecord, after: &UserRecord) -> Res
         Err(StoreError::UniqueViolation(_)) => Ok(Some(TakenProperty::Email)),
         Err(error) => Err(error),
     }
+}
+
+/// Whether the key of a row belongs to another user.
+async fn is_key_of_another(tx: &mut Tx, row: &UserRow) -> Result<bool> {
+    let owner: Option<Decoded<DbUuid>> = dispatch!(tx.conn(), |c| {
+        let owner = users::table.filter(users::handle_key.eq(&row.handle_key)).filter(users::id.ne(row.id));
+        owner.select(users::id).first(c).await.optional()
+    })?;
+    Ok(owner.is_some())
 }
 
 /// Records a password change in the change log, without the hash.

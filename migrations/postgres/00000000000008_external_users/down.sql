@@ -1,3 +1,6 @@
+-- Older programs do not know role support. It includes role viewer.
+UPDATE users SET role = 'viewer' WHERE role = 'support';
+UPDATE api_tokens SET role = 'viewer' WHERE role = 'support';
 UPDATE log_head SET min_reader = 1, min_writer = 1;
 DELETE FROM service_keys WHERE name = 'user_ids';
 DROP TABLE pending_upgrades;

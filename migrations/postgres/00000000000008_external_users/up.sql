@@ -21,5 +21,5 @@ INSERT INTO pending_upgrades(name) VALUES ('email_keys');
 INSERT INTO service_keys (name, secret)
 SELECT 'user_ids', sha256(string_agg(uuid_send(gen_random_uuid()), ''::bytea)) FROM generate_series(1, 4);
 
--- Older programs would take the handle of a user without an e-mail address for one.
+-- Older programs would take the handle of a user without an e-mail address for one, and do not know role support.
 UPDATE log_head SET min_reader = 2, min_writer = 2;

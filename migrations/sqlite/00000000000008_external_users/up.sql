@@ -17,5 +17,5 @@ INSERT INTO pending_upgrades(name) VALUES ('email_keys');
 -- Secret namespace from which the ids of users with an external id are derived.
 INSERT INTO service_keys (name, secret) VALUES ('user_ids', randomblob(32));
 
--- Older programs would take the handle of a user without an e-mail address for one.
+-- Older programs would take the handle of a user without an e-mail address for one, and do not know role support.
 UPDATE log_head SET min_reader = 2, min_writer = 2;

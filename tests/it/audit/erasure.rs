@@ -19,6 +19,7 @@ on_both_databases! {
     erased_user_leaves_no_personal_data,
     user_with_many_overrides_is_erased_in_the_last_deletion_batch,
     audit_entries_of_an_erased_admin_are_kept,
+    erasure_removes_the_external_id,
 }
 
 /// Returns the labels of the entries about a user, without consecutive duplicates.
@@ -99,6 +100,27 @@ async fn dump_database(database: &Database) -> String {
         dump += &table_rows(&database.url, &table).await.join("\n").to_lowercase();
     }
     dump
+}
+
+async fn erasure_removes_the_external_id(kind: DatabaseKind) {
+    let app = TestApp::start(kind).await;
+    app.create_boolean_flag("f").await;
+    let body = json!({"flag_name": "f", "override_value": true});
+    let path = format!("{}?create_users=true", user_overrides_path("ext:canary-7"));
+    let created = app.admin.send_json(Method::POST, &path, &[("Idempotency-Key", "k")], &body).await.expect(201).json();
+    let user_id = created["user_id"].as_str().unwrap();
+    assert_eq!(user_labels(&app, user_id).await, [json!("canary-7")]);
+    assert!(dump_database(&app.database).await.contains("canary"));
+    let log = table_rows(&app.database.url, "change_log").await.join("\n");
+    assert!(!log.contains("canary"), "the change log holds the id alone: {log}");
+    app.admin.delete(&format!("{USERS_PATH}/ext:canary-7")).await.expect(204);
+    assert_eq!(user_labels(&app, user_id).await, [json!("canary-7")], "deletion keeps the label");
+    // The id is derived, so the deleted user can still be named by its external id.
+    app.admin.delete(&format!("{USERS_PATH}/ext:canary-7?erase=true")).await.expect(204);
+    assert_eq!(user_labels(&app, user_id).await, [Value::Null]);
+    let hex = "canary".bytes().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let dump = dump_database(&app.database).await;
+    assert!(!dump.contains("canary") && !dump.contains(&hex), "{dump}");
 }
 
 async fn erased_user_leaves_no_personal_data(kind: DatabaseKind) {

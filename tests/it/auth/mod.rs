@@ -13,6 +13,7 @@ mod permissions;
 mod revocation;
 mod revocation_races;
 mod sessions;
+mod support;
 
 use serde_json::{Value, json};
 

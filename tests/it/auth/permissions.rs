@@ -78,6 +78,8 @@ async fn operations_permit_exactly_the_callers_in_the_permission_table(kind: Dat
     let (ann_id, user) = app.create_user("ann").await;
     let (_, ada_email) = app.create_account("ada2", "admin").await;
     let (_, ann_email) = app.create_account("ann2", "user").await;
+    let (_, support) = app.create_user_with("sam", "support", json!({})).await;
+    let (_, sam_email) = app.create_account("sam2", "support").await;
     let evaluate = app.caller_with_token(TokenGrant::Evaluate, None, None).await;
     let userless = app.caller_with_token(TokenGrant::Role(Role::Viewer), None, None).await;
     let expired = app.caller_with_token(TokenGrant::Role(Role::Admin), None, Some(app.core.now().plus_micros(1))).await;
@@ -101,6 +103,8 @@ async fn operations_permit_exactly_the_callers_in_the_permission_table(kind: Dat
             ("user token (data of another user)", &user, &other_operation),
             ("user session", &sign_in_again(&app, &ann_email).await, own_operation),
             ("viewer token", &viewer, own_operation),
+            ("support token", &support, own_operation),
+            ("support session", &sign_in_again(&app, &sam_email).await, own_operation),
             ("admin token", &admin, own_operation),
             ("admin session", &sign_in_again(&app, &ada_email).await, &ada_operation),
             ("viewer token without user", &userless, own_operation),

@@ -16,7 +16,7 @@ use reqwest::Method;
 /// Number of statements of each command, including `BEGIN`, `COMMIT` and the check of the caller's credential.
 const EXPECTED: &[(&str, usize)] = &[
     ("create user", 8),
-    ("patch user", 10),
+    ("patch user", 11),
     ("create flag", 10),
     ("patch flag", 10),
     ("create scheduled change", 9),

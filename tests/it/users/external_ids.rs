@@ -15,11 +15,12 @@ const USERS_PATH: &str = "/api/admin/users";
 
 on_both_databases! {
     external_ids_identify_users_in_paths_lists_and_responses,
-    external_ids_are_unique_and_immutable,
-    reloaded_replica_maps_external_ids_to_the_same_user_ids,
-    overrides_apply_to_targeting_keys_that_are_external_ids,
-    creating_a_user_does_not_change_evaluation_results_of_its_targeting_key,
-    users_require_an_email_or_an_external_id,
+    external_ids_are_unique_and_fixed,
+    ids_are_derived_equally_after_a_reload,
+    overrides_of_external_users_apply_to_their_keys,
+    creating_a_user_does_not_change_results_of_its_key,
+    users_need_an_email_or_an_external_id,
+    every_response_with_a_person_has_a_label,
 }
 
 async fn create(app: &TestApp, body: Value) -> Value {
@@ -161,7 +162,41 @@ async fn creating_a_user_does_not_change_evaluation_results_of_its_targeting_key
     assert_eq!(values(&backend, "ben").await, before, "the key of a user never changes");
 }
 
-async fn users_require_an_email_or_an_external_id(kind: DatabaseKind) {
+async fn every_response_with_a_person_has_a_label(kind: DatabaseKind) {
+    let app = TestApp::start(kind).await;
+    app.create_boolean_flag("f").await;
+    for (body, label) in [
+        (json!({"external_id": "x1"}), "x1"),
+        (json!({"external_id": "x2", "email": "x2@example.com"}), "x2@example.com"),
+        (json!({"external_id": "x3", "email": "x3@example.com", "display_name": "X 3"}), "X 3"),
+        (json!({"external_id": "x4", "display_name": "X 4"}), "X 4"),
+        (json!({"email": "x5@example.com"}), "x5@example.com"),
+    ] {
+        let user = create(&app, body).await;
+        let id = user["id"].as_str().unwrap();
+        let overrides =
+            app.admin.put(&override_path(id, "f"), &json!({"override_value": true})).await.expect(201).json();
+        let new_token = json!({"name": "t", "role": "viewer", "user_id": id});
+        let token = app.admin.post("/api/admin/api-tokens", &new_token).await.expect(201).json();
+        let token_path = format!("/api/admin/api-tokens/{}", token["id"].as_str().unwrap());
+        let read = app.admin.get(&token_path).await.expect(200).json();
+        let tokens = app.admin.get(&format!("/api/admin/api-tokens?user_id={id}")).await.expect(200).json();
+        let rotated = app.admin.post(&format!("{token_path}/rotate"), &json!({})).await.expect(201).json();
+        let me = app.caller_with_bearer(token["token"].as_str().unwrap()).get("/api/auth/me").await.expect(200).json();
+        for response in [&user, &overrides, &token, &read, &tokens["items"][0], &rotated, &me] {
+            assert_eq!(response["user_label"], label, "{response}");
+        }
+        assert_eq!((&me["email"], &me["external_id"]), (&user["email"], &user["external_id"]));
+        let log = app.admin.get(&format!("/api/admin/audit-log?user_id={id}")).await.expect(200).json();
+        let logged = user["email"].as_str().unwrap_or_else(|| user["external_id"].as_str().unwrap());
+        assert_eq!(log["items"][0]["user_label"], logged);
+    }
+    let without_user = json!({"name": "t", "role": "viewer"});
+    let token = app.admin.post("/api/admin/api-tokens", &without_user).await.expect(201).json();
+    assert_eq!(token["user_label"], Value::Null);
+}
+
+async fn users_need_an_email_or_an_external_id(kind: DatabaseKind) {
     let app = TestApp::start(kind).await;
     let post = async |body: Value| app.admin.post(USERS_PATH, &body).await;
     post(json!({})).await.expect_violation("/email", "email_or_external_id_required");

@@ -1,5 +1,6 @@
 //! Users.
 
+mod email_conflicts;
 mod external_ids;
 mod last_admin;
 mod lifecycle;

@@ -29,11 +29,11 @@ pub(crate) trait Permission {
     fn grant(principal: Principal, request: &HttpRequest) -> Result<Self::Granted, Problem>;
 }
 
-/// Checks that the caller is an admin or a viewer.
+/// Checks that the caller may read everything.
 fn grant_read(principal: &Principal) -> Result<(), Problem> {
     match principal.role {
-        Some(Role::Admin | Role::Viewer) => Ok(()),
-        Some(Role::User) | None => Err(Problem::forbidden("forbidden", "requires role admin or viewer")),
+        Some(Role::Admin | Role::Support | Role::Viewer) => Ok(()),
+        Some(Role::User) | None => Err(Problem::forbidden("forbidden", "requires role admin, support or viewer")),
     }
 }
 
@@ -42,6 +42,16 @@ fn grant_change(principal: Principal, request: &HttpRequest) -> Result<CommandAu
     match principal.role {
         Some(Role::Admin) => Ok(author(principal, request, RequiredPermission::Admin)),
         _ => Err(Problem::requires_admin()),
+    }
+}
+
+/// Checks that the caller may change overrides. Returns the author of the caller's commands, which also says whose
+/// overrides.
+fn grant_override_change(principal: Principal, request: &HttpRequest) -> Result<CommandAuthor, Problem> {
+    match principal.role {
+        Some(Role::Admin) => Ok(author(principal, request, RequiredPermission::Admin)),
+        Some(Role::Support) => Ok(author(principal, request, RequiredPermission::Support)),
+        Some(Role::Viewer | Role::User) | None => Err(Problem::requires_support()),
     }
 }
 
@@ -82,7 +92,7 @@ permissions! {
     /// Read all users' overrides.
     ReadOverrides: () = |principal, _request| grant_read(&principal);
     /// Change users' overrides.
-    ManageOverrides: CommandAuthor = |principal, request| grant_change(principal, request);
+    ManageOverrides: CommandAuthor = |principal, request| grant_override_change(principal, request);
     /// Read users.
     ReadUsers: () = |principal, _request| grant_read(&principal);
     /// Change users.

@@ -86,6 +86,7 @@ const fn role_byte(role: Role) -> u8 {
     match role {
         Role::User => b'u',
         Role::Viewer => b'v',
+        Role::Support => b's',
         Role::Admin => b'a',
     }
 }
@@ -103,8 +104,9 @@ fn parse_message(message: &[u8]) -> Option<StreamToken> {
         }
         b'j' => {
             let (role, rest) = rest.split_first()?;
-            let max_role =
-                [Role::User, Role::Viewer, Role::Admin].into_iter().find(|known| role_byte(*known) == *role)?;
+            let max_role = [Role::User, Role::Viewer, Role::Support, Role::Admin]
+                .into_iter()
+                .find(|known| role_byte(*known) == *role)?;
             let (user_id, rest) = rest.split_first_chunk::<16>()?;
             let (expires_at, rest) = split_instant(rest)?;
             (Credential::Jwt { user_id: Uuid::from_bytes(*user_id), max_role, expires_at }, rest)
@@ -152,7 +154,7 @@ mod tests {
         let jwt =
             |max_role| Credential::Jwt { user_id: Uuid::from_u128(9), max_role, expires_at: at("11:00:00.000001") };
         let session = Credential::Session { hash: [3; 32], user_id: None };
-        for credential in [token(), session, jwt(Role::User), jwt(Role::Viewer), jwt(Role::Admin)] {
+        for credential in [token(), session, jwt(Role::User), jwt(Role::Viewer), jwt(Role::Support), jwt(Role::Admin)] {
             for user_id in [None, Some(Uuid::from_u128(1)), Some(Uuid::nil())] {
                 let stream_token = StreamToken::issue(credential, user_id, now);
                 let decoded = StreamToken::verify(&stream_token.encode(&key(1)), &key(1), now).unwrap();

@@ -29,6 +29,13 @@ use crate::{problem::Problem, state::App};
 /// base64url without padding. Any other value is a 404.
 pub(crate) struct UserIdParam(pub(crate) Uuid);
 
+/// Path parameter `{user_id}`, with the external id if it names the user by external id.
+pub(crate) struct UserReferenceParam {
+    /// Id of the user, whether or not the user exists.
+    pub(crate) id: Uuid,
+    pub(crate) external_id: Option<String>,
+}
+
 /// Path parameter `{flag_name}`. A value that is not a valid flag name is a 404.
 pub(crate) struct FlagNameParam(pub(crate) FlagName);
 
@@ -65,15 +72,31 @@ impl FromRequest for UserIdParam {
     type Future = Ready<Result<Self, Problem>>;
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
-        let value = request.match_info().query("user_id");
-        ready(user_id(request, value).map(Self).ok_or_else(|| Problem::not_found("user_not_found", "no such user")))
+        ready(user_reference(request).map(|user| Self(user.id)))
     }
 }
 
-fn user_id(request: &HttpRequest, value: &str) -> Option<Uuid> {
-    let Some(external_id) = external_id(value) else { return parse_uuid(value) };
-    let app = request.app_data::<Data<App>>()?;
-    Some(app.evaluation.replica().external_user_id(&external_id).id)
+impl FromRequest for UserReferenceParam {
+    type Error = Problem;
+    type Future = Ready<Result<Self, Problem>>;
+
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        ready(user_reference(request))
+    }
+}
+
+fn user_reference(request: &HttpRequest) -> Result<UserReferenceParam, Problem> {
+    let value = request.match_info().query("user_id");
+    let external_id = external_id(value);
+    let id = match &external_id {
+        None => parse_uuid(value),
+        Some(external_id) => {
+            let app = request.app_data::<Data<App>>();
+            app.map(|app| app.evaluation.replica().external_user_id(external_id).id)
+        }
+    };
+    let id = id.ok_or_else(|| Problem::not_found("user_not_found", "no such user"))?;
+    Ok(UserReferenceParam { id, external_id })
 }
 
 /// Returns the external id from a path segment of the form `ext:…` or `ext64:…`. `None` for other segments.

@@ -1,4 +1,4 @@
-//! Audit log, for admins and viewers.
+//! Audit log, for admins, support and viewers.
 
 use actix_web::web::{self, Data};
 use flags_domain::Instant;
@@ -35,7 +35,7 @@ wire_enum! {
     /// - `applied`: a scheduled change took effect
     /// - `expired`: an override expired and was removed
     /// - `revoked`: an API token was revoked
-    /// - `erased`: the labels of a user and of the user's tokens were erased from the audit log
+    /// - `erased`: e-mail addresses, external ids and names were erased from the audit log
     WireAuditAction as AuditAction = change_log::Action {
         Created, Updated, Deleted, Expired, Archived, Restored, Cancelled, Applied, Revoked, Erased,
     }
@@ -46,15 +46,15 @@ wire_enum! {
 pub(crate) struct AuditActor {
     /// `user:<id>`, `token:<id>` or `system:<name>`.
     pub(super) id: String,
-    /// E-mail address of the user (external id if there is none), or name of the token. Kept after deletion. `null` for
-    /// system actors, and if the label was erased.
+    /// E-mail address of the user (external id of a user without one) or name of the token, kept after deletion. `null`
+    /// for system actors, and if it was erased.
     #[schema(required)]
     pub(super) label: Option<String>,
 }
 
 /// One recorded change.
 ///
-/// `before` and `after` refer to users and tokens by id only. E-mail addresses, external ids and names are in the label
+/// `before` and `after` refer to users and tokens by id only. E-mail addresses, external ids and names are in the `label`
 /// fields, which can be erased.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct AuditEntryResponse {
@@ -83,8 +83,7 @@ pub(crate) struct AuditEntryResponse {
     /// User that the change affects. `null` if it affects none.
     #[schema(required)]
     pub(super) user_id: Option<Uuid>,
-    /// E-mail address of the user `user_id`, or external id if there is none. `null` without a user, and if the label
-    /// was erased.
+    /// E-mail address of that user, or external id of a user without one. `null` if it was erased.
     #[schema(required)]
     pub(super) user_label: Option<String>,
     /// State before the change, without e-mail addresses and names of users and tokens. `null` if the resource was

@@ -1,7 +1,7 @@
 //! Lists of user overrides: by user, by flag, and all.
 
 use actix_web::web::{self, Data};
-use flags_domain::{Instant, Violation};
+use flags_domain::{Instant, Violation, search_form};
 use flags_service::findings::{self, FindingFilter, ScanBudget};
 use flags_store::overrides::{OverrideFilter, OverrideListItem, OverrideOrder};
 use serde::{Deserialize, Serialize};
@@ -206,7 +206,7 @@ pub(super) fn override_filter(
     status: Option<(WireOverrideStatus, Instant)>,
     expires_before: Option<Instant>,
 ) -> OverrideFilter {
-    let search = search.map(|text| text.to_lowercase());
+    let search = search.map(|text| search_form(&text));
     let status = status.map(|(status, at)| (status.into(), at));
     OverrideFilter { search, flag_name, user_id, status, expires_before }
 }

@@ -1,4 +1,4 @@
-//! Scheduled changes of flags, for admins and viewers.
+//! Scheduled changes of flags, for admins, support and viewers.
 
 use std::collections::BTreeMap;
 

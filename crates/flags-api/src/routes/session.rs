@@ -86,7 +86,8 @@ pub(crate) struct IdentityResponse {
     /// Id of the user. `null` for a token without a user.
     #[schema(required)]
     id: Option<Uuid>,
-    /// Name to display for the user: the display name, else the e-mail address, else the external id.
+    /// Name of the user to show: the display name, else the e-mail address, else the external id, else the id. `null`
+    /// for a token without a user.
     #[schema(required)]
     user_label: Option<String>,
     /// Id of the user in another system.
@@ -119,7 +120,7 @@ impl IdentityResponse {
         };
         Ok(Self {
             id: user.as_ref().map(|user| user.id),
-            user_label: user.as_ref().map(|user| user.identity().label().to_owned()),
+            user_label: user.as_ref().map(|user| user.identity().label(user.id)),
             external_id: user.as_ref().and_then(|user| user.external_id.clone()),
             email: user.as_ref().and_then(|user| user.email.clone()),
             display_name: user.and_then(|user| user.display_name),

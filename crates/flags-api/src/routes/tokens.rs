@@ -7,10 +7,10 @@ use actix_web::{
     web::{self, Data},
 };
 use flags_domain::{Instant, Violation};
-use flags_service::credentials::tokens::{CreatedToken, MAX_OVERLAP, NewToken, TokenRotation};
+use flags_service::credentials::tokens::{CreatedToken, MAX_OVERLAP, NewToken, TokenDetail, TokenRotation};
 use flags_store::{
     Committed,
-    api_tokens::{TokenFilter, TokenGrant, TokenRecord},
+    api_tokens::{TokenFilter, TokenGrant},
     change_log::Revision,
 };
 use serde::{Deserialize, Serialize};
@@ -65,6 +65,10 @@ pub(crate) struct ApiTokenResponse {
     /// User that the token acts as. `null` for a token without a user.
     #[schema(required)]
     user_id: Option<Uuid>,
+    /// Name of the user to show: the display name, else the e-mail address, else the external id, else the id. `null`
+    /// for a token without a user.
+    #[schema(required)]
+    user_label: Option<String>,
     /// Last four characters of the secret, to recognize the token.
     last_four: String,
     /// Status at the time of the response. A token of an inactive user is rejected even if its status is `active`.
@@ -88,7 +92,8 @@ pub(crate) struct ApiTokenResponse {
 }
 
 impl ApiTokenResponse {
-    fn from_record(token: TokenRecord, now: Instant) -> Self {
+    fn from_detail(detail: TokenDetail, now: Instant) -> Self {
+        let TokenDetail { record: token, user_label } = detail;
         let status = match (token.revoked_at, token.is_valid_at(now)) {
             (Some(_), _) => TokenStatus::Revoked,
             (None, false) => TokenStatus::Expired,
@@ -104,6 +109,7 @@ impl ApiTokenResponse {
             role,
             scope,
             user_id: token.user_id,
+            user_label,
             last_four: token.last_four,
             status,
             created_by: token.created_by,
@@ -128,9 +134,10 @@ pub(crate) struct IssuedApiTokenResponse {
 
 impl IssuedApiTokenResponse {
     fn new(created: CreatedToken, now: Instant) -> Self {
+        let CreatedToken { secret, record, user_label } = created;
         Self {
-            token: created.secret.reveal().to_owned(),
-            api_token: ApiTokenResponse::from_record(created.record, now),
+            token: secret.reveal().to_owned(),
+            api_token: ApiTokenResponse::from_detail(TokenDetail { record, user_label }, now),
         }
     }
 }
@@ -208,8 +215,8 @@ async fn list(_: Require<ReadTokens>, app: Data<App>, Query(query): Query<ListAp
     let page = app.tokens.list(&filter, query.cursor.map(|cursor| cursor.0), query.limit.0).await?;
     let page = PageResponse::new(
         page,
-        |last| PageCursor((last.created_at, last.id)).encode(),
-        |token| ApiTokenResponse::from_record(token, now),
+        |last| PageCursor((last.record.created_at, last.record.id)).encode(),
+        |token| ApiTokenResponse::from_detail(token, now),
     );
     reply::json(&page)
 }
@@ -263,8 +270,8 @@ fn issued(app: &App, collection_path: &str, committed: &Committed, created: Crea
 )]
 async fn get(_: Require<ReadTokens>, app: Data<App>, id: TokenIdParam) -> HandlerResult {
     let token = app.tokens.get(id.0).await?;
-    let revision = Revision { number: token.revision, ..app.evaluation.replica().revision() };
-    reply::resource(revision, &ApiTokenResponse::from_record(token, app.evaluation.now()))
+    let revision = Revision { number: token.record.revision, ..app.evaluation.replica().revision() };
+    reply::resource(revision, &ApiTokenResponse::from_detail(token, app.evaluation.now()))
 }
 
 /// Revoke an API token

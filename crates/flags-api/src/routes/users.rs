@@ -1,10 +1,10 @@
-//! Users, for admins and viewers.
+//! Users, for admins, support and viewers.
 
 use actix_web::{
     HttpRequest,
     web::{self, Data},
 };
-use flags_domain::Instant;
+use flags_domain::{Instant, search_form};
 use flags_service::users::{ErasurePolicy, NewUser, UserDetail, UserPatch};
 use flags_store::{
     Committed,
@@ -40,16 +40,16 @@ pub(super) fn routes(routes: &mut RouteRegistry) {
 }
 
 wire_enum! {
-    /// Access level. `admin` reads and changes everything, `viewer` reads everything, `user` reads its own flag values
-    /// and overrides.
-    WireRole as Role = store::Role { Admin, Viewer, User }
+    /// Access level. `admin` reads and changes everything, `support` reads everything and changes overrides of users with
+    /// role `user`, `viewer` reads everything, `user` reads its own flag values and overrides.
+    WireRole as Role = store::Role { Admin, Support, Viewer, User }
 }
 
 /// A user for whom flags are evaluated.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct UserResponse {
     id: Uuid,
-    /// Name to display for the user: the display name, else the e-mail address, else the external id.
+    /// Name to show: the display name, else the e-mail address, else the external id, else the id.
     user_label: String,
     /// E-mail address, unique regardless of case. `null` if the user has none.
     #[schema(required)]
@@ -82,7 +82,7 @@ impl UserResponse {
         let user = detail.record;
         Self {
             id: user.id,
-            user_label: user.identity().label().to_owned(),
+            user_label: user.identity().label(user.id),
             email: user.email,
             external_id: user.external_id,
             display_name: user.display_name,
@@ -194,12 +194,16 @@ pub(crate) enum UserSort {
 #[into_params(parameter_in = Query)]
 pub(crate) struct ListUsersQuery {
     /// Case-insensitive search in e-mail address, display name and external id. Three or more characters match
-    /// anywhere; fewer match the beginning.
+    /// anywhere; fewer match the beginning of the name and of the e-mail address, or of the external id of users without
+    /// one.
     #[serde(default, deserialize_with = "deserialize_search_text")]
     #[param(max_length = 255)]
     search: Option<String>,
     /// `true`: only users with an unexpired override. `false`: only users without one.
     has_overrides: Option<bool>,
+    /// `true`: only users whose e-mail address is the one of an older user in another spelling. They sign in with the
+    /// exact spelling. `false`: only other users.
+    email_conflict: Option<bool>,
     /// Sort order: `email` (default; users without e-mail address by external id), or `-created_at` for newest first.
     #[serde(default)]
     #[param(inline, value_type = Option<UserSort>)]
@@ -248,8 +252,9 @@ impl UserSort {
 async fn list(_: Require<ReadUsers>, app: Data<App>, Query(query): Query<ListUsersQuery>) -> HandlerResult {
     let now = app.evaluation.now();
     let filter = UserFilter {
-        search: query.search.map(|text| text.to_lowercase()),
+        search: query.search.map(|text| search_form(&text)),
         has_overrides: query.has_overrides.map(|has_overrides| (has_overrides, now)),
+        email_conflict: query.email_conflict,
     };
     let order = query.sort.order(query.cursor.map(|cursor| cursor.0))?;
     let page = app.users.list(&filter, order, query.limit.0).await?;
@@ -354,8 +359,8 @@ async fn set_password(
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct DeleteUserQuery {
-    /// Whether to also erase the labels of the user (e-mail address or external id) and of the user's tokens (names)
-    /// from the audit log. Also works for a user that was deleted earlier.
+    /// Whether to also erase the user's e-mail address or external id and the names of the user's tokens from the audit
+    /// log. Also works for a user that was deleted earlier.
     #[serde(default)]
     #[param(value_type = Option<bool>, default = false)]
     erase: bool,

@@ -1,5 +1,5 @@
-//! Event streams (server-sent events): a user's own flag values, all changes for admins and viewers, and refetch events
-//! for OpenFeature providers.
+//! Event streams (server-sent events): a user's own flag values, all changes for admins, support and viewers, and
+//! refetch events for OpenFeature providers.
 //!
 //! A stream stores its position instead of a queue of events. When it is woken and its client is ready to read, it
 //! pulls the changes since that position from the replica and evaluates them. For a client that does not read, the

@@ -8,6 +8,7 @@ use flags_domain::{Instant, Role};
 use flags_store::{
     Author, Tx,
     principals::{self, CredentialRef, StoredPrincipal},
+    users::UserRecord,
 };
 
 use crate::error::{CredentialRejection, Result, ServiceError};
@@ -44,8 +45,19 @@ pub struct RequiredCredential {
 pub enum RequiredPermission {
     /// Any valid credential.
     AnyRole,
+    /// Role support or admin. The command may change overrides of users with role `user` only, whatever the role is when
+    /// the command commits.
+    Support,
     /// Role admin.
     Admin,
+}
+
+/// Users whose overrides a command may change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PermittedUsers {
+    All,
+    /// Users with role `user`.
+    WithRoleUser,
 }
 
 /// Whether a command has changed the credential that permits it, or the credential's user.
@@ -77,11 +89,33 @@ impl CommandAuthor {
         &self.check
     }
 
-    /// Returns the author for the remaining commits of a command that has changed its own
-    /// credential, such as an admin who deletes their own user. The credential was valid until that
-    /// change, so it is not checked again.
+    /// Users whose overrides the commands of this author may change.
+    pub(crate) const fn permitted_users(&self) -> PermittedUsers {
+        match &self.check {
+            CredentialCheck::NotRequired => PermittedUsers::All,
+            CredentialCheck::Required(required) => match required.permission {
+                RequiredPermission::Admin => PermittedUsers::All,
+                RequiredPermission::Support | RequiredPermission::AnyRole => PermittedUsers::WithRoleUser,
+            },
+        }
+    }
+
+    /// Returns the author for the next revision of a command that has already changed its own credential. The
+    /// credential was valid until that change.
     pub(crate) fn after_own_change(self) -> Self {
         Self { check: CredentialCheck::NotRequired, ..self }
+    }
+}
+
+impl PermittedUsers {
+    /// Fails with [`ServiceError::UserNotPermitted`] unless overrides of the user may be changed. The transaction must
+    /// hold a lock on the user, so that the role cannot change before the commit.
+    pub(crate) fn check(self, user: &UserRecord) -> Result<()> {
+        match self {
+            Self::All => Ok(()),
+            Self::WithRoleUser if user.role == Role::User => Ok(()),
+            Self::WithRoleUser => Err(ServiceError::UserNotPermitted),
+        }
     }
 }
 
@@ -107,6 +141,12 @@ impl RequiredCredential {
         match (grant, self.permission) {
             (None, _) => Err(ServiceError::CredentialRejected(CredentialRejection::Invalid)),
             (Some(_), RequiredPermission::AnyRole) => Ok(()),
+            (Some(grant), RequiredPermission::Support) if matches!(grant.role(), Some(Role::Admin | Role::Support)) => {
+                Ok(())
+            }
+            (Some(_), RequiredPermission::Support) => {
+                Err(ServiceError::CredentialRejected(CredentialRejection::RequiresSupport))
+            }
             (Some(grant), RequiredPermission::Admin) if grant.role() == Some(Role::Admin) => Ok(()),
             (Some(_), RequiredPermission::Admin) => {
                 Err(ServiceError::CredentialRejected(CredentialRejection::RequiresAdmin))

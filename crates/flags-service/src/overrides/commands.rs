@@ -13,6 +13,7 @@ use uuid::Uuid;
 use super::{NewOverride, OverridePatch, UpsertOutcome};
 use crate::{
     core::Command,
+    credentials::check::PermittedUsers,
     error::{Conflict, ResourceKind, Result, ServiceError, check},
     precondition::Precondition,
 };
@@ -22,13 +23,14 @@ pub(super) struct CreateOverride {
     pub(super) user_id: Uuid,
     pub(super) flag_name: FlagName,
     pub(super) new_override: NewOverride,
+    pub(super) permitted: PermittedUsers,
 }
 
 impl Command for CreateOverride {
     type Output = OverrideListItem;
 
     async fn apply(&self, tx: &mut Tx, author: &Author) -> Result<Self::Output> {
-        let (user, flag) = lock_user_and_flag_shared(tx, self.user_id, &self.flag_name).await?;
+        let (user, flag) = lock_user_and_flag_shared(tx, self.user_id, &self.flag_name, self.permitted).await?;
         let (user, flag) = require_user_and_flag(user, flag)?;
         let existing = lock_unexpired(tx, self.user_id, &self.flag_name).await?;
         check_new_override(&self.new_override, &flag, tx.now())?;
@@ -47,13 +49,14 @@ pub(super) struct SetOverride {
     pub(super) flag_name: FlagName,
     pub(super) new_override: NewOverride,
     pub(super) precondition: Precondition,
+    pub(super) permitted: PermittedUsers,
 }
 
 impl Command for SetOverride {
     type Output = (UpsertOutcome, OverrideListItem);
 
     async fn apply(&self, tx: &mut Tx, author: &Author) -> Result<Self::Output> {
-        let (user, flag) = lock_user_and_flag_shared(tx, self.user_id, &self.flag_name).await?;
+        let (user, flag) = lock_user_and_flag_shared(tx, self.user_id, &self.flag_name, self.permitted).await?;
         let existing = lock_unexpired(tx, self.user_id, &self.flag_name).await?;
         self.precondition.check(tx, existing.as_ref().map(|record| record.revision)).await?;
         let (user, flag) = require_user_and_flag(user, flag)?;
@@ -83,13 +86,14 @@ pub(super) struct PatchOverride {
     pub(super) flag_name: FlagName,
     pub(super) patch: OverridePatch,
     pub(super) precondition: Precondition,
+    pub(super) permitted: PermittedUsers,
 }
 
 impl Command for PatchOverride {
     type Output = OverrideListItem;
 
     async fn apply(&self, tx: &mut Tx, _: &Author) -> Result<Self::Output> {
-        let (user, flag) = lock_user_and_flag_shared(tx, self.user_id, &self.flag_name).await?;
+        let (user, flag) = lock_user_and_flag_shared(tx, self.user_id, &self.flag_name, self.permitted).await?;
         let record = overrides::lock(tx, self.user_id, &self.flag_name).await?;
         let record = record.filter(|record| record.user_override.status(tx.now()) != OverrideStatus::Expired);
         self.precondition.check(tx, record.as_ref().map(|record| record.revision)).await?;
@@ -106,12 +110,18 @@ pub(super) struct DeleteOverride {
     pub(super) user_id: Uuid,
     pub(super) flag_name: String,
     pub(super) precondition: Precondition,
+    pub(super) permitted: PermittedUsers,
 }
 
 impl Command for DeleteOverride {
     type Output = ();
 
     async fn apply(&self, tx: &mut Tx, _: &Author) -> Result<()> {
+        if self.permitted != PermittedUsers::All
+            && let Some(user) = users::lock_shared(tx, self.user_id).await?
+        {
+            self.permitted.check(&user)?;
+        }
         let mut record = overrides::lock(tx, self.user_id, &self.flag_name).await?;
         if record.is_none() {
             // The statement may have waited while another transaction replaced an expired override.
@@ -127,22 +137,31 @@ impl Command for DeleteOverride {
     }
 }
 
-/// Locks the user and the flag against concurrent deletion. Returns `None` for each of them that
-/// does not exist.
+/// Locks the user and the flag against concurrent changes and deletion, and returns those that exist. Fails if the
+/// author may not change overrides of the user.
 async fn lock_user_and_flag_shared(
     tx: &mut Tx,
     user_id: Uuid,
     flag_name: &str,
+    permitted: PermittedUsers,
 ) -> Result<(Option<UserRecord>, Option<FlagRecord>)> {
     let user = users::lock_shared(tx, user_id).await?;
+    if let Some(user) = &user {
+        permitted.check(user)?;
+    }
     Ok((user, flags::lock_shared(tx, flag_name).await?))
 }
 
 /// Fails if the user or the flag does not exist, or if the flag is archived.
 fn require_user_and_flag(user: Option<UserRecord>, flag: Option<FlagRecord>) -> Result<(UserRecord, Flag)> {
     let user = user.ok_or(ServiceError::NotFound(ResourceKind::User))?;
+    Ok((user, require_flag(flag)?))
+}
+
+/// Returns the flag, or the error that it does not exist. An archived flag is not found.
+pub(super) fn require_flag(flag: Option<FlagRecord>) -> Result<Flag> {
     let flag = flag.filter(|record| record.flag.archived_at.is_none());
-    Ok((user, flag.ok_or(ServiceError::NotFound(ResourceKind::Flag))?.flag))
+    Ok(flag.ok_or(ServiceError::NotFound(ResourceKind::Flag))?.flag)
 }
 
 /// Locks and returns an override. If the override has expired, removes it and returns `None`.
@@ -215,7 +234,7 @@ async fn apply_patch(
     Ok(OverrideRecord { user_override: after, revision: record.revision })
 }
 
-fn check_new_override(new_override: &NewOverride, flag: &Flag, now: Instant) -> Result<()> {
+pub(super) fn check_new_override(new_override: &NewOverride, flag: &Flag, now: Instant) -> Result<()> {
     check(validate(
         flag,
         Some(&new_override.override_value),

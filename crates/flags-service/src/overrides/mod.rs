@@ -1,6 +1,7 @@
 //! User overrides: reading, setting and removing them.
 
 mod commands;
+mod missing_user;
 
 use std::collections::HashMap;
 
@@ -62,7 +63,8 @@ impl UserFlagOverrideService {
         new_override: NewOverride,
         precondition: Precondition,
     ) -> Result<CommandOutcome<(UpsertOutcome, OverrideListItem)>> {
-        let command = SetOverride { user_id, flag_name: parse_flag_name(flag_name)?, new_override, precondition };
+        let (flag_name, permitted) = (parse_flag_name(flag_name)?, author.permitted_users());
+        let command = SetOverride { user_id, flag_name, new_override, precondition, permitted };
         self.core.execute(author, command).await
     }
 
@@ -164,7 +166,9 @@ impl UserFlagOverrideService {
         flag_name: &str,
         new_override: NewOverride,
     ) -> Result<CommandOutcome<OverrideListItem>> {
-        let command = CreateOverride { user_id, flag_name: parse_flag_name(flag_name)?, new_override };
+        let request = request.into();
+        let (flag_name, permitted) = (parse_flag_name(flag_name)?, request.author().permitted_users());
+        let command = CreateOverride { user_id, flag_name, new_override, permitted };
         self.core.execute(request, command).await
     }
 
@@ -177,7 +181,8 @@ impl UserFlagOverrideService {
         patch: OverridePatch,
         precondition: Precondition,
     ) -> Result<CommandOutcome<OverrideListItem>> {
-        let command = PatchOverride { user_id, flag_name: parse_flag_name(flag_name)?, patch, precondition };
+        let (flag_name, permitted) = (parse_flag_name(flag_name)?, author.permitted_users());
+        let command = PatchOverride { user_id, flag_name, patch, precondition, permitted };
         self.core.execute(author, command).await
     }
 
@@ -189,7 +194,8 @@ impl UserFlagOverrideService {
         flag_name: &str,
         precondition: Precondition,
     ) -> Result<CommandOutcome<()>> {
-        let command = DeleteOverride { user_id, flag_name: flag_name.to_owned(), precondition };
+        let permitted = author.permitted_users();
+        let command = DeleteOverride { user_id, flag_name: flag_name.to_owned(), precondition, permitted };
         self.core.execute(author, command).await
     }
 }

@@ -1,15 +1,12 @@
-//! Upgrade that recomputes the [`email_key`]s of users, because earlier versions computed them
-//! differently.
+//! Recomputation of the keys of e-mail addresses and of the search texts after a change of their form.
 
 use diesel::{
-    BoolExpressionMethods, ExpressionMethods, OptionalExtension, QueryDsl, TextExpressionMethods, dsl::sql,
-    sql_types::Bool,
+    AsChangeset, BoolExpressionMethods, ExpressionMethods, OptionalExtension, QueryDsl, dsl::sql, sql_types::Bool,
 };
 use diesel_async::RunQueryDsl;
-use flags_domain::email_key;
 use uuid::Uuid;
 
-use super::conflicting_email_key;
+use super::{conflicting_email_key, handle_key, is_email_handle, search_text};
 use crate::{
     conn::{Conn, dispatch},
     error::Result,
@@ -23,12 +20,28 @@ const UPGRADE: &str = "email_keys";
 /// Number of users per transaction.
 const BATCH_SIZE: i64 = 1_000;
 
-/// SQL condition for a handle with non-ASCII characters. The keys of ASCII handles have not
-/// changed.
-const IS_NOT_ASCII: &str = "octet_length(handle) <> length(handle)";
+/// Condition for users whose forms may have changed: those with characters outside of ASCII, or with a domain in its
+/// ASCII form.
+const MAY_HAVE_CHANGED: &str = "(octet_length(handle) <> length(handle) \
+    OR octet_length(search_text) <> length(search_text) OR search_text LIKE '%xn--%')";
 
-/// Creation time, id, handle and key of a user.
-type Row = (DbInstant, DbUuid, String, String);
+/// Columns of a user that the recomputation reads, in the order of [`Row`].
+macro_rules! row_columns {
+    () => {
+        (
+            users::created_at,
+            users::id,
+            users::handle,
+            users::handle_key,
+            users::display_name,
+            users::external_id,
+            users::search_text,
+        )
+    };
+}
+
+/// Creation time, id, handle, key, display name, external id and search text of a user.
+type Row = (DbInstant, DbUuid, String, String, Option<String>, Option<String>, String);
 
 /// Whether the keys of e-mail addresses must be recomputed.
 pub(crate) async fn is_pending(conn: &mut Conn) -> Result<bool> {
@@ -38,8 +51,8 @@ pub(crate) async fn is_pending(conn: &mut Conn) -> Result<bool> {
     Ok(pending.is_some())
 }
 
-/// Recomputes the keys of all non-ASCII e-mail addresses, in transactions of 1,000 users. Does
-/// nothing if the upgrade is complete. An interrupted run can be repeated.
+/// Recomputes the keys of all e-mail addresses and the search texts, in transactions of 1,000 users, unless that is
+/// done already. It can be repeated after an interruption.
 ///
 /// If the addresses of two users have the same key, the older user keeps it. The newer user can
 /// then sign in only with the exact spelling of the address. Logs the ids of both users.
@@ -56,21 +69,19 @@ pub(crate) async fn recompute(store: &Store) -> Result<()> {
             return tx.commit_unlogged().await;
         };
         after = Some((*created_at, *id));
+        let mut conflicts = Vec::new();
         for row in &rows {
-            recompute_row(tx.conn(), row).await?;
+            conflicts.extend(recompute_row(tx.conn(), row).await?);
         }
         tx.commit_unlogged().await?;
+        conflicts.iter().for_each(log_conflict);
     }
 }
 
-/// Returns the next users with an e-mail address that is not ASCII, ordered by creation time.
+/// Returns the next users whose forms may have changed, ordered by creation time.
 async fn load_after(conn: &mut Conn, after: Option<(DbInstant, DbUuid)>) -> Result<Vec<Row>> {
     dispatch!(conn, |c| {
-        let mut query = users::table
-            .filter(sql::<Bool>(IS_NOT_ASCII))
-            .filter(users::handle.like("%@%"))
-            .select((users::created_at, users::id, users::handle, users::handle_key))
-            .into_boxed::<Db>();
+        let mut query = users::table.filter(sql::<Bool>(MAY_HAVE_CHANGED)).select(row_columns!()).into_boxed::<Db>();
         if let Some((at, id)) = after {
             query = query.filter(users::created_at.gt(at).or(users::created_at.eq(at).and(users::id.gt(id))));
         }
@@ -78,41 +89,58 @@ async fn load_after(conn: &mut Conn, after: Option<(DbInstant, DbUuid)>) -> Resu
     })
 }
 
-async fn recompute_row(conn: &mut Conn, (created_at, id, handle, current_key): &Row) -> Result<()> {
-    let key = email_key(handle);
-    let owner: Option<Row> = dispatch!(conn, |c| {
-        users::table
-            .filter(users::handle_key.eq(&key))
-            .select((users::created_at, users::id, users::handle, users::handle_key))
-            .first(c)
-            .await
-            .optional()
-    })?;
-    match owner {
-        Some((_, owner_id, ..)) if owner_id == *id => Ok(()),
-        None if current_key.starts_with(&format!("{key}\n")) => Ok(()),
-        None => set_key(conn, *id, &key).await,
-        Some((owner_created_at, owner_id, owner_handle, _)) => {
-            let is_older = (created_at.0, id.0) < (owner_created_at.0, owner_id.0);
-            if is_older {
-                set_key(conn, owner_id, &conflicting_email_key(&owner_handle)).await?;
-                set_key(conn, *id, &key).await?;
-                log_conflict(owner_id.0, id.0);
+/// Two users with the same e-mail address in different spellings.
+struct EmailConflict {
+    user: Uuid,
+    older_user: Uuid,
+}
+
+/// Columns that a recomputation changes.
+#[derive(AsChangeset, PartialEq, Eq)]
+#[diesel(table_name = users)]
+struct Forms {
+    handle_key: String,
+    search_text: String,
+}
+
+async fn recompute_row(conn: &mut Conn, row: &Row) -> Result<Option<EmailConflict>> {
+    let (created_at, id, handle, current_key, display_name, external_id, current_text) = row;
+    let key = handle_key(handle);
+    let search_text = search_text(handle, display_name.as_deref(), external_id.as_deref());
+    let stored = Forms { handle_key: current_key.clone(), search_text: current_text.clone() };
+    let owner = if is_email_handle(handle) { find_owner(conn, &key, *id).await? } else { None };
+    let (handle_key, conflict) = match owner {
+        None => (key, None),
+        Some((owner_created_at, owner_id, owner_handle)) => {
+            if (created_at.0, id.0) < (owner_created_at.0, owner_id.0) {
+                let owner_key = conflicting_email_key(&owner_handle);
+                dispatch!(conn, |c| {
+                    diesel::update(users::table.find(owner_id)).set(users::handle_key.eq(&owner_key)).execute(c).await
+                })?;
+                (key, Some(EmailConflict { user: owner_id.0, older_user: id.0 }))
             } else {
-                set_key(conn, *id, &conflicting_email_key(handle)).await?;
-                log_conflict(id.0, owner_id.0);
+                (conflicting_email_key(handle), Some(EmailConflict { user: id.0, older_user: owner_id.0 }))
             }
-            Ok(())
         }
+    };
+    let forms = Forms { handle_key, search_text };
+    if forms == stored {
+        // An interrupted run has done this row, and has logged its conflict.
+        return Ok(None);
     }
+    dispatch!(conn, |c| diesel::update(users::table.find(id)).set(&forms).execute(c).await)?;
+    Ok(conflict)
 }
 
-async fn set_key(conn: &mut Conn, id: DbUuid, key: &str) -> Result<()> {
-    dispatch!(conn, |c| { diesel::update(users::table.find(id)).set(users::handle_key.eq(key)).execute(c).await })?;
-    Ok(())
+/// Returns creation time, id and handle of another user with this key.
+async fn find_owner(conn: &mut Conn, key: &str, id: DbUuid) -> Result<Option<(DbInstant, DbUuid, String)>> {
+    dispatch!(conn, |c| {
+        let owner = users::table.filter(users::handle_key.eq(key)).filter(users::id.ne(id));
+        owner.select((users::created_at, users::id, users::handle)).first(c).await.optional()
+    })
 }
 
-fn log_conflict(user: Uuid, older_user: Uuid) {
+fn log_conflict(EmailConflict { user, older_user }: &EmailConflict) {
     tracing::warn!(
         %user,
         %older_user,

@@ -30,12 +30,15 @@ use crate::{
 /// Filter for [`list`]. A field that is `None` does not restrict the result.
 #[derive(Clone, Debug, Default)]
 pub struct UserFilter {
-    /// Substring of the handle, the name or the external id, in lower case. A text of one or two characters is a prefix
-    /// of the handle or the name instead.
+    /// Substring of the handle, the name or the external id, in the [`search_form`](flags_domain::search_form). A text
+    /// of one or two characters is a prefix of the handle or the name instead.
     pub search: Option<String>,
     /// `true`: only users with an override that is unexpired at the given time and whose flag is not archived. `false`:
     /// only users without one.
     pub has_overrides: Option<(bool, Instant)>,
+    /// `true`: only users whose e-mail address is the one of an older user in another spelling. `false`: only other
+    /// users.
+    pub email_conflict: Option<bool>,
 }
 
 /// Sort order of [`list`], with the sort key of the last user of the previous page.

@@ -5,6 +5,12 @@
 
 use std::{collections::HashMap, ops::Range, sync::LazyLock};
 
+use flags_domain::search_form;
+use unicode_normalization::{
+    UnicodeNormalization as _,
+    char::{canonical_combining_class, decompose_canonical},
+};
+
 use crate::{
     backend::user_search::{FullTextQuery, SearchIndexCondition, covering_trigrams, quote_phrase},
     page::{contains_pattern, escape_like},
@@ -20,7 +26,7 @@ pub(super) enum SearchTerm {
 }
 
 impl SearchTerm {
-    /// Parses a lower-case text. `None` if it is empty, because an empty term matches every user.
+    /// Parses a text in its [`search_form`]. `None` if it is empty, because an empty term matches every user.
     pub(super) fn new(text: &str) -> Option<Self> {
         match text.chars().count() {
             0 => None,
@@ -33,29 +39,27 @@ impl SearchTerm {
 /// Prefix of one or two characters.
 #[derive(Clone, Debug)]
 pub(super) struct Prefix {
-    /// Range of the lower-case texts that start with the prefix.
+    /// Range of the search forms that start with the prefix.
     pub(super) lowercase_range: Range<String>,
-    /// Ranges of the original texts whose lower-case form starts with the prefix, disjoint and in
-    /// ascending order. The ranges may contain a few other texts.
+    /// Ranges of the original texts whose search form starts with the prefix, disjoint and in ascending order. They may
+    /// contain other texts.
     pub(super) original_case_ranges: Vec<Range<String>>,
 }
 
 impl Prefix {
     fn new(text: &str) -> Self {
         let (mut complete, mut partial) = (Vec::new(), vec![String::new()]);
-        for lower in text.chars() {
-            let variants = CASE_VARIANTS.get(&lower).into_iter().flatten();
-            let mut extended = Vec::new();
-            for start in &partial {
-                extended.push(format!("{start}{lower}"));
-                for variant in variants.clone() {
-                    // Some characters have a lower-case form of several characters, which may
-                    // complete the prefix.
-                    let target = if variant.to_lowercase().count() > 1 { &mut complete } else { &mut extended };
-                    target.push(format!("{start}{variant}"));
-                }
+        for character in text.chars() {
+            if canonical_combining_class(character) != 0 {
+                // The marks after a letter may have another order in the original text.
+                break;
             }
-            partial = extended;
+            let originals = ORIGINALS.get(&character);
+            let exact = originals.iter().flat_map(|originals| &originals.exact).chain([&character]);
+            let starts = originals.iter().flat_map(|originals| &originals.starts);
+            complete.extend(partial.iter().flat_map(|start| starts.clone().map(move |next| format!("{start}{next}"))));
+            partial =
+                partial.iter().flat_map(|start| exact.clone().map(move |next| format!("{start}{next}"))).collect();
         }
         complete.append(&mut partial);
         complete.sort_unstable();
@@ -66,19 +70,66 @@ impl Prefix {
     }
 }
 
-/// Maps a character to the other characters whose lower-case form starts with it.
-static CASE_VARIANTS: LazyLock<HashMap<char, Vec<char>>> = LazyLock::new(|| {
-    let mut variants: HashMap<char, Vec<char>> = HashMap::new();
+/// Original characters that lead to a certain character of a search form, other than that character itself.
+#[derive(Clone, Debug, Default)]
+struct Originals {
+    /// Characters whose search form is the character.
+    exact: Vec<char>,
+    /// First characters of longer sequences, or of characters whose search form is longer. They may cover more of a
+    /// prefix than the character.
+    starts: Vec<char>,
+}
+
+/// Maps a character of a search form to the original characters that lead to it.
+static ORIGINALS: LazyLock<HashMap<char, Originals>> = LazyLock::new(|| {
+    let mut originals: HashMap<char, Originals> = HashMap::new();
+    // Pairs of a character and the form of a character with which an equivalent sequence starts.
+    let mut sequences: Vec<(char, char)> = Vec::new();
     for character in '\0'..=char::MAX {
-        if let Some(lower) = character.to_lowercase().next().filter(|lower| *lower != character) {
-            variants.entry(lower).or_default().push(character);
+        let mut decomposed = Vec::new();
+        decompose_canonical(character, |part| decomposed.push(part));
+        if decomposed == [character] && character.to_lowercase().eq([character]) {
+            continue;
+        }
+        let (form, is_longer) = form_of(character);
+        if form != character {
+            let entry = originals.entry(form).or_default();
+            if is_longer { entry.starts.push(character) } else { entry.exact.push(character) }
+        }
+        // An equivalent sequence starts with the letter, combined with any of the marks.
+        let Some((letter, marks)) = decomposed.split_first() else { continue };
+        for selection in 0..(1_usize << marks.len()) - 1 {
+            let selected = marks.iter().enumerate().filter(|(index, _)| selection >> index & 1 == 1);
+            let sequence = std::iter::once(*letter).chain(selected.map(|(_, mark)| *mark));
+            if let Some(first) = sequence.nfc().next()
+                && form_of(first).0 != form
+            {
+                sequences.push((form, form_of(first).0));
+            }
         }
     }
     // `str::to_lowercase` maps Σ to ς at the end of a word. It is the only letter whose lower case depends on its
     // position.
-    variants.entry('ς').or_default().push('Σ');
-    variants
+    originals.entry('ς').or_default().exact.push('Σ');
+    let letters = originals.clone();
+    for (form, first) in sequences {
+        let Originals { exact, starts } = letters.get(&first).cloned().unwrap_or_default();
+        originals.entry(form).or_default().starts.extend(exact.into_iter().chain(starts).chain([first]));
+    }
+    for entry in originals.values_mut() {
+        entry.starts.sort_unstable();
+        entry.starts.dedup();
+        entry.exact.retain(|character| entry.starts.binary_search(character).is_err());
+    }
+    originals
 });
+
+/// Returns the first character of a character's search form, and whether more characters follow.
+fn form_of(character: char) -> (char, bool) {
+    let form = search_form(character.encode_utf8(&mut [0; 4]));
+    let mut characters = form.chars();
+    (characters.next().unwrap_or(character), characters.next().is_some())
+}
 
 /// Returns the range of texts that start with `text`, in byte order.
 fn prefix_range(text: &str) -> Range<String> {
@@ -95,7 +146,10 @@ fn prefix_range(text: &str) -> Range<String> {
     text.to_owned()..char::MAX.to_string().repeat(1_000)
 }
 
-/// Substring of a handle, name or external id.
+/// Separates the forms of a handle and the external id in `users.search_text`. A line feed and the name follow.
+pub(super) const SEPARATOR: char = '\u{1f}';
+
+/// Substring of a handle, an external id or a name.
 #[derive(Clone, Debug)]
 pub(super) struct Substring {
     /// `LIKE` pattern for `users.search_text`.
@@ -105,9 +159,9 @@ pub(super) struct Substring {
 
 impl Substring {
     fn new(text: &str) -> Self {
-        // The lines of `search_text` are handle, name and external id. A handle cannot contain a
-        // line feed, so a term with a line feed must match after the first line.
-        let is_name_only = text.contains('\n');
+        // Handles and external ids contain no control characters, so a term with a line feed or a separator must match
+        // within the name.
+        let is_name_only = text.contains(['\n', SEPARATOR]);
         let pattern = if is_name_only { format!("%\n%{}%", escape_like(text)) } else { contains_pattern(text) };
         let index_condition = SearchIndexCondition {
             trigrams: covering_trigrams(text),
@@ -155,13 +209,33 @@ mod tests {
         assert_eq!(starts("j"), ["J", "j"]);
         assert_eq!(starts("k1"), ["K1", "k1", "\u{212a}1"]);
         assert_eq!(starts("1"), ["1"]);
-        let has_lowercase_form = |letter: &char| letter.to_lowercase().next() != Some(*letter);
-        for first in ('\0'..=char::MAX).filter(|letter| has_lowercase_form(letter) || u32::from(*letter) % 97 == 0) {
-            for original in [format!("{first}"), format!("{first}x"), format!("A{first}")] {
-                let lower: String = original.to_lowercase().chars().take(2).collect();
-                let count =
-                    Prefix::new(&lower).original_case_ranges.iter().filter(|range| range.contains(&original)).count();
-                assert_eq!(count, 1, "{original:?}");
+        assert_eq!(starts("\u{e5}"), ["A", "a", "\u{c5}", "\u{e5}", "\u{212b}"]);
+        assert_eq!(starts("x\u{323}"), ["X", "x"], "marks may have another order");
+        let has_other_form = |letter: &char| {
+            let mut decomposed = 0;
+            decompose_canonical(*letter, |_| decomposed += 1);
+            decomposed > 1 || form_of(*letter) != (*letter, false)
+        };
+        for first in ('\0'..=char::MAX).filter(|letter| has_other_form(letter) || u32::from(*letter) % 97 == 0) {
+            let decomposed: String = first.nfd().collect();
+            let lower_first: String = first.to_lowercase().nfd().collect();
+            let mixed = decomposed.chars().take(1).flat_map(char::to_uppercase).chain(lower_first.chars().skip(1));
+            for original in [
+                format!("{first}"),
+                format!("{first}x"),
+                format!("A{first}"),
+                format!("{decomposed}x"),
+                format!("A{decomposed}"),
+                mixed.collect(),
+                "x\u{301}\u{323}".to_owned(),
+            ] {
+                let form: Vec<char> = search_form(&original).chars().collect();
+                for length in 1..=form.len().min(2) {
+                    let prefix: String = form[..length].iter().collect();
+                    let ranges = Prefix::new(&prefix).original_case_ranges;
+                    let count = ranges.iter().filter(|range| range.contains(&original)).count();
+                    assert_eq!(count, 1, "{original:?} {prefix:?}");
+                }
             }
         }
     }

@@ -31,10 +31,10 @@ export function PersonLabel({ person, mark = '' }: { readonly person: Person; re
   );
 }
 
-/** Name of a user, loaded by id. Shows the e-mail until the name is loaded. */
-export function UserName({ id, email }: { readonly id: string; readonly email?: string }) {
+/** Name of a user of whom only the id and perhaps the label are known. */
+export function UserName({ id, label }: { readonly id: string; readonly label?: string }) {
   const { data } = useQuery(userNameQuery(id));
-  return <PersonLabel person={data?.resource ?? { email: email ?? null }} />;
+  return <PersonLabel person={data?.resource ?? { user_label: label ?? null }} />;
 }
 
 /** Name of the author of a change: `user:<id>`, `token:<id>` or `system:<name>`. */

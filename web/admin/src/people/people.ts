@@ -1,18 +1,20 @@
-/** Names of people. Only this module decides whether the UI shows the display name or the e-mail. */
+/** How people are named. The server decides between display name, e-mail and external id. */
 
 export interface Person {
-  readonly display_name?: string | null;
+  readonly user_label?: string | null;
   readonly email?: string | null;
+  readonly external_id?: string | null;
 }
 
-/** Returns the display name, or the e-mail if there is none. */
+/** The label of the server: display name, else e-mail, else external id, else id. */
 export function personName(person: Person): string {
-  return person.display_name || person.email || 'Unknown user';
+  return person.user_label || 'Unknown user';
 }
 
-/** Returns the text beside the name: the e-mail, unless the name already is the e-mail. */
+/** Second line beside the name: the e-mail or, without one, the external id, unless it is the name. */
 export function personDetail(person: Person): string | null {
-  return person.display_name && person.email ? person.email : null;
+  const detail = person.email || person.external_id || null;
+  return detail === personName(person) ? null : detail;
 }
 
 /** Returns the first word of the name, for use in sentences. */

@@ -7,6 +7,8 @@ export type Permission = 'read' | 'changeOverrides' | 'changeFlags' | 'changeUse
 
 interface RoleInfo {
   readonly label: string;
+  /** Name of the people with this role, in sentences. */
+  readonly people: string;
   readonly description: string;
   readonly permissions: readonly Permission[];
 }
@@ -14,11 +16,23 @@ interface RoleInfo {
 const ROLES: Record<Role, RoleInfo> = {
   admin: {
     label: 'Admin',
+    people: 'admins',
     description: 'Reads and changes everything',
     permissions: ['read', 'changeOverrides', 'changeFlags', 'changeUsers'],
   },
-  viewer: { label: 'Viewer', description: 'Reads everything, changes nothing', permissions: ['read'] },
-  user: { label: 'User', description: 'Reads only their own flag values', permissions: [] },
+  support: {
+    label: 'Support',
+    people: 'support',
+    description: 'Reads everything, changes overrides of users with role User',
+    permissions: ['read', 'changeOverrides'],
+  },
+  viewer: {
+    label: 'Viewer',
+    people: 'viewers',
+    description: 'Reads everything, changes nothing',
+    permissions: ['read'],
+  },
+  user: { label: 'User', people: 'users', description: 'Reads only the own flag values', permissions: [] },
 };
 
 const SUBJECTS: Record<Permission, string> = {
@@ -42,9 +56,11 @@ export function hasPermission(role: Role | null, permission: Permission): boolea
   return role !== null && ROLES[role].permissions.includes(permission);
 }
 
-/** Names the roles with a permission: `Only admins can change overrides.` */
+const LIST = new Intl.ListFormat('en-GB');
+
+/** Says who has a permission: `Only admins and support can change overrides.` */
 export function permissionHint(permission: Permission): string {
   const roles = ALL_ROLES.filter((role) => hasPermission(role, permission));
-  const names = roles.map((role) => `${ROLES[role].label.toLowerCase()}s`).join(' and ');
+  const names = LIST.format(roles.map((role) => ROLES[role].people));
   return `Only ${names} can ${SUBJECTS[permission]}.`;
 }

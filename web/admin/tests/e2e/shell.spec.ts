@@ -75,7 +75,7 @@ test.describe('as viewer', () => {
     await page.goto('/flags');
     const add = page.getByRole('button', { name: 'Add override' });
     await expect(add).toHaveAttribute('aria-disabled', 'true');
-    await expect(add).toHaveAccessibleDescription('Only admins can change overrides.');
+    await expect(add).toHaveAccessibleDescription('Only admins and support can change overrides.');
     await add.focus();
     await expect(add).toBeFocused();
     await add.press('Enter');
@@ -99,7 +99,7 @@ test.describe('as user', () => {
     await expect(page.getByRole('table', { name: 'My flags' })).toBeVisible();
     await expect(page.getByRole('navigation', { name: 'Main' }).first().getByRole('link')).toHaveCount(2);
     await page.goto('/flags/user-overrides');
-    await expect(page.getByText('Only admins and viewers can see this page.')).toBeVisible();
+    await expect(page.getByText('Only admins, support and viewers can see this page.')).toBeVisible();
   });
 });
 

@@ -1,4 +1,4 @@
-//! Feature flags, for admins and viewers.
+//! Feature flags, for admins, support and viewers.
 
 mod list;
 mod request;

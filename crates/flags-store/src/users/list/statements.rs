@@ -118,6 +118,12 @@ macro_rules! select_matching {
                 query = query.filter(dsl::search_text.like(&term.pattern).escape('\\'));
             }
         }
+        if let Some(email_conflict) = $filter.email_conflict {
+            // Keys of external ids contain a line feed as well, but no `@`.
+            let is_conflict = dsl::handle_key.like("%@%\n%");
+            query =
+                if email_conflict { query.filter(is_conflict) } else { query.filter(diesel::dsl::not(is_conflict)) };
+        }
         if let Some((has_overrides, now)) = $filter.has_overrides {
             let of_unarchived = user_flag_overrides::table
                 .inner_join(feature_flags::table.on(feature_flags::name.eq(user_flag_overrides::flag_name)));
@@ -199,7 +205,8 @@ impl UserListQuery<'_> {
         let search = match &mut self.conn.0 {
             // Without another filter, SQLite can count the matches in the full-text index alone, which is fast.
             Backend::Sqlite(c) => {
-                let query = term.exact_full_text_query().filter(|_| self.filter.has_overrides.is_none());
+                let is_only_filter = self.filter.has_overrides.is_none() && self.filter.email_conflict.is_none();
+                let query = term.exact_full_text_query().filter(|_| is_only_filter);
                 if let Some(query) = query {
                     type Db = diesel::sqlite::Sqlite;
                     record_plan!(self.plans, c, BoundedCount(query.clone()));

@@ -102,6 +102,9 @@ export function BulkReview({ action, selection, onClose, onDone }: BulkReviewPro
             <CountLine count={counts.changed} text="will change" />
             <CountLine count={counts.unchanged} text={unchangedText(action)} />
             <CountLine count={counts.not_found} text="no longer exist or have expired" />
+            {counts.forbidden > 0 ? (
+              <CountLine count={counts.forbidden} text="belong to people whose overrides only admins can change" />
+            ) : null}
           </ul>
         </section>
       ) : null}
@@ -133,7 +136,7 @@ function unchangedText(action: BulkAction): string {
 }
 
 function countOutcomes({ results }: BulkResponse): Record<BulkOutcome, number> {
-  const counts: Record<BulkOutcome, number> = { changed: 0, unchanged: 0, not_found: 0 };
+  const counts: Record<BulkOutcome, number> = { changed: 0, unchanged: 0, not_found: 0, forbidden: 0 };
   for (const { outcome } of results) counts[outcome] += 1;
   return counts;
 }

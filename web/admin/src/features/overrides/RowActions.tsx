@@ -62,7 +62,7 @@ export function RowActions({ override }: { readonly override: UserOverride }) {
   const { setEnabled, remove } = useOverrideActions();
   const lockedReason = useLock('changeOverrides');
   const { user_id, flag_name, enabled } = override;
-  const label = `Actions for ${override.user_email}, ${flag_name}`;
+  const label = `Actions for ${override.user_label}, ${flag_name}`;
   return (
     <Menu
       trigger={

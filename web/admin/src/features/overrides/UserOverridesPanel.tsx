@@ -84,7 +84,7 @@ export function UserOverridesPanel({ scope, search, onSearch }: PanelProps) {
     ),
     selectCell: (row) => (
       <Checkbox
-        aria-label={`Select ${row.user_email}, ${row.flag_name}`}
+        aria-label={`Select ${row.user_label}, ${row.flag_name}`}
         checked={isSelected(selection, row.id)}
         onChange={() => {}}
         onClick={(event) => setSelection(toggle(selection, row.id, pageIds, event.shiftKey))}
@@ -234,7 +234,7 @@ function useColumns({ scope, marks, selectHead, selectCell }: ColumnOptions): Co
     className: styles.user,
     cell: (row) => (
       <Link to={ADDRESSES.user} params={{ id: row.user_id }} className={styles.link}>
-        <UserName id={row.user_id} email={row.user_email} />
+        <UserName id={row.user_id} label={row.user_label} />
       </Link>
     ),
   };

@@ -191,8 +191,7 @@ export function useEditor(target: EditorTarget): Editor {
     };
     refresh();
     close();
-    const name = userData.data?.resource.display_name ?? saved.resource.user_email;
-    showDone(`${flag_name} set for ${name}`, async () => {
+    showDone(`${flag_name} set for ${saved.resource.user_label}`, async () => {
       await undo();
       refresh();
     });

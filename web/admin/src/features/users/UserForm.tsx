@@ -51,7 +51,8 @@ export function UserForm({ user, onClose, onSaved }: UserFormProps) {
   const [isChecked, setIsChecked] = useState(false);
   const set = (change: Partial<Draft>) => setDraft({ ...draft, ...change });
   const attributes = parseAttributes(draft.attributes);
-  const emailError = draft.email.includes('@') ? null : 'Enter an e-mail address.';
+  const mayLackEmail = Boolean(user?.resource.external_id) && draft.email.trim() === '';
+  const emailError = mayLackEmail || draft.email.includes('@') ? null : 'Enter an e-mail address.';
 
   const save = useMutation({
     mutationFn: async () => {
@@ -197,8 +198,9 @@ function parseAttributes(text: string): Attributes {
 /** Returns only the fields that differ from `user`. */
 function changesOf(user: User, draft: Draft, attributes: { [name: string]: Json }): PatchUser {
   const name = draft.name.trim() || null;
+  const email = draft.email.trim() || null;
   return {
-    ...(draft.email.trim() !== user.email && { email: draft.email.trim() }),
+    ...(email !== user.email && { email }),
     ...(name !== user.display_name && { display_name: name }),
     ...(draft.role !== user.role && { role: draft.role }),
     ...(draft.active !== user.active && { active: draft.active }),

@@ -149,7 +149,7 @@ function DeleteDialog({ user, onClose }: DialogProps) {
   const navigate = useNavigate();
   const [typed, setTyped] = useState('');
   const [erase, setErase] = useState(false);
-  const confirmation = user.email;
+  const confirmation = user.email ?? user.external_id ?? user.id;
   const remove = useMutation({
     mutationFn: () => deleteUser(user.id, erase),
     onSuccess: async () => {
@@ -172,7 +172,7 @@ function DeleteDialog({ user, onClose }: DialogProps) {
           <Button
             variant="danger"
             busy={remove.isPending}
-            lockedReason={typed === confirmation ? null : 'Enter the e-mail address of the user first.'}
+            lockedReason={typed === confirmation ? null : `Enter ${confirmation} first.`}
             onClick={() => remove.mutate()}
           >
             {verb}
