@@ -75,6 +75,7 @@ fn cached_user(user: UserRecord, namespace: UserIdNamespace) -> CachedUser {
     // The id of a user that was created with an external id is derived from it.
     let created_with = user.external_id.as_deref().filter(|external_id| namespace.user_id(external_id) == user.id);
     let stored = StoredUser {
+        id: user.id,
         evaluation_key: created_with.unwrap_or(&own_id),
         external_id: user.external_id.as_deref(),
         email: user.email.as_deref(),

@@ -1,10 +1,12 @@
 //! The kinds of credentials and how they are validated.
 
+use std::sync::Arc;
+
 use flags_domain::Instant;
 use flags_service::{
     credentials::{
         check::{RequiredCredential, RequiredPermission},
-        jwt::VerifiedJwt,
+        jwt::{JwtUsers, VerifiedJwt},
     },
     replica::{RecentChange, View},
 };
@@ -18,12 +20,13 @@ use flags_store::{
 };
 use uuid::Uuid;
 
+use super::acting_user::JwtSubject;
 use crate::{problem::Problem, state::App};
 
 /// Reference to the credential that a caller presented.
 ///
 /// It contains hashes instead of secrets, so the server can keep it and validate the credential again later.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub(crate) enum Credential {
     /// API token.
     Token {
@@ -41,10 +44,14 @@ pub(crate) enum Credential {
     },
     /// JWT. Its signature is not verified again, because JWTs are short-lived.
     Jwt {
+        /// Id of the user, stored or not.
         user_id: Uuid,
         /// Upper limit of the caller's role.
         max_role: Role,
         expires_at: Instant,
+        /// Whether the user must be stored.
+        users: JwtUsers,
+        subject: Arc<JwtSubject>,
     },
 }
 
@@ -84,18 +91,35 @@ impl ActorId {
 }
 
 impl Credential {
-    /// Builds the credential of a verified JWT that names the user `user_id`. A JWT without a role claim does not limit
-    /// the user's role.
-    pub(super) fn from_jwt(verified: &VerifiedJwt, user_id: Uuid) -> Self {
-        Self::Jwt { user_id, max_role: verified.role.unwrap_or(Role::Admin), expires_at: verified.expires_at }
+    /// Builds the credential of a verified JWT that names the user `user_id` by `key`, or by e-mail address if there is no
+    /// key. A JWT without a role claim does not limit the user's role.
+    pub(super) fn from_jwt(verified: VerifiedJwt, user_id: Uuid, key: Option<&str>, users: JwtUsers) -> Self {
+        Self::Jwt {
+            user_id,
+            max_role: verified.role.unwrap_or(Role::Admin),
+            expires_at: verified.expires_at,
+            users,
+            subject: Arc::new(JwtSubject { key: key.map(Into::into), attributes: verified.attributes.0 }),
+        }
     }
 
     /// Returns the credential with its user set.
-    pub(super) const fn with_user(self, user_id: Option<Uuid>) -> Self {
+    pub(super) fn with_user(self, user_id: Option<Uuid>) -> Self {
         match self {
             Self::Token { hash, .. } => Self::Token { hash, user_id },
             Self::Session { hash, .. } => Self::Session { hash, user_id },
             Self::Jwt { .. } => self,
+        }
+    }
+
+    /// Returns the credential of a stream token, which requires a stored user if the server accepts JWTs of stored users
+    /// only.
+    pub(super) fn limited_to(self, accepted: JwtUsers) -> Self {
+        match (self, accepted) {
+            (Self::Jwt { user_id, max_role, expires_at, subject, .. }, JwtUsers::Known) => {
+                Self::Jwt { user_id, max_role, expires_at, users: JwtUsers::Known, subject }
+            }
+            (credential, _) => credential,
         }
     }
 
@@ -124,7 +148,7 @@ impl Credential {
                 session: Some(session),
                 expires_at: Some(session.expires_at),
             }),
-            Self::Jwt { user_id, max_role, expires_at } => (*expires_at > now).then_some(Identity {
+            Self::Jwt { user_id, max_role, expires_at, .. } => (*expires_at > now).then_some(Identity {
                 actor_id: ActorId::User(*user_id),
                 grant: TokenGrant::Role(*max_role),
                 session: None,
@@ -138,7 +162,8 @@ impl Credential {
         match self {
             Self::Token { hash, .. } => CredentialRef::Token(*hash),
             Self::Session { hash, .. } => CredentialRef::Session(*hash),
-            Self::Jwt { user_id, .. } => CredentialRef::User(*user_id),
+            Self::Jwt { user_id, users: JwtUsers::Known, .. } => CredentialRef::User(*user_id),
+            Self::Jwt { user_id, users: JwtUsers::Any, .. } => CredentialRef::AnyUser(*user_id),
         }
     }
 

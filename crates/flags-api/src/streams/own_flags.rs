@@ -12,7 +12,7 @@ use flags_service::{
 
 use super::{EventStream, PullOutcome, StreamSubscriber, connection::Connection};
 use crate::{
-    auth::{Credential, StreamSubject},
+    auth::{ActingUser, Credential, StreamSubject},
     evaluation_json::{EvaluatedState, build_change, build_own_flags_body},
     problem::Problem,
     state::App,
@@ -152,8 +152,8 @@ impl OwnFlagStream {
     /// Looks the user up again. `revision` is the number of the replica's revision before the lookup.
     async fn refresh_user(&mut self, revision: i64) -> UserRefresh {
         // Boxed because the future is large and would otherwise be part of every stream's future.
-        match Box::pin(self.connection.app.evaluation.user(self.user.id)).await {
-            Ok(Some(user)) if user.active => {
+        match Box::pin(self.connection.credential().acting_user(&self.connection.app, self.user.id)).await {
+            Ok(Some(ActingUser { user, .. })) => {
                 if user.context != self.user.context {
                     // Every value may have changed, so the client needs a snapshot.
                     self.position = None;
@@ -162,7 +162,7 @@ impl OwnFlagStream {
                 self.loaded_revision = revision;
                 UserRefresh::Refreshed
             }
-            Ok(_) => UserRefresh::Gone,
+            Ok(None) => UserRefresh::Gone,
             Err(_) => UserRefresh::Unavailable,
         }
     }

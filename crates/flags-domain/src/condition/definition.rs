@@ -26,7 +26,8 @@ pub struct Condition {
     pub negate: bool,
 }
 
-/// Comparison operator of a condition. Comparisons of text are exact and case-sensitive.
+/// Comparison operator of a condition. Comparisons of text are exact and case-sensitive, except for the attribute
+/// `email`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Operator {
@@ -67,6 +68,29 @@ pub enum Operator {
     /// Operator of a later version, for tests of upgrades.
     #[cfg(feature = "future-format")]
     Resembles,
+}
+
+impl Operator {
+    /// Whether the operator compares texts as such. Other operators parse them, or accept other types only.
+    pub(crate) const fn compares_text(self) -> bool {
+        match self {
+            Self::Equals | Self::Contains | Self::StartsWith | Self::EndsWith | Self::Matches => true,
+            #[cfg(feature = "future-format")]
+            Self::Resembles => true,
+            Self::Lt
+            | Self::Lte
+            | Self::Gt
+            | Self::Gte
+            | Self::Before
+            | Self::After
+            | Self::SemverEq
+            | Self::SemverLt
+            | Self::SemverLte
+            | Self::SemverGt
+            | Self::SemverGte
+            | Self::Exists => false,
+        }
+    }
 }
 
 impl fmt::Display for Operator {

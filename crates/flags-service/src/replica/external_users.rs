@@ -72,6 +72,11 @@ impl ExternalUsers {
         }
     }
 
+    /// Whether the user may have an external id.
+    pub(super) fn may_include(&self, id: Uuid) -> bool {
+        self.0.read().known.contains(&prefix(id))
+    }
+
     /// Returns the id of the user with this external id.
     pub(super) fn resolve(&self, external_id: &str) -> ExternalUserId {
         let index = self.0.read();

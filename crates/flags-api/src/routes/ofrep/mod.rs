@@ -59,8 +59,8 @@ async fn evaluate_flag(
     key: FlagKeyParam,
     context: OfrepRequest,
 ) -> HandlerResult {
-    let (_, scope) = caller.granted;
-    let target = EvaluationTarget::resolve(&app, scope, context).await?;
+    let (credential, scope) = caller.granted;
+    let target = EvaluationTarget::resolve(&app, &credential, scope, context).await?;
     let now = app.evaluation.now();
     let snapshot = app.evaluation.replica().snapshot(target.user_id());
     let flag = snapshot.flag(&key.0).map(FlagState::compiled).filter(|flag| target.can_see(flag));
@@ -105,7 +105,7 @@ async fn evaluate_flags(
     context: OfrepRequest,
 ) -> HandlerResult {
     let (credential, scope) = caller.granted;
-    let target = EvaluationTarget::resolve(&app, scope, context).await?;
+    let target = EvaluationTarget::resolve(&app, &credential, scope, context).await?;
     let clock = app.evaluation.now();
     let now = event.evaluation_instant(clock);
     let stream_token = StreamToken::issue(credential, target.keyed_user_id(), clock).encode(&app.stream_token_key);
