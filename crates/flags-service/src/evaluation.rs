@@ -8,8 +8,8 @@ use std::{
     },
 };
 
-use flags_domain::{EvaluationBudget, Instant, email_key};
-use serde_json::Value;
+use flags_domain::{EvaluationBudget, EvaluationContext, Instant, email_key};
+use serde_json::{Map, Value};
 use uuid::Uuid;
 
 pub use crate::replica::{EvaluatedFlag, evaluate};
@@ -67,6 +67,23 @@ pub struct ResolvedKey {
     pub user_id: Uuid,
     /// The user.
     pub user: FoundUser,
+}
+
+impl ResolvedKey {
+    /// Returns the context of the active user or, without one, the anonymous context of `key`, which was resolved.
+    pub fn context(&self, key: &str) -> EvaluationContext {
+        match &self.user {
+            FoundUser::Stored(user) if user.active => user.context.clone(),
+            FoundUser::Stored(_) | FoundUser::Absent | FoundUser::Unreadable => {
+                EvaluationContext::anonymous_user(key, self.user_id, Map::new())
+            }
+        }
+    }
+
+    /// Whether the user is stored and inactive.
+    pub fn is_inactive(&self) -> bool {
+        matches!(&self.user, FoundUser::Stored(user) if !user.active)
+    }
 }
 
 /// Evaluates flags for users and provides their evaluation contexts.
@@ -227,14 +244,12 @@ fn has_email(user: &CachedUser, email: &str) -> bool {
 mod tests {
     use std::sync::atomic::AtomicUsize;
 
-    use flags_domain::{EvaluationContext, Revision, Role, Snapshot, UserIdNamespace};
-    use serde_json::Map;
-
     use super::*;
     use crate::{
         ManualClock,
         replica::{DatabaseKeys, LoadedState, ShardKey},
     };
+    use flags_domain::{Revision, Role, Snapshot, UserIdNamespace};
 
     /// A source with one user, which counts its lookups.
     #[derive(Default)]

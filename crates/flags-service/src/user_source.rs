@@ -70,7 +70,7 @@ fn unreadable(error: ServiceError) -> ServiceError {
 }
 
 /// Returns the user as evaluation and authorization need it.
-fn cached_user(user: UserRecord, namespace: UserIdNamespace) -> CachedUser {
+pub(crate) fn cached_user(user: UserRecord, namespace: UserIdNamespace) -> CachedUser {
     let own_id = user.id.to_string();
     // The id of a user that was created with an external id is derived from it.
     let created_with = user.external_id.as_deref().filter(|external_id| namespace.user_id(external_id) == user.id);

@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use flags_domain::Instant;
 use flags_service::{
+    ServiceError,
+    acting_user::{ActingUser, JwtSubject},
     credentials::{
         check::{RequiredCredential, RequiredPermission},
         jwt::{JwtUsers, VerifiedJwt},
@@ -20,7 +22,6 @@ use flags_store::{
 };
 use uuid::Uuid;
 
-use super::acting_user::JwtSubject;
 use crate::{problem::Problem, state::App};
 
 /// Reference to the credential that a caller presented.
@@ -155,6 +156,15 @@ impl Credential {
                 expires_at: Some(*expires_at),
             }),
         })
+    }
+
+    /// Returns the active user with this id, which the credential identifies. `None` if there is no such user, or if the
+    /// credential requires a stored user and there is none.
+    pub(crate) async fn acting_user(&self, app: &App, id: Uuid) -> Result<Option<ActingUser>, ServiceError> {
+        match self {
+            Self::Token { .. } | Self::Session { .. } => app.evaluation.acting_user(id).await,
+            Self::Jwt { subject, users, .. } => app.evaluation.jwt_user(id, subject, *users).await,
+        }
     }
 
     /// Returns the reference by which the database knows the credential.

@@ -1,7 +1,6 @@
 //! Authentication and authorization. The middleware authenticates the caller; the [`Require`] extractor in a handler's
 //! signature checks the permission.
 
-mod acting_user;
 mod authenticate;
 mod client;
 mod cookie;
@@ -11,7 +10,6 @@ mod require;
 mod same_origin;
 mod stream_token;
 
-pub(crate) use acting_user::ActingUser;
 pub(crate) use authenticate::{authenticate, is_authenticated};
 pub(crate) use client::client_address;
 pub(crate) use cookie::{expired_session_cookie, session_cookie, session_secret_hash};

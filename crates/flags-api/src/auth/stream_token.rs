@@ -7,11 +7,14 @@ use std::sync::Arc;
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use flags_domain::Instant;
-use flags_service::credentials::{jwt::JwtUsers, signing::SigningKey};
+use flags_service::{
+    acting_user::JwtSubject,
+    credentials::{jwt::JwtUsers, signing::SigningKey},
+};
 use flags_store::users::Role;
 use uuid::Uuid;
 
-use super::{Credential, acting_user::JwtSubject};
+use super::Credential;
 
 /// Length of an issuing window, in microseconds.
 ///

@@ -5,6 +5,7 @@ use std::{pin::pin, sync::Arc};
 use actix_web::web::Data;
 use flags_domain::{CompiledFlag, EvaluationBudget, FlagName, Instant};
 use flags_service::{
+    acting_user::ActingUser,
     notifier::Subscription,
     replica::{CachedUser, ChangesSince, ReplicaSnapshot, may_change_user},
     stream_position::StreamPosition,
@@ -12,7 +13,7 @@ use flags_service::{
 
 use super::{EventStream, PullOutcome, StreamSubscriber, connection::Connection};
 use crate::{
-    auth::{ActingUser, Credential, StreamSubject},
+    auth::{Credential, StreamSubject},
     evaluation_json::{EvaluatedState, build_change, build_own_flags_body},
     problem::Problem,
     state::App,

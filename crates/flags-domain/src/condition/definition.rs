@@ -12,8 +12,8 @@ use serde_json::Value;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Condition {
-    /// Name of the attribute: `user_id`, `email`, `role`, `created_at`, or a custom attribute, 1 to 255 characters.
-    /// Dots descend into objects.
+    /// Name of the attribute: `user_id`, `external_id`, `email`, `role`, `created_at`, or a custom attribute, 1 to 255
+    /// characters. Dots descend into objects.
     pub attribute: String,
     /// Comparison of the attribute with the values.
     pub operator: Operator,

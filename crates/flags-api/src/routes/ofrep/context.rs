@@ -14,6 +14,7 @@ use flags_domain::{
     CompiledFlag, EvaluationContext, MAX_ATTRIBUTES_BYTES, MAX_ATTRIBUTES_DEPTH, MAX_TARGETING_KEY_BYTES,
     RESERVED_ATTRIBUTES, check_attribute_counts, is_deeper_than,
 };
+use flags_service::evaluation::ResolvedKey;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use uuid::Uuid;
@@ -165,12 +166,10 @@ impl EvaluationTarget {
             Some(key) => Some(app.evaluation.resolve_key(key).await?),
         };
         let keyed_user_id = resolved.as_ref().map(|resolved| resolved.user_id);
-        let stored = resolved.and_then(|resolved| resolved.user.stored());
-        let is_inactive = stored.as_ref().is_some_and(|user| !user.active);
-        let context = match (stored.filter(|user| user.active), targeting_key.as_deref().zip(keyed_user_id)) {
-            (Some(user), _) => user.context.clone(),
-            (None, Some((key, user_id))) => EvaluationContext::anonymous_user(key, user_id, Map::new()),
-            (None, None) => EvaluationContext::without_key(Map::new()),
+        let is_inactive = resolved.as_ref().is_some_and(ResolvedKey::is_inactive);
+        let context = match resolved.zip(targeting_key) {
+            Some((resolved, key)) => resolved.context(&key),
+            None => EvaluationContext::without_key(Map::new()),
         };
         Ok(Self {
             user_id: keyed_user_id.filter(|_| !is_inactive),
