@@ -12,7 +12,7 @@ use std::{
 
 use actix_web::{App, HttpResponse, HttpServer, dev::ServerHandle, web};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use flags_service::credentials::jwt::{JwtAlgorithm, JwtConfig, KeySource, UserClaim};
+use flags_service::credentials::jwt::{JwtAlgorithm, JwtConfig, JwtUsers, KeySource, UserClaim};
 use jsonwebtoken::{Algorithm, EncodingKey, crypto, jwk::Jwk};
 use serde_json::{Value, json};
 use tempfile::NamedTempFile;
@@ -68,6 +68,8 @@ pub fn jwt_config(keys: KeySource, algorithms: &[JwtAlgorithm]) -> JwtConfig {
         user_claim: UserClaim::Sub,
         role_claim: None,
         allowed_roles: Vec::new(),
+        users: JwtUsers::Known,
+        attributes: Vec::new(),
     }
 }
 

@@ -12,7 +12,7 @@ pub struct PermissionTable(BTreeMap<String, BTreeMap<String, String>>);
 pub const ALLOWED: &str = "allowed";
 
 /// The callers, in the order of the document.
-const CALLERS: [&str; 14] = [
+const CALLERS: [&str; 13] = [
     "anonymous",
     "user token (own data)",
     "user token (data of another user)",
@@ -24,6 +24,7 @@ const CALLERS: [&str; 14] = [
     "admin token",
     "admin session",
     "evaluate token",
+    "JWT of an unknown user",
     "expired token",
     "revoked token",
     "token of a deactivated user",
@@ -54,6 +55,7 @@ Callers:
 - viewer token without user: a token with role viewer that acts as no user. All other tokens of users, viewers,
   support and admins act as a user.
 - evaluate token: a token with scope `evaluate`.
+- JWT of an unknown user: a JWT whose subject no stored user has, at a server with `--jwt-users any`.
 - expired token, revoked token, token of a deactivated user: tokens with role admin that are no longer valid.
 
 Outcomes:

@@ -1,7 +1,9 @@
 //! Options for JWTs of an external issuer.
 
 use clap::Args;
-use flags_service::credentials::jwt::{JwtAlgorithm, JwtConfig, JwtConfigError, KeySource, UserClaim};
+use flags_service::credentials::jwt::{
+    ClaimAttribute, JwtAlgorithm, JwtConfig, JwtConfigError, JwtUsers, KeySource, UserClaim,
+};
 use flags_store::users::Role;
 
 use crate::cli_error::CliError;
@@ -31,8 +33,8 @@ pub(crate) struct JwtArgs {
         value_parser = algorithm
     )]
     jwt_algorithm: Vec<JwtAlgorithm>,
-    /// Claim that identifies the user. `sub` must contain the user id; other claims may contain the user id or e-mail
-    /// address.
+    /// Claim that identifies the user. `sub` contains the user id or external id; other claims may also contain the
+    /// e-mail address.
     #[arg(long, env = "FLAGS_JWT_USER_CLAIM", value_name = "CLAIM", default_value = "sub")]
     jwt_user_claim: String,
     /// Claim that contains roles, such as realm_access.roles. By default, the role stored for the user applies.
@@ -48,6 +50,20 @@ pub(crate) struct JwtArgs {
         value_parser = allowed_role
     )]
     jwt_role: Vec<(String, Role)>,
+    /// Users whose JWTs are accepted: `known` (stored users only) or `any`. With `any`, a user that is not stored may
+    /// read and evaluate its own flags, with the role user.
+    #[arg(long, env = "FLAGS_JWT_USERS", value_name = "USERS", default_value = "known", value_parser = accepted_users)]
+    jwt_users: JwtUsers,
+    /// Comma-separated mapping from claims to attributes, such as plan=/plan,country=/address/country. The location of a
+    /// claim is a JSON Pointer (RFC 6901). These attributes take precedence over stored ones.
+    #[arg(
+        long,
+        env = "FLAGS_JWT_ATTRIBUTES",
+        value_name = "NAME=POINTER",
+        value_delimiter = ',',
+        value_parser = ClaimAttribute::parse
+    )]
+    jwt_attributes: Vec<ClaimAttribute>,
 }
 
 impl JwtArgs {
@@ -72,12 +88,18 @@ impl JwtArgs {
             user_claim,
             role_claim: self.jwt_role_claim.clone(),
             allowed_roles: self.jwt_role.clone(),
+            users: self.jwt_users,
+            attributes: self.jwt_attributes.clone(),
         }))
     }
 
-    /// Returns `None`. Fails if role options are set, because they have no effect while JWTs are
-    /// disabled.
+    /// Returns `None`, unless options are set without the options that they depend on.
     fn disabled(&self) -> Result<Option<JwtConfig>, CliError> {
+        if self.jwt_users == JwtUsers::Any || !self.jwt_attributes.is_empty() {
+            return Err(CliError::new(
+                "--jwt-users and --jwt-attributes require --jwt-issuer, --jwt-audience and --jwt-keys",
+            ));
+        }
         if self.jwt_role_claim.is_some() || !self.jwt_role.is_empty() {
             return Err(CliError::new(
                 "--jwt-role-claim and --jwt-role require --jwt-issuer, --jwt-audience and --jwt-keys",
@@ -98,6 +120,14 @@ fn algorithm(text: &str) -> Result<JwtAlgorithm, String> {
         let supported: Vec<_> = JwtAlgorithm::ALL.iter().map(|algorithm| algorithm.as_str()).collect();
         format!("must be one of {}", supported.join(", "))
     })
+}
+
+fn accepted_users(text: &str) -> Result<JwtUsers, &'static str> {
+    match text {
+        "known" => Ok(JwtUsers::Known),
+        "any" => Ok(JwtUsers::Any),
+        _ => Err("must be known or any"),
+    }
 }
 
 /// Parses `VALUE=ROLE`. The value may contain equals signs.
@@ -135,19 +165,26 @@ mod tests {
         for incomplete in ["--jwt-issuer i", "--jwt-audience a --jwt-keys k", "--jwt-issuer i --jwt-keys k"] {
             assert!(config(incomplete).unwrap_err().contains("must be used together"), "{incomplete}");
         }
-        assert!(config("--jwt-role a=admin").unwrap_err().contains("require --jwt-issuer"));
+        assert_eq!((config_with_defaults.users, config_with_defaults.attributes), (JwtUsers::Known, Vec::new()));
+        for dependent in ["--jwt-role a=admin", "--jwt-users any", "--jwt-attributes plan=/plan"] {
+            assert!(config(dependent).unwrap_err().contains("require --jwt-issuer"), "{dependent}");
+        }
     }
 
     #[test]
     fn list_options_accept_commas_and_repetition() {
         let arguments = format!(
             "{REQUIRED} --jwt-algorithm ES256,EdDSA --jwt-algorithm PS512 --jwt-user-claim email \
-             --jwt-role-claim realm_access.roles --jwt-role a=admin,cn=b=viewer"
+             --jwt-role-claim realm_access.roles --jwt-role a=admin,cn=b=viewer \
+             --jwt-users any --jwt-attributes plan=/plan,country=/address/country --jwt-attributes x=/a=b"
         );
         let config = config(&arguments).unwrap().unwrap();
         assert_eq!(config.algorithms, [JwtAlgorithm::Es256, JwtAlgorithm::EdDsa, JwtAlgorithm::Ps512]);
         assert_eq!(config.user_claim, UserClaim::Named("email".to_owned()));
         assert_eq!(config.allowed_roles, [("a".to_owned(), Role::Admin), ("cn=b".to_owned(), Role::Viewer)]);
+        assert_eq!(config.users, JwtUsers::Any);
+        let attributes = ["plan=/plan", "country=/address/country", "x=/a=b"];
+        assert_eq!(config.attributes, attributes.map(|text| ClaimAttribute::parse(text).unwrap()));
     }
 
     #[test]
@@ -156,7 +193,11 @@ mod tests {
             ("--jwt-algorithm HS256", "must be one of RS256"),
             ("--jwt-algorithm none", "must be one of RS256"),
             ("--jwt-role admin", "VALUE=ROLE"),
-            ("--jwt-role a=root", "admin, support, viewer or user"),
+            ("--jwt-role a=root", "admin, viewer or user"),
+            ("--jwt-users all", "must be known or any"),
+            ("--jwt-attributes plan", "must be NAME=POINTER"),
+            ("--jwt-attributes plan=plan", "JSON Pointer (RFC 6901)"),
+            ("--jwt-attributes mail=/email,email=/email", "email is a built-in attribute; choose another name"),
         ] {
             assert!(config(&format!("{REQUIRED} {arguments}")).unwrap_err().contains(message), "{arguments}");
         }

@@ -78,13 +78,16 @@ wire_enum! {
     /// Comparison that a condition applies to an attribute.
     ///
     /// - `equals`: text, number or boolean; values of different types are never equal
-    /// - `contains`, `starts_with`, `ends_with`: text, case-sensitive
+    /// - `contains`, `starts_with`, `ends_with`: text
     /// - `matches`: text of at most 4,096 bytes; the value is a regular expression in Rust `regex` syntax
     /// - `lt`, `lte`, `gt`, `gte`: number
     /// - `before`, `after`: RFC 3339 timestamp
     /// - `semver_eq`, `semver_lt`, `semver_lte`, `semver_gt`, `semver_gte`: Semantic Versioning 2.0.0 precedence; `1.2`
     ///   counts as `1.2.0`
     /// - `exists`: the attribute is present and not null; takes no values
+    ///
+    /// Comparisons of text are case-sensitive, except for the built-in attribute `email`. `equals` on `user_id` also
+    /// accepts the UUID of the user in any spelling.
     WireOperator as Operator = domain::Operator {
         Equals, Contains, StartsWith, EndsWith, Matches, Lt, Lte, Gt, Gte, Before, After,
         SemverEq, SemverLt, SemverLte, SemverGt, SemverGte, Exists,
@@ -306,8 +309,7 @@ impl From<&domain::TargetingRule> for WireTargetingRule {
 #[serde(deny_unknown_fields)]
 #[schema(as = Condition)]
 pub(crate) struct WireCondition {
-    /// `user_id`, `external_id`, `email`, `role`, `created_at`, or a key of the user's `attributes`. Dots descend into
-    /// nested objects.
+    /// `user_id`, `external_id`, `email`, `role`, `created_at`, or a key of the user's `attributes`. Dots descend into nested objects.
     #[schema(min_length = 1, max_length = 255)]
     attribute: String,
     /// Comparison to apply.

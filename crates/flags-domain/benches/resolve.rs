@@ -28,6 +28,7 @@ fn context() -> EvaluationContext {
         unreachable!("the literal is an object")
     };
     let user = StoredUser {
+        id: USER.parse().unwrap(),
         evaluation_key: USER,
         external_id: None,
         email: Some("ann@example.com"),

@@ -130,6 +130,10 @@ impl CompiledServe {
     fn reads_attributes(&self) -> bool {
         matches!(self, Self::Split { bucket_by: Some(attribute), .. } if &**attribute != "user_id")
     }
+
+    fn reads_key(&self) -> bool {
+        self.is_split() && !self.reads_attributes()
+    }
 }
 
 impl CompiledFlag {
@@ -207,6 +211,11 @@ impl CompiledFlag {
     /// Whether the result can depend on attributes of the context other than the targeting key.
     pub fn reads_attributes(&self) -> bool {
         self.layers().is_some_and(CompiledLayers::reads_attributes)
+    }
+
+    /// Whether the result can depend on the key of the context or on the id of its user.
+    pub fn reads_key(&self) -> bool {
+        self.layers().is_some_and(CompiledLayers::reads_key)
     }
 
     pub(crate) fn layers(&self) -> Option<&CompiledLayers> {
@@ -292,9 +301,16 @@ impl CompiledLayers {
     }
 
     fn reads_attributes(&self) -> bool {
+        self.rules.iter().any(CompiledRule::reads_attributes) || self.serves().any(CompiledServe::reads_attributes)
+    }
+
+    fn reads_key(&self) -> bool {
+        self.rules.iter().any(CompiledRule::reads_key) || self.serves().any(CompiledServe::reads_key)
+    }
+
+    fn serves(&self) -> impl Iterator<Item = &CompiledServe> {
         let scheduled = self.serve_steps.iter().map(|step| &step.serve);
-        let serves = self.rules.iter().map(|rule| &rule.serve).chain(scheduled).chain([&self.default]);
-        self.rules.iter().any(CompiledRule::reads_attributes) || serves.into_iter().any(CompiledServe::reads_attributes)
+        self.rules.iter().map(|rule| &rule.serve).chain(scheduled).chain([&self.default])
     }
 
     /// Returns the variant that `serve` selects for `context`. Computes at most one hash.
@@ -415,6 +431,10 @@ impl CompiledRule {
 
     fn reads_attributes(&self) -> bool {
         self.conditions.iter().any(CompiledCondition::reads_attributes)
+    }
+
+    fn reads_key(&self) -> bool {
+        self.conditions.iter().any(|condition| !condition.reads_attributes())
     }
 }
 

@@ -1,8 +1,9 @@
 //! Evaluation contexts: a key and attributes, as in OpenFeature.
 
 use serde_json::{Map, Value};
+use uuid::Uuid;
 
-use crate::instant::Instant;
+use crate::{email::comparable_email, external_id::canonical_uuid, instant::Instant};
 
 /// Names of the built-in attributes. Stored custom attributes cannot have these names.
 pub const RESERVED_ATTRIBUTES: [&str; 5] = ["user_id", "external_id", "email", "role", "created_at"];
@@ -20,22 +21,27 @@ pub const MAX_ATTRIBUTES_DEPTH: usize = 32;
 ///
 /// Conditions and `bucket_by` read attributes by name:
 ///
-/// - `user_id` is the evaluation key.
-/// - `external_id` is the stored user's id in another system. Without a stored user, it is the
-///   evaluation key.
-/// - `email`, `role` and `created_at` come from the stored user. Without a stored user, the custom
-///   attributes of these names apply. For a stored user without an e-mail address, the custom
-///   attribute `email` applies.
-/// - Any other name is first looked up as a key of the custom attributes. If there is no such key,
-///   the name is a path whose dots descend into objects.
+/// - `user_id` is the evaluation key. The operator `equals` also accepts the id of the user, or the id that is derived
+///   from the key, as a UUID in any spelling. `external_id` is the user's id in another system; for a key without a stored user,
+///   the key.
+/// - `email`, `role` and `created_at` are those of the stored user. Without a stored user, and for a user without an
+///   e-mail address, the custom attribute of that name applies.
+/// - Any other name is looked up in the custom attributes: first as an exact key, then, if there is no such key, as a
+///   path whose dots descend into objects.
 ///
-/// An attribute that is null counts as missing. The context does not enforce
-/// [`MAX_ATTRIBUTES_BYTES`] and [`MAX_ATTRIBUTES_DEPTH`].
+/// Conditions on `email` ignore case and compare addresses in one Unicode form. An attribute that is null counts as
+/// missing. The context does not enforce [`MAX_ATTRIBUTES_BYTES`] and
+/// [`MAX_ATTRIBUTES_DEPTH`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct EvaluationContext {
     key: Option<Box<str>>,
+    /// Id of the user, stored or not. `None` if it is not known, and without a key.
+    user_id: Option<Uuid>,
     user: Option<UserAttributes>,
     attributes: Map<String, Value>,
+    /// The attribute `email` as conditions compare it: texts in the form of [`comparable_email`]. `None` if the attribute
+    /// already has this form.
+    comparable_email: Option<Box<Value>>,
 }
 
 /// Built-in attributes of a stored user.
@@ -51,9 +57,10 @@ struct UserAttributes {
 /// Stored user of an [`EvaluationContext`].
 #[derive(Clone, Copy, Debug)]
 pub struct StoredUser<'u> {
-    /// Value of the attribute `user_id`, and the text that percentage splits hash by default. It is
-    /// the external id if the user was created with one, else the UUID in lower case with hyphens.
-    /// It never changes.
+    /// Id of the user.
+    pub id: Uuid,
+    /// Text that `user_id` refers to and that percentage splits hash: the external id if the user was created with it,
+    /// else the UUID in lower case with hyphens. It never changes.
     pub evaluation_key: &'u str,
     /// Id of the user in another system.
     pub external_id: Option<&'u str>,
@@ -76,22 +83,43 @@ impl EvaluationContext {
         };
         Self {
             key: Some(user.evaluation_key.into()),
+            user_id: Some(user.id),
             user: Some(built_in),
-            attributes: without(attributes, &RESERVED_ATTRIBUTES),
+            attributes: Map::new(),
+            comparable_email: None,
         }
+        .replace_attributes(without(attributes, &RESERVED_ATTRIBUTES))
     }
 
     /// Creates an anonymous context, whose key is not a stored user. The attributes may contain `email`, `role` and
-    /// `created_at`.
+    /// `created_at`. If the key is a UUID in canonical form, it is also the id of the user.
     pub fn anonymous(key: &str, attributes: Map<String, Value>) -> Self {
-        Self { key: Some(key.into()), ..Self::without_key(attributes) }
+        Self { key: Some(key.into()), user_id: canonical_uuid(key), ..Self::without_key(attributes) }
+    }
+
+    /// Like [`anonymous`](Self::anonymous), for a key from which the id of the user is
+    /// [derived](crate::UserIdNamespace::user_id). The result for a key does not change when its user is stored.
+    pub fn anonymous_user(key: &str, user_id: Uuid, attributes: Map<String, Value>) -> Self {
+        Self { user_id: Some(user_id), ..Self::anonymous(key, attributes) }
     }
 
     /// Creates a context without a key. Conditions on `user_id` and `external_id` fail, and percentage splits that hash
     /// the key serve the off variant.
     pub fn without_key(attributes: Map<String, Value>) -> Self {
-        let attributes = without(attributes, &["user_id", "external_id"]);
-        Self { key: None, user: None, attributes }
+        Self { key: None, user_id: None, user: None, attributes: Map::new(), comparable_email: None }
+            .replace_attributes(without(attributes, &["user_id", "external_id"]))
+    }
+
+    fn replace_attributes(mut self, attributes: Map<String, Value>) -> Self {
+        self.attributes = attributes;
+        self.comparable_email = match self.attribute("email") {
+            Some(Attribute::Text(text)) => comparable_email(text).map(Value::from),
+            Some(Attribute::Json(Value::String(text))) => comparable_email(text).map(Value::from),
+            Some(Attribute::Json(Value::Array(items))) => Some(items.iter().map(comparable_item).collect()),
+            _ => None,
+        }
+        .map(Box::new);
+        self
     }
 
     /// Text that a percentage split without `bucket_by` hashes. `None` if the context has no key.
@@ -118,14 +146,14 @@ impl EvaluationContext {
     /// as a dotted path, keeps its value. Omits [ignored](Self::ignored_attributes) names.
     #[must_use]
     pub fn with_fallback_attributes(&self, attributes: Map<String, Value>) -> Self {
-        Self { attributes: merge(self.attributes.clone(), self.accepted(attributes)), ..self.clone() }
+        self.clone().replace_attributes(merge(self.attributes.clone(), self.accepted(attributes)))
     }
 
     /// Returns this context with `attributes` added. A name that resolves to a value in `attributes`, as a key or as a
     /// dotted path, gets that value. Omits [ignored](Self::ignored_attributes) names.
     #[must_use]
     pub fn with_attributes(&self, attributes: Map<String, Value>) -> Self {
-        Self { attributes: merge(self.accepted(attributes), self.attributes.clone()), ..self.clone() }
+        self.clone().replace_attributes(merge(self.accepted(attributes), self.attributes.clone()))
     }
 
     fn accepted(&self, mut attributes: Map<String, Value>) -> Map<String, Value> {
@@ -148,9 +176,27 @@ impl EvaluationContext {
         }
     }
 
+    /// Returns the attribute `email` as conditions compare it.
+    pub(crate) fn comparable_email(&self) -> Option<Attribute<'_>> {
+        match &self.comparable_email {
+            Some(value) => Some(Attribute::Json(value)),
+            None => self.attribute("email"),
+        }
+    }
+
+    /// Id of the user that the key belongs to, stored or not. `None` if it is not known, and without a key.
+    pub(crate) const fn user_id(&self) -> Option<Uuid> {
+        self.user_id
+    }
+
     fn custom_attribute(&self, name: &str) -> Option<&Value> {
         look_up(&self.attributes, name)
     }
+}
+
+fn comparable_item(item: &Value) -> Value {
+    let form = item.as_str().and_then(comparable_email);
+    form.map_or_else(|| item.clone(), Value::from)
 }
 
 /// Returns the value of the exact key, or else the value at the dotted path.
@@ -276,6 +322,7 @@ mod tests {
     fn context(attributes: Value) -> EvaluationContext {
         let Value::Object(attributes) = attributes else { panic!("attributes must be an object") };
         let user = StoredUser {
+            id: Uuid::nil(),
             evaluation_key: "ext-1",
             external_id: Some("ext-1"),
             email: Some("a@b.c"),
@@ -374,6 +421,7 @@ mod tests {
     #[test]
     fn users_without_email_take_it_from_the_request() {
         let user = StoredUser {
+            id: Uuid::nil(),
             evaluation_key: "k",
             external_id: None,
             email: None,

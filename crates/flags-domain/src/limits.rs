@@ -8,7 +8,7 @@
 use serde_json::{Map, Value};
 
 use crate::{
-    condition::{Condition, MAX_REGEXES, Operator, compiled_size},
+    condition::{Condition, MAX_REGEXES, Operator, compiled_size, regex_patterns},
     flag::{Flag, MAX_RULES},
     rule::TargetingRule,
     violation::Violation,
@@ -128,10 +128,8 @@ pub(crate) fn check_regex_size(flag: &Flag, stored: Option<&Flag>) -> Option<Vio
 }
 
 fn regex_bytes(flag: &Flag) -> usize {
-    let patterns = regex_conditions(flag)
-        .map(|condition| condition.values.iter().filter_map(Value::as_str).map(Box::from).collect::<Vec<Box<str>>>());
-    // Skip conditions whose expressions do not compile; `Flag::check` reports them separately.
-    patterns.filter_map(|patterns| compiled_size(&patterns)).sum()
+    // Expressions that do not compile are reported as such.
+    regex_conditions(flag).filter_map(|condition| compiled_size(&regex_patterns(condition))).sum()
 }
 
 /// Checks the number of attributes and array elements. `stored` contains the attributes before an edit. Accepts more

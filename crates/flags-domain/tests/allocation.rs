@@ -22,9 +22,10 @@ fn context() -> EvaluationContext {
         unreachable!("the literal is an object")
     };
     let user = StoredUser {
+        id: USER.parse().unwrap(),
         evaluation_key: USER,
         external_id: None,
-        email: Some("ann@example.com"),
+        email: Some("Ann@example.com"),
         role: "user",
         created_at: now(),
     };
@@ -118,6 +119,9 @@ fn conditions_do_not_allocate() {
     assert_condition_does_not_allocate(condition("seats", "equals", json!([10, 12])));
     assert_condition_does_not_allocate(condition("beta", "equals", json!([true])));
     assert_condition_does_not_allocate(condition("groups", "equals", json!(["early"])));
+    assert_condition_does_not_allocate(condition("user_id", "equals", json!(["x", USER])));
+    assert_condition_does_not_allocate(condition("user_id", "equals", json!(["x", USER.to_uppercase()])));
+    assert_condition_does_not_allocate(condition("email", "equals", json!(["ann@EXAMPLE.com"])));
     assert_condition_does_not_allocate(condition("email", "contains", json!(["@example."])));
     assert_condition_does_not_allocate(condition("email", "starts_with", json!(["ann", "bob"])));
     assert_condition_does_not_allocate(condition("company.name", "ends_with", json!(["ple"])));
@@ -170,7 +174,7 @@ fn evaluating_a_whole_snapshot_does_not_allocate() {
 #[test]
 fn evaluation_allocates_for_the_first_regex_use_and_for_unusual_versions() {
     let matching =
-        flag_with_condition(json!({"attribute": "email", "operator": "matches", "values": [r"^\w+@example\.com$"]}));
+        flag_with_condition(json!({"attribute": "email", "operator": "matches", "values": [r"^\w+@EXAMPLE\.com$"]}));
     assert!(count_allocations(&matching, None).0 > 0);
     assert_eq!(count_allocations(&matching, None), (0, "targeting_rule"));
     for attribute in ["short_version", "long_version"] {

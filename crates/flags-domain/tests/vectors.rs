@@ -48,6 +48,9 @@ struct EvaluationCase {
 #[serde(deny_unknown_fields)]
 struct CaseContext {
     targeting_key: String,
+    /// Absent if it is the targeting key, or if the key is no UUID and the case does not need it.
+    #[serde(default)]
+    user_id: Option<Uuid>,
     email: Option<String>,
     role: Option<String>,
     created_at: Option<Instant>,
@@ -59,6 +62,7 @@ impl CaseContext {
     fn evaluation_context(&self) -> EvaluationContext {
         if let (Some(role), Some(created_at)) = (self.role.as_deref(), self.created_at) {
             let user = StoredUser {
+                id: self.user_id.or_else(|| self.targeting_key.parse().ok()).unwrap_or_default(),
                 evaluation_key: &self.targeting_key,
                 external_id: None,
                 email: self.email.as_deref(),
@@ -79,7 +83,10 @@ impl CaseContext {
                 None => attributes.remove(name),
             };
         }
-        EvaluationContext::anonymous(&self.targeting_key, attributes)
+        match self.user_id {
+            Some(id) => EvaluationContext::anonymous_user(&self.targeting_key, id, attributes),
+            None => EvaluationContext::anonymous(&self.targeting_key, attributes),
+        }
     }
 }
 

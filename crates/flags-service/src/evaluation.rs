@@ -8,8 +8,8 @@ use std::{
     },
 };
 
-use flags_domain::{EvaluationBudget, Instant, email_key};
-use serde_json::Value;
+use flags_domain::{EvaluationBudget, EvaluationContext, Instant, email_key};
+use serde_json::{Map, Value};
 use uuid::Uuid;
 
 pub use crate::replica::{EvaluatedFlag, evaluate};
@@ -39,13 +39,51 @@ pub trait UserSource: Send + Sync + 'static {
     fn find_all<'a>(&'a self, ids: &'a [Uuid]) -> UserLookup<'a, Vec<CachedUser>>;
 }
 
+/// Result of looking a user up.
+#[derive(Clone, Debug)]
+pub enum FoundUser {
+    /// The stored user, active or not.
+    Stored(Arc<CachedUser>),
+    /// No user is stored.
+    Absent,
+    /// The row of the user cannot be read.
+    Unreadable,
+}
+
+impl FoundUser {
+    /// Returns the stored user. A user that cannot be read is not found.
+    pub fn stored(self) -> Option<Arc<CachedUser>> {
+        match self {
+            Self::Stored(user) => Some(user),
+            Self::Absent | Self::Unreadable => None,
+        }
+    }
+}
+
 /// User that an evaluation key belongs to.
 #[derive(Clone, Debug)]
 pub struct ResolvedKey {
     /// Id under which overrides are stored. Set even if no such user is stored.
     pub user_id: Uuid,
-    /// The stored user, active or not.
-    pub user: Option<Arc<CachedUser>>,
+    /// The user.
+    pub user: FoundUser,
+}
+
+impl ResolvedKey {
+    /// Returns the context of the active user or, without one, the anonymous context of `key`, which was resolved.
+    pub fn context(&self, key: &str) -> EvaluationContext {
+        match &self.user {
+            FoundUser::Stored(user) if user.active => user.context.clone(),
+            FoundUser::Stored(_) | FoundUser::Absent | FoundUser::Unreadable => {
+                EvaluationContext::anonymous_user(key, self.user_id, Map::new())
+            }
+        }
+    }
+
+    /// Whether the user is stored and inactive.
+    pub fn is_inactive(&self) -> bool {
+        matches!(&self.user, FoundUser::Stored(user) if !user.active)
+    }
 }
 
 /// Evaluates flags for users and provides their evaluation contexts.
@@ -86,26 +124,37 @@ impl Evaluation {
     /// [`ServiceError::ContextUnavailable`] if the user is not cached and the source cannot be
     /// read.
     pub async fn user(&self, id: Uuid) -> Result<Option<Arc<CachedUser>>> {
+        Ok(self.find_user(id).await?.stored())
+    }
+
+    /// Looks a user up in the cache or in the source of users.
+    ///
+    /// # Errors
+    /// [`ServiceError::ContextUnavailable`] if the user is not cached and the source cannot be read.
+    pub async fn find_user(&self, id: Uuid) -> Result<FoundUser> {
         let cache = self.replica.users();
         if let Some(user) = cache.get(id) {
-            return Ok(Some(user));
+            return Ok(FoundUser::Stored(user));
         }
         if cache.is_known_absent(id) {
-            return Ok(None);
+            return Ok(FoundUser::Absent);
         }
         let fill_guard = cache.fill_guard(id);
         let found = match self.source.find(id).await {
-            // The cache must not record this user as absent: the row may be repaired without a
-            // change in the change log.
-            Err(ServiceError::UserUnreadable) => return Ok(None),
+            // Not cached as absent, because the row may be repaired without a change in the change log.
+            Err(ServiceError::UserUnreadable) => return Ok(FoundUser::Unreadable),
             result => result.map_err(|error| self.context_unavailable(&error))?,
         };
-        let user = found.map(Arc::new);
-        match &user {
-            Some(user) => cache.fill(fill_guard, user),
-            None => cache.fill_absent(fill_guard, id),
-        }
-        Ok(user)
+        Ok(match found.map(Arc::new) {
+            Some(user) => {
+                cache.fill(fill_guard, &user);
+                FoundUser::Stored(user)
+            }
+            None => {
+                cache.fill_absent(fill_guard, id);
+                FoundUser::Absent
+            }
+        })
     }
 
     /// Returns the user with this e-mail address, from the cache or from the source of users. Addresses are compared by
@@ -129,19 +178,21 @@ impl Evaluation {
         Ok(self.user(found.id).await?.filter(|user| has_email(user, email)))
     }
 
-    /// Resolves an evaluation key, which is the UUID of a stored user in any UUID format, or an external id. If the key
-    /// is the id of a stored user, it is not treated as an external id.
+    /// Resolves an evaluation key: the UUID of a known user in any spelling, or an external id. A user's own id has
+    /// priority over an id that is derived from an external id. A UUID in any but the canonical spelling that belongs to
+    /// no known user is an external id like any other text.
     ///
     /// # Errors
     /// [`ServiceError::ContextUnavailable`] if the user is not cached and the source cannot be read.
     pub async fn resolve_key(&self, key: &str) -> Result<ResolvedKey> {
-        if let Ok(id) = Uuid::try_parse(key)
-            && let Some(user) = self.user(id).await?
-        {
-            return Ok(ResolvedKey { user_id: id, user: Some(user) });
+        if let Ok(id) = Uuid::try_parse(key) {
+            let user = self.find_user(id).await?;
+            if !matches!(user, FoundUser::Absent) {
+                return Ok(ResolvedKey { user_id: id, user });
+            }
         }
         let external = self.replica.external_user_id(key);
-        let user = if external.may_exist { self.user(external.id).await? } else { None };
+        let user = if external.may_exist { self.find_user(external.id).await? } else { FoundUser::Absent };
         Ok(ResolvedKey { user_id: external.id, user })
     }
 
@@ -197,14 +248,12 @@ fn has_email(user: &CachedUser, email: &str) -> bool {
 mod tests {
     use std::sync::atomic::AtomicUsize;
 
-    use flags_domain::{EvaluationContext, Revision, Role, Snapshot, UserIdNamespace};
-    use serde_json::Map;
-
     use super::*;
     use crate::{
         ManualClock,
         replica::{DatabaseKeys, LoadedState, ShardKey},
     };
+    use flags_domain::{Revision, Role, Snapshot, UserIdNamespace};
 
     /// A source with one user, which counts its lookups.
     #[derive(Default)]

@@ -5,14 +5,16 @@
 
 use std::{cell::OnceCell, collections::HashMap, sync::Arc};
 
-use flags_domain::{EvaluationContext, FindingCode, FlagName, Instant, MAX_UNITS_PER_REQUEST, OverrideStatus};
+use flags_domain::{
+    CompiledFlag, EvaluationContext, FindingCode, FlagName, Instant, MAX_UNITS_PER_REQUEST, OverrideStatus,
+};
 use serde_json::Map;
 use uuid::Uuid;
 
 use crate::{
     error::Result,
     evaluation::Evaluation,
-    replica::{CachedUser, OverrideRef, ReplicaSnapshot},
+    replica::{CachedUser, OverrideRef, Replica, ReplicaSnapshot},
 };
 
 /// Limits for one search call.
@@ -205,11 +207,11 @@ impl FindingScan<'_> {
         }
         let replica = self.evaluation.replica();
         for (user_id, snapshot) in user_ids.iter().zip(snapshots) {
-            let reads_attributes = |o: &OverrideRef<'_>| {
+            let reads_user = |o: &OverrideRef<'_>| {
                 let flag = snapshot.flag(o.flag_name).filter(|_| self.matches_fields(o));
-                flag.is_some_and(|flag| flag.compiled().reads_attributes())
+                flag.is_some_and(|flag| reads_user(flag.compiled(), *user_id, replica))
             };
-            if snapshot.overrides().any(|o| reads_attributes(&o)) {
+            if snapshot.overrides().any(|o| reads_user(&o)) {
                 match replica.users().get(*user_id) {
                     Some(user) => _ = loaded.insert(*user_id, user),
                     None => uncached.push(*user_id),
@@ -238,11 +240,17 @@ impl FindingScan<'_> {
             return false;
         };
         let (flag, finding) = (flag.compiled(), self.filter.finding);
-        // If the user was deleted during the scan, the required attributes are missing and the
-        // override is skipped.
-        let has_context = user.cached.is_some() || !(finding.reads_attributes() && flag.reads_attributes());
+        // Skips a user whose attributes are needed but who was deleted during the scan.
+        let has_context = user.cached.is_some()
+            || !(finding.reads_attributes() && reads_user(flag, user.id, self.evaluation.replica()));
         has_context && finding.applies(flag, user.context(), user_override.view(), self.now, &mut self.spent_units)
     }
+}
+
+/// Whether the result of the flag can depend on more than the id of the user: on attributes, or on an evaluation key that
+/// is not the id.
+fn reads_user(flag: &CompiledFlag, user_id: Uuid, replica: &Replica) -> bool {
+    flag.reads_attributes() || (flag.reads_key() && replica.may_have_external_id(user_id))
 }
 
 struct ScannedUser<'s> {

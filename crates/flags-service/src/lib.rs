@@ -4,6 +4,7 @@
 //! The crate contains no HTTP and no SQL. Operations fail with [`ServiceError`], which the HTTP
 //! layer converts to a response.
 
+pub mod acting_user;
 pub mod audit;
 pub mod bulk;
 pub mod change_feed;

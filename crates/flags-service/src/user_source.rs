@@ -69,12 +69,13 @@ fn unreadable(error: ServiceError) -> ServiceError {
     }
 }
 
-/// Converts a stored user to the fields that evaluation and authorization need.
-fn cached_user(user: UserRecord, namespace: UserIdNamespace) -> CachedUser {
+/// Returns the user as evaluation and authorization need it.
+pub(crate) fn cached_user(user: UserRecord, namespace: UserIdNamespace) -> CachedUser {
     let own_id = user.id.to_string();
     // If a user was created with an external id, the user id is derived from the external id.
     let created_with = user.external_id.as_deref().filter(|external_id| namespace.user_id(external_id) == user.id);
     let stored = StoredUser {
+        id: user.id,
         evaluation_key: created_with.unwrap_or(&own_id),
         external_id: user.external_id.as_deref(),
         email: user.email.as_deref(),

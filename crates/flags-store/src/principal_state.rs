@@ -12,8 +12,11 @@ pub enum CredentialRef {
     Token([u8; 32]),
     /// Session whose secret has this SHA-256.
     Session([u8; 32]),
-    /// User that an external issuer has authenticated. The database stores no credential.
+    /// Stored user that an external issuer has identified. The database stores no credential.
     User(Uuid),
+    /// User that an external issuer has identified, whether or not the user is stored. A user that is not stored has the
+    /// role `user`.
+    AnyUser(Uuid),
 }
 
 impl std::fmt::Debug for CredentialRef {
@@ -46,8 +49,12 @@ pub(crate) struct UserState {
     pub(crate) active: bool,
 }
 
-/// Permissions that a valid credential grants: the lower of the credential's role and its user's
-/// role.
+impl UserState {
+    /// State of a user that is not stored.
+    pub(crate) const UNKNOWN: Self = Self { role: Role::User, active: true };
+}
+
+/// Permissions that a valid credential confers: the lower of the credential's role and its user's role.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EffectiveGrant(pub TokenGrant);
 

@@ -35,14 +35,20 @@ pub async fn find(conn: &mut Conn, credential: &CredentialRef) -> Result<Option<
     let found = match credential {
         CredentialRef::Token(hash) => find_token(conn, hash).await,
         CredentialRef::Session(hash) => find_session(conn, hash).await,
-        CredentialRef::User(id) => find_user(conn, *id)
-            .await
-            .map(|user| Some(StoredPrincipal { credential: CredentialState::unlimited(*id, None), user })),
+        CredentialRef::User(id) => find_user(conn, *id).await.map(|user| Some(identified_by_issuer(*id, user))),
+        CredentialRef::AnyUser(id) => {
+            let user = find_user(conn, *id).await;
+            user.map(|user| Some(identified_by_issuer(*id, user.or(Some(UserState::UNKNOWN)))))
+        }
     };
     match found {
         Err(StoreError::Corrupt(_)) => Ok(None),
         found => found,
     }
+}
+
+fn identified_by_issuer(id: Uuid, user: Option<UserState>) -> StoredPrincipal {
+    StoredPrincipal { credential: CredentialState::unlimited(id, None), user }
 }
 
 /// Returns the principal of a credential as it was before the transaction changed it.

@@ -5,6 +5,7 @@ mod cross_site_requests;
 pub(crate) mod jwt;
 mod jwt_forgeries;
 mod jwt_keys;
+mod jwt_users;
 mod login;
 mod login_throttling;
 mod own_credential;

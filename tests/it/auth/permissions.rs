@@ -1,6 +1,7 @@
 //! Permissions: every operation of the OpenAPI document, called with every kind of credential.
 
 use flags_domain::Instant;
+use flags_service::credentials::jwt::{JwtConfig, JwtUsers};
 use flags_store::{api_tokens::TokenGrant, users::Role};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -12,6 +13,8 @@ use flags_tests::{
     on_both_databases,
     permissions::{ALLOWED, PermissionTable},
 };
+
+use super::jwt;
 
 on_both_databases! {
     operations_permit_exactly_the_callers_in_the_permission_table,
@@ -72,7 +75,8 @@ async fn sign_in_again(app: &TestApp, email: &str) -> Caller {
 }
 
 async fn operations_permit_exactly_the_callers_in_the_permission_table(kind: DatabaseKind) {
-    let app = TestApp::start(kind).await;
+    let (app, _key_file) = jwt::start_app(kind, |config| JwtConfig { users: JwtUsers::Any, ..config }).await;
+    let jwt_of_unknown_user = app.caller_with_bearer(&jwt::sign_rs256(&jwt::claims("crm/42")));
     let (ada_id, admin) = app.create_user_with("ada", "admin", json!({})).await;
     let (vera_id, viewer) = app.create_user_with("vera", "viewer", json!({})).await;
     let (ann_id, user) = app.create_user("ann").await;
@@ -109,6 +113,7 @@ async fn operations_permit_exactly_the_callers_in_the_permission_table(kind: Dat
             ("admin session", &sign_in_again(&app, &ada_email).await, &ada_operation),
             ("viewer token without user", &userless, own_operation),
             ("evaluate token", &evaluate, own_operation),
+            ("JWT of an unknown user", &jwt_of_unknown_user, own_operation),
             ("expired token", &expired, own_operation),
             ("revoked token", &revoked, own_operation),
             ("token of a deactivated user", &deactivated, own_operation),

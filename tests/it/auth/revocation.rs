@@ -3,6 +3,7 @@
 use std::{collections::HashSet, iter, sync::Mutex};
 
 use flags_service::credentials::{
+    jwt::{JwtConfig, JwtUsers},
     passwords,
     secret::{Secret, SecretKind, hash},
 };
@@ -29,6 +30,8 @@ use flags_tests::{
     seed::user_record,
 };
 
+use super::jwt;
+
 on_both_databases! {
     request_is_rejected_if_its_credential_loses_permission_before_the_last_byte,
 }
@@ -41,6 +44,8 @@ enum Loss {
     UserDemoted,
     UserDeleted,
     PasswordReset,
+    /// The user was unknown and is stored as an inactive one.
+    UserStoredInactive,
 }
 
 /// A kind of credential, and the changes that revoke it or lower its permissions.
@@ -49,9 +54,17 @@ struct CredentialKind {
     caller: &'static str,
     /// Role of the credential's user. `None` for a token without a user.
     user_role: Option<Role>,
-    /// Permissions of the token. `None` for a session.
-    token_grant: Option<TokenGrant>,
+    secret: SecretForm,
     losses: &'static [Loss],
+}
+
+/// Form in which a request carries the credential.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum SecretForm {
+    Token(TokenGrant),
+    Session,
+    /// JWT of an unknown user.
+    Jwt,
 }
 
 const ADMIN: TokenGrant = TokenGrant::Role(Role::Admin);
@@ -60,33 +73,44 @@ const CREDENTIAL_KINDS: &[CredentialKind] = &[
     CredentialKind {
         caller: "admin token",
         user_role: Some(Role::Admin),
-        token_grant: Some(ADMIN),
+        secret: SecretForm::Token(ADMIN),
         losses: &[Loss::TokenRevoked, Loss::UserDeactivated, Loss::UserDemoted, Loss::UserDeleted],
     },
-    CredentialKind { caller: "admin token", user_role: None, token_grant: Some(ADMIN), losses: &[Loss::TokenRevoked] },
+    CredentialKind {
+        caller: "admin token",
+        user_role: None,
+        secret: SecretForm::Token(ADMIN),
+        losses: &[Loss::TokenRevoked],
+    },
     CredentialKind {
         caller: "admin session",
         user_role: Some(Role::Admin),
-        token_grant: None,
+        secret: SecretForm::Session,
         losses: &[Loss::UserDeactivated, Loss::UserDemoted, Loss::UserDeleted, Loss::PasswordReset],
     },
     CredentialKind {
         caller: "user session",
         user_role: Some(Role::User),
-        token_grant: None,
+        secret: SecretForm::Session,
         losses: &[Loss::UserDeactivated, Loss::UserDeleted, Loss::PasswordReset],
     },
     CredentialKind {
         caller: "user token (own data)",
         user_role: Some(Role::User),
-        token_grant: Some(TokenGrant::Role(Role::User)),
+        secret: SecretForm::Token(TokenGrant::Role(Role::User)),
         losses: &[Loss::TokenRevoked, Loss::UserDeactivated, Loss::UserDeleted],
     },
     CredentialKind {
         caller: "evaluate token",
         user_role: None,
-        token_grant: Some(TokenGrant::Evaluate),
+        secret: SecretForm::Token(TokenGrant::Evaluate),
         losses: &[Loss::TokenRevoked],
+    },
+    CredentialKind {
+        caller: "JWT of an unknown user",
+        user_role: None,
+        secret: SecretForm::Jwt,
+        losses: &[Loss::UserStoredInactive],
     },
 ];
 
@@ -180,7 +204,7 @@ struct Case {
     /// Id and hash of the token or session.
     credential_id: Uuid,
     credential_hash: [u8; 32],
-    is_session: bool,
+    secret: SecretForm,
     /// Request without its last byte, and the last byte.
     request: (Vec<u8>, u8),
 }
@@ -198,13 +222,14 @@ async fn create_cases(app: &TestApp, operations: &[Operation]) -> Vec<Case> {
         // user.
         let is_for_users = permissions.is_allowed(&operation.name, "user session");
         let is_allowed = |kind: &&CredentialKind| {
-            let is_admin_without_user = kind.user_role.is_none() && kind.token_grant == Some(ADMIN);
+            let is_admin_without_user = kind.user_role.is_none() && kind.secret == SecretForm::Token(ADMIN);
             permissions.is_allowed(&operation.name, kind.caller) && !(is_for_users && is_admin_without_user)
         };
         for kind in CREDENTIAL_KINDS.iter().filter(is_allowed) {
             for loss in kind.losses.iter().filter(|loss| !is_for_users || **loss != Loss::UserDemoted) {
                 let number = cases.len();
                 let user_id = match kind.user_role {
+                    None if kind.secret == SecretForm::Jwt => Some(Uuid::new_v4()),
                     None => None,
                     Some(role) => {
                         let email = format!("case{number}@example.com");
@@ -215,37 +240,36 @@ async fn create_cases(app: &TestApp, operations: &[Operation]) -> Vec<Case> {
                     }
                 };
                 let credential_id = Uuid::now_v7();
-                let secret_kind = if kind.token_grant.is_some() { SecretKind::ApiToken } else { SecretKind::Session };
+                let is_session = kind.secret == SecretForm::Session;
+                let secret_kind = if is_session { SecretKind::Session } else { SecretKind::ApiToken };
                 let secret = Secret::generate(secret_kind).unwrap();
                 let credential_hash = hash(secret.reveal());
-                let header = if let Some(grant) = kind.token_grant {
-                    let token = TokenRecord {
-                        id: credential_id,
-                        name: "case".to_owned(),
-                        hash: credential_hash,
-                        last_four: secret.last_four().to_owned(),
-                        grant,
-                        user_id,
-                        created_by: "system:test".to_owned(),
-                        created_at: now,
-                        expires_at: None,
-                        lifetime: None,
-                        revoked_at: None,
-                        last_used_at: None,
-                        revision: 0,
-                    };
-                    api_tokens::insert(&mut tx, &token).await.unwrap();
-                    format!("Authorization: Bearer {}", secret.reveal())
-                } else {
-                    session_rows.push(SessionRecord {
-                        id: credential_id,
-                        hash: credential_hash,
-                        user_id: user_id.unwrap(),
-                        created_at: now,
-                        last_seen_at: now,
-                        expires_at: now.plus_micros(3_600_000_000),
-                    });
-                    format!("Cookie: flags_session={}\r\nSec-Fetch-Site: same-origin", secret.reveal())
+                let header = match kind.secret {
+                    SecretForm::Token(grant) => {
+                        let token = TokenRecord {
+                            id: credential_id,
+                            name: "case".to_owned(),
+                            hash: credential_hash,
+                            last_four: secret.last_four().to_owned(),
+                            grant,
+                            user_id,
+                            created_by: "system:test".to_owned(),
+                            created_at: now,
+                            expires_at: None,
+                            lifetime: None,
+                            revoked_at: None,
+                            last_used_at: None,
+                            revision: 0,
+                        };
+                        api_tokens::insert(&mut tx, &token).await.unwrap();
+                        format!("Authorization: Bearer {}", secret.reveal())
+                    }
+                    SecretForm::Session => {}
+                    SecretForm::Jwt => {
+                        let mut claims = jwt::claims(&user_id.unwrap().to_string());
+                        claims["exp"] = json!(jwt::START_SECONDS + 1_000);
+                        format!("Authorization: Bearer {}", jwt::sign_rs256(&claims))
+                    }
                 };
                 let body = valid_body(&operation.name, number, user_id).to_string();
                 let mut request = format!(
@@ -263,7 +287,7 @@ async fn create_cases(app: &TestApp, operations: &[Operation]) -> Vec<Case> {
                     user_id,
                     credential_id,
                     credential_hash,
-                    is_session: kind.token_grant.is_none(),
+                    secret: kind.secret,
                     request: (request, last_byte),
                 });
             }
@@ -305,6 +329,11 @@ impl Case {
             Loss::UserDeactivated => app.admin.patch(&user_path(), &json!({"active": false})).await,
             Loss::UserDemoted => app.admin.patch(&user_path(), &json!({"role": "user"})).await,
             Loss::UserDeleted => app.admin.delete(&user_path()).await,
+            Loss::UserStoredInactive => {
+                let user = json!({"external_id": self.user_id.unwrap().to_string()});
+                app.admin.post("/api/admin/users", &user).await.expect(201);
+                app.admin.patch(&user_path(), &json!({"active": false})).await
+            }
             Loss::PasswordReset => {
                 let body = json!({"password": "another password of the user"});
                 app.admin.put(&format!("{}/password", user_path()), &body).await
@@ -336,11 +365,16 @@ impl Outcome {
 async fn wait_until_identified(app: &TestApp, cases: &[Case]) {
     let used_tokens = Mutex::new(HashSet::new());
     for case in cases {
-        eventually("the server records the use of the credential", async || {
-            if !case.is_session {
-                let mut used_tokens = used_tokens.lock().unwrap();
-                used_tokens.extend(app.replica.take_token_uses().into_iter().map(|(id, _)| id));
-                return used_tokens.contains(&case.credential_id).then_some(());
+        eventually("the server uses the credential", async || {
+            match case.secret {
+                SecretForm::Token(_) => {
+                    let mut used_tokens = used_tokens.lock().unwrap();
+                    used_tokens.extend(app.replica.take_token_uses().into_iter().map(|(id, _)| id));
+                    return used_tokens.contains(&case.credential_id).then_some(());
+                }
+                // The server has looked the unknown user up.
+                SecretForm::Jwt => return app.replica.users().is_known_absent(case.user_id.unwrap()).then_some(()),
+                SecretForm::Session => {}
             }
             let mut conn = app.core.store().conn().await.unwrap();
             let session = sessions::find(&mut conn, &case.credential_hash).await.unwrap().unwrap();
@@ -355,8 +389,8 @@ async fn head_revision(app: &TestApp) -> i64 {
     flags_store::change_log::head(&mut conn).await.unwrap().number
 }
 
-async fn request_is_rejected_if_its_credential_loses_permission_before_the_last_byte(kind: DatabaseKind) {
-    let app = TestApp::start(kind).await;
+async fn request_is_rejected_if_its_credential_is_taken_away_before_the_last_byte(kind: DatabaseKind) {
+    let (app, _key_file) = jwt::start_app(kind, |config| JwtConfig { users: JwtUsers::Any, ..config }).await;
     let targets = Targets::create(&app).await;
     let operations = operations_with_body(&targets);
     let cases = create_cases(&app, &operations).await;
@@ -376,8 +410,12 @@ async fn request_is_rejected_if_its_credential_loses_permission_before_the_last_
     for ((case, expected), actual) in cases.iter().zip(expected).zip(actual) {
         assert!([401, 403].contains(&expected.status), "{} {:?}: {expected:?}", case.operation, case.loss);
         if actual != expected {
-            let session = if case.is_session { "session" } else { "token" };
-            failures.push(format!("{} {session} {:?}: {} {}", case.operation, case.loss, actual.status, actual.body));
+            let secret = match case.secret {
+                SecretForm::Token(_) => "token",
+                SecretForm::Session => "session",
+                SecretForm::Jwt => "JWT",
+            };
+            failures.push(format!("{} {secret} {:?}: {} {}", case.operation, case.loss, actual.status, actual.body));
         }
     }
     assert!(failures.is_empty(), "{} of {} requests:\n{}", failures.len(), cases.len(), failures.join("\n"));

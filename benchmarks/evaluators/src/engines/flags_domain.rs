@@ -64,6 +64,7 @@ pub fn context() -> EvaluationContext {
         unreachable!("the literal is an object")
     };
     let user = StoredUser {
+        id: USER.parse().expect("the id is a UUID"),
         evaluation_key: USER,
         external_id: None,
         email: Some("ann@example.com"),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use actix_web::{HttpMessage as _, dev::ServiceRequest, http::header::AUTHORIZATION, web::Data};
 use flags_service::credentials::{
-    jwt::{JwtRejection, JwtUser, JwtVerifier, VerifiedJwt, looks_like_jwt},
+    jwt::{JwtRejection, JwtUser, JwtUsers, JwtVerifier, VerifiedJwt, looks_like_jwt},
     secret::{Secret, SecretKind, hash},
 };
 use tracing::{Span, field::display};
@@ -88,8 +88,14 @@ async fn principal_from_stream_token(
     let stream_token = text.and_then(|text| StreamToken::verify(&text, &app.stream_token_key, app.evaluation.now()));
     let stream_token = stream_token.ok_or_else(invalid_stream_token)?;
     wait_for_requested_revision(app, request, min_revision).await?;
+    let credential = stream_token.credential.clone().limited_to(jwt_users(app));
     request.extensions_mut().insert(stream_token);
-    Principal::resolve(app, stream_token.credential, false).await
+    Principal::resolve(app, credential, false).await
+}
+
+/// Users whose JWTs the server accepts now.
+fn jwt_users(app: &App) -> JwtUsers {
+    app.settings.jwt.as_ref().map_or(JwtUsers::Known, |verifier| verifier.users())
 }
 
 /// Reads the credential from `Authorization: Bearer`.
@@ -116,11 +122,17 @@ async fn credential_from_bearer(
     let verifier = app.settings.jwt.as_ref().filter(|_| looks_like_jwt(text)).ok_or_else(Problem::unauthorized)?;
     let verified = verify_jwt(app, verifier, text).await?;
     wait_for_requested_revision(app, request, min_revision).await?;
-    let user_id = match &verified.user {
-        JwtUser::Id(id) => Some(*id),
-        JwtUser::Email(email) => app.evaluation.user_by_email(email).await?.map(|user| user.id),
-    };
-    Ok(Credential::from_jwt(&verified, user_id.ok_or_else(Problem::unauthorized)?))
+    match verified.user.clone() {
+        JwtUser::Key(key) => {
+            let user_id = app.evaluation.resolve_key(&key).await?.user_id;
+            Ok(Credential::from_jwt(verified, user_id, Some(&key), verifier.users()))
+        }
+        JwtUser::Email(email) => {
+            // An e-mail address is no evaluation key, so an unknown one identifies no user.
+            let user = app.evaluation.user_by_email(&email).await?.ok_or_else(Problem::unauthorized)?;
+            Ok(Credential::from_jwt(verified, user.id, None, JwtUsers::Known))
+        }
+    }
 }
 
 async fn wait_for_requested_revision(

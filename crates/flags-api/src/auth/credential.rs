@@ -1,10 +1,14 @@
 //! The kinds of credentials and how they are validated.
 
+use std::sync::Arc;
+
 use flags_domain::Instant;
 use flags_service::{
+    ServiceError,
+    acting_user::{ActingUser, JwtSubject},
     credentials::{
         check::{RequiredCredential, RequiredPermission},
-        jwt::VerifiedJwt,
+        jwt::{JwtUsers, VerifiedJwt},
     },
     replica::{RecentChange, View},
 };
@@ -23,7 +27,7 @@ use crate::{problem::Problem, state::App};
 /// Reference to the credential that a caller presented.
 ///
 /// It contains hashes instead of secrets, so the server can keep it and validate the credential again later.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub(crate) enum Credential {
     /// API token.
     Token {
@@ -42,10 +46,14 @@ pub(crate) enum Credential {
     /// JWT whose signature the server has verified. Later checks do not repeat the verification, because JWTs are
     /// short-lived.
     Jwt {
+        /// Id of the user, stored or not.
         user_id: Uuid,
         /// Upper limit of the caller's role.
         max_role: Role,
         expires_at: Instant,
+        /// Whether the user must be stored.
+        users: JwtUsers,
+        subject: Arc<JwtSubject>,
     },
 }
 
@@ -85,14 +93,20 @@ impl ActorId {
 }
 
 impl Credential {
-    /// Builds the credential of a verified JWT that names the user `user_id`. A JWT without a role claim does not limit
-    /// the user's role.
-    pub(super) fn from_jwt(verified: &VerifiedJwt, user_id: Uuid) -> Self {
-        Self::Jwt { user_id, max_role: verified.role.unwrap_or(Role::Admin), expires_at: verified.expires_at }
+    /// Builds the credential of a verified JWT that names the user `user_id` by `key`, or by e-mail address if there is no
+    /// key. A JWT without a role claim does not limit the user's role.
+    pub(super) fn from_jwt(verified: VerifiedJwt, user_id: Uuid, key: Option<&str>, users: JwtUsers) -> Self {
+        Self::Jwt {
+            user_id,
+            max_role: verified.role.unwrap_or(Role::Admin),
+            expires_at: verified.expires_at,
+            users,
+            subject: Arc::new(JwtSubject { key: key.map(Into::into), attributes: verified.attributes.0 }),
+        }
     }
 
-    /// Sets the user of an API token or a session. Returns a JWT unchanged, because it already contains its user.
-    pub(super) const fn with_user(self, user_id: Option<Uuid>) -> Self {
+    /// Returns the credential with its user set.
+    pub(super) fn with_user(self, user_id: Option<Uuid>) -> Self {
         match self {
             Self::Token { hash, .. } => Self::Token { hash, user_id },
             Self::Session { hash, .. } => Self::Session { hash, user_id },
@@ -100,8 +114,19 @@ impl Credential {
         }
     }
 
-    /// Validates the credential. Returns `None` if it is unknown, revoked or expired. `record_use` updates the time of
-    /// its last use.
+    /// Returns the credential of a stream token, which requires a stored user if the server accepts JWTs of stored users
+    /// only.
+    pub(super) fn limited_to(self, accepted: JwtUsers) -> Self {
+        match (self, accepted) {
+            (Self::Jwt { user_id, max_role, expires_at, subject, .. }, JwtUsers::Known) => {
+                Self::Jwt { user_id, max_role, expires_at, users: JwtUsers::Known, subject }
+            }
+            (credential, _) => credential,
+        }
+    }
+
+    /// Validates the credential and returns its identity; `None` if it is unknown, revoked or expired. `record_use`
+    /// updates the time of its last use.
     pub(super) async fn resolve(&self, app: &App, record_use: bool) -> Result<Option<Identity>, Problem> {
         let now = app.evaluation.now();
         Ok(match self {
@@ -125,7 +150,7 @@ impl Credential {
                 session: Some(session),
                 expires_at: Some(session.expires_at),
             }),
-            Self::Jwt { user_id, max_role, expires_at } => (*expires_at > now).then_some(Identity {
+            Self::Jwt { user_id, max_role, expires_at, .. } => (*expires_at > now).then_some(Identity {
                 actor_id: ActorId::User(*user_id),
                 grant: TokenGrant::Role(*max_role),
                 session: None,
@@ -134,12 +159,22 @@ impl Credential {
         })
     }
 
-    /// Returns the key by which the database finds the credential. For a JWT, this is the user's id.
+    /// Returns the active user with this id, which the credential identifies. `None` if there is no such user, or if the
+    /// credential requires a stored user and there is none.
+    pub(crate) async fn acting_user(&self, app: &App, id: Uuid) -> Result<Option<ActingUser>, ServiceError> {
+        match self {
+            Self::Token { .. } | Self::Session { .. } => app.evaluation.acting_user(id).await,
+            Self::Jwt { subject, users, .. } => app.evaluation.jwt_user(id, subject, *users).await,
+        }
+    }
+
+    /// Returns the reference by which the database knows the credential.
     pub(super) const fn reference(&self) -> CredentialRef {
         match self {
             Self::Token { hash, .. } => CredentialRef::Token(*hash),
             Self::Session { hash, .. } => CredentialRef::Session(*hash),
-            Self::Jwt { user_id, .. } => CredentialRef::User(*user_id),
+            Self::Jwt { user_id, users: JwtUsers::Known, .. } => CredentialRef::User(*user_id),
+            Self::Jwt { user_id, users: JwtUsers::Any, .. } => CredentialRef::AnyUser(*user_id),
         }
     }
 

@@ -16,8 +16,10 @@ pub(crate) struct Principal {
     pub(crate) actor: String,
     /// The lower of the credential's role and its user's role. `None` if the credential may only evaluate flags.
     pub(crate) role: Option<Role>,
-    /// User that the credential acts as.
+    /// User that the credential acts as. The context contains the attributes of its JWT.
     pub(crate) user: Option<Arc<CachedUser>>,
+    /// Whether `user` is not stored.
+    pub(crate) is_unknown: bool,
     pub(crate) credential: Credential,
     /// Session, if the credential is a session cookie.
     pub(crate) session: Option<SessionRecord>,
@@ -28,17 +30,17 @@ pub(crate) struct Principal {
 impl Principal {
     /// Validates the credential and looks up its user. `record_use` updates the time of the credential's last use.
     ///
-    /// Fails with 401 if the credential is not valid or its user is deleted or inactive. If the replica has not
-    /// followed changes of users and tokens for too long, the database must also accept the credential.
+    /// Fails with 401 if the credential is not valid or its user is inactive, or unknown although the credential requires
+    /// a stored user. Asks the database if the
+    /// replica does not follow the changes of credentials.
     pub(crate) async fn resolve(app: &App, credential: Credential, record_use: bool) -> Result<Self, Problem> {
         let identity = credential.resolve(app, record_use).await?.ok_or_else(Problem::unauthorized)?;
-        let user = match identity.actor_id {
+        let acting_user = match identity.actor_id {
             ActorId::Token(_) => None,
-            ActorId::User(id) => {
-                let user = app.evaluation.user(id).await?.filter(|user| user.active);
-                Some(user.ok_or_else(Problem::unauthorized)?)
-            }
+            ActorId::User(id) => Some(credential.acting_user(app, id).await?.ok_or_else(Problem::unauthorized)?),
         };
+        let is_unknown = acting_user.as_ref().is_some_and(|acting| !acting.is_stored);
+        let user = acting_user.map(|acting| acting.user);
         let confirmed = match app.credential_confirmation.confirm(&credential.reference()).await {
             Confirmation::Unavailable => None,
             Confirmation::Busy => {
@@ -59,6 +61,6 @@ impl Principal {
         };
         let credential = credential.with_user(user.as_ref().map(|user| user.id));
         let (session, expires_at) = (identity.session, identity.expires_at);
-        Ok(Self { actor: identity.actor_id.actor(), role, user, credential, session, expires_at })
+        Ok(Self { actor: identity.actor_id.actor(), role, user, is_unknown, credential, session, expires_at })
     }
 }

@@ -102,25 +102,33 @@ permissions! {
     /// Create, rotate and revoke API tokens.
     ManageTokens: CommandAuthor = |principal, request| grant_change(principal, request);
     /// Read the caller's own identity.
-    ReadOwnIdentity: Principal = |principal, _request| Ok(principal);
+    ReadOwnIdentity: Principal = |principal, _request| own_identity(principal);
     /// End the caller's sessions and change the caller's password. Requires a session.
     ManageOwnSession: (CommandAuthor, SessionRecord) = |principal, request| own_session(principal, request);
     /// Read the audit log.
     ReadAuditLog: Credential = |principal, _request| grant_read(&principal).map(|()| principal.credential);
     /// Read the caller's own flag values and overrides.
-    ReadOwnFlags: Arc<CachedUser> = |principal, _request| own_flags(principal);
+    ReadOwnFlags: Arc<CachedUser> = |principal, _request| own_flags(&principal);
     /// Open the event stream of the caller's own flag values.
     StreamOwnFlags: (Credential, Arc<CachedUser>) = |principal, _request| {
-        Ok((principal.credential, own_flags(principal)?))
+        Ok((principal.credential.clone(), own_flags(&principal)?))
     };
     /// Evaluate flags. The scope says for which users.
     EvaluateFlags: (Credential, EvaluationScope) = |principal, _request| {
-        Ok((principal.credential, evaluation_scope(principal)?))
+        Ok((principal.credential.clone(), evaluation_scope(&principal)?))
     };
     /// Open the event stream of an evaluation. Requires the stream token that the evaluation returned.
     StreamEvaluations: (StreamToken, FlagVisibility) = |principal, request| stream_evaluations(principal, request);
     /// Open the event stream of all changes.
     StreamChanges: Credential = |principal, _request| grant_read(&principal).map(|()| principal.credential);
+}
+
+fn own_identity(principal: Principal) -> Result<Principal, Problem> {
+    if principal.is_unknown {
+        let detail = "no user with the subject of this JWT is stored; it permits reading and evaluating own flags only";
+        return Err(Problem::forbidden("no_user", detail));
+    }
+    Ok(principal)
 }
 
 fn own_session(principal: Principal, request: &HttpRequest) -> Result<(CommandAuthor, SessionRecord), Problem> {
@@ -145,8 +153,8 @@ impl FromRequest for AnyCaller {
     }
 }
 
-fn own_flags(principal: Principal) -> Result<Arc<CachedUser>, Problem> {
-    principal.role.and(principal.user).ok_or_else(|| {
+fn own_flags(principal: &Principal) -> Result<Arc<CachedUser>, Problem> {
+    principal.role.and(principal.user.clone()).ok_or_else(|| {
         let detail =
             "the credential does not act as a user; use a session, a JWT, or an API token with a role and a user";
         Problem::forbidden("no_user", detail)
@@ -161,7 +169,7 @@ pub(crate) enum EvaluationScope {
     OwnUser(Arc<CachedUser>),
 }
 
-fn evaluation_scope(principal: Principal) -> Result<EvaluationScope, Problem> {
+fn evaluation_scope(principal: &Principal) -> Result<EvaluationScope, Problem> {
     match principal.role {
         None => Ok(EvaluationScope::AnyContext),
         Some(_) => own_flags(principal).map(EvaluationScope::OwnUser),
@@ -205,9 +213,9 @@ impl EvaluationScope {
 }
 
 fn stream_evaluations(principal: Principal, request: &HttpRequest) -> Result<(StreamToken, FlagVisibility), Problem> {
-    let stream_token = request.extensions().get::<StreamToken>().copied().ok_or_else(invalid_stream_token)?;
+    let stream_token = request.extensions().get::<StreamToken>().cloned().ok_or_else(invalid_stream_token)?;
+    let scope = evaluation_scope(&principal)?;
     let credential = principal.credential;
-    let scope = evaluation_scope(principal)?;
     if scope.includes_user(stream_token.user_id) {
         Ok((StreamToken { credential, ..stream_token }, scope.flag_visibility()))
     } else {
@@ -247,13 +255,13 @@ impl StreamSubject {
 impl Credential {
     /// Whether the caller may still read `subject`. If the database is unavailable, the permission is assumed to be
     /// unchanged.
-    pub(crate) async fn is_still_allowed(self, subject: StreamSubject, app: &App) -> bool {
-        match Principal::resolve(app, self, false).await {
+    pub(crate) async fn is_still_allowed(&self, subject: StreamSubject, app: &App) -> bool {
+        match Principal::resolve(app, self.clone(), false).await {
             Ok(principal) => match subject {
-                StreamSubject::OwnFlags => own_flags(principal).is_ok(),
+                StreamSubject::OwnFlags => own_flags(&principal).is_ok(),
                 StreamSubject::Changes => grant_read(&principal).is_ok(),
                 StreamSubject::Evaluations(user_id) => {
-                    evaluation_scope(principal).is_ok_and(|scope| scope.includes_user(user_id))
+                    evaluation_scope(&principal).is_ok_and(|scope| scope.includes_user(user_id))
                 }
             },
             Err(problem) => problem.is_unavailable(),
@@ -278,8 +286,8 @@ impl<P: Permission + 'static> FromRequest for Require<P> {
         ready(match result {
             Some(Ok(principal)) => {
                 if !matches!(payload, Payload::None) {
-                    let credential = principal.credential;
-                    let check = BodyCheck::new(move |request| Box::pin(check_again::<P>(request, credential)));
+                    let credential = principal.credential.clone();
+                    let check = BodyCheck::new(move |request| Box::pin(check_again::<P>(request, credential.clone())));
                     request.extensions_mut().insert(check);
                 }
                 P::grant(principal, request).map(|granted| Self { granted, permission: PhantomData })

@@ -117,7 +117,7 @@ async fn stream_own_flags(
     // guarantees that the user is at least as new as `as_of`.
     let as_of = app.evaluation.replica().revision().number;
     let (credential, user) = caller.granted;
-    let user = app.evaluation.user(user.id).await?.ok_or_else(Problem::unauthorized)?;
+    let user = credential.acting_user(&app, user.id).await?.ok_or_else(Problem::unauthorized)?.user;
     let user_id = uuid_header(user.id);
     let mut response = OwnFlagStream::open(&app, (credential, user), as_of, position.0)?.into_response();
     response.headers_mut().insert(FLAGS_USER_HEADER, user_id);

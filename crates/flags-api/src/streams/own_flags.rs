@@ -5,6 +5,7 @@ use std::{pin::pin, sync::Arc};
 use actix_web::web::Data;
 use flags_domain::{CompiledFlag, EvaluationBudget, FlagName, Instant};
 use flags_service::{
+    acting_user::ActingUser,
     notifier::Subscription,
     replica::{CachedUser, ChangesSince, ReplicaSnapshot, may_change_user},
     stream_position::StreamPosition,
@@ -153,8 +154,8 @@ impl OwnFlagStream {
     /// Looks the user up again. `revision` is the replica's revision number before the lookup.
     async fn refresh_user(&mut self, revision: i64) -> UserRefresh {
         // Boxed because the future is large and would otherwise be part of every stream's future.
-        match Box::pin(self.connection.app.evaluation.user(self.user.id)).await {
-            Ok(Some(user)) if user.active => {
+        match Box::pin(self.connection.credential().acting_user(&self.connection.app, self.user.id)).await {
+            Ok(Some(ActingUser { user, .. })) => {
                 if user.context != self.user.context {
                     // Every value may have changed, so the client needs a snapshot.
                     self.position = None;
@@ -163,7 +164,7 @@ impl OwnFlagStream {
                 self.loaded_revision = revision;
                 UserRefresh::Refreshed
             }
-            Ok(_) => UserRefresh::Gone,
+            Ok(None) => UserRefresh::Gone,
             Err(_) => UserRefresh::Unavailable,
         }
     }

@@ -12,9 +12,9 @@ use crate::{
     context::Attribute,
 };
 
-/// Cost of one comparison, without the part that depends on the length of the texts.
-const COMPARISON: u64 = 10;
-/// Cost of starting a substring search.
+/// Cost of one comparison in addition to the lengths of the texts.
+pub(super) const COMPARISON: u64 = 10;
+/// Cost of preparing the search for one text within another.
 const TEXT_SEARCH: u64 = 25;
 /// Cost of parsing a timestamp or a version, without the part that depends on its length.
 const PARSING: u64 = 100;
@@ -165,6 +165,6 @@ fn contains_number(numbers: &[f64], number: f64) -> bool {
 }
 
 /// Maximum number of comparisons of a binary search.
-const fn binary_search_steps(count: usize) -> u64 {
+pub(super) const fn binary_search_steps(count: usize) -> u64 {
     (usize::BITS - count.leading_zeros()) as u64
 }

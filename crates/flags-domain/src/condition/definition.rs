@@ -12,8 +12,8 @@ use serde_json::Value;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Condition {
-    /// Name of the attribute: `user_id`, `email`, `role`, `created_at`, or a custom attribute, 1 to 255 characters.
-    /// Dots descend into objects.
+    /// Name of the attribute: `user_id`, `external_id`, `email`, `role`, `created_at`, or a custom attribute, 1 to 255
+    /// characters. Dots descend into objects.
     pub attribute: String,
     /// Comparison of the attribute with the values.
     pub operator: Operator,
@@ -27,7 +27,8 @@ pub struct Condition {
     pub negate: bool,
 }
 
-/// Comparison operator of a condition. Comparisons of text are exact and case-sensitive.
+/// Comparison operator of a condition. Comparisons of text are exact and case-sensitive, except for the attribute
+/// `email`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Operator {
@@ -68,6 +69,29 @@ pub enum Operator {
     /// Operator that released versions do not know, for upgrade tests.
     #[cfg(feature = "future-format")]
     Resembles,
+}
+
+impl Operator {
+    /// Whether the operator compares texts as such. Other operators parse them, or accept other types only.
+    pub(crate) const fn compares_text(self) -> bool {
+        match self {
+            Self::Equals | Self::Contains | Self::StartsWith | Self::EndsWith | Self::Matches => true,
+            #[cfg(feature = "future-format")]
+            Self::Resembles => true,
+            Self::Lt
+            | Self::Lte
+            | Self::Gt
+            | Self::Gte
+            | Self::Before
+            | Self::After
+            | Self::SemverEq
+            | Self::SemverLt
+            | Self::SemverLte
+            | Self::SemverGt
+            | Self::SemverGte
+            | Self::Exists => false,
+        }
+    }
 }
 
 impl fmt::Display for Operator {

@@ -8,10 +8,12 @@ mod regexes;
 use std::cmp::Ordering;
 
 use semver::Version;
+use serde_json::Value;
+use uuid::Uuid;
 
 pub(crate) use self::regexes::compiled_size;
 use self::{
-    comparison::Comparison,
+    comparison::{COMPARISON, Comparison, binary_search_steps},
     parse::{StringSet, TextList},
     regexes::Regexes,
 };
@@ -22,6 +24,7 @@ pub use self::{
 use crate::{
     budget::{BudgetExhausted, FlagBudget},
     context::EvaluationContext,
+    email::comparable_email,
     instant::Instant,
     serve::MAX_ATTRIBUTE_LENGTH,
     value::{MAX_VALUE_BYTES, MAX_VALUE_DEPTH, check_json},
@@ -34,8 +37,19 @@ pub(crate) struct CompiledCondition {
     attribute: Box<str>,
     /// Upper bound on the work of looking up the attribute, in budget units.
     lookup_cost: u64,
+    form: AttributeForm,
     matcher: Matcher,
     negate: bool,
+}
+
+/// Form in which a condition compares its attribute.
+#[derive(Debug)]
+enum AttributeForm {
+    AsGiven,
+    /// The e-mail address in lower case and in one Unicode form. The texts of the matcher have the same form.
+    Email,
+    /// The evaluation key as given, or one of these ids, which are sorted.
+    UserIdOrKey(Box<[Uuid]>),
 }
 
 /// Reason why a condition does not hold.
@@ -93,10 +107,18 @@ impl CompiledCondition {
         violations.extend(values.filter_map(|(index, value)| {
             check_json(&format!("/values/{index}"), value, MAX_VALUE_BYTES, MAX_VALUE_DEPTH).err()
         }));
-        match Matcher::parse(condition.operator, &condition.values) {
+        let form = AttributeForm::of(condition);
+        let matcher = match form {
+            AttributeForm::Email => Matcher::parse(condition.operator, &comparable_values(condition)),
+            AttributeForm::AsGiven | AttributeForm::UserIdOrKey(_) => {
+                Matcher::parse(condition.operator, &condition.values)
+            }
+        };
+        match matcher {
             Ok(matcher) if violations.is_empty() => Ok(Self {
                 attribute: condition.attribute.as_str().into(),
-                lookup_cost: lookup_cost(&condition.attribute),
+                lookup_cost: lookup_cost(&condition.attribute) + form.cost(),
+                form,
                 matcher,
                 negate: condition.negate,
             }),
@@ -116,8 +138,12 @@ impl CompiledCondition {
         budget: &mut FlagBudget<'_>,
     ) -> Result<Option<ConditionFailure>, BudgetExhausted> {
         budget.charge(self.lookup_cost)?;
-        let attribute = context.attribute(&self.attribute);
+        let attribute = match &self.form {
+            AttributeForm::Email => context.comparable_email(),
+            AttributeForm::AsGiven | AttributeForm::UserIdOrKey(_) => context.attribute(&self.attribute),
+        };
         let comparison = match (&self.matcher, attribute) {
+            (_, Some(_)) if self.form.includes_user(context) => Comparison::Matched,
             (Matcher::Exists, Some(_)) => Comparison::Matched,
             (Matcher::Exists, None) if self.negate => return Ok(None),
             (_, None) => return Ok(Some(ConditionFailure::Missing)),
@@ -138,7 +164,58 @@ impl CompiledCondition {
     }
 }
 
-/// Upper bound on the work of looking up an attribute, whose name may be a dotted path.
+impl AttributeForm {
+    fn of(condition: &Condition) -> Self {
+        match (condition.attribute.as_str(), condition.operator.compares_text()) {
+            ("email", true) => Self::Email,
+            ("user_id", _) if condition.operator == Operator::Equals => {
+                let values = condition.values.iter().filter_map(|value| Uuid::try_parse(value.as_str()?).ok());
+                let mut ids: Vec<_> = values.collect();
+                ids.sort_unstable();
+                Self::UserIdOrKey(ids.into())
+            }
+            _ => Self::AsGiven,
+        }
+    }
+
+    /// Whether the condition names the user of the context by id.
+    fn includes_user(&self, context: &EvaluationContext) -> bool {
+        let Self::UserIdOrKey(ids) = self else { return false };
+        context.user_id().is_some_and(|id| ids.binary_search(&id).is_ok())
+    }
+
+    /// Upper bound on the work of the search for the id of the user.
+    const fn cost(&self) -> u64 {
+        match self {
+            Self::AsGiven | Self::Email => 0,
+            Self::UserIdOrKey(ids) => binary_search_steps(ids.len()) * COMPARISON,
+        }
+    }
+}
+
+/// Values of a condition on `email`, in the form in which they are compared. Regular expressions ignore case instead.
+fn comparable_values(condition: &Condition) -> Vec<Value> {
+    let comparable_value = |value: &Value| {
+        let Some(text) = value.as_str() else { return value.clone() };
+        if condition.operator == Operator::Matches {
+            return Value::from(format!("(?i){text}"));
+        }
+        comparable_email(text).map_or_else(|| value.clone(), Value::from)
+    };
+    condition.values.iter().map(comparable_value).collect()
+}
+
+/// Regular expressions of a condition with the operator `matches`, as they are compiled. Omits other values.
+pub(crate) fn regex_patterns(condition: &Condition) -> Vec<Box<str>> {
+    let values = match AttributeForm::of(condition) {
+        AttributeForm::Email => comparable_values(condition),
+        AttributeForm::AsGiven | AttributeForm::UserIdOrKey(_) => condition.values.clone(),
+    };
+    values.iter().filter_map(Value::as_str).map(Box::from).collect()
+}
+
+/// Upper bound on the work of looking an attribute up: one search in an object for the exact key, and one for each key of
+/// a dotted path.
 fn lookup_cost(attribute: &str) -> u64 {
     const OBJECT_SEARCH: u64 = 50;
     let dots = attribute.bytes().filter(|byte| *byte == b'.').count() as u64;
@@ -148,7 +225,7 @@ fn lookup_cost(attribute: &str) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     use super::*;
     use crate::budget::EvaluationBudget;

@@ -260,15 +260,17 @@ impl ChangeFeed {
     async fn apply_credential_changes(&self) -> Result<(), StoreError> {
         let mut conn = self.store.feed_conn().await?;
         let changes = change_log::read_credential_changes(&mut conn, self.replica.credential_revision()).await?;
-        let (scope, tokens) = match changes.ids {
-            None => (CredentialScope::All, api_tokens::load_all(&mut conn).await?),
+        let (scope, tokens, external_users) = match changes.ids {
+            None => (CredentialScope::All, api_tokens::load_all(&mut conn).await?, Vec::new()),
             Some(ids) => {
                 let tokens = api_tokens::find_all(&mut conn, &ids.tokens).await?;
-                (CredentialScope::Changed { user_ids: ids.users, token_ids: ids.tokens }, tokens)
+                let external_users = find_external_users(&mut conn, &ids.users).await?;
+                (CredentialScope::Changed { user_ids: ids.users, token_ids: ids.tokens }, tokens, external_users)
             }
         };
         let tokens = unrevoked_tokens(tokens);
-        self.replica.apply_credentials(CredentialUpdate { revision: changes.head, scope, tokens });
+        let update = CredentialUpdate { revision: changes.head, scope, tokens, external_users };
+        self.replica.apply_credentials(update);
         Ok(())
     }
 

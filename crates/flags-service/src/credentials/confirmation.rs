@@ -164,9 +164,11 @@ fn is_recent(at: Option<MonotonicInstant>) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use crate::{SystemClock, change_feed::load};
+    use flags_domain::{Role, TokenGrant};
+    use uuid::Uuid;
 
     use super::*;
+    use crate::{SystemClock, change_feed::load};
 
     #[tokio::test]
     async fn delayed_query_is_busy_only_after_a_recent_answer_of_the_database() {
@@ -180,5 +182,9 @@ mod tests {
         assert_eq!(confirmation.answer_without_query(), Answer::Silent);
         assert_eq!(confirmation.confirm(&CredentialRef::Token([1; 32])).await, Confirmation::Rejected);
         assert_eq!(confirmation.answer_without_query(), Answer::Busy);
+        let unknown = Uuid::from_u128(1);
+        assert_eq!(confirmation.confirm(&CredentialRef::User(unknown)).await, Confirmation::Rejected);
+        let user = Confirmation::Granted(EffectiveGrant(TokenGrant::Role(Role::User)));
+        assert_eq!(confirmation.confirm(&CredentialRef::AnyUser(unknown)).await, user);
     }
 }

@@ -72,8 +72,12 @@ impl ExternalUsers {
         }
     }
 
-    /// Returns the user id that was assigned to an external id or, without one, the derived user
-    /// id.
+    /// Whether the user may have an external id.
+    pub(super) fn may_include(&self, id: Uuid) -> bool {
+        self.0.read().known.contains(&prefix(id))
+    }
+
+    /// Returns the id of the user with this external id.
     pub(super) fn resolve(&self, external_id: &str) -> ExternalUserId {
         let index = self.0.read();
         if let Some(id) = index.assigned.get(external_id) {

@@ -87,6 +87,8 @@ pub struct CredentialUpdate {
     pub scope: CredentialScope,
     /// Current state of the tokens within the scope. Deleted and revoked tokens are missing.
     pub tokens: Vec<ReplicaToken>,
+    /// Current external ids of the changed users. Empty if all users may have changed.
+    pub external_users: Vec<ExternalUser>,
 }
 
 /// The users and tokens that a [`CredentialUpdate`] covers.

@@ -130,6 +130,11 @@ impl Replica {
         self.external_users.namespace()
     }
 
+    /// Whether the user may have an external id. Users that were deleted may have one.
+    pub fn may_have_external_id(&self, id: Uuid) -> bool {
+        self.external_users.may_include(id)
+    }
+
     /// Returns the id of the user with this external id.
     pub fn external_user_id(&self, external_id: &str) -> ExternalUserId {
         self.external_users.resolve(external_id)
@@ -220,7 +225,9 @@ impl Replica {
     /// The commits that contain these changes may be applied later. They then have no further
     /// effect on users and tokens.
     pub(crate) fn apply_credentials(&self, update: CredentialUpdate) {
-        let CredentialUpdate { revision, scope, tokens } = update;
+        let CredentialUpdate { revision, scope, tokens, external_users } = update;
+        // Added first, so that no lookup after the invalidation takes a new user for an unknown one.
+        self.external_users.add(external_users);
         match &scope {
             CredentialScope::All => self.users.clear(),
             CredentialScope::Changed { user_ids, .. } => user_ids.iter().for_each(|id| self.users.invalidate(*id)),

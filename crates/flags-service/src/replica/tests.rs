@@ -255,7 +255,12 @@ fn reload_does_not_undo_token_changes_newer_than_the_loaded_revision() {
     let replica = Replica::new(loaded(1, vec![token.clone()]));
     let is_known = || replica.read().token(&token.hash).is_some();
     let scope = CredentialScope::Changed { user_ids: Vec::new(), token_ids: vec![token.id] };
-    replica.apply_credentials(CredentialUpdate { revision: revision(3), scope, tokens: Vec::new() });
+    replica.apply_credentials(CredentialUpdate {
+        revision: revision(3),
+        scope,
+        tokens: Vec::new(),
+        external_users: Vec::new(),
+    });
     assert_eq!((is_known(), replica.credential_updates()), (false, 1));
     replica.replace(loaded(2, vec![token.clone()]));
     assert!(!is_known(), "the token was revoked at revision 3");

@@ -12,14 +12,15 @@ use actix_web::{
 };
 use flags_domain::{
     CompiledFlag, EvaluationContext, MAX_ATTRIBUTES_BYTES, MAX_ATTRIBUTES_DEPTH, MAX_TARGETING_KEY_BYTES,
-    check_attribute_counts, is_deeper_than,
+    RESERVED_ATTRIBUTES, check_attribute_counts, is_deeper_than,
 };
+use flags_service::evaluation::ResolvedKey;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use crate::{
-    auth::{EvaluationScope, FlagVisibility},
+    auth::{Credential, EvaluationScope, FlagVisibility},
     extract::{MAX_BODY_BYTES, json_text, read_json_body},
     problem::Problem,
     state::App,
@@ -115,12 +116,17 @@ pub(super) struct EvaluationTarget {
 impl EvaluationTarget {
     /// Resolves the targeting key of a request.
     ///
-    /// Fails with 403 if `scope` does not permit the key. If the key does not belong to an active user, the context
-    /// consists of the key and the request's attributes.
-    pub(super) async fn resolve(app: &App, scope: EvaluationScope, request: OfrepRequest) -> Result<Self, Problem> {
+    /// Fails with 403 if `scope` does not permit it. If the key does not belong to an active user, the context consists
+    /// of the key and the request's attributes.
+    pub(super) async fn resolve(
+        app: &App,
+        credential: &Credential,
+        scope: EvaluationScope,
+        request: OfrepRequest,
+    ) -> Result<Self, Problem> {
         let visibility = scope.flag_visibility();
         match scope {
-            EvaluationScope::OwnUser(user) => Self::for_own_user(app, user.id, request, visibility).await,
+            EvaluationScope::OwnUser(user) => Self::for_own_user(app, (credential, user.id), request, visibility).await,
             EvaluationScope::AnyContext => Self::for_any_context(app, request, visibility).await,
         }
     }
@@ -129,8 +135,8 @@ impl EvaluationTarget {
     /// credential identifies the user.
     async fn for_own_user(
         app: &App,
-        own_id: Uuid,
-        request: OfrepRequest,
+        (credential, own_id): (&Credential, Uuid),
+        mut request: OfrepRequest,
         visibility: FlagVisibility,
     ) -> Result<Self, Problem> {
         if let Some(key) = &request.targeting_key
@@ -141,12 +147,14 @@ impl EvaluationTarget {
             return Err(Problem::forbidden("forbidden", detail));
         }
         // Look the user up again: reading the body may have taken a while since authentication.
-        let user = app.evaluation.user(own_id).await?.filter(|user| user.active);
-        let user = user.ok_or_else(Problem::unauthorized)?;
+        let user = credential.acting_user(app, own_id).await?.ok_or_else(Problem::unauthorized)?.user;
+        // Users cannot choose their built-in attributes, not even those that the stored user lacks.
+        let built_in = RESERVED_ATTRIBUTES.into_iter();
+        let ignored_attributes = built_in.filter(|name| request.attributes.remove(*name).is_some()).collect();
         Ok(Self {
             user_id: Some(own_id),
             keyed_user_id: Some(own_id),
-            ignored_attributes: user.context.ignored_attributes(&request.attributes),
+            ignored_attributes,
             context: user.context.with_fallback_attributes(request.attributes),
             visibility,
         })
@@ -159,12 +167,10 @@ impl EvaluationTarget {
             Some(key) => Some(app.evaluation.resolve_key(key).await?),
         };
         let keyed_user_id = resolved.as_ref().map(|resolved| resolved.user_id);
-        let stored = resolved.and_then(|resolved| resolved.user);
-        let is_inactive = stored.as_ref().is_some_and(|user| !user.active);
-        let context = match (stored.filter(|user| user.active), &targeting_key) {
-            (Some(user), _) => user.context.clone(),
-            (None, Some(key)) => EvaluationContext::anonymous(key, Map::new()),
-            (None, None) => EvaluationContext::without_key(Map::new()),
+        let is_inactive = resolved.as_ref().is_some_and(ResolvedKey::is_inactive);
+        let context = match resolved.zip(targeting_key) {
+            Some((resolved, key)) => resolved.context(&key),
+            None => EvaluationContext::without_key(Map::new()),
         };
         Ok(Self {
             user_id: keyed_user_id.filter(|_| !is_inactive),

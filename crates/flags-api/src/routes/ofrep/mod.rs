@@ -45,9 +45,10 @@ pub(super) fn routes(routes: &mut RouteRegistry) {
 
 /// Evaluate a flag
 ///
-/// Evaluates one flag for the context (OFREP 0.3.0). A token of scope `evaluate` may use any `targetingKey`. Attributes
-/// of its context take precedence over the user's stored attributes, except `user_id`, `external_id`, `email`, `role`
-/// and `created_at`. Every other credential evaluates for its own user, and cannot replace stored attributes.
+/// Evaluates one flag for the context (OFREP 0.3.0). A token of scope `evaluate` may use any `targetingKey`; attributes
+/// of the context take precedence over the user's stored attributes, except `email`, `role` and `created_at`. Every
+/// other credential evaluates for its own user, cannot replace stored attributes and attributes from a JWT, and cannot
+/// supply built-in attributes.
 #[utoipa::path(
     post, path = "/ofrep/v1/evaluate/flags/{key}", tag = "OpenFeature", operation_id = "evaluate_flag",
     params(("key" = String, Path, description = "Name of the flag")), request_body = EvaluationRequest,
@@ -59,8 +60,8 @@ async fn evaluate_flag(
     key: FlagKeyParam,
     context: OfrepRequest,
 ) -> HandlerResult {
-    let (_, scope) = caller.granted;
-    let target = EvaluationTarget::resolve(&app, scope, context).await?;
+    let (credential, scope) = caller.granted;
+    let target = EvaluationTarget::resolve(&app, &credential, scope, context).await?;
     let now = app.evaluation.now();
     let snapshot = app.evaluation.replica().snapshot(target.user_id());
     let flag = snapshot.flag(&key.0).map(FlagState::compiled).filter(|flag| target.can_see(flag));
@@ -105,7 +106,7 @@ async fn evaluate_flags(
     context: OfrepRequest,
 ) -> HandlerResult {
     let (credential, scope) = caller.granted;
-    let target = EvaluationTarget::resolve(&app, scope, context).await?;
+    let target = EvaluationTarget::resolve(&app, &credential, scope, context).await?;
     let clock = app.evaluation.now();
     let now = event.evaluation_instant(clock);
     let stream_token = StreamToken::issue(credential, target.keyed_user_id(), clock).encode(&app.stream_token_key);
