@@ -12,7 +12,7 @@ pub struct PermissionTable(BTreeMap<String, BTreeMap<String, String>>);
 pub const ALLOWED: &str = "allowed";
 
 /// The callers, in the order of the document.
-const CALLERS: [&str; 13] = [
+const CALLERS: [&str; 15] = [
     "anonymous",
     "user token (own data)",
     "user token (data of another user)",

@@ -31,10 +31,10 @@ pub(crate) fn comparable_email(text: &str) -> Option<String> {
         return text.bytes().any(|byte| byte.is_ascii_uppercase()).then(|| text.to_ascii_lowercase());
     }
     let form = match text.rsplit_once('@') {
-        Some((local, domain)) => format!("{}@{}", lower_case(local), unicode_domain(domain)),
+        Some((local, domain)) => format!("{}@{}", search_form(local), unicode_domain(domain)),
         // The text may be a part of a domain or of a local part. Only the former contains encoded labels.
         None if has_ascii_domain_label => unicode_domain(text),
-        None => lower_case(text),
+        None => search_form(text),
     };
     (form != text).then_some(form)
 }
@@ -42,7 +42,7 @@ pub(crate) fn comparable_email(text: &str) -> Option<String> {
 fn unicode_domain(domain: &str) -> String {
     match idna::domain_to_unicode(domain) {
         (domain, Ok(())) => domain,
-        (_, Err(_)) => lower_case(domain),
+        (_, Err(_)) => search_form(domain),
     }
 }
 
@@ -51,11 +51,15 @@ fn contains_punycode(text: &str) -> bool {
     text.as_bytes().windows(4).any(|bytes| bytes.eq_ignore_ascii_case(b"xn--"))
 }
 
-/// Returns a text in lower case and normalization form C. Lower-casing may break the normalization, so it comes first.
+/// Returns the form in which searches compare texts: in lower case and normalization form C (UAX 15).
+///
 /// Characters are converted one by one, so that a part of a text has the same form as within the text.
-fn lower_case(text: &str) -> String {
+pub fn search_form(text: &str) -> String {
+    if text.is_ascii() {
+        return text.to_ascii_lowercase();
+    }
     let lower = text.nfc().flat_map(char::to_lowercase);
-    // The sigma at the end of a word has a lower-case form of its own.
+    // At the end of a word, sigma has another lower-case form. Conversion to lower case can undo the normalization.
     lower.map(|character| if character == 'ς' { 'σ' } else { character }).nfc().collect()
 }
 

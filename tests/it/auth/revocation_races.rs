@@ -94,8 +94,8 @@ async fn patch_during(app: &TestApp, caller: &Caller, path: &str, loss: Loss, us
     (response.status.as_u16(), response.json()["code"].as_str().unwrap_or_default().to_owned())
 }
 
-/// Waits until the command of a request waits for the open transaction.
-pub(super) async fn wait_until_waiting(app: &TestApp) {
+/// Waits until the command of the request is blocked by the open transaction.
+pub(super) async fn wait_until_command_is_blocked(app: &TestApp) {
     let is_waiting = async || {
         if app.database.url.starts_with("sqlite") {
             // The command holds a connection while it waits for the write lock of the SQLite file.

@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 use super::{
     jwt::{claims, sign_rs256, start_app, with_changes},
-    revocation_races::wait_until_waiting,
+    revocation_races::wait_until_command_is_blocked,
 };
 
 on_both_databases! {
@@ -155,7 +155,7 @@ async fn send_during_promotion(
     let user = users::lock(&mut tx, user_id.parse().unwrap()).await.unwrap().unwrap();
     users::update(&mut tx, &user, &UserRecord { role: Role::Viewer, ..user.clone() }).await.unwrap();
     let request = tokio::spawn(request);
-    wait_until_waiting(app).await;
+    wait_until_command_is_blocked(app).await;
     tx.commit(&author()).await.unwrap();
     request.await.unwrap()
 }
@@ -226,7 +226,7 @@ async fn support_demoted_during_a_change_is_rejected(kind: DatabaseKind) {
     users::update(&mut tx, &sam, &UserRecord { role: Role::Viewer, ..sam.clone() }).await.unwrap();
     tx.take_revision().await.unwrap();
     let request = tokio::spawn(async move { support.put(&path, &json!({"override_value": true})).await });
-    wait_until_waiting(&app).await;
+    wait_until_command_is_blocked(&app).await;
     tx.commit(&author()).await.unwrap();
     let problem = request.await.unwrap().expect_problem(403, "forbidden");
     assert_eq!(problem["detail"], "requires role admin or support");

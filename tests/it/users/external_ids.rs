@@ -15,11 +15,11 @@ const USERS_PATH: &str = "/api/admin/users";
 
 on_both_databases! {
     external_ids_identify_users_in_paths_lists_and_responses,
-    external_ids_are_unique_and_fixed,
-    ids_are_derived_equally_after_a_reload,
-    overrides_of_external_users_apply_to_their_keys,
-    creating_a_user_does_not_change_results_of_its_key,
-    users_need_an_email_or_an_external_id,
+    external_ids_are_unique_and_immutable,
+    reloaded_replica_maps_external_ids_to_the_same_user_ids,
+    overrides_apply_to_targeting_keys_that_are_external_ids,
+    creating_a_user_does_not_change_evaluation_results_of_its_targeting_key,
+    users_require_an_email_or_an_external_id,
     every_response_with_a_person_has_a_label,
 }
 
@@ -196,7 +196,7 @@ async fn every_response_with_a_person_has_a_label(kind: DatabaseKind) {
     assert_eq!(token["user_label"], Value::Null);
 }
 
-async fn users_need_an_email_or_an_external_id(kind: DatabaseKind) {
+async fn users_require_an_email_or_an_external_id(kind: DatabaseKind) {
     let app = TestApp::start(kind).await;
     let post = async |body: Value| app.admin.post(USERS_PATH, &body).await;
     post(json!({})).await.expect_violation("/email", "email_or_external_id_required");

@@ -108,9 +108,8 @@ static ORIGINALS: LazyLock<HashMap<char, Originals>> = LazyLock::new(|| {
             }
         }
     }
-    // `str::to_lowercase` maps Σ to ς at the end of a word. It is the only letter whose lower case depends on its
-    // position.
-    originals.entry('ς').or_default().exact.push('Σ');
+    // The search form of ς, which the loop skips as a lower-case letter, is σ.
+    originals.entry('σ').or_default().exact.push('ς');
     let letters = originals.clone();
     for (form, first) in sequences {
         let Originals { exact, starts } = letters.get(&first).cloned().unwrap_or_default();
