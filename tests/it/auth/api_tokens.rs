@@ -55,7 +55,8 @@ async fn secret_is_returned_only_on_creation(kind: DatabaseKind) {
     let identity = Caller::new(app.base_url(), Some(secret)).get("/api/auth/me").await.expect(200).json();
     assert_eq!(
         identity,
-        json!({"id": null, "email": null, "display_name": null, "role": "viewer", "scope": null,
+        json!({"id": null, "user_label": null, "external_id": null, "email": null, "display_name": null,
+        "role": "viewer", "scope": null,
         "credential": "api_token", "expires_at": "2030-01-02T00:00:00Z"})
     );
     let (_, evaluate) = create_token(&app, json!({"name": "app", "scope": "evaluate"})).await;
