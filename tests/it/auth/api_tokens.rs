@@ -56,7 +56,8 @@ async fn token_secret_is_returned_only_on_creation(kind: DatabaseKind) {
     assert_eq!(
         identity,
         json!({"id": null, "user_label": null, "external_id": null, "email": null, "display_name": null,
-        "role": "viewer", "scope": null, "credential": "api_token", "expires_at": "2030-01-02T00:00:00Z"})
+        "role": "viewer", "scope": null,
+        "credential": "api_token", "expires_at": "2030-01-02T00:00:00Z"})
     );
     let (_, evaluate) = create_token(&app, json!({"name": "app", "scope": "evaluate"})).await;
     assert_eq!(evaluate.get("/api/auth/me").await.expect(200).json()["scope"], "evaluate");

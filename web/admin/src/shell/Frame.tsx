@@ -95,7 +95,9 @@ function Sidebar() {
           title="Profile"
         >
           <Initials person={identity} />
-          <span className={classes(styles.word, 'cut')}>{identity.user_label ? personName(identity) : 'API token'}</span>
+          <span className={classes(styles.word, 'cut')}>
+            {identity.user_label ? personName(identity) : 'API token'}
+          </span>
           <span className={styles.count}>{roleLabel(identity.role)}</span>
         </Link>
       </div>

@@ -57,7 +57,12 @@ async function createWorld(): Promise<World> {
     description: 'Dark mode for all users',
   });
   const account = (role: Role) => createPerson(`${role} person`, { role, password: PASSWORD });
-  const accounts = { admin: await account('admin'), viewer: await account('viewer'), user: await account('user') };
+  const accounts = {
+    admin: await account('admin'),
+    support: await account('support'),
+    viewer: await account('viewer'),
+    user: await account('user'),
+  };
   const ann = await createPerson('Ann Lee', { attributes: { plan: 'pro' } });
   await server.setOverride({ ...ann, token: '' }, 'search.max_results', 500, { reason: 'SUP-4411' });
   return { server, accounts, ann, createPerson };
