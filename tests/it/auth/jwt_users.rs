@@ -142,7 +142,7 @@ async fn unknown_users_are_rejected_unless_any_user_is_accepted(kind: DatabaseKi
     let user_claim = UserClaim::Named("email".to_owned());
     let (app, _key_file) = start_app(kind, |config| JwtConfig { user_claim, ..accept_any(config) }).await;
     let by_email = |email: &str| caller_with(&app, "x", &json!({"email": email}));
-    // An e-mail address is no evaluation key.
+    // An e-mail address is not an evaluation key.
     by_email("ann@example.com").get("/api/flags/me").await.expect_problem(401, "unauthorized");
     by_email("crm/42").get("/api/flags/me").await.expect(200);
     let (ann_id, _) = app.create_user("ann").await;
