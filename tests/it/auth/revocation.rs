@@ -229,7 +229,7 @@ async fn create_cases(app: &TestApp, operations: &[Operation]) -> Vec<Case> {
             for loss in kind.losses.iter().filter(|loss| !is_for_users || **loss != Loss::UserDemoted) {
                 let number = cases.len();
                 let user_id = match kind.user_role {
-                    None if kind.secret == SecretForm::Jwt => Some(Uuid::new_v4()),
+                    None if kind.secret == SecretForm::Jwt => Some(Uuid::now_v7()),
                     None => None,
                     Some(role) => {
                         let email = format!("case{number}@example.com");
@@ -264,7 +264,17 @@ async fn create_cases(app: &TestApp, operations: &[Operation]) -> Vec<Case> {
                         api_tokens::insert(&mut tx, &token).await.unwrap();
                         format!("Authorization: Bearer {}", secret.reveal())
                     }
-                    SecretForm::Session => {}
+                    SecretForm::Session => {
+                        session_rows.push(SessionRecord {
+                            id: credential_id,
+                            hash: credential_hash,
+                            user_id: user_id.unwrap(),
+                            created_at: now,
+                            last_seen_at: now,
+                            expires_at: now.plus_micros(3_600_000_000),
+                        });
+                        format!("Cookie: flags_session={}\r\nSec-Fetch-Site: same-origin", secret.reveal())
+                    }
                     SecretForm::Jwt => {
                         let mut claims = jwt::claims(&user_id.unwrap().to_string());
                         claims["exp"] = json!(jwt::START_SECONDS + 1_000);

@@ -128,7 +128,7 @@ async fn credential_from_bearer(
             Ok(Credential::from_jwt(verified, user_id, Some(&key), verifier.users()))
         }
         JwtUser::Email(email) => {
-            // An e-mail address is not an evaluation key, so an unknown address does not identify a user.
+            // An e-mail address is not an evaluation key, so an unknown one does not identify a user.
             let user = app.evaluation.user_by_email(&email).await?.ok_or_else(Problem::unauthorized)?;
             Ok(Credential::from_jwt(verified, user.id, None, JwtUsers::Known))
         }
