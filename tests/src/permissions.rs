@@ -131,10 +131,15 @@ fn title(row: &[&str]) -> String {
     if refused.is_empty() {
         "All authenticated callers".to_owned()
     } else if refused.len() < allowed.len() {
-        format!("All authenticated callers except {}", refused.join(", "))
+        format!("All authenticated callers except {}", join_in_title(&refused))
     } else {
-        format!("Only {}", allowed.join(", "))
+        format!("Only {}", join_in_title(&allowed))
     }
+}
+
+/// Joins callers. Abbreviates them, because a title is a single line.
+fn join_in_title(callers: &[&str]) -> String {
+    callers.join(", ").replace("user token (own data), user token (data of another user)", "user tokens")
 }
 
 fn callers_with_outcome(row: &[&str], predicate: impl Fn(&str) -> bool) -> Vec<&'static str> {

@@ -399,7 +399,7 @@ async fn head_revision(app: &TestApp) -> i64 {
     flags_store::change_log::head(&mut conn).await.unwrap().number
 }
 
-async fn request_is_rejected_if_its_credential_is_taken_away_before_the_last_byte(kind: DatabaseKind) {
+async fn request_is_rejected_if_its_credential_loses_permission_before_the_last_byte(kind: DatabaseKind) {
     let (app, _key_file) = jwt::start_app(kind, |config| JwtConfig { users: JwtUsers::Any, ..config }).await;
     let targets = Targets::create(&app).await;
     let operations = operations_with_body(&targets);
