@@ -314,8 +314,9 @@ mod tests {
     }
 
     fn any_rules() -> impl Strategy<Value = Vec<Value>> {
-        let user_id = (any_user_id_value(), any_user_id_value(), 0..3_usize)
-            .prop_map(|(a, b, operator)| ("user_id", ["equals", "contains", "starts_with"][operator], json!([a, b])));
+        let user_id = (any_user_id_value(), any_user_id_value(), 0..5_usize).prop_map(|(a, b, operator)| {
+            ("user_id", ["equals", "contains", "starts_with"][operator.saturating_sub(2)], json!([a, b]))
+        });
         let plan = (0..3_u8).prop_map(|plan| ("plan", "equals", json!([plan])));
         let condition = (prop_oneof![3 => user_id, 1 => plan], any::<bool>()).prop_map(|((attribute, operator, values), negate)| {
             json!({"attribute": attribute, "operator": operator, "values": values, "negate": negate})
@@ -331,6 +332,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig { cases: 1_000, failure_persistence: None, ..ProptestConfig::default() })]
+
         #[test]
         fn storing_a_user_or_an_override_changes_no_other_result(
             rules in any_rules(),
