@@ -30,8 +30,8 @@ async fn session_lasts_from_login_to_logout(kind: DatabaseKind) {
     }
     assert!(!cookie.contains("Secure") && !cookie.contains("Domain"), "{cookie}");
     let identity = response.json();
-    let expected = json!({"id": ada_id, "user_label": email, "external_id": null, "email": email,
-        "display_name": null, "role": "admin", "scope": null, "credential": "session", "expires_at": "2030-01-08T00:00:00Z"});
+    let expected = json!({"id": ada_id, "user_label": email, "external_id": null, "email": email, "display_name": null,
+        "role": "admin", "scope": null, "credential": "session", "expires_at": "2030-01-08T00:00:00Z"});
     assert_eq!(identity, expected);
     let browser = app.anonymous.with_cookie(response.cookie());
     assert_eq!(browser.get(ME_PATH).await.expect(200).json(), expected);
