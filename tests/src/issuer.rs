@@ -57,7 +57,7 @@ pub fn sign_jwt(key: &EncodingKey, algorithm: Algorithm, header: impl ToString, 
     format!("{message}.{signature}")
 }
 
-/// Returns a configuration for JWTs of [`ISSUER`] whose `sub` claim is a user id. The caller has the
+/// Returns a configuration for JWTs of [`ISSUER`] whose `sub` claim is a user id or an external id. The caller has the
 /// role of the user.
 pub fn jwt_config(keys: KeySource, algorithms: &[JwtAlgorithm]) -> JwtConfig {
     JwtConfig {

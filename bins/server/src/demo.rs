@@ -53,7 +53,7 @@ struct Demo {
 struct DemoUsers {
     ann: Uuid,
     ben: Uuid,
-    /// User of another system, with the external id `crm-1001` and without e-mail address.
+    /// User with the external id `crm-1001` and without an e-mail address.
     crm: Uuid,
     sam: Uuid,
     vera: Uuid,
@@ -84,7 +84,7 @@ impl Demo {
         self.insert_user(new_user).await
     }
 
-    /// Creates a user of another system.
+    /// Creates a user with an external id.
     async fn create_external_user(
         &self,
         external_id: &str,
@@ -290,7 +290,7 @@ The tokens are valid for this database only. To create a token for another datab
     -d '{{\"email\": \"ada@example.com\", \"password\": \"{password}\"}}' {base}/api/auth/login
   curl -s -b ada.cookies '{base}/api/admin/audit-log?limit=3'
 
-9. Override a flag for a user of another system by its external id, as support. The server creates the user:
+9. As support, override a flag for a user that another system names crm-2001. The server creates the user:
   curl -s -X PUT -H 'Authorization: Bearer {support}' -H 'Content-Type: application/json' \\
     -d '{{\"override_value\": true}}' '{base}/api/admin/users/ext:crm-2001/flag-overrides/ui.dark_mode?create_users=true'
 

@@ -50,12 +50,12 @@ pub(crate) struct JwtArgs {
         value_parser = allowed_role
     )]
     jwt_role: Vec<(String, Role)>,
-    /// Users whose JWTs are accepted: `known` (stored users only) or `any`. With `any`, a user that is not stored may
-    /// read and evaluate its own flags, with the role user.
+    /// Users whose JWTs are accepted: `known` (stored users only) or `any`. With `any`, users that are not stored have
+    /// the role user and may only read and evaluate their own flags.
     #[arg(long, env = "FLAGS_JWT_USERS", value_name = "USERS", default_value = "known", value_parser = accepted_users)]
     jwt_users: JwtUsers,
-    /// Comma-separated mapping from claims to attributes, such as plan=/plan,country=/address/country. The location of a
-    /// claim is a JSON Pointer (RFC 6901). These attributes take precedence over stored ones.
+    /// Comma-separated list of attributes to read from claims, such as plan=/plan,country=/address/country. A JSON
+    /// Pointer (RFC 6901) locates each claim. These attributes take precedence over stored attributes.
     #[arg(
         long,
         env = "FLAGS_JWT_ATTRIBUTES",
@@ -93,7 +93,7 @@ impl JwtArgs {
         }))
     }
 
-    /// Returns `None`, unless options are set without the options that they depend on.
+    /// Returns `None`. Fails if options are set that have an effect only with JWTs enabled.
     fn disabled(&self) -> Result<Option<JwtConfig>, CliError> {
         if self.jwt_users == JwtUsers::Any || !self.jwt_attributes.is_empty() {
             return Err(CliError::new(
@@ -193,7 +193,7 @@ mod tests {
             ("--jwt-algorithm HS256", "must be one of RS256"),
             ("--jwt-algorithm none", "must be one of RS256"),
             ("--jwt-role admin", "VALUE=ROLE"),
-            ("--jwt-role a=root", "admin, viewer or user"),
+            ("--jwt-role a=root", "admin, support, viewer or user"),
             ("--jwt-users all", "must be known or any"),
             ("--jwt-attributes plan", "must be NAME=POINTER"),
             ("--jwt-attributes plan=plan", "JSON Pointer (RFC 6901)"),

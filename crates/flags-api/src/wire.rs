@@ -309,7 +309,8 @@ impl From<&domain::TargetingRule> for WireTargetingRule {
 #[serde(deny_unknown_fields)]
 #[schema(as = Condition)]
 pub(crate) struct WireCondition {
-    /// `user_id`, `external_id`, `email`, `role`, `created_at`, or a key of the user's `attributes`. Dots descend into nested objects.
+    /// `user_id`, `external_id`, `email`, `role`, `created_at`, or a key of the user's `attributes`. Dots descend into
+    /// nested objects.
     #[schema(min_length = 1, max_length = 255)]
     attribute: String,
     /// Comparison to apply.

@@ -21,13 +21,12 @@ pub const MAX_ATTRIBUTES_DEPTH: usize = 32;
 ///
 /// Conditions and `bucket_by` read attributes by name:
 ///
-/// - `user_id` is the evaluation key. The operator `equals` also accepts the id of the user, or the id that is derived
-///   from the key, as a UUID in any spelling. `external_id` is the user's id in another system; for a key without a stored user,
-///   the key.
-/// - `email`, `role` and `created_at` are those of the stored user. Without a stored user, and for a user without an
-///   e-mail address, the custom attribute of that name applies.
-/// - Any other name is looked up in the custom attributes: first as an exact key, then, if there is no such key, as a
-///   path whose dots descend into objects.
+/// - `user_id` is the evaluation key. The operator `equals` also accepts the id of the user, as a UUID in any spelling.
+/// - `external_id` is the stored user's id in another system. Without a stored user, it is the evaluation key.
+/// - `email`, `role` and `created_at` come from the stored user. Without a stored user, the custom attributes of these
+///   names apply. For a stored user without an e-mail address, the custom attribute `email` applies.
+/// - Any other name is first looked up as a key of the custom attributes. If there is no such key, the name is a path
+///   whose dots descend into objects.
 ///
 /// Conditions on `email` ignore case and compare addresses in one Unicode form. An attribute that is null counts as
 /// missing. The context does not enforce [`MAX_ATTRIBUTES_BYTES`] and
@@ -35,12 +34,12 @@ pub const MAX_ATTRIBUTES_DEPTH: usize = 32;
 #[derive(Clone, Debug, PartialEq)]
 pub struct EvaluationContext {
     key: Option<Box<str>>,
-    /// Id of the user, stored or not. `None` if it is not known, and without a key.
+    /// Id of the user, stored or not. `None` if the id is unknown or the context has no key.
     user_id: Option<Uuid>,
     user: Option<UserAttributes>,
     attributes: Map<String, Value>,
-    /// The attribute `email` as conditions compare it: texts in the form of [`comparable_email`]. `None` if the attribute
-    /// already has this form.
+    /// The attribute `email` with all texts in the form of [`comparable_email`]. `None` if the attribute already has
+    /// this form.
     comparable_email: Option<Box<Value>>,
 }
 
@@ -59,8 +58,8 @@ struct UserAttributes {
 pub struct StoredUser<'u> {
     /// Id of the user.
     pub id: Uuid,
-    /// Text that `user_id` refers to and that percentage splits hash: the external id if the user was created with it,
-    /// else the UUID in lower case with hyphens. It never changes.
+    /// Value of the attribute `user_id`, and the text that percentage splits hash by default. It is the external id if
+    /// the user was created with one, else the UUID in lower case with hyphens. It never changes.
     pub evaluation_key: &'u str,
     /// Id of the user in another system.
     pub external_id: Option<&'u str>,
@@ -91,14 +90,14 @@ impl EvaluationContext {
         .replace_attributes(without(attributes, &RESERVED_ATTRIBUTES))
     }
 
-    /// Creates an anonymous context, whose key is not a stored user. The attributes may contain `email`, `role` and
-    /// `created_at`. If the key is a UUID in canonical form, it is also the id of the user.
+    /// Creates an anonymous context: no stored user has this key. The attributes may contain `email`, `role` and
+    /// `created_at`. If the key is a UUID in lower case with hyphens, it is also the id of the user.
     pub fn anonymous(key: &str, attributes: Map<String, Value>) -> Self {
         Self { key: Some(key.into()), user_id: canonical_uuid(key), ..Self::without_key(attributes) }
     }
 
-    /// Like [`anonymous`](Self::anonymous), for a key from which the id of the user is
-    /// [derived](crate::UserIdNamespace::user_id). The result for a key does not change when its user is stored.
+    /// Like [`anonymous`](Self::anonymous), for a user whose id is [derived](crate::UserIdNamespace::user_id) from the
+    /// key. Conditions and percentage splits on the key have the same result after the user is stored.
     pub fn anonymous_user(key: &str, user_id: Uuid, attributes: Map<String, Value>) -> Self {
         Self { user_id: Some(user_id), ..Self::anonymous(key, attributes) }
     }
@@ -184,7 +183,7 @@ impl EvaluationContext {
         }
     }
 
-    /// Id of the user that the key belongs to, stored or not. `None` if it is not known, and without a key.
+    /// Id of the user that the key belongs to, stored or not. `None` if the id is unknown or the context has no key.
     pub(crate) const fn user_id(&self) -> Option<Uuid> {
         self.user_id
     }

@@ -22,9 +22,11 @@ pub fn email_key(email: &str) -> String {
     format!("{}@{domain}", search_form(local))
 }
 
-/// Returns the form in which conditions compare an e-mail address, or a part of one. Like [`email_key`], but with the
-/// domain in its Unicode form, so that parts of it can be compared. Two addresses have the same form if and only if they
-/// have the same key. `None` if the text already has this form.
+/// Returns the form in which conditions compare an e-mail address or a part of one. `None` if the text already has this
+/// form.
+///
+/// The form is like [`email_key`], but the domain is in its Unicode form, so that conditions can compare parts of the
+/// domain. Two addresses have the same form if and only if they have the same key.
 pub(crate) fn comparable_email(text: &str) -> Option<String> {
     let has_ascii_domain_label = contains_punycode(text);
     if text.is_ascii() && !has_ascii_domain_label {
@@ -32,7 +34,7 @@ pub(crate) fn comparable_email(text: &str) -> Option<String> {
     }
     let form = match text.rsplit_once('@') {
         Some((local, domain)) => format!("{}@{}", search_form(local), unicode_domain(domain)),
-        // The text may be a part of a domain or of a local part. Only the former contains encoded labels.
+        // Without an `@`, a text with an encoded label is a part of a domain.
         None if has_ascii_domain_label => unicode_domain(text),
         None => search_form(text),
     };
@@ -53,18 +55,18 @@ fn contains_punycode(text: &str) -> bool {
 
 /// Returns the form in which searches compare texts: in lower case and normalization form C (UAX 15).
 ///
-/// Characters are converted one by one, so that a part of a text has the same form as within the text.
+/// The lower case of a character does not depend on its neighbors, so searches find parts of a text.
 pub fn search_form(text: &str) -> String {
     if text.is_ascii() {
         return text.to_ascii_lowercase();
     }
     let lower = text.nfc().flat_map(char::to_lowercase);
-    // At the end of a word, sigma has another lower-case form. Conversion to lower case can undo the normalization.
+    // `ς` is the form of `σ` at the end of a word. Conversion to lower case can undo the normalization.
     lower.map(|character| if character == 'ς' { 'σ' } else { character }).nfc().collect()
 }
 
-/// Returns the texts by which a search finds an e-mail address, the first one as it was entered: the domain may be
-/// searched in its Unicode form and in its ASCII form.
+/// Returns the texts by which a search finds an e-mail address, in the [`search_form`] and without duplicates: first
+/// the address as entered, then the address with its domain in Unicode and in ASCII.
 pub fn email_search_forms(email: &str) -> Vec<String> {
     let mut forms = vec![search_form(email)];
     let key = email_key(email);

@@ -30,7 +30,7 @@ pub const MAX_REGEXES_BYTES: usize = 1 << 20;
 pub const MAX_ATTRIBUTES: usize = 1_000;
 /// Maximum number of elements of all arrays in the custom attributes of one context together.
 pub const MAX_ATTRIBUTE_ITEMS: usize = 5_000;
-/// Maximum length of the targeting key of an anonymous context, in bytes.
+/// Maximum length of a targeting key, in bytes.
 pub const MAX_TARGETING_KEY_BYTES: usize = 4 * 1024;
 
 /// A limit and the amount in the stored definition. Error messages name the limit by `subject` and `unit`.
@@ -128,7 +128,7 @@ pub(crate) fn check_regex_size(flag: &Flag, stored: Option<&Flag>) -> Option<Vio
 }
 
 fn regex_bytes(flag: &Flag) -> usize {
-    // Expressions that do not compile are reported as such.
+    // Skip conditions whose expressions do not compile; `Flag::check` reports them separately.
     regex_conditions(flag).filter_map(|condition| compiled_size(&regex_patterns(condition))).sum()
 }
 

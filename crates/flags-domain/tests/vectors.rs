@@ -48,7 +48,7 @@ struct EvaluationCase {
 #[serde(deny_unknown_fields)]
 struct CaseContext {
     targeting_key: String,
-    /// Absent if it is the targeting key, or if the case does not depend on it.
+    /// Absent if it equals the targeting key, or if the case does not depend on it.
     #[serde(default)]
     user_id: Option<Uuid>,
     email: Option<String>,

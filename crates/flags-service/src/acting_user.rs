@@ -31,7 +31,8 @@ impl ActingUser {
 /// Subject of a JWT. `Debug` prints neither the key nor the attributes.
 #[derive(Default)]
 pub struct JwtSubject {
-    /// Evaluation key. `None` if an e-mail address identifies the user, or if only the id of the user is known.
+    /// Evaluation key. `None` if the JWT names the user by e-mail address, and for a stream token, which contains only
+    /// the user's id.
     pub key: Option<Box<str>>,
     /// Attributes from the claims. They have priority over stored attributes.
     pub attributes: Map<String, Value>,
@@ -44,7 +45,7 @@ impl std::fmt::Debug for JwtSubject {
 }
 
 impl Evaluation {
-    /// Returns the user with this id, on whose behalf a session or an API token acts. `None` if there is no active user.
+    /// Returns the active user with this id, for a session or an API token. `None` if there is none.
     ///
     /// # Errors
     /// Like [`user`](Self::user).
@@ -52,8 +53,9 @@ impl Evaluation {
         Ok(self.user(id).await?.filter(|user| user.active).map(ActingUser::stored))
     }
 
-    /// Returns the user with this id, which a JWT identifies. `None` if the user is inactive, if the user is not stored
-    /// and `accepted` does not permit it, or if the key of the JWT belongs to another user by now.
+    /// Returns the user of a JWT, who had this id when the request was authenticated. `None` if the user is inactive,
+    /// if the user is not stored and `accepted` does not permit it, or if the key of the JWT now belongs to a user with
+    /// another id.
     ///
     /// # Errors
     /// Like [`user`](Self::user).
@@ -73,7 +75,7 @@ impl Evaluation {
             FoundUser::Absent if accepted == JwtUsers::Any => {
                 Some(ActingUser { user: Arc::new(subject.unknown_user(id)), is_stored: false })
             }
-            // A row that cannot be read may be the one of an inactive user.
+            // The user of a row that cannot be read may be inactive.
             FoundUser::Stored(_) | FoundUser::Absent | FoundUser::Unreadable => None,
         })
     }
@@ -90,8 +92,8 @@ impl JwtSubject {
         Arc::new(CachedUser { id, role, active, email, context })
     }
 
-    /// Returns the user of a key without a stored user. Its attribute `role` is the role of a new user, so that conditions
-    /// on it have the same result before and after the user is stored.
+    /// Returns the user of a key for which no user is stored. Its attribute `role` is the role of a new user, so that
+    /// conditions on the role have the same result after the user is stored.
     fn unknown_user(&self, id: Uuid) -> CachedUser {
         let role = Role::User;
         let mut attributes = self.attributes.clone();
@@ -130,7 +132,7 @@ mod tests {
     const NAMESPACE: UserIdNamespace = UserIdNamespace::new([7; 16]);
     const NOW: Instant = Instant::from_micros(1_000);
 
-    /// Rows of users.
+    /// Source of users with their database rows in memory.
     #[derive(Default)]
     struct Rows(Mutex<HashMap<Uuid, UserRecord>>);
 
@@ -231,13 +233,14 @@ mod tests {
             self.evaluation.jwt_user(id, subject, accepted).await.unwrap()
         }
 
-        /// Variants of all flags for a JWT with this subject.
+        /// Returns the variants of all flags for a JWT with this subject.
         async fn results_of_jwt(&self, subject: &JwtSubject) -> Vec<String> {
             let acting = self.jwt_user(subject, JwtUsers::Any).await.unwrap();
             self.variants(acting.user.id, &acting.user.context)
         }
 
-        /// Variants of all flags for a request with this key and these attributes, from a caller with scope `evaluate`.
+        /// Returns the variants of all flags for a request with this key and these attributes, from a caller with scope
+        /// `evaluate`.
         async fn results_of_request(&self, key: &str, attributes: &Map<String, Value>) -> Vec<String> {
             let resolved = self.evaluation.resolve_key(key).await.unwrap();
             let context = resolved.context(key).with_attributes(attributes.clone());
@@ -291,7 +294,7 @@ mod tests {
 
     const UUID: &str = "5d41402a-bc4b-2a76-b971-9d911017c592";
 
-    /// A key, which may read as a UUID in any spelling.
+    /// Generates keys: a UUID in several spellings, and other texts.
     fn any_key() -> impl Strategy<Value = String> {
         let spellings = [
             UUID.to_owned(),
@@ -304,7 +307,7 @@ mod tests {
         prop_oneof![4 => proptest::sample::select(spellings.to_vec()), 1 => "[a-z0-9 ]{1,3}"]
     }
 
-    /// A value of a condition on `user_id`: a key, or the id of its user in some spelling.
+    /// Generates values of a condition on `user_id`: a key, or the id that is derived from a key.
     fn any_user_id_value() -> impl Strategy<Value = String> {
         (any_key(), 0..4_u8).prop_map(|(key, form)| match form {
             0 => NAMESPACE.user_id(&key).to_string(),
@@ -347,7 +350,7 @@ mod tests {
                 let subject = JwtSubject { key: Some(key.as_str().into()), attributes: attributes.clone() };
                 let results = async || {
                     let mut of_request = world.results_of_request(&key, &attributes).await;
-                    // The built-in attributes of a stored user win over those of the request.
+                    // The built-in attributes of a stored user take precedence over those of the request.
                     of_request.retain(|result| !result.starts_with("role "));
                     (world.results_of_jwt(&subject).await, of_request)
                 };

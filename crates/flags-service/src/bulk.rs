@@ -57,7 +57,7 @@ pub enum BulkOutcome {
     Unchanged,
     /// The override does not exist, or it has expired. [`BulkAction::Delete`] also removes expired overrides.
     NotFound,
-    /// The author may not change overrides of the override's user.
+    /// The author may not change overrides of this user.
     Forbidden,
 }
 
@@ -297,8 +297,8 @@ impl Command for ApplyBulkAction {
 }
 
 impl ApplyBulkAction {
-    /// Returns the users whose overrides the author may change, and locks them (shared) until the end of the transaction,
-    /// so that their roles do not change. `None` for all users.
+    /// Locks (shared) and returns the users whose overrides the author may change, so that their roles do not change
+    /// before the commit. `None` means all users.
     async fn lock_permitted_users(&self, tx: &mut Tx) -> Result<Option<HashSet<Uuid>>> {
         match self.permitted {
             PermittedUsers::All => Ok(None),

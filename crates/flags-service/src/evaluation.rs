@@ -44,14 +44,14 @@ pub trait UserSource: Send + Sync + 'static {
 pub enum FoundUser {
     /// The stored user, active or not.
     Stored(Arc<CachedUser>),
-    /// No user is stored.
+    /// No such user is stored.
     Absent,
     /// The row of the user cannot be read.
     Unreadable,
 }
 
 impl FoundUser {
-    /// Returns the stored user. A user that cannot be read is not found.
+    /// Returns the stored user. `None` if the user does not exist or cannot be read.
     pub fn stored(self) -> Option<Arc<CachedUser>> {
         match self {
             Self::Stored(user) => Some(user),
@@ -70,7 +70,8 @@ pub struct ResolvedKey {
 }
 
 impl ResolvedKey {
-    /// Returns the context of the active user or, without one, the anonymous context of `key`, which was resolved.
+    /// Returns the context of the active user or, without one, the anonymous context of `key`. `key` must be the key
+    /// that was resolved.
     pub fn context(&self, key: &str) -> EvaluationContext {
         match &self.user {
             FoundUser::Stored(user) if user.active => user.context.clone(),
@@ -141,7 +142,8 @@ impl Evaluation {
         }
         let fill_guard = cache.fill_guard(id);
         let found = match self.source.find(id).await {
-            // Not cached as absent, because the row may be repaired without a change in the change log.
+            // The cache must not record this user as absent: the row may be repaired without a change in the change
+            // log.
             Err(ServiceError::UserUnreadable) => return Ok(FoundUser::Unreadable),
             result => result.map_err(|error| self.context_unavailable(&error))?,
         };
@@ -178,9 +180,8 @@ impl Evaluation {
         Ok(self.user(found.id).await?.filter(|user| has_email(user, email)))
     }
 
-    /// Resolves an evaluation key: the UUID of a known user in any spelling, or an external id. A user's own id has
-    /// priority over an id that is derived from an external id. A UUID in any but the canonical spelling that belongs to
-    /// no known user is an external id like any other text.
+    /// Resolves an evaluation key to a user. If the key is a UUID, in any spelling, and a stored user has this id, the
+    /// key belongs to that user. Every other key is treated as an external id.
     ///
     /// # Errors
     /// [`ServiceError::ContextUnavailable`] if the user is not cached and the source cannot be read.

@@ -240,15 +240,15 @@ impl FindingScan<'_> {
             return false;
         };
         let (flag, finding) = (flag.compiled(), self.filter.finding);
-        // Skips a user whose attributes are needed but who was deleted during the scan.
+        // If the user was deleted during the scan, the required attributes are missing and the override is skipped.
         let has_context = user.cached.is_some()
             || !(finding.reads_attributes() && reads_user(flag, user.id, self.evaluation.replica()));
         has_context && finding.applies(flag, user.context(), user_override.view(), self.now, &mut self.spent_units)
     }
 }
 
-/// Whether the result of the flag can depend on more than the id of the user: on attributes, or on an evaluation key that
-/// is not the id.
+/// Whether the result of the flag can depend on attributes of the user, or on an evaluation key that is not the user's
+/// id.
 fn reads_user(flag: &CompiledFlag, user_id: Uuid, replica: &Replica) -> bool {
     flag.reads_attributes() || (flag.reads_key() && replica.may_have_external_id(user_id))
 }

@@ -69,7 +69,7 @@ fn unreadable(error: ServiceError) -> ServiceError {
     }
 }
 
-/// Returns the user as evaluation and authorization need it.
+/// Converts a stored user to the fields that evaluation and authorization need.
 pub(crate) fn cached_user(user: UserRecord, namespace: UserIdNamespace) -> CachedUser {
     let own_id = user.id.to_string();
     // If a user was created with an external id, the user id is derived from the external id.

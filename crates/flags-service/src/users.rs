@@ -44,7 +44,7 @@ pub struct NewUser {
     pub role: Role,
     /// Attributes that targeting rules can evaluate.
     pub attributes: Map<String, Value>,
-    /// Inactive users cannot authenticate. OFREP evaluation treats them like unknown users.
+    /// Inactive users cannot authenticate. OFREP evaluation ignores their stored attributes and overrides.
     pub active: bool,
     /// Initial password. A user without a password cannot sign in.
     pub password: Option<Password>,
@@ -242,8 +242,8 @@ impl Command for CreateUser {
     }
 }
 
-/// Checks and inserts a user with its label. Returns the property that another user already has, if the user was not
-/// inserted for this reason.
+/// Checks and inserts a user with its label. If another user already has a unique property of the user, inserts nothing
+/// and returns that property.
 pub(crate) async fn insert_user(tx: &mut Tx, user: &UserRecord) -> Result<Option<TakenProperty>> {
     check(validate(user, None))?;
     let taken = users::insert(tx, user).await?;

@@ -14,8 +14,7 @@ pub enum CredentialRef {
     Session([u8; 32]),
     /// Stored user that an external issuer has identified. The database stores no credential.
     User(Uuid),
-    /// User that an external issuer has identified, whether or not the user is stored. A user that is not stored has the
-    /// role `user`.
+    /// User that an external issuer has identified, stored or not. A user that is not stored has the role `user`.
     AnyUser(Uuid),
 }
 
@@ -54,7 +53,7 @@ impl UserState {
     pub(crate) const UNKNOWN: Self = Self { role: Role::User, active: true };
 }
 
-/// Permissions that a valid credential confers: the lower of the credential's role and its user's role.
+/// Permissions that a valid credential grants: the lower of the credential's role and its user's role.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EffectiveGrant(pub TokenGrant);
 

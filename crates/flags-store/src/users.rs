@@ -53,7 +53,7 @@ pub struct UserRecord {
     pub role: Role,
     /// Custom attributes for targeting.
     pub attributes: Map<String, Value>,
-    /// Whether the user is active. The service treats an inactive user as unknown.
+    /// Whether the user is active. Inactive users cannot authenticate.
     pub active: bool,
     /// Creation time.
     pub created_at: Instant,
@@ -248,18 +248,18 @@ pub async fn find_labels(conn: &mut Conn, ids: &[Uuid]) -> Result<HashMap<Uuid, 
     Ok(readable.map(|(id, user)| (id, user.label(id))).collect())
 }
 
-/// Returns the key of an e-mail address that has the same [`email_key`] as the one of an older user.
+/// Returns the unique key for an e-mail address whose [`email_key`] already belongs to an older user.
 fn conflicting_email_key(email: &str) -> String {
     format!("{}\n{email}", email_key(email))
 }
 
-/// Returns the unique key of a user's handle. Searches for a prefix use its start, which is in the form of searches.
+/// Returns the unique key of a user's handle. The key starts with the normalized handle, so prefix searches use it.
 fn handle_key(handle: &str) -> String {
     if is_email_handle(handle) { email_key(handle) } else { format!("{}\n{handle}", search_form(handle)) }
 }
 
-/// Returns the text that searches read, in the form of searches: the forms of the handle and the external id, separated
-/// by [`search::SEPARATOR`], then a line feed and the display name.
+/// Returns the normalized content of `users.search_text`: the forms of the handle and the external id, separated by
+/// [`search::SEPARATOR`], then a line feed and the display name.
 fn search_text(handle: &str, display_name: Option<&str>, external_id: Option<&str>) -> String {
     let mut ids = if is_email_handle(handle) { email_search_forms(handle) } else { vec![search_form(handle)] };
     ids.extend(external_id.filter(|id| *id != handle).map(search_form));
@@ -342,9 +342,9 @@ pub async fn find_by_email(conn: &mut Conn, email: &str) -> Result<Option<UserRe
     row.map(|row| row.into_result(TABLE)?.try_into()).transpose()
 }
 
-/// Returns the two keys that a user with this e-mail address can have. A user has the second key if an older user has
-/// the first one. The second key matches only the exact spelling of the address, so it has priority. It sorts after the
-/// first key.
+/// Returns the two keys that a user with this e-mail address can have. A user has the second key if an older user
+/// already has the first one. The second key matches only the exact spelling of the address, so it has priority. It
+/// sorts after the first key.
 pub(crate) fn email_lookup_keys(email: &str) -> [String; 2] {
     [email_key(email), conflicting_email_key(email)]
 }
@@ -384,7 +384,7 @@ pub enum TakenProperty {
 /// Number of users that [`lock_with_role`] locks per query.
 const LOCK_BATCH: usize = 1_000;
 
-/// Inserts a user. Returns the property that another user already has, if the user was not inserted for this reason.
+/// Inserts a user. If another user already has a unique property of `new`, inserts nothing and returns that property.
 pub async fn insert(tx: &mut Tx, new: &UserRecord) -> Result<Option<TakenProperty>> {
     let row = UserRow::from(new);
     let inserted = dispatch!(tx.conn(), |c| {
@@ -405,8 +405,8 @@ pub async fn insert(tx: &mut Tx, new: &UserRecord) -> Result<Option<TakenPropert
     Ok(Some(if has_id { TakenProperty::Id } else { TakenProperty::Email }))
 }
 
-/// Returns the users among the given ones that have this role, in ascending order of their ids, and locks them (shared)
-/// until the end of the transaction.
+/// Locks (shared) those of the given users that have this role, until the end of the transaction. Returns their ids in
+/// ascending order.
 pub async fn lock_with_role(tx: &mut Tx, ids: &[Uuid], role: Role) -> Result<Vec<Uuid>> {
     let ids: Vec<_> = ids.iter().copied().map(DbUuid).collect();
     let mut locked: Vec<Uuid> = Vec::new();
@@ -423,11 +423,11 @@ pub async fn lock_with_role(tx: &mut Tx, ids: &[Uuid], role: Role) -> Result<Vec
 
 /// Writes all columns of a user. The transaction must hold the user's lock.
 ///
-/// A user whose e-mail address conflicts with the one of an older user keeps the key of the exact spelling as long as
-/// the conflict exists and the address is not changed.
+/// If an older user has the same e-mail address in another spelling, the user keeps the key for the exact spelling
+/// until the address changes or the conflict ends.
 ///
-/// Returns the property that another user already has, if the user was not updated for this reason. The transaction
-/// must then be rolled back.
+/// If another user already has a unique property of `after`, returns that property. The transaction must then be rolled
+/// back.
 pub async fn update(tx: &mut Tx, before: &UserRecord, after: &UserRecord) -> Result<Option<TakenProperty>> {
     let mut row = UserRow::from(after);
     if before.email.is_some() && before.email == after.email && is_key_of_another(tx, &row).await? {

@@ -28,7 +28,7 @@ on_both_databases! {
 
 const USERS_PATH: &str = "/api/admin/users";
 
-/// Accepts any user and maps the claims `/plan` and `/address/country` to attributes.
+/// Makes the server accept any user and map the claims `/plan` and `/address/country` to attributes.
 fn accept_any(config: JwtConfig) -> JwtConfig {
     let attributes = ["plan=/plan", "country=/address/country"];
     let attributes = attributes.map(|text| ClaimAttribute::parse(text).unwrap()).into();
@@ -46,7 +46,7 @@ fn caller(app: &TestApp, subject: &str) -> Caller {
     caller_with(app, subject, &json!({}))
 }
 
-async fn create_external(app: &TestApp, external_id: &str, attributes: Value) -> String {
+async fn create_user_with_external_id(app: &TestApp, external_id: &str, attributes: Value) -> String {
     let body = json!({"external_id": external_id, "attributes": attributes});
     let user = app.admin.post(USERS_PATH, &body).await.expect(201).json();
     user["id"].as_str().unwrap().to_owned()
@@ -82,7 +82,7 @@ async fn own_value(caller: &Caller, flag: &str) -> Value {
 
 async fn sub_names_users_by_id_or_external_id(kind: DatabaseKind) {
     let (app, _key_file) = start_app(kind, |config| config).await;
-    let id = create_external(&app, "crm/42", json!({})).await;
+    let id = create_user_with_external_id(&app, "crm/42", json!({})).await;
     let urn = format!("urn:uuid:{id}");
     for subject in ["crm/42", &id, &id.to_uppercase(), &id.replace('-', ""), &urn] {
         let own_flags = caller(&app, subject).get("/api/flags/me").await.expect(200).json();
@@ -122,7 +122,7 @@ async fn unknown_users_read_their_own_flags_and_nothing_else(kind: DatabaseKind)
         assert_eq!(own_overrides["overrides"], json!([]));
         assert_eq!(evaluate_one(&unknown, "f", subject).await["value"], "de");
         assert_eq!(evaluate(&unknown, "f", json!({})).await.expect(200).json()["value"], "de", "without a key");
-        // Claims win over attributes of the request.
+        // Claims take precedence over attributes of the request.
         assert_eq!(evaluate(&unknown, "f", json!({"country": "at"})).await.expect(200).json()["value"], "de");
         expect_error(evaluate(&unknown, "f", json!({"targetingKey": "other"})).await, 403, "GENERAL", Some("f"));
         expect_error(evaluate(&unknown, "hidden", json!({})).await, 404, "FLAG_NOT_FOUND", Some("hidden"));
@@ -164,7 +164,7 @@ async fn own_flags_stream_follows_the_derived_id_and_ends_with_deactivation(kind
         assert_eq!(events.expect("snapshot").await.data["flags"]["f"]["value"], "pro");
         app.admin.patch("/api/admin/feature-flags/b", &json!({"default": {"variant": "on"}})).await.expect(200);
         assert_eq!(events.expect("change").await.data["set"]["b"]["value"], true);
-        assert_eq!(create_external(&app, subject, json!({"plan": "free"})).await, id);
+        assert_eq!(create_user_with_external_id(&app, subject, json!({"plan": "free"})).await, id);
         let snapshot = events.expect("snapshot").await;
         assert_eq!(snapshot.data["flags"]["f"]["value"], "pro", "the claim wins over the stored attribute");
         app.admin.put(&override_path(&id, "b"), &json!({"override_value": false})).await.expect(201);
@@ -173,7 +173,7 @@ async fn own_flags_stream_follows_the_derived_id_and_ends_with_deactivation(kind
         app.admin.delete(&format!("{USERS_PATH}/{id}")).await.expect(204);
         let snapshot = events.expect("snapshot").await;
         assert_eq!(snapshot.data["flags"]["b"]["value"], true, "unknown again, without the override");
-        create_external(&app, subject, json!({})).await;
+        create_user_with_external_id(&app, subject, json!({})).await;
         events.expect("snapshot").await;
         set_active(&app, &id, false).await;
         assert_eq!(events.expect("bye").await.data, json!({"reason": "revoked"}));
@@ -195,7 +195,7 @@ async fn evaluation_stream_follows_the_derived_id_and_ends_with_deactivation(kin
     expect_refetch(&mut events).await;
     app.admin.patch("/api/admin/feature-flags/b", &json!({"default": {"variant": "on"}})).await.expect(200);
     expect_refetch(&mut events).await;
-    let id = create_external(&app, "crm/42", json!({})).await;
+    let id = create_user_with_external_id(&app, "crm/42", json!({})).await;
     expect_refetch(&mut events).await;
     app.admin.put(&override_path(&id, "b"), &json!({"override_value": false})).await.expect(201);
     expect_refetch(&mut events).await;
@@ -218,7 +218,7 @@ async fn mapped_claims_have_priority_over_stored_attributes(kind: DatabaseKind) 
     assert_eq!(values(&pro).await, ["pro", "pro"]);
     assert_eq!(values(&free).await, ["user", "user"], "the request cannot replace a claim");
     assert_eq!(values(&none).await, ["user", "pro"]);
-    let id = create_external(&app, "crm/42", json!({"plan": "free", "country": "de"})).await;
+    let id = create_user_with_external_id(&app, "crm/42", json!({"plan": "free", "country": "de"})).await;
     assert_eq!(values(&pro).await, ["pro", "pro"]);
     assert_eq!(values(&none).await, ["de", "de"], "without the claim, the stored attribute applies");
     app.admin.patch(&format!("{USERS_PATH}/{id}"), &json!({"attributes": {"plan": "pro"}})).await.expect(200);
@@ -232,7 +232,7 @@ async fn users_cannot_choose_their_built_in_attributes(kind: DatabaseKind) {
     let (app, _key_file) = start_app(kind, accept_any).await;
     create_flag_with_rules(&app).await;
     let chosen = json!({"email": "x@example.com", "role": "admin", "created_at": "2020-01-01T00:00:00Z"});
-    create_external(&app, "stored", json!({})).await;
+    create_user_with_external_id(&app, "stored", json!({})).await;
     for subject in ["stored", "unknown"] {
         let result = evaluate(&caller(&app, subject), "f", chosen.clone()).await.expect(200).json();
         assert_eq!(result["value"], "user", "{subject}");

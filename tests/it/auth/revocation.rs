@@ -44,7 +44,7 @@ enum Loss {
     UserDemoted,
     UserDeleted,
     PasswordReset,
-    /// The user was unknown and is stored as an inactive one.
+    /// The unknown user of a JWT is stored as an inactive user.
     UserStoredInactive,
 }
 
@@ -382,7 +382,7 @@ async fn wait_until_identified(app: &TestApp, cases: &[Case]) {
                     used_tokens.extend(app.replica.take_token_uses().into_iter().map(|(id, _)| id));
                     return used_tokens.contains(&case.credential_id).then_some(());
                 }
-                // The server has looked the unknown user up.
+                // The server has looked up the unknown user.
                 SecretForm::Jwt => return app.replica.users().is_known_absent(case.user_id.unwrap()).then_some(()),
                 SecretForm::Session => {}
             }

@@ -21,11 +21,11 @@ use super::{
 };
 
 on_both_databases! {
-    support_changes_overrides_of_users_only,
-    bulk_changes_by_support_omit_other_users,
+    support_may_change_only_overrides_of_users_with_role_user,
+    bulk_changes_by_support_skip_users_with_other_roles,
     support_changes_at_most_1000_overrides_in_one_request,
-    support_fails_if_a_concurrent_transaction_changes_the_role_of_the_user,
-    support_role_of_a_jwt_limits_an_admin,
+    support_cannot_change_an_override_if_the_users_role_changes_concurrently,
+    role_claim_support_limits_the_permissions_of_an_admin,
     support_demoted_during_a_change_is_rejected,
 }
 
@@ -59,7 +59,7 @@ async fn send_all_changes(caller: &Caller, user_id: &str) -> Vec<(u16, String)> 
     outcomes
 }
 
-async fn support_changes_overrides_of_users_only(kind: DatabaseKind) {
+async fn support_may_change_only_overrides_of_users_with_role_user(kind: DatabaseKind) {
     let app = TestApp::start(kind).await;
     app.create_boolean_flag("f").await;
     let (sam_id, support) = app.create_user_with("sam", "support", json!({})).await;
@@ -86,7 +86,7 @@ async fn support_changes_overrides_of_users_only(kind: DatabaseKind) {
     let unknown = override_path(&Uuid::nil().to_string(), "f");
     support.put(&unknown, &json!({"override_value": true})).await.expect_problem(404, "user_not_found");
     support.delete(&unknown).await.expect_problem(404, "user_not_found");
-    // A token of support cannot exceed its user, and a token of an admin acts as support.
+    // A token with role admin that acts as a user with role support has role support.
     let limited = app.caller_with_token(TokenGrant::Role(Role::Admin), sam_id.parse().ok(), None).await;
     limited.patch("/api/admin/feature-flags/f", &json!({"enabled": false})).await.expect_problem(403, "forbidden");
     limited
@@ -100,7 +100,7 @@ fn outcomes(response: &Value) -> Vec<&str> {
     response["results"].as_array().unwrap().iter().map(|result| result["outcome"].as_str().unwrap()).collect()
 }
 
-async fn bulk_changes_by_support_omit_other_users(kind: DatabaseKind) {
+async fn bulk_changes_by_support_skip_users_with_other_roles(kind: DatabaseKind) {
     let app = TestApp::start(kind).await;
     app.create_boolean_flag("f").await;
     let (_, support) = app.create_user_with("sam", "support", json!({})).await;
@@ -150,7 +150,7 @@ async fn send_during_promotion(
     user_id: &str,
     request: impl Future<Output = (u16, Value)> + Send + 'static,
 ) -> (u16, Value) {
-    // A store of its own, so that the request does not wait for its write permit.
+    // Uses a separate store, because the request would otherwise wait for the write permit of the application's store.
     let mut tx = app.database.store().await.begin(app.core.now()).await.unwrap();
     let user = users::lock(&mut tx, user_id.parse().unwrap()).await.unwrap().unwrap();
     users::update(&mut tx, &user, &UserRecord { role: Role::Viewer, ..user.clone() }).await.unwrap();
@@ -160,7 +160,7 @@ async fn send_during_promotion(
     request.await.unwrap()
 }
 
-async fn support_fails_if_a_concurrent_transaction_changes_the_role_of_the_user(kind: DatabaseKind) {
+async fn support_cannot_change_an_override_if_the_users_role_changes_concurrently(kind: DatabaseKind) {
     let app = TestApp::start(kind).await;
     app.create_boolean_flag("f").await;
     let (_, support) = app.create_user_with("sam", "support", json!({})).await;
@@ -191,7 +191,7 @@ async fn support_fails_if_a_concurrent_transaction_changes_the_role_of_the_user(
     }
 }
 
-async fn support_role_of_a_jwt_limits_an_admin(kind: DatabaseKind) {
+async fn role_claim_support_limits_the_permissions_of_an_admin(kind: DatabaseKind) {
     let (app, _key_file) = start_app(kind, |config| JwtConfig {
         role_claim: Some("groups".to_owned()),
         allowed_roles: vec![("helpdesk".to_owned(), Role::Support)],
@@ -206,7 +206,7 @@ async fn support_role_of_a_jwt_limits_an_admin(kind: DatabaseKind) {
         |id: &str| app.caller_with_bearer(&sign_rs256(&with_changes(claims(id), json!({"groups": ["helpdesk"]}))));
     let value = json!({"override_value": true});
     caller(&ada_id).put(&override_path(&ann_id, "f"), &value).await.expect(201);
-    // The stored user is an admin. The JWT permits less.
+    // The stored user is an admin, but the role claim permits less.
     caller(&ada_id).put(&override_path(&vera_id, "f"), &value).await.expect_problem(403, "user_not_permitted");
     caller(&ada_id)
         .patch("/api/admin/feature-flags/f", &json!({"enabled": false}))

@@ -126,7 +126,7 @@ async fn keys_that_read_as_uuids_are_text_unless_a_user_has_the_id(kind: Databas
             assert_eq!(results[&format!("not{index}")]["value"], !is_match(index), "{key} is not {}", spellings[index]);
         }
     };
-    // The canonical spelling is the id of the user that it would become, so conditions accept it in any spelling.
+    // The canonical spelling is itself the id of a user, stored or not, so conditions accept the id in any spelling.
     expect(id, &|_| true).await;
     for (index, spelling) in spellings.iter().enumerate().skip(1) {
         expect(spelling, &|other| other == index).await;
@@ -138,7 +138,7 @@ async fn keys_that_read_as_uuids_are_text_unless_a_user_has_the_id(kind: Databas
     expect("unknown", &|_| false).await;
     app.admin.delete(&format!("/api/admin/users/{id}")).await.expect(204);
     expect(&spellings[2], &|other| other == 2).await;
-    // A user whose external id is one of the other spellings has another id.
+    // A user whose external id is another spelling of the UUID has a derived id.
     app.admin.post("/api/admin/users", &json!({"external_id": spellings[2]})).await.expect(201);
     expect(&spellings[2], &|other| other == 2).await;
     expect(id, &|_| true).await;

@@ -11,8 +11,8 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 on_both_databases! {
-    override_creates_its_user_in_a_revision_of_its_own,
-    without_the_parameter_the_error_names_it,
+    override_creates_its_user_in_a_separate_revision,
+    error_for_an_unknown_user_suggests_create_users,
     failing_requests_create_no_user,
     concurrent_requests_create_one_user,
     retry_continues_after_the_user_was_created,
@@ -41,7 +41,7 @@ async fn user_count(app: &TestApp) -> Value {
     app.admin.get(USERS_PATH).await.expect(200).json()["total"].clone()
 }
 
-async fn override_creates_its_user_in_a_revision_of_its_own(kind: DatabaseKind) {
+async fn override_creates_its_user_in_a_separate_revision(kind: DatabaseKind) {
     let app = TestApp::start(kind).await;
     app.create_boolean_flag("f").await;
     let (sam_id, support) = app.create_user_with("sam", "support", json!({})).await;
@@ -74,7 +74,7 @@ async fn override_creates_its_user_in_a_revision_of_its_own(kind: DatabaseKind) 
     assert_eq!(entries["items"][1]["user_label"], "crm/42");
     let log = table_rows(&app.database.url, "change_log").await.join("\n");
     assert!(!log.contains("crm/42") && !log.contains("put-1"), "the change log holds the id alone");
-    // A user with another way to be named is found, not created.
+    // A user with an e-mail address is found by external id too, so no user is created.
     let ben = app.admin.post(USERS_PATH, &json!({"email": "ben@example.com", "external_id": "ben"})).await.expect(201);
     let item = support.put(&put_path("ben"), &json!({"override_value": true})).await.expect(201).json();
     assert_eq!(item["user_id"], ben.json()["id"]);
@@ -84,7 +84,7 @@ async fn override_creates_its_user_in_a_revision_of_its_own(kind: DatabaseKind) 
     assert_eq!(vera["role"], "viewer");
 }
 
-async fn without_the_parameter_the_error_names_it(kind: DatabaseKind) {
+async fn error_for_an_unknown_user_suggests_create_users(kind: DatabaseKind) {
     let app = TestApp::start(kind).await;
     app.create_boolean_flag("f").await;
     let value = json!({"override_value": true});
@@ -97,7 +97,7 @@ async fn without_the_parameter_the_error_names_it(kind: DatabaseKind) {
             assert!(problem["detail"].as_str().unwrap().contains("create_users=true"), "{problem}");
         }
     }
-    // A UUID is not an external id here, so no user can be created.
+    // In a path, a UUID without `ext:` is not an external id, so no user can be created.
     let path = override_path("5d41402a-bc4b-2a76-b971-9d911017c592", "f");
     for query in ["", "?create_users=true"] {
         let problem = app.admin.put(&format!("{path}{query}"), &value).await.expect_problem(404, "user_not_found");
@@ -164,7 +164,7 @@ async fn concurrent_requests_create_one_user(kind: DatabaseKind) {
 async fn retry_continues_after_the_user_was_created(kind: DatabaseKind) {
     let app = TestApp::start(kind).await;
     app.create_boolean_flag("f").await;
-    // As after an interruption between the two revisions.
+    // Simulates an interruption between the two revisions.
     let user = app.admin.post(USERS_PATH, &json!({"external_id": "new"})).await.expect(201).json();
     let first = post_with_key(&app.admin, "new", "k", &new_override()).await.expect(201);
     assert_eq!(first.json()["user_id"], user["id"]);

@@ -1,4 +1,4 @@
-//! The migration to one form of e-mail addresses, with users whose addresses then collide.
+//! Migration to normalized keys of e-mail addresses, with users whose addresses become equal.
 
 use flags_tests::{
     app::{PASSWORD, TestApp},
@@ -18,7 +18,7 @@ on_both_databases! {
 /// Number of users before those with conflicts: more than one batch of the recomputation.
 const USERS_BEFORE: usize = 1_500;
 
-/// Addresses of two users that have the same form, the older user first.
+/// Pairs of addresses with the same normalized form. The address of the older user comes first.
 const PAIRS: [[&str; 2]; 3] = [
     ["Zoe\u{308}@example.com", "zo\u{eb}@example.com"],
     ["ren\u{e9}@example.com", "rene\u{301}@example.com"],
@@ -38,7 +38,7 @@ async fn revert_migration(database: &Database, kind: DatabaseKind) {
     execute_raw(&database.url, &format!("{sql};{version}")).await;
 }
 
-/// Inserts a user as the previous version did.
+/// Returns SQL that inserts a user in the format of the previous version.
 fn insert_sql(kind: DatabaseKind, id: Uuid, email: &str, seconds: usize) -> String {
     let (id, at) = match kind {
         DatabaseKind::Postgres => (format!("'{id}'"), format!("to_timestamp({seconds})")),
@@ -53,7 +53,7 @@ fn insert_sql(kind: DatabaseKind, id: Uuid, email: &str, seconds: usize) -> Stri
     )
 }
 
-/// Makes each change of one user fail, as if the program had ended at this point.
+/// Returns SQL that makes each change of one user fail, to interrupt the migration there.
 fn interrupt_sql(kind: DatabaseKind, name: &str) -> String {
     match kind {
         DatabaseKind::Postgres => format!(
@@ -137,7 +137,7 @@ async fn check_users(app: &TestApp) {
         assert_eq!(signed_in(newer).await, json!(id_of(pair, 1)), "the exact spelling");
         assert_eq!(signed_in(&newer.to_uppercase()).await, json!(id_of(pair, 0)), "any other spelling");
     }
-    // Other changes of the newer user keep the conflict, until it is resolved.
+    // The conflict remains after changes to other fields of the newer user.
     app.admin.patch(&path(0, 1), &json!({"display_name": "Newer"})).await.expect(200);
     assert_eq!(signed_in(PAIRS[0][1]).await, json!(id_of(0, 1)));
     app.admin.patch(&path(1, 1), &json!({"email": PAIRS[1][0]})).await.expect_problem(409, "email_taken");

@@ -77,7 +77,7 @@ fn random_user(random: &mut SmallRng, number: usize) -> UserRecord {
     UserRecord { email, external_id, ..user }
 }
 
-/// Returns the handle and the display name in the form of searches.
+/// Returns the handle and the display name in their search form.
 fn handle_and_name(user: &UserRecord) -> [String; 2] {
     [search_form(user.handle()), search_form(user.display_name.as_deref().unwrap_or_default())]
 }
@@ -88,8 +88,8 @@ fn searched_texts(user: &UserRecord) -> Vec<String> {
     emails.chain(user.external_id.as_deref().map(search_form)).chain(handle_and_name(user)).collect()
 }
 
-/// Reference implementation of the search: terms of one or two characters match the beginning of the handle or the name,
-/// longer ones match substrings.
+/// Reference implementation of the search: terms of one or two characters match the start of the handle or the name,
+/// longer terms match any part.
 fn is_match(user: &UserRecord, text: &str) -> bool {
     if text.chars().count() < 3 {
         return handle_and_name(user).iter().any(|candidate| candidate.starts_with(text));
@@ -315,7 +315,7 @@ async fn search_compares_one_form_of_each_text(kind: DatabaseKind) {
             assert_eq!(ids, [id], "{text:?} {sort}");
         }
     }
-    // The form of a composed letter does not start with the letter alone.
+    // A composed letter such as `ö` does not match a search for the letter alone.
     assert_eq!(app.admin.get(&format!("{USERS_PATH}?search=o")).await.expect(200).json()["total"], 0);
 }
 

@@ -93,7 +93,7 @@ async fn principal_from_stream_token(
     Principal::resolve(app, credential, false).await
 }
 
-/// Users whose JWTs the server accepts now.
+/// Returns the current setting of `--jwt-users`. Without a JWT issuer, only stored users are accepted.
 fn jwt_users(app: &App) -> JwtUsers {
     app.settings.jwt.as_ref().map_or(JwtUsers::Known, |verifier| verifier.users())
 }
@@ -128,7 +128,7 @@ async fn credential_from_bearer(
             Ok(Credential::from_jwt(verified, user_id, Some(&key), verifier.users()))
         }
         JwtUser::Email(email) => {
-            // An e-mail address is not an evaluation key, so an unknown one does not identify a user.
+            // Only a stored user can be identified by e-mail address, because an address is not an evaluation key.
             let user = app.evaluation.user_by_email(&email).await?.ok_or_else(Problem::unauthorized)?;
             Ok(Credential::from_jwt(verified, user.id, None, JwtUsers::Known))
         }

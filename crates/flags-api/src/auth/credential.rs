@@ -93,8 +93,8 @@ impl ActorId {
 }
 
 impl Credential {
-    /// Builds the credential of a verified JWT that names the user `user_id` by `key`, or by e-mail address if there is no
-    /// key. A JWT without a role claim does not limit the user's role.
+    /// Builds the credential of a verified JWT. `key` is the evaluation key that identifies the user, or `None` if an
+    /// e-mail address identifies the user. A JWT without a role claim does not limit the user's role.
     pub(super) fn from_jwt(verified: VerifiedJwt, user_id: Uuid, key: Option<&str>, users: JwtUsers) -> Self {
         Self::Jwt {
             user_id,
@@ -105,7 +105,7 @@ impl Credential {
         }
     }
 
-    /// Returns the credential with its user set.
+    /// Sets the user of an API token or a session. Returns a JWT unchanged, because it already contains its user.
     pub(super) fn with_user(self, user_id: Option<Uuid>) -> Self {
         match self {
             Self::Token { hash, .. } => Self::Token { hash, user_id },
@@ -114,8 +114,8 @@ impl Credential {
         }
     }
 
-    /// Returns the credential of a stream token, which requires a stored user if the server accepts JWTs of stored users
-    /// only.
+    /// Applies the current setting of `--jwt-users` to the credential of a stream token: if the server accepts only
+    /// stored users, a JWT requires a stored user.
     pub(super) fn limited_to(self, accepted: JwtUsers) -> Self {
         match (self, accepted) {
             (Self::Jwt { user_id, max_role, expires_at, subject, .. }, JwtUsers::Known) => {
@@ -125,8 +125,8 @@ impl Credential {
         }
     }
 
-    /// Validates the credential and returns its identity; `None` if it is unknown, revoked or expired. `record_use`
-    /// updates the time of its last use.
+    /// Validates the credential. Returns `None` if it is unknown, revoked or expired. `record_use` updates the time of
+    /// its last use.
     pub(super) async fn resolve(&self, app: &App, record_use: bool) -> Result<Option<Identity>, Problem> {
         let now = app.evaluation.now();
         Ok(match self {
@@ -159,8 +159,8 @@ impl Credential {
         })
     }
 
-    /// Returns the active user with this id, which the credential identifies. `None` if there is no such user, or if the
-    /// credential requires a stored user and there is none.
+    /// Looks up the user that the credential acts as. Returns `None` if the user is inactive, or if the user is not
+    /// stored although the credential requires a stored user.
     pub(crate) async fn acting_user(&self, app: &App, id: Uuid) -> Result<Option<ActingUser>, ServiceError> {
         match self {
             Self::Token { .. } | Self::Session { .. } => app.evaluation.acting_user(id).await,
@@ -168,7 +168,7 @@ impl Credential {
         }
     }
 
-    /// Returns the reference by which the database knows the credential.
+    /// Returns the key by which the database finds the credential. For a JWT, this is the user's id.
     pub(super) const fn reference(&self) -> CredentialRef {
         match self {
             Self::Token { hash, .. } => CredentialRef::Token(*hash),

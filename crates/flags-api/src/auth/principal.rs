@@ -30,9 +30,9 @@ pub(crate) struct Principal {
 impl Principal {
     /// Validates the credential and looks up its user. `record_use` updates the time of the credential's last use.
     ///
-    /// Fails with 401 if the credential is not valid or its user is inactive, or unknown although the credential requires
-    /// a stored user. Asks the database if the
-    /// replica does not follow the changes of credentials.
+    /// Fails with 401 if the credential is not valid, if its user is inactive, or if its user is not stored although
+    /// the credential requires a stored user. If the replica has not followed changes of users and tokens for too long,
+    /// the database must also accept the credential.
     pub(crate) async fn resolve(app: &App, credential: Credential, record_use: bool) -> Result<Self, Problem> {
         let identity = credential.resolve(app, record_use).await?.ok_or_else(Problem::unauthorized)?;
         let acting_user = match identity.actor_id {

@@ -45,8 +45,8 @@ fn grant_change(principal: Principal, request: &HttpRequest) -> Result<CommandAu
     }
 }
 
-/// Checks that the caller may change overrides. Returns the author of the caller's commands, which also says whose
-/// overrides.
+/// Checks that the caller may change overrides. Commands of the returned author change only overrides that the caller's
+/// role permits.
 fn grant_override_change(principal: Principal, request: &HttpRequest) -> Result<CommandAuthor, Problem> {
     match principal.role {
         Some(Role::Admin) => Ok(author(principal, request, RequiredPermission::Admin)),
@@ -125,7 +125,8 @@ permissions! {
 
 fn own_identity(principal: Principal) -> Result<Principal, Problem> {
     if principal.is_unknown {
-        let detail = "no user with the subject of this JWT is stored; it permits reading and evaluating own flags only";
+        let detail =
+            "the user of this JWT is not stored; the JWT permits only reading and evaluating the user's own flags";
         return Err(Problem::forbidden("no_user", detail));
     }
     Ok(principal)

@@ -31,7 +31,7 @@ const VERSION: u8 = 1;
 pub(crate) struct StreamToken {
     /// Credential that requested the evaluation. The server validates it again when the stream is opened.
     pub(crate) credential: Credential,
-    /// User that was evaluated for, stored or not. `None` if there was no targeting key.
+    /// User whose flags were evaluated, stored or not. `None` if the context had no targeting key.
     pub(crate) user_id: Option<Uuid>,
     /// Exclusive end of the token's validity.
     pub(crate) expires_at: Instant,

@@ -54,8 +54,8 @@ pub(crate) struct AuditActor {
 
 /// One recorded change.
 ///
-/// `before` and `after` refer to users and tokens by id only. E-mail addresses, external ids and names are in the `label`
-/// fields, which can be erased.
+/// `before` and `after` refer to users and tokens by id only. E-mail addresses, external ids and names are in the
+/// `label` fields, which can be erased.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct AuditEntryResponse {
     pub(super) id: Uuid,

@@ -101,10 +101,10 @@ pub(crate) struct BulkOverrideFilter {
 wire_enum! {
     /// Result for one override.
     ///
-    /// - `changed`: it was changed or deleted, or would be in a dry run
-    /// - `unchanged`: it already had the requested state
-    /// - `not_found`: it does not exist; except for `delete`, an expired override also counts as not found
-    /// - `forbidden`: the caller has role support, and the user of the override has another role than `user`
+    /// - `changed`: the override was changed or deleted, or would be in a dry run
+    /// - `unchanged`: the override already had the requested state
+    /// - `not_found`: the override does not exist; except for `delete`, an expired override also counts as not found
+    /// - `forbidden`: the caller has role support, and the user of the override has a role other than `user`
     WireBulkOutcome as BulkOutcome = bulk::BulkOutcome { Changed, Unchanged, NotFound, Forbidden }
 }
 

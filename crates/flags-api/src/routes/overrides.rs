@@ -160,20 +160,20 @@ impl RequestBody for PatchOverrideRequest {}
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct CreateOverrideQuery {
-    /// Whether to create the user that the path names by external id, if there is none: an active user with role `user`.
-    /// The user is created in a revision of its own.
+    /// Whether to create the user if the path names the user by external id and there is none. The new user is active
+    /// and has role `user`. The server creates the user in a separate revision.
     #[serde(default)]
     #[param(value_type = Option<bool>, default = false)]
     create_users: bool,
 }
 
 impl CreateOverrideQuery {
-    /// External id of the user to create if there is none.
+    /// Returns the external id of the user to create if there is none. `None` if no user may be created.
     fn new_user(self, user: &UserReferenceParam) -> Option<&str> {
         user.external_id.as_deref().filter(|_| self.create_users)
     }
 
-    /// Adds to the error for an unknown user how to create the user.
+    /// Adds a hint at `create_users` to the error for an unknown user.
     fn explain(self, problem: Problem, user: &UserReferenceParam) -> Problem {
         if problem.code() != "user_not_found" || self.create_users || user.external_id.is_none() {
             return problem;

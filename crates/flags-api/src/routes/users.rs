@@ -40,8 +40,8 @@ pub(super) fn routes(routes: &mut RouteRegistry) {
 }
 
 wire_enum! {
-    /// Access level. `admin` reads and changes everything, `support` reads everything and changes overrides of users with
-    /// role `user`, `viewer` reads everything, `user` reads its own flag values and overrides.
+    /// Access level. `admin` reads and changes everything. `support` reads everything and changes overrides of users
+    /// with role `user`. `viewer` reads everything. `user` reads its own flag values and overrides.
     WireRole as Role = store::Role { Admin, Support, Viewer, User }
 }
 
@@ -64,8 +64,8 @@ pub(crate) struct UserResponse {
     role: WireRole,
     /// Custom attributes for targeting.
     attributes: Map<String, Value>,
-    /// Whether the user is active. Credentials of an inactive user are rejected, and the OpenFeature endpoints treat
-    /// the user as unknown.
+    /// Whether the user is active. Credentials of an inactive user are rejected. The OpenFeature endpoints ignore the
+    /// stored attributes and overrides of an inactive user.
     active: bool,
     /// Number of unexpired overrides, not counting those of archived flags.
     override_count: i64,
@@ -194,14 +194,14 @@ pub(crate) enum UserSort {
 #[into_params(parameter_in = Query)]
 pub(crate) struct ListUsersQuery {
     /// Case-insensitive search in e-mail address, display name and external id. Three or more characters match
-    /// anywhere; fewer match the beginning of the name and of the e-mail address, or of the external id of users without
-    /// one.
+    /// anywhere. Fewer characters match only the start of the name and of the e-mail address, or of the external id of
+    /// users without an e-mail address.
     #[serde(default, deserialize_with = "deserialize_search_text")]
     #[param(max_length = 255)]
     search: Option<String>,
     /// `true`: only users with an unexpired override. `false`: only users without one.
     has_overrides: Option<bool>,
-    /// `true`: only users whose e-mail address is the one of an older user in another spelling. They sign in with the
+    /// `true`: only users whose e-mail address an older user has in another spelling. They can sign in only with the
     /// exact spelling. `false`: only other users.
     email_conflict: Option<bool>,
     /// Sort order: `email` (default; users without e-mail address by external id), or `-created_at` for newest first.

@@ -1,5 +1,5 @@
-//! Event stream of all changes, for admins, support and viewers. The events name the changed resources but not their new
-//! values.
+//! Event stream of all changes, for admins, support and viewers. The events name the changed resources but not their
+//! new values.
 
 use std::{pin::pin, sync::Arc};
 

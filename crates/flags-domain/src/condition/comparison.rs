@@ -12,9 +12,9 @@ use crate::{
     context::Attribute,
 };
 
-/// Cost of one comparison in addition to the lengths of the texts.
+/// Cost of one comparison, without the part that depends on the length of the texts.
 pub(super) const COMPARISON: u64 = 10;
-/// Cost of preparing the search for one text within another.
+/// Cost of starting a substring search.
 const TEXT_SEARCH: u64 = 25;
 /// Cost of parsing a timestamp or a version, without the part that depends on its length.
 const PARSING: u64 = 100;

@@ -72,7 +72,7 @@ pub enum Operator {
 }
 
 impl Operator {
-    /// Whether the operator compares texts as such. Other operators parse them, or accept other types only.
+    /// Whether the operator compares the attribute as text. Other operators parse the text or accept only other types.
     pub(crate) const fn compares_text(self) -> bool {
         match self {
             Self::Equals | Self::Contains | Self::StartsWith | Self::EndsWith | Self::Matches => true,

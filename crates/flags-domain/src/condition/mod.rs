@@ -46,9 +46,9 @@ pub(crate) struct CompiledCondition {
 #[derive(Debug)]
 enum AttributeForm {
     AsGiven,
-    /// The e-mail address in lower case and in one Unicode form. The texts of the matcher have the same form.
+    /// The e-mail address in the form of [`comparable_email`]. The texts of the matcher have the same form.
     Email,
-    /// The evaluation key as given, or one of these ids, which are sorted.
+    /// The evaluation key or the id of the user, which matches if it is one of these sorted ids.
     UserIdOrKey(Box<[Uuid]>),
 }
 
@@ -184,7 +184,7 @@ impl AttributeForm {
         context.user_id().is_some_and(|id| ids.binary_search(&id).is_ok())
     }
 
-    /// Upper bound on the work of the search for the id of the user.
+    /// Upper bound on the work of [`includes_user`](Self::includes_user).
     const fn cost(&self) -> u64 {
         match self {
             Self::AsGiven | Self::Email => 0,
@@ -193,7 +193,8 @@ impl AttributeForm {
     }
 }
 
-/// Values of a condition on `email`, in the form in which they are compared. Regular expressions ignore case instead.
+/// Returns the values of a condition on `email` in the form of [`comparable_email`]. Regular expressions stay
+/// unchanged, except that they ignore case.
 fn comparable_values(condition: &Condition) -> Vec<Value> {
     let comparable_value = |value: &Value| {
         let Some(text) = value.as_str() else { return value.clone() };
@@ -205,7 +206,8 @@ fn comparable_values(condition: &Condition) -> Vec<Value> {
     condition.values.iter().map(comparable_value).collect()
 }
 
-/// Regular expressions of a condition with the operator `matches`, as they are compiled. Omits other values.
+/// Returns the regular expressions of a condition with the operator `matches`, in the form in which they are compiled.
+/// Omits values that are not text.
 pub(crate) fn regex_patterns(condition: &Condition) -> Vec<Box<str>> {
     let values = match AttributeForm::of(condition) {
         AttributeForm::Email => comparable_values(condition),
@@ -214,8 +216,7 @@ pub(crate) fn regex_patterns(condition: &Condition) -> Vec<Box<str>> {
     values.iter().filter_map(Value::as_str).map(Box::from).collect()
 }
 
-/// Upper bound on the work of looking an attribute up: one search in an object for the exact key, and one for each key of
-/// a dotted path.
+/// Upper bound on the work of looking up an attribute, whose name may be a dotted path.
 fn lookup_cost(attribute: &str) -> u64 {
     const OBJECT_SEARCH: u64 = 50;
     let dots = attribute.bytes().filter(|byte| *byte == b'.').count() as u64;

@@ -45,8 +45,8 @@ pub struct RequiredCredential {
 pub enum RequiredPermission {
     /// Any valid credential.
     AnyRole,
-    /// Role support or admin. The command may change overrides of users with role `user` only, whatever the role is when
-    /// the command commits.
+    /// Role support or admin. The command may change only overrides of users with role `user`, even if the caller is an
+    /// admin by the time of the commit.
     Support,
     /// Role admin.
     Admin,
@@ -100,8 +100,8 @@ impl CommandAuthor {
         }
     }
 
-    /// Returns the author for the next revision of a command that has already changed its own credential. The
-    /// credential was valid until that change.
+    /// Returns the author for the remaining commits of a command that has changed its own credential, such as an admin
+    /// who deletes their own user. The credential was valid until that change, so it is not checked again.
     pub(crate) fn after_own_change(self) -> Self {
         Self { check: CredentialCheck::NotRequired, ..self }
     }

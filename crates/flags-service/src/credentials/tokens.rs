@@ -54,7 +54,8 @@ pub struct TokenRotation {
 pub struct TokenDetail {
     /// Stored token.
     pub record: TokenRecord,
-    /// Name of the user to show. `None` for a token without a user.
+    /// Label of the user: the display name, else the e-mail address, else the external id, else the id. `None` for a
+    /// token without a user.
     pub user_label: Option<String>,
 }
 
@@ -72,7 +73,7 @@ pub struct CreatedToken {
     pub secret: Secret,
     /// Stored part of the token.
     pub record: TokenRecord,
-    /// Name of the token's user to show. `None` for a token without a user.
+    /// Label of the token's user. `None` for a token without a user.
     pub user_label: Option<String>,
 }
 
@@ -106,7 +107,7 @@ impl TokenService {
             .await
     }
 
-    /// Returns a token by id.
+    /// Returns a token by id, including an expired or revoked token.
     pub async fn get(&self, id: Uuid) -> Result<TokenDetail> {
         let found = self.core.read(async |conn| {
             let Some(record) = api_tokens::find(conn, id).await? else { return Ok(None) };
@@ -201,8 +202,8 @@ async fn insert(
     Ok(CreatedToken { secret: secret.clone(), record, user_label })
 }
 
-/// Returns a token that is not revoked and its user, with a shared lock on the user until the end of the transaction. No
-/// user if the token has none, or if its row cannot be read.
+/// Returns a token that is not revoked, and its user with a shared lock until the end of the transaction. The user is
+/// `None` if the token has none, or if the user's row cannot be read.
 async fn lock_unrevoked_token(
     tx: &mut Tx,
     id: Uuid,

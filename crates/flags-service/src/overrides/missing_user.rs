@@ -1,4 +1,4 @@
-//! Creation of the user of a new override, if no user has the external id.
+//! Creates the user of a new override if no user has the external id.
 
 use flags_domain::{FlagName, check_external_id};
 use flags_store::{
@@ -23,12 +23,13 @@ use crate::{
 };
 
 impl UserFlagOverrideService {
-    /// Returns the id of the user with this external id. If there is none, creates an active user with role `user`, in a
-    /// revision of its own.
+    /// Returns the id of the user with this external id. If there is none, creates an active user with role `user`, in
+    /// a separate revision.
     ///
-    /// Call before [`create`](Self::create) or [`set_override`](Self::set_override) with the same arguments. It creates
-    /// no user if that call would fail, or would be a replay: it then fails with the same error. If only the second call
-    /// fails, a retry continues with the user that this call has created.
+    /// Call this before [`create`](Self::create) or [`set_override`](Self::set_override), with the same arguments. If
+    /// the second call would fail, this call fails with the same error and creates no user. If the second call would be
+    /// a replay, this call fails with [`ServiceError::Replayed`]. If a concurrent change makes only the second call
+    /// fail, a retry finds the user that was created.
     pub async fn find_or_create_user<T>(
         &self,
         request: &CommandRequest<T>,
@@ -41,7 +42,7 @@ impl UserFlagOverrideService {
         if let Some(id) = self.core.read(async |conn| find_user(conn, external_id, derived_id).await).await? {
             return Ok(id);
         }
-        // No user has an invalid external id.
+        // Check the external id only now: an invalid one belongs to no stored user.
         check(check_external_id("/user_id", external_id).into_iter().collect())?;
         let command = CreateMissingUser {
             id: derived_id,
@@ -55,7 +56,7 @@ impl UserFlagOverrideService {
     }
 }
 
-/// Returns the id of the user with the external id, or of the user whose own id is the derived one.
+/// Returns the id of the user who has the external id or whose own id is `derived_id`.
 async fn find_user(
     conn: &mut flags_store::Conn,
     external_id: &str,
@@ -104,8 +105,8 @@ impl Command for CreateMissingUser {
             // A concurrent transaction created the user. The retry finds it.
             return Err(StoreError::TransactionConflict("user was created concurrently".to_owned()).into());
         }
-        // After the insertion, because a completed request with this key has then been committed before: its user was
-        // deleted since.
+        // Check the key after the insertion, which waits for concurrent requests with the same key. If such a request
+        // has completed, its user has since been deleted.
         if let Some(key) = &self.key {
             match idempotency::find(tx, key).await? {
                 KeyState::New => {}

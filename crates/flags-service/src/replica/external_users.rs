@@ -77,7 +77,7 @@ impl ExternalUsers {
         self.0.read().known.contains(&prefix(id))
     }
 
-    /// Returns the id of the user with this external id.
+    /// Returns the id of the user with this external id or, if there is none, the id that is derived from it.
     pub(super) fn resolve(&self, external_id: &str) -> ExternalUserId {
         let index = self.0.read();
         if let Some(id) = index.assigned.get(external_id) {

@@ -135,7 +135,7 @@ impl Replica {
         self.external_users.may_include(id)
     }
 
-    /// Returns the id of the user with this external id.
+    /// Returns the id of the user with this external id or, if there is none, the id that is derived from it.
     pub fn external_user_id(&self, external_id: &str) -> ExternalUserId {
         self.external_users.resolve(external_id)
     }
@@ -226,7 +226,8 @@ impl Replica {
     /// effect on users and tokens.
     pub(crate) fn apply_credentials(&self, update: CredentialUpdate) {
         let CredentialUpdate { revision, scope, tokens, external_users } = update;
-        // Added first, so that no lookup after the invalidation takes a new user for an unknown one.
+        // Add external ids before users are invalidated. Otherwise a lookup after the invalidation could treat a new
+        // user as unknown.
         self.external_users.add(external_users);
         match &scope {
             CredentialScope::All => self.users.clear(),

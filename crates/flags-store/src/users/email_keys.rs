@@ -1,4 +1,4 @@
-//! Recomputation of the keys of e-mail addresses and of the search texts after a change of their form.
+//! Recomputes keys of e-mail addresses and search texts after an upgrade that normalizes them differently.
 
 use diesel::{
     AsChangeset, BoolExpressionMethods, ExpressionMethods, OptionalExtension, QueryDsl, dsl::sql, sql_types::Bool,
@@ -20,8 +20,8 @@ const UPGRADE: &str = "email_keys";
 /// Number of users per transaction.
 const BATCH_SIZE: i64 = 1_000;
 
-/// Condition for users whose forms may have changed: those with characters outside of ASCII, or with a domain in its
-/// ASCII form.
+/// SQL condition for users whose key or search text may have changed: a text contains characters outside of ASCII, or a
+/// domain label such as `xn--mnchen-3ya`.
 const MAY_HAVE_CHANGED: &str = "(octet_length(handle) <> length(handle) \
     OR octet_length(search_text) <> length(search_text) OR search_text LIKE '%xn--%')";
 
@@ -51,8 +51,8 @@ pub(crate) async fn is_pending(conn: &mut Conn) -> Result<bool> {
     Ok(pending.is_some())
 }
 
-/// Recomputes the keys of all e-mail addresses and the search texts, in transactions of 1,000 users, unless that is
-/// done already. It can be repeated after an interruption.
+/// Recomputes the keys of all e-mail addresses and all search texts if this is pending, in transactions of 1,000 users.
+/// After an interruption, it can be called again.
 ///
 /// If the addresses of two users have the same key, the older user keeps it. The newer user can
 /// then sign in only with the exact spelling of the address. Logs the ids of both users.
@@ -125,7 +125,7 @@ async fn recompute_row(conn: &mut Conn, row: &Row) -> Result<Option<EmailConflic
     };
     let forms = Forms { handle_key, search_text };
     if forms == stored {
-        // An interrupted run has done this row, and has logged its conflict.
+        // An interrupted run has already updated this row and reported its conflict.
         return Ok(None);
     }
     dispatch!(conn, |c| diesel::update(users::table.find(id)).set(&forms).execute(c).await)?;
@@ -144,6 +144,7 @@ fn log_conflict(EmailConflict { user, older_user }: &EmailConflict) {
     tracing::warn!(
         %user,
         %older_user,
-        "two users have the same e-mail address in different spellings; the newer one must sign in with the exact spelling"
+        "two users have the same e-mail address in different spellings; the newer user can sign in only with the exact \
+         spelling"
     );
 }

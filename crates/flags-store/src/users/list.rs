@@ -36,8 +36,7 @@ pub struct UserFilter {
     /// `true`: only users with an override that is unexpired at the given time and whose flag is not archived. `false`:
     /// only users without one.
     pub has_overrides: Option<(bool, Instant)>,
-    /// `true`: only users whose e-mail address is the one of an older user in another spelling. `false`: only other
-    /// users.
+    /// `true`: only users whose e-mail address an older user has in another spelling. `false`: only other users.
     pub email_conflict: Option<bool>,
 }
 

@@ -41,8 +41,8 @@ impl SearchTerm {
 pub(super) struct Prefix {
     /// Range of the search forms that start with the prefix.
     pub(super) lowercase_range: Range<String>,
-    /// Ranges of the original texts whose search form starts with the prefix, disjoint and in ascending order. They may
-    /// contain other texts.
+    /// Ranges that cover all original texts whose search form starts with the prefix, disjoint and in ascending order.
+    /// They may also contain other texts.
     pub(super) original_case_ranges: Vec<Range<String>>,
 }
 
@@ -51,7 +51,7 @@ impl Prefix {
         let (mut complete, mut partial) = (Vec::new(), vec![String::new()]);
         for character in text.chars() {
             if canonical_combining_class(character) != 0 {
-                // The marks after a letter may have another order in the original text.
+                // Stop at a combining mark: in the original text, the marks after a letter may have another order.
                 break;
             }
             let originals = ORIGINALS.get(&character);
@@ -70,20 +70,20 @@ impl Prefix {
     }
 }
 
-/// Original characters that lead to a certain character of a search form, other than that character itself.
+/// Characters of original texts that correspond to one character of a search form. Excludes that character itself.
 #[derive(Clone, Debug, Default)]
 struct Originals {
-    /// Characters whose search form is the character.
+    /// Characters whose search form is exactly this character.
     exact: Vec<char>,
-    /// First characters of longer sequences, or of characters whose search form is longer. They may cover more of a
-    /// prefix than the character.
+    /// First characters of longer sequences that correspond to this character, and characters whose search form is
+    /// longer. Such a character may cover the rest of a prefix.
     starts: Vec<char>,
 }
 
-/// Maps a character of a search form to the original characters that lead to it.
+/// Maps each character of search forms to the original characters that correspond to it.
 static ORIGINALS: LazyLock<HashMap<char, Originals>> = LazyLock::new(|| {
     let mut originals: HashMap<char, Originals> = HashMap::new();
-    // Pairs of a character and the form of a character with which an equivalent sequence starts.
+    // Pairs of a character of a search form and the form of the first character of an equivalent sequence.
     let mut sequences: Vec<(char, char)> = Vec::new();
     for character in '\0'..=char::MAX {
         let mut decomposed = Vec::new();
@@ -145,7 +145,7 @@ fn prefix_range(text: &str) -> Range<String> {
     text.to_owned()..char::MAX.to_string().repeat(1_000)
 }
 
-/// Separates the forms of a handle and the external id in `users.search_text`. A line feed and the name follow.
+/// Separates the forms of the handle and the external id in `users.search_text`. The name follows after a line feed.
 pub(super) const SEPARATOR: char = '\u{1f}';
 
 /// Substring of a handle, an external id or a name.

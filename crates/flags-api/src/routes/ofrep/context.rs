@@ -116,8 +116,8 @@ pub(super) struct EvaluationTarget {
 impl EvaluationTarget {
     /// Resolves the targeting key of a request.
     ///
-    /// Fails with 403 if `scope` does not permit it. If the key does not belong to an active user, the context consists
-    /// of the key and the request's attributes.
+    /// Fails with 403 if `scope` does not permit the key. With [`EvaluationScope::AnyContext`], a key without an active
+    /// user yields a context that consists of the key and the request's attributes.
     pub(super) async fn resolve(
         app: &App,
         credential: &Credential,
@@ -146,7 +146,7 @@ impl EvaluationTarget {
                           as targetingKey";
             return Err(Problem::forbidden("forbidden", detail));
         }
-        // Look the user up again: reading the body may have taken a while since authentication.
+        // Look the user up again, because the user may have changed while the body was read.
         let user = credential.acting_user(app, own_id).await?.ok_or_else(Problem::unauthorized)?.user;
         // Users cannot choose their built-in attributes, not even those that the stored user lacks.
         let built_in = RESERVED_ATTRIBUTES.into_iter();

@@ -45,10 +45,10 @@ pub(super) fn routes(routes: &mut RouteRegistry) {
 
 /// Evaluate a flag
 ///
-/// Evaluates one flag for the context (OFREP 0.3.0). A token of scope `evaluate` may use any `targetingKey`; attributes
-/// of the context take precedence over the user's stored attributes, except `email`, `role` and `created_at`. Every
-/// other credential evaluates for its own user, cannot replace stored attributes and attributes from a JWT, and cannot
-/// supply built-in attributes.
+/// Evaluates one flag for the context (OFREP 0.3.0). A token of scope `evaluate` may use any `targetingKey`. Attributes
+/// of its context take precedence over the user's stored attributes, but not over the user's built-in attributes. Every
+/// other credential evaluates for its own user. It cannot replace stored attributes or attributes from a JWT, and
+/// cannot supply built-in attributes.
 #[utoipa::path(
     post, path = "/ofrep/v1/evaluate/flags/{key}", tag = "OpenFeature", operation_id = "evaluate_flag",
     params(("key" = String, Path, description = "Name of the flag")), request_body = EvaluationRequest,

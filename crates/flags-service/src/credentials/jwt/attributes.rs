@@ -28,15 +28,13 @@ pub enum ClaimAttributeError {
     /// The name is empty or too long, or contains a NUL character.
     #[error("the attribute name must have 1 to {MAX_ATTRIBUTE_LENGTH} characters, without NUL")]
     InvalidName,
-    /// The name is the one of a built-in attribute.
-    #[error(
-        "{0} is a built-in attribute; choose another name for the claim, such as jwt_{0}, and name it in conditions"
-    )]
+    /// The name belongs to a built-in attribute.
+    #[error("{0} is a built-in attribute; choose another name, such as jwt_{0}, and use that name in conditions")]
     BuiltIn(&'static str),
     /// The pointer does not start with a slash or has an invalid escape sequence.
     #[error(
-        "{0:?} is not a JSON Pointer (RFC 6901): it must start with `/`, and `~` must be written as ~0, `/` within a \
-         name as ~1"
+        "{0:?} is not a JSON Pointer (RFC 6901): it must start with `/`; within a name, write `~` as ~0 and `/` \
+         as ~1"
     )]
     InvalidPointer(String),
 }
@@ -80,8 +78,8 @@ impl fmt::Debug for ClaimAttributes {
 }
 
 impl ClaimAttributes {
-    /// Reads the attributes from the claims. Omits claims that are missing. Fails if the attributes exceed the limits of
-    /// one context.
+    /// Reads the attributes from the claims. Omits missing claims. Fails if the attributes exceed the limits of one
+    /// context.
     pub(super) fn read(claims: Map<String, Value>, mappings: &[ClaimAttribute]) -> Result<Self, JwtRejection> {
         if mappings.is_empty() {
             return Ok(Self::default());

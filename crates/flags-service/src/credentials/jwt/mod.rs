@@ -61,7 +61,8 @@ pub enum JwtUsers {
     /// Stored users only.
     #[default]
     Known,
-    /// Stored users, and users that are not stored: these have the role `user` and may read their own flags only.
+    /// Stored users, and users that are not stored. The latter have the role `user` and may only read and evaluate
+    /// their own flags.
     Any,
 }
 

@@ -109,7 +109,8 @@ async fn verifies_signatures_of_each_algorithm() {
         let token = sign(&key, algorithm, &json!({"alg": algorithm.as_str(), "kid": "k"}));
         let verified = verifier.verify(&token, now()).await.unwrap();
         assert_eq!(verified.user, JwtUser::Key(ANN.to_owned()), "{algorithm:?}");
-        // Change a character within the signature. Some bits of the last character are unused.
+        // Changes a character inside the signature. The last character is unsuitable, because some of its bits are
+        // unused.
         let index = token.len() - 20;
         let replacement = if &token[index..=index] == "A" { "B" } else { "A" };
         let forged = format!("{}{replacement}{}", &token[..index], &token[index + 1..]);
