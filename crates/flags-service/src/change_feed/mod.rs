@@ -264,7 +264,14 @@ impl ChangeFeed {
             None => (CredentialScope::All, api_tokens::load_all(&mut conn).await?, Vec::new()),
             Some(ids) => {
                 let tokens = api_tokens::find_all(&mut conn, &ids.tokens).await?;
-                let external_users = find_external_users(&mut conn, &ids.users).await?;
+                // Rows of users that cannot be read must not delay revocations.
+                let external_users = match find_external_users(&mut conn, &ids.users).await {
+                    Ok(external_users) => external_users,
+                    Err(error) => {
+                        tracing::warn!(%error, "cannot read the external ids of changed users");
+                        Vec::new()
+                    }
+                };
                 (CredentialScope::Changed { user_ids: ids.users, token_ids: ids.tokens }, tokens, external_users)
             }
         };
