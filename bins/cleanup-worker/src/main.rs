@@ -23,8 +23,8 @@ use tokio::{
 #[derive(Debug, Parser)]
 #[command(name = "cleanup-worker", version)]
 struct Args {
-    /// Database URL, such as postgres://USER@HOST/DATABASE or sqlite://FILE. The schema must be up to date; `server
-    /// migrate` updates it [default: sqlite://flags.db].
+    /// Database URL, such as postgres://USER@HOST/DATABASE or sqlite://FILE [default: sqlite://flags.db]. The schema
+    /// must be up to date; `server migrate` updates it.
     #[arg(long, env = "DATABASE_URL", value_name = "URL", hide_env_values = true)]
     database_url: Option<SecretOption>,
     /// File that contains the database URL. Unlike --database-url, it keeps the password out of the process list.
@@ -41,11 +41,11 @@ struct Args {
     #[arg(long, env = "FLAGS_WORKER_INTERVAL", value_name = "DURATION", default_value = "30s",
           value_parser = at_least_ten_milliseconds)]
     interval: Duration,
-    /// Retention of the change log, for example 90d. Each round deletes older entries. At least 1d [default: keep all
-    /// entries].
+    /// Retention of the change log, for example 90d [default: keep all entries]. At least 1d. Each round deletes older
+    /// entries.
     #[arg(long, env = "FLAGS_CHANGE_LOG_RETENTION", value_name = "DURATION", value_parser = at_least_one_day)]
     change_log_retention: Option<Duration>,
-    /// Address for /healthz and /metrics. Port 0 selects a free port [default: disabled].
+    /// Address for /healthz and /metrics [default: neither is served]. Port 0 selects a free port.
     #[arg(long, env = "FLAGS_WORKER_BIND", value_name = "ADDRESS")]
     bind: Option<SocketAddr>,
 }

@@ -122,9 +122,8 @@ pub(crate) struct AccessArgs {
     #[arg(long, env = "FLAGS_SESSION_LIFETIME", value_name = "DURATION", default_value = "7d",
           value_parser = session_time)]
     pub(crate) session_lifetime: Duration,
-    /// Public URL of this server without a path, such as `https://flags.example.com`. The server
-    /// rejects state-changing requests that carry a session cookie and come from another origin
-    /// [default: the Host header of the request].
+    /// Public URL of this server without a path, such as `https://flags.example.com` [default: derived from the Host
+    /// header of each request]. State-changing requests with a session cookie must come from this origin.
     #[arg(long, env = "FLAGS_PUBLIC_URL", value_name = "URL", value_parser = origin)]
     pub(crate) public_url: Option<String>,
     /// Comma-separated list of origins whose web pages may call the API (CORS), or * for all origins [default: only the

@@ -26,7 +26,7 @@ pub struct Explanation<'r> {
     /// Layers in order of priority, highest first, with one entry for each targeting rule. For an archived flag,
     /// [`Layer::Archived`] only.
     pub layers: Vec<LayerReport<'r>>,
-    /// Findings about the override and the evaluation. Without override, only
+    /// Findings about the override and the evaluation. Without an override, only
     /// [`FindingCode::EvaluationTooExpensive`] can apply.
     pub findings: Vec<FindingCode>,
     /// Next change of value or source that time alone causes; `None` if there is none.
@@ -76,7 +76,7 @@ pub struct SplitReport<'r> {
     pub bucket: Option<u32>,
 }
 
-/// Layer of the evaluation, in order of priority, highest first.
+/// Layer of the evaluation. `Archived` to `Default` are declared from highest to lowest priority.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Layer<'r> {
     /// Archived flag. Replaces all other layers.

@@ -50,8 +50,8 @@ impl FindingCode {
         Self::EvaluationTooExpensive,
     ];
 
-    /// Whether the finding can depend on attributes of the context, for a flag that
-    /// [reads attributes](CompiledFlag::reads_attributes).
+    /// Whether the finding can depend on attributes of the context. This matters only for flags that
+    /// [read attributes](CompiledFlag::reads_attributes).
     pub const fn reads_attributes(self) -> bool {
         matches!(
             self,

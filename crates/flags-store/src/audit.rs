@@ -37,7 +37,7 @@ pub struct AuditFilter {
     pub actor: Option<String>,
     /// Name of the flag that the change belongs to.
     pub flag_name: Option<String>,
-    /// Id of the user that the change belongs to.
+    /// Id of the user that the change affects.
     pub user_id: Option<Uuid>,
     /// Kind of change.
     pub action: Option<Action>,
@@ -114,7 +114,7 @@ pub struct AuditRecord {
     pub resource_label: Option<String>,
     /// Name of the flag that the change belongs to.
     pub flag_name: Option<String>,
-    /// Id of the user that the change belongs to.
+    /// Id of the user that the change affects.
     pub user_id: Option<Uuid>,
     /// Label of the user `user_id`.
     pub user_label: Option<String>,

@@ -83,7 +83,7 @@ impl UnreadableFlagRecord {
 /// A row of `feature_flags`.
 #[derive(Clone, Debug, PartialEq)]
 pub enum StoredFlag {
-    /// Flag with a complete definition.
+    /// Flag whose definition this version can read.
     Readable(Box<FlagRecord>),
     /// Flag whose definition this version cannot read.
     Unreadable(Box<UnreadableFlagRecord>),

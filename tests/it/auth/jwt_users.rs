@@ -20,8 +20,8 @@ on_both_databases! {
     sub_names_users_by_id_or_external_id,
     unknown_users_read_their_own_flags_and_nothing_else,
     unknown_users_are_rejected_unless_any_user_is_accepted,
-    own_flags_stream_follows_the_derived_id_and_ends_with_deactivation,
-    evaluation_stream_follows_the_derived_id_and_ends_with_deactivation,
+    own_flags_stream_of_a_jwt_user_survives_creation_and_deletion_and_ends_on_deactivation,
+    evaluation_stream_of_a_jwt_user_survives_creation_and_ends_on_deactivation,
     mapped_claims_have_priority_over_stored_attributes,
     users_cannot_choose_their_built_in_attributes,
 }
@@ -152,7 +152,7 @@ async fn unknown_users_are_rejected_unless_any_user_is_accepted(kind: DatabaseKi
     by_email("ann@example.com").get("/api/flags/me").await.expect_problem(401, "unauthorized");
 }
 
-async fn own_flags_stream_follows_the_derived_id_and_ends_with_deactivation(kind: DatabaseKind) {
+async fn own_flags_stream_of_a_jwt_user_survives_creation_and_deletion_and_ends_on_deactivation(kind: DatabaseKind) {
     let (app, _key_file) = start_app(kind, accept_any).await;
     create_flag_with_rules(&app).await;
     app.create_boolean_flag("b").await;
@@ -186,7 +186,7 @@ async fn own_flags_stream_follows_the_derived_id_and_ends_with_deactivation(kind
     }
 }
 
-async fn evaluation_stream_follows_the_derived_id_and_ends_with_deactivation(kind: DatabaseKind) {
+async fn evaluation_stream_of_a_jwt_user_survives_creation_and_ends_on_deactivation(kind: DatabaseKind) {
     let (app, _key_file) = start_app(kind, accept_any).await;
     app.create_boolean_flag("b").await;
     let unknown = caller(&app, "crm/42");

@@ -1,4 +1,4 @@
-//! The event stream: which changes tell a client to evaluate again.
+//! The OFREP event stream: which changes send a `refetchEvaluation` event.
 
 use flags_api::StreamLimits;
 use flags_domain::Instant;

@@ -11,7 +11,7 @@ use serde_json::json;
 use super::{ADMIN_STREAM, OWN_FLAGS_STREAM, changed_flags, expect_change_of, fast_heartbeats, moved_position};
 
 on_both_databases! {
-    first_stream_event_depends_on_the_stream_position,
+    stream_resumes_from_a_usable_position_and_otherwise_starts_with_a_snapshot,
     expiry_during_a_disconnect_is_sent_on_resume,
     stream_loses_no_change_if_it_disconnects_between_expiry_and_removal,
     new_epoch_sends_new_snapshots,
@@ -19,7 +19,7 @@ on_both_databases! {
     flag_shown_and_hidden_again_during_a_disconnect_is_not_mentioned,
 }
 
-async fn first_stream_event_depends_on_the_stream_position(kind: DatabaseKind) {
+async fn stream_resumes_from_a_usable_position_and_otherwise_starts_with_a_snapshot(kind: DatabaseKind) {
     let app = TestApp::start_with_stream_limits(kind, fast_heartbeats()).await;
     app.create_boolean_flag("a").await;
     let (ann_id, ann) = app.create_user("ann").await;

@@ -29,7 +29,7 @@ fn id_of(pair: usize, position: usize) -> Uuid {
     Uuid::from_u128(0xabcd_0000_0000_4000_8000_0000_0000_0000 + (pair * 2 + position) as u128)
 }
 
-/// Reverts the migration, as if the database had the schema of the previous version.
+/// Reverts the migration `external_users`, so that the database has the schema of the previous version.
 async fn revert_migration(database: &Database, kind: DatabaseKind) {
     let folder = if kind == DatabaseKind::Postgres { "postgres" } else { "sqlite" };
     let path = format!("{}/../migrations/{folder}/00000000000008_external_users/down.sql", env!("CARGO_MANIFEST_DIR"));

@@ -126,7 +126,7 @@ permissions! {
 fn own_identity(principal: Principal) -> Result<Principal, Problem> {
     if principal.is_unknown {
         let detail =
-            "the user of this JWT is not stored; the JWT permits only reading and evaluating the user's own flags";
+            "no user exists for this JWT; without a user, the JWT permits only reading and evaluating its own flags";
         return Err(Problem::forbidden("no_user", detail));
     }
     Ok(principal)

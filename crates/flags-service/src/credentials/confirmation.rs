@@ -60,7 +60,7 @@ impl fmt::Debug for CredentialConfirmation {
     }
 }
 
-/// Answer of the database about a credential.
+/// Result of checking a credential in the database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Confirmation {
     /// The replica is current, or the database does not respond. The server uses the state of the

@@ -158,8 +158,8 @@ impl FlagRelatedData {
         Ok(Self { schedules: by_flag, override_counts: overrides::count_by_flag(conn, names, now).await?, now })
     }
 
-    /// Builds the list item of a flag. Call this only once per flag, because it removes the flag's
-    /// data.
+    /// Builds the list item of a flag. Call this only once per flag, because it takes the flag's schedule and override
+    /// count out of `self`.
     pub(super) fn take_item(&mut self, flag: StoredFlag) -> FlagItem {
         let schedule = self.schedules.remove(flag.name()).unwrap_or_default();
         let override_count = self.override_counts.remove(flag.name().as_str()).unwrap_or(0);

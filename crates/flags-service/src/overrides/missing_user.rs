@@ -105,8 +105,8 @@ impl Command for CreateMissingUser {
             // A concurrent transaction created the user. The retry finds it.
             return Err(StoreError::TransactionConflict("user was created concurrently".to_owned()).into());
         }
-        // Check the key after the insertion, which waits for concurrent requests with the same key. If such a request
-        // has completed, its user has since been deleted.
+        // Check the key after the insertion, because the insertion waits for concurrent requests with the same key. If
+        // such a request had completed and its user still existed, the insertion would have found that user.
         if let Some(key) = &self.key {
             match idempotency::find(tx, key).await? {
                 KeyState::New => {}

@@ -52,7 +52,7 @@ pub struct ChangeMetadata {
     pub resource_id: Option<Uuid>,
     /// Name of the flag that the change belongs to.
     pub flag_name: Option<FlagName>,
-    /// Id of the user that the change belongs to.
+    /// Id of the user that the change affects.
     pub user_id: Option<Uuid>,
 }
 

@@ -86,7 +86,7 @@ pub(crate) struct LayerExplanation<'v> {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub(super) scheduled_change_id: Option<Uuid>,
-    /// Whether the layer supplies a value, even if a higher layer decided.
+    /// Whether the layer supplies a value, or would supply one if no higher layer had decided the result.
     pub(super) would_match: bool,
     /// Value that the layer supplies, or would supply if no higher layer had decided. Absent if the layer supplies
     /// none.

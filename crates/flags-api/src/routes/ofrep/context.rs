@@ -105,7 +105,8 @@ fn parse(bytes: &[u8]) -> Result<OfrepRequest, Problem> {
 pub(super) struct EvaluationTarget {
     /// User whose overrides apply. `None` without a targeting key and for an inactive user.
     user_id: Option<Uuid>,
-    /// User that the targeting key belongs to, even if the user does not exist yet or is inactive.
+    /// Id of the user that the targeting key identifies. The user may be inactive, or may not exist yet if the id is
+    /// derived from an external id.
     keyed_user_id: Option<Uuid>,
     context: EvaluationContext,
     /// Names of attributes in the request that do not apply, because the key or the stored user supplies them.
