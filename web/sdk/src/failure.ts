@@ -21,7 +21,10 @@ export class Failure extends Error implements FlagClientError, RetryHint {
     return this.status === 401 || this.status === 403;
   }
 
-  /** Whether the next stream may resume. After an error response, a new snapshot is safer. */
+  /**
+   * Whether the next stream may resume from the last position. After an error response or unexpected data, the client
+   * loads a new snapshot instead.
+   */
   get isResumable(): boolean {
     return this.kind !== 'http' && this.kind !== 'protocol';
   }

@@ -9,7 +9,10 @@ import type { Store } from './store.js';
 import type { LeaderUpdate, TabCoordinator } from './tab-coordinator.js';
 import type { StateEvent } from './wire.js';
 
-/** Minimum delay of the snapshot request after `validUntil`; milliseconds. The stream usually sends changes first. */
+/**
+ * Minimum delay in milliseconds from `validUntil` to the snapshot request, because the stream usually sends the change
+ * first.
+ */
 const REFRESH_DELAY = 2_000;
 
 type TabGroup = Pick<TabCoordinator, 'isLeader' | 'broadcast' | 'leave' | 'requestState'>;

@@ -37,7 +37,7 @@ test('concurrent callers share one running request', async () => {
   expect(await next).toBe(true);
 });
 
-test('a request that gets no response in time fails and replaces the connection', async () => {
+test('a refresh that times out returns false and closes the connection until the next attempt', async () => {
   const { refresher, connection, errors } = await connectParts();
   const result = refresher.refresh();
   await vi.advanceTimersByTimeAsync(15_000);
