@@ -418,7 +418,10 @@ fn validate(user: &UserRecord, stored: Option<&UserRecord>) -> Vec<Violation> {
     }
     violations.extend(user.external_id.as_ref().and_then(|id| check_external_id("/external_id", id)));
     violations.extend(user.display_name.as_ref().and_then(|name| check_text("/display_name", name, 255)));
-    let reserved = RESERVED_ATTRIBUTES.iter().filter(|name| user.attributes.contains_key(**name));
+    // A name that was reserved after the user was stored does not prevent other changes.
+    let is_stored = |name: &str| stored.is_some_and(|stored| stored.attributes.contains_key(name));
+    let is_new = |name: &str| user.attributes.contains_key(name) && !is_stored(name);
+    let reserved = RESERVED_ATTRIBUTES.iter().filter(|name| is_new(name));
     violations.extend(reserved.map(|name| {
         Violation::new(
             format!("/attributes/{name}"),

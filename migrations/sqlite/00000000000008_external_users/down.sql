@@ -5,6 +5,7 @@ UPDATE log_head SET min_reader = 1, min_writer = 1;
 DELETE FROM service_keys WHERE name = 'user_ids';
 DROP TABLE pending_upgrades;
 -- The former schema cannot store users without an e-mail address.
+DELETE FROM api_tokens WHERE user_id IN (SELECT id FROM users WHERE handle NOT LIKE '%@%');
 DELETE FROM users WHERE handle NOT LIKE '%@%';
 DROP INDEX idx_users_external_id;
 ALTER TABLE users DROP COLUMN external_id;

@@ -1,7 +1,7 @@
 /** URL search parameters of all pages. Unknown and invalid parameters are dropped. */
 
 import * as v from 'valibot';
-import type { FindingCode } from './api/types';
+import type { FindingCode, Source } from './api/types';
 
 /** Parses a query string; every value is text. */
 export function parseSearch(text: string): Record<string, string> {
@@ -72,9 +72,18 @@ export const usersSearch = v.object({
   cursor,
 });
 
+const SOURCES: Source[] = [
+  'override',
+  'targeting_rule',
+  'scheduled_change',
+  'default',
+  'disabled',
+  'evaluation_too_expensive',
+];
+
 export const userSearch = v.object({
   search: text,
-  source: optional(v.picklist(['override', 'targeting_rule', 'scheduled_change', 'default', 'disabled'])),
+  source: optional(v.picklist(SOURCES)),
   at: optional(v.pipe(v.string(), v.isoTimestamp())),
   why: text,
 });

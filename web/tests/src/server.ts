@@ -88,6 +88,14 @@ export class Server {
     return text === '' ? {} : JSON.parse(text);
   }
 
+  /** Changes the database without the server, as a newer version of the server may do. Needs `python3`. */
+  executeSql(sql: string): void {
+    const program = 'import sqlite3, sys; sqlite3.connect(sys.argv[1], timeout=5).executescript(sys.argv[2])';
+    const result = spawnSync('python3', ['-c', program, join(this.#folder, 'flags.db'), sql], { encoding: 'utf8' });
+    if (result.error) throw new Error(`cannot run python3: ${result.error.message}`);
+    if (result.status !== 0) throw new Error(`python3: ${result.stderr}`);
+  }
+
   async createUser(name: string, attributes = {}): Promise<User> {
     const email = `${name}@example.com`;
     const { id } = await this.requestAsAdmin('POST', '/api/admin/users', { email, attributes });

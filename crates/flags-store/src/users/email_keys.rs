@@ -83,7 +83,8 @@ async fn load_after(conn: &mut Conn, after: Option<(DbInstant, DbUuid)>) -> Resu
     dispatch!(conn, |c| {
         let mut query = users::table.filter(sql::<Bool>(MAY_HAVE_CHANGED)).select(row_columns!()).into_boxed::<Db>();
         if let Some((at, id)) = after {
-            query = query.filter(users::created_at.gt(at).or(users::created_at.eq(at).and(users::id.gt(id))));
+            // The first condition bounds the index scan.
+            query = query.filter(users::created_at.ge(at)).filter(users::created_at.gt(at).or(users::id.gt(id)));
         }
         query.order((users::created_at, users::id)).limit(BATCH_SIZE).load(c).await
     })

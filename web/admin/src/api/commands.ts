@@ -2,6 +2,7 @@
 
 import { body, client, send, type Tagged, tagged } from './client';
 import type {
+  AnyFlag,
   BulkRequest,
   BulkResponse,
   CreateOverride,
@@ -86,7 +87,7 @@ export function patchFlag(flag_name: string, request: PatchFlag, etag: string): 
   return tagged(client.PATCH('/api/admin/feature-flags/{flag_name}', { params, body: request }));
 }
 
-export function archiveFlag(flag_name: string): Promise<Tagged<Flag>> {
+export function archiveFlag(flag_name: string): Promise<Tagged<AnyFlag>> {
   return tagged(client.POST('/api/admin/feature-flags/{flag_name}/archive', { params: { path: { flag_name } } }));
 }
 

@@ -34,6 +34,14 @@ export class ApiError extends Error {
   }
 }
 
+/** The flag's definition is needed, but the server cannot read it. Has the status and code of the server's own error. */
+export class UnreadableFlagError extends ApiError {
+  constructor(reason: string) {
+    super(409, { code: 'flag_unreadable', detail: `its definition cannot be read: ${reason}` });
+    this.name = 'UnreadableFlagError';
+  }
+}
+
 /** Converts any exception of a request. An exception other than `ApiError` counts as a network error. */
 export function toApiError(error: unknown): ApiError {
   if (error instanceof ApiError) return error;

@@ -1,9 +1,10 @@
 /** Options for `useQuery`: one function for each GET request that the UI sends. */
 
 import { keepPreviousData, queryOptions } from '@tanstack/react-query';
-import { body, client, minRevision, tagged } from './client';
+import { body, client, minRevision, type Tagged, tagged } from './client';
 import { keys } from './keys';
-import type { QueryOf } from './types';
+import { UnreadableFlagError } from './problem';
+import { type AnyFlag, type Flag, isReadable, type QueryOf } from './types';
 
 /** Time for which the UI reuses the name of a user or token without another request; milliseconds. */
 const NAME_STALE_TIME = 5 * 60_000;
@@ -31,6 +32,16 @@ export function flagQuery(flag_name: string) {
     queryFn: ({ signal }) =>
       tagged(client.GET('/api/admin/feature-flags/{flag_name}', { params: { path: { flag_name } }, signal })),
   });
+}
+
+/** Like `flagQuery`, but fails with `UnreadableFlagError` if the server cannot read the flag's definition. */
+export function readableFlagQuery(flag_name: string) {
+  return queryOptions({ ...flagQuery(flag_name), select: requireReadable });
+}
+
+function requireReadable({ resource, etag }: Tagged<AnyFlag>): Tagged<Flag> {
+  if (!isReadable(resource)) throw new UnreadableFlagError(resource.unreadable);
+  return { resource, etag };
 }
 
 export function overridesQuery(query: QueryOf<'list_overrides'>) {

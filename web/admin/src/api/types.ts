@@ -8,6 +8,9 @@ export type Role = Schemas['Role'];
 export type Identity = Schemas['IdentityResponse'];
 export type User = Schemas['UserResponse'];
 export type Flag = Schemas['FeatureFlagResponse'];
+/** Flag whose definition the server cannot read, for example because a newer version wrote it. */
+export type UnreadableFlag = Schemas['UnreadableFeatureFlagResponse'];
+export type AnyFlag = Flag | UnreadableFlag;
 export type FlagType = Schemas['FlagType'];
 export type Serve = Schemas['Serve'];
 export type Variant = Schemas['Variant'];
@@ -53,6 +56,10 @@ export interface Page<Item> {
   readonly next_cursor: string | null;
   readonly total: number;
   readonly total_is_exact: boolean;
+}
+
+export function isReadable(flag: AnyFlag): flag is Flag {
+  return !('unreadable' in flag);
 }
 
 /** JSON value. */

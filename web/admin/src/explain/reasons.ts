@@ -29,6 +29,8 @@ export function reasonText(reason: NotMatchedReason, context: ReasonContext): st
       return 'The flag is on';
     case 'rule_disabled':
       return 'The rule is disabled';
+    case 'evaluation_too_expensive':
+      return 'The evaluation up to this rule costs more than its budget';
     case 'nothing_due':
       return 'No scheduled change has taken effect since the default was set';
     case 'invalid':
@@ -50,6 +52,8 @@ function conditionReason(reason: ConditionReason, { userName, rule }: ReasonCont
       return `${reason.attribute} has another type than the condition needs (${formatValue(reason.seen)})`;
     case 'no_match':
       return `Needs ${needed}; ${reason.attribute} is ${formatValue(reason.seen)}`;
+    case 'too_long':
+      return `${reason.attribute} is longer than 4,096 bytes, so “matches” does not search it`;
     case 'excluded':
       return `Excluded: ${needed}; ${reason.attribute} is ${formatValue(reason.seen)}`;
   }

@@ -32,6 +32,7 @@ function layerName({ layer, rule_id }: LayerExplanation, rule: TargetingRule | u
   if (layer === 'targeting_rule') return `Rule “${rule?.name ?? rule_id}”`;
   if (layer === 'disabled') return 'Switch';
   if (layer === 'scheduled_change') return 'Scheduled change';
+  if (layer === 'evaluation_too_expensive') return 'Evaluation budget';
   return layerInfo(layer).label;
 }
 
@@ -56,6 +57,8 @@ function layerWhy(layer: LayerExplanation, context: ReasonContext, explanation: 
       return splitText(layer) ?? 'All conditions of the rule apply';
     case 'scheduled_change':
       return splitText(layer) ?? 'The change has taken effect';
+    case 'evaluation_too_expensive':
+      return 'The evaluation cost more than its budget, so the flag serves its off variant';
     case 'archived':
       return 'The flag is archived, so it has no value';
     case 'invalid':

@@ -32,7 +32,7 @@ const ROLES: Record<Role, RoleInfo> = {
     description: 'Reads everything, changes nothing',
     permissions: ['read'],
   },
-  user: { label: 'User', people: 'users', description: 'Reads only the own flag values', permissions: [] },
+  user: { label: 'User', people: 'users', description: 'Reads only their own flag values', permissions: [] },
 };
 
 const SUBJECTS: Record<Permission, string> = {

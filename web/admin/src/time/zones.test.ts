@@ -14,7 +14,7 @@ describe('readLocalTime', () => {
     expect(readLocalTime('2027-10-31T02:30', BERLIN)).toEqual({ kind: 'doubled', instants: expected });
   });
 
-  test('returns two instants for a local time that a clock change skips', () => {
+  test('returns the instants before and after the gap for a local time that a clock change skips', () => {
     const readings = readLocalTime('2027-03-28T02:30', BERLIN);
     expect(readings?.kind).toBe('skipped');
     expect(readings?.instants).toEqual([Date.parse('2027-03-28T00:30Z'), Date.parse('2027-03-28T01:30Z')]);

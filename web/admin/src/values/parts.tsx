@@ -8,6 +8,7 @@ import {
   ClockIcon,
   ContrastIcon,
   FastForwardIcon,
+  GaugeIcon,
   IdCardLanyardIcon,
   type LucideIcon,
   MinusIcon,
@@ -64,7 +65,8 @@ export function FlagLabel({
   children,
 }: {
   readonly name: string;
-  readonly type?: FlagType | undefined;
+  /** `null` if the server cannot read the type. */
+  readonly type?: FlagType | null | undefined;
   /** Replaces the plain name, for example by a link. */
   readonly children?: ReactNode;
 }) {
@@ -90,6 +92,7 @@ const LAYERS: Record<LayerName, LayerInfo> = {
   default: { label: 'Default', Icon: CircleDotIcon },
   disabled: { label: 'Off', Icon: PowerOffIcon },
   archived: { label: 'Archived', Icon: PowerOffIcon },
+  evaluation_too_expensive: { label: 'Too expensive', Icon: GaugeIcon },
   invalid: { label: 'Unreadable', Icon: TriangleAlertIcon },
 };
 
@@ -162,6 +165,7 @@ const FINDINGS: Record<FindingCode, string> = {
   override_expired: 'Expired',
   override_disabled: 'Disabled',
   override_type_mismatch: 'Wrong type',
+  evaluation_too_expensive: 'Evaluation too expensive',
 };
 
 export function findingLabel(code: FindingCode): string {

@@ -18,6 +18,8 @@ export interface World {
   readonly ann: Account;
   /** Creates a user with a unique e-mail. */
   createPerson(name: string, fields?: object): Promise<Account>;
+  /** Creates a boolean flag whose definition the server cannot read, as if a newer version had written it. */
+  createUnreadableFlag(name: string): Promise<void>;
 }
 
 /** Browser errors about failed responses and connections, which the tests cause intentionally. */
@@ -34,6 +36,17 @@ async function createWorld(): Promise<World> {
     const body = { email, display_name: name, ...fields };
     const { id } = await server.requestAsAdmin('POST', '/api/admin/users', body);
     return { id: String(id), email };
+  };
+  const createUnreadableFlag = async (name: string): Promise<void> => {
+    await server.createFlag(name);
+    const rules = JSON.stringify([
+      {
+        id: 'r',
+        serve: { variant: 'on' },
+        conditions: [{ attribute: 'plan', operator: 'resembles', values: ['pro'] }],
+      },
+    ]);
+    server.executeSql(`UPDATE feature_flags SET targeting_rules = '${rules}' WHERE name = '${name}'`);
   };
   await server.createFlag('ui.dark_mode');
   await server.createFlag('checkout.flow', ['classic', 'one-page'], {
@@ -65,7 +78,7 @@ async function createWorld(): Promise<World> {
   };
   const ann = await createPerson('Ann Lee', { attributes: { plan: 'pro' } });
   await server.setOverride({ ...ann, token: '' }, 'search.max_results', 500, { reason: 'SUP-4411' });
-  return { server, accounts, ann, createPerson };
+  return { server, accounts, ann, createPerson, createUnreadableFlag };
 }
 
 interface TestFixtures {

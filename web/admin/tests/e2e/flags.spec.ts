@@ -85,3 +85,56 @@ test('the tab Scheduled Changes lists changes with their effect and time zone', 
   await expect(row).toContainText('off');
   await expect(page.getByRole('columnheader', { name: /When \((CET|CEST|GMT\+[12])\)/ })).toBeVisible();
 });
+
+test('the list shows an unreadable flag with its reason and without a switch', async ({ adminPage: page, world }) => {
+  await world.createUnreadableFlag('newer.list');
+  await page.goto('/flags');
+  const row = page.getByRole('row', { name: /newer\.list/ });
+  await expect(row).toContainText('Unreadable');
+  await expect(row).toContainText('unknown variant `resembles`');
+  await expect(row.getByRole('switch')).toHaveCount(0);
+  await expect(page.getByRole('row', { name: /ui\.dark_mode/ }).getByRole('switch')).toBeVisible();
+  await page.keyboard.press('Control+k');
+  await page.getByRole('combobox', { name: 'Search flags, users and actions' }).fill('newer.list');
+  await expect(page.getByRole('option', { name: /newer\.list/ })).toContainText('Unreadable');
+  await page.getByRole('option', { name: /newer\.list/ }).click();
+  await expect(page).toHaveURL(/\/flag\/newer\.list$/);
+});
+
+test('the page of an unreadable flag shows the reason, its overrides, and Archive as the only action', async ({
+  adminPage: page,
+  world,
+}) => {
+  const person = await world.createPerson('Newer Nina');
+  await world.server.createFlag('newer.page');
+  await world.server.setOverride({ ...person, token: '' }, 'newer.page', true);
+  world.server.executeSql("UPDATE feature_flags SET variants = '7' WHERE name = 'newer.page'");
+  await page.goto('/flag/newer.page');
+  await expect(page.getByText('The server cannot read the definition of this flag')).toBeVisible();
+  await expect(page.getByText(/^variants: invalid type: integer `7`/)).toBeVisible();
+  await expect(page.getByRole('switch')).toHaveCount(0);
+  await expect(page.getByRole('button', { name: 'Add override' })).toHaveCount(0);
+  await expect(page.getByRole('link', { name: 'Overview' })).toHaveCount(0);
+  await page.goto(`/flag/newer.page?override=${person.id}/newer.page`);
+  const editor = page.getByRole('dialog', { name: 'Edit override' });
+  await expect(editor.getByRole('alert')).toContainText('Its definition cannot be read: variants: invalid type');
+  await editor.getByRole('button', { name: 'Cancel' }).click();
+  await page.getByRole('link', { name: /^User Overrides ?1$/ }).click();
+  await expect(page.getByRole('table', { name: 'User overrides' })).toContainText('Newer Nina');
+  await page.getByRole('button', { name: 'Archive' }).click();
+  const question = page.getByRole('dialog', { name: 'Archive newer.page?' });
+  await expect(question).toContainText('This includes 1 user with an override.');
+  await question.getByRole('button', { name: 'Archive' }).click();
+  await expect(page.getByText(/^The flag was archived/)).toBeVisible();
+  await expect(page.getByRole('button', { name: /Undo|Restore/ })).toHaveCount(0);
+});
+
+test.describe('as a viewer', () => {
+  test.use({ role: 'viewer' });
+
+  test('an unreadable flag cannot be archived', async ({ adminPage: page, world }) => {
+    await world.createUnreadableFlag('newer.viewer');
+    await page.goto('/flag/newer.viewer');
+    await expect(page.getByRole('button', { name: 'Archive' })).toHaveAttribute('aria-disabled', 'true');
+  });
+});

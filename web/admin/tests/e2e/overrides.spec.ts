@@ -244,9 +244,43 @@ test('an override can be deleted from its row and restored by Undo', async ({ ad
   const person = await world.createPerson('Row Robin');
   await setOverride(world, person, 'ui.dark_mode', true, { reason: 'keep me' });
   await page.goto(`/users/${person.id}/overrides`);
-  await page.getByRole('button', { name: /^Actions for row/ }).click({ force: true });
+  await page.getByRole('button', { name: /^Actions for Row Robin/ }).click({ force: true });
   await page.getByRole('menuitem', { name: 'Delete' }).click();
   await expect(page.getByText('There are no overrides')).toBeVisible();
   await page.getByRole('button', { name: 'Undo' }).click();
   await expect(page.getByRole('row', { name: /keep me/ })).toBeVisible();
+});
+
+test('the editor offers no unreadable flag, and reports one in its URL', async ({ adminPage: page, world }) => {
+  const person = await world.createPerson('Reader Rosa');
+  await world.createUnreadableFlag('newer.editor');
+  await page.goto('/flags?override=new');
+  await page.getByRole('combobox', { name: 'Flag' }).fill('newer.editor');
+  await expect(page.getByText('No flag matches “newer.editor”.')).toBeVisible();
+  await page.goto(`/flags?override=new&user=${person.id}&flag=newer.editor`);
+  await expect(drawer(page).getByRole('alert')).toContainText('The flag cannot be read');
+  await expect(drawer(page).getByRole('alert')).toContainText('resembles');
+  await expect(page.getByRole('button', { name: 'Set override' })).toHaveAttribute('aria-disabled', 'true');
+});
+
+test('the override of a user without e-mail shows the name of the user everywhere', async ({
+  adminPage: page,
+  world,
+}) => {
+  const body = { external_id: 'crm-4711' };
+  const { id } = await world.server.requestAsAdmin('POST', '/api/admin/users', body);
+  const person: Account = { id: String(id), email: '' };
+  await page.goto('/flags?override=new&flag=ui.dark_mode');
+  await page.getByRole('combobox', { name: 'User' }).fill('crm-47');
+  await page.getByRole('option', { name: /crm-4711/ }).click();
+  await page.getByRole('radio', { name: 'on' }).check({ force: true });
+  await page.getByRole('button', { name: /^Set ui\.dark_mode to on for crm-4711/ }).click();
+  await expect(page.getByText('ui.dark_mode set for crm-4711')).toBeVisible();
+  const saved = await world.server.requestAsAdmin('GET', overridePath(person, 'ui.dark_mode'));
+  expect(saved).toMatchObject({ override_value: true, user_label: 'crm-4711', user_email: null });
+  await page.goto('/flags/user-overrides?search=crm-4711');
+  const row = page.getByRole('row', { name: /crm-4711/ });
+  await expect(row.getByRole('checkbox', { name: 'Select crm-4711, ui.dark_mode' })).toBeVisible();
+  await expect(row.getByRole('link', { name: 'crm-4711' })).toBeVisible();
+  await expect(row.getByRole('button', { name: 'Actions for crm-4711, ui.dark_mode' })).toHaveCount(1);
 });

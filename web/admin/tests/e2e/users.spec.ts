@@ -80,3 +80,52 @@ test('a user sees a new override in My flags within two seconds', async ({ brows
   await expect(row).toContainText('on');
   await context.close();
 });
+
+test('a user can be created with an external id only, and gets an e-mail later', async ({ adminPage: page, world }) => {
+  await page.goto('/users');
+  await page.getByRole('button', { name: 'New user' }).first().click();
+  const email = page.getByRole('textbox', { name: 'E-mail' });
+  const externalId = page.getByRole('textbox', { name: 'External ID' });
+  const create = page.getByRole('button', { name: 'Create user' });
+  await create.click();
+  await expect(page.getByText('Enter an e-mail address or an external id.', { exact: true })).toBeVisible();
+  await externalId.fill('a@b');
+  await expect(page.getByText('An external id must not contain @.')).toBeVisible();
+  await externalId.fill('crm-1000');
+  await page.getByRole('textbox', { name: 'Password' }).fill('correct horse battery');
+  await expect(page.getByText('A password needs an e-mail address.', { exact: true })).toBeVisible();
+  await page.getByRole('textbox', { name: 'Password' }).fill('');
+  await create.click();
+  await expect(page.getByRole('heading', { name: 'crm-1000', exact: true })).toBeVisible();
+  const id = new URL(page.url()).pathname.split('/').at(-1);
+  const actions = page.getByRole('button', { name: 'Actions for this user' });
+  await actions.click();
+  await expect(page.getByRole('menuitem', { name: 'Set password' })).toHaveAttribute('aria-disabled', 'true');
+  await page.getByRole('menuitem', { name: 'Edit' }).click();
+  await expect(externalId).toHaveCount(0);
+  await page.getByRole('textbox', { name: 'Name' }).fill('Cora Mint');
+  await page.getByRole('button', { name: 'Save' }).click();
+  await expect(page.getByText('crm-1000 · User · active')).toBeVisible();
+  await actions.click();
+  await page.getByRole('menuitem', { name: 'Delete or erase' }).click();
+  await page.getByLabel('Enter Cora Mint to confirm').fill('Cora Mint');
+  await expect(page.getByRole('button', { name: 'Delete user' })).not.toHaveAttribute('aria-disabled', 'true');
+  await page.getByRole('button', { name: 'Cancel' }).click();
+  await actions.click();
+  await page.getByRole('menuitem', { name: 'Edit' }).click();
+  await email.fill('cora@example.com');
+  await page.getByRole('button', { name: 'Save' }).click();
+  await expect(page.getByText('cora@example.com · External ID crm-1000 · User · active')).toBeVisible();
+  const saved = await world.server.requestAsAdmin('GET', `/api/admin/users/${id}`);
+  expect(saved).toMatchObject({ email: 'cora@example.com', external_id: 'crm-1000', display_name: 'Cora Mint' });
+});
+
+test('an external id can be added to a user that has none', async ({ adminPage: page, world }) => {
+  const person = await world.createPerson('Adda Link');
+  await page.goto(`/users/${person.id}`);
+  await page.getByRole('button', { name: 'Actions for this user' }).click();
+  await page.getByRole('menuitem', { name: 'Edit' }).click();
+  await page.getByRole('textbox', { name: 'External ID' }).fill('crm-2000');
+  await page.getByRole('button', { name: 'Save' }).click();
+  await expect(page.getByText(/External ID crm-2000/)).toBeVisible();
+});

@@ -7,12 +7,12 @@ import { archiveFlag, restoreFlag } from '../../api/commands';
 import { keys } from '../../api/keys';
 import { toApiError } from '../../api/problem';
 import { flagQuery } from '../../api/queries';
-import type { Flag } from '../../api/types';
+import { type AnyFlag, type Flag, isReadable, type UnreadableFlag } from '../../api/types';
 import { useLock } from '../../session/session';
 import { PageHead } from '../../shell/PageHead';
 import { PageLink } from '../../shell/PageLink';
 import { Tab, Tabs } from '../../shell/Tabs';
-import { When } from '../../time/When';
+import { Ago, DateOnly, When } from '../../time/When';
 import { Button } from '../../ui/Button';
 import { Switch } from '../../ui/Field';
 import { Dialog } from '../../ui/Overlay';
@@ -33,7 +33,11 @@ const overridesRoute = getRouteApi(ADDRESSES.flagOverrides);
 /** Page with the evaluation order, targeting rules and pending changes of one flag. */
 export function FlagOverviewPage() {
   const { flag: name } = overviewRoute.useParams();
-  return <FlagFrame name={name}>{(flag) => <FlagOverview flag={flag} />}</FlagFrame>;
+  return (
+    <FlagFrame name={name}>
+      {(flag) => (isReadable(flag) ? <FlagOverview flag={flag} /> : <UnreadableDetails flag={flag} />)}
+    </FlagFrame>
+  );
 }
 
 /** Page with the overrides of one flag. */
@@ -43,10 +47,11 @@ export function FlagOverridesPage() {
   const navigate = overridesRoute.useNavigate();
   return (
     <FlagFrame name={name}>
-      {() => (
+      {(flag) => (
         <UserOverridesPanel
           key={name}
           scope={{ kind: 'flag', flag: name }}
+          addLock={isReadable(flag) ? null : 'The flag cannot be read.'}
           search={search}
           onSearch={(change, replace) =>
             void navigate({ search: (previous) => ({ ...previous, ...change }), replace: replace ?? false })
@@ -57,7 +62,7 @@ export function FlagOverridesPage() {
   );
 }
 
-function FlagFrame({ name, children }: { readonly name: string; readonly children: (flag: Flag) => ReactNode }) {
+function FlagFrame({ name, children }: { readonly name: string; readonly children: (flag: AnyFlag) => ReactNode }) {
   const query = useQuery(flagQuery(name));
   const flag = query.data?.resource;
   const back = { to: ADDRESSES.flags, label: 'Flags' } as const;
@@ -91,20 +96,22 @@ function FlagFrame({ name, children }: { readonly name: string; readonly childre
         actions={
           <>
             <ArchiveButton flag={flag} />
-            {flag.archived_at ? null : <AddOverrideButton flag={name} />}
+            {flag.archived_at || !isReadable(flag) ? null : <AddOverrideButton flag={name} />}
           </>
         }
       />
-      <FlagTitle flag={flag} />
+      {isReadable(flag) ? <FlagTitle flag={flag} /> : <UnreadableTitle flag={flag} />}
       <Tabs label={name}>
-        <Tab
-          to={ADDRESSES.flag}
-          params={{ flag: name }}
-          activeOptions={{ exact: true, includeSearch: false }}
-          Icon={LayersIcon}
-        >
-          Overview
-        </Tab>
+        {isReadable(flag) ? (
+          <Tab
+            to={ADDRESSES.flag}
+            params={{ flag: name }}
+            activeOptions={{ exact: true, includeSearch: false }}
+            Icon={LayersIcon}
+          >
+            Overview
+          </Tab>
+        ) : null}
         <Tab
           to={ADDRESSES.flagOverrides}
           params={{ flag: name }}
@@ -157,7 +164,60 @@ function FlagTitle({ flag }: { readonly flag: Flag }) {
   );
 }
 
-function ArchiveButton({ flag }: { readonly flag: Flag }) {
+/** Title of a flag whose definition the server cannot read, and the reason. */
+function UnreadableTitle({ flag }: { readonly flag: UnreadableFlag }) {
+  return (
+    <>
+      <div className={styles.title}>
+        <h1>{flag.name}</h1>
+        {flag.flag_type ? (
+          <span className={styles.type}>
+            <TypeGlyph type={flag.flag_type} />
+            <span aria-hidden>{typeLabel(flag.flag_type)}</span>
+          </span>
+        ) : null}
+        <LayerChip layer="invalid" />
+        {flag.archived_at ? <LayerChip layer="archived" /> : null}
+      </div>
+      <div className={styles.unreadable}>
+        <Notice kind="error" title="The server cannot read the definition of this flag">
+          <p className={styles.reason}>{flag.unreadable}</p>
+          <p>
+            {flag.archived_at ? (
+              <>
+                The flag was archived <When instant={flag.archived_at} />. No user gets a value, and the flag cannot be
+                restored until its definition can be read.
+              </>
+            ) : (
+              'Only users with an active override get a value. Change the flag with the server version that wrote it, or archive it.'
+            )}
+          </p>
+        </Notice>
+      </div>
+    </>
+  );
+}
+
+/** The parts of an unreadable flag that the server can read. */
+function UnreadableDetails({ flag }: { readonly flag: UnreadableFlag }) {
+  return (
+    <section className={styles.unreadable} aria-labelledby="details">
+      <h2 id="details">Details</h2>
+      <dl className={styles.properties}>
+        <dt>Type</dt>
+        <dd>{flag.flag_type ? typeLabel(flag.flag_type) : 'Unknown'}</dd>
+        <dt>Visible to</dt>
+        <dd>{flag.client_visible ? 'Clients and servers' : 'Servers only'}</dd>
+        <dt>Created</dt>
+        <dd>{flag.created_at ? <DateOnly instant={flag.created_at} /> : 'Unknown'}</dd>
+        <dt>Changed</dt>
+        <dd>{flag.updated_at ? <Ago instant={flag.updated_at} /> : 'Unknown'}</dd>
+      </dl>
+    </section>
+  );
+}
+
+function ArchiveButton({ flag }: { readonly flag: AnyFlag }) {
   const queryClient = useQueryClient();
   const lockedReason = useLock('changeFlags');
   const [isAsking, setIsAsking] = useState(false);
@@ -167,10 +227,12 @@ function ArchiveButton({ flag }: { readonly flag: Flag }) {
     try {
       await archiveFlag(flag.name);
       refresh();
-      showDone(`${flag.name} is archived`, async () => {
+      const undo = async () => {
         await restoreFlag(flag.name);
         refresh();
-      });
+      };
+      if (isReadable(flag)) showDone(`${flag.name} is archived`, undo);
+      else showDone(`${flag.name} is archived`);
     } catch (error) {
       showError(error);
     }
@@ -185,15 +247,20 @@ function ArchiveButton({ flag }: { readonly flag: Flag }) {
     }
   };
   if (flag.archived_at) {
-    return (
+    return isReadable(flag) ? (
       <Button lockedReason={lockedReason} onClick={() => void restore()}>
         Restore
       </Button>
-    );
+    ) : null;
   }
   return (
     <>
-      <Button className="wide-only" variant="quiet" lockedReason={lockedReason} onClick={() => setIsAsking(true)}>
+      <Button
+        className={isReadable(flag) ? 'wide-only' : ''}
+        variant="quiet"
+        lockedReason={lockedReason}
+        onClick={() => setIsAsking(true)}
+      >
         <ArchiveIcon size={16} aria-hidden />
         Archive
       </Button>
@@ -211,8 +278,17 @@ function ArchiveButton({ flag }: { readonly flag: Flag }) {
         }
       >
         <Notice title="No user will get a value of this flag">
-          This includes {countOf(flag.override_count, 'user')} with an override and{' '}
-          {countOf(flag.pending_change_count, 'pending scheduled change')}. You can restore the flag later.
+          {isReadable(flag) ? (
+            <>
+              This includes {countOf(flag.override_count, 'user')} with an override and{' '}
+              {countOf(flag.pending_change_count, 'pending scheduled change')}. You can restore the flag later.
+            </>
+          ) : (
+            <>
+              This includes {countOf(flag.override_count, 'user')} with an override. The flag cannot be restored until
+              its definition can be read.
+            </>
+          )}
         </Notice>
       </Dialog>
     </>

@@ -4,7 +4,7 @@ import { ArrowUpIcon, FlagIcon } from 'lucide-react';
 import { useState } from 'react';
 import { ADDRESSES } from '../../addresses';
 import { flagsQuery } from '../../api/queries';
-import type { Flag } from '../../api/types';
+import { type AnyFlag, type Flag, isReadable, type UnreadableFlag } from '../../api/types';
 import { useChangeMarks } from '../../live/marks';
 import { usePreferences } from '../../preferences/preferences';
 import { useLock } from '../../session/session';
@@ -125,12 +125,12 @@ function EmptyFlags({ isFiltered, onClear }: { readonly isFiltered: boolean; rea
 
 /** Tag filter. The API has no list of tags, so the filter offers the tags of the flags on this page. */
 function TagFilter(props: {
-  readonly flags: readonly Flag[];
+  readonly flags: readonly AnyFlag[];
   readonly value: string | undefined;
   readonly onChange: (tag: string | undefined) => void;
 }) {
   const tags = [
-    ...new Set([...props.flags.flatMap((flag) => flag.tags), ...(props.value ? [props.value] : [])]),
+    ...new Set([...props.flags.filter(isReadable).flatMap((flag) => flag.tags), ...(props.value ? [props.value] : [])]),
   ].sort();
   return (
     <Select
@@ -154,21 +154,24 @@ interface ColumnOptions {
   readonly onSwitch: (flag: string) => void;
 }
 
-function useColumns({ sort, onSort, onSwitch }: ColumnOptions): Column<Flag>[] {
+function useColumns({ sort, onSort, onSwitch }: ColumnOptions): Column<AnyFlag>[] {
   const lockedReason = useLock('changeFlags');
   return [
     {
       id: 'on',
       head: 'On',
       className: styles.on,
-      cell: (flag) => (
-        <Switch
-          label={`${flag.name} is on`}
-          isOn={flag.effective.enabled}
-          lockedReason={flag.archived_at ? 'The flag is archived.' : lockedReason}
-          onClick={() => onSwitch(flag.name)}
-        />
-      ),
+      cell: (flag) =>
+        isReadable(flag) ? (
+          <Switch
+            label={`${flag.name} is on`}
+            isOn={flag.effective.enabled}
+            lockedReason={flag.archived_at ? 'The flag is archived.' : lockedReason}
+            onClick={() => onSwitch(flag.name)}
+          />
+        ) : (
+          <None text="unknown" />
+        ),
     },
     {
       id: 'name',
@@ -190,14 +193,16 @@ function useColumns({ sort, onSort, onSwitch }: ColumnOptions): Column<Flag>[] {
       id: 'serve',
       head: 'Served by default',
       className: styles.serveCell,
-      cell: (flag) => <ServedCell flag={flag} />,
+      cell: (flag) => (isReadable(flag) ? <ServedCell flag={flag} /> : <UnreadableCell flag={flag} />),
     },
     {
       id: 'rules',
       head: 'Rules',
       className: `${styles.number} ${styles.rules}`,
       cell: (flag) =>
-        flag.targeting_rules.length === 0 ? (
+        !isReadable(flag) ? (
+          <None text="unknown" />
+        ) : flag.targeting_rules.length === 0 ? (
           <None />
         ) : (
           <CountBadge layer="targeting_rule" count={flag.targeting_rules.length} noun="rules" />
@@ -221,7 +226,9 @@ function useColumns({ sort, onSort, onSwitch }: ColumnOptions): Column<Flag>[] {
       head: 'Scheduled',
       className: `${styles.number} ${styles.scheduled}`,
       cell: (flag) =>
-        flag.pending_change_count === 0 ? (
+        !isReadable(flag) ? (
+          <None text="unknown" />
+        ) : flag.pending_change_count === 0 ? (
           <None />
         ) : (
           <Link className={styles.badgeLink} to={ADDRESSES.flag} params={{ flag: flag.name }} hash="next-changes">
@@ -237,20 +244,23 @@ function useColumns({ sort, onSort, onSwitch }: ColumnOptions): Column<Flag>[] {
         </SortButton>
       ),
       className: styles.changed,
-      cell: (flag) => (
-        <span className="muted">
-          <Ago instant={flag.updated_at} />
-        </span>
-      ),
+      cell: (flag) =>
+        flag.updated_at === null ? (
+          <None text="unknown" />
+        ) : (
+          <span className="muted">
+            <Ago instant={flag.updated_at} />
+          </span>
+        ),
     },
   ];
 }
 
-function None() {
+function None({ text = 'none' }: { readonly text?: 'none' | 'unknown' }) {
   return (
     <span className={`muted ${styles.none}`}>
       <span aria-hidden>–</span>
-      <span className="visually-hidden">none</span>
+      <span className="visually-hidden">{text}</span>
     </span>
   );
 }
@@ -279,6 +289,19 @@ function ServedCell({ flag }: { readonly flag: Flag }) {
           <LayerChip layer="scheduled_change" />
         </span>
       ) : null}
+    </span>
+  );
+}
+
+/** Reason why the definition of a flag cannot be read, in place of what the flag serves. */
+function UnreadableCell({ flag }: { readonly flag: UnreadableFlag }) {
+  return (
+    <span className={styles.serve}>
+      <LayerChip layer="invalid" />
+      {flag.archived_at ? <LayerChip layer="archived" /> : null}
+      <span className="muted cut" title={flag.unreadable}>
+        {flag.unreadable}
+      </span>
     </span>
   );
 }

@@ -3,7 +3,7 @@ import { ArrowRightIcon } from 'lucide-react';
 import { patchFlag } from '../../api/commands';
 import { keys } from '../../api/keys';
 import { toApiError } from '../../api/problem';
-import { flagQuery, schedulesQuery } from '../../api/queries';
+import { readableFlagQuery, schedulesQuery } from '../../api/queries';
 import { useFormatTime } from '../../time/When';
 import { Button } from '../../ui/Button';
 import { Drawer } from '../../ui/Overlay';
@@ -16,7 +16,7 @@ import styles from './flags.module.css';
 /** Asks for confirmation before a flag is switched. Shows the values before and after, and who is not affected. */
 export function SwitchSheet({ flagName, onClose }: { readonly flagName: string; readonly onClose: () => void }) {
   const queryClient = useQueryClient();
-  const query = useQuery({ ...flagQuery(flagName), staleTime: 0 });
+  const query = useQuery({ ...readableFlagQuery(flagName), staleTime: 0 });
   const pending = useQuery(schedulesQuery(flagName, { status: 'pending', limit: 50 }));
   const formatTime = useFormatTime();
   const mutation = useMutation({

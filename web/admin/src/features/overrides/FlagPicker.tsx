@@ -1,7 +1,7 @@
 import { useQuery } from '@tanstack/react-query';
 import { useMemo, useState } from 'react';
 import { flagsQuery, userFlagsQuery } from '../../api/queries';
-import type { FlagType, UserFlagResult } from '../../api/types';
+import { type FlagType, isReadable, type UserFlagResult } from '../../api/types';
 import { Button } from '../../ui/Button';
 import { Field } from '../../ui/Field';
 import { Marked, SearchList } from '../../ui/SearchList';
@@ -37,7 +37,9 @@ export function FlagPicker({ userId, flag, type, result, onChoose, isFixed }: Fl
         .map(([name, value]) => ({ name, type: value.flag_type, result: value }))
         .sort((a, b) => a.name.localeCompare(b.name));
     }
-    return (all.data?.items ?? []).map((item) => ({ name: item.name, type: item.flag_type, result: undefined }));
+    return (all.data?.items ?? [])
+      .filter(isReadable)
+      .map((item) => ({ name: item.name, type: item.flag_type, result: undefined }));
   }, [userId, ofUser.data, all.data]);
 
   if (flag) {

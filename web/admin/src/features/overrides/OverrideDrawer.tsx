@@ -1,6 +1,6 @@
 import { IdCardLanyardIcon, LinkIcon } from 'lucide-react';
 import { type KeyboardEvent, useEffect, useState } from 'react';
-import { toApiError } from '../../api/problem';
+import { toApiError, UnreadableFlagError } from '../../api/problem';
 import type { Flag, User } from '../../api/types';
 import { personShortName } from '../../people/people';
 import { useLock } from '../../session/session';
@@ -59,7 +59,6 @@ function EditorDrawer({ target }: { readonly target: EditorTarget }) {
     if (!lockedReason) void editor.save();
   };
   useSaveWarning(editor.isDirty && hasContent(editor));
-  const isMissing = editor.loadError !== null && toApiError(editor.loadError).status === 404;
   return (
     <Drawer
       isOpen
@@ -92,10 +91,7 @@ function EditorDrawer({ target }: { readonly target: EditorTarget }) {
           }}
         >
           {editor.loadError && !editor.conflict ? (
-            <ErrorState
-              error={editor.loadError}
-              title={isMissing ? 'This override does not exist' : 'This could not be loaded'}
-            />
+            <ErrorState error={editor.loadError} title={loadErrorTitle(editor.loadError)} />
           ) : null}
           {editor.isLoading ? <SkeletonRows /> : null}
           {!editor.loadError && !editor.isLoading ? (
@@ -103,6 +99,7 @@ function EditorDrawer({ target }: { readonly target: EditorTarget }) {
           ) : null}
         </form>
         <Preview
+          isUnavailable={editor.loadError !== null}
           user={user}
           flag={editor.flag}
           outlook={outlook}
@@ -140,6 +137,11 @@ function EditorDrawer({ target }: { readonly target: EditorTarget }) {
       </Dialog>
     </Drawer>
   );
+}
+
+function loadErrorTitle(error: unknown): string {
+  if (error instanceof UnreadableFlagError) return 'The flag cannot be read';
+  return toApiError(error).status === 404 ? 'This override does not exist' : 'This could not be loaded';
 }
 
 /** Whether the form contains more than a user and a flag. */
@@ -287,7 +289,7 @@ function Footer({ editor, outlook, user, lockedReason, onCancel }: FooterProps) 
         variant="primary"
         className={styles.submit}
         busy={editor.saving !== 'idle' || editor.conflict !== null}
-        lockedReason={lockedReason ?? (editor.flag?.archived_at ? 'The flag is archived.' : null)}
+        lockedReason={lockedReason ?? flagLock(editor)}
         onClick={() => void editor.save()}
       >
         <SubmitText editor={editor} user={user} isRedundant={isRedundant(editor, outlook)} />
@@ -297,6 +299,11 @@ function Footer({ editor, outlook, user, lockedReason, onCancel }: FooterProps) 
       </Button>
     </footer>
   );
+}
+
+function flagLock({ flag, loadError }: Editor): string | null {
+  if (loadError instanceof UnreadableFlagError) return 'The flag cannot be read.';
+  return flag?.archived_at ? 'The flag is archived.' : null;
 }
 
 function isRedundant({ resolved, draft }: Editor, { now }: Outlook): boolean {

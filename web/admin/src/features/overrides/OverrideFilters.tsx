@@ -34,8 +34,8 @@ export function OverrideFilters({ scope, search, total, onFilter, end }: Filters
       <Bar>
         <SearchField
           className={FIND_CLASS}
-          label="Search overrides by e-mail or flag"
-          placeholder="E-mail or flag"
+          label="Search overrides by user or flag"
+          placeholder="User or flag"
           value={search.search ?? ''}
           lockedReason={findingLock}
           onChange={(text) => onFilter({ search: text || undefined })}

@@ -54,6 +54,8 @@ export function useOutlook(userId: string | undefined, flag: string | undefined,
 }
 
 interface PreviewProps {
+  /** Whether the user, the flag or the override cannot be loaded. */
+  readonly isUnavailable: boolean;
   readonly user: User | undefined;
   readonly flag: Flag | undefined;
   readonly outlook: Outlook;
@@ -66,7 +68,7 @@ interface PreviewProps {
 
 /** Shows the user's value now, with the override and after its expiry, and explains why. */
 export function Preview(props: PreviewProps) {
-  const { user, flag, outlook, value } = props;
+  const { isUnavailable, user, flag, outlook, value } = props;
   return (
     <aside className={styles.preview} aria-label="Preview">
       <div className={styles.previewHead}>
@@ -77,7 +79,7 @@ export function Preview(props: PreviewProps) {
           </span>
         ) : null}
       </div>
-      {user && flag ? null : (
+      {isUnavailable || (user && flag) ? null : (
         <p className={styles.previewText}>
           Choose a user and a flag to see what the user gets now, and what the override changes.
         </p>

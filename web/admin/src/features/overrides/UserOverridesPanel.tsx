@@ -33,6 +33,8 @@ import { RowActions } from './RowActions';
 interface PanelProps {
   readonly scope: Scope;
   readonly search: OverridesSearch;
+  /** Why no override can be added, although the user has the permission. */
+  readonly addLock?: string | null;
   /** Changes filters in the URL. With `replace`, the Back button skips the previous filters. */
   readonly onSearch: (change: Partial<OverridesSearch>, replace?: boolean) => void;
 }
@@ -48,7 +50,7 @@ const FILTER_RESET: OverridesSearch = {
 };
 
 /** List of the overrides of all users, one flag or one user, with filters, selection and bulk changes. */
-export function UserOverridesPanel({ scope, search, onSearch }: PanelProps) {
+export function UserOverridesPanel({ scope, search, addLock, onSearch }: PanelProps) {
   const minute = useServerTime(60_000);
   const marks = useChangeMarks();
   const { letterShortcuts } = usePreferences();
@@ -122,7 +124,7 @@ export function UserOverridesPanel({ scope, search, onSearch }: PanelProps) {
             addButton={
               <Button
                 variant="primary"
-                lockedReason={lockedReason}
+                lockedReason={lockedReason ?? addLock}
                 onClick={() =>
                   openNew({
                     ...(scope.kind === 'flag' && { flag: scope.flag }),

@@ -51,7 +51,7 @@ interface UserPickerProps {
   readonly isFixed: boolean;
 }
 
-/** Search field for a user: by part of the e-mail or name, or by id. */
+/** Search field for a user: by part of the e-mail, name or external id, or by id. */
 export function UserPicker({ user, onChoose, isFixed }: UserPickerProps) {
   const [text, setText] = useState('');
   const term = useDebounced(text.trim(), SEARCH_DELAY);
@@ -97,7 +97,7 @@ export function UserPicker({ user, onChoose, isFixed }: UserPickerProps) {
         <SearchList
           control={control}
           label="Users"
-          placeholder="E-mail or name"
+          placeholder="E-mail, name or external id"
           text={text}
           onTextChange={setText}
           items={items}
@@ -106,7 +106,7 @@ export function UserPicker({ user, onChoose, isFixed }: UserPickerProps) {
           autoFocus
           empty={
             term === ''
-              ? 'Enter a part of the e-mail address or the name.'
+              ? 'Enter a part of the e-mail address, name or external id.'
               : found.isFetching || byId.isFetching || term !== text.trim()
                 ? 'Searching…'
                 : `No user matches “${term}”.`

@@ -6,7 +6,7 @@ import type { Tagged } from '../../api/client';
 import { createOverride, deleteOverride, patchOverride, replaceOverride } from '../../api/commands';
 import { keys } from '../../api/keys';
 import { type ApiError, toApiError } from '../../api/problem';
-import { flagQuery, overrideQuery, userFlagsQuery, userQuery } from '../../api/queries';
+import { overrideQuery, readableFlagQuery, userFlagsQuery, userQuery } from '../../api/queries';
 import type { Flag, UserOverride } from '../../api/types';
 import { useZone } from '../../preferences/preferences';
 import { useServerTime } from '../../time/clock';
@@ -94,7 +94,7 @@ export function useEditor(target: EditorTarget): Editor {
   const { openExisting, close } = useEditorLink();
   const { user: userId, flag: flagName } = target;
   const userData = useUser(userId);
-  const flagData = useQuery({ ...flagQuery(flagName ?? ''), enabled: flagName !== undefined });
+  const flagData = useQuery({ ...readableFlagQuery(flagName ?? ''), enabled: flagName !== undefined });
   const values = useQuery({ ...userFlagsQuery(userId ?? ''), enabled: userId !== undefined });
   const isExisting = target.kind === 'existing';
   const loaded = useQuery({ ...overrideQuery(userId ?? '', flagName ?? ''), enabled: isExisting, retry: false });
@@ -307,7 +307,7 @@ export function useEditor(target: EditorTarget): Editor {
   return {
     target,
     isLoading: isExisting && loaded.isPending,
-    loadError: isExisting && !base ? loaded.error : (flagData.error ?? userData.error),
+    loadError: isExisting && !base ? (loaded.error ?? flagData.error) : (flagData.error ?? userData.error),
     userData,
     flag,
     base,

@@ -13,12 +13,12 @@ import {
 import { type ReactNode, useState } from 'react';
 import { ADDRESSES } from '../../addresses';
 import { flagsQuery, usersQuery } from '../../api/queries';
-import type { Flag, User } from '../../api/types';
+import { type AnyFlag, isReadable, type User } from '../../api/types';
 import { PersonLabel } from '../../people/PersonLabel';
 import { useHasPermission } from '../../session/session';
 import { Dialog } from '../../ui/Overlay';
 import { Marked, SearchList } from '../../ui/SearchList';
-import { CountBadge, FlagLabel } from '../../values/parts';
+import { CountBadge, FlagLabel, LayerChip } from '../../values/parts';
 import { useEditorLink } from '../overrides/editorAddress';
 import { useDebounced } from '../overrides/UserPicker';
 import styles from './palette.module.css';
@@ -29,7 +29,7 @@ const MAX_RESULTS = 6;
 
 type Entry =
   | { readonly kind: 'action'; readonly label: string; readonly Icon: LucideIcon; readonly run: () => void }
-  | { readonly kind: 'flag'; readonly flag: Flag }
+  | { readonly kind: 'flag'; readonly flag: AnyFlag }
   | { readonly kind: 'user'; readonly user: User };
 
 const GROUPS: Record<Entry['kind'], string> = { action: 'Actions and pages', flag: 'Flags', user: 'Users' };
@@ -98,9 +98,17 @@ function EntryLabel({ entry, term }: { readonly entry: Entry; readonly term: str
       );
     case 'flag':
       return (
-        <FlagLabel name={entry.flag.name} type={entry.flag.flag_type}>
-          <Marked text={entry.flag.name} part={term} />
-        </FlagLabel>
+        <>
+          <FlagLabel name={entry.flag.name} type={entry.flag.flag_type}>
+            <Marked text={entry.flag.name} part={term} />
+          </FlagLabel>
+          {isReadable(entry.flag) ? null : (
+            <>
+              <span className="grow" />
+              <LayerChip layer="invalid" />
+            </>
+          )}
+        </>
       );
     case 'user':
       return (

@@ -1,16 +1,16 @@
 import { useQuery } from '@tanstack/react-query';
 import { ArrowRightIcon } from 'lucide-react';
-import { flagQuery } from '../../api/queries';
+import { readableFlagQuery } from '../../api/queries';
 import type { Flag, ScheduledChange, Serve } from '../../api/types';
 import { Served } from '../../values/Served';
 import styles from './schedules.module.css';
 
 /** Effect of a scheduled change: the values before and after if it is pending, otherwise the value that it set. */
 export function ChangeText({ change, flag }: { readonly change: ScheduledChange; readonly flag?: Flag | undefined }) {
-  const loaded = useQuery({ ...flagQuery(change.flag_name), enabled: flag === undefined });
+  const loaded = useQuery({ ...readableFlagQuery(change.flag_name), enabled: flag === undefined });
   const definition = flag ?? loaded.data?.resource;
   const { preview, serve, enabled } = change;
-  if (!definition) return <span className="muted">…</span>;
+  if (!definition) return <span className="muted">{loaded.isError ? 'The flag cannot be read' : '…'}</span>;
   const before = preview && serve ? weightsServe(preview.before.weights) : null;
   return (
     <span className={styles.line}>

@@ -26,7 +26,16 @@ import { WhyPanel } from './WhyPanel';
 
 const route = getRouteApi(ADDRESSES.user);
 
-const SOURCES: readonly Source[] = ['override', 'targeting_rule', 'scheduled_change', 'default', 'disabled'];
+const SOURCES: readonly Source[] = [
+  'override',
+  'targeting_rule',
+  'scheduled_change',
+  'default',
+  'disabled',
+  'evaluation_too_expensive',
+];
+/** Sources whose filter is shown only if a flag has this source. */
+const RARE_SOURCES: readonly Source[] = ['evaluation_too_expensive'];
 /** Maximum delay of `setTimeout`; milliseconds. */
 const MAX_TIMER = 2_147_483_647;
 
@@ -86,15 +95,17 @@ export function UserFlags({ user }: { readonly user: User }) {
             isOn={!source}
             onClick={() => change({ source: undefined })}
           />
-          {SOURCES.map((layer) => (
-            <SourceFilter
-              key={layer}
-              layer={layer}
-              count={all.filter(({ result }) => result.source === layer).length}
-              isOn={source === layer}
-              onClick={() => change({ source: source === layer ? undefined : layer })}
-            />
-          ))}
+          {SOURCES.map((layer) => ({ layer, count: all.filter(({ result }) => result.source === layer).length }))
+            .filter(({ layer, count }) => count > 0 || source === layer || !RARE_SOURCES.includes(layer))
+            .map(({ layer, count }) => (
+              <SourceFilter
+                key={layer}
+                layer={layer}
+                count={count}
+                isOn={source === layer}
+                onClick={() => change({ source: source === layer ? undefined : layer })}
+              />
+            ))}
         </Bar>
         <TableArea busy={query.isFetching}>
           {query.isFetching && query.data ? <ProgressBar /> : null}
@@ -309,6 +320,7 @@ function SourceDetail({ result }: { readonly result: UserFlagResult }) {
   }
   if (source === 'targeting_rule') return rule_id ?? '';
   if (source === 'disabled') return 'flag is off';
+  if (source === 'evaluation_too_expensive') return 'serves the off variant';
   if (override) return `override is ${override.status}`;
   return '';
 }

@@ -24,6 +24,7 @@ interface UserFormProps {
 
 interface Draft {
   readonly email: string;
+  readonly externalId: string;
   readonly name: string;
   readonly role: Role;
   readonly active: boolean;
@@ -34,6 +35,7 @@ interface Draft {
 function draftOf(user: User | undefined): Draft {
   return {
     email: user?.email ?? '',
+    externalId: user?.external_id ?? '',
     name: user?.display_name ?? '',
     role: user?.role ?? 'user',
     active: user?.active ?? true,
@@ -43,6 +45,7 @@ function draftOf(user: User | undefined): Draft {
 }
 
 const FORM_ID = 'user-form';
+const MAX_EXTERNAL_ID = 255;
 
 /** Form that creates or changes a user. */
 export function UserForm({ user, onClose, onSaved }: UserFormProps) {
@@ -51,15 +54,19 @@ export function UserForm({ user, onClose, onSaved }: UserFormProps) {
   const [isChecked, setIsChecked] = useState(false);
   const set = (change: Partial<Draft>) => setDraft({ ...draft, ...change });
   const attributes = parseAttributes(draft.attributes);
-  const mayLackEmail = Boolean(user?.resource.external_id) && draft.email.trim() === '';
-  const emailError = mayLackEmail || draft.email.includes('@') ? null : 'Enter an e-mail address.';
+  const hasEmail = draft.email.trim() !== '';
+  const mayLackEmail = draft.externalId.trim() !== '' && draft.password === '';
+  const problems = problemsOf(draft, user?.resource);
+  const shown = isChecked ? problems : {};
+  const hasExternalId = Boolean(user?.resource.external_id);
 
   const save = useMutation({
     mutationFn: async () => {
       if (attributes.kind === 'error') throw new Error(attributes.message);
       if (user) return patchUser(user.resource.id, changesOf(user.resource, draft, attributes.value), user.etag);
       return createUser({
-        email: draft.email.trim(),
+        email: draft.email.trim() || null,
+        external_id: draft.externalId.trim() || null,
         display_name: draft.name.trim() || null,
         role: draft.role,
         active: draft.active,
@@ -78,7 +85,7 @@ export function UserForm({ user, onClose, onSaved }: UserFormProps) {
   const submit = (event: FormEvent) => {
     event.preventDefault();
     setIsChecked(true);
-    if (emailError === null && attributes.kind === 'value') save.mutate();
+    if (Object.keys(problems).length === 0 && attributes.kind === 'value') save.mutate();
   };
   const failure = save.isError ? toApiError(save.error) : null;
   const isConflict = failure?.status === 412;
@@ -98,7 +105,11 @@ export function UserForm({ user, onClose, onSaved }: UserFormProps) {
       }
     >
       <form id={FORM_ID} className={styles.form} onSubmit={submit} noValidate>
-        <Field label="E-mail" error={(isChecked ? emailError : null) ?? failure?.fieldError('/email')}>
+        <Field
+          label="E-mail"
+          aside={mayLackEmail ? 'Optional' : null}
+          error={shown.email ?? failure?.fieldError('/email')}
+        >
           {(control) => (
             <TextInput
               {...control}
@@ -108,6 +119,23 @@ export function UserForm({ user, onClose, onSaved }: UserFormProps) {
             />
           )}
         </Field>
+        {hasExternalId ? null : (
+          <Field
+            label="External ID"
+            aside={hasEmail ? 'Optional' : null}
+            hint="Id of the user in another system. It cannot be changed later. A user needs an e-mail address or an external id."
+            error={shown.externalId ?? failure?.fieldError('/external_id')}
+          >
+            {(control) => (
+              <TextInput
+                {...control}
+                maxLength={MAX_EXTERNAL_ID}
+                value={draft.externalId}
+                onChange={(event) => set({ externalId: event.target.value })}
+              />
+            )}
+          </Field>
+        )}
         <Field label="Name" aside="Optional" error={failure?.fieldError('/display_name')}>
           {(control) => (
             <TextInput {...control} value={draft.name} onChange={(event) => set({ name: event.target.value })} />
@@ -128,7 +156,7 @@ export function UserForm({ user, onClose, onSaved }: UserFormProps) {
           <Field
             label="Password"
             aside="Optional"
-            hint="At least 12 characters. Without a password the user cannot sign in here."
+            hint="At least 12 characters. Without a password the user cannot sign in here. A password needs an e-mail address."
             error={failure?.fieldError('/password')}
           >
             {(control) => (
@@ -181,6 +209,29 @@ export function UserForm({ user, onClose, onSaved }: UserFormProps) {
   );
 }
 
+/** Why the form cannot be saved, by field. */
+interface Problems {
+  readonly email?: string;
+  readonly externalId?: string;
+}
+
+function problemsOf(draft: Draft, user: User | undefined): Problems {
+  const email = draft.email.trim();
+  const externalId = draft.externalId.trim();
+  const emailProblem = problemOfEmail(email, externalId, draft.password);
+  return {
+    ...(emailProblem !== null && { email: emailProblem }),
+    ...(!user?.external_id && externalId.includes('@') && { externalId: 'An external id must not contain @.' }),
+  };
+}
+
+function problemOfEmail(email: string, externalId: string, password: string): string | null {
+  if (email.includes('@')) return null;
+  if (email !== '') return 'Enter an e-mail address.';
+  if (password !== '') return 'A password needs an e-mail address.';
+  return externalId === '' ? 'Enter an e-mail address or an external id.' : null;
+}
+
 type Attributes =
   | { readonly kind: 'value'; readonly value: { [name: string]: Json } }
   | { readonly kind: 'error'; readonly message: string };
@@ -199,8 +250,10 @@ function parseAttributes(text: string): Attributes {
 function changesOf(user: User, draft: Draft, attributes: { [name: string]: Json }): PatchUser {
   const name = draft.name.trim() || null;
   const email = draft.email.trim() || null;
+  const externalId = draft.externalId.trim() || null;
   return {
     ...(email !== user.email && { email }),
+    ...(user.external_id === null && externalId !== null && { external_id: externalId }),
     ...(name !== user.display_name && { display_name: name }),
     ...(draft.role !== user.role && { role: draft.role }),
     ...(draft.active !== user.active && { active: draft.active }),

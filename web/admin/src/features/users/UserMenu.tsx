@@ -27,7 +27,8 @@ export function UserMenu({ user }: { readonly user: Tagged<User> }) {
   const queryClient = useQueryClient();
   const lockedReason = useLock('changeUsers');
   const [form, setForm] = useState<OpenForm>(null);
-  const { id, active } = user.resource;
+  const { id, active, email } = user.resource;
+  const passwordLock = email === null ? 'A password needs an e-mail address.' : null;
   const setActive = async (next: boolean, etag: string) => {
     try {
       const saved = await patchUser(id, { active: next }, etag);
@@ -57,7 +58,7 @@ export function UserMenu({ user }: { readonly user: Tagged<User> }) {
         </MenuItem>
         <MenuItem
           icon={<KeyRoundIcon size={16} aria-hidden />}
-          lockedReason={lockedReason}
+          lockedReason={lockedReason ?? passwordLock}
           onClick={() => setForm('password')}
         >
           Set password
@@ -149,7 +150,7 @@ function DeleteDialog({ user, onClose }: DialogProps) {
   const navigate = useNavigate();
   const [typed, setTyped] = useState('');
   const [erase, setErase] = useState(false);
-  const confirmation = user.email ?? user.external_id ?? user.id;
+  const confirmation = user.email ?? user.user_label;
   const remove = useMutation({
     mutationFn: () => deleteUser(user.id, erase),
     onSuccess: async () => {

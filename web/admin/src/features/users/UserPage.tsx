@@ -71,6 +71,7 @@ function UserFrame({ id, children }: { readonly id: string; readonly children: (
     );
   }
   const detail = personDetail(user);
+  const externalId = user.email && user.external_id ? `External ID ${user.external_id}` : null;
   const count = flags.data ? Object.keys(flags.data.flags).length : undefined;
   return (
     <>
@@ -89,7 +90,7 @@ function UserFrame({ id, children }: { readonly id: string; readonly children: (
         <div className={styles.whoText}>
           <h1 className="cut">{personName(user)}</h1>
           <div className="muted cut">
-            {detail ? `${detail} · ` : ''}
+            {[detail, externalId].filter(Boolean).map((text) => `${text} · `)}
             {roleLabel(user.role)} · {user.active ? 'active' : 'inactive'}
             <span className="wide-only">
               {' · since '}

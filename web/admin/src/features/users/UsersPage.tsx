@@ -81,8 +81,8 @@ export function UsersPage() {
       <Bar>
         <SearchField
           className={FIND_CLASS}
-          label="Search users by e-mail or name"
-          placeholder="E-mail or name"
+          label="Search users by e-mail, name or external id"
+          placeholder="E-mail, name or external id"
           value={search.search ?? ''}
           onChange={(text) => filter({ search: text || undefined })}
         />

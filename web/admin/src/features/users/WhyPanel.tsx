@@ -1,6 +1,7 @@
 import { useQuery } from '@tanstack/react-query';
 import { ArrowRightIcon, ClockIcon, LinkIcon, PencilIcon, XIcon } from 'lucide-react';
-import { explanationQuery, flagQuery } from '../../api/queries';
+import { UnreadableFlagError } from '../../api/problem';
+import { explanationQuery, readableFlagQuery } from '../../api/queries';
 import type { Explanation, User } from '../../api/types';
 import { Ladder } from '../../explain/Ladder';
 import { rungsOf } from '../../explain/rungs';
@@ -66,10 +67,11 @@ interface WhyBodyProps {
 
 function WhyBody({ user, flag, at, explanation }: WhyBodyProps) {
   const formatTime = useFormatTime();
-  const definition = useQuery(flagQuery(flag));
+  const definition = useQuery(readableFlagQuery(flag));
   const lockedReason = useLock('changeOverrides');
   const { openExisting, openNew } = useEditorLink();
   const { resolution, override, next_change, findings } = explanation;
+  const unreadableReason = definition.error instanceof UnreadableFlagError ? 'The flag cannot be read.' : null;
   const rungs = rungsOf(explanation, {
     userName: personShortName(user),
     flag: definition.data?.resource,
@@ -121,7 +123,7 @@ function WhyBody({ user, flag, at, explanation }: WhyBodyProps) {
       ) : null}
       <div className={styles.whyButtons}>
         <Button
-          lockedReason={at ? 'Go back to “Now” to edit.' : lockedReason}
+          lockedReason={at ? 'Go back to “Now” to edit.' : (lockedReason ?? unreadableReason)}
           onClick={() => (override ? openExisting(user.id, flag) : openNew({ user: user.id, flag }))}
         >
           <PencilIcon size={14} aria-hidden />
