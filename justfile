@@ -7,18 +7,31 @@ default:
     @just --list --unsorted
 
 # Run the server and the worker with demo data on SQLite; stop with Ctrl-C
-run:
+run: web-admin
     cargo build --bins
     scripts/run-demo.sh
 
+# Build the release binaries, which contain the admin UI
+build: web-admin
+    FLAGS_UI=required cargo build --release --bins
+
+# Build the admin UI into web/admin/dist
+web-admin: web
+    npm --prefix web run build
+
+# Run the demo, and the admin UI with live reload on http://127.0.0.1:5173; stop with Ctrl-C
+dev: web
+    npm --prefix web run build --workspace sdk
+    cargo build --bins
+    scripts/run-dev.sh
+
 # Run all tests on both databases and in a browser (installs missing PostgreSQL, Chromium and Python with apt)
-test: postgres chromium web openfeature
+test: postgres chromium web-admin openfeature
     cargo build --workspace --bins
     cargo test --workspace --doc
     cargo test --workspace --lib --bins
     cargo test -p flags-domain --test '*'
     cargo test -p flags-tests --test chaos -- --selection
-    npm --prefix web run build
     npm --prefix web test
     cargo test -p flags-tests --test it
 
@@ -78,9 +91,8 @@ chaos *args: postgres
     cargo test --release -q -p flags-tests --test chaos -- {{ args }}
 
 # Run only the tests of the TypeScript packages
-test-web: chromium web openfeature
+test-web: chromium web-admin openfeature
     cargo build --bins
-    npm --prefix web run build
     npm --prefix web test
 
 # Format Rust and TypeScript code

@@ -42,7 +42,7 @@ until grep -q '^listening on' "$folder/server.out"; do
     kill -0 "$server" 2>/dev/null || { cat "$folder/server.log" >&2; exit 1; }
     sleep 0.1
 done
-base="$(sed -n 's/^listening on //p' "$folder/server.out")"
+base="$(sed -n 's/^listening on \([^ ]*\).*/\1/p' "$folder/server.out")"
 
 generation=(--generation-database none)
 [ -z "${FUZZ_DETERMINISTIC:-}" ] || generation=(--generation-deterministic)

@@ -130,7 +130,8 @@ impl TestEnvironment {
         admin_token.secret.reveal().clone_into(&mut env.admin_token);
         for number in 0..users {
             let new_user = NewUser {
-                email: format!("user{number}@example.com"),
+                email: Some(format!("user{number}@example.com")),
+                external_id: None,
                 display_name: None,
                 role: Role::User,
                 attributes: serde_json::Map::new(),
@@ -277,7 +278,7 @@ impl TestEnvironment {
         futures_util::future::join_all((0..load.writers).map(run_writer)).await.into_iter().flatten().collect()
     }
 
-    /// Changes the flag [`MARKER`], which all streams must deliver. Retries for up to 60 seconds.
+    /// Changes the flag [`MARKER`]. All streams must deliver this change. Retries for up to 60 seconds.
     pub(crate) async fn write_marker(&self, server: usize) -> AcknowledgedWrite {
         let deadline = Instant::now() + Duration::from_secs(60);
         loop {

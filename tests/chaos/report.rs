@@ -18,7 +18,7 @@ impl CaseReport {
         println!("{:<24} {:<52} {value}", self.case, description);
     }
 
-    /// Expects a certain value.
+    /// Prints both values and records a failure unless they are equal.
     pub(crate) fn expect_eq<T: Display + PartialEq>(&mut self, description: &str, expected: &T, actual: &T) {
         let holds = expected == actual;
         let outcome = if holds { "ok" } else { "FAILED" };
@@ -32,7 +32,7 @@ impl CaseReport {
         self.expect_eq(description, &0, &actual);
     }
 
-    /// Expects that something happened. Without such events, the other expectations of a case would prove nothing.
+    /// Records a failure if `actual` is 0: without such events, the other expectations of a case would prove nothing.
     pub(crate) fn expect_nonzero(&mut self, description: &str, actual: usize) {
         let outcome = if actual > 0 { "ok" } else { "FAILED" };
         self.failures += usize::from(actual == 0);

@@ -161,7 +161,7 @@ async fn measure_inserts(kind: DatabaseKind, url: &str, store: &Store, rng: &mut
             let user = population.generate_user(rng, first_number + round * 1_000 + number);
             let started_at = Instant::now();
             let mut tx = store.begin(user.created_at).await.expect("transaction can begin");
-            assert!(users::insert(&mut tx, &user).await.expect("user can be inserted"));
+            assert_eq!(users::insert(&mut tx, &user).await.expect("user can be inserted"), None);
             tx.commit(&author()).await.expect("transaction can be committed");
             times.push(started_at.elapsed().as_secs_f64() * 1e3);
         }
@@ -175,7 +175,7 @@ async fn choose_terms(store: &Store, sample: &[UserRecord], rng: &mut SmallRng, 
     let mut terms = Terms::new();
     for attempt in 0..terms_per_group * 12 {
         let user = &sample[rng.random_range(0..sample.len())];
-        let text = [user.email.as_str(), user.display_name.as_deref().unwrap_or("none")][attempt % 2].to_lowercase();
+        let text = [user.handle(), user.display_name.as_deref().unwrap_or("none")][attempt % 2].to_lowercase();
         let letters: Vec<char> = text.chars().collect();
         let (start, length) = if attempt % 4 < 2 {
             (0, rng.random_range(1..3))
@@ -185,7 +185,7 @@ async fn choose_terms(store: &Store, sample: &[UserRecord], rng: &mut SmallRng, 
         let term: String = letters.iter().skip(start).take(length).collect();
         // The search treats terms of one or two characters as prefixes.
         let is_prefix = term.chars().count() < 3;
-        let total = search(store, &term, UserOrder::Email(None)).await.0;
+        let total = search(store, &term, UserOrder::Handle(None)).await.0;
         let group = match (is_prefix, total) {
             (true, ..=MAX_TOTAL) => GROUPS[6],
             (true, _) => GROUPS[7],
@@ -199,7 +199,7 @@ async fn choose_terms(store: &Store, sample: &[UserRecord], rng: &mut SmallRng, 
         }
     }
     let to_owned = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
-    let emails = sample.iter().map(|user| user.email.to_lowercase()).take(terms_per_group);
+    let emails = sample.iter().map(|user| user.handle().to_lowercase()).take(terms_per_group);
     terms.insert(GROUPS[0], emails.clone().map(|email| email.chars().rev().take(9).collect()).collect());
     terms.insert(GROUPS[5], emails.collect());
     terms.insert(GROUPS[8], to_owned(&["example", ".com", "@ex", "ample.c"]));
@@ -210,7 +210,7 @@ async fn choose_terms(store: &Store, sample: &[UserRecord], rng: &mut SmallRng, 
 
 /// Returns the total and the position of the next page.
 async fn search(store: &Store, term: &str, order: UserOrder) -> (i64, Option<UserOrder>) {
-    let filter = UserFilter { search: Some(term.to_owned()), has_overrides: None };
+    let filter = UserFilter { search: Some(term.to_owned()), ..UserFilter::default() };
     let newest = matches!(order, UserOrder::Newest(_));
     let mut conn = store.conn().await.expect("a connection is available");
     let page = users::list(&mut conn, &filter, order, 50).await.expect("users can be listed");
@@ -218,7 +218,7 @@ async fn search(store: &Store, term: &str, order: UserOrder) -> (i64, Option<Use
         if newest {
             UserOrder::Newest(Some((last.created_at, last.id)))
         } else {
-            UserOrder::Email(Some((last.email.clone(), last.id)))
+            UserOrder::Handle(Some((last.handle().to_owned(), last.id)))
         }
     });
     (page.total, next)
@@ -228,7 +228,7 @@ async fn search(store: &Store, term: &str, order: UserOrder) -> (i64, Option<Use
 async fn measure_searches(store: &Store, terms: &[String], newest: bool) -> [Vec<f64>; 2] {
     let mut times = [Vec::new(), Vec::new()];
     for term in terms {
-        let mut order = Some(if newest { UserOrder::Newest(None) } else { UserOrder::Email(None) });
+        let mut order = Some(if newest { UserOrder::Newest(None) } else { UserOrder::Handle(None) });
         for times in &mut times {
             let Some(position) = order else { break };
             let started_at = Instant::now();
@@ -241,7 +241,7 @@ async fn measure_searches(store: &Store, terms: &[String], newest: bool) -> [Vec
 
 /// Returns the time of an equivalent search with `LIKE` over all users for each term, in milliseconds.
 async fn measure_scans(kind: DatabaseKind, url: &str, terms: &[String], newest: bool) -> Vec<f64> {
-    let order = if newest { "created_at DESC, id" } else { "email" };
+    let order = if newest { "created_at DESC, id" } else { "handle" };
     let mut times = Vec::new();
     for term in terms {
         let term = term.replace('\'', "''").replace('_', "\\_");
@@ -251,7 +251,7 @@ async fn measure_scans(kind: DatabaseKind, url: &str, terms: &[String], newest: 
             format!("search_text LIKE '%{term}%' ESCAPE '\\'")
         };
         let count = format!("SELECT count(*) FROM (SELECT id FROM users WHERE {condition} LIMIT 10001) AS counted");
-        let page = format!("SELECT email FROM users WHERE {condition} ORDER BY {order} LIMIT 51");
+        let page = format!("SELECT handle FROM users WHERE {condition} ORDER BY {order} LIMIT 51");
         if kind == DatabaseKind::Postgres {
             let started_at = Instant::now();
             query_postgres(url, &count).await;
@@ -274,9 +274,9 @@ async fn print_plans(store: &Store, terms: &Terms) {
     for group in [GROUPS[2], GROUPS[3], GROUPS[6], GROUPS[7]] {
         let Some(term) = terms.get(group).and_then(|terms| terms.first()) else { continue };
         println!("\n{group}, {term:?}:");
-        let filter = UserFilter { search: Some(term.clone()), has_overrides: None };
+        let filter = UserFilter { search: Some(term.clone()), ..UserFilter::default() };
         let mut conn = store.conn().await.expect("a connection is available");
-        let plans = users::explain(&mut conn, &filter, UserOrder::Email(None), 50).await;
+        let plans = users::explain(&mut conn, &filter, UserOrder::Handle(None), 50).await;
         for line in plans.expect("queries can be explained") {
             println!("    {line}");
         }

@@ -85,7 +85,7 @@ impl TestApp {
         Self::build(database, Settings { stream_limits, ..Settings::default() }, Some(jwt)).await
     }
 
-    /// Ignores `metrics_with_api`, `workers` and `jwt` of the settings.
+    /// Starts an application with these settings, except `metrics_with_api`, `workers` and `jwt`, which are ignored.
     pub async fn start_with_settings(kind: DatabaseKind, settings: Settings) -> Self {
         Self::build(Database::migrated(kind).await, settings, None).await
     }

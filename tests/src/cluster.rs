@@ -18,7 +18,7 @@ use tempfile::TempDir;
 pub struct Cluster {
     folder: TempDir,
     supervisor: Child,
-    /// Standard input of the supervisor, which stops the server when this is dropped.
+    /// Standard input of the supervisor. Dropping it makes the supervisor stop the server.
     _supervisor_stdin: Option<ChildStdin>,
 }
 
@@ -158,7 +158,7 @@ fn is_root() -> bool {
     id.stdout.trim_ascii() == b"0"
 }
 
-/// Changes the owner to the user as which [`unprivileged_command`] runs programs.
+/// Changes the owner of the folder to the user that [`unprivileged_command`] runs programs as.
 fn change_owner_to_postgres(folder: &Path) {
     if is_root() {
         let status = Command::new("chown").arg("postgres").arg(folder).status().expect("chown can be started");

@@ -75,7 +75,7 @@ async fn migrated_template() -> &'static str {
 /// Creates a PostgreSQL database as a copy of `template` and returns its URL.
 pub async fn create_database(cluster: &Cluster, template: &str) -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
-    // PostgreSQL cannot copy a template twice at the same time.
+    // PostgreSQL rejects concurrent copies of one template.
     static COPY_LOCK: Mutex<()> = Mutex::const_new(());
     let name = format!("test_{}", NEXT.fetch_add(1, Ordering::Relaxed));
     let _guard = COPY_LOCK.lock().await;

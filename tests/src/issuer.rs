@@ -12,7 +12,7 @@ use std::{
 
 use actix_web::{App, HttpResponse, HttpServer, dev::ServerHandle, web};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use flags_service::credentials::jwt::{JwtAlgorithm, JwtConfig, KeySource, UserClaim};
+use flags_service::credentials::jwt::{JwtAlgorithm, JwtConfig, JwtUsers, KeySource, UserClaim};
 use jsonwebtoken::{Algorithm, EncodingKey, crypto, jwk::Jwk};
 use serde_json::{Value, json};
 use tempfile::NamedTempFile;
@@ -57,7 +57,7 @@ pub fn sign_jwt(key: &EncodingKey, algorithm: Algorithm, header: impl ToString, 
     format!("{message}.{signature}")
 }
 
-/// Returns a configuration for JWTs of [`ISSUER`] whose `sub` claim is a user id. The caller has the
+/// Returns a configuration for JWTs of [`ISSUER`] whose `sub` claim is a user id or an external id. The caller has the
 /// role of the user.
 pub fn jwt_config(keys: KeySource, algorithms: &[JwtAlgorithm]) -> JwtConfig {
     JwtConfig {
@@ -68,6 +68,8 @@ pub fn jwt_config(keys: KeySource, algorithms: &[JwtAlgorithm]) -> JwtConfig {
         user_claim: UserClaim::Sub,
         role_claim: None,
         allowed_roles: Vec::new(),
+        users: JwtUsers::Known,
+        attributes: Vec::new(),
     }
 }
 

@@ -12,16 +12,19 @@ pub struct PermissionTable(BTreeMap<String, BTreeMap<String, String>>);
 pub const ALLOWED: &str = "allowed";
 
 /// The callers, in the order of the document.
-const CALLERS: [&str; 12] = [
+const CALLERS: [&str; 15] = [
     "anonymous",
     "user token (own data)",
     "user token (data of another user)",
     "user session",
     "viewer token",
     "viewer token without user",
+    "support token",
+    "support session",
     "admin token",
     "admin session",
     "evaluate token",
+    "JWT of an unknown user",
     "expired token",
     "revoked token",
     "token of a deactivated user",
@@ -45,11 +48,14 @@ Callers:
 
 - anonymous: sends no credential.
 - token, session: authenticated with an API token or with the session cookie.
-- user, viewer, admin: the role. If a token acts as a user, the lower of the two roles applies.
+- user, viewer, support, admin: the role. If a token acts as a user, the lower of the two roles applies.
+- support: changes overrides of users whose role is `user`; for other users, changes of overrides are 403
+  `user_not_permitted`. The table was recorded with users whose role is `user`.
 - own data, data of another user: the user that the path names, if the path names one.
-- viewer token without user: a token with role viewer that acts as no user. All other tokens of users, viewers and
-  admins act as a user.
+- viewer token without user: a token with role viewer that acts as no user. All other tokens of users, viewers,
+  support and admins act as a user.
 - evaluate token: a token with scope `evaluate`.
+- JWT of an unknown user: a JWT whose subject no stored user has, at a server with `--jwt-users any`.
 - expired token, revoked token, token of a deactivated user: tokens with role admin that are no longer valid.
 
 Outcomes:
@@ -93,7 +99,8 @@ impl PermissionTable {
             groups.entry(row).or_default().push(operation);
         }
         let mut text = String::from(INTRODUCTION);
-        // `allowed` sorts last, so the reverse order starts with the operations that most callers may call.
+        // `allowed` sorts after `401` and `403`, so the reverse order starts with the operations that most callers may
+        // call.
         for (row, operations) in groups.iter().rev() {
             let _ = write!(text, "\n## {}\n\n", title(row));
             let names: Vec<_> = operations.iter().map(|name| format!("`{name}`")).collect();
@@ -124,10 +131,15 @@ fn title(row: &[&str]) -> String {
     if refused.is_empty() {
         "All authenticated callers".to_owned()
     } else if refused.len() < allowed.len() {
-        format!("All authenticated callers except {}", refused.join(", "))
+        format!("All authenticated callers except {}", join_in_title(&refused))
     } else {
-        format!("Only {}", allowed.join(", "))
+        format!("Only {}", join_in_title(&allowed))
     }
+}
+
+/// Joins callers. Abbreviates them, because a title is a single line.
+fn join_in_title(callers: &[&str]) -> String {
+    callers.join(", ").replace("user token (own data), user token (data of another user)", "user tokens")
 }
 
 fn callers_with_outcome(row: &[&str], predicate: impl Fn(&str) -> bool) -> Vec<&'static str> {

@@ -94,12 +94,13 @@ impl RunningProcess {
         let mut line = String::new();
         let stdout = child.stdout.as_mut().expect("standard output is piped");
         BufReader::new(stdout).read_line(&mut line).expect("standard output can be read");
-        let base_url = line.trim().strip_prefix("listening on ");
+        // The server may print more text after the URL.
+        let base_url = line.strip_prefix("listening on ").and_then(|rest| rest.split_whitespace().next());
         let base_url = base_url.unwrap_or_else(|| panic!("{name} printed {line:?} instead of its address")).to_owned();
         Self { child, base_url }
     }
 
-    /// Starts a server whose binary is not among those of this build.
+    /// Starts a server from another executable, such as one of a newer version.
     pub fn server_at(binary: &Path, url: &str) -> Self {
         let arguments = ["--database-url", url, "--bind", "127.0.0.1:0"];
         Self::spawn(Command::new(binary).args(arguments).stderr(Stdio::null()))
@@ -141,7 +142,7 @@ impl RunningProcess {
 impl Drop for RunningProcess {
     fn drop(&mut self) {
         if matches!(self.child.try_wait(), Ok(None)) {
-            // SIGTERM instead of SIGKILL, because a process writes its coverage data when it exits normally.
+            // SIGTERM instead of SIGKILL, because a process writes its coverage data only when it exits normally.
             send_signal("TERM", self.pid());
             let _ = self.child.wait();
         }

@@ -11,7 +11,8 @@ use crate::{app::author, database::execute_raw};
 pub fn user_record(email: &str, now: Instant) -> users::UserRecord {
     users::UserRecord {
         id: Uuid::now_v7(),
-        email: email.to_owned(),
+        email: Some(email.to_owned()),
+        external_id: None,
         display_name: None,
         role: users::Role::User,
         attributes: Map::new(),
@@ -25,7 +26,7 @@ pub fn user_record(email: &str, now: Instant) -> users::UserRecord {
 /// Inserts a user and returns the user id.
 pub async fn insert_user(tx: &mut Tx, email: &str) -> Uuid {
     let user = user_record(email, tx.now());
-    assert!(users::insert(tx, &user).await.unwrap());
+    assert_eq!(users::insert(tx, &user).await.unwrap(), None);
     user.id
 }
 
@@ -83,7 +84,7 @@ pub async fn bulk_insert_users(url: &str, users: impl IntoIterator<Item = users:
         for _ in 0..50 {
             let rows: Vec<_> = users.by_ref().take(1_000).map(|user| user_row_sql(url, &user)).collect();
             if !rows.is_empty() {
-                sql += "INSERT INTO users (id, email, email_key, display_name, role, attributes, active, search_text, \
+                sql += "INSERT INTO users (id, handle, handle_key, display_name, role, attributes, active, search_text, \
                         created_at, updated_at) VALUES ";
                 sql += &rows.join(",");
                 sql += ";";
@@ -105,9 +106,9 @@ fn user_row_sql(url: &str, user: &users::UserRecord) -> String {
     let name = user.display_name.as_deref();
     format!(
         "({id},{},{},{},'user','{{}}',true,{},{at},{at})",
-        quote(&user.email),
-        quote(&user.email.to_lowercase()),
+        quote(user.handle()),
+        quote(&user.handle().to_lowercase()),
         name.map_or("NULL".to_owned(), quote),
-        quote(&format!("{}\n{}", user.email, name.unwrap_or_default()).to_lowercase()),
+        quote(&format!("{}\n{}", user.handle(), name.unwrap_or_default()).to_lowercase()),
     )
 }

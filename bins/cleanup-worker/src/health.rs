@@ -14,7 +14,8 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
 
-/// Binds `address`, serves both endpoints in the background until the process ends, and returns the bound address.
+/// Serves `/healthz` and `/metrics` in the background until the process ends. Returns the bound
+/// address, which contains the actual port if `address` has port 0.
 pub(crate) async fn serve(address: SocketAddr, metrics: PrometheusHandle) -> io::Result<SocketAddr> {
     let describe = |error: io::Error| io::Error::new(error.kind(), format!("cannot listen on {address}: {error}"));
     let listener = TcpListener::bind(address).await.map_err(describe)?;
@@ -22,7 +23,8 @@ pub(crate) async fn serve(address: SocketAddr, metrics: PrometheusHandle) -> io:
     tokio::spawn(async move {
         loop {
             let Ok((stream, _)) = listener.accept().await else {
-                // Most likely the process has no free file descriptors. Without a pause the loop would spin.
+                // `accept` usually fails because the process has no free file descriptors. The
+                // pause prevents a busy loop.
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 continue;
             };
@@ -32,8 +34,8 @@ pub(crate) async fn serve(address: SocketAddr, metrics: PrometheusHandle) -> io:
                     let response = respond(&request, &metrics);
                     async move { Ok::<_, Infallible>(response) }
                 });
-                // Errors are ignored: they mean that the client closed the connection. The timer limits the time for
-                // the request headers.
+                // An error only means that the client closed the connection. The timer enables
+                // hyper's timeout for request headers.
                 let _ = http1::Builder::new()
                     .timer(TokioTimer::new())
                     .serve_connection(TokioIo::new(stream), service)

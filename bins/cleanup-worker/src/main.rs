@@ -18,13 +18,13 @@ use tokio::{
     time::{MissedTickBehavior, interval},
 };
 
-/// Maintenance worker of the feature-flag service. It removes expired overrides, records applied scheduled changes, and
-/// purges old data. Several workers can run at the same time.
+/// Maintenance worker for the feature-flag service. Removes expired overrides, records due
+/// scheduled changes as applied, and purges old data. Several workers can run at the same time.
 #[derive(Debug, Parser)]
 #[command(name = "cleanup-worker", version)]
 struct Args {
-    /// Database URL, such as postgres://USER@HOST/DATABASE or sqlite://FILE. The schema must be up to date; `server
-    /// migrate` updates it [default: sqlite://flags.db].
+    /// Database URL, such as postgres://USER@HOST/DATABASE or sqlite://FILE [default: sqlite://flags.db]. The schema
+    /// must be up to date; `server migrate` updates it.
     #[arg(long, env = "DATABASE_URL", value_name = "URL", hide_env_values = true)]
     database_url: Option<SecretOption>,
     /// File that contains the database URL. Unlike --database-url, it keeps the password out of the process list.
@@ -41,11 +41,11 @@ struct Args {
     #[arg(long, env = "FLAGS_WORKER_INTERVAL", value_name = "DURATION", default_value = "30s",
           value_parser = at_least_ten_milliseconds)]
     interval: Duration,
-    /// Retention of the change log, for example 90d. Each round deletes older entries. At least 1d [default: keep all
-    /// entries].
+    /// Retention of the change log, for example 90d [default: keep all entries]. At least 1d. Each round deletes older
+    /// entries.
     #[arg(long, env = "FLAGS_CHANGE_LOG_RETENTION", value_name = "DURATION", value_parser = at_least_one_day)]
     change_log_retention: Option<Duration>,
-    /// Address for /healthz and /metrics. Port 0 selects a free port [default: disabled].
+    /// Address for /healthz and /metrics [default: neither is served]. Port 0 selects a free port.
     #[arg(long, env = "FLAGS_WORKER_BIND", value_name = "ADDRESS")]
     bind: Option<SocketAddr>,
 }
@@ -63,7 +63,7 @@ fn at_least_one_day(text: &str) -> Result<Duration, String> {
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Timeout for blocking tasks at exit, such as one that waits for the lock of a SQLite file.
+/// Maximum time to wait at exit for blocking tasks, such as a task that waits for a SQLite lock.
 const BLOCKING_TASKS_TIMEOUT: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
@@ -116,7 +116,8 @@ async fn execute(args: Args) -> Result<(), BoxError> {
     run_until_stopped(&core, policy, args.interval).await
 }
 
-/// Runs rounds until SIGTERM or SIGINT. Interrupting a round is safe, because each step is one transaction.
+/// Runs maintenance rounds until SIGTERM or SIGINT. A signal may interrupt a round, because each
+/// step is one transaction.
 async fn run_until_stopped(core: &Core, policy: RetentionPolicy, period: Duration) -> Result<(), BoxError> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;

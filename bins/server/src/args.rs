@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use flags_api::RateLimits;
+use flags_api::{RateLimits, has_admin_ui};
 use flags_domain::Instant;
 use flags_service::credentials::sessions::MAX_LIFETIME;
 use flags_startup::{LogFormat, SecretOption};
@@ -11,9 +11,18 @@ use flags_store::{DatabaseUrl, users::Role};
 
 use crate::{cli_error::CliError, jwt_args::JwtArgs};
 
-/// Feature-flag server with user overrides.
+/// Returns the version and states whether the binary includes the admin UI.
+fn version() -> &'static str {
+    if has_admin_ui() {
+        concat!(env!("CARGO_PKG_VERSION"), " (with the admin UI)")
+    } else {
+        concat!(env!("CARGO_PKG_VERSION"), " (without the admin UI)")
+    }
+}
+
+/// Feature-flag server with per-user overrides.
 #[derive(Debug, Parser)]
-#[command(name = "server", version, args_conflicts_with_subcommands = true)]
+#[command(name = "server", version = version(), args_conflicts_with_subcommands = true)]
 pub(crate) struct Cli {
     /// Format of the application log on standard error: text or json. The environment variable FLAGS_LOG filters the
     /// log, for example `info,flags_api=debug`.
@@ -31,7 +40,7 @@ pub(crate) enum CliCommand {
     Run(Box<RunArgs>),
     /// Apply pending database migrations.
     Migrate(DatabaseArgs),
-    /// Fill an empty database with demo data and print example requests with access tokens.
+    /// Fill an empty database with demo data and print example requests with API tokens.
     Demo {
         #[command(flatten)]
         database: DatabaseArgs,
@@ -39,9 +48,11 @@ pub(crate) enum CliCommand {
         #[arg(long, env = "FLAGS_BIND", value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
         bind: SocketAddr,
     },
-    /// Start a new revision epoch after restoring a database backup, and print it.
+    /// Start a new revision epoch and print the new revision. Run this after restoring a database
+    /// backup.
     ///
-    /// Revisions and stream positions from before the restore become invalid, and clients reload all flags.
+    /// Revisions and event stream positions from before the restore become invalid, and clients
+    /// reload all flags.
     NewEpoch(DatabaseArgs),
     /// Manage API tokens.
     #[command(subcommand)]
@@ -64,7 +75,7 @@ pub(crate) struct DatabaseArgs {
 }
 
 impl DatabaseArgs {
-    /// Parses the URL. Clap does not parse it, because its error messages span several lines.
+    /// Parses the URL here and not in clap, because clap's error messages span several lines.
     pub(crate) fn url(&self) -> Result<DatabaseUrl, CliError> {
         let url = flags_startup::database_url(self.database_url.as_ref(), self.database_url_file.as_deref());
         url.map_err(|error| CliError::new(error.to_string()))
@@ -84,7 +95,7 @@ pub(crate) struct RunArgs {
     /// Do not apply pending migrations at startup. The server exits with an error if migrations are pending.
     #[arg(long, env = "FLAGS_NO_MIGRATE")]
     pub(crate) no_migrate: bool,
-    /// Allow users to read the reasons of their own overrides.
+    /// Allow users to read the reasons for their own overrides.
     #[arg(long, env = "FLAGS_SHOW_REASONS_TO_USERS")]
     pub(crate) show_reasons_to_users: bool,
     /// Number of threads that serve requests [default: number of CPU cores].
@@ -111,8 +122,8 @@ pub(crate) struct AccessArgs {
     #[arg(long, env = "FLAGS_SESSION_LIFETIME", value_name = "DURATION", default_value = "7d",
           value_parser = session_time)]
     pub(crate) session_lifetime: Duration,
-    /// Public URL of this server without a path, such as `https://flags.example.com`. The server rejects state-changing
-    /// requests with a session cookie from pages of another origin [default: the Host header of the request].
+    /// Public URL of this server without a path, such as `https://flags.example.com` [default: derived from the Host
+    /// header of each request]. State-changing requests with a session cookie must come from this origin.
     #[arg(long, env = "FLAGS_PUBLIC_URL", value_name = "URL", value_parser = origin)]
     pub(crate) public_url: Option<String>,
     /// Comma-separated list of origins whose web pages may call the API (CORS), or * for all origins [default: only the
@@ -132,8 +143,8 @@ pub(crate) struct AccessArgs {
     #[arg(long, env = "FLAGS_EVALUATION_RATE_LIMIT", value_name = "COUNT",
           default_value_t = RateLimits::default().evaluations)]
     pub(crate) evaluation_rate_limit: u32,
-    /// Maximum number of requests per second from one address that have no valid credential. Short bursts may reach
-    /// twice this rate. 0 disables the limit.
+    /// Maximum number of requests per second without a valid credential, for each client address.
+    /// Short bursts may reach twice this rate. 0 disables the limit.
     #[arg(long, env = "FLAGS_ANONYMOUS_RATE_LIMIT", value_name = "COUNT",
           default_value_t = RateLimits::default().anonymous)]
     pub(crate) anonymous_rate_limit: u32,
@@ -151,7 +162,8 @@ fn proxy_count(text: &str) -> Result<usize, String> {
     })
 }
 
-/// Parses an origin: scheme, host and optional port. A trailing slash is removed.
+/// Parses an origin: scheme, host and optional port. Removes a trailing slash and converts the text
+/// to lower case.
 fn origin(text: &str) -> Result<String, String> {
     let text = text.strip_suffix('/').unwrap_or(text);
     let authority = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://")).unwrap_or_default();
@@ -182,8 +194,8 @@ pub(crate) enum TokenCommand {
         /// Scope of the token. The scope `evaluate` permits only flag evaluation, for any user.
         #[arg(long)]
         scope: Option<CliScope>,
-        /// E-mail address of the user that the token acts as. Required for role user.
-        #[arg(long, value_name = "EMAIL")]
+        /// User that the token acts as: e-mail address, external id or user id. Required with `--role user`.
+        #[arg(long, value_name = "USER")]
         user: Option<String>,
         /// Expiry in RFC 3339 format, such as 2030-01-31T00:00:00Z [default: no expiry].
         #[arg(long, value_name = "TIMESTAMP", value_parser = Instant::parse)]
@@ -197,9 +209,13 @@ pub(crate) enum UserCommand {
     Create {
         #[command(flatten)]
         database: DatabaseArgs,
-        /// E-mail address, unique regardless of case.
-        #[arg(long)]
-        email: String,
+        /// E-mail address, unique regardless of case. Required with --password-stdin or without
+        /// --external-id.
+        #[arg(long, required_unless_present = "external_id")]
+        email: Option<String>,
+        /// Id of the user in another system: 1 to 255 characters without @.
+        #[arg(long, value_name = "ID")]
+        external_id: Option<String>,
         /// Role of the user.
         #[arg(long, default_value = "user")]
         role: CliRole,
@@ -226,6 +242,7 @@ pub(crate) enum UserCommand {
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(crate) enum CliRole {
     Admin,
+    Support,
     Viewer,
     User,
 }
@@ -234,6 +251,7 @@ impl From<CliRole> for Role {
     fn from(role: CliRole) -> Self {
         match role {
             CliRole::Admin => Self::Admin,
+            CliRole::Support => Self::Support,
             CliRole::Viewer => Self::Viewer,
             CliRole::User => Self::User,
         }

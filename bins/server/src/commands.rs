@@ -23,7 +23,7 @@ use crate::{
     cli_error::CliError,
 };
 
-/// Author of changes that are made on the command line.
+/// Author that the change log records for changes from the command line.
 pub(crate) fn command_line_author() -> CommandAuthor {
     CommandAuthor::without_credential(Author { actor: "system:command-line".to_owned(), request_id: None })
 }
@@ -62,7 +62,7 @@ pub(crate) async fn token(command: TokenCommand) -> Result<(), CliError> {
     let core = open(&database.url()?).await?;
     let user_id = match user {
         None => None,
-        Some(email) => Some(find_user(&UserService::new(core.clone()), &email).await?.id),
+        Some(user) => Some(find_user(&UserService::new(core.clone()), &user).await?.id),
     };
     // Clap guarantees that exactly one of `role` and `scope` is set.
     let grant = match (role, scope) {
@@ -76,11 +76,12 @@ pub(crate) async fn token(command: TokenCommand) -> Result<(), CliError> {
 
 pub(crate) async fn user(command: UserCommand) -> Result<(), CliError> {
     match command {
-        UserCommand::Create { database, email, role, display_name, password_stdin } => {
+        UserCommand::Create { database, email, external_id, role, display_name, password_stdin } => {
             let password = if password_stdin { Some(read_password()?) } else { None };
             let core = open(&database.url()?).await?;
             let attributes = Map::new();
-            let new_user = NewUser { email, display_name, role: role.into(), attributes, active: true, password };
+            let role = role.into();
+            let new_user = NewUser { email, external_id, display_name, role, attributes, active: true, password };
             let created = UserService::new(core).create(command_line_author(), new_user).await?;
             print_line(&created.output.record.id.to_string())
         }
@@ -95,9 +96,9 @@ pub(crate) async fn user(command: UserCommand) -> Result<(), CliError> {
     }
 }
 
-async fn find_user(users: &UserService, email: &str) -> Result<UserRecord, CliError> {
-    let found = users.find_by_email(email).await?;
-    found.ok_or_else(|| CliError::new(format!("no user has the e-mail address {email}")))
+async fn find_user(users: &UserService, reference: &str) -> Result<UserRecord, CliError> {
+    let found = users.find_by_reference(reference).await?;
+    found.ok_or_else(|| CliError::new(format!("no user has the e-mail address, external id or user id {reference}")))
 }
 
 /// Reads a password from the first line of standard input.

@@ -53,6 +53,9 @@ struct Demo {
 struct DemoUsers {
     ann: Uuid,
     ben: Uuid,
+    /// User with the external id `crm-1001` and without an e-mail address.
+    crm: Uuid,
+    sam: Uuid,
     vera: Uuid,
     ada: Uuid,
     ada_password: String,
@@ -60,6 +63,7 @@ struct DemoUsers {
 
 struct DemoTokens {
     admin: String,
+    support: String,
     viewer: String,
     ann: String,
     ben: String,
@@ -73,24 +77,40 @@ impl Demo {
         attributes: Value,
         password: Option<&str>,
     ) -> Result<Uuid, CliError> {
-        let Value::Object(attributes) = attributes else { return Err(CliError::new("attributes must be an object")) };
-        let new_user = NewUser {
-            email: format!("{}@example.com", name.to_lowercase()),
-            display_name: Some(format!("{name} (demo)")),
-            role,
-            attributes,
-            active: true,
-            password: password.map(|password| password.to_owned().into()),
-        };
+        let email = format!("{}@example.com", name.to_lowercase());
+        let display_name = Some(format!("{name} (demo)"));
+        let password = password.map(|password| password.to_owned().into());
+        let new_user = NewUser { role, password, ..new_user(Some(email), None, display_name, attributes)? };
+        self.insert_user(new_user).await
+    }
+
+    /// Creates a user with an external id.
+    async fn create_external_user(
+        &self,
+        external_id: &str,
+        email: Option<&str>,
+        display_name: Option<&str>,
+        attributes: Value,
+    ) -> Result<Uuid, CliError> {
+        let (email, display_name) = (email.map(str::to_owned), display_name.map(str::to_owned));
+        self.insert_user(new_user(email, Some(external_id.to_owned()), display_name, attributes)?).await
+    }
+
+    async fn insert_user(&self, new_user: NewUser) -> Result<Uuid, CliError> {
         let created = UserService::new(self.core.clone()).create(self.author.clone(), new_user).await?;
         Ok(created.output.record.id)
     }
 
     async fn create_users(&self) -> Result<DemoUsers, CliError> {
         let ada_password = passwords::generate()?;
+        self.create_external_user("crm-1002", Some("cara@example.com"), Some("Cara (demo)"), json!({"plan": "pro"}))
+            .await?;
+        self.create_external_user("crm-1003", None, None, json!({"plan": "free"})).await?;
         Ok(DemoUsers {
             ann: self.create_user("Ann", Role::User, json!({"plan": "pro", "app_version": "2.4.0"}), None).await?,
             ben: self.create_user("Ben", Role::User, json!({"plan": "free", "app_version": "2.3.1"}), None).await?,
+            crm: self.create_external_user("crm-1001", None, Some("Dora (demo)"), json!({"plan": "free"})).await?,
+            sam: self.create_user("Sam", Role::Support, json!({}), None).await?,
             vera: self.create_user("Vera", Role::Viewer, json!({}), None).await?,
             ada: self.create_user("Ada", Role::Admin, json!({}), Some(&ada_password)).await?,
             ada_password,
@@ -151,6 +171,7 @@ impl Demo {
         let service = UserFlagOverrideService::new(self.core.clone(), evaluation);
         let overrides = [
             (users.ben, "checkout.flow", json!("one-page"), "Beta tester of the new checkout", None),
+            (users.crm, "ui.dark_mode", json!(true), "Asked support for the dark theme", None),
             (users.ann, "search.max_results", json!(500), "Support case: slow search", Some(60 * MINUTE_MICROS)),
         ];
         for (user, flag, override_value, reason, lifetime_micros) in overrides {
@@ -176,11 +197,23 @@ impl Demo {
     async fn create_tokens(&self, users: &DemoUsers) -> Result<DemoTokens, CliError> {
         Ok(DemoTokens {
             admin: self.create_token("Ada", Role::Admin, users.ada).await?,
+            support: self.create_token("Sam", Role::Support, users.sam).await?,
             viewer: self.create_token("Vera", Role::Viewer, users.vera).await?,
             ann: self.create_token("Ann", Role::User, users.ann).await?,
             ben: self.create_token("Ben", Role::User, users.ben).await?,
         })
     }
+}
+
+/// Returns an active user with role `user` and without a password.
+fn new_user(
+    email: Option<String>,
+    external_id: Option<String>,
+    display_name: Option<String>,
+    attributes: Value,
+) -> Result<NewUser, CliError> {
+    let Value::Object(attributes) = attributes else { return Err(CliError::new("attributes must be an object")) };
+    Ok(NewUser { email, external_id, display_name, role: Role::User, attributes, active: true, password: None })
 }
 
 /// Parses a flag definition. Missing fields get the defaults of the service.
@@ -205,16 +238,21 @@ fn new_flag(definition: Value) -> Result<NewFlag, serde_json::Error> {
 }
 
 fn print_guide(bind: SocketAddr, users: &DemoUsers, tokens: &DemoTokens) -> Result<(), CliError> {
-    let DemoTokens { admin, viewer, ann, ben } = tokens;
+    let DemoTokens { admin, support, viewer, ann, ben } = tokens;
     let base = format!("http://{bind}");
     let ann_id = users.ann;
     let overrides = format!("{base}/api/admin/users/{ann_id}/flag-overrides");
     let password = &users.ada_password;
     let guide = format!(
         "\
-The database now contains demo data. Use these API tokens to try the requests below:
+The database now contains demo data.
+
+Admin UI: {base}/    Sign in as ada@example.com with the password {password}
+
+Use these API tokens to try the requests below:
 
   ADMIN={admin}    # Ada, role admin: can change everything
+  SUPPORT={support}  # Sam, role support: can read everything and change overrides of users
   VIEWER={viewer}   # Vera, role viewer: can read everything
   ANN={ann}      # Ann, role user: plan pro, override of search.max_results
   BEN={ben}      # Ben, role user: plan free, override of checkout.flow
@@ -252,6 +290,10 @@ The tokens are valid for this database only. To create a token for another datab
     -d '{{\"email\": \"ada@example.com\", \"password\": \"{password}\"}}' {base}/api/auth/login
   curl -s -b ada.cookies '{base}/api/admin/audit-log?limit=3'
 
+9. As support, override a flag for a user that another system names crm-2001. The server creates the user:
+  curl -s -X PUT -H 'Authorization: Bearer {support}' -H 'Content-Type: application/json' \\
+    -d '{{\"override_value\": true}}' '{base}/api/admin/users/ext:crm-2001/flag-overrides/ui.dark_mode?create_users=true'
+
 API documentation: {base}/docs/
 "
     );
@@ -263,7 +305,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn definition_may_omit_optional_fields() {
+    fn flag_definition_may_omit_optional_fields() {
         let flag = new_flag(json!({"name": "a", "flag_type": "boolean"})).unwrap();
         assert!(flag.variants.is_none() && flag.targeting_rules.is_empty());
         assert!(new_flag(json!({"name": "A"})).is_err());

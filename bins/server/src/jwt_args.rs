@@ -1,7 +1,9 @@
 //! Options for JWTs of an external issuer.
 
 use clap::Args;
-use flags_service::credentials::jwt::{JwtAlgorithm, JwtConfig, JwtConfigError, KeySource, UserClaim};
+use flags_service::credentials::jwt::{
+    ClaimAttribute, JwtAlgorithm, JwtConfig, JwtConfigError, JwtUsers, KeySource, UserClaim,
+};
 use flags_store::users::Role;
 
 use crate::cli_error::CliError;
@@ -10,7 +12,8 @@ use crate::cli_error::CliError;
 #[derive(Debug, Args)]
 #[command(next_help_heading = "JWTs of an external issuer")]
 pub(crate) struct JwtArgs {
-    /// Required value of the claim `iss`. Set issuer, audience and keys to enable JWTs.
+    /// Required value of the claim `iss`. To accept JWTs, set --jwt-issuer, --jwt-audience and
+    /// --jwt-keys.
     #[arg(long, env = "FLAGS_JWT_ISSUER", value_name = "ISSUER")]
     jwt_issuer: Option<String>,
     /// Audience that the claim `aud` must contain.
@@ -30,14 +33,14 @@ pub(crate) struct JwtArgs {
         value_parser = algorithm
     )]
     jwt_algorithm: Vec<JwtAlgorithm>,
-    /// Claim that identifies the user. `sub` must contain the user id; other claims may contain the user id or e-mail
-    /// address.
+    /// Claim that identifies the user. `sub` contains the user id or external id; other claims may also contain the
+    /// e-mail address.
     #[arg(long, env = "FLAGS_JWT_USER_CLAIM", value_name = "CLAIM", default_value = "sub")]
     jwt_user_claim: String,
     /// Claim that contains roles, such as realm_access.roles. By default, the role stored for the user applies.
     #[arg(long, env = "FLAGS_JWT_ROLE_CLAIM", value_name = "CLAIM")]
     jwt_role_claim: Option<String>,
-    /// Comma-separated mapping from values of the role claim to the roles admin, viewer and user, such as
+    /// Comma-separated mapping from values of the role claim to the roles admin, support, viewer and user, such as
     /// flag-admins=admin. Unlisted values map to the role user.
     #[arg(
         long,
@@ -47,6 +50,20 @@ pub(crate) struct JwtArgs {
         value_parser = allowed_role
     )]
     jwt_role: Vec<(String, Role)>,
+    /// Users whose JWTs are accepted: `known` (stored users only) or `any`. With `any`, users that are not stored have
+    /// the role user and may only read and evaluate their own flags.
+    #[arg(long, env = "FLAGS_JWT_USERS", value_name = "USERS", default_value = "known", value_parser = accepted_users)]
+    jwt_users: JwtUsers,
+    /// Comma-separated list of attributes to read from claims, such as plan=/plan,country=/address/country. A JSON
+    /// Pointer (RFC 6901) locates each claim. These attributes take precedence over stored attributes.
+    #[arg(
+        long,
+        env = "FLAGS_JWT_ATTRIBUTES",
+        value_name = "NAME=POINTER",
+        value_delimiter = ',',
+        value_parser = ClaimAttribute::parse
+    )]
+    jwt_attributes: Vec<ClaimAttribute>,
 }
 
 impl JwtArgs {
@@ -71,11 +88,18 @@ impl JwtArgs {
             user_claim,
             role_claim: self.jwt_role_claim.clone(),
             allowed_roles: self.jwt_role.clone(),
+            users: self.jwt_users,
+            attributes: self.jwt_attributes.clone(),
         }))
     }
 
-    /// Returns `None`, unless role options are set without the options that they depend on.
+    /// Returns `None`. Fails if options are set that have an effect only with JWTs enabled.
     fn disabled(&self) -> Result<Option<JwtConfig>, CliError> {
+        if self.jwt_users == JwtUsers::Any || !self.jwt_attributes.is_empty() {
+            return Err(CliError::new(
+                "--jwt-users and --jwt-attributes require --jwt-issuer, --jwt-audience and --jwt-keys",
+            ));
+        }
         if self.jwt_role_claim.is_some() || !self.jwt_role.is_empty() {
             return Err(CliError::new(
                 "--jwt-role-claim and --jwt-role require --jwt-issuer, --jwt-audience and --jwt-keys",
@@ -98,10 +122,18 @@ fn algorithm(text: &str) -> Result<JwtAlgorithm, String> {
     })
 }
 
+fn accepted_users(text: &str) -> Result<JwtUsers, &'static str> {
+    match text {
+        "known" => Ok(JwtUsers::Known),
+        "any" => Ok(JwtUsers::Any),
+        _ => Err("must be known or any"),
+    }
+}
+
 /// Parses `VALUE=ROLE`. The value may contain equals signs.
 fn allowed_role(text: &str) -> Result<(String, Role), String> {
     let (value, role) = text.rsplit_once('=').ok_or("must be VALUE=ROLE, such as flag-admins=admin")?;
-    let role = Role::parse(role).ok_or("the role must be admin, viewer or user")?;
+    let role = Role::parse(role).ok_or("the role must be admin, support, viewer or user")?;
     Ok((value.to_owned(), role))
 }
 
@@ -133,28 +165,39 @@ mod tests {
         for incomplete in ["--jwt-issuer i", "--jwt-audience a --jwt-keys k", "--jwt-issuer i --jwt-keys k"] {
             assert!(config(incomplete).unwrap_err().contains("must be used together"), "{incomplete}");
         }
-        assert!(config("--jwt-role a=admin").unwrap_err().contains("require --jwt-issuer"));
+        assert_eq!((config_with_defaults.users, config_with_defaults.attributes), (JwtUsers::Known, Vec::new()));
+        for dependent in ["--jwt-role a=admin", "--jwt-users any", "--jwt-attributes plan=/plan"] {
+            assert!(config(dependent).unwrap_err().contains("require --jwt-issuer"), "{dependent}");
+        }
     }
 
     #[test]
-    fn lists_accept_commas_and_repeated_options() {
+    fn list_options_accept_commas_and_repetition() {
         let arguments = format!(
             "{REQUIRED} --jwt-algorithm ES256,EdDSA --jwt-algorithm PS512 --jwt-user-claim email \
-             --jwt-role-claim realm_access.roles --jwt-role a=admin,cn=b=viewer"
+             --jwt-role-claim realm_access.roles --jwt-role a=admin,cn=b=viewer \
+             --jwt-users any --jwt-attributes plan=/plan,country=/address/country --jwt-attributes x=/a=b"
         );
         let config = config(&arguments).unwrap().unwrap();
         assert_eq!(config.algorithms, [JwtAlgorithm::Es256, JwtAlgorithm::EdDsa, JwtAlgorithm::Ps512]);
         assert_eq!(config.user_claim, UserClaim::Named("email".to_owned()));
         assert_eq!(config.allowed_roles, [("a".to_owned(), Role::Admin), ("cn=b".to_owned(), Role::Viewer)]);
+        assert_eq!(config.users, JwtUsers::Any);
+        let attributes = ["plan=/plan", "country=/address/country", "x=/a=b"];
+        assert_eq!(config.attributes, attributes.map(|text| ClaimAttribute::parse(text).unwrap()));
     }
 
     #[test]
-    fn rejects_invalid_values() {
+    fn rejects_invalid_jwt_options() {
         for (arguments, message) in [
             ("--jwt-algorithm HS256", "must be one of RS256"),
             ("--jwt-algorithm none", "must be one of RS256"),
             ("--jwt-role admin", "VALUE=ROLE"),
-            ("--jwt-role a=root", "admin, viewer or user"),
+            ("--jwt-role a=root", "admin, support, viewer or user"),
+            ("--jwt-users all", "must be known or any"),
+            ("--jwt-attributes plan", "must be NAME=POINTER"),
+            ("--jwt-attributes plan=plan", "JSON Pointer (RFC 6901)"),
+            ("--jwt-attributes mail=/email,email=/email", "email is a built-in attribute; choose another name"),
         ] {
             assert!(config(&format!("{REQUIRED} {arguments}")).unwrap_err().contains(message), "{arguments}");
         }

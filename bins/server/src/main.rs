@@ -16,7 +16,7 @@ use crate::{
     cli_error::CliError,
 };
 
-/// Timeout for blocking tasks at exit, such as one that waits for the lock of a SQLite file.
+/// Maximum time to wait at exit for blocking tasks, such as a task that waits for a SQLite lock.
 const BLOCKING_TASKS_TIMEOUT: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {

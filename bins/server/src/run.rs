@@ -1,4 +1,4 @@
-//! The command `run`: start-up, serving and graceful shutdown.
+//! The command `run`: startup, serving and graceful shutdown.
 
 use std::{
     io::Write as _,
@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use flags_api::{App, RateLimits, Settings, StreamLimits, install_metrics, serve, serve_metrics, stop};
+use flags_api::{App, RateLimits, Settings, StreamLimits, has_admin_ui, install_metrics, serve, serve_metrics, stop};
 use flags_service::{
     Clock, Core, Runtime, SystemClock,
     credentials::{confirmation::MaxCredentialAge, jwt::JwtVerifier, sessions::SessionLifetimes, tokens},
@@ -20,7 +20,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{args::RunArgs, cli_error::CliError};
 
-/// Interval for updating the gauges. The exporter drops gauges that are not updated.
+/// Interval for updating the gauges. The Prometheus exporter drops gauges that are not updated.
 const GAUGE_UPDATE_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Interval for storing the last-use times of API tokens.
@@ -37,7 +37,8 @@ pub(crate) async fn run(args: RunArgs) -> Result<(), CliError> {
         }
     };
     raise_file_limit();
-    // Loading can take long. Aborting it is safe, because each database write is a complete transaction.
+    // Loading the replica can take long, so a signal may abort it. This is safe, because each
+    // database write is a complete transaction.
     let prepared = tokio::select! {
         prepared = prepare(&args) => prepared?,
         () = stop_signal() => return Ok(()),
@@ -68,7 +69,7 @@ pub(crate) async fn run(args: RunArgs) -> Result<(), CliError> {
 /// Loaded application and bound listeners.
 struct Prepared {
     app: App,
-    /// Dropped after the server has stopped, because dropping it stops the change feed.
+    /// Must outlive the server, because dropping the runtime stops the change feed.
     runtime: Runtime,
     listener: TcpListener,
     metrics_listener: Option<TcpListener>,
@@ -81,7 +82,7 @@ async fn prepare(args: &RunArgs) -> Result<Prepared, CliError> {
             return Err(CliError::new("the database schema does not match this version; run `server migrate`"));
         }
     } else {
-        // Check first: if no migrations are pending, the database role needs no DDL privileges.
+        // If no migrations are pending, the database role needs no DDL privileges.
         if !store.is_migrated().await? {
             store.migrate().await?;
         }
@@ -136,7 +137,7 @@ async fn build(store: Store, args: &RunArgs) -> Result<(App, Runtime), CliError>
     Ok((app, runtime))
 }
 
-/// Periodically stores the last-use times of API tokens.
+/// Periodically writes the last-use times of API tokens from the replica to the database.
 async fn store_token_uses(core: Core, replica: Arc<Replica>) {
     let mut tick = tokio::time::interval(TOKEN_USE_WRITE_INTERVAL);
     loop {
@@ -158,7 +159,10 @@ fn listen(address: SocketAddr) -> Result<TcpListener, CliError> {
     TcpListener::bind(address).map_err(|error| CliError::new(format!("cannot listen on {address}: {error}")))
 }
 
-/// Prints the address to standard output once the server accepts requests. Scripts wait for this line.
+/// Prints the address, and whether the admin UI is included, to standard output.
+///
+/// Call this once the server accepts requests, because scripts wait for the line.
 fn print_address(address: SocketAddr) -> Result<(), CliError> {
-    Ok(writeln!(std::io::stdout(), "listening on http://{address}")?)
+    let ui = if has_admin_ui() { "with the admin UI" } else { "without the admin UI; `just build` includes it" };
+    Ok(writeln!(std::io::stdout(), "listening on http://{address} ({ui})")?)
 }

@@ -1,11 +1,11 @@
-//! Throughput of `GET /api/flags/me` with 100 flags, compared with an actix handler that returns a static body of the
-//! same size.
+//! Compares the throughput of `GET /api/flags/me` for 100 flags to the throughput of an actix handler that returns a
+//! static body of the same size.
 //!
 //! The rounds of the two servers alternate. Server and load generator share the machine, so only the ratio is
 //! meaningful.
 //!
-//! Afterwards, the latency of the same requests while another user evaluates the most expensive flags that the limits
-//! allow, with the most expensive attributes.
+//! Then measures the latency of the same requests while another user evaluates flags and attributes that are as
+//! expensive as the limits allow.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "benchmark")]
 
 use std::{
@@ -75,7 +75,7 @@ async fn print_effect_of_expensive_evaluations(service: &Service, request: &str)
     println!("  other user      {} beside one connection of the expensive user", describe_latencies(beside));
 }
 
-/// Creates the flags and the user of an expensive evaluation, and returns a token of the user.
+/// Creates flags and a user that are expensive to evaluate. Returns a token of the user.
 async fn create_expensive_flags(service: &Service) -> String {
     let core = &service.runtime.core;
     for number in 0..EXPENSIVE_FLAGS {
@@ -99,8 +99,8 @@ fn random_text(seed: u32, length: usize) -> String {
     (0..length).map(|_| letter()).collect()
 }
 
-/// Measures the latency of each request of one connection over one round. Another connection sends `beside` without
-/// pause.
+/// Sends `request` repeatedly on one connection for one round, and returns the latencies. A second connection sends
+/// `beside` repeatedly at the same time.
 async fn measure_latencies(address: SocketAddr, request: &str, beside: Option<&str>) -> Vec<Duration> {
     let send = move |request: String| {
         thread::spawn(move || {
@@ -129,11 +129,11 @@ fn describe_latencies(mut latencies: Vec<Duration>) -> String {
     format!("p50 {:>9.2?}, p99 {:>9.2?} of {} requests", at(50), at(99), latencies.len())
 }
 
-/// A running service and a user of it.
+/// A running server with one user.
 struct Service {
     runtime: Runtime,
     address: SocketAddr,
-    /// Token of the user.
+    /// API token of the user.
     token: String,
 }
 
@@ -144,7 +144,8 @@ fn author() -> CommandAuthor {
 /// Creates a user with the attributes `plan` and `x`, and returns the id and a token.
 async fn create_user(core: &Core, email: &str, x: Value) -> (Uuid, String) {
     let user = NewUser {
-        email: email.to_owned(),
+        email: Some(email.to_owned()),
+        external_id: None,
         display_name: None,
         role: Role::User,
         attributes: [("plan".to_owned(), json!("pro")), ("x".to_owned(), x)].into_iter().collect(),
@@ -158,7 +159,7 @@ async fn create_user(core: &Core, email: &str, x: Value) -> (Uuid, String) {
     (id, token.output.secret.reveal().to_owned())
 }
 
-/// Starts the service with flags of several kinds and a user with ten overrides.
+/// Starts a server with [`FLAGS`] flags of several kinds and a user with ten overrides.
 async fn start_service(path: &str) -> Service {
     let store = Store::open(&format!("sqlite://{path}").parse().unwrap()).await.unwrap();
     store.migrate().await.unwrap();

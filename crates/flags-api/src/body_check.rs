@@ -1,6 +1,7 @@
-//! Check that the body extractors run after the body of a request has arrived.
+//! Second permission check, which the body extractors run after the request's body has arrived.
 //!
-//! A client may send the body long after the head. The permission that was granted for the head is then checked again.
+//! A client may send the body long after the headers. By then, the permission that the first check granted may have
+//! been revoked.
 
 use std::rc::Rc;
 
@@ -9,7 +10,7 @@ use futures_util::future::LocalBoxFuture;
 
 use crate::problem::Problem;
 
-/// Check of a request, stored in its extensions.
+/// Permission check to run after the body has arrived. Stored in the request's extensions.
 #[derive(Clone)]
 pub(crate) struct BodyCheck(Rc<dyn Fn(HttpRequest) -> LocalBoxFuture<'static, Result<(), Problem>>>);
 
@@ -19,7 +20,7 @@ impl BodyCheck {
     }
 }
 
-/// Runs the check of the request, if it has one.
+/// Runs the request's [`BodyCheck`], if it has one.
 pub(crate) async fn run_body_check(request: &HttpRequest) -> Result<(), Problem> {
     let check = request.extensions_mut().remove::<BodyCheck>();
     match check {

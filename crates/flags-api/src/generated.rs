@@ -17,7 +17,8 @@ use uuid::Uuid;
 
 use crate::state::OverrideReasons;
 
-/// Number of different instants. Few, so that expiries and scheduled changes often fall on the instant of evaluation.
+/// Number of different instants. It is small, so that an expiry or a scheduled change often coincides with the
+/// evaluation.
 const INSTANTS: i64 = 8;
 
 /// Flags, and the overrides and attributes of one user.
@@ -66,7 +67,7 @@ impl Scenario {
     }
 }
 
-/// Checks that the JSON text is exactly a `T`: no member is missing, unknown or of another type.
+/// Checks that the JSON text has exactly the members of `T`: none is missing, unknown or of another type.
 pub(crate) fn check_type<T: Serialize + DeserializeOwned>(json: &str) -> Result<Value, TestCaseError> {
     let value: Value = serde_json::from_str(json).map_err(|error| TestCaseError::fail(format!("{error}: {json}")))?;
     let typed: T =
@@ -108,7 +109,7 @@ fn any_flag_type() -> impl Strategy<Value = FlagType> {
     prop_oneof![Just(FlagType::Boolean), Just(FlagType::String), Just(FlagType::Number), Just(FlagType::Json)]
 }
 
-/// Text with characters that JSON escapes.
+/// Generates text that often contains characters that JSON must escape.
 fn any_text() -> impl Strategy<Value = String> {
     let character = prop_oneof![prop::sample::select(vec!['"', '\\', '\n', '\0', '\u{7f}', '\u{2028}']), any::<char>()];
     prop::collection::vec(character, 0..6).prop_map(String::from_iter)
@@ -133,7 +134,7 @@ fn any_value(flag_type: FlagType) -> BoxedStrategy<Value> {
     }
 }
 
-/// Serve with the two variants of a generated flag.
+/// Generates a [`Serve`] that refers to the two variants of every generated flag.
 fn any_serve() -> impl Strategy<Value = Serve> {
     let split = (0..=100_000_u32).prop_map(|share| {
         let weight = |thousandths| Weight::from_thousandths(thousandths).unwrap();

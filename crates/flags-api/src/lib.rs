@@ -31,6 +31,6 @@ mod wire;
 pub use metrics::install as install_metrics;
 pub use open_streams::StreamLimits;
 pub use rate_limits::RateLimits;
-pub use routes::openapi;
+pub use routes::{has_admin_ui, openapi};
 pub use server::{serve, serve_metrics, stop};
 pub use state::{App, Settings};

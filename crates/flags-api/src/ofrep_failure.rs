@@ -7,10 +7,10 @@ use utoipa::{ToResponse, ToSchema};
 
 use crate::{json::to_json, problem::Problem};
 
-/// Path of the bulk evaluation. A single flag is evaluated at the path below it that ends with the flag's key.
+/// Path of the bulk evaluation. The path of a single evaluation is this path, a slash and the flag's key.
 pub(crate) const BULK_EVALUATION_PATH: &str = "/ofrep/v1/evaluate/flags";
 
-/// Error in the format of OpenFeature.
+/// Error in the format of the OpenFeature Remote Evaluation Protocol.
 #[derive(Serialize, ToSchema)]
 #[cfg_attr(test, derive(serde::Deserialize))]
 pub(crate) struct EvaluationFailure {
@@ -29,7 +29,6 @@ pub(crate) struct EvaluationFailure {
 ///
 /// - `FLAG_NOT_FOUND`: no such flag, or the caller cannot see it
 /// - `PARSE_ERROR`: the body is not valid JSON, or the flag's definition is invalid
-/// - `TARGETING_KEY_MISSING`: the context has no `targetingKey`
 /// - `INVALID_CONTEXT`: the context is malformed or too large
 /// - `GENERAL`: any other error, such as a flag that exceeds the evaluation budget; see the HTTP status
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
@@ -38,7 +37,6 @@ pub(crate) struct EvaluationFailure {
 enum OfrepErrorCode {
     FlagNotFound,
     ParseError,
-    TargetingKeyMissing,
     InvalidContext,
     General,
 }
@@ -88,7 +86,6 @@ pub(crate) fn response_parts(path: &str, problem: &Problem, status: StatusCode) 
 
 fn error_code(code: &str, status: StatusCode, is_single_flag: bool) -> OfrepErrorCode {
     match code {
-        "targeting_key_missing" => OfrepErrorCode::TargetingKeyMissing,
         "invalid_context" => OfrepErrorCode::InvalidContext,
         "invalid_json" | "flag_unreadable" => OfrepErrorCode::ParseError,
         // Some providers do not escape slashes in a key. Such a path matches no route.
@@ -97,14 +94,14 @@ fn error_code(code: &str, status: StatusCode, is_single_flag: bool) -> OfrepErro
     }
 }
 
-/// Problem of a flag whose definition does not compile. The detail omits the cause, which callers may not be allowed to
-/// see.
+/// Error for a flag whose definition is invalid. The detail omits the cause, because not every caller may read flag
+/// definitions.
 pub(crate) fn invalid_flag() -> Problem {
     let detail = "the flag's definition is invalid; an admin can find the cause in the flag's explanation";
     Problem::new(StatusCode::BAD_REQUEST, "flag_unreadable", detail)
 }
 
-/// Problem of a flag that cannot be evaluated for the context within the evaluation budget.
+/// Error for a flag that cannot be evaluated for the context within the evaluation budget.
 pub(crate) fn evaluation_too_expensive() -> Problem {
     let detail = "evaluating the flag's targeting rules for this context exceeds the evaluation budget; send shorter \
                   texts and arrays, or simplify the rules";
@@ -139,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn maps_422_to_400() {
+    fn errors_use_status_400_instead_of_422() {
         let invalid = Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "validation_failed", "x");
         let expected = json!({"errorCode": "GENERAL", "errorDetails": "x"});
         check(BULK_EVALUATION_PATH, &invalid, StatusCode::UNPROCESSABLE_ENTITY, (400, expected));

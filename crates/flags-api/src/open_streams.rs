@@ -1,4 +1,4 @@
-//! Limits and numbers of open event streams.
+//! Limits of event streams, and the number of open streams.
 
 use std::{
     sync::{
@@ -19,8 +19,8 @@ pub struct StreamLimits {
     pub max_streams: usize,
     /// Interval between heartbeats. Default 15 s.
     pub heartbeat: Duration,
-    /// Range of the random maximum age of a stream. Default 30 to 60 minutes. Clients then reconnect and spread over
-    /// the servers again.
+    /// Range of the random maximum age of a stream. Default 30 to 60 minutes. Clients reconnect at that age, so that
+    /// they spread over all servers again.
     pub max_age: (Duration, Duration),
     /// Range of the random reconnection delay that the server sends to clients, in milliseconds. Default 500 to 3,000.
     pub retry_millis: (u64, u64),

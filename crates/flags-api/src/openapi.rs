@@ -65,7 +65,7 @@ fn describe_facts(described: &mut DescribedOperation) {
         operation.parameters.get_or_insert_default().push(parameter.into());
     }
     for (status, response) in &mut operation.responses.responses {
-        // The error response is a reference.
+        // The error response is a reference to a shared component, which describes its own headers.
         let RefOr::T(response) = response else { continue };
         for (name, text) in response_headers(facts.response_headers, status) {
             response.headers.insert((*name).to_owned(), header(text));

@@ -96,7 +96,8 @@ impl Problem {
     }
 
     pub(crate) fn invalid(errors: Vec<Violation>) -> Self {
-        // The API contract requires a separate top-level code for this error. All other invalid fields share one code.
+        // The API contract requires a separate top-level code for an override value of the wrong type. All other
+        // invalid fields share one code.
         let mismatch = errors.iter().any(|e| e.code == "value_type_mismatch" && e.pointer == "/override_value");
         let code = if mismatch { "value_type_mismatch" } else { "validation_failed" };
         let detail = errors.first().map_or_else(String::new, |first| match first.pointer.as_str() {
@@ -119,6 +120,11 @@ impl Problem {
     /// 403 for a caller without role admin.
     pub(crate) fn requires_admin() -> Self {
         Self::forbidden("forbidden", "requires role admin")
+    }
+
+    /// 403 for a caller that may not change overrides.
+    pub(crate) fn requires_support() -> Self {
+        Self::forbidden("forbidden", "requires role admin or support")
     }
 
     pub(crate) fn unavailable(code: &'static str, detail: &str, retry_after: &'static str) -> Self {
@@ -237,6 +243,8 @@ impl From<ServiceError> for Problem {
             }
             ServiceError::CredentialRejected(CredentialRejection::Invalid) => Self::unauthorized(),
             ServiceError::CredentialRejected(CredentialRejection::RequiresAdmin) => Self::requires_admin(),
+            ServiceError::CredentialRejected(CredentialRejection::RequiresSupport) => Self::requires_support(),
+            ServiceError::UserNotPermitted => Self::forbidden("user_not_permitted", &error.to_string()),
             ServiceError::InvalidCredentials => {
                 Self::new(StatusCode::UNAUTHORIZED, "sign_in_failed", "wrong e-mail address or password")
             }
@@ -245,7 +253,7 @@ impl From<ServiceError> for Problem {
                 Self::too_many_requests("too_many_attempts", detail, retry_after)
             }
             ServiceError::Busy(detail) => Self::unavailable("busy", detail, "1"),
-            // `execute_idempotently` returns the stored response itself, so this error must not reach the conversion.
+            // `execute_idempotently` handles this error by returning the stored response, so it is never converted.
             ServiceError::Replayed(_) => Self::internal("a stored response was not replayed".to_owned()),
             ServiceError::Store(error) => Self::from(error),
             ServiceError::UserUnreadable => Self::internal(error.to_string()),
@@ -275,7 +283,8 @@ impl From<StoreError> for Problem {
                 Self::unavailable("server_outdated", detail, "30")
             }
             StoreError::UnreadableFlag { .. } => {
-                let detail = format!("{cause}; change it with the version that wrote it, or archive it");
+                let detail =
+                    format!("{cause}; change the flag with the server version that wrote it, or archive the flag");
                 return Self::new(StatusCode::CONFLICT, "flag_unreadable", detail);
             }
             StoreError::UniqueViolation(_) | StoreError::Corrupt(_) | StoreError::Database(_) => {
@@ -306,6 +315,9 @@ const fn conflict_code(conflict: &Conflict) -> &'static str {
         Conflict::ScheduledChangeExists => "scheduled_change_exists",
         Conflict::NotPending(_) => "not_pending",
         Conflict::EmailTaken => "email_taken",
+        Conflict::ExternalIdTaken => "external_id_taken",
+        Conflict::ExternalIdFixed => "external_id_fixed",
+        Conflict::IdTaken => "id_taken",
         Conflict::LastAdmin => "last_admin",
         Conflict::TokenExpired => "token_expired",
     }

@@ -7,7 +7,7 @@ use uuid::Uuid;
 /// Header of requests and responses that contains the request id.
 pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// Maximum length of a request id.
+/// Maximum length of a request id, in characters.
 const MAX_LENGTH: usize = 64;
 
 /// Id of a request. The outermost middleware stores it in the request's extensions.
@@ -15,7 +15,7 @@ const MAX_LENGTH: usize = 64;
 pub(crate) struct RequestId(pub(crate) String);
 
 impl RequestId {
-    /// Returns the caller's `X-Request-Id` if it is acceptable, otherwise a new UUID.
+    /// Returns the caller's `X-Request-Id` if it is well-formed and not a secret, otherwise a new UUID.
     pub(crate) fn from_headers(headers: &HeaderMap) -> Self {
         let from_caller = headers.get(X_REQUEST_ID).and_then(|value| value.to_str().ok());
         match from_caller.filter(|id| is_acceptable(id)) {
@@ -36,7 +36,7 @@ fn is_acceptable(id: &str) -> bool {
     (1..=MAX_LENGTH).contains(&id.len()) && has_valid_characters && !looks_like_secret(id)
 }
 
-/// Whether the text looks like a credential, which must not become an id, because the change log stores ids permanently.
+/// Whether the text looks like a credential. The change log stores request ids, so a credential must not become one.
 fn looks_like_secret(id: &str) -> bool {
     SecretKind::ALL.iter().any(|kind| id.contains(kind.prefix())) || id.starts_with("eyJ")
 }
@@ -46,7 +46,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn accepts_short_plain_ids_only() {
+    fn accepts_only_short_ids_of_safe_characters_that_are_not_secrets() {
         for id in ["a", "my-id.1", "A_b-9.z", &"a".repeat(64)] {
             assert!(is_acceptable(id), "{id}");
         }

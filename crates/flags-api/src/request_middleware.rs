@@ -28,10 +28,10 @@ const PERMISSIONS_POLICY: HeaderName = HeaderName::from_static("permissions-poli
 
 /// The outermost middleware.
 ///
-/// Its future is boxed because actix reserves space for it twice in every connection, including idle event streams.
-/// Actix boxes the futures of the inner middleware itself.
+/// The future is boxed because actix reserves space for it twice in every connection, including idle event streams.
+/// Actix itself boxes the futures of the inner middleware.
 ///
-/// The request's span ends with the head of the response, so idle event streams have no open span.
+/// The request's tracing span ends with the headers of the response, so idle event streams have no open span.
 pub(crate) fn request_middleware<B: MessageBody + 'static>(
     request: ServiceRequest,
     next: Next<B>,
@@ -97,23 +97,23 @@ const MAX_HEADER_BYTES: usize = 32 * 1024;
 
 fn check_head_size(request: &ServiceRequest) -> Option<Problem> {
     if request.uri().path().len() + request.query_string().len() > MAX_URI_BYTES {
-        let detail = format!("path and query string must not exceed {MAX_URI_BYTES} bytes together");
+        let detail = format!("path and query string together must not exceed {MAX_URI_BYTES} bytes");
         return Some(Problem::new(StatusCode::URI_TOO_LONG, "uri_too_long", detail));
     }
     let size: usize = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
     (size > MAX_HEADER_BYTES).then(|| {
-        let detail = format!("headers must not exceed {MAX_HEADER_BYTES} bytes together");
+        let detail = format!("all headers together must not exceed {MAX_HEADER_BYTES} bytes");
         Problem::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "headers_too_large", detail)
     })
 }
 
-/// Maps non-standard methods to `other`. Clients can send any method name, and each value of a label creates a series.
+/// Maps non-standard methods to `other`. Clients can send any method name, and each label value creates a time series.
 fn method_label(method: &Method) -> &'static str {
     const KNOWN: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
     KNOWN.into_iter().find(|known| method.as_str() == *known).unwrap_or("other")
 }
 
-/// Writes the body of an error response, which contains the request id, and logs the error's cause.
+/// Writes the body of an error response and logs the error's cause. The body contains the request id.
 fn write_error_body<B: MessageBody + 'static>(
     response: ServiceResponse<B>,
     format: ErrorFormat,
@@ -160,6 +160,11 @@ fn set_default_headers(headers: &mut HeaderMap, policy: ContentSecurityPolicy) {
         // Swagger UI uses inline styles.
         ContentSecurityPolicy::Page => {
             "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; frame-ancestors 'none'"
+        }
+        ContentSecurityPolicy::AdminUi => {
+            "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self'; \
+             connect-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; \
+             require-trusted-types-for 'script'"
         }
     };
     let defaults = [

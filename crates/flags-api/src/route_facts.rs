@@ -1,12 +1,12 @@
-//! Facts about routes, declared where a route is registered.
+//! Properties of routes, such as the rate limit and the error format. They are declared where a route is registered.
 //!
-//! Authentication, rate limits, the request middleware and the OpenAPI document read them here.
+//! Authentication, rate limits, the request middleware and the OpenAPI document use these properties.
 
 use actix_web::HttpMessage;
 use metrics::SharedString;
 use tracing::{Span, field::display};
 
-/// Facts about one route. The named constructors cover the common cases; the methods change single facts.
+/// Properties of one route. The named constructors cover the common cases; the methods change single properties.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct RouteFacts {
     pub(crate) identification: Identification,
@@ -58,8 +58,8 @@ pub(crate) enum MinRevision {
 /// Which query strings the route accepts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum QueryString {
-    /// Only the parameters in the OpenAPI document. The handler rejects other parameters; for a route without
-    /// parameters, the route registry does.
+    /// Only the parameters in the OpenAPI document. The handler rejects other parameters. If the document has none, the
+    /// route registry rejects every query string.
     Described,
     /// No query string.
     Empty,
@@ -116,10 +116,12 @@ pub(crate) enum ContentSecurityPolicy {
     Data,
     /// Policy for pages that load scripts and styles of this server.
     Page,
+    /// Policy for the admin UI, which has no inline code and no inline styles.
+    AdminUi,
 }
 
 impl RouteFacts {
-    /// An operation of the API without special properties.
+    /// For an API operation without special properties.
     pub(crate) const fn api() -> Self {
         Self {
             identification: Identification::Credential,
@@ -134,37 +136,37 @@ impl RouteFacts {
         }
     }
 
-    /// Returns one resource with the tag that `If-Match` refers to.
+    /// For an operation that returns one resource, with an entity tag for `If-Match`.
     pub(crate) const fn resource() -> Self {
         Self { response_headers: ResponseHeaders::Resource, ..Self::api() }
     }
 
-    /// Creates or changes one resource.
+    /// For an operation that creates or changes one resource.
     pub(crate) const fn change() -> Self {
         Self { response_headers: ResponseHeaders::Change, ..Self::api() }
     }
 
-    /// Changes or deletes one existing resource. Accepts `If-Match`.
+    /// For an operation that changes or deletes one existing resource and accepts `If-Match`.
     pub(crate) const fn update() -> Self {
         Self::change().with_preconditions(Preconditions::IfMatch)
     }
 
-    /// Changes many resources.
+    /// For an operation that changes many resources.
     pub(crate) const fn bulk_change() -> Self {
         Self { response_headers: ResponseHeaders::BulkChange, ..Self::api() }
     }
 
-    /// Returns data of the caller's own user from memory.
+    /// For an operation that returns data of the caller's own user from memory.
     pub(crate) const fn own_data() -> Self {
         Self { rate_class: RateClass::Evaluations, ..Self::api() }
     }
 
-    /// Evaluates flags for the caller's own user.
+    /// For an operation that evaluates flags for the caller's own user.
     pub(crate) const fn own_evaluation() -> Self {
         Self { response_headers: ResponseHeaders::Evaluation, ..Self::own_data() }
     }
 
-    /// An operation of OFREP.
+    /// For an operation of OFREP.
     pub(crate) const fn ofrep() -> Self {
         Self {
             rate_class: RateClass::Evaluations,
@@ -175,12 +177,12 @@ impl RouteFacts {
         }
     }
 
-    /// A route for operators and browsers that needs no credential.
+    /// For a route that needs no credential, for operators and browsers.
     pub(crate) const fn open() -> Self {
         Self { identification: Identification::None, min_revision: MinRevision::Unsupported, ..Self::api() }
     }
 
-    /// Sends an event stream.
+    /// Marks the response as an event stream.
     pub(crate) const fn event_stream(self) -> Self {
         Self { response_headers: ResponseHeaders::EventStream, ..self }
     }
@@ -201,12 +203,13 @@ impl RouteFacts {
         Self { preconditions, ..self }
     }
 
-    /// Accepts an idempotency key.
+    /// Makes the route accept the header `Idempotency-Key`.
     pub(crate) const fn idempotent(self) -> Self {
         Self { idempotency: Idempotency::Key, ..self }
     }
 
-    /// Whether a request with a method that no route handles is treated the same with these facts as with `other`.
+    /// Whether both routes treat requests with an unsupported method (405) alike: they have the same identification,
+    /// rate class and error format.
     pub(crate) fn same_for_unhandled_methods(self, other: Self) -> bool {
         (self.identification, self.rate_class, self.error_format)
             == (other.identification, other.rate_class, other.error_format)
@@ -220,12 +223,12 @@ impl RouteFacts {
 /// Route of a request. Stored in the request's extensions.
 #[derive(Clone, Debug)]
 pub(crate) struct MatchedRoute {
-    /// Path template, such as `/api/admin/flags/{flag_name}`: the label of metrics and log lines.
+    /// Path template, such as `/api/admin/feature-flags/{flag_name}`: the label of metrics and log lines.
     pub(crate) template: SharedString,
     pub(crate) facts: RouteFacts,
 }
 
-/// Path below which clients of OFREP send requests.
+/// Path prefix of all OFREP endpoints.
 const OFREP_ROOT: &str = "/ofrep";
 
 impl MatchedRoute {
@@ -235,7 +238,7 @@ impl MatchedRoute {
         request.extensions_mut().insert(self);
     }
 
-    /// Returns the facts of a request that no route handles: its path matches none, or the server rejected it before
+    /// For a request that no route handles: its path matches no route, or the server rejected the request before
     /// routing.
     pub(crate) fn unmatched(path: &str) -> Self {
         // Clients of OFREP expect its error format even if they use a wrong path.
@@ -250,7 +253,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn unmatched_paths_below_ofrep_have_its_error_format() {
+    fn unmatched_paths_below_ofrep_use_the_ofrep_error_format() {
         for path in ["/ofrep", "/ofrep/", "/ofrep/v2/x"] {
             assert_eq!(MatchedRoute::unmatched(path).facts.error_format, ErrorFormat::Ofrep, "{path}");
         }

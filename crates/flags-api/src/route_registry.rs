@@ -1,4 +1,4 @@
-//! Registration of routes: each handler with its path, method, OpenAPI description and facts.
+//! Registration of routes: each handler with its path, method, OpenAPI description and [`RouteFacts`].
 
 use std::rc::Rc;
 
@@ -28,12 +28,12 @@ use crate::{
     route_facts::{MatchedRoute, QueryString, RouteFacts},
 };
 
-/// Collects handlers with their paths, methods, OpenAPI descriptions and facts.
+/// Collects handlers with their paths, methods, OpenAPI descriptions and [`RouteFacts`].
 ///
 /// Path, method and description come from `#[utoipa::path]`, so the server and the OpenAPI document cannot disagree.
 #[derive(Default)]
 pub(crate) struct RouteRegistry {
-    /// In registration order. The router tries paths in this order, so register hot paths first.
+    /// In registration order. The router tries paths in this order, so register frequently used paths first.
     resources: Vec<Resource>,
     operations: Vec<DescribedOperation>,
 }
@@ -51,7 +51,7 @@ struct Handler {
 }
 
 impl RouteRegistry {
-    /// Adds a handler. `P` is the type that `#[utoipa::path]` generates for it.
+    /// Adds a handler. `P` is the type that `#[utoipa::path]` generates for the handler.
     pub(crate) fn add<P: utoipa::Path + SchemaReferences + Tags<'static>>(&mut self, route: Route, facts: RouteFacts) {
         let http_method = described_method::<P>();
         let mut operation = P::operation();
@@ -112,11 +112,11 @@ fn allowed_methods(handlers: &[Handler]) -> HeaderValue {
     HeaderValue::from_str(&methods.join(", ")).expect("method names are valid header text")
 }
 
-/// Routes of one path, with the facts of each method.
+/// Routes of one path, with the properties of each method's route.
 struct ResourceRoutes {
     template: SharedString,
     facts: Vec<(Method, RouteFacts)>,
-    /// Facts for requests with any other method. The response is 405.
+    /// Properties for requests with any other method. The response is 405.
     other_methods: RouteFacts,
 }
 
@@ -157,8 +157,8 @@ async fn serve(
     }
 }
 
-/// Rejects a query string if the route accepts none. Unauthenticated requests pass, so that the handler responds with
-/// 401 instead.
+/// Rejects a query string if the route accepts none. Unauthenticated requests pass this check, so that the handler
+/// responds with 401 instead.
 fn reject_query(request: &ServiceRequest, accepted: QueryString) -> Option<Problem> {
     if accepted != QueryString::Empty || request.query_string().is_empty() || !is_authenticated(request) {
         return None;

@@ -39,7 +39,8 @@ pub struct Settings {
     pub workers: usize,
     /// Idle timeout and maximum lifetime of sessions.
     pub session_lifetimes: SessionLifetimes,
-    /// Age of the replica's tokens and users from which the server asks the database before it accepts a credential.
+    /// Maximum age of the replica's tokens and users. If they are older, the server asks the database before it accepts
+    /// a credential.
     pub max_credential_age: MaxCredentialAge,
     /// Rate limits of credentials and addresses.
     pub rate_limits: RateLimits,

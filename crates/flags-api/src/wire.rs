@@ -45,7 +45,7 @@ impl<T> PageResponse<T> {
 }
 
 /// Defines a serializable enum with the same variants as `$domain`, and conversions in both directions. `$schema` is
-/// its name in the OpenAPI document.
+/// the enum's name in the OpenAPI document.
 macro_rules! wire_enum {
     ($(#[$meta:meta])* $name:ident as $schema:ident = $domain:ty { $($(#[$variant_meta:meta])* $variant:ident),* $(,)? }) => {
         $(#[$meta])*
@@ -78,13 +78,16 @@ wire_enum! {
     /// Comparison that a condition applies to an attribute.
     ///
     /// - `equals`: text, number or boolean; values of different types are never equal
-    /// - `contains`, `starts_with`, `ends_with`: text, case-sensitive
+    /// - `contains`, `starts_with`, `ends_with`: text
     /// - `matches`: text of at most 4,096 bytes; the value is a regular expression in Rust `regex` syntax
     /// - `lt`, `lte`, `gt`, `gte`: number
     /// - `before`, `after`: RFC 3339 timestamp
     /// - `semver_eq`, `semver_lt`, `semver_lte`, `semver_gt`, `semver_gte`: Semantic Versioning 2.0.0 precedence; `1.2`
     ///   counts as `1.2.0`
     /// - `exists`: the attribute is present and not null; takes no values
+    ///
+    /// Comparisons of text are case-sensitive, except for the built-in attribute `email`. `equals` on `user_id` also
+    /// accepts the UUID of the user in any spelling.
     WireOperator as Operator = domain::Operator {
         Equals, Contains, StartsWith, EndsWith, Matches, Lt, Lte, Gt, Gte, Before, After,
         SemverEq, SemverLt, SemverLte, SemverGt, SemverGte, Exists,
@@ -100,16 +103,16 @@ wire_enum! {
 wire_enum! {
     /// Diagnostic about an override, or about the evaluation of a flag for a user.
     ///
-    /// - `override_redundant`: the user would get the same value without the override until it expires
+    /// - `override_redundant`: until the override expires, the user would get the same value without it
     /// - `override_shadows_rule`: without the override, a targeting rule would determine the value
     /// - `override_shadows_schedule`: without the override, a scheduled change would determine or change the value
     ///   before the override expires
-    /// - `override_on_disabled_flag`: the flag is off, and the override still supplies the value
+    /// - `override_on_disabled_flag`: the flag is off, but the override still supplies the value
     /// - `override_expired`: the override has expired and has no effect
     /// - `override_disabled`: the override is disabled and has no effect
     /// - `override_type_mismatch`: the override's value does not have the flag's type, so the override has no effect
-    /// - `evaluation_too_expensive`: evaluating the targeting rules for this user exceeds the budget, so the flag serves
-    ///   its `off_variant` where no override applies
+    /// - `evaluation_too_expensive`: evaluating the targeting rules for this user exceeds the budget, so the flag
+    ///   serves its `off_variant` where no override applies
     WireFindingCode as FindingCode = domain::FindingCode {
         OverrideRedundant, OverrideShadowsRule, OverrideShadowsSchedule, OverrideOnDisabledFlag, OverrideExpired,
         OverrideDisabled, OverrideTypeMismatch, EvaluationTooExpensive,
@@ -121,7 +124,7 @@ wire_enum! {
     ///
     /// - `pending`: `scheduled_at` is in the future
     /// - `cancelled`: the change was cancelled before it took effect
-    /// - `superseded`: everything it set has since been set again, manually or by a later scheduled change
+    /// - `superseded`: everything the change set has since been set again, manually or by a later scheduled change
     /// - `applied`: the change has taken effect
     WireScheduleStatus as ScheduleStatus = domain::ScheduleStatus { Pending, Cancelled, Superseded, Applied }
 }
@@ -255,7 +258,7 @@ pub(crate) struct WireTargetingRule {
     conditions: Vec<WireCondition>,
     /// Variant or split to serve when the rule matches.
     serve: WireServe,
-    /// Field of a later version, for tests of upgrades.
+    /// Field that only a later version has. For tests of upgrades.
     #[cfg(feature = "future-format")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     note: Option<String>,
@@ -306,7 +309,8 @@ impl From<&domain::TargetingRule> for WireTargetingRule {
 #[serde(deny_unknown_fields)]
 #[schema(as = Condition)]
 pub(crate) struct WireCondition {
-    /// `user_id`, `email`, `role`, `created_at`, or a key of the user's `attributes`. Dots descend into nested objects.
+    /// `user_id`, `external_id`, `email`, `role`, `created_at`, or a key of the user's `attributes`. Dots descend into
+    /// nested objects.
     #[schema(min_length = 1, max_length = 255)]
     attribute: String,
     /// Comparison to apply.

@@ -1,6 +1,7 @@
-//! Time per evaluation, compared with a baseline in the same run: one hash-map lookup plus one bucket hash. Before that,
-//! the time of evaluations that spend their budget, for the most expensive definitions and contexts that the limits
-//! allow.
+//! Benchmarks of flag evaluation. The baseline is one hash-map lookup plus one bucket hash.
+//!
+//! Before the benchmarks run, `main` prints the duration of evaluations that use up their budget. These evaluations use
+//! the most expensive definitions and contexts that the limits allow.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a benchmark")]
 
 use std::{collections::HashMap, hint::black_box, time::Instant as Moment};
@@ -8,7 +9,7 @@ use std::{collections::HashMap, hint::black_box, time::Instant as Moment};
 use divan::Bencher;
 use flags_domain::{
     Change, CompiledFlag, EvaluationBudget, EvaluationContext, Flag, Instant, MAX_UNITS_PER_FLAG, OverrideView,
-    PreparedValue, Snapshot, bucket::bucket, resolve, resolve_within,
+    PreparedValue, Snapshot, StoredUser, bucket::bucket, resolve, resolve_within,
 };
 use serde_json::{Value, json};
 
@@ -26,7 +27,15 @@ fn context() -> EvaluationContext {
     let Value::Object(attributes) = json!({"plan": "pro", "country": "de", "app_version": "2.4.0", "seats": 12}) else {
         unreachable!("the literal is an object")
     };
-    EvaluationContext::new(USER, Some("ann@example.com"), Some("user"), None, attributes)
+    let user = StoredUser {
+        id: USER.parse().unwrap(),
+        evaluation_key: USER,
+        external_id: None,
+        email: Some("ann@example.com"),
+        role: "user",
+        created_at: Instant::from_micros(0),
+    };
+    EvaluationContext::user(user, attributes)
 }
 
 fn flag(name: &str, default: Value, rules: Value) -> Flag {
@@ -99,13 +108,14 @@ fn baseline(bencher: Bencher<'_, '_>) {
     bencher.bench_local(|| map[black_box("checkout.flow7")] + bucket(black_box("checkout.flow7"), black_box(USER)));
 }
 
-/// A kind of flag whose rules cost more than the budget, and a context of at most 64 KiB.
+/// A flag whose rules exceed the evaluation budget, and the context to evaluate it for. The context
+/// has at most 64 KiB.
 struct Expensive {
     name: &'static str,
     operator: &'static str,
     values: fn() -> Value,
-    /// Value of the attribute. Each call of the benchmark uses another seed, so that searches find no states of earlier
-    /// ones.
+    /// Returns the attribute that the conditions test. Each seed yields different texts, so that
+    /// the regex engine cannot reuse states from an earlier call.
     attribute: fn(u32) -> Value,
     rules: usize,
 }
@@ -217,7 +227,7 @@ impl Expensive {
         let Value::Object(attributes) = json!({"a": {"b": (self.attribute)(seed)}}) else {
             unreachable!("the literal is an object")
         };
-        EvaluationContext::new(USER, None, None, None, attributes)
+        EvaluationContext::anonymous(USER, attributes)
     }
 
     fn print(&self) {
@@ -237,7 +247,7 @@ impl Expensive {
     }
 }
 
-/// Texts of random letters `a` and `b`, which lead a search through many states.
+/// Returns random texts of the letters `a` and `b`, which make the regex engine visit many states.
 fn random_texts(seed: u32, count: usize, length: usize) -> Vec<String> {
     let mut state = seed;
     let mut letter = || {
@@ -247,7 +257,8 @@ fn random_texts(seed: u32, count: usize, length: usize) -> Vec<String> {
     (0..count).map(|_| (0..length).map(|_| letter()).collect()).collect()
 }
 
-/// Median time of several calls with contexts of `expensive`, in seconds, without the first call.
+/// Returns the median time of 15 calls with different contexts, in seconds. A first call to warm up
+/// caches is not measured.
 fn median_time(expensive: &Expensive, mut call: impl FnMut(&EvaluationContext)) -> f64 {
     call(&expensive.context(0));
     let mut times: Vec<_> = (1..16)
@@ -262,7 +273,7 @@ fn median_time(expensive: &Expensive, mut call: impl FnMut(&EvaluationContext)) 
     times[times.len() / 2]
 }
 
-/// Prints the time of a request that evaluates many expensive flags.
+/// Prints the time of one request that evaluates 20 expensive flags.
 fn print_all_expensive_flags() {
     let expensive = &EXPENSIVE[0];
     let snapshot = Snapshot::new((0..20).map(|n| (expensive.flag(&format!("flag{n}")), vec![])));

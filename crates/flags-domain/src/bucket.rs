@@ -31,7 +31,7 @@ fn hash<const N: usize>(chunks: [&str; N]) -> u32 {
     hasher.finish32()
 }
 
-/// Maps the 2^32 hashes evenly onto the buckets, without the bias of a remainder.
+/// Maps a hash to a bucket by multiplication and shift, which avoids the bias of a modulo.
 const fn scale(hash: u32) -> u32 {
     ((hash as u64 * BUCKETS as u64) >> 32) as u32
 }

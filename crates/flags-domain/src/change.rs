@@ -1,4 +1,4 @@
-//! Changes of the state that evaluation reads.
+//! State changes, as recorded in the change log.
 
 use uuid::Uuid;
 
@@ -10,10 +10,11 @@ use crate::{
 
 /// One state change, decoded from a row of the change log.
 ///
-/// A `*Set` change carries the complete new state, so applying it twice has the same effect as applying it once, and
-/// applying it needs no earlier state of the same item. Changes must be applied in the order of the change log.
-/// [`Snapshot::apply`](crate::Snapshot::apply) handles the changes of flags and scheduled changes and ignores the
-/// others.
+/// A `*Set` change carries the complete new state, so applying it twice has the same effect as
+/// applying it once. Changes must be applied in the order of the change log.
+///
+/// [`Snapshot::apply`](crate::Snapshot::apply) applies changes to flags and scheduled changes, and
+/// ignores all other changes.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Change {
     /// A flag was created or changed.
@@ -26,7 +27,7 @@ pub enum Change {
     ScheduledChangeRemoved(FlagName, Uuid),
     /// An override was created, replaced or changed.
     OverrideSet(Box<UserOverride>),
-    /// An override was removed, or deleted after it had expired.
+    /// An override was deleted, manually or after it expired.
     OverrideRemoved {
         /// User of the override.
         user_id: Uuid,

@@ -41,14 +41,14 @@ pub struct CompiledFlag {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{pointer}: {detail}")]
 pub struct CompileError {
-    /// Location in the definition. Like a JSON pointer, but with the id of a rule in place of its index. Empty if the
-    /// definition cannot be read.
+    /// Location in the definition: a JSON pointer, except that a rule is identified by its id
+    /// instead of its index. Empty if the definition cannot be read.
     pub pointer: String,
     /// Description of the problem.
     pub detail: String,
 }
 
-/// A variant, with its id and its value also as JSON text.
+/// A variant whose id and value are also stored as JSON text.
 #[derive(Debug)]
 pub struct CompiledVariant {
     id: Box<str>,
@@ -73,13 +73,13 @@ impl CompiledVariant {
     }
 }
 
-/// All layers below the override.
+/// Compiled variants, on/off switch, targeting rules, scheduled changes and default of a flag.
 #[derive(Debug)]
 pub(crate) struct CompiledLayers {
     pub(crate) variants: Box<[CompiledVariant]>,
     /// Index into `variants`.
     pub(crate) off_variant: usize,
-    /// Enabled rules only, in the order of the definition.
+    /// Enabled rules, in the order of the definition.
     pub(crate) rules: Box<[CompiledRule]>,
     pub(crate) default: CompiledServe,
     /// Scheduled changes of the default that are later than its last manual change, ordered by time.
@@ -116,8 +116,8 @@ pub(crate) enum CompiledServe {
     Variant(usize),
     Split {
         bucket_by: Option<Box<str>>,
-        /// Exclusive upper bound of the buckets and index of the variant, in the order of the flag's variants.
-        /// Variants with weight 0 have no range.
+        /// For each variant with a weight above 0, in the order of the definition: the exclusive
+        /// upper bound of its buckets, and its index.
         ranges: Box<[(u32, usize)]>,
     },
 }
@@ -129,6 +129,10 @@ impl CompiledServe {
 
     fn reads_attributes(&self) -> bool {
         matches!(self, Self::Split { bucket_by: Some(attribute), .. } if &**attribute != "user_id")
+    }
+
+    fn reads_key(&self) -> bool {
+        self.is_split() && !self.reads_attributes()
     }
 }
 
@@ -145,7 +149,8 @@ impl CompiledFlag {
         }
     }
 
-    /// Compiles a flag that cannot be read, for `reason`. It serves active overrides of its type only.
+    /// Returns a flag whose definition cannot be read. It serves only active overrides of its type.
+    /// `reason` becomes the detail of its [`CompileError`].
     pub(crate) fn unreadable(flag: &UnreadableFlag, reason: &str) -> Self {
         Self {
             name: flag.name.clone(),
@@ -162,8 +167,8 @@ impl CompiledFlag {
         &self.name
     }
 
-    /// Type of all values of the flag. A flag that cannot be read and whose type is not known has no result; for such a
-    /// flag, this is [`FlagType::Json`].
+    /// Type of all values of the flag. [`FlagType::Json`] if the type cannot be read; such a flag
+    /// has no evaluation result.
     pub fn flag_type(&self) -> FlagType {
         self.flag_type.unwrap_or(FlagType::Json)
     }
@@ -203,9 +208,14 @@ impl CompiledFlag {
         self.layers.as_ref().err()
     }
 
-    /// Whether the result can depend on the context beyond its targeting key.
+    /// Whether the result can depend on attributes of the context other than the targeting key.
     pub fn reads_attributes(&self) -> bool {
         self.layers().is_some_and(CompiledLayers::reads_attributes)
+    }
+
+    /// Whether the result can depend on the key of the context or on the id of its user.
+    pub fn reads_key(&self) -> bool {
+        self.layers().is_some_and(CompiledLayers::reads_key)
     }
 
     pub(crate) fn layers(&self) -> Option<&CompiledLayers> {
@@ -245,8 +255,8 @@ impl CompiledLayers {
         while let Some((change, serve)) = serve_changes.next() {
             match variants.compile_serve(serve, "/scheduled_changes") {
                 Ok(serve) => serve_steps.push(ServeStep { at: change.scheduled_at, change_id: change.id, serve }),
-                // The server permits the removal of a variant only if later changes have replaced all changes that
-                // serve it. This change therefore never takes effect again.
+                // The variant no longer exists. The server permits its removal only if later changes supersede every
+                // change that serves it, so skipping this change does not affect the result.
                 Err(_) if serve_changes.peek().is_some() => {}
                 Err(error) => return Err(error),
             }
@@ -268,20 +278,22 @@ impl CompiledLayers {
         })
     }
 
-    /// Returns whether the flag is on at `now`, and the next instant at which that changes.
+    /// Returns whether the flag is on at `now`, and the next instant at which the switch changes.
     pub(crate) fn switch_at(&self, now: Instant) -> (bool, Option<Instant>) {
         let (current, later) = self.switch_steps_at(now);
         let is_on = current.map_or(self.enabled, |step| step.enabled);
         (is_on, later.iter().find(|step| step.enabled != is_on).map(|step| step.at))
     }
 
-    /// Returns the latest due scheduled change of the on/off switch, and the pending ones.
+    /// Returns the scheduled change that last set the on/off switch at or before `now`, and all
+    /// later ones.
     pub(crate) fn switch_steps_at(&self, now: Instant) -> (Option<&SwitchStep>, &[SwitchStep]) {
         let due = self.switch_steps.partition_point(|step| step.at <= now);
         (due.checked_sub(1).map(|last| &self.switch_steps[last]), &self.switch_steps[due..])
     }
 
-    /// Returns the latest due step of the default, and the instant of the next pending one.
+    /// Returns the scheduled change that last set the default at or before `now`, and the instant
+    /// of the next one.
     pub(crate) fn serve_at(&self, now: Instant) -> (Option<&ServeStep>, Option<Instant>) {
         let due = self.serve_steps.partition_point(|step| step.at <= now);
         let current = due.checked_sub(1).map(|last| &self.serve_steps[last]);
@@ -289,9 +301,16 @@ impl CompiledLayers {
     }
 
     fn reads_attributes(&self) -> bool {
+        self.rules.iter().any(CompiledRule::reads_attributes) || self.serves().any(CompiledServe::reads_attributes)
+    }
+
+    fn reads_key(&self) -> bool {
+        self.rules.iter().any(CompiledRule::reads_key) || self.serves().any(CompiledServe::reads_key)
+    }
+
+    fn serves(&self) -> impl Iterator<Item = &CompiledServe> {
         let scheduled = self.serve_steps.iter().map(|step| &step.serve);
-        let serves = self.rules.iter().map(|rule| &rule.serve).chain(scheduled).chain([&self.default]);
-        self.rules.iter().any(CompiledRule::reads_attributes) || serves.into_iter().any(CompiledServe::reads_attributes)
+        self.rules.iter().map(|rule| &rule.serve).chain(scheduled).chain([&self.default])
     }
 
     /// Returns the variant that `serve` selects for `context`. Computes at most one hash.
@@ -301,7 +320,10 @@ impl CompiledLayers {
             CompiledServe::Split { bucket_by, ranges } => {
                 let bucket = self.bucket_of(bucket_by.as_deref(), context);
                 let range = bucket.and_then(|bucket| ranges.iter().find(|(upper, _)| bucket < *upper));
-                range.or(ranges.first()).map_or(0, |(_, index)| *index)
+                // A context without a key gets the off variant. If the attribute `bucket_by` is
+                // missing or cannot be hashed, the first range applies.
+                let first = bucket_by.as_ref().and_then(|_| ranges.first());
+                range.or(first).map_or(self.off_variant, |(_, index)| *index)
             }
         };
         &self.variants[index]
@@ -312,17 +334,17 @@ impl CompiledLayers {
     pub(crate) fn selection_cost(&self, serve: &CompiledServe, context: &EvaluationContext) -> u64 {
         let CompiledServe::Split { bucket_by, .. } = serve else { return 0 };
         let text = match bucket_by {
-            None => Some(context.targeting_key()),
+            None => context.evaluation_key(),
             Some(name) => context.attribute(name).and_then(Attribute::text),
         };
         let bytes = self.salt.len() + text.map_or(0, str::len);
         100 + bytes as u64 / 2
     }
 
-    /// Returns the bucket of `context`. Returns `None` if the attribute `bucket_by` is missing, or is neither a text
-    /// nor an integer.
+    /// Returns the bucket of `context`. `None` if the context has no key, or if the attribute
+    /// `bucket_by` is missing or is neither text nor an integer.
     pub(crate) fn bucket_of(&self, bucket_by: Option<&str>, context: &EvaluationContext) -> Option<u32> {
-        let Some(name) = bucket_by else { return Some(bucket(&self.salt, context.targeting_key())) };
+        let Some(name) = bucket_by else { return context.evaluation_key().map(|key| bucket(&self.salt, key)) };
         let attribute = context.attribute(name)?;
         if let Some(text) = attribute.text() {
             return Some(bucket(&self.salt, text));
@@ -392,7 +414,8 @@ impl CompiledRule {
         Ok(self.first_failure(context, budget)?.is_none())
     }
 
-    /// Returns the index of the first condition that does not hold, and why; `None` if all hold.
+    /// Returns the first condition that does not hold: its index and the reason. `None` if all
+    /// conditions hold.
     pub(crate) fn first_failure(
         &self,
         context: &EvaluationContext,
@@ -408,6 +431,10 @@ impl CompiledRule {
 
     fn reads_attributes(&self) -> bool {
         self.conditions.iter().any(CompiledCondition::reads_attributes)
+    }
+
+    fn reads_key(&self) -> bool {
+        self.conditions.iter().any(|condition| !condition.reads_attributes())
     }
 }
 

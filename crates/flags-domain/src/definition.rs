@@ -1,4 +1,4 @@
-//! Strict decoding of stored definitions, which a newer version may have written.
+//! Strict decoding of flag definitions, which a newer version of the service may have written.
 
 use serde::{Deserialize as _, de::DeserializeOwned};
 use serde_json::Value;
@@ -26,7 +26,7 @@ pub struct UnreadableFlag {
     pub name: FlagName,
     /// Type of the flag; `None` if this version does not know it. Without a type, overrides do not apply either.
     pub flag_type: Option<FlagType>,
-    /// Whether users may read their own value of the flag. `false` if that cannot be read.
+    /// Whether users may read their own value of the flag. `false` if the field cannot be read.
     pub client_visible: bool,
     /// Instant at which the flag was archived.
     pub archived_at: Option<Instant>,
@@ -58,9 +58,10 @@ pub enum ScheduledChangeDefinition {
     },
 }
 
-/// Decodes one field of a definition. The error names the location below `field`.
+/// Decodes one field of a definition. The path in the error starts with `field`.
 ///
-/// Unknown variants and fields in rules, conditions, serves, variants and scheduled changes are errors.
+/// Unknown variants and fields in rules, conditions, serves, variants and scheduled changes are
+/// errors.
 pub fn decode_field<T: DeserializeOwned>(field: &str, json: &Value) -> Result<T, UnreadableDefinition> {
     serde_path_to_error::deserialize(json).map_err(|error| {
         let path = match (field, error.path().to_string()) {
@@ -74,7 +75,8 @@ pub fn decode_field<T: DeserializeOwned>(field: &str, json: &Value) -> Result<T,
 }
 
 impl FlagDefinition {
-    /// Decodes a flag from the JSON of the server's API or of its change log.
+    /// Decodes a flag from the JSON of the server's API or of its change log. Returns
+    /// [`Unreadable`](Self::Unreadable) if only some fields can be read.
     ///
     /// # Errors
     /// Returns an error if not even the name of the flag can be read.
@@ -84,7 +86,7 @@ impl FlagDefinition {
             Err(error) => error,
         };
         let name = decode_field("name", &json["name"])?;
-        // The server's API lists a flag that the server itself cannot read with this field.
+        // If the server itself cannot read the flag, its response contains the reason in the field `unreadable`.
         let reason = json["unreadable"].as_str().map_or_else(|| error.to_string(), ToOwned::to_owned);
         Ok(Self::Unreadable(UnreadableFlag {
             name,
@@ -111,7 +113,8 @@ impl From<Flag> for FlagDefinition {
 }
 
 impl ScheduledChangeDefinition {
-    /// Decodes a scheduled change from the JSON of the server's API or of its change log.
+    /// Decodes a scheduled change from the JSON of the server's API or of its change log. Returns
+    /// [`Unreadable`](Self::Unreadable) if only some fields can be read.
     ///
     /// # Errors
     /// Returns an error if not even the id can be read.
@@ -162,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn unknown_variants_and_fields_make_the_flag_unreadable_and_are_located() {
+    fn unknown_variants_and_fields_make_the_flag_unreadable_with_their_location() {
         let rule = |condition: Value| json!([{"id": "r", "conditions": [condition], "serve": {"variant": "on"}}]);
         let starts_with = |reason: Option<String>, expected: &str| {
             let reason = reason.unwrap_or_default();
@@ -185,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn unreadable_flag_keeps_what_can_be_read() {
+    fn unreadable_flag_keeps_its_readable_fields() {
         let mut json = flag_with("archived_at", json!("2026-01-02T00:00:00Z"));
         json["variants"] = json!("none");
         let FlagDefinition::Unreadable(flag) = FlagDefinition::from_json(&json).unwrap() else { panic!("readable") };
@@ -195,14 +198,14 @@ mod tests {
     }
 
     #[test]
-    fn unreadable_flag_of_the_api_keeps_the_reason_of_the_server() {
+    fn unreadable_flag_from_the_api_keeps_the_reason_given_by_the_server() {
         let json = json!({"name": "f", "flag_type": "boolean", "unreadable": "default: unknown field `future`"});
         let FlagDefinition::Unreadable(flag) = FlagDefinition::from_json(&json).unwrap() else { panic!("readable") };
         assert_eq!(flag.reason, "default: unknown field `future`");
     }
 
     #[test]
-    fn scheduled_change_with_an_unknown_field_is_unreadable_but_api_fields_are_known() {
+    fn scheduled_change_accepts_api_fields_and_is_unreadable_with_unknown_fields() {
         let mut change = json!({"id": Uuid::nil(), "scheduled_at": "2026-01-01T00:00:00Z", "enabled": true});
         for field in ["flag_name", "status", "preview", "created_by", "created_at", "updated_at", "revision"] {
             change[field] = json!(null);

@@ -26,14 +26,14 @@ pub struct Explanation<'r> {
     /// Layers in order of priority, highest first, with one entry for each targeting rule. For an archived flag,
     /// [`Layer::Archived`] only.
     pub layers: Vec<LayerReport<'r>>,
-    /// Findings about the override and the evaluation. Without override, only
+    /// Findings about the override and the evaluation. Without an override, only
     /// [`FindingCode::EvaluationTooExpensive`] can apply.
     pub findings: Vec<FindingCode>,
-    /// First change of value or source through time alone; `None` if there is none.
+    /// Next change of value or source that time alone causes; `None` if there is none.
     pub next_change: Option<NextChange<'r>>,
 }
 
-/// Next change of an evaluation result through time alone.
+/// Next change of an evaluation result that time alone causes.
 #[derive(Clone, Copy, Debug)]
 pub struct NextChange<'r> {
     /// First instant with the new result.
@@ -45,9 +45,9 @@ pub struct NextChange<'r> {
 /// Outcome and result of one layer.
 #[derive(Clone, Debug)]
 pub struct LayerReport<'r> {
-    /// Layer and the rule or scheduled change that it refers to.
+    /// Layer, with the id of the rule or scheduled change if it has one.
     pub layer: Layer<'r>,
-    /// Role of the layer in the evaluation.
+    /// Whether the layer decided the result.
     pub outcome: LayerOutcome,
     /// Result that the layer supplies, or would supply if no higher layer had decided; `None` if it supplies none.
     pub result: Option<LayerResult<'r>>,
@@ -76,7 +76,7 @@ pub struct SplitReport<'r> {
     pub bucket: Option<u32>,
 }
 
-/// Layer of the evaluation, in order of priority, highest first.
+/// Layer of the evaluation. `Archived` to `Default` are declared from highest to lowest priority.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Layer<'r> {
     /// Archived flag. Replaces all other layers.
@@ -100,7 +100,8 @@ pub enum Layer<'r> {
     },
     /// Default, as last set manually.
     Default,
-    /// Off variant, because the rules exceed the budget. Follows the rule at which the budget is exhausted.
+    /// Off variant, served because evaluating the rules exceeds the budget. Listed after the rule
+    /// at which the budget is exhausted.
     EvaluationTooExpensive,
     /// Definition that does not compile or cannot be read. Replaces all layers below the override.
     Invalid,
@@ -122,7 +123,7 @@ impl Layer<'_> {
     }
 }
 
-/// Role of a layer in an evaluation.
+/// Whether a layer decided the result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LayerOutcome {
     /// The layer decided the result.
@@ -161,23 +162,26 @@ pub enum SkipReason<'r> {
         /// Reason why the condition does not hold.
         failure: ConditionFailure,
     },
-    /// Evaluating the rules up to this one exceeds the budget.
+    /// Evaluating this rule and the rules before it exceeds the budget.
     EvaluationTooExpensive,
-    /// No scheduled change of the default is due, or the default was set manually after the latest one.
+    /// No scheduled change of the default is due, or the default was set manually at or after the
+    /// latest one.
     NoScheduledChangeDue,
     /// The definition does not compile or cannot be read.
     Invalid {
-        /// Location in the definition. Like a JSON pointer, but with the id of a rule in place of its index. Empty if
-        /// the definition cannot be read.
+        /// Location in the definition: a JSON pointer, except that a rule is identified by its id
+        /// instead of its index. Empty if the definition cannot be read.
         pointer: &'r str,
         /// Description of the problem.
         detail: &'r str,
     },
 }
 
-/// Explains the evaluation result of a flag for `context` at `now`. The result is always the same as that of
-/// [`resolve()`](crate::resolve()). Allocates, unlike that function. Evaluates the rules at most twice, each time within
-/// the budget of one flag.
+/// Explains the evaluation result of a flag for `context` at `now`. The result always equals that
+/// of [`resolve()`](crate::resolve()).
+///
+/// Unlike [`resolve()`](crate::resolve()), this function allocates. It evaluates the rules at most
+/// twice, each time within the budget of one flag.
 pub fn explain<'r>(
     state: &'r FlagState,
     context: &EvaluationContext,
@@ -223,7 +227,7 @@ fn next_change<'r>(
     None
 }
 
-/// Collects the reports of the layers. The first added layer with a result decides.
+/// Collects the layer reports in order of priority. The first layer with a result decides.
 struct ReportBuilder<'r> {
     layers: Vec<LayerReport<'r>>,
     decided: bool,
@@ -318,7 +322,8 @@ fn add_lower_layers<'r>(
     report.add(Layer::Default, Ok(layer_result(layers, &layers.default, context)));
 }
 
-/// Adds the reports of all targeting rules, and that of the exhausted budget.
+/// Adds a report for each targeting rule and, if the budget is exhausted, for
+/// [`Layer::EvaluationTooExpensive`].
 fn add_rules<'r>(
     report: &mut ReportBuilder<'r>,
     flag: &'r Flag,

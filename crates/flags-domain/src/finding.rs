@@ -10,17 +10,17 @@ use crate::{
     value::same_value,
 };
 
-/// A finding about an override, or about the flag for the user of the override, that an admin may want to act on.
+/// A possible problem with an override, or with its flag, that an admin may want to fix.
 ///
 /// For an archived flag, only [`OverrideExpired`](Self::OverrideExpired) and
 /// [`OverrideDisabled`](Self::OverrideDisabled) apply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum FindingCode {
-    /// The override is active, and until it expires the user would get the same value without it.
+    /// Without the active override, the user would get the same value until the override expires.
     OverrideRedundant,
-    /// The override is active, and a targeting rule would decide without it.
+    /// Without the active override, a targeting rule would decide the result.
     OverrideShadowsRule,
-    /// The override is active, and without it a scheduled change would decide, or would change the value or its source
+    /// Without the active override, a scheduled change would decide the result, or would change the value or its source
     /// before the override expires.
     OverrideShadowsSchedule,
     /// The override is active although the flag is off. The user gets the value of the override.
@@ -31,8 +31,9 @@ pub enum FindingCode {
     OverrideDisabled,
     /// The value of the override does not have the type of the flag, so the override is ignored.
     OverrideTypeMismatch,
-    /// Evaluating the targeting rules for this user exceeds the budget, so the flag serves its off variant where no
-    /// override applies. [`explain()`](crate::explain()) reports it without override too.
+    /// Evaluating the targeting rules for this user exceeds the budget, so the flag serves its off
+    /// variant unless an override applies. [`explain()`](crate::explain()) also reports this for a
+    /// user without an override.
     EvaluationTooExpensive,
 }
 
@@ -49,8 +50,8 @@ impl FindingCode {
         Self::EvaluationTooExpensive,
     ];
 
-    /// Whether the finding can depend on attributes of the context, for a flag that
-    /// [reads attributes](CompiledFlag::reads_attributes).
+    /// Whether the finding can depend on attributes of the context. This matters only for flags that
+    /// [read attributes](CompiledFlag::reads_attributes).
     pub const fn reads_attributes(self) -> bool {
         matches!(
             self,
@@ -61,9 +62,9 @@ impl FindingCode {
         )
     }
 
-    /// Returns whether the finding applies at `now` to `user_override`, an override of `flag` for the user of
-    /// `context`. Evaluates the targeting rules at most once, within the budget of one flag, and adds the units that
-    /// this takes to `spent`.
+    /// Returns whether the finding applies at `now` to `user_override`, an override of `flag` for
+    /// the user of `context`. Evaluates the targeting rules at most once, within the budget of one
+    /// flag, and adds the budget units used to `spent`.
     pub fn applies(
         self,
         flag: &CompiledFlag,
@@ -121,7 +122,7 @@ impl FindingCode {
     }
 }
 
-/// Returns whether the flag exceeds the budget at `now` without override.
+/// Returns whether evaluating the flag at `now` without an override exceeds the budget.
 pub(crate) fn is_too_expensive(evaluation: &RepeatedEvaluation<'_, '_>, now: Instant) -> bool {
     evaluation.resolve(None, now).is_some_and(|resolution| resolution.source == Source::EvaluationTooExpensive)
 }

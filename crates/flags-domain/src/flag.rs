@@ -43,8 +43,9 @@ pub struct Variant {
 
 /// Definition of a flag.
 ///
-/// The JSON form is that of the server's API; unknown fields are ignored. Deserialization does not enforce the limits
-/// and the references between fields: call [`check`](Self::check) for definitions from an untrusted source.
+/// The JSON form is that of the server's API; unknown fields are ignored. Deserialization checks
+/// neither limits nor references between fields. Call [`check`](Self::check) for definitions from
+/// an untrusted source.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Flag {
     /// Unique name. Immutable.
@@ -64,14 +65,15 @@ pub struct Flag {
     pub enabled: bool,
     /// Possible values, 1 to [`MAX_VARIANTS`]. Their order determines the bucket ranges of percentage splits.
     pub variants: Vec<Variant>,
-    /// Default serve from the last manual change. Applies while the flag is on and no higher layer decides.
+    /// Default, as last set manually. Applies while the flag is on and no higher layer decides.
     pub default: Serve,
     /// Id of the variant that a flag serves while it is off.
     pub off_variant: String,
     /// Targeting rules, at most [`MAX_RULES`]. The first enabled rule that matches decides.
     #[serde(default)]
     pub targeting_rules: Vec<TargetingRule>,
-    /// Salt of the bucket hash, 1 to 255 characters. A new salt assigns users to variants again.
+    /// Salt of the bucket hash, 1 to 255 characters. A new salt redistributes users among the
+    /// variants.
     pub salt: String,
     /// Whether users may read their own value of the flag.
     pub client_visible: bool,
@@ -108,8 +110,8 @@ impl Flag {
         self.check_with(None)
     }
 
-    /// Returns all violations of a definition that replaces `stored`. Amounts of rules, conditions, values and regular
-    /// expressions above a limit are accepted if `stored` has at least as many.
+    /// Returns all violations of a definition that replaces `stored`. Accepts more rules, conditions, values or regular
+    /// expressions than a limit allows if `stored` has at least as many.
     pub fn check_edit(&self, stored: &Self) -> Vec<Violation> {
         self.check_with(Some(stored))
     }
@@ -176,7 +178,7 @@ impl Flag {
     fn check_rules(&self, stored: Option<&Self>, has_variant: impl Fn(&str) -> bool) -> Vec<Violation> {
         let mut violations = check_counts(self, stored);
         if !violations.is_empty() {
-            // Checking the rules would compile all of their regular expressions.
+            // Checking the rules compiles their regular expressions, which is too expensive if there are too many.
             return violations;
         }
         let mut ids = FxHashSet::default();

@@ -33,7 +33,8 @@ impl Instant {
     const MIN_MICROS: i64 = -62_167_219_200_000_000;
     const MAX_MICROS: i64 = 253_402_300_799_999_999;
 
-    /// Creates an instant from microseconds since 1970-01-01T00:00:00Z. Values outside of the range are clamped to it.
+    /// Creates an instant from microseconds since 1970-01-01T00:00:00Z. Clamps values outside the
+    /// range.
     pub const fn from_micros(micros: i64) -> Self {
         if micros < Self::MIN_MICROS {
             Self(Self::MIN_MICROS)

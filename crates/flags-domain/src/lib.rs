@@ -8,8 +8,8 @@
 //!
 //! 1. Deserialize each flag from the JSON of the server's API into a [`Flag`], and its scheduled changes into
 //!    [`ScheduledChange`]s. If the server may be newer than this crate, use [`FlagDefinition::from_json`] and
-//!    [`ScheduledChangeDefinition::from_json`] with [`Snapshot::from_definitions`], which keep what this version cannot
-//!    read as unreadable.
+//!    [`ScheduledChangeDefinition::from_json`] with [`Snapshot::from_definitions`]. These functions
+//!    accept flags that this version cannot read.
 //! 2. Build a [`Snapshot`], which compiles all flags.
 //! 3. For each evaluation, build an [`EvaluationContext`] and call [`resolve()`].
 //!
@@ -55,9 +55,10 @@
 //! 1. An archived flag has no result.
 //! 2. An active override of the user ([`OverrideView`]), even if the flag is off.
 //! 3. A flag that is off serves its off variant.
-//! 4. The first enabled targeting rule whose conditions all hold ([`TargetingRule`]). If the rules exceed the
-//!    [`EvaluationBudget`], the off variant.
-//! 5. The latest due scheduled change of the default, unless the default was set manually since ([`ScheduledChange`]).
+//! 4. The first enabled targeting rule whose conditions all hold ([`TargetingRule`]). If evaluating
+//!    the rules exceeds the [`EvaluationBudget`], the off variant.
+//! 5. The latest due scheduled change of the default ([`ScheduledChange`]), unless the default was
+//!    set manually after it.
 //! 6. The default ([`Flag::default`]).
 //!
 //! Time intervals are half-open: a scheduled change takes effect at exactly its `scheduled_at`, and an override is
@@ -107,10 +108,10 @@
 //! # Ok::<(), flags_domain::InvalidFlagName>(())
 //! ```
 //!
-//! # Vocabulary of the service
+//! # Types for the server
 //!
-//! [`Revision`], [`ResourceKind`], [`Action`], [`Role`] and [`TokenGrant`] name what the server's change log, API and
-//! permissions refer to. Evaluation does not use them.
+//! The server uses [`Revision`], [`ResourceKind`], [`Action`], [`Role`] and [`TokenGrant`] in its
+//! change log, API and permissions. Evaluation does not use them.
 //!
 //! # Units, ranges and limits
 //!
@@ -127,20 +128,25 @@
 //! - [`resolve()`] returns `None` for an archived flag, and for a flag that does not compile unless an active override
 //!   supplies the value. [`CompiledFlag::compile_error`] returns the reason.
 //! - [`FlagDefinition::from_json`] and [`ScheduledChangeDefinition::from_json`] never skip a part of a definition. A
-//!   flag with an unknown operator, or with an unknown field in a rule, condition, serve, variant or scheduled change, is an
-//!   [`UnreadableFlag`], which serves active overrides of its type only. A newer server may send such flags.
+//!   flag with an unknown operator, or with an unknown field in a rule, condition, serve, variant or scheduled change,
+//!   is an [`UnreadableFlag`], which serves active overrides of its type only. A newer server may send such flags.
 //! - Deserialization into [`Flag`] and [`ScheduledChange`] rejects malformed definitions. [`Flag::check`] and
-//!   [`ScheduledChange::check`] return every remaining problem as a [`Violation`] with a JSON pointer (RFC 6901). A flag without violations compiles.
+//!   [`ScheduledChange::check`] return every remaining problem as a [`Violation`] with a JSON pointer (RFC 6901). A
+//!   flag without violations compiles.
 //!
 //! # Performance and thread safety
 //!
-//! [`resolve()`] allocates no memory, with two exceptions: the operator `matches` on first use of its regular
-//! expressions and on use by several threads at once, and the version operators for abbreviated versions and long
-//! pre-release identifiers. It hashes at most one text per evaluation. All public types are `Send` and `Sync`.
+//! [`resolve()`] hashes at most one text per evaluation. It allocates no memory, with two exceptions:
 //!
-//! The cost of an evaluation is bounded by an [`EvaluationBudget`], for any definition and context. A flag that exceeds
-//! it serves its off variant ([`Source::EvaluationTooExpensive`]). [`resolve_within`] evaluates several flags within one
-//! budget.
+//! - The operator `matches` allocates when its regular expressions are first used, and when several
+//!   threads use them at once.
+//! - The version operators allocate for abbreviated versions and long pre-release identifiers.
+//!
+//! An [`EvaluationBudget`] bounds the cost of an evaluation, for any definition and context. A flag
+//! that exceeds its budget serves its off variant ([`Source::EvaluationTooExpensive`]).
+//! [`resolve_within`] evaluates several flags within one budget.
+//!
+//! All public types are `Send` and `Sync`.
 //!
 //! # Standards
 //!
@@ -162,7 +168,9 @@ mod compiled;
 mod condition;
 mod context;
 mod definition;
+mod email;
 mod explain;
+mod external_id;
 mod finding;
 mod flag;
 mod instant;
@@ -185,11 +193,13 @@ pub use budget::{EvaluationBudget, MAX_UNITS_PER_FLAG, MAX_UNITS_PER_REQUEST, RE
 pub use change::Change;
 pub use compiled::{CompileError, CompiledFlag, CompiledVariant};
 pub use condition::{Condition, ConditionFailure, MAX_REGEXES, MAX_SEARCHED_TEXT_BYTES, Operator};
-pub use context::{EvaluationContext, MAX_ATTRIBUTES_BYTES, MAX_ATTRIBUTES_DEPTH, RESERVED_ATTRIBUTES};
+pub use context::{EvaluationContext, MAX_ATTRIBUTES_BYTES, MAX_ATTRIBUTES_DEPTH, RESERVED_ATTRIBUTES, StoredUser};
 pub use definition::{FlagDefinition, ScheduledChangeDefinition, UnreadableDefinition, UnreadableFlag, decode_field};
+pub use email::{email_key, email_search_forms, search_form};
 pub use explain::{
     Explanation, Layer, LayerOutcome, LayerReport, LayerResult, NextChange, SkipReason, SplitReport, explain,
 };
+pub use external_id::{MAX_EXTERNAL_ID_LENGTH, UserIdNamespace, canonical_uuid, check_external_id};
 pub use finding::FindingCode;
 pub use flag::{
     Flag, MAX_DESCRIPTION_LENGTH, MAX_RULES, MAX_TAGS, MAX_VARIANT_ID_LENGTH, MAX_VARIANTS, Variant,

@@ -1,13 +1,14 @@
-//! Limits on the size of definitions and contexts. They bound memory, the time for compiling a flag, and the share of
-//! contexts for which a flag exceeds the [`EvaluationBudget`](crate::EvaluationBudget).
+//! Limits on the size of definitions and contexts. They bound memory use and the time for compiling
+//! a flag. They also make it less likely that an evaluation exceeds the
+//! [`EvaluationBudget`](crate::EvaluationBudget).
 //!
-//! A stored definition may be above a limit, because an earlier version accepted it. An edit of it is accepted if it
-//! does not exceed the stored amount.
+//! An earlier version may have stored a definition that exceeds a limit. An edit of such a
+//! definition is accepted if the amount does not grow.
 
 use serde_json::{Map, Value};
 
 use crate::{
-    condition::{Condition, MAX_REGEXES, Operator, compiled_size},
+    condition::{Condition, MAX_REGEXES, Operator, compiled_size, regex_patterns},
     flag::{Flag, MAX_RULES},
     rule::TargetingRule,
     violation::Violation,
@@ -29,10 +30,10 @@ pub const MAX_REGEXES_BYTES: usize = 1 << 20;
 pub const MAX_ATTRIBUTES: usize = 1_000;
 /// Maximum number of elements of all arrays in the custom attributes of one context together.
 pub const MAX_ATTRIBUTE_ITEMS: usize = 5_000;
-/// Maximum length of the targeting key of an anonymous context, in bytes.
+/// Maximum length of a targeting key, in bytes.
 pub const MAX_TARGETING_KEY_BYTES: usize = 4 * 1024;
 
-/// A limit, the amount that a stored definition already has, and its name in messages.
+/// A limit and the amount in the stored definition. Error messages name the limit by `subject` and `unit`.
 struct Limit {
     limit: usize,
     stored: usize,
@@ -61,8 +62,12 @@ pub(crate) fn check_counts(flag: &Flag, stored: Option<&Flag>) -> Vec<Violation>
     violations.extend(conditions.check(at, count_conditions(flag)));
     let values = limit(MAX_CONDITION_VALUES, count_values, "a flag", "values in its conditions");
     violations.extend(values.check(at, count_values(flag)));
-    let regexes = limit(MAX_REGEXES, count_regexes, "a flag", "regular expressions; combine them with `|`");
-    violations.extend(regexes.check(at, count_regexes(flag)));
+    let regexes = limit(MAX_REGEXES, count_regexes, "a flag", "regular expressions");
+    violations.extend(
+        regexes
+            .check(at, count_regexes(flag))
+            .map(|violation| Violation { detail: format!("{}; combine them with `|`", violation.detail), ..violation }),
+    );
     let of_rule = limit(MAX_CONDITIONS_PER_RULE, most_conditions, "a rule", "conditions");
     let of_condition = limit(MAX_VALUES_PER_CONDITION, most_values, "a condition", "values");
     for (index, rule) in flag.targeting_rules.iter().enumerate() {
@@ -107,11 +112,11 @@ fn regex_conditions(flag: &Flag) -> impl Iterator<Item = &Condition> {
     conditions(flag).filter(|condition| condition.operator == Operator::Matches)
 }
 
-/// Checks the compiled size of all regular expressions. Call this only for a flag within the other limits, because it
-/// compiles the expressions.
+/// Checks the compiled size of all regular expressions. Compiles them, so call it only for a flag
+/// within the other limits.
 pub(crate) fn check_regex_size(flag: &Flag, stored: Option<&Flag>) -> Option<Violation> {
     let size = regex_bytes(flag);
-    // Compiles the expressions of the stored flag only if their size matters.
+    // Compile the stored expressions only if the new ones exceed the limit.
     let allowed = if size > MAX_REGEXES_BYTES { stored.map_or(0, regex_bytes) } else { size };
     (size > allowed).then(|| {
         let detail = format!(
@@ -123,14 +128,12 @@ pub(crate) fn check_regex_size(flag: &Flag, stored: Option<&Flag>) -> Option<Vio
 }
 
 fn regex_bytes(flag: &Flag) -> usize {
-    let patterns = regex_conditions(flag)
-        .map(|condition| condition.values.iter().filter_map(Value::as_str).map(Box::from).collect::<Vec<Box<str>>>());
-    // Expressions that do not compile are reported as such.
-    patterns.filter_map(|patterns| compiled_size(&patterns)).sum()
+    // Skip conditions whose expressions do not compile; `Flag::check` reports them separately.
+    regex_conditions(flag).filter_map(|condition| compiled_size(&regex_patterns(condition))).sum()
 }
 
-/// Returns the violations of the limits on the number of attributes and of array elements. `stored` are the attributes
-/// before an edit.
+/// Checks the number of attributes and array elements. `stored` contains the attributes before an edit. Accepts more
+/// attributes or elements than a limit allows if `stored` has at least as many.
 pub fn check_attribute_counts(
     pointer: &str,
     attributes: &Map<String, Value>,
@@ -206,8 +209,8 @@ mod tests {
         violations.into_iter().map(|violation| (violation.pointer, violation.code)).collect()
     }
 
-    /// Checks that `largest` is within the limit, that `too_large` is not, and that only an edit that does not grow is
-    /// accepted.
+    /// Checks that `largest` is within the limit and `too_large` is not. Also checks that an edit above the limit is
+    /// accepted only if the amount does not grow.
     fn check_limit(largest: &Flag, too_large: &Flag, larger: &Flag, pointer: &str, code: &'static str) {
         let violation = [(pointer.to_owned(), code)];
         assert_eq!(check(largest, None), []);

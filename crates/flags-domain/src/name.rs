@@ -15,8 +15,8 @@ pub struct FlagName(Arc<str>);
 /// Error for text that is not a valid flag name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "must consist of words joined by dots, at most 255 characters (for example ui.dark_mode); a word consists of \
-     lower-case letters, digits and underscores and starts with a letter"
+    "must be words joined by dots, such as ui.dark_mode, with at most 255 characters in total; each word starts with a \
+     lower-case letter and contains only lower-case letters, digits and underscores"
 )]
 pub struct InvalidFlagName;
 

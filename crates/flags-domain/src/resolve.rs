@@ -22,8 +22,9 @@ pub struct Resolution<'r> {
     pub variant: Option<&'r CompiledVariant>,
     /// Layer that decided the result.
     pub source: Source<'r>,
-    /// Next instant at which time alone may change the result; `None` if time alone never changes it. Always later than
-    /// the instant of the evaluation. At that instant, the result may also turn out to be the same.
+    /// Next instant at which time alone may change the result; `None` if time alone never changes
+    /// it. Always later than the instant of the evaluation. The result may turn out unchanged at
+    /// that instant.
     pub valid_until: Option<Instant>,
     /// Whether the override of the user applied, or why it did not.
     pub override_outcome: OverrideOutcome,
@@ -53,7 +54,7 @@ pub enum Source<'r> {
         /// Id of the scheduled change.
         id: Uuid,
     },
-    /// Default serve from the last manual change.
+    /// Default, as last set manually.
     Default,
     /// Off variant of a flag that is on, because evaluating its targeting rules for the context exceeds the
     /// [`EvaluationBudget`].
@@ -90,9 +91,10 @@ pub enum OverrideOutcome {
 }
 
 impl CompiledFlag {
-    /// Returns whether the layer `source` of this flag is a percentage split.
+    /// Returns whether the rule, scheduled change or default that `source` refers to is a
+    /// percentage split.
     ///
-    /// Looks the layer up again instead of reading a field of [`Resolution`], which keeps [`resolve()`] fast.
+    /// This is a separate lookup because a field of [`Resolution`] would slow down [`resolve()`].
     pub fn uses_split(&self, source: Source<'_>) -> bool {
         let Some(layers) = self.layers() else { return false };
         let serve = match source {
@@ -109,16 +111,22 @@ impl CompiledFlag {
     }
 }
 
-/// Evaluates `flag` for `context` at `now`, with the budget of a request that evaluates only this flag.
+/// Evaluates `flag` for `context` at `now`, with the budget of a request that evaluates only this
+/// flag.
 ///
-/// Returns `None` if the flag is archived, or if it does not compile and no active override supplies the value.
+/// Returns `None` if the flag is archived, or if it does not compile and no active override
+/// supplies the value.
 ///
-/// The first of these layers that supplies a value decides: an active override, the on/off switch, the first matching
-/// targeting rule, the latest due scheduled change of the default, the default. An active override applies even if the
-/// flag is off. `user_override` must be the override of this flag for the user of `context`, in any state; expired and
-/// disabled overrides are recognized here. A flag whose rules exceed the budget serves its off variant.
+/// The first of these layers that supplies a value decides: an active override, the on/off switch,
+/// the first matching targeting rule, the latest due scheduled change of the default, the default.
+/// An active override applies even if the flag is off. A flag whose rules exceed the budget serves
+/// its off variant.
 ///
-/// Deterministic; performs no I/O and does not panic. See the [crate documentation](crate) for the allocations.
+/// `user_override` must be the override of this flag for the user of `context`, if there is one. An
+/// expired or disabled override is ignored.
+///
+/// The function is deterministic, performs no I/O and does not panic. The [crate
+/// documentation](crate) lists the cases in which it allocates.
 pub fn resolve<'r>(
     flag: &'r CompiledFlag,
     context: &EvaluationContext,
@@ -128,7 +136,7 @@ pub fn resolve<'r>(
     resolve_within(flag, context, user_override, now, &mut EvaluationBudget::default())
 }
 
-/// Evaluates like [`resolve()`], within the budget of a request that evaluates several flags.
+/// Like [`resolve()`], but charges `budget`, which all evaluations of one request share.
 pub fn resolve_within<'r>(
     flag: &'r CompiledFlag,
     context: &EvaluationContext,
@@ -146,15 +154,15 @@ pub fn resolve_within<'r>(
     })
 }
 
-/// Evaluations of one flag for one context at several instants, without override or with it.
+/// Evaluates one flag for one context at several instants, with or without an override.
 ///
-/// The targeting rules are evaluated at most once, because their result does not depend on time. Each result equals that
-/// of [`resolve()`].
+/// The targeting rules are evaluated at most once, because their result does not depend on time.
+/// Each result equals that of [`resolve()`].
 pub(crate) struct RepeatedEvaluation<'r, 'c> {
     flag: &'r CompiledFlag,
     context: &'c EvaluationContext,
     rule: OnceCell<Result<Option<&'r CompiledRule>, BudgetExhausted>>,
-    /// Units that the rules have cost.
+    /// Budget units that evaluating the rules has used.
     spent: Cell<u64>,
 }
 
@@ -168,7 +176,7 @@ impl<'r, 'c> RepeatedEvaluation<'r, 'c> {
         self.flag
     }
 
-    /// Units that the evaluations have spent so far.
+    /// Budget units used so far.
     pub(crate) const fn spent(&self) -> u64 {
         self.spent.get()
     }
@@ -177,7 +185,8 @@ impl<'r, 'c> RepeatedEvaluation<'r, 'c> {
     pub(crate) fn resolve(&self, user_override: Option<OverrideView<'r>>, now: Instant) -> Option<Resolution<'r>> {
         resolve_above_layers(self.flag, user_override, now, |layers| {
             let decision = layers.decide(now, || *self.rule.get_or_init(|| self.find_rule(layers)));
-            // The budget of a request with one flag suffices for any selection.
+            // The selection of a variant is not charged, because the budget of a request for one
+            // flag always suffices for it.
             decision.resolve(layers, self.context, now, Ok(()))
         })
     }
@@ -192,7 +201,7 @@ impl<'r> RepeatedEvaluation<'r, '_> {
     }
 }
 
-/// Evaluates the archive state and the override. `resolve_layers` evaluates the layers below.
+/// Handles archived flags and overrides. Calls `resolve_layers` for all lower layers.
 fn resolve_above_layers<'r>(
     flag: &'r CompiledFlag,
     user_override: Option<OverrideView<'r>>,
@@ -219,9 +228,9 @@ fn resolve_above_layers<'r>(
 /// Variant, source and `valid_until` of the layers below the override.
 type LayersResult<'r> = (&'r CompiledVariant, Source<'r>, Option<Instant>);
 
-/// Deciding layer below the override.
+/// Layer below the override that decides the result.
 struct Decision<'r> {
-    /// Serve of the layer; `None` for the off variant.
+    /// What the layer serves; `None` for the off variant.
     serve: Option<&'r CompiledServe>,
     source: Source<'r>,
     valid_until: Option<Instant>,
@@ -242,7 +251,8 @@ impl CompiledLayers {
         Ok(None)
     }
 
-    /// Finds the deciding layer. `find_rule` returns the first matching rule; it is called only if the flag is on.
+    /// Finds the deciding layer. Calls `find_rule`, which returns the first matching rule, only if
+    /// the flag is on.
     fn decide<'r>(
         &'r self,
         now: Instant,
@@ -275,7 +285,8 @@ impl CompiledLayers {
 }
 
 impl<'r> Decision<'r> {
-    /// Selects the variant, if `selection` permits it.
+    /// Selects the variant. `selection` is the result of charging the budget for the selection; on
+    /// an error, the flag serves its off variant.
     fn resolve(
         self,
         layers: &'r CompiledLayers,
@@ -304,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn uses_split_tells_whether_the_deciding_layer_is_a_split() {
+    fn uses_split_returns_whether_the_deciding_layer_is_a_split() {
         let (fixed, split) = (json!({"variant": "on"}), json!({"weights": {"on": 100}}));
         let rule = |id: &str, plan: &str, serve| {
             let condition = json!({"attribute": "plan", "operator": "equals", "values": [plan]});

@@ -7,9 +7,10 @@ use uuid::Uuid;
 /// Position in the change log. Only revisions of the same epoch can be compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Revision {
-    /// Replaced when the database is restored from a backup, because revision numbers are then reused.
+    /// Id that changes when the database is restored from a backup, because revision numbers are
+    /// then reused.
     pub epoch: Uuid,
-    /// Dense sequence that starts at 1. 0 means that the change log is empty.
+    /// Number in a sequence without gaps that starts at 1. 0 means that the change log is empty.
     pub number: i64,
 }
 

@@ -7,6 +7,8 @@ string_enum! {
     Role {
         /// Can read and change everything.
         Admin = "admin",
+        /// Can read everything, and change the overrides of users with role `user`.
+        Support = "support",
         /// Can read everything.
         Viewer = "viewer",
         /// Can read the user's own data and flags.
@@ -20,17 +22,18 @@ impl Role {
         match self {
             Self::User => 0,
             Self::Viewer => 1,
-            Self::Admin => 2,
+            Self::Support => 2,
+            Self::Admin => 3,
         }
     }
 
-    /// Returns the role with fewer permissions.
+    /// Returns `self` or `other`, whichever has fewer permissions.
     #[must_use]
     pub const fn lower(self, other: Self) -> Self {
         if self.rank() <= other.rank() { self } else { other }
     }
 
-    /// Returns the role with more permissions.
+    /// Returns `self` or `other`, whichever has more permissions.
     #[must_use]
     pub const fn higher(self, other: Self) -> Self {
         if self.rank() >= other.rank() { self } else { other }
@@ -53,6 +56,8 @@ mod tests {
     #[test]
     fn lower_returns_the_role_with_fewer_permissions() {
         assert_eq!(Role::Admin.lower(Role::Viewer), Role::Viewer);
+        assert_eq!(Role::Admin.lower(Role::Support), Role::Support);
+        assert_eq!(Role::Support.lower(Role::Viewer), Role::Viewer);
         assert_eq!(Role::User.lower(Role::Admin), Role::User);
         assert_eq!(Role::Admin.lower(Role::Admin), Role::Admin);
     }

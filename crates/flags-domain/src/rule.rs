@@ -11,8 +11,8 @@ use crate::{
 /// Maximum length of a rule id, in characters.
 pub const MAX_RULE_ID_LENGTH: usize = 128;
 
-/// A targeting rule: applies its serve to every context for which all conditions hold. The first matching rule of a
-/// flag decides.
+/// A targeting rule: serves a variant or a percentage split to every context for which all
+/// conditions hold. The first matching rule of a flag decides.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TargetingRule {
@@ -26,9 +26,9 @@ pub struct TargetingRule {
     pub enabled: bool,
     /// Conditions that must all hold. A rule without conditions matches every context.
     pub conditions: Vec<Condition>,
-    /// Serve for matching contexts.
+    /// What the rule serves to matching contexts.
     pub serve: Serve,
-    /// Field of a later version, for tests of upgrades.
+    /// Field that released versions do not know, for upgrade tests.
     #[cfg(feature = "future-format")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,

@@ -10,14 +10,15 @@ use crate::{
     violation::{Violation, check_text},
 };
 
-/// A scheduled change: from `scheduled_at` on, `serve` replaces the flag's `default`, and `enabled` its on/off switch.
+/// A scheduled change. From `scheduled_at` on, `serve` replaces the default of the flag, and
+/// `enabled` replaces its on/off switch.
 ///
-/// For each of the two, the most recent of the last manual change and the last due scheduled change wins; at the same
-/// instant, the manual change wins. The flag definition is not rewritten when a change takes effect, because evaluation
-/// compares instants.
+/// The most recent change of each setting wins, whether manual or scheduled. At the same instant,
+/// the manual change wins. The flag definition is not rewritten when a change takes effect, because
+/// evaluation compares instants.
 ///
-/// The JSON form is that of the server's API. Other fields than those of the API are rejected, because they may change
-/// the effect.
+/// The JSON form is that of the server's API. Unknown fields are rejected, because they may alter
+/// the effect of the change.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(from = "RawScheduledChange")]
 pub struct ScheduledChange {
@@ -35,7 +36,7 @@ pub struct ScheduledChange {
     pub cancelled_at: Option<Instant>,
 }
 
-/// JSON form of a [`ScheduledChange`], with the further fields of the server's API.
+/// JSON form of a [`ScheduledChange`]. Accepts and ignores the other fields of the server's API.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawScheduledChange {
@@ -106,8 +107,8 @@ impl ScheduledChange {
         self.cancelled_at.is_none() && self.scheduled_at <= now
     }
 
-    /// Returns the status of the change at `now`. `schedule` holds all scheduled changes of `flag`; it may contain this
-    /// change.
+    /// Returns the status of the change at `now`. `schedule` must contain all other scheduled
+    /// changes of `flag`, and may contain this one.
     pub fn status(&self, flag: &Flag, schedule: &[Self], now: Instant) -> ScheduleStatus {
         if self.cancelled_at.is_some() {
             return ScheduleStatus::Cancelled;
@@ -126,12 +127,12 @@ impl ScheduledChange {
     }
 }
 
-/// Default and on/off switch of a flag at one instant, scheduled changes included.
+/// Default and on/off switch of a flag at one instant, including the effect of scheduled changes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EffectiveSettings<'f> {
     /// Whether the flag is on.
     pub enabled: bool,
-    /// Serve for contexts for which no override and no rule decides while the flag is on.
+    /// Default that applies while the flag is on and no override or rule decides.
     pub default: &'f Serve,
     /// Id of the scheduled change that set `default`; `None` if it was last set manually.
     pub scheduled_change_id: Option<Uuid>,
@@ -157,8 +158,8 @@ impl<'f> EffectiveSettings<'f> {
 }
 
 impl<'f> EffectiveSettings<'f> {
-    /// Returns the id and the share of each variant, in the order of the flag, among the contexts for which no override
-    /// and no rule decides.
+    /// Returns the id of each variant with its share of the contexts for which no override and no
+    /// rule decides. The order is that of the flag's variants.
     pub fn shares(&self, flag: &'f Flag) -> Vec<(&'f str, Weight)> {
         let full_if = |condition: bool| if condition { Weight::FULL } else { Weight::ZERO };
         let share = |id: &str| match self.default {
@@ -170,9 +171,10 @@ impl<'f> EffectiveSettings<'f> {
     }
 }
 
-/// Effect of a pending scheduled change: switch and shares just before and at its instant.
+/// Effect of a pending scheduled change: on/off switch and variant shares before and after it.
 ///
-/// Includes all other scheduled changes. Assumes that the flag and its schedule do not change until then.
+/// Takes all other scheduled changes into account. Assumes that neither the flag nor its schedule is edited before the
+/// change takes effect.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SchedulePreview {
     /// Whether the flag is on just before the change.

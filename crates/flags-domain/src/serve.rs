@@ -1,4 +1,4 @@
-//! Serve definitions: one variant, or a percentage split.
+//! What a flag serves: one variant, or a percentage split.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -12,9 +12,11 @@ use crate::{
 /// Maximum length of an attribute name, in characters.
 pub const MAX_ATTRIBUTE_LENGTH: usize = 255;
 
-/// Choice of a variant by a flag's default, a targeting rule or a scheduled change.
+/// What a flag's default, a targeting rule or a scheduled change serves: one variant, or a
+/// percentage split.
 ///
-/// In JSON, `{"variant": "on"}` or `{"weights": {"control": 80, "treatment": 20}, "bucket_by": "company"}`.
+/// In JSON, `{"variant": "on"}` or `{"weights": {"control": 80, "treatment": 20}, "bucket_by":
+/// "company"}`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "RawServe", into = "RawServe")]
 pub enum Serve {
@@ -190,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn rejects_serves_of_the_wrong_shape() {
+    fn rejects_malformed_serve_json() {
         for invalid in [
             json!({}),
             json!({"variant": "a", "weights": {"a": 100}}),
@@ -204,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn violations_point_to_the_field() {
+    fn violations_point_to_the_invalid_field() {
         let codes = |serve: Value| {
             let has_variant = |id: &str| id == "a" || id == "b";
             let violations = parse(serve).unwrap().check("/default", has_variant);

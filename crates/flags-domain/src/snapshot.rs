@@ -77,12 +77,14 @@ impl FlagState {
         &self.compiled
     }
 
-    /// Returns whether flag and scheduled changes are equal in all fields that evaluation reads.
+    /// Returns whether the flag and its scheduled changes are equal in all fields that evaluation
+    /// reads.
     pub fn evaluates_like(&self, other: &Self) -> bool {
         self.evaluated_fields() == other.evaluated_fields()
     }
 
-    /// Returns flag and schedule without descriptions, owner and tags, in a canonical order.
+    /// Returns the flag and its scheduled changes without descriptions, owner and tags. Sorts the
+    /// changes, so that their order does not affect comparisons.
     fn evaluated_fields(&self) -> (FlagDefinition, Vec<ScheduledChange>, &[ScheduledChangeDefinition]) {
         let mut definition = self.definition.clone();
         if let FlagDefinition::Readable(flag) = &mut definition {
@@ -102,7 +104,7 @@ impl FlagState {
     }
 }
 
-/// Returns the fields that apply to a flag even if its schedule cannot be read.
+/// Returns the fields that stay usable if a scheduled change of the flag cannot be read.
 fn readable_fields(flag: &Flag) -> UnreadableFlag {
     UnreadableFlag {
         name: flag.name.clone(),
@@ -113,10 +115,10 @@ fn readable_fields(flag: &Flag) -> UnreadableFlag {
     }
 }
 
-/// New states of the flags that some changes affect, compiled but not yet applied to the snapshot.
+/// Compiled new states of the flags that a set of changes affects, not yet applied to a snapshot.
 ///
-/// Compiling is slow and applying is fast. A caller that guards a snapshot with a lock can therefore call
-/// [`Snapshot::prepare`] without exclusive access and [`Snapshot::commit`] with it.
+/// Compiling is slow and applying is fast. A caller that guards a snapshot with a lock should therefore hold the
+/// exclusive lock only for [`Snapshot::commit`], not for [`Snapshot::prepare`].
 #[derive(Debug)]
 pub struct SnapshotEdit(Vec<(FlagName, Option<Arc<FlagState>>)>);
 
@@ -138,8 +140,8 @@ impl Snapshot {
         }))
     }
 
-    /// Like [`new`](Self::new), for definitions that this version may not be able to read. Such flags serve active
-    /// overrides only.
+    /// Like [`new`](Self::new), but also accepts definitions that this version cannot read. A flag
+    /// with such a definition serves active overrides only.
     pub fn from_definitions(flags: impl IntoIterator<Item = (FlagDefinition, Vec<ScheduledChangeDefinition>)>) -> Self {
         let state = |definitions| {
             let state = Arc::new(FlagState::new(definitions));
@@ -208,7 +210,8 @@ impl Snapshot {
         }
     }
 
-    /// Applies one change. Ignores changes of overrides, users and tokens, which a snapshot does not contain.
+    /// Applies one change. Ignores changes to overrides, users and tokens, which a snapshot does
+    /// not contain.
     pub fn apply(&mut self, change: &Change) {
         let edit = self.prepare([change]);
         self.commit(edit);

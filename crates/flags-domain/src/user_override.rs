@@ -94,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn override_expires_at_exactly_its_expiry() {
+    fn override_is_expired_at_exactly_its_expiry() {
         let expires_at = Instant::from_micros(1_000);
         let status = |enabled, now| OverrideStatus::at(enabled, Some(expires_at), Instant::from_micros(now));
         assert_eq!(status(true, 999), OverrideStatus::Active);

@@ -94,7 +94,7 @@ pub fn is_deeper_than(value: &Value, levels: usize) -> bool {
     }
 }
 
-/// Checks strings, keys and integers at any depth.
+/// Rejects NUL characters in strings and keys, and integers beyond ±2^53, at any depth.
 fn check_content(pointer: &str, value: &Value) -> Result<(), Violation> {
     let nul = || Violation::new(pointer, "nul_character", "must not contain the NUL character");
     match value {
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn size_and_depth_errors_state_the_limits_of_the_caller() {
+    fn size_and_depth_errors_state_the_limits_passed_by_the_caller() {
         let detail = |value| check_json("/v", &value, 4, 2).unwrap_err().detail;
         assert_eq!(detail(json!([[1]])), "must not exceed 2 levels of nesting");
         assert_eq!(detail(json!("abc")), "must not exceed 4 bytes as JSON");

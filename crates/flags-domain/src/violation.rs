@@ -39,7 +39,7 @@ pub fn check_text(pointer: &str, text: &str, max: usize) -> Option<Violation> {
     None
 }
 
-/// Checks a text like [`check_text`], and that it is not empty.
+/// Like [`check_text`], but also rejects an empty text.
 pub fn check_key(pointer: &str, text: &str, max: usize) -> Option<Violation> {
     if text.is_empty() {
         return Some(Violation::new(pointer, "empty", "must not be empty"));

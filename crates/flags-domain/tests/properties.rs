@@ -11,7 +11,8 @@ use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-/// All instants are generated within this many microseconds, so that boundaries often coincide.
+/// Generated instants are in `0..SPAN` microseconds. The range is small, so that boundaries often
+/// coincide.
 const SPAN: i64 = 12;
 const IDS: [&str; 3] = ["a", "b", "c"];
 
@@ -21,7 +22,7 @@ fn at(micros: i64) -> Instant {
 
 #[derive(Clone, Debug)]
 struct GeneratedOverride {
-    /// A number, or a string, which does not have the type of the flag.
+    /// A number or, to test type mismatches, a string.
     value: Value,
     enabled: Option<bool>,
     expires_at: Option<i64>,
@@ -488,8 +489,9 @@ fn split_shares_are_within_statistical_bounds() {
     }
     for ((id, share), count) in shares.into_iter().zip(counts) {
         let expected = share * f64::from(USERS);
-        // Five standard deviations of the binomial distribution, a probability of about one in two million. The users
-        // are fixed, so the test is deterministic.
+        // Five standard deviations of the binomial distribution. A correct split exceeds them with
+        // a probability of about one in two million. The users are fixed, so the test is
+        // deterministic.
         let bound = 5.0 * (expected * (1.0 - share)).sqrt();
         assert!((f64::from(count) - expected).abs() < bound, "{id}: {count} of {expected} ± {bound}");
     }

@@ -10,7 +10,8 @@ use std::{
 
 use flags_domain::{
     ConditionFailure, EvaluationContext, Flag, FlagState, FlagType, Instant, Operator, OverrideOutcome, OverrideView,
-    PreparedValue, ScheduledChange, SkipReason, Snapshot, Source, bucket::bucket, explain, resolve, same_value,
+    PreparedValue, ScheduledChange, SkipReason, Snapshot, Source, StoredUser, bucket::bucket, explain, resolve,
+    same_value,
 };
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -47,10 +48,46 @@ struct EvaluationCase {
 #[serde(deny_unknown_fields)]
 struct CaseContext {
     targeting_key: String,
+    /// Absent if it equals the targeting key, or if the case does not depend on it.
+    #[serde(default)]
+    user_id: Option<Uuid>,
     email: Option<String>,
     role: Option<String>,
     created_at: Option<Instant>,
     attributes: Map<String, Value>,
+}
+
+impl CaseContext {
+    /// Returns the context of a stored user if the case has a role and a creation time, else an anonymous context.
+    fn evaluation_context(&self) -> EvaluationContext {
+        if let (Some(role), Some(created_at)) = (self.role.as_deref(), self.created_at) {
+            let user = StoredUser {
+                id: self.user_id.or_else(|| self.targeting_key.parse().ok()).unwrap_or_default(),
+                evaluation_key: &self.targeting_key,
+                external_id: None,
+                email: self.email.as_deref(),
+                role,
+                created_at,
+            };
+            return EvaluationContext::user(user, self.attributes.clone());
+        }
+        let built_in = [
+            ("email", self.email.clone()),
+            ("role", self.role.clone()),
+            ("created_at", self.created_at.map(|at| at.to_string())),
+        ];
+        let mut attributes = self.attributes.clone();
+        for (name, value) in built_in {
+            match value {
+                Some(value) => attributes.insert(name.to_owned(), value.into()),
+                None => attributes.remove(name),
+            };
+        }
+        match self.user_id {
+            Some(id) => EvaluationContext::anonymous_user(&self.targeting_key, id, attributes),
+            None => EvaluationContext::anonymous(&self.targeting_key, attributes),
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -85,14 +122,7 @@ impl EvaluationCase {
             enabled: o.enabled.unwrap_or(true),
             expires_at: o.expires_at,
         });
-        let context = EvaluationContext::new(
-            &self.context.targeting_key,
-            self.context.email.as_deref(),
-            self.context.role.as_deref(),
-            self.context.created_at,
-            self.context.attributes.clone(),
-        );
-        evaluate(snapshot.get(&self.flag.name).unwrap(), &context, view)
+        evaluate(snapshot.get(&self.flag.name).unwrap(), &self.context.evaluation_context(), view)
     }
 
     /// Returns a description of the difference between the expected and the actual result; `None` if they are equal.
@@ -185,8 +215,9 @@ fn every_vector_file_is_run_and_has_one_case_per_line() {
     }
 }
 
-/// Defines a constant with the names of all variants of an enum, and a function that returns the name of a value. The
-/// match has no wildcard, so a new variant does not compile until it is listed here.
+/// Defines a constant with the names of all variants of an enum, and a function that returns the
+/// name of a value. The match has no wildcard, so the compiler requires an entry for each new
+/// variant.
 macro_rules! variant_names {
     ($names:ident, $name_of:ident($type:ty): $($pattern:pat => $name:literal,)+) => {
         const $names: &[&str] = &[$($name),+];
@@ -292,7 +323,7 @@ fn assert_covers(what: &str, required: impl IntoIterator<Item = impl Into<String
 }
 
 #[test]
-fn every_operator_has_cases_that_hold_and_fail_plain_and_negated() {
+fn every_operator_has_plain_and_negated_cases_that_hold_and_fail() {
     let mut covered = BTreeSet::new();
     for case in read_evaluation_cases() {
         let holds = case.expect.as_ref().is_some_and(|expected| expected.source == "targeting_rule");
@@ -309,7 +340,7 @@ fn every_operator_has_cases_that_hold_and_fail_plain_and_negated() {
 }
 
 #[test]
-fn every_source_flag_type_and_missing_result_has_a_case() {
+fn every_source_flag_type_and_cause_of_a_missing_result_has_a_case() {
     let cases = read_evaluation_cases();
     let expected = cases.iter().filter_map(|case| case.expect.as_ref());
     assert_covers("source", SOURCES.iter().copied(), &expected.map(|expected| expected.source.clone()).collect());
@@ -328,7 +359,7 @@ fn every_source_flag_type_and_missing_result_has_a_case() {
 }
 
 #[test]
-fn every_outcome_and_reason_of_evaluation_has_a_case() {
+fn every_override_outcome_and_skip_reason_has_a_case() {
     let (mut sources, mut override_outcomes) = (BTreeSet::new(), BTreeSet::new());
     let (mut skip_reasons, mut condition_failures) = (BTreeSet::new(), BTreeSet::new());
     let mut compile_errors = BTreeSet::new();

@@ -1,9 +1,11 @@
-//! Measures memory, load time, longest insertion and lookup time of the replica with a million overrides, for several
-//! kinds of user ids. Ids that callers choose must cost no more than random ids.
+//! Measures memory, load time, longest insertion and lookup time of the replica with a million
+//! overrides, for several kinds of user ids. Ids that callers choose must cost no more than random
+//! ids.
 //!
-//! Each round measures every kind once, so a temporary slowdown of the machine affects all kinds. Every round repeats
-//! the same insertions. For each insertion the shortest time counts, without interruptions by other processes. The
-//! longest insertion is the maximum of these times.
+//! Each round measures every kind once, so a temporary slowdown of the machine affects all kinds.
+//! Every round repeats the same insertions. Only the shortest time of each insertion counts,
+//! because other processes may interrupt an insertion. The longest insertion is the maximum of
+//! these times.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "benchmark")]
 
 use std::{
@@ -12,8 +14,8 @@ use std::{
     time::{Duration, Instant as Moment},
 };
 
-use flags_domain::{FlagName, Instant, Revision, Snapshot, UserOverride};
-use flags_service::replica::{LoadedState, Replica, ShardKey};
+use flags_domain::{FlagName, Instant, Revision, Snapshot, UserIdNamespace, UserOverride};
+use flags_service::replica::{DatabaseKeys, LoadedState, Replica, ShardKey};
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use serde_json::json;
 use uuid::Uuid;
@@ -30,7 +32,8 @@ fn main() {
         Kind::new("colliding in FxHash", colliding_in_fx_hash),
     ];
     for _ in 0..ROUNDS {
-        // Keep all replicas of a round. Otherwise a replica could reuse memory that a previous one released.
+        // Keeps all replicas of a round. Otherwise a replica could reuse memory that a previous
+        // replica released.
         let replicas: Vec<_> = kinds.iter_mut().map(Kind::load).collect();
         for (kind, replica) in kinds.iter_mut().zip(&replicas) {
             kind.look_up(replica);
@@ -50,20 +53,22 @@ fn main() {
     }
 }
 
-/// Returns ids that all have the same FxHash. The hash XORs both halves of an id with constants and multiplies them. In
-/// these ids the first half equals its constant, so the product is 0.
+/// Returns an id with the same FxHash for every `number`. FxHash XORs each half of an id with a
+/// constant and multiplies the two results. The first half of these ids equals its constant, so the
+/// product is always 0.
 fn colliding_in_fx_hash(number: u128) -> Uuid {
     Uuid::from_u128(0xd308_a385_886a_3f24 << 64 | number)
 }
 
-/// A kind of user ids, with the best results of all rounds.
+/// A kind of user ids, with the best measurements of all rounds.
 struct Kind {
     name: &'static str,
     users: Vec<Uuid>,
-    /// Resident memory of the first round. Later rounds reuse its memory.
+    /// Resident memory of the replica in the first round, in bytes. Later rounds may reuse this
+    /// memory.
     bytes: usize,
     load_time: Duration,
-    /// Time of each insertion.
+    /// Shortest time of each insertion.
     insertions: Vec<Duration>,
     /// Time for reading the overrides of all users.
     lookup_time: Duration,
@@ -76,13 +81,19 @@ impl Kind {
         Self { name, users, bytes: 0, load_time: Duration::MAX, insertions, lookup_time: Duration::MAX }
     }
 
-    /// Loads a replica with an override of each user.
+    /// Loads a replica with one override per user, and measures memory and times.
     fn load(&mut self) -> Replica {
         let memory_before = resident_bytes();
         let started_at = Moment::now();
         let revision = Revision { epoch: Uuid::nil(), number: 1 };
         let snapshot = Snapshot::default();
-        let mut loaded = LoadedState::new(revision, snapshot, Vec::new(), Vec::new(), ShardKey::new(&[7; 16]));
+        let mut loaded = LoadedState::new(
+            revision,
+            snapshot,
+            Vec::new(),
+            Vec::new(),
+            DatabaseKeys { shards: ShardKey::new(&[7; 16]), user_ids: UserIdNamespace::new([0; 16]) },
+        );
         let mut new = user_override();
         for (user_id, shortest) in self.users.iter().zip(&mut self.insertions) {
             new.user_id = *user_id;
@@ -121,7 +132,7 @@ fn user_override() -> UserOverride {
     }
 }
 
-/// Resident memory of this process (Linux).
+/// Resident memory of this process in bytes. Requires Linux.
 fn resident_bytes() -> usize {
     let status = fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();

@@ -10,14 +10,14 @@ use crate::{core::Core, error::Result};
 /// Maximum number of entries per export batch.
 const EXPORT_BATCH_SIZE: u32 = 1_000;
 
-/// Service for reading the audit log.
+/// Reads the audit log.
 #[derive(Clone)]
 pub struct AuditService {
     core: Core,
 }
 
 impl AuditService {
-    /// Creates the service.
+    /// Creates a service that reads from the database of `core`.
     pub const fn new(core: Core) -> Self {
         Self { core }
     }

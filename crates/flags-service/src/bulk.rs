@@ -1,18 +1,20 @@
 //! Bulk changes to overrides.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use flags_domain::{Instant, OverrideStatus, UserOverride, Violation};
 use flags_store::{
     Author, Tx,
     idempotency::{self, KeyState},
     overrides::{self, OverrideFilter, OverrideRecord},
+    users::{self, Role},
 };
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::{
     core::{Command, CommandOutcome, CommandRequest, Core},
+    credentials::check::PermittedUsers,
     error::{Result, ServiceError},
     overrides::UserFlagOverrideService,
 };
@@ -21,8 +23,10 @@ use crate::{
 pub const BATCH_SIZE: usize = 1_000;
 /// Maximum number of overrides that a filter may match.
 pub const MAX_MATCHES: usize = 100_000;
+/// Maximum number of overrides that a filter of an author with role support may match.
+pub const MAX_SUPPORT_MATCHES: usize = 1_000;
 
-/// Change that is applied to each override.
+/// Change that is applied to each selected override.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BulkAction {
     /// Enables the override.
@@ -31,16 +35,16 @@ pub enum BulkAction {
     Disable,
     /// Removes the override.
     Delete,
-    /// Sets the expiry, or removes it with `None`.
+    /// Sets the expiry; `None` removes it.
     SetExpiry(Option<Instant>),
 }
 
 /// Selection of the overrides to change.
 #[derive(Clone, Debug)]
 pub enum BulkSelection {
-    /// Overrides by id, at most [`BATCH_SIZE`].
+    /// The overrides with these ids, at most [`BATCH_SIZE`].
     Ids(Vec<Uuid>),
-    /// Overrides that match a filter, at most [`MAX_MATCHES`].
+    /// The overrides that match a filter, at most [`MAX_MATCHES`].
     Filter(OverrideFilter),
 }
 
@@ -51,16 +55,18 @@ pub enum BulkOutcome {
     Changed,
     /// The override already had the requested state.
     Unchanged,
-    /// The override does not exist. Expired overrides are found only by [`BulkAction::Delete`].
+    /// The override does not exist, or it has expired. [`BulkAction::Delete`] also removes expired overrides.
     NotFound,
+    /// The author may not change overrides of this user.
+    Forbidden,
 }
 
-/// Result of a bulk change.
+/// Results of a bulk change for all selected overrides.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct BulkResult {
-    /// Outcome for each override; sorted by id if a filter selected the overrides.
+    /// Override ids with their outcomes. Sorted by id if a filter selected the overrides.
     pub results: Vec<(Uuid, BulkOutcome)>,
-    /// Revisions that contain the changes.
+    /// Revision numbers of the commits that contain the changes.
     pub revisions: Vec<i64>,
 }
 
@@ -83,17 +89,24 @@ impl UserFlagOverrideService {
         dry_run: bool,
     ) -> Result<CommandOutcome<BulkResult>> {
         check_expiry(action, self.core.now())?;
+        let permitted = request.author().permitted_users();
         let filter = match selection {
             BulkSelection::Ids(ids) => {
-                return self.core.execute(request, ApplyBulkAction { ids, filter: None, action, dry_run }).await;
+                let command = ApplyBulkAction { ids, filter: None, action, dry_run, permitted };
+                return self.core.execute(request, command).await;
             }
             BulkSelection::Filter(filter) => filter,
         };
         let core = self.core.clone();
         let work = async move {
             let ids = select_ids(&core, &request, filter.clone()).await?;
-            let to_command =
-                |ids: &[Uuid]| ApplyBulkAction { ids: ids.to_vec(), filter: Some(filter.clone()), action, dry_run };
+            let to_command = |ids: &[Uuid]| ApplyBulkAction {
+                ids: ids.to_vec(),
+                filter: Some(filter.clone()),
+                action,
+                dry_run,
+                permitted,
+            };
             let result = execute_batches(&core, &request, ids.chunks(BATCH_SIZE).map(to_command)).await?;
             store_response(&core, &request, result).await
         };
@@ -117,12 +130,13 @@ fn check_expiry(action: BulkAction, now: Instant) -> Result<()> {
 /// overrides, and a different request cannot use the key in the meantime.
 async fn select_ids(core: &Core, request: &CommandRequest<BulkResult>, filter: OverrideFilter) -> Result<Vec<Uuid>> {
     let author = request.author().clone();
+    let command = SelectOverrides { filter, permitted: author.permitted_users() };
     let selected = match request.key() {
-        None => core.execute(author, SelectOverrides(filter)).await,
+        None => core.execute(author, command).await,
         Some(key) => {
             let request =
                 CommandRequest::idempotent(author, key.clone(), Arc::new(|ids: &Vec<Uuid>, _| encode_ids(ids)));
-            core.execute(request, SelectOverrides(filter)).await
+            core.execute(request, command).await
         }
     };
     match selected {
@@ -149,15 +163,22 @@ fn decode_ids(bytes: &[u8]) -> Vec<Uuid> {
 
 /// Finds the overrides that match a filter.
 #[derive(Clone)]
-struct SelectOverrides(OverrideFilter);
+struct SelectOverrides {
+    filter: OverrideFilter,
+    permitted: PermittedUsers,
+}
 
 impl Command for SelectOverrides {
     type Output = Vec<Uuid>;
 
     async fn apply(&self, tx: &mut Tx, _: &Author) -> Result<Vec<Uuid>> {
-        let ids = overrides::find_matching_ids(tx.conn(), &self.0, None, MAX_MATCHES + 1).await?;
-        if ids.len() > MAX_MATCHES {
-            let detail = format!("matches more than {MAX_MATCHES} overrides; add conditions to the filter");
+        let (max_matches, limit) = match self.permitted {
+            PermittedUsers::All => (MAX_MATCHES, "the limit of a bulk change"),
+            PermittedUsers::WithRoleUser => (MAX_SUPPORT_MATCHES, "the limit for role support"),
+        };
+        let ids = overrides::find_matching_ids(tx.conn(), &self.filter, None, max_matches + 1).await?;
+        if ids.len() > max_matches {
+            let detail = format!("matches more than {max_matches} overrides, {limit}; add conditions to the filter");
             return Err(Violation::new("/filter", "too_many_matches", detail).into());
         }
         Ok(ids)
@@ -174,8 +195,8 @@ fn encode_result(result: &BulkResult) -> Vec<u8> {
 
 /// Executes the batches in sequence.
 ///
-/// If the request has an idempotency key, each batch gets a derived key. A retry or a concurrent duplicate then
-/// executes no batch twice, and continues after the last completed batch.
+/// If the request has an idempotency key, each batch gets a derived key. A retry or a concurrent duplicate then skips
+/// the completed batches and uses their stored results.
 async fn execute_batches(
     core: &Core,
     request: &CommandRequest<BulkResult>,
@@ -203,7 +224,8 @@ async fn execute_batches(
     Ok(total)
 }
 
-/// Replaces the id list under the idempotency key by the response, if the request has a key.
+/// If the request has an idempotency key, stores the response under the key. The response replaces
+/// the id list that [`select_ids`] stored there.
 async fn store_response(
     core: &Core,
     request: &CommandRequest<BulkResult>,
@@ -217,7 +239,8 @@ async fn store_response(
     match idempotency::reserve(&mut tx, key).await? {
         // A concurrent request with the same key has already stored its response.
         KeyState::Completed(stored) if stored.payload.first() != Some(&ID_LIST_MARKER) => {
-            // Rolled back first, because a dropped transaction keeps its locks until the connection is reused.
+            // Roll back before the credential check: a dropped transaction would keep its locks
+            // until the connection is reused.
             tx.rollback().await?;
             core.check_credential(request.author().check()).await?;
             Err(ServiceError::Replayed(stored))
@@ -231,20 +254,23 @@ async fn store_response(
     }
 }
 
-/// Applies a bulk action to one batch.
+/// Applies a bulk action to one batch of overrides.
 #[derive(Clone)]
 struct ApplyBulkAction {
     ids: Vec<Uuid>,
-    /// Checked again after the rows are locked. Overrides that no longer match are skipped.
+    /// Filter that is checked again after the rows are locked. Overrides that no longer match are
+    /// skipped.
     filter: Option<OverrideFilter>,
     action: BulkAction,
     dry_run: bool,
+    permitted: PermittedUsers,
 }
 
 impl Command for ApplyBulkAction {
     type Output = BulkResult;
 
     async fn apply(&self, tx: &mut Tx, _: &Author) -> Result<BulkResult> {
+        let permitted = self.lock_permitted_users(tx).await?;
         let records = overrides::lock_by_ids(tx, &self.ids).await?;
         check_expiry(self.action, tx.now())?;
         let mut ids = self.ids.clone();
@@ -257,16 +283,37 @@ impl Command for ApplyBulkAction {
         for id in ids {
             // The binary search works because the records are sorted by id.
             let found = records.binary_search_by_key(&id, |record| record.user_override.id).ok();
-            let found = found.map(|index| &records[index]);
-            result.results.push((id, self.apply_to(tx, found).await?));
+            let outcome = match found.map(|index| &records[index]) {
+                None => BulkOutcome::NotFound,
+                Some(found) if !permitted.as_ref().is_none_or(|users| users.contains(&found.user_override.user_id)) => {
+                    BulkOutcome::Forbidden
+                }
+                Some(found) => self.apply_to(tx, found).await?,
+            };
+            result.results.push((id, outcome));
         }
         Ok(result)
     }
 }
 
 impl ApplyBulkAction {
-    async fn apply_to(&self, tx: &mut Tx, found: Option<&OverrideRecord>) -> Result<BulkOutcome> {
-        let Some(before) = found.map(|record| &record.user_override) else { return Ok(BulkOutcome::NotFound) };
+    /// Locks (shared) and returns the users whose overrides the author may change, so that their roles do not change
+    /// before the commit. `None` means all users.
+    async fn lock_permitted_users(&self, tx: &mut Tx) -> Result<Option<HashSet<Uuid>>> {
+        match self.permitted {
+            PermittedUsers::All => Ok(None),
+            PermittedUsers::WithRoleUser => {
+                // Read without a lock, because users must be locked before overrides. The user of an override never
+                // changes, and ids of overrides are never reused.
+                let user_ids = overrides::find_user_ids(tx.conn(), &self.ids).await?;
+                let locked = users::lock_with_role(tx, &user_ids, Role::User).await?;
+                Ok(Some(locked.into_iter().collect()))
+            }
+        }
+    }
+
+    async fn apply_to(&self, tx: &mut Tx, found: &OverrideRecord) -> Result<BulkOutcome> {
+        let before = &found.user_override;
         let Some(after) = self.updated(before, tx.now()) else {
             if !self.dry_run {
                 overrides::delete(tx, before).await?;

@@ -21,7 +21,8 @@ pub trait Clock: Send + Sync + 'static {
     fn wait_until(&self, at: Instant) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
 }
 
-/// Maximum time between two readings of the system clock while waiting. The clock may be adjusted meanwhile.
+/// Maximum time between two readings of the system clock while waiting. The system clock may be
+/// adjusted during the wait.
 const MAX_SLEEP: Duration = Duration::from_secs(10);
 
 /// The system clock, made monotonic within this process.

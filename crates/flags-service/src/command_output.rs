@@ -1,4 +1,5 @@
-//! Outputs of commands. If an output contains a record, the commit sets the revision of the record.
+//! Implementations of [`CommandOutput`]. If an output contains a record, the commit sets the
+//! revision of the record.
 
 use flags_store::{overrides::OverrideListItem, sessions::SessionRecord};
 use uuid::Uuid;
@@ -34,7 +35,7 @@ macro_rules! outputs_without_revision {
 }
 
 outputs_with_record!(CreatedToken, FlagDetail, OverrideListItem, ScheduledChangeDetail, UserDetail);
-outputs_without_revision!((), u64, Progress, SessionRecord, Vec<Uuid>);
+outputs_without_revision!((), u64, Progress, SessionRecord, Uuid, Vec<Uuid>);
 
 impl CommandOutput for FlagItem {
     fn set_revision(&mut self, revision: i64) {

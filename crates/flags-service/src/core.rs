@@ -38,7 +38,8 @@ const MAX_ATTEMPTS: u32 = 8;
 /// Pause after the first conflict. The pause grows by the same amount with each further attempt.
 const RETRY_PAUSE: Duration = Duration::from_millis(5);
 
-/// Store, clock and, in a server, the replica. Cheap to clone.
+/// Shared dependencies of all services: the store, the clock and, in a server, the replica. Cheap
+/// to clone.
 #[derive(Clone)]
 pub struct Core {
     store: Store,
@@ -48,7 +49,7 @@ pub struct Core {
     runtime: Handle,
 }
 
-/// The replica of this process and the wakeup of its change feed.
+/// The replica of this process, and the wakeup of the change feed that updates it.
 #[derive(Clone)]
 struct ReplicaHandle {
     replica: Arc<Replica>,
@@ -66,7 +67,8 @@ pub trait Command: Clone + Send + Sync + 'static {
 
 /// Output of a [`Command`]. The commit determines the revision, so [`Command::apply`] cannot set it.
 pub trait CommandOutput: Send + 'static {
-    /// Sets the revision of the changed record to the revision of the commit. Not called if the command changed nothing.
+    /// Sets the revision of the changed record to the revision of the commit. Not called if the command changed
+    /// nothing.
     fn set_revision(&mut self, revision: i64);
 }
 
@@ -80,7 +82,8 @@ pub(crate) trait UnloggedCommand: Send + Sync + 'static {
     fn apply(&self, tx: &mut Tx) -> impl Future<Output = Result<Self::Output>> + Send;
 }
 
-/// The author of a command with the credential that permits it and, if the client sent one, the idempotency key.
+/// The author of a command, the credential that permits it and, if the client sent one, the
+/// idempotency key.
 pub struct CommandRequest<T> {
     author: CommandAuthor,
     idempotency: Option<Idempotency<T>>,
@@ -119,7 +122,8 @@ impl<T> CommandRequest<T> {
         self.idempotency.as_ref().map(|idempotency| &idempotency.key)
     }
 
-    /// Serializes the response to store under the idempotency key. Empty if the request has no key.
+    /// Serializes the response that is stored under the idempotency key. Empty if the request has
+    /// no key.
     pub(crate) fn render(&self, output: &T, committed: &Committed) -> Vec<u8> {
         self.idempotency.as_ref().map_or_else(Vec::new, |idempotency| (idempotency.render)(output, committed))
     }
@@ -139,15 +143,17 @@ pub(crate) enum Progress {
 pub struct CommandOutcome<T> {
     /// Output of the command.
     pub output: T,
-    /// Proof of the commit, with its change-log entries. Empty if the command changed nothing.
+    /// Revision and change-log entries of the commit. There are no entries if the command changed
+    /// nothing.
     pub committed: Committed,
 }
 
 impl Core {
-    /// Creates a core without a replica, for the worker and for command-line tools.
+    /// Creates a core without a replica, for the worker and for command-line tools. Writes run on
+    /// the current Tokio runtime.
     ///
     /// # Panics
-    /// Panics outside of a Tokio runtime. Writes run on the current runtime.
+    /// Panics outside of a Tokio runtime.
     pub fn new(store: Store, clock: Arc<dyn Clock>) -> Self {
         Self { store, clock, replica: None, runtime: Handle::current() }
     }
@@ -159,7 +165,6 @@ impl Core {
         Self { replica: Some(ReplicaHandle { replica, wakeup }), ..self }
     }
 
-    /// Clock of the process.
     pub(crate) const fn clock(&self) -> &Arc<dyn Clock> {
         &self.clock
     }
@@ -247,12 +252,12 @@ impl Core {
         work.instrument(span).await
     }
 
-    /// Checks the credential of a command that failed, so that its caller learns nothing with a credential that was
-    /// taken away. This includes the replay of a stored response.
+    /// Checks the credential again after a command failed. With a credential that is no longer
+    /// valid, the caller must learn neither the error nor a stored response.
     async fn check_after_failure(&self, check: &CredentialCheck, error: &ServiceError) -> Result<()> {
         match error {
             ServiceError::Store(StoreError::UnreadableFlag { .. }) => self.check_credential(check).await,
-            // These errors say nothing about the state that the command has read.
+            // These errors reveal nothing about the data that the command has read.
             ServiceError::Store(_) | ServiceError::Internal(_) | ServiceError::CredentialRejected(_) => Ok(()),
             _ => self.check_credential(check).await,
         }
@@ -265,8 +270,8 @@ impl Core {
         required.check_stored(stored, self.now())
     }
 
-    /// Applies a command in one transaction and commits it. Also returns whether the command changed the credential that
-    /// permits it.
+    /// Applies a command in one transaction and commits it. Also returns whether the command changed the credential
+    /// that permits it.
     async fn commit<C: Command>(
         &self,
         request: &CommandRequest<C::Output>,
@@ -336,8 +341,8 @@ impl Core {
         Ok(self.store.begin_with_clock(Arc::new(move || clock.now())).await?)
     }
 
-    /// Runs `work` as a separate task, which completes even if the caller's future is dropped. The task belongs to the
-    /// caller's span.
+    /// Runs `work` as a separate task, which completes even if the caller's future is dropped. The
+    /// task runs in the caller's tracing span.
     pub(crate) async fn run_detached<T: Send + 'static>(
         &self,
         work: impl Future<Output = Result<T>> + Send + 'static,
@@ -355,7 +360,7 @@ impl Core {
         }
     }
 
-    /// Waits for a revision number in the replica's current epoch.
+    /// Waits until the replica has applied the revision with this number in its current epoch.
     async fn wait_for_replica_number(&self, number: i64) {
         if let Some(ReplicaHandle { replica, .. }) = &self.replica {
             self.wait_for_replica(Revision { number, ..replica.revision() }).await;
@@ -392,7 +397,7 @@ fn timed_out() -> StoreError {
     StoreError::Unavailable("the database did not respond in time".to_owned())
 }
 
-/// Returns the output of a command that was applied in `tx`, or rolls back if the command failed.
+/// Rolls `tx` back if the command failed. Otherwise returns `tx` and the output of the command.
 async fn roll_back_on_error<T>(tx: Tx, applied: Result<T>) -> Result<(Tx, T)> {
     match applied {
         Ok(output) => Ok((tx, output)),
@@ -404,14 +409,14 @@ async fn roll_back_on_error<T>(tx: Tx, applied: Result<T>) -> Result<(Tx, T)> {
     }
 }
 
-/// Takes the revision of the recorded changes and then checks the credential, which no other change can take away any
-/// more. Without recorded changes, only checks the credential.
+/// Takes the revision of the recorded changes and then checks the credential. After that, no other transaction can
+/// revoke the credential before this one commits. If no changes are recorded, only checks the credential.
 pub(crate) async fn take_revision_and_check(tx: &mut Tx, check: &CredentialCheck) -> Result<OwnCredential> {
     tx.take_revision().await?;
     check.check_in(tx).await
 }
 
-/// Stores the committed revision in the output of a command that changed something.
+/// Sets the revision of the output, unless the command changed nothing.
 fn set_revision(output: &mut impl CommandOutput, committed: &Committed) {
     if !committed.entries().is_empty() {
         output.set_revision(committed.revision().number);
@@ -425,7 +430,7 @@ fn short_type_name<T>() -> &'static str {
     name.rsplit_once("::").map_or(name, |(_, name)| name)
 }
 
-/// Reserves an idempotency key for the transaction.
+/// Reserves an idempotency key for the transaction. Fails if the key was used before.
 async fn reserve_idempotency_key(tx: &mut Tx, key: &IdempotencyKey) -> Result<()> {
     match idempotency::reserve(tx, key).await? {
         KeyState::New => Ok(()),

@@ -24,7 +24,7 @@ pub enum ServiceError {
     /// The user is not in the cache and the database cannot be read, so the evaluation context is unknown.
     #[error("the user's attributes are unavailable because the database cannot be read")]
     ContextUnavailable,
-    /// The row of the user cannot be read.
+    /// The user's database row cannot be decoded.
     #[error("the user cannot be read")]
     UserUnreadable,
     /// A request with the same idempotency key was already executed. Contains the response stored at that time.
@@ -33,9 +33,13 @@ pub enum ServiceError {
     /// The idempotency key was used before with a different request.
     #[error("the idempotency key was already used for a different request")]
     IdempotencyKeyReused,
-    /// The credential of the request was taken away before the request was completed.
+    /// The caller's credential became invalid, or lost the required permission, before the request
+    /// was completed.
     #[error(transparent)]
     CredentialRejected(CredentialRejection),
+    /// The caller may change overrides, but not those of this user.
+    #[error("role support may change overrides of users with role user only; ask an admin to change this override")]
+    UserNotPermitted,
     /// The e-mail address or the password is wrong, or the user is inactive. The error does not reveal which.
     #[error("wrong e-mail address or password")]
     InvalidCredentials,
@@ -68,9 +72,12 @@ pub enum CredentialRejection {
     /// The credential is valid but does not have role admin.
     #[error("requires role admin")]
     RequiresAdmin,
+    /// The credential is valid but has neither role admin nor role support.
+    #[error("requires role admin or support")]
+    RequiresSupport,
 }
 
-/// State that prevents a change. The messages are written for API users.
+/// Conflict with the current state. The messages are written for API users.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Conflict {
     /// The user already has an override of the flag.
@@ -91,7 +98,7 @@ pub enum Conflict {
     )]
     VariantInUse(String),
     /// The flag already has a scheduled change at the same instant.
-    #[error("the flag already has a scheduled change at this instant")]
+    #[error("the flag already has a scheduled change at this instant; choose a different instant")]
     ScheduledChangeExists,
     /// The scheduled change is no longer pending. Contains its status.
     #[error("only pending scheduled changes can be edited or cancelled (this one is {0})")]
@@ -99,6 +106,15 @@ pub enum Conflict {
     /// The e-mail address belongs to another user.
     #[error("another user already has this e-mail address; use a different address")]
     EmailTaken,
+    /// The external id belongs to another user.
+    #[error("another user already has this external id; use a different external id")]
+    ExternalIdTaken,
+    /// The user already has another external id.
+    #[error("the external id of a user cannot be changed or removed once it is set")]
+    ExternalIdFixed,
+    /// The user id that is derived from the external id belongs to another user.
+    #[error("another user already has the user id that is derived from this external id; use a different external id")]
+    IdTaken,
     /// The change would leave no active admin.
     #[error("the last active admin cannot be deleted, demoted or deactivated; make another user an admin first")]
     LastAdmin,

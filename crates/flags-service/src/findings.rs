@@ -5,14 +5,16 @@
 
 use std::{cell::OnceCell, collections::HashMap, sync::Arc};
 
-use flags_domain::{EvaluationContext, FindingCode, FlagName, Instant, MAX_UNITS_PER_REQUEST, OverrideStatus};
+use flags_domain::{
+    CompiledFlag, EvaluationContext, FindingCode, FlagName, Instant, MAX_UNITS_PER_REQUEST, OverrideStatus,
+};
 use serde_json::Map;
 use uuid::Uuid;
 
 use crate::{
     error::Result,
     evaluation::Evaluation,
-    replica::{CachedUser, OverrideRef, ReplicaSnapshot},
+    replica::{CachedUser, OverrideRef, Replica, ReplicaSnapshot},
 };
 
 /// Limits for one search call.
@@ -20,10 +22,11 @@ use crate::{
 pub struct ScanBudget {
     /// Maximum number of overrides to scan.
     pub max_overrides: usize,
-    /// Maximum number of users to read from the database. Users are read in batches; the last batch may exceed it.
+    /// Maximum number of users to read from the database. Users are read in batches; the last batch
+    /// may exceed the limit.
     pub max_users: usize,
-    /// Maximum work of targeting rules, in units of the [`EvaluationBudget`](flags_domain::EvaluationBudget). The last
-    /// override may exceed it.
+    /// Maximum cost of evaluating targeting rules, in units of the
+    /// [`EvaluationBudget`](flags_domain::EvaluationBudget). The last override may exceed it.
     pub max_units: u64,
 }
 
@@ -36,7 +39,7 @@ impl Default for ScanBudget {
 /// Number of users whose contexts are loaded together. Other tasks run between two batches.
 const USER_BATCH_SIZE: usize = 100;
 
-/// Criteria for overrides. `None` matches all.
+/// Criteria that an override must meet. `None` accepts every override.
 #[derive(Clone, Debug)]
 pub struct FindingFilter {
     /// Finding that the override must have.
@@ -71,7 +74,7 @@ pub struct FindingsPage {
     pub next: Option<(Uuid, String)>,
 }
 
-/// Searches for overrides that match `filter` now.
+/// Searches for overrides that currently match `filter`.
 ///
 /// Starts after the position `after` and returns up to `limit` matches (at least 1).
 pub async fn find(
@@ -107,9 +110,9 @@ struct FindingScan<'s> {
     limit: usize,
     budget: ScanBudget,
     scanned_overrides: usize,
-    /// Number of users that were not in the cache.
+    /// Number of users that had to be read because they were not in the cache.
     read_users: usize,
-    /// Work of targeting rules so far, in units.
+    /// Cost of evaluating targeting rules so far, in units.
     spent_units: u64,
     page: FindingsPage,
 }
@@ -131,7 +134,7 @@ impl FindingScan<'_> {
                 if !self.scan_users(batch, after.as_ref()).await? {
                     return Ok(false);
                 }
-                // Lets other tasks run on this thread.
+                // A scan may take long, so other tasks must get a turn on this thread.
                 tokio::task::yield_now().await;
             }
             after = None;
@@ -139,10 +142,10 @@ impl FindingScan<'_> {
         }
     }
 
-    /// Scans the overrides of some users. Returns `false` if it stopped at a limit.
+    /// Scans the overrides of these users. Returns `false` if the scan stopped at a limit.
     async fn scan_users(&mut self, user_ids: &[Uuid], after: Option<&(Uuid, String)>) -> Result<bool> {
         let replica = Arc::clone(self.evaluation.replica());
-        // The lock is held for one user at a time.
+        // Taking one snapshot at a time keeps each lock on the replica short.
         let snapshots: Vec<_> = user_ids.iter().map(|user_id| replica.snapshot(Some(*user_id))).collect();
         let cached_users = self.load_users(user_ids, &snapshots).await?;
         let mut last = None;
@@ -204,11 +207,11 @@ impl FindingScan<'_> {
         }
         let replica = self.evaluation.replica();
         for (user_id, snapshot) in user_ids.iter().zip(snapshots) {
-            let reads_attributes = |o: &OverrideRef<'_>| {
+            let reads_user = |o: &OverrideRef<'_>| {
                 let flag = snapshot.flag(o.flag_name).filter(|_| self.matches_fields(o));
-                flag.is_some_and(|flag| flag.compiled().reads_attributes())
+                flag.is_some_and(|flag| reads_user(flag.compiled(), *user_id, replica))
             };
-            if snapshot.overrides().any(|o| reads_attributes(&o)) {
+            if snapshot.overrides().any(|o| reads_user(&o)) {
                 match replica.users().get(*user_id) {
                     Some(user) => _ = loaded.insert(*user_id, user),
                     None => uncached.push(*user_id),
@@ -237,10 +240,17 @@ impl FindingScan<'_> {
             return false;
         };
         let (flag, finding) = (flag.compiled(), self.filter.finding);
-        // Skips a user whose attributes are needed but who was deleted during the scan.
-        let has_context = user.cached.is_some() || !(finding.reads_attributes() && flag.reads_attributes());
+        // If the user was deleted during the scan, the required attributes are missing and the override is skipped.
+        let has_context = user.cached.is_some()
+            || !(finding.reads_attributes() && reads_user(flag, user.id, self.evaluation.replica()));
         has_context && finding.applies(flag, user.context(), user_override.view(), self.now, &mut self.spent_units)
     }
+}
+
+/// Whether the result of the flag can depend on attributes of the user, or on an evaluation key that is not the user's
+/// id.
+fn reads_user(flag: &CompiledFlag, user_id: Uuid, replica: &Replica) -> bool {
+    flag.reads_attributes() || (flag.reads_key() && replica.may_have_external_id(user_id))
 }
 
 struct ScannedUser<'s> {

@@ -1,8 +1,10 @@
-//! Service layer of the feature-flag server: use cases, the in-memory replica that evaluation reads, and maintenance.
+//! Service layer of the feature-flag server: use cases, the in-memory replica that evaluation
+//! reads, and maintenance.
 //!
-//! The crate contains no HTTP and no SQL. Operations fail with [`ServiceError`], which the HTTP layer converts to a
-//! response.
+//! The crate contains no HTTP and no SQL. Operations fail with [`ServiceError`], which the HTTP
+//! layer converts to a response.
 
+pub mod acting_user;
 pub mod audit;
 pub mod bulk;
 pub mod change_feed;
@@ -25,6 +27,7 @@ pub mod replica;
 mod runtime;
 pub mod schedules;
 pub mod stream_position;
+mod user_ids;
 mod user_source;
 pub mod users;
 pub mod wall_time;

@@ -1,7 +1,8 @@
-//! Maintenance tasks that keep the database small. The worker runs them in rounds; each task uses small transactions.
+//! Maintenance tasks that keep the database small. The worker runs them in rounds; each task uses
+//! small transactions.
 //!
-//! Maintenance never changes evaluation results. An override stops applying when it expires, because evaluation
-//! compares instants, not when it is removed.
+//! Maintenance never changes evaluation results. Evaluation compares instants, so an override stops
+//! applying at its expiry and not when its row is removed.
 
 use std::time::Duration;
 
@@ -42,7 +43,7 @@ const REVISIONS_BATCH_SIZE: i64 = 100;
 /// Retention settings that the operator chooses.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RetentionPolicy {
-    /// Retention time of change-log rows. `None` keeps them forever.
+    /// Time for which change-log rows are kept. `None` keeps them forever.
     pub change_log_retention: Option<Duration>,
 }
 
@@ -132,10 +133,11 @@ pub async fn remove_expired_overrides(core: &Core) -> Result<u64> {
     repeat_until_empty(async || Ok(core.execute(author(), RemoveExpired).await?.output)).await
 }
 
-/// Records all scheduled changes that are due by both clocks as applied. Returns their number.
+/// Records all scheduled changes as applied that are due by both this process's clock and the
+/// database's clock. Returns their number.
 ///
-/// The record serves the audit log and the UI only; evaluation compares instants. Several workers can run at the same
-/// time: each skips flags that another has locked.
+/// Only the audit log and the UI use this record; evaluation compares instants. Several workers can
+/// run at the same time: each skips flags that another has locked.
 pub async fn mark_due_scheduled_changes(core: &Core) -> Result<u64> {
     repeat_until_empty(async || Ok(core.execute(author(), MarkDueChanges).await?.output)).await
 }
@@ -148,15 +150,17 @@ pub async fn purge_idempotency_keys(core: &Core) -> Result<u64> {
 
 /// Removes sessions that have expired or were not used for 90 days. Returns their number.
 ///
-/// Servers may be configured with a shorter idle timeout, which they enforce themselves.
+/// Servers may have a shorter idle timeout, which they enforce themselves.
 pub async fn purge_sessions(core: &Core) -> Result<u64> {
     let now = core.now();
     let idle_since = now.plus_micros(-micros(MAX_LIFETIME));
     repeat_until_empty(async || Ok(sessions::purge(core.store(), now, idle_since, BATCH_SIZE).await?)).await
 }
 
-/// Removes counters of failed sign-in attempts that have reset, and returns their number. Also removes outdated known
-/// networks, which are not counted.
+/// Removes counters of failed sign-in attempts that have reset. Returns their number.
+///
+/// Also removes known networks without a sign-in for 90 days; the result does not include their
+/// number.
 pub async fn purge_sign_in_attempts(core: &Core) -> Result<u64> {
     let now = core.now();
     sign_in_attempts::purge_networks(core.store(), now.plus_micros(-KNOWN_NETWORK_RETENTION_MICROS)).await?;
@@ -166,8 +170,8 @@ pub async fn purge_sign_in_attempts(core: &Core) -> Result<u64> {
 
 /// Removes change-log revisions older than `retention`. Returns the number of removed revisions.
 ///
-/// Only the oldest revisions are removed, so the remaining ones have no gaps. A server whose replica is behind the
-/// removed revisions reloads it.
+/// Only the oldest revisions are removed, so the remaining ones have no gaps. If a server's replica still needs a
+/// removed revision, the server reloads the replica.
 pub async fn purge_change_log(core: &Core, retention: Duration) -> Result<u64> {
     let retention = micros(retention);
     let before = core.now().plus_micros(-retention);
@@ -185,8 +189,8 @@ async fn repeat_until_empty(process_batch: impl AsyncFn() -> Result<u64>) -> Res
     }
 }
 
-/// Returns the earlier of this process's and the database's current instant. A row due at this instant is due by both
-/// clocks.
+/// Returns the earlier of the current instants of this process and of the database. Every instant up to the result has
+/// passed by both clocks.
 async fn earlier_now(tx: &mut Tx) -> Result<Instant> {
     Ok(database_time(tx.conn()).await?.map_or(tx.now(), |database_now: Instant| database_now.min(tx.now())))
 }

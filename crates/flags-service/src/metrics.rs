@@ -45,7 +45,8 @@ pub fn describe() {
     describe_gauge!(CHANGE_LOG_HEAD, "Head revision of the change log at the last poll");
     describe_counter!(REPLICA_RELOADS, "Full reloads of the replica from the database, by reason");
     describe_histogram!(REPLICA_LOAD, Unit::Seconds, "Duration of a full load of the replica");
-    // Prometheus computes no increase for a series that first appears with a non-zero value.
+    // Each series starts at 0: Prometheus computes no increase for a series that first appears with
+    // another value.
     for reason in ["other_epoch", "restored", "missing_revision", "unreadable"] {
         counter!(REPLICA_RELOADS, "reason" => reason).absolute(0);
     }
@@ -56,7 +57,7 @@ pub fn describe() {
     describe_counter!(WORKER_ROUNDS, "Maintenance rounds, by outcome");
 }
 
-/// Counts the override changes of one commit. Every code path that changes overrides calls this.
+/// Counts the override changes of one commit. Every commit must be passed to this function.
 pub(crate) fn record_override_changes(entries: &[ChangeLogEntry]) {
     for entry in entries.iter().filter(|entry| entry.resource_kind == ResourceKind::Override) {
         let flag_name = entry.flag_name.clone().unwrap_or_default();
@@ -74,8 +75,8 @@ pub(crate) fn record_override_changes(entries: &[ChangeLogEntry]) {
 
 /// Gauge of active overrides by flag.
 ///
-/// When a flag loses its last active override, its gauge is set to 0 once. After that the exporter drops the series,
-/// because it is no longer updated.
+/// When a flag loses its last active override, the gauge of the flag is set to 0 once. After that,
+/// the exporter drops the series, because it is no longer updated.
 #[derive(Debug, Default)]
 pub(crate) struct ActiveOverridesGauge {
     reported: BTreeMap<FlagName, u64>,

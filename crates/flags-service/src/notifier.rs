@@ -1,9 +1,9 @@
 //! Wakes event streams after commits.
 //!
-//! There is one signal per user with open streams, one for commits that affect all users, one for commits that affect
-//! all users or hidden flags, and one for every commit. A signal carries only the revision that last affected its
-//! subscribers; they read the changes from the replica. A slow subscriber therefore needs no queue, and an idle one
-//! causes no work.
+//! There are four kinds of signals: one per user with open streams, one for commits that affect all
+//! users, one for commits that affect all users or hidden flags, and one for every commit. A signal
+//! contains only the revision that last affected its subscribers; the subscribers read the changes
+//! from the replica. A slow subscriber therefore needs no queue, and an idle one causes no work.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -49,12 +49,14 @@ impl Default for ChangeNotifier {
 impl ChangeNotifier {
     /// Subscribes to the commits that affect a user's visible flags.
     ///
-    /// The subscription covers commits after this call. To miss none, subscribe first and read the replica afterwards.
+    /// The subscription covers commits after this call. To miss no commit, subscribe first and then
+    /// read the replica.
     pub fn subscribe(self: &Arc<Self>, user_id: Uuid) -> Subscription {
         self.subscription(user_id, &self.all_users)
     }
 
-    /// Like [`subscribe`](Self::subscribe), but includes commits that affect flags hidden from clients.
+    /// Like [`subscribe`](Self::subscribe), but includes commits that affect flags hidden from
+    /// clients.
     pub fn subscribe_with_hidden_flags(self: &Arc<Self>, user_id: Uuid) -> Subscription {
         self.subscription(user_id, &self.hidden_flags)
     }
@@ -71,9 +73,10 @@ impl ChangeNotifier {
         self.commits.subscribe()
     }
 
-    /// Stores the revision of a commit in the signals of its audience without waking subscribers. Must be called before
-    /// the commit becomes visible in the replica, so that [`Subscription::last_revision`] never lags behind the
-    /// replica.
+    /// Stores the revision of a commit in the signals of its audience without waking subscribers.
+    ///
+    /// Must be called before the commit becomes visible in the replica. Otherwise
+    /// [`Subscription::last_revision`] could lag behind the replica.
     pub(crate) fn record(&self, audience: &Audience, revision: i64) {
         if audience.all_users {
             set_silently(&self.all_users, revision);
@@ -89,8 +92,8 @@ impl ChangeNotifier {
         }
     }
 
-    /// Wakes the audience of a commit and all subscribers of commits. Must be called after the commit is visible in the
-    /// replica.
+    /// Wakes the audience of a commit and all subscribers to commits. Must be called after the
+    /// commit has become visible in the replica.
     pub(crate) fn wake(&self, audience: &Audience, revision: i64) {
         if audience.all_users || audience.hidden_flags {
             self.hidden_flags.send_modify(|_| {});
@@ -122,7 +125,7 @@ fn set_silently(signal: &watch::Sender<i64>, revision: i64) {
     });
 }
 
-/// Subscription of one user's stream.
+/// Subscription of one event stream.
 #[derive(Debug)]
 pub struct Subscription {
     notifier: Arc<ChangeNotifier>,
@@ -132,7 +135,8 @@ pub struct Subscription {
 }
 
 impl Subscription {
-    /// Number of the last revision that affected this stream since it subscribed; 0 if there was none.
+    /// Number of the last revision that affected this stream since it subscribed; 0 without such a
+    /// revision.
     pub fn last_revision(&self) -> i64 {
         (*self.broadcast.borrow()).max(*self.user.borrow())
     }
@@ -143,7 +147,7 @@ impl Subscription {
         self.user.mark_unchanged();
     }
 
-    /// Waits for a signal that was not marked as seen.
+    /// Waits until there is a signal that is not marked as seen.
     pub async fn changed(&mut self) {
         // `changed` returns an error only if the sender is dropped; `self.notifier` keeps the senders alive.
         tokio::select! {

@@ -15,7 +15,7 @@ pub enum Precondition {
     Exists,
     /// The resource must not exist (`If-None-Match: *`).
     Absent,
-    /// The resource must exist and its last change must have one of these revisions (`If-Match`).
+    /// The last change of the resource must have one of these revisions (`If-Match`).
     AnyOf(Vec<Revision>),
 }
 

@@ -17,7 +17,7 @@ use crate::{
 
 /// The running service of one server process. Dropping it stops the change feed; the replica then becomes stale.
 pub struct Runtime {
-    /// Executes commands and reads, and waits for the replica after each commit.
+    /// Executes commands and queries, and waits for the replica after each commit.
     pub core: Core,
     /// The replica that the change feed keeps up to date.
     pub replica: Arc<Replica>,

@@ -58,7 +58,8 @@ pub struct ScheduledChangeDetail {
 }
 
 impl ScheduledChangeDetail {
-    /// Computes the status and preview of a change. `changes` are all scheduled changes of the flag.
+    /// Computes the status and preview of a change. `changes` contains all scheduled changes of the
+    /// flag.
     fn new(record: ScheduleRecord, flag: &Flag, changes: &[ScheduledChange], now: Instant) -> Self {
         let status = record.change.status(flag, changes, now);
         let is_pending = status == ScheduleStatus::Pending;
@@ -67,20 +68,21 @@ impl ScheduledChangeDetail {
     }
 }
 
-/// Service for scheduled changes.
+/// Creates, lists, edits and cancels scheduled changes.
 #[derive(Clone)]
 pub struct ScheduleService {
     core: Core,
 }
 
 impl ScheduleService {
-    /// Creates the service.
+    /// Creates a service that executes its commands on `core`.
     pub const fn new(core: Core) -> Self {
         Self { core }
     }
 
-    /// Returns a page of scheduled changes, sorted by instant. `flag_name` limits the list to one flag, `only_pending`
-    /// to pending changes. `after` is the position of the last item of the previous page.
+    /// Returns a page of scheduled changes, sorted by `scheduled_at`. `flag_name` limits the list
+    /// to one flag, and `only_pending` limits it to pending changes. `after` is the position of the
+    /// last item of the previous page.
     pub async fn list(
         &self,
         flag_name: Option<&str>,
@@ -104,7 +106,7 @@ impl ScheduleService {
         read.await?.ok_or(ServiceError::NotFound(ResourceKind::Flag))
     }
 
-    /// Returns a scheduled change by flag name and id.
+    /// Returns a scheduled change of a flag by id.
     pub async fn get(&self, flag_name: &str, id: Uuid) -> Result<ScheduledChangeDetail> {
         let now = self.core.now();
         let read = self.core.read(async |conn| {
@@ -119,7 +121,8 @@ impl ScheduleService {
         read.await?.map_err(ServiceError::NotFound)
     }
 
-    /// Creates a scheduled change.
+    /// Creates a scheduled change. Fails with `Conflict::ScheduledChangeExists` if the flag already
+    /// has a change at the same instant.
     pub async fn create(
         &self,
         request: impl Into<CommandRequest<ScheduledChangeDetail>>,
@@ -130,7 +133,7 @@ impl ScheduleService {
         self.core.execute(request, command).await
     }
 
-    /// Changes the fields of a pending change that the patch contains.
+    /// Applies a patch to a pending change. Writes nothing if the patch changes no value.
     pub async fn patch(
         &self,
         author: CommandAuthor,
@@ -144,7 +147,7 @@ impl ScheduleService {
         self.core.execute(author, command).await
     }
 
-    /// Cancels a pending change.
+    /// Cancels a pending change. Fails with `Conflict::NotPending` if the change is not pending.
     pub async fn cancel(
         &self,
         request: impl Into<CommandRequest<ScheduledChangeDetail>>,
@@ -180,7 +183,7 @@ impl FlagsWithChanges {
                         changes.push(record.change);
                     }
                 }
-                // Makes the flag unreadable.
+                // A scheduled change that cannot be read makes the flag unreadable.
                 Err(_) => drop(by_name.remove(&name)),
             }
         }

@@ -12,7 +12,7 @@ use flags_domain::{Instant, Revision};
 pub struct StreamPosition {
     /// Last revision whose changes the client has received.
     pub revision: Revision,
-    /// Instant of the evaluation that the client last received.
+    /// Instant of the last evaluation whose results the client has received.
     pub evaluated_at: Instant,
 }
 
@@ -20,11 +20,12 @@ pub struct StreamPosition {
 const MAX_CLOCK_SKEW_MICROS: i64 = 5_000_000;
 
 impl StreamPosition {
-    /// Returns the instant at which to evaluate flags for the client, given the server's current instant `clock`.
+    /// Returns the instant at which to evaluate flags for the client, given the server's current
+    /// instant `clock`.
     ///
-    /// The result is not earlier than `evaluated_at`, so that time does not go backwards when a client moves to a
-    /// server whose clock is slightly behind. A position more than 5 seconds in the future is not trusted; the result
-    /// is `clock`.
+    /// The result is not earlier than `evaluated_at`, so that time does not go backwards when a
+    /// client moves to a server whose clock is slightly behind. If `evaluated_at` is more than 5
+    /// seconds ahead of `clock`, it is not trusted and the result is `clock`.
     pub fn evaluation_instant(&self, clock: Instant) -> Instant {
         if self.evaluated_at > clock.plus_micros(MAX_CLOCK_SKEW_MICROS) { clock } else { clock.max(self.evaluated_at) }
     }
@@ -60,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn evaluation_instant_never_precedes_the_position_unless_it_is_implausible() {
+    fn evaluation_instant_ignores_positions_more_than_5_seconds_ahead() {
         let revision = Revision { epoch: Uuid::nil(), number: 1 };
         let evaluation_instant = |evaluated_at, clock| {
             let position = StreamPosition { revision, evaluated_at: Instant::from_micros(evaluated_at) };

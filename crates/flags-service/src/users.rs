@@ -3,17 +3,17 @@
 use std::collections::HashMap;
 
 use flags_domain::{
-    MAX_ATTRIBUTES_BYTES, MAX_ATTRIBUTES_DEPTH, RESERVED_ATTRIBUTES, Violation, check_attribute_counts, check_json,
-    check_text,
+    MAX_ATTRIBUTES_BYTES, MAX_ATTRIBUTES_DEPTH, RESERVED_ATTRIBUTES, UserIdNamespace, Violation,
+    check_attribute_counts, check_external_id, check_json, check_text,
 };
 use flags_store::{
-    Author, Committed, Page, StoreError, Tx,
+    Author, Committed, Page, Tx,
     actor_labels::{self, user_actor},
     api_tokens, change_log, idempotency,
     overrides::{self, OverrideOwner},
     passwords::{self as store_passwords, PasswordHash},
     sessions,
-    users::{self, MAX_EMAIL_LENGTH, Role, UserFilter, UserOrder, UserRecord},
+    users::{self, MAX_EMAIL_LENGTH, Role, TakenProperty, UserFilter, UserOrder, UserRecord},
 };
 use serde_json::{Map, Value};
 use uuid::Uuid;
@@ -28,20 +28,23 @@ use crate::{
     override_deletion::delete_overrides,
     patch::assign,
     precondition::Precondition,
+    user_ids::user_id_namespace,
 };
 
 /// Properties of a new user.
 #[derive(Clone, Debug)]
 pub struct NewUser {
-    /// E-mail address, unique regardless of case.
-    pub email: String,
+    /// E-mail address, unique regardless of case. Users with a password need one.
+    pub email: Option<String>,
+    /// Id in another system, from which the user's id is derived. Users without an e-mail address need one.
+    pub external_id: Option<String>,
     /// Display name.
     pub display_name: Option<String>,
-    /// Role that limits the permissions of the user.
+    /// Role, which limits the permissions of the user.
     pub role: Role,
     /// Attributes that targeting rules can evaluate.
     pub attributes: Map<String, Value>,
-    /// Inactive users cannot authenticate. OFREP evaluation treats them like unknown users.
+    /// Inactive users cannot authenticate. OFREP evaluation ignores their stored attributes and overrides.
     pub active: bool,
     /// Initial password. A user without a password cannot sign in.
     pub password: Option<Password>,
@@ -50,11 +53,13 @@ pub struct NewUser {
 /// Changes to a user. `None` keeps a field.
 #[derive(Clone, Debug, Default)]
 pub struct UserPatch {
-    /// E-mail address, unique regardless of case.
-    pub email: Option<String>,
+    /// E-mail address, unique regardless of case; `Some(None)` removes it.
+    pub email: Option<Option<String>>,
+    /// Id in another system. Can be set once, for a user that has none.
+    pub external_id: Option<Option<String>>,
     /// Display name; `Some(None)` removes it.
     pub display_name: Option<Option<String>>,
-    /// Role that limits the permissions of the user.
+    /// Role, which limits the permissions of the user.
     pub role: Option<Role>,
     /// Replacement for all attributes.
     pub attributes: Option<Map<String, Value>>,
@@ -71,7 +76,8 @@ pub struct UserDetail {
     pub override_count: i64,
 }
 
-/// Handling of the labels (e-mail, token names) of a deleted user and of the user's tokens.
+/// Whether deleting a user erases the labels that the audit log shows for the user and the user's
+/// tokens: e-mail address or external id, and token names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErasurePolicy {
     /// Keeps the labels, so that the audit log stays readable.
@@ -80,19 +86,19 @@ pub enum ErasurePolicy {
     EraseLabels,
 }
 
-/// Service for users.
+/// Creates, changes, lists and deletes users.
 #[derive(Clone)]
 pub struct UserService {
     core: Core,
 }
 
 impl UserService {
-    /// Creates the service.
+    /// Creates a service that executes its commands on `core`.
     pub const fn new(core: Core) -> Self {
         Self { core }
     }
 
-    /// Returns a page of users.
+    /// Returns a page of the users that match `filter`. Omits users whose row cannot be read.
     pub async fn list(&self, filter: &UserFilter, order: UserOrder, limit: u32) -> Result<Page<UserDetail>> {
         let now = self.core.now();
         self.core
@@ -105,7 +111,7 @@ impl UserService {
             .await
     }
 
-    /// Returns a user by id.
+    /// Returns a user by id, with the number of overrides.
     pub async fn get(&self, id: Uuid) -> Result<UserDetail> {
         let now = self.core.now();
         let found = self.core.read(async |conn| {
@@ -116,12 +122,35 @@ impl UserService {
         found.await?.ok_or(ServiceError::NotFound(ResourceKind::User))
     }
 
-    /// Finds a user by e-mail, case-insensitively.
+    /// Finds a user by e-mail address, id or external id. A text with an `@` is an e-mail address.
+    /// An id has priority over an external id.
+    pub async fn find_by_reference(&self, reference: &str) -> Result<Option<UserRecord>> {
+        if reference.contains('@') {
+            return self.find_by_email(reference).await;
+        }
+        let derived = user_id_namespace(self.core.store()).await?.user_id(reference);
+        let found = self.core.read(async |conn| {
+            let known = match Uuid::try_parse(reference) {
+                Ok(id) => users::find(conn, id).await?,
+                Err(_) => None,
+            };
+            match known {
+                Some(user) => Ok(Some(user)),
+                None => match users::find_by_external_id(conn, reference).await? {
+                    Some(user) => Ok(Some(user)),
+                    None => users::find(conn, derived).await,
+                },
+            }
+        });
+        found.await
+    }
+
+    /// Finds a user by e-mail address, regardless of case.
     pub async fn find_by_email(&self, email: &str) -> Result<Option<UserRecord>> {
         self.core.read(async |conn| users::find_by_email(conn, email).await).await
     }
 
-    /// Creates a user.
+    /// Creates a user. The user id is random, or derived from the external id if there is one.
     pub async fn create(
         &self,
         request: impl Into<CommandRequest<UserDetail>>,
@@ -130,14 +159,19 @@ impl UserService {
         let hash = match new_user.password.clone() {
             None => None,
             Some(password) => {
-                check(password.violation("/password", &new_user.email).into_iter().collect())?;
+                let email = new_user.email.as_deref().ok_or_else(passwords::email_required)?;
+                check(password.violation("/password", email).into_iter().collect())?;
                 Some(passwords::hash(password).await?)
             }
         };
-        self.core.execute(request, CreateUser { id: Uuid::now_v7(), new_user, hash }).await
+        let id = match &new_user.external_id {
+            None => Uuid::now_v7(),
+            Some(external_id) => user_id_namespace(self.core.store()).await?.user_id(external_id),
+        };
+        self.core.execute(request, CreateUser { id, new_user, hash }).await
     }
 
-    /// Changes the fields of a user that the patch contains.
+    /// Applies a patch to a user. Writes nothing if the patch changes no value.
     pub async fn patch(
         &self,
         author: CommandAuthor,
@@ -145,12 +179,17 @@ impl UserService {
         patch: UserPatch,
         precondition: Precondition,
     ) -> Result<CommandOutcome<UserDetail>> {
-        self.core.execute(author, PatchUser { id, patch, precondition }).await
+        let namespace = match patch.external_id {
+            Some(Some(_)) => Some(user_id_namespace(self.core.store()).await?),
+            _ => None,
+        };
+        self.core.execute(author, PatchUser { id, patch, precondition, namespace }).await
     }
 
-    /// Deletes a user with all overrides and API tokens, and records each deletion in the change log.
+    /// Deletes a user with all overrides and API tokens, and records each deletion in the change
+    /// log.
     ///
-    /// A user with many overrides is deactivated first and then deleted in several revisions.
+    /// A user with many overrides is first deactivated and then deleted in several revisions.
     pub async fn delete(
         &self,
         author: CommandAuthor,
@@ -184,6 +223,7 @@ impl Command for CreateUser {
         let user = UserRecord {
             id: self.id,
             email: new_user.email,
+            external_id: new_user.external_id,
             display_name: new_user.display_name,
             role: new_user.role,
             attributes: new_user.attributes,
@@ -192,11 +232,9 @@ impl Command for CreateUser {
             updated_at: now,
             revision: 0,
         };
-        check(validate(&user, None))?;
-        if !users::insert(tx, &user).await? {
-            return Err(Conflict::EmailTaken.into());
+        if let Some(taken) = insert_user(tx, &user).await? {
+            return Err(taken_conflict(taken).into());
         }
-        actor_labels::set(tx, &user_actor(user.id), &user.email).await?;
         if let Some(hash) = &self.hash {
             store_passwords::insert(tx, user.id, hash).await?;
         }
@@ -204,11 +242,25 @@ impl Command for CreateUser {
     }
 }
 
+/// Checks and inserts a user with its label. If another user already has a unique property of the user, inserts nothing
+/// and returns that property.
+pub(crate) async fn insert_user(tx: &mut Tx, user: &UserRecord) -> Result<Option<TakenProperty>> {
+    check(validate(user, None))?;
+    let taken = users::insert(tx, user).await?;
+    if taken.is_none() {
+        actor_labels::set(tx, &user_actor(user.id), user.handle()).await?;
+    }
+    Ok(taken)
+}
+
 #[derive(Clone)]
 struct PatchUser {
     id: Uuid,
     patch: UserPatch,
     precondition: Precondition,
+    /// Namespace for deriving a user id from the new external id; `None` if the patch sets no
+    /// external id.
+    namespace: Option<UserIdNamespace>,
 }
 
 impl Command for PatchUser {
@@ -218,7 +270,14 @@ impl Command for PatchUser {
         let before = lock_user(tx, self.id, &self.precondition).await?;
         let patch = self.patch.clone();
         let mut after = before.clone();
+        if let Some(external_id) = &patch.external_id
+            && before.external_id.is_some()
+            && *external_id != before.external_id
+        {
+            return Err(Conflict::ExternalIdFixed.into());
+        }
         assign(&mut after.email, patch.email);
+        assign(&mut after.external_id, patch.external_id);
         assign(&mut after.display_name, patch.display_name);
         assign(&mut after.role, patch.role);
         assign(&mut after.attributes, patch.attributes);
@@ -229,12 +288,22 @@ impl Command for PatchUser {
             return Ok(detail(before, &counts));
         }
         check(validate(&after, Some(&before)))?;
+        if before.email.is_some() && after.email.is_none() && store_passwords::find(tx.conn(), self.id).await?.is_some()
+        {
+            return Err(passwords::email_required());
+        }
+        if let (Some(namespace), Some(external_id)) = (self.namespace, &after.external_id) {
+            let derived = namespace.user_id(external_id);
+            let owner = if derived == self.id { None } else { users::find(tx.conn(), derived).await? };
+            if owner.is_some_and(|owner| owner.external_id != after.external_id) {
+                return Err(Conflict::IdTaken.into());
+            }
+        }
         after.updated_at = tx.now();
-        users::update(tx, &before, &after).await.map_err(|error| match error {
-            StoreError::UniqueViolation(_) => Conflict::EmailTaken.into(),
-            other => ServiceError::Store(other),
-        })?;
-        actor_labels::set(tx, &user_actor(after.id), &after.email).await?;
+        if let Some(taken) = users::update(tx, &before, &after).await? {
+            return Err(taken_conflict(taken).into());
+        }
+        actor_labels::set(tx, &user_actor(after.id), after.handle()).await?;
         if !after.active {
             sessions::delete_by_user(tx, self.id).await?;
         }
@@ -253,7 +322,8 @@ struct DeleteUser {
 }
 
 impl DeleteUser {
-    /// The precondition applies to the first batch only, because that batch changes the revision.
+    /// Removes the precondition after the first batch, because that batch changes the user's
+    /// revision.
     fn skip_precondition(&mut self) {
         self.precondition = Precondition::None;
     }
@@ -276,7 +346,9 @@ impl Command for DeleteUser {
         if delete_overrides(tx, OverrideOwner::User(self.id)).await? == Progress::Unfinished {
             if user.active {
                 let deactivated = UserRecord { active: false, updated_at: tx.now(), ..user.clone() };
-                users::update(tx, &user, &deactivated).await?;
+                // E-mail address and external id are unchanged, so the update cannot conflict with
+                // another user.
+                let _ = users::update(tx, &user, &deactivated).await?;
                 sessions::delete_by_user(tx, self.id).await?;
                 if is_active_admin(&user) {
                     check_not_last_admin(tx, self.id).await?;
@@ -285,8 +357,8 @@ impl Command for DeleteUser {
             return Ok(Progress::Unfinished);
         }
         api_tokens::delete_by_user(tx, self.id).await?;
-        // The database would delete the sessions too, but then the check of the caller's credential could not tell
-        // whether another transaction has ended the caller's session before.
+        // Deleting the user would delete the sessions as well. This call also records their previous states, which the
+        // credential check needs if the caller deletes their own user.
         sessions::delete_by_user(tx, self.id).await?;
         users::delete(tx, &user).await?;
         if self.erasure == ErasurePolicy::EraseLabels {
@@ -299,10 +371,11 @@ impl Command for DeleteUser {
     }
 }
 
-/// Erases the labels and idempotency keys of a deleted user. Returns `false` if no label existed.
+/// Erases the labels and idempotency keys of a deleted user. Returns `false` if there were no
+/// labels.
 async fn erase_labels(tx: &mut Tx, id: Uuid) -> Result<bool> {
     let erased_labels = actor_labels::erase(tx, id).await?;
-    // The lock on the user excludes transactions that could store new labels or idempotency keys for the user.
+    // The lock on the user prevents other transactions from storing new labels or idempotency keys.
     idempotency::delete_mentioning_user(tx, id).await?;
     users::record_erasure(tx, id);
     Ok(erased_labels > 0)
@@ -319,8 +392,8 @@ fn is_active_admin(user: &UserRecord) -> bool {
     user.active && user.role == Role::Admin
 }
 
-/// Fails if no active admin remains. Locks the head of the change log, so that two admins cannot demote each other
-/// concurrently.
+/// Fails if no other active admin remains. Locks the head of the change log, so that two admins
+/// cannot demote each other concurrently.
 ///
 /// Must be called last in a transaction, because the lock blocks all other changes.
 async fn check_not_last_admin(tx: &mut Tx, id: Uuid) -> Result<()> {
@@ -328,15 +401,27 @@ async fn check_not_last_admin(tx: &mut Tx, id: Uuid) -> Result<()> {
     if users::has_other_active_admin(tx.conn(), id).await? { Ok(()) } else { Err(Conflict::LastAdmin.into()) }
 }
 
-/// Returns the violations of a user. `stored` is the user before an edit; amounts above a limit may stay, but not grow.
+/// Returns the violations of a user. `stored` is the user before an edit. Attribute counts above a
+/// limit are accepted if the edit does not increase them.
 fn validate(user: &UserRecord, stored: Option<&UserRecord>) -> Vec<Violation> {
     let mut violations = Vec::new();
-    violations.extend(check_text("/email", &user.email, MAX_EMAIL_LENGTH));
-    if !is_email(&user.email) {
-        violations.push(Violation::new("/email", "invalid_email", "must be an e-mail address such as ann@example.com"));
+    if user.email.is_none() && user.external_id.is_none() {
+        let detail = "a user needs an e-mail address or an external id";
+        violations.push(Violation::new("/email", "email_or_external_id_required", detail));
     }
+    if let Some(email) = &user.email {
+        violations.extend(check_text("/email", email, MAX_EMAIL_LENGTH));
+        if !is_email(email) {
+            let detail = "must be an e-mail address such as ann@example.com; use `external_id` for other ids";
+            violations.push(Violation::new("/email", "invalid_email", detail));
+        }
+    }
+    violations.extend(user.external_id.as_ref().and_then(|id| check_external_id("/external_id", id)));
     violations.extend(user.display_name.as_ref().and_then(|name| check_text("/display_name", name, 255)));
-    let reserved = RESERVED_ATTRIBUTES.iter().filter(|name| user.attributes.contains_key(**name));
+    // A name that was reserved after the user was stored does not prevent other changes.
+    let is_stored = |name: &str| stored.is_some_and(|stored| stored.attributes.contains_key(name));
+    let is_new = |name: &str| user.attributes.contains_key(name) && !is_stored(name);
+    let reserved = RESERVED_ATTRIBUTES.iter().filter(|name| is_new(name));
     violations.extend(reserved.map(|name| {
         Violation::new(
             format!("/attributes/{name}"),
@@ -351,8 +436,16 @@ fn validate(user: &UserRecord, stored: Option<&UserRecord>) -> Vec<Violation> {
     violations
 }
 
-/// Checks for exactly one `@` with text on both sides and no whitespace. A stricter check would require sending an
-/// e-mail.
+const fn taken_conflict(taken: TakenProperty) -> Conflict {
+    match taken {
+        TakenProperty::Id => Conflict::IdTaken,
+        TakenProperty::Email => Conflict::EmailTaken,
+        TakenProperty::ExternalId => Conflict::ExternalIdTaken,
+    }
+}
+
+/// Checks for exactly one `@` with text on both sides and no whitespace. Only an e-mail to the
+/// address could prove that it exists.
 fn is_email(text: &str) -> bool {
     let parts = text.split_once('@');
     parts.is_some_and(|(local, domain)| !local.is_empty() && !domain.is_empty() && !domain.contains('@'))

@@ -1,4 +1,4 @@
-//! Parsing of instants: RFC 3339 or a local time with an IANA time zone.
+//! Parsing of instants, given in RFC 3339 format or as a local time with an IANA time zone.
 
 use flags_domain::{Instant, Violation};
 use jiff::{
@@ -6,12 +6,12 @@ use jiff::{
     tz::{AmbiguousOffset, Offset, TimeZone, TimeZoneDatabase},
 };
 
-/// Parses an RFC 3339 instant, or a local time such as `2030-03-31T02:30:00` in an IANA time zone such as
-/// `Europe/Berlin`.
+/// Parses an RFC 3339 instant, or a local time such as `2030-03-31T02:30:00` in an IANA time zone
+/// such as `Europe/Berlin`.
 ///
 /// # Errors
-/// A violation at `/scheduled_at` or `/timezone`. A local time that falls into a gap or an overlap of a clock change is
-/// rejected; the detail contains both possible instants.
+/// A violation at `/scheduled_at` or `/timezone`. A local time is rejected if it is skipped or
+/// occurs twice because of a clock change; the detail then contains both possible instants.
 pub fn parse_instant(text: &str, timezone: Option<&str>) -> Result<Instant, Violation> {
     match (Instant::parse(text), timezone) {
         (Ok(instant), None) => Ok(instant),
@@ -61,11 +61,11 @@ fn has_format(text: &str, format: &str) -> bool {
 /// Maximum length of a time zone name in bytes. Existing names are at most half as long.
 const MAX_ZONE_NAME_BYTES: usize = 64;
 
-/// Returns the IANA time zone with this name, with the rules of the system's time zone database if it contains the
-/// zone.
+/// Returns the IANA time zone with this name. Prefers the rules of the system's time zone database
+/// to the bundled rules.
 ///
-/// Only names in the bundled database are valid. This excludes names with a system-specific meaning, such as
-/// `localtime`.
+/// Only names in the bundled database are valid. This excludes names with a system-specific
+/// meaning, such as `localtime`. The placeholders `Etc/Unknown` and `Factory` are not valid either.
 fn find_zone(name: &str) -> Option<TimeZone> {
     let is_bundled = name.len() <= MAX_ZONE_NAME_BYTES && TimeZoneDatabase::bundled().get(name).is_ok();
     let is_placeholder = ["Etc/Unknown", "Factory"].iter().any(|placeholder| name.eq_ignore_ascii_case(placeholder));
@@ -86,8 +86,8 @@ fn resolve_local_time(local: DateTime, zone: &str) -> Result<Instant, Violation>
         let minutes = offset.seconds() / 60;
         let sign = if minutes < 0 { '-' } else { '+' };
         let text = format!("{local}{sign}{:02}:{:02}", minutes.abs() / 60, minutes.abs() % 60);
-        let detail = "must be within the years 0000 to 9999, also in UTC";
-        // `from_micros` clamps values outside of the supported range.
+        let detail = "must be between the years 0000 and 9999 in UTC";
+        // `from_micros` clamps values outside the supported range.
         let is_in_range = instant.as_micros() == micros;
         is_in_range.then_some((instant, text)).ok_or_else(|| Violation::new("/scheduled_at", "out_of_range", detail))
     };

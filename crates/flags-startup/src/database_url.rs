@@ -1,4 +1,4 @@
-//! The database URL from the command line, the environment or a file.
+//! Database URL from the command line, the environment or a file.
 
 use std::{
     fmt, fs,
@@ -29,7 +29,7 @@ impl fmt::Debug for SecretOption {
     }
 }
 
-/// Error while determining the database URL.
+/// Error while reading or parsing the database URL.
 #[derive(Debug, thiserror::Error)]
 pub enum DatabaseUrlError {
     /// Malformed URL.
@@ -79,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn database_url_prefers_the_option_and_has_a_default() {
+    fn database_url_option_takes_precedence_over_the_default() {
         let option: SecretOption = "postgres://u:secret@h/d".parse().unwrap();
         assert!(!format!("{option:?}").contains("secret"));
         assert_eq!(database_url(Some(&option), None).unwrap().to_string(), "postgres://h/d");

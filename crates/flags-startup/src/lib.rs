@@ -1,4 +1,4 @@
-//! Start-up code shared by the server and the cleanup worker: database URL and application log.
+//! Startup code shared by the server and the cleanup worker: database URL and application log.
 
 mod database_url;
 mod logging;

@@ -51,7 +51,7 @@ const MAX_LIBRARY_LEVELS: [(&str, LevelFilter); 7] = [
     ("actix_http", LevelFilter::OFF),
 ];
 
-/// Prefix of the targets of this project's crates.
+/// Prefix of the `tracing` targets of this project's crates.
 const TARGET_PREFIX: &str = "flags_";
 
 /// Starts logging to standard error. The filter comes from the environment variable `FLAGS_LOG`, or else from
@@ -73,16 +73,17 @@ pub fn init_logging(format: LogFormat, default: &str) {
     }
 }
 
-/// Returns a subscriber that writes log lines and the spans that they belong to.
+/// Returns a subscriber that writes log lines together with the spans that contain them.
 fn subscriber(
     format: LogFormat,
     filter: EnvFilter,
     writer: impl for<'w> MakeWriter<'w> + Send + Sync + 'static,
 ) -> impl Subscriber + Send + Sync {
-    // Spans are never filtered, because a warning needs the request id of its span even if `filter` is `warn`.
+    // Spans are never filtered: even with the filter `warn`, a warning needs the request id of its
+    // span.
     let spans = filter_fn(|metadata| metadata.is_span() && metadata.target().starts_with(TARGET_PREFIX));
     let filter = filter.or(spans.with_max_level_hint(LevelFilter::INFO));
-    // A separate filter, so that more specific directives in FLAGS_LOG cannot override it.
+    // A separate filter, so that more specific directives in FLAGS_LOG cannot raise these levels.
     let library_filter = Targets::new().with_default(LevelFilter::TRACE).with_targets(MAX_LIBRARY_LEVELS);
     let layer = tracing_subscriber::fmt::layer().with_writer(writer);
     let layer = match format {
@@ -150,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn directives_cannot_raise_the_level_of_libraries() {
+    fn filter_directives_cannot_raise_the_log_level_of_libraries() {
         let work = || {
             tracing::debug!(target: "tokio_postgres", "parameters of a query");
             tracing::warn!(target: "tokio_postgres", "a warning");

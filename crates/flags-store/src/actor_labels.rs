@@ -1,6 +1,6 @@
-//! Readable labels of the actors in the change log, which itself identifies actors by id only.
+//! Readable labels for actors. The change log itself identifies actors by id only.
 //!
-//! Writes in this module are not logged and take no revision.
+//! Writes in this module are not recorded in the change log.
 
 use diesel::{BoolExpressionMethods, ExpressionMethods, NullableExpressionMethods, QueryDsl};
 use diesel_async::RunQueryDsl;
@@ -23,8 +23,8 @@ pub async fn set(tx: &mut Tx, actor: &str, label: &str) -> Result<()> {
     set_for_user(tx, actor, label, None).await
 }
 
-/// Sets the label of an actor that acts on behalf of `user_id`. The user is stored with the first label only; later
-/// calls do not change it.
+/// Sets the label of an actor that acts on behalf of `user_id`. The first call for an actor also
+/// stores `user_id`; later calls do not change it.
 pub(crate) async fn set_for_user(tx: &mut Tx, actor: &str, label: &str, user_id: Option<Uuid>) -> Result<()> {
     let user_id = user_id.map(DbUuid);
     dispatch!(tx.conn(), |c| {

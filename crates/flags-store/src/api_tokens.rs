@@ -165,8 +165,8 @@ impl RowKey for ApiTokenRow {
 
 const TABLE: &str = "api_tokens";
 
-/// Returns all tokens that are not revoked, for loading the replica. Omits rows that cannot be read, so
-/// such a token is not accepted.
+/// Returns all tokens that are not revoked, for loading the replica. Omits rows that cannot be
+/// read, so the server does not accept these tokens.
 pub async fn load_all(conn: &mut Conn) -> Result<Vec<TokenRecord>> {
     let rows: Vec<Decoded<ApiTokenRow>> = dispatch!(conn, |c| {
         let rows = api_tokens::table.filter(api_tokens::revoked_at.is_null());
@@ -270,7 +270,8 @@ pub async fn update(tx: &mut Tx, action: Action, before: &TokenRecord, after: &T
     Ok(())
 }
 
-/// Writes the last-use times of tokens. Never replaces a later time. Not logged: takes no revision.
+/// Writes the last-use times of tokens. Never replaces a later time. Not recorded in the change
+/// log.
 pub async fn record_last_used(store: &Store, used: &[(Uuid, Instant)]) -> Result<()> {
     let _permit = store.write_permit().await?;
     let mut conn = store.conn().await?;
@@ -285,7 +286,7 @@ pub async fn record_last_used(store: &Store, used: &[(Uuid, Instant)]) -> Result
     Ok(())
 }
 
-/// Inserts a token and uses its name as actor label.
+/// Inserts a token. The name of the token becomes its actor label.
 pub async fn insert(tx: &mut Tx, new: &TokenRecord) -> Result<()> {
     let row = ApiTokenRow::from(new);
     dispatch!(tx.conn(), |c| diesel::insert_into(api_tokens::table).values(&row).execute(c).await)?;
@@ -294,7 +295,7 @@ pub async fn insert(tx: &mut Tx, new: &TokenRecord) -> Result<()> {
     Ok(())
 }
 
-/// Deletes all tokens that act on behalf of this user, also those that cannot be read.
+/// Deletes all tokens that act on behalf of this user, including those that cannot be read.
 pub async fn delete_by_user(tx: &mut Tx, user_id: Uuid) -> Result<()> {
     let rows: Vec<(Decoded<DbUuid>, Decoded<ApiTokenRow>)> = dispatch!(tx.conn(), |c| {
         let rows = api_tokens::table.filter(api_tokens::user_id.eq(DbUuid(user_id)));
@@ -334,7 +335,7 @@ fn entry(action: Action, before: Option<&TokenRecord>, after: Option<&TokenRecor
     }
 }
 
-/// State of a token in the change log, without the name, which may be personal data.
+/// State of a token as recorded in the change log. Omits the name, which may be personal data.
 fn logged_state(token: &TokenRecord) -> Value {
     let (role, scope) = match token.grant {
         TokenGrant::Role(role) => (Some(role.as_str()), None),

@@ -1,7 +1,8 @@
 //! Queries for the audit log: the change log, newest first, with filters and readable labels.
 //!
-//! Other programs may write to `change_log`. To keep the rest readable when a row is invalid, actions, resource kinds
-//! and flag names are returned as stored, without validation.
+//! Other programs may write to `change_log`, and one invalid row must not make the audit log
+//! unreadable. Actions, resource kinds and flag names are therefore returned as stored, without
+//! validation.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -36,7 +37,7 @@ pub struct AuditFilter {
     pub actor: Option<String>,
     /// Name of the flag that the change belongs to.
     pub flag_name: Option<String>,
-    /// Id of the user that the change belongs to.
+    /// Id of the user that the change affects.
     pub user_id: Option<Uuid>,
     /// Kind of change.
     pub action: Option<Action>,
@@ -46,10 +47,11 @@ pub struct AuditFilter {
     pub until: Option<Instant>,
 }
 
-/// Filter together with the range of revisions that contains all its matches.
+/// A filter, and the range of revisions that contains all matching rows.
 ///
-/// The audit log is sorted by revision. Times follow that order only approximately, because the clocks of servers
-/// differ. Without the range, a query for old rows by time would scan all newer revisions first.
+/// The audit log is sorted by revision. Times follow that order only approximately, because the
+/// clocks of servers differ. Without the range, a query for old rows by time would scan all newer
+/// revisions first.
 #[derive(Clone, Debug)]
 pub struct AuditRange {
     filter: AuditFilter,
@@ -61,8 +63,8 @@ pub struct AuditRange {
 pub async fn find_range(conn: &mut Conn, filter: &AuditFilter) -> Result<AuditRange> {
     use change_log::dsl;
     let mut range = AuditRange { filter: filter.clone(), lowest: None, highest: None };
-    // `revision + 0` keeps PostgreSQL from scanning the index on `revision` from one end. It uses the index on `at`
-    // instead.
+    // The expression `revision + 0` makes PostgreSQL use the index on `at`. With plain `revision`,
+    // it would scan the index on `revision` from one end.
     if let Some(since) = filter.since {
         let lowest: Decoded<Option<i64>> = dispatch!(conn, |c| {
             let rows = change_log::table.filter(dsl::at.ge(DbInstant(since)));
@@ -89,7 +91,7 @@ pub struct AuditPosition {
     pub ord: i32,
 }
 
-/// Row of the audit log with readable labels. A label is `None` if there is none or it was erased.
+/// Row of the audit log with readable labels. A label is `None` if it was never set or was erased.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AuditRecord {
     /// Id of the row.
@@ -112,7 +114,7 @@ pub struct AuditRecord {
     pub resource_label: Option<String>,
     /// Name of the flag that the change belongs to.
     pub flag_name: Option<String>,
-    /// Id of the user that the change belongs to.
+    /// Id of the user that the change affects.
     pub user_id: Option<Uuid>,
     /// Label of the user `user_id`.
     pub user_label: Option<String>,
@@ -242,7 +244,7 @@ pub async fn read_descending(
     after: Option<AuditPosition>,
     limit: u32,
 ) -> Result<(Vec<AuditRecord>, bool)> {
-    let sizes = find_state_sizes(conn, range, after, limit).await?;
+    let (sizes, has_more) = find_state_sizes(conn, range, after, limit).await?;
     let count = count_fitting(&sizes, limit);
     let bounds = sizes[..count].first().zip(sizes[..count].last());
     let Some(((newest, _), (oldest, _))) = bounds else { return Ok((Vec::new(), false)) };
@@ -258,37 +260,39 @@ pub async fn read_descending(
     let rows: Vec<_> = rows.into_iter().filter_map(|row| row.or_logged("change_log")).collect();
     let labels = find_labels(conn, &rows).await?;
     let entries = rows.into_iter().map(|row| AuditRecord::new(row, &labels)).collect();
-    Ok((entries, sizes.len() > count))
+    Ok((entries, has_more || sizes.len() > count))
 }
 
-/// Returns the positions of the next `limit + 1` rows, and the sizes of their states in characters.
+/// Returns the positions of the next `limit + 1` rows, the sizes of their states in characters, and whether more than
+/// `limit` rows follow. Omits rows whose position cannot be read.
 async fn find_state_sizes(
     conn: &mut Conn,
     range: &AuditRange,
     after: Option<AuditPosition>,
     limit: u32,
-) -> Result<Vec<(AuditPosition, i64)>> {
+) -> Result<(Vec<(AuditPosition, i64)>, bool)> {
     use change_log::dsl;
+    // On SQLite, text and blob values compare greater than all numbers. This upper bound excludes
+    // them.
+    const MAX: AuditPosition = AuditPosition { revision: i64::MAX, ord: i32::MAX };
     const SIZE: &str =
         "CAST(COALESCE(LENGTH(CAST(before AS TEXT)), 0) + COALESCE(LENGTH(CAST(after AS TEXT)), 0) AS BIGINT)";
     let sizes: Vec<(Decoded<i64>, Decoded<i32>, i64)> = dispatch!(conn, |c| {
         let query = change_log::table.select((dsl::revision, dsl::ord, sql::<BigInt>(SIZE))).into_boxed::<Db>();
         let query = in_range!(query, range);
-        let query = match after {
-            // Together, these conditions select the rows after the position. In this form, the first one bounds the
-            // index scan.
-            Some(AuditPosition { revision, ord }) => {
-                query.filter(dsl::revision.le(revision)).filter(dsl::revision.lt(revision).or(dsl::ord.lt(ord)))
-            }
-            None => query,
-        };
+        let AuditPosition { revision, ord } = after.unwrap_or(MAX);
+        // Selects the rows after the position. The first condition is redundant, but it bounds the
+        // index scan.
+        let query = query.filter(dsl::revision.le(revision)).filter(dsl::revision.lt(revision).or(dsl::ord.lt(ord)));
+        let query = query.filter(dsl::ord.le(i32::MAX));
         query.order((dsl::revision.desc(), dsl::ord.desc())).limit(i64::from(limit) + 1).load(c).await
     })?;
     let position = |(revision, ord, size): (Decoded<i64>, Decoded<i32>, i64)| {
         let (revision, ord) = (revision.or_logged("change_log")?, ord.or_logged("change_log")?);
         Some((AuditPosition { revision, ord }, size))
     };
-    Ok(sizes.into_iter().filter_map(position).collect())
+    let has_more = sizes.len() > limit as usize;
+    Ok((sizes.into_iter().filter_map(position).collect(), has_more))
 }
 
 fn count_fitting(sizes: &[(AuditPosition, i64)], limit: u32) -> usize {
@@ -309,7 +313,7 @@ async fn find_labels(conn: &mut Conn, rows: &[ChangeLogRow]) -> Result<HashMap<S
     let actors: BTreeSet<String> = rows.iter().flat_map(|row| actors(&row.summary)).flatten().collect();
     let actors: Vec<String> = actors.into_iter().collect();
     let mut labels = HashMap::new();
-    // Well below SQLite's limit of 32,766 parameters per statement.
+    // The batch size is well below SQLite's limit of 32,766 parameters per statement.
     for batch in actors.chunks(10_000) {
         let found: Vec<(Decoded<String>, Decoded<String>)> = dispatch!(conn, |c| {
             let rows = actor_labels::table.filter(actor_labels::actor.eq_any(batch));

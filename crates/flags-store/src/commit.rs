@@ -22,7 +22,8 @@ use crate::{
     transaction::Tx,
 };
 
-/// Proof of a durable change. Only [`Tx::commit`] and [`Tx::commit_with_response`] create it.
+/// Result of a successful commit. Only [`Tx::commit`] and [`Tx::commit_with_response`] create it,
+/// so a value proves that the change is durable.
 #[derive(Clone, Debug)]
 pub struct Committed {
     revision: Revision,
@@ -46,7 +47,7 @@ impl Tx {
     /// this transaction ends.
     ///
     /// Does nothing without recorded entries, or if the revision is already taken. The commit functions call this
-    /// themselves; call it before to read state that no other change can modify until the commit.
+    /// function. Call it earlier to read state that no other change can modify before the commit.
     pub async fn take_revision(&mut self) -> Result<()> {
         if self.revision().is_none() && !self.entries().is_empty() {
             let revision = change_log::increment_head(self.conn()).await?;
@@ -57,7 +58,8 @@ impl Tx {
 
     /// Appends the recorded entries to the change log under one new revision and commits.
     ///
-    /// Without recorded entries, it takes no revision and rolls back, which also discards unlogged writes.
+    /// Without recorded entries, rolls back instead. This also discards writes that are not
+    /// recorded in the change log.
     pub async fn commit(mut self, author: &Author) -> Result<Committed> {
         if self.entries().is_empty() {
             let revision = change_log::head(self.conn()).await?;
@@ -68,10 +70,11 @@ impl Tx {
         commit_or_roll_back(self, written).await
     }
 
-    /// Commits like [`commit`](Self::commit) and stores a response under `key`, which the transaction has reserved.
+    /// Commits like [`commit`](Self::commit) and stores a response under `key`, which the
+    /// transaction has reserved.
     ///
-    /// It commits even without recorded entries. `render` builds the response before the transaction is committed, so
-    /// `render` must not publish the change.
+    /// Unlike [`commit`](Self::commit), this function commits even without recorded entries. It
+    /// calls `render` before it commits, so `render` must not publish the change.
     pub async fn commit_with_response(
         mut self,
         author: &Author,
@@ -132,7 +135,7 @@ async fn set_row_revisions(conn: &mut Conn, revision: i64, entries: &[ChangeLogE
 
 macro_rules! set_revision {
     ($conn:expr, $table:ident, $key:expr, $keys:expr, $revision:expr) => {
-        // Well below SQLite's limit of 32,766 parameters per statement.
+        // The batch size is well below SQLite's limit of 32,766 parameters per statement.
         for batch in $keys.chunks(1_000) {
             dispatch!($conn, |c| {
                 let rows = diesel::update($table::table.filter($key.eq_any(batch)));

@@ -1,7 +1,8 @@
-//! Rows that are decoded one by one, so that a row that cannot be read does not fail the whole query.
+//! Decodes rows one by one, so that one unreadable row does not fail the whole query.
 //!
-//! Other programs, newer versions of this program and damaged files may leave values in the database that this version
-//! cannot read. On SQLite, a column of any type may contain a value of any storage class; diesel would convert it.
+//! Other programs, newer versions of this program and damaged files may leave values in the
+//! database that this version cannot read. On SQLite, a column of any type may contain a value of
+//! any storage class, and diesel would silently convert the value.
 
 use std::{collections::BTreeSet, fmt};
 
@@ -22,7 +23,7 @@ use crate::{
     sql_types::{Doc, Id, Instant},
 };
 
-/// Row or column, or the reason why it cannot be read.
+/// A decoded row or column, or the reason why it cannot be read.
 #[derive(Clone, Debug)]
 pub(crate) struct Decoded<T>(std::result::Result<T, UnreadableRow>);
 
@@ -89,7 +90,7 @@ pub(crate) trait RowKey {
 /// Maximum number of unreadable rows that one process names in the application log.
 const MAX_LOGGED_ROWS: usize = 1_000;
 
-/// Logs an unreadable row, once in the lifetime of the process.
+/// Writes an unreadable row to the application log, once per process.
 pub(crate) fn log_once(table: &'static str, key: &str, reason: &str) {
     static LOGGED: Mutex<BTreeSet<(&str, String)>> = Mutex::new(BTreeSet::new());
     let mut logged = LOGGED.lock();
@@ -98,9 +99,9 @@ pub(crate) fn log_once(table: &'static str, key: &str, reason: &str) {
     }
 }
 
-/// Access to raw values that depends on the database.
+/// Database-specific access to the raw values of a row.
 pub(crate) trait RawRow: Backend {
-    /// Returns the name of the first column whose value does not have the storage class of its type.
+    /// Returns the name of the first column whose value does not have the expected storage class.
     fn mistyped_column<'a, ST>(row: &impl Row<'a, Self>) -> Option<String>
     where
         Self: QueryMetadata<ST>;
@@ -189,7 +190,8 @@ fn describe<'a, DB: Backend>(
     format!("a required column is NULL (NULL: {})", names.join(", "))
 }
 
-/// Columns of a row type, to be loaded as `Decoded<$row>`. For queries within [`dispatch!`](crate::conn::dispatch).
+/// Selects the columns of a row type, to load them as `Decoded<$row>`. For queries within
+/// [`dispatch!`](crate::conn::dispatch).
 macro_rules! columns {
     ($row:ty) => {
         <$row as diesel::Selectable<Db>>::construct_selection()
@@ -220,7 +222,7 @@ macro_rules! decode_as {
     };
 }
 
-/// Columns of these types, NULL or not.
+/// Makes columns of these SQL types, nullable or not, loadable as [`Decoded`].
 macro_rules! decode_columns {
     ($($sql_type:ty),*) => {$(
         decode_as!(Pg, $sql_type);
@@ -230,7 +232,8 @@ macro_rules! decode_columns {
     )*};
 }
 
-/// Rows with these numbers of columns. The traits of diesel do not allow one implementation for all numbers.
+/// Makes rows with these numbers of columns loadable as [`Decoded`]. The traits of diesel allow no
+/// implementation for all numbers at once.
 macro_rules! decode_rows {
     ($(($($column:ident)+))+) => {$(
         decode_as!(Pg, ($($column,)+) $(, $column)+);
@@ -240,6 +243,7 @@ macro_rules! decode_rows {
 
 decode_columns!(Text, BigInt, Integer, Bool, Binary, Instant, Id, Doc);
 decode_rows! {
+    (A B C)
     (A B C D E F)
     (A B C D E F G H I)
     (A B C D E F G H I J K)

@@ -42,11 +42,12 @@ impl Store {
         Ok(updated == 1)
     }
 
-    /// Records the identity of the current database in `log_head`, and starts a new epoch if it differs from the
-    /// recorded one. Returns whether it started a new epoch.
+    /// Records the identity of the current database in `log_head`, and starts a new epoch if it
+    /// differs from the recorded one. Returns whether it started a new epoch.
     ///
-    /// The identity consists of PostgreSQL's cluster and timeline. It changes when a backup is restored, and after a
-    /// failover, which may lose commits. On SQLite, this function does nothing.
+    /// The identity consists of the ids of the PostgreSQL cluster and its timeline. It changes when
+    /// a backup is restored, and after a failover, which may lose commits. On SQLite, this function
+    /// does nothing.
     ///
     /// A dump that is restored into the same cluster is not detected. In that case, call
     /// [`start_new_epoch`](Self::start_new_epoch).
@@ -65,7 +66,7 @@ impl Store {
         if recorded.as_ref() == Some(&current) {
             return Ok(false);
         }
-        // The first server records the identity without starting a new epoch.
+        // If no identity is recorded yet, record it without starting a new epoch.
         let next_epoch = if recorded.is_none() { epoch } else { DbUuid(Uuid::now_v7()) };
         let updated = dispatch!(conn, |c| {
             let head = diesel::update(log_head::table.filter(log_head::epoch.eq(epoch)));

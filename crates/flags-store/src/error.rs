@@ -16,7 +16,7 @@ pub enum StoreError {
     /// A uniqueness constraint was violated. Contains the constraint's name or, on SQLite, its columns.
     #[error("a row with the same unique key already exists: {0}")]
     UniqueViolation(String),
-    /// The change log or its head cannot be read or continued. Nothing repairs it automatically.
+    /// The change log cannot be read or appended to. It must be repaired manually.
     #[error("the change log cannot be read: {0}")]
     ChangeLogUnreadable(String),
     /// The database requires a newer version of this program.

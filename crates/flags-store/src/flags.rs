@@ -42,7 +42,7 @@ pub struct FlagRecord {
 /// Stored flag whose definition this version cannot read.
 #[derive(Clone, Debug, PartialEq)]
 pub struct UnreadableFlagRecord {
-    /// The parts that can be read, and the reason.
+    /// Fields of the flag that can be read, and the reason why the flag is unreadable.
     pub flag: UnreadableFlag,
     /// Creation time. `None` if it cannot be read.
     pub created_at: Option<Instant>,
@@ -55,7 +55,8 @@ pub struct UnreadableFlagRecord {
 }
 
 impl UnreadableFlagRecord {
-    /// Returns the record of a flag that can be read itself, but one of whose scheduled changes cannot.
+    /// Returns the record of a flag that is unreadable only because of one of its scheduled
+    /// changes.
     pub fn from_record(record: &FlagRecord, reason: String) -> Self {
         let FlagRecord { flag, created_at, updated_at, deleting, revision } = record;
         Self {
@@ -73,7 +74,7 @@ impl UnreadableFlagRecord {
         }
     }
 
-    /// Returns the error of an operation that needs the complete definition.
+    /// Returns the error for an operation that needs the complete definition.
     pub fn into_error(self) -> StoreError {
         StoreError::UnreadableFlag { name: self.flag.name.to_string(), reason: self.flag.reason }
     }
@@ -82,7 +83,7 @@ impl UnreadableFlagRecord {
 /// A row of `feature_flags`.
 #[derive(Clone, Debug, PartialEq)]
 pub enum StoredFlag {
-    /// Flag with a complete definition.
+    /// Flag whose definition this version can read.
     Readable(Box<FlagRecord>),
     /// Flag whose definition this version cannot read.
     Unreadable(Box<UnreadableFlagRecord>),
@@ -129,7 +130,8 @@ impl StoredFlag {
         }
     }
 
-    /// Converts a row. Logs a row without a valid name, and returns `None`: nothing can refer to it.
+    /// Converts a row. Logs a row without a valid name and returns `None`, because nothing can
+    /// refer to the flag.
     fn from_row((row, header): (Decoded<FlagRow>, FlagHeaderRow)) -> Option<Self> {
         let error = match row.into_value() {
             Ok(row) => match FlagRecord::try_from(row) {
@@ -143,7 +145,7 @@ impl StoredFlag {
         let name = name.or_logged(TABLE)?;
         let parsed_name = FlagName::new(&name).inspect_err(|error| log_once(TABLE, &name, &error.to_string())).ok()?;
         let archived_at: Option<Option<DbInstant>> = archived_at.into_value().ok();
-        // A flag whose archiving time cannot be read is archived: the column has a value.
+        // An unreadable `archived_at` is not NULL, so the flag is archived.
         let archived_at = archived_at.unwrap_or(Some(DbInstant(Instant::from_micros(0))));
         Some(Self::Unreadable(Box::new(UnreadableFlagRecord {
             flag: UnreadableFlag {
@@ -356,10 +358,10 @@ pub async fn delete(tx: &mut Tx, record: &FlagRecord) -> Result<()> {
     Ok(())
 }
 
-/// Archives a flag whose definition cannot be read. Writes only the columns that archiving changes. The transaction
-/// must hold the flag's lock.
+/// Archives a flag whose definition cannot be read. Writes only the columns that archiving changes.
+/// The transaction must hold the flag's lock.
 ///
-/// The change log has the definition as stored, so that versions that can read it find it there.
+/// The change-log entry contains the definition as stored, for versions that can read it.
 pub async fn archive_unreadable(tx: &mut Tx, record: &UnreadableFlagRecord) -> Result<()> {
     let now = tx.now();
     let name = record.flag.name.as_str();
@@ -388,7 +390,7 @@ pub async fn archive_unreadable(tx: &mut Tx, record: &UnreadableFlagRecord) -> R
     Ok(())
 }
 
-/// Columns of a definition as stored.
+/// Columns of a flag definition, decoded one by one.
 #[derive(Queryable, Selectable)]
 #[diesel(table_name = feature_flags)]
 struct RawFlagRow {
@@ -512,7 +514,8 @@ pub async fn list(conn: &mut Conn, filter: &FlagFilter, order: FlagOrder, limit:
         let found = rows.len();
         let mut items: Vec<_> = rows.into_iter().filter_map(StoredFlag::from_row).collect();
         if let FlagOrder::RecentlyUpdated(_) = order {
-            // Page cursors of this order contain the revision.
+            // Page cursors contain the revision in this order, so omit flags without a valid
+            // revision.
             items.retain(|flag| flag.revision().is_some());
         }
         match next_bound(limit, bound, found, items.len()) {
@@ -535,8 +538,7 @@ fn entry(action: Action, before: Option<&Flag>, after: Option<&Flag>) -> ChangeL
     }
 }
 
-/// Marks a flag as being deleted. Not logged and takes no revision, because each deletion of the flag's overrides is
-/// logged on its own.
+/// Marks a flag as being deleted. Not recorded in the change log, unlike the deletions that follow.
 pub async fn set_deleting(tx: &mut Tx, name: &str) -> Result<()> {
     dispatch!(tx.conn(), |c| {
         let row = diesel::update(feature_flags::table.find(name));

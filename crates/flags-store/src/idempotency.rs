@@ -1,7 +1,7 @@
-//! Idempotency keys (`idempotency_keys`). A retried request with the same key receives the stored response of the
-//! first.
+//! Idempotency keys (`idempotency_keys`). A retried request with the same key receives the stored
+//! response of the first request.
 //!
-//! Writes in this module are not logged and take no revision.
+//! Writes in this module are not recorded in the change log.
 
 use diesel::{BoolExpressionMethods, ExpressionMethods, OptionalExtension, QueryDsl};
 use diesel_async::RunQueryDsl;
@@ -87,28 +87,29 @@ pub async fn reserve(tx: &mut Tx, key: &IdempotencyKey) -> Result<KeyState> {
     if inserted == 1 {
         return Ok(KeyState::New);
     }
+    match find(tx, key).await? {
+        KeyState::New => {
+            Err(crate::StoreError::TransactionConflict("the idempotency key was removed concurrently".to_owned()))
+        }
+        found => Ok(found),
+    }
+}
+
+/// Returns the state of a key without reserving it.
+pub async fn find(tx: &mut Tx, key: &IdempotencyKey) -> Result<KeyState> {
+    use idempotency_keys::dsl;
     type Columns = (Decoded<Vec<u8>>, Decoded<Vec<u8>>, Decoded<i64>);
+    let cutoff = DbInstant(tx.now().plus_micros(-RETENTION_MICROS));
     let found: Option<Columns> = dispatch!(tx.conn(), |c| {
-        let row = dsl::idempotency_keys.find((&key.caller, &key.key));
+        let row = dsl::idempotency_keys.find((&key.caller, &key.key)).filter(dsl::created_at.gt(cutoff));
         row.select((dsl::fingerprint, dsl::answer, dsl::revision)).first(c).await.optional()
     })?;
-    let found = match found {
-        None => None,
-        Some((fingerprint, payload, revision)) => {
-            Some((fingerprint.into_result(TABLE)?, payload.into_result(TABLE)?, revision.into_result(TABLE)?))
-        }
-    };
-    Ok(match found {
-        Some((fingerprint, payload, revision)) if fingerprint == key.fingerprint => {
-            KeyState::Completed(StoredResponse { payload, revision })
-        }
-        Some(_) => KeyState::Mismatch,
-        None => {
-            return Err(crate::StoreError::TransactionConflict(
-                "the idempotency key was removed concurrently".to_owned(),
-            ));
-        }
-    })
+    let Some((fingerprint, payload, revision)) = found else { return Ok(KeyState::New) };
+    if fingerprint.into_result(TABLE)? != key.fingerprint {
+        return Ok(KeyState::Mismatch);
+    }
+    let response = StoredResponse { payload: payload.into_result(TABLE)?, revision: revision.into_result(TABLE)? };
+    Ok(KeyState::Completed(response))
 }
 
 /// Stores the response under a key that the transaction has reserved. Replaces a response that was stored before.

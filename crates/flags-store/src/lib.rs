@@ -3,14 +3,14 @@
 //! This is the only crate that contains SQL. Database-specific code lives in the `backend` module. All other queries
 //! are written once and run on both databases through the `dispatch!` macro in the `conn` module.
 //!
-//! Every state change runs in a transaction ([`Tx`]), which appends its change-log entries just before it commits. See
-//! the `commit` module.
+//! Every state change runs in a transaction ([`Tx`]), which appends its entries to the change log just
+//! before it commits (module `commit`).
 //!
 //! Each of these layers uses only the ones before it:
 //!
 //! 1. `decoded`, `error`, `json`, `page`, `schema`, `sql_types`, `url`, `version`: types without I/O, and the entries
 //!    and rows of `change_log`.
-//! 2. `backend`: code for one database.
+//! 2. `backend`: code that is specific to one database.
 //! 3. `conn` and `store`: connections, pools and raw transactions.
 //! 4. `principal_state` and `transaction`: [`Tx`], which collects change-log entries, and snapshots.
 //! 5. The queries of each table: `users`, `flags`, `overrides`, `change_log`, `idempotency` and so on. `principals`,

@@ -1,7 +1,8 @@
-//! Notifications about commits to the change log, by this process or another.
+//! Notifications about commits to the change log by any process.
 //!
-//! A notification carries no data. The change feed reads the change log itself, and also polls it without
-//! notifications. A missed notification therefore delays changes but never loses them.
+//! A notification carries no data. The change feed reads the changes from the change log, and also
+//! polls the change log regularly. A missed notification therefore delays changes but never loses
+//! them.
 
 use std::{pin::pin, time::Duration};
 
@@ -26,7 +27,7 @@ const RESPONSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Interval at which a SQLite listener checks whether another connection has written.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// Dedicated connection that reports commits to the change log.
+/// Dedicated connection that detects commits to the change log.
 pub struct Listener(Source);
 
 #[expect(clippy::large_enum_variant, reason = "each process has only one listener")]

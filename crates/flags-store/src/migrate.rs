@@ -1,4 +1,5 @@
-//! Schema migrations, compiled into the program. Each database has its own folder, with the same versions and names.
+//! Schema migrations, compiled into the program. The migrations for PostgreSQL and SQLite have the
+//! same versions and names.
 
 use std::path::Path;
 
@@ -20,13 +21,15 @@ use crate::{
     schema::log_head,
     store::Store,
     url::DatabaseUrl,
+    users::email_keys,
     version::check_writer,
 };
 
 const POSTGRES_MIGRATIONS: EmbeddedMigrations = embed_migrations!("../../migrations/postgres");
 const SQLITE_MIGRATIONS: EmbeddedMigrations = embed_migrations!("../../migrations/sqlite");
 
-/// Takes an advisory lock under an arbitrary key that must be unique to this program within the database.
+/// Takes an advisory lock. The key is arbitrary, but no other program may use it in the same
+/// database.
 const ADVISORY_LOCK: &str = "SELECT pg_advisory_lock(7224013390231)";
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -51,7 +54,8 @@ impl Direction {
         let versions = match self {
             Self::Up => harness.run_pending_migrations(source)?,
             Self::Down => {
-                // A newer version applied them. Only that version can revert them.
+                // A migration that this program does not contain was applied by a newer version.
+                // Only that version can revert it.
                 let known: Vec<_> =
                     source.migrations()?.iter().map(|known| known.name().version().to_string()).collect();
                 let applied = harness.applied_migrations()?.into_iter().map(|version| version.to_string());
@@ -105,20 +109,25 @@ async fn run(url: &DatabaseUrl, direction: Direction) -> Result<Vec<String>> {
 }
 
 impl Store {
-    /// Applies all pending migrations and returns their versions. Fails like [`is_migrated`](Self::is_migrated).
+    /// Applies all pending migrations, completes the upgrades that they require, and returns the versions of the
+    /// applied migrations. Fails like [`is_migrated`](Self::is_migrated).
     pub async fn migrate(&self) -> Result<Vec<String>> {
         self.is_migrated().await?;
-        run(self.url(), Direction::Up).await
+        let applied = run(self.url(), Direction::Up).await?;
+        email_keys::recompute(self).await?;
+        Ok(applied)
     }
 
-    /// Returns whether all migrations that are compiled into this program are applied. Needs only read access. A newer
-    /// version may have applied further migrations; the versions in `log_head` tell whether this program may then use
-    /// the database.
+    /// Returns whether all migrations that are compiled into this program are applied, and no
+    /// upgrade is pending. Needs only read access.
+    ///
+    /// A newer version may have applied further migrations. The minimum versions in `log_head`
+    /// determine whether this program may then use the database.
     ///
     /// # Errors
     /// [`StoreError::Outdated`] if the database requires a newer version of this program.
-    /// [`StoreError::ChangeLogUnreadable`] if `log_head` cannot be read. [`StoreError::Corrupt`] if the table of
-    /// applied migrations is missing or incomplete.
+    /// [`StoreError::ChangeLogUnreadable`] if `log_head` cannot be read. [`StoreError::Corrupt`] if
+    /// the table of applied migrations is missing or incomplete.
     pub async fn is_migrated(&self) -> Result<bool> {
         let known = known_versions()?;
         let mut conn = self.conn().await?;
@@ -135,7 +144,7 @@ impl Store {
         if applied.iter().any(|version| version == VERSIONS_MIGRATION) {
             check_versions(&mut conn).await?;
         }
-        Ok(count == known.len())
+        Ok(count == known.len() && !email_keys::is_pending(&mut conn).await?)
     }
 }
 
@@ -147,7 +156,7 @@ fn known_versions() -> Result<Vec<String>> {
     Ok(known)
 }
 
-/// Migration that adds the minimum versions to `log_head`.
+/// Version of the migration that adds the minimum versions to `log_head`.
 const VERSIONS_MIGRATION: &str = "00000000000007";
 
 fn incomplete(detail: &str) -> StoreError {

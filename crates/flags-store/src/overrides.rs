@@ -119,7 +119,8 @@ impl RowKey for OverrideRow {
 
 const TABLE: &str = "user_flag_overrides";
 
-/// Replaces a missing time. The column is nullable, so rows inserted by other programs may contain NULL.
+/// Replaces a missing time with 1970-01-01T00:00:00Z. Other programs may insert rows without a
+/// time.
 fn or_epoch(at: Option<DbInstant>) -> Instant {
     at.map_or(Instant::from_micros(0), |at| at.0)
 }
@@ -140,7 +141,8 @@ pub async fn find(conn: &mut Conn, user_id: Uuid, flag_name: &str) -> Result<Opt
 
 /// Locks the override of this user and flag until the end of the transaction, and returns it.
 ///
-/// If the statement waits for a transaction that deletes the override and inserts another one, it returns `None`.
+/// Returns `None` if another transaction replaces the override with a new row while this call waits
+/// for the lock.
 pub async fn lock(tx: &mut Tx, user_id: Uuid, flag_name: &str) -> Result<Option<OverrideRecord>> {
     let row: Option<Decoded<OverrideRow>> = dispatch!(tx.conn(), |c| {
         let row = user_flag_overrides::table
@@ -165,7 +167,7 @@ pub async fn insert(tx: &mut Tx, new: &UserOverride) -> Result<bool> {
     Ok(inserted == 1)
 }
 
-/// Writes the mutable columns of an override. The transaction must hold its lock.
+/// Writes the mutable columns of an override. The transaction must hold the override's lock.
 pub async fn update(tx: &mut Tx, before: &UserOverride, after: &UserOverride) -> Result<()> {
     dispatch!(tx.conn(), |c| {
         diesel::update(user_flag_overrides::table.find(DbUuid(after.id)))
@@ -183,8 +185,8 @@ pub async fn update(tx: &mut Tx, before: &UserOverride, after: &UserOverride) ->
     Ok(())
 }
 
-/// Deletes an override and records the change as [`Action::Expired`] or [`Action::Deleted`]. The transaction must hold
-/// its lock.
+/// Deletes an override and records the change as [`Action::Expired`] or [`Action::Deleted`]. The
+/// transaction must hold the override's lock.
 pub async fn delete(tx: &mut Tx, user_override: &UserOverride) -> Result<()> {
     let now = tx.now();
     let deleted = dispatch!(tx.conn(), |c| diesel::delete(user_flag_overrides::table.find(DbUuid(user_override.id)))
@@ -200,20 +202,33 @@ pub async fn delete(tx: &mut Tx, user_override: &UserOverride) -> Result<()> {
 /// Locks up to `limit` overrides that expired at or before `cutoff` until the end of the transaction, and returns them.
 ///
 /// Skips overrides that another transaction has locked, and rows that cannot be read.
-pub async fn lock_expired(tx: &mut Tx, cutoff: Instant, limit: i64) -> Result<Vec<OverrideRecord>> {
-    let rows: Vec<Decoded<OverrideRow>> = dispatch!(tx.conn(), |c| {
+pub async fn lock_expired(tx: &mut Tx, cutoff: Instant, mut limit: i64) -> Result<Vec<OverrideRecord>> {
+    loop {
+        let rows = lock_expired_rows(tx, cutoff, limit).await?;
+        let is_last = (rows.len() as i64) < limit;
+        let mut records: Vec<OverrideRecord> = readable(TABLE, rows);
+        if is_last || !records.is_empty() {
+            records.sort_unstable_by_key(|record| record.user_override.id);
+            return Ok(records);
+        }
+        // None of these rows can be read. Read more rows, so that unreadable rows do not block the cleanup of later
+        // ones.
+        limit *= 2;
+    }
+}
+
+async fn lock_expired_rows(tx: &mut Tx, cutoff: Instant, limit: i64) -> Result<Vec<Decoded<OverrideRow>>> {
+    dispatch!(tx.conn(), |c| {
         let expired = user_flag_overrides::table
             .filter(user_flag_overrides::expires_at.le(DbInstant(cutoff)))
-            // Other programs may insert overrides of unknown flags. The change log cannot refer to these.
+            // Skip overrides of unknown flags, which other programs may insert. The change log
+            // cannot refer to such flags.
             .filter(user_flag_overrides::flag_name.eq_any(feature_flags::table.select(feature_flags::name)))
             .order((user_flag_overrides::expires_at, user_flag_overrides::id))
             .limit(limit)
             .select(columns!(OverrideRow));
         Locked::new(expired, RowLock::UpdateSkipLocked).load(c).await
-    })?;
-    let mut records: Vec<OverrideRecord> = readable(TABLE, rows);
-    records.sort_unstable_by_key(|record| record.user_override.id);
-    Ok(records)
+    })
 }
 
 /// User or flag that overrides belong to.
@@ -230,7 +245,7 @@ pub enum OverrideOwner<'n> {
 pub struct OverrideBatch {
     /// Overrides in the order of their ids, without those that cannot be read.
     pub records: Vec<OverrideRecord>,
-    /// Whether the user or flag has no other overrides, or none that can be read.
+    /// Whether no further batch is needed: no overrides remain, or none in this batch can be read.
     pub is_last: bool,
 }
 
@@ -238,8 +253,8 @@ pub struct OverrideBatch {
 ///
 /// The transaction must hold the exclusive lock of the user or flag, which prevents new overrides.
 pub async fn lock_batch(tx: &mut Tx, owner: OverrideOwner<'_>, limit: i64) -> Result<OverrideBatch> {
-    // Read without locks. A statement that waits for a lock omits rows deleted during the wait, so its number of rows
-    // does not show whether more remain.
+    // Read the ids without locks to find out whether more overrides remain. A statement that waits
+    // for a lock omits rows deleted during the wait, so its row count does not show this.
     let ids: Vec<Decoded<DbUuid>> = dispatch!(tx.conn(), |c| {
         let mut query = user_flag_overrides::table.select(user_flag_overrides::id).into_boxed::<Db>();
         query = match owner {
@@ -267,13 +282,14 @@ async fn lock_rows(tx: &mut Tx, ids: &[DbUuid]) -> Result<Vec<OverrideRecord>> {
     Ok(readable(TABLE, rows))
 }
 
-/// Calls `callback` with every override, one at a time, for loading the replica. Never holds all of them in memory.
+/// Calls `callback` with every override, for loading the replica. Never holds all overrides in
+/// memory.
 ///
-/// A row that cannot be decoded is passed to `callback` as an error, and reading continues. Such rows can exist because
-/// other programs may write to the table.
+/// A row that cannot be decoded is passed to `callback` as an error, and reading continues. Such
+/// rows can exist because other programs may write to the table.
 ///
-/// `conn` must be a [snapshot](crate::Store::snapshot). `step_timeout` limits each database operation, not the total
-/// time.
+/// `conn` must be a [snapshot](crate::Store::snapshot). `step_timeout` limits each database
+/// operation, not the total time.
 pub async fn for_each(
     conn: &mut Conn,
     step_timeout: Duration,
@@ -302,7 +318,8 @@ pub async fn for_each(
                 for (_, row) in rows {
                     callback(to_override(row));
                 }
-                // Ids that cannot be read come after or between the others, so the next batch starts after a valid one.
+                // Continue after the last id that can be read. Unreadable ids sort after or between
+                // the valid ones, so no valid row is skipped.
                 let Some(last) = last else { return Ok(()) };
                 after = last;
             }
@@ -341,6 +358,20 @@ pub async fn lock_by_ids(tx: &mut Tx, ids: &[Uuid]) -> Result<Vec<OverrideRecord
     let deleting: HashSet<String> = flags::find_deleting(tx.conn()).await?.into_iter().collect();
     records.retain(|record| !deleting.contains(record.user_override.flag_name.as_str()));
     Ok(records)
+}
+
+/// Returns the users of the overrides with the given ids, in ascending order. Omits unknown ids and rows that cannot be
+/// read.
+pub async fn find_user_ids(conn: &mut Conn, ids: &[Uuid]) -> Result<Vec<Uuid>> {
+    let ids: Vec<DbUuid> = ids.iter().copied().map(DbUuid).collect();
+    let user_ids: Vec<Decoded<DbUuid>> = dispatch!(conn, |c| {
+        let rows = user_flag_overrides::table.filter(user_flag_overrides::id.eq_any(&ids));
+        rows.select(user_flag_overrides::user_id).load(c).await
+    })?;
+    let mut user_ids: Vec<Uuid> = user_ids.into_iter().filter_map(|id| Some(id.or_logged(TABLE)?.0)).collect();
+    user_ids.sort_unstable();
+    user_ids.dedup();
+    Ok(user_ids)
 }
 
 /// Returns the number of stored overrides that expired at or before `now`.

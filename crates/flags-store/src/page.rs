@@ -37,12 +37,14 @@ impl<T> Page<T> {
     }
 }
 
-/// Bound for the rows of the next attempt to fill a page, or `None` if the page is complete.
+/// Returns the row limit for the next attempt to fill a page; `None` if no further attempt is
+/// needed.
 ///
-/// Lists omit rows that cannot be read. If a page would therefore be short although the list continues, the query is
-/// repeated with a higher bound. The sort keys of unreadable rows are not needed: page cursors come from readable rows.
+/// Lists omit rows that cannot be read. If a page would therefore be short although the list
+/// continues, the query is repeated with a higher limit.
 ///
-/// `bound` is the bound of the last attempt, which returned `found` rows, `readable` of them readable.
+/// `bound` is the row limit of the last attempt, which returned `found` rows. Of these, `readable`
+/// rows can be read.
 pub(crate) const fn next_bound(limit: u32, bound: i64, found: usize, readable: usize) -> Option<i64> {
     let may_continue = found as i64 >= bound;
     if may_continue && readable <= limit as usize && bound < MAX_TOTAL { Some(bound * 4) } else { None }

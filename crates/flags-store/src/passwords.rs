@@ -13,7 +13,7 @@ use crate::{
     schema::{user_passwords, users as users_table},
     sql_types::{DbInstant, DbUuid},
     transaction::Tx,
-    users::{self, UserRecord, email_key},
+    users::{self, UserRecord, email_lookup_keys},
 };
 
 /// Argon2id password hash in the PHC string format. Its `Debug` output does not contain the hash.
@@ -39,14 +39,15 @@ pub struct PasswordAccount {
 
 const TABLE: &str = "user_passwords";
 
-/// Returns the account with this e-mail address, ignoring case. `None` if the user does not exist or has no password,
-/// or if either cannot be read.
+/// Returns the user with this e-mail address, compared by [`email_key`](flags_domain::email_key).
+/// `None` if the user does not exist, has no password, or cannot be read.
 pub async fn find_account(conn: &mut Conn, email: &str) -> Result<Option<PasswordAccount>> {
-    let key = email_key(email);
+    let keys = email_lookup_keys(email);
     let row: Option<(Decoded<DbUuid>, Decoded<bool>, Decoded<String>)> = dispatch!(conn, |c| {
-        let account = users_table::table.inner_join(user_passwords::table).filter(users_table::email_key.eq(&key));
+        let account =
+            users_table::table.inner_join(user_passwords::table).filter(users_table::handle_key.eq_any(&keys));
         let columns = (users_table::id, users_table::active, user_passwords::hash);
-        account.select(columns).first(c).await.optional()
+        account.order(users_table::handle_key.desc()).select(columns).first(c).await.optional()
     })?;
     Ok(row.and_then(|(user_id, active, hash)| {
         let (user_id, active) = (user_id.or_logged("users")?.0, active.or_logged("users")?);
@@ -54,7 +55,8 @@ pub async fn find_account(conn: &mut Conn, email: &str) -> Result<Option<Passwor
     }))
 }
 
-/// Returns the password hash of a user. `None` if the user has no password or it cannot be read.
+/// Returns the password hash of a user. `None` if the user has no password or the hash cannot be
+/// read.
 pub async fn find(conn: &mut Conn, user_id: Uuid) -> Result<Option<PasswordHash>> {
     let hash: Option<Decoded<String>> = dispatch!(conn, |c| {
         user_passwords::table.find(DbUuid(user_id)).select(user_passwords::hash).first(c).await.optional()
@@ -62,8 +64,8 @@ pub async fn find(conn: &mut Conn, user_id: Uuid) -> Result<Option<PasswordHash>
     Ok(hash.and_then(|hash| hash.or_logged(TABLE)).map(PasswordHash))
 }
 
-/// Stores the password of a user that the same transaction creates. Records no change-log entry of its own, because the
-/// user's creation is logged.
+/// Stores the password of a user that the same transaction creates. Records no entry in the change
+/// log, because the user's creation is recorded.
 pub async fn insert(tx: &mut Tx, user_id: Uuid, hash: &PasswordHash) -> Result<()> {
     let row = (
         user_passwords::user_id.eq(DbUuid(user_id)),
@@ -74,8 +76,8 @@ pub async fn insert(tx: &mut Tx, user_id: Uuid, hash: &PasswordHash) -> Result<(
     Ok(())
 }
 
-/// Sets or replaces the password of a user and logs the change without the hash. The transaction must hold the user's
-/// lock.
+/// Sets or replaces the password of a user, and records the change without the hash. The
+/// transaction must hold the user's lock.
 pub async fn set(tx: &mut Tx, user: &UserRecord, hash: &PasswordHash) -> Result<()> {
     let set_at = DbInstant(tx.now());
     dispatch!(tx.conn(), |c| {

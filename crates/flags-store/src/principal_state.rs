@@ -1,19 +1,21 @@
-//! State of a credential and of its user, and what of it a transaction has changed.
+//! States of credentials and their users, including the states before a transaction changed them.
 
 use std::collections::HashMap;
 
 use flags_domain::{Instant, Role, TokenGrant};
 use uuid::Uuid;
 
-/// Reference to a credential. It contains a hash instead of a secret.
+/// Identifies a credential by a hash or a user id, not by its secret.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub enum CredentialRef {
     /// API token with this SHA-256.
     Token([u8; 32]),
     /// Session whose secret has this SHA-256.
     Session([u8; 32]),
-    /// User that an external issuer has identified. The database stores no credential.
+    /// Stored user that an external issuer has identified. The database stores no credential.
     User(Uuid),
+    /// User that an external issuer has identified, stored or not. A user that is not stored has the role `user`.
+    AnyUser(Uuid),
 }
 
 impl std::fmt::Debug for CredentialRef {
@@ -46,7 +48,12 @@ pub(crate) struct UserState {
     pub(crate) active: bool,
 }
 
-/// Permissions that a valid credential confers: the lower of the credential's role and its user's role.
+impl UserState {
+    /// State of a user that is not stored.
+    pub(crate) const UNKNOWN: Self = Self { role: Role::User, active: true };
+}
+
+/// Permissions that a valid credential grants: the lower of the credential's role and its user's role.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EffectiveGrant(pub TokenGrant);
 
@@ -99,20 +106,22 @@ impl PriorStates {
         self.credentials.entry(credential).or_insert(before);
     }
 
-    /// Returns the state of a user before the transaction changed it; `None` if it has not.
+    /// Returns the state of a user before the transaction changed it; `None` if the user is
+    /// unchanged.
     pub(crate) fn user(&self, id: Uuid) -> Option<UserState> {
         self.users.get(&id).copied()
     }
 
-    /// Returns the state of a credential before the transaction changed it; `None` if it has not.
+    /// Returns the state of a credential before the transaction changed it; `None` if the
+    /// credential is unchanged.
     pub(crate) fn credential(&self, credential: &CredentialRef) -> Option<CredentialState> {
         self.credentials.get(credential).copied()
     }
 }
 
 impl CredentialState {
-    /// State of an active session, or of a user that an external issuer has identified. The credential has the full
-    /// role of its user, so it sets no limit below admin.
+    /// State of a session, or of a user that an external issuer has authenticated. Such a
+    /// credential does not limit the role of its user, so its own role is admin.
     pub(crate) const fn unlimited(user_id: Uuid, expires_at: Option<Instant>) -> Self {
         Self { grant: TokenGrant::Role(Role::Admin), user_id: Some(user_id), expires_at, is_revoked: false }
     }
@@ -129,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn grant_is_the_lower_role_of_a_valid_credential_and_an_active_user() {
+    fn valid_credential_grants_the_lower_role_of_credential_and_active_user() {
         let now = Instant::from_micros(10);
         let role = |principal: StoredPrincipal| principal.grant_at(now).map(EffectiveGrant::role);
         let admin = TokenGrant::Role(Role::Admin);

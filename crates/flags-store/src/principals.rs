@@ -1,8 +1,9 @@
-//! Queries for the principal of a credential: the credential and the user that it acts as, in one statement.
+//! Queries for the principal of a credential: the credential and the user that it acts as, in one
+//! statement.
 //!
-//! A transaction that changes or deletes the credential of its own caller must not see these changes when it checks
-//! the credential. Functions that change users, tokens and sessions therefore record the previous states in the
-//! transaction.
+//! A transaction may change or delete the credential of its own caller. It must then check the
+//! credential as it was before. Functions that change users, tokens and sessions therefore record
+//! the previous states in the transaction.
 
 use diesel::{ExpressionMethods, JoinOnDsl as _, NullableExpressionMethods, OptionalExtension, QueryDsl};
 use diesel_async::RunQueryDsl;
@@ -34,9 +35,11 @@ pub async fn find(conn: &mut Conn, credential: &CredentialRef) -> Result<Option<
     let found = match credential {
         CredentialRef::Token(hash) => find_token(conn, hash).await,
         CredentialRef::Session(hash) => find_session(conn, hash).await,
-        CredentialRef::User(id) => find_user(conn, *id)
-            .await
-            .map(|user| Some(StoredPrincipal { credential: CredentialState::unlimited(*id, None), user })),
+        CredentialRef::User(id) => find_user(conn, *id).await.map(|user| Some(identified_by_issuer(*id, user))),
+        CredentialRef::AnyUser(id) => {
+            let user = find_user(conn, *id).await;
+            user.map(|user| Some(identified_by_issuer(*id, user.or(Some(UserState::UNKNOWN)))))
+        }
     };
     match found {
         Err(StoreError::Corrupt(_)) => Ok(None),
@@ -44,10 +47,14 @@ pub async fn find(conn: &mut Conn, credential: &CredentialRef) -> Result<Option<
     }
 }
 
+fn identified_by_issuer(id: Uuid, user: Option<UserState>) -> StoredPrincipal {
+    StoredPrincipal { credential: CredentialState::unlimited(id, None), user }
+}
+
 /// Returns the principal of a credential as it was before the transaction changed it.
 ///
-/// It reads rows that the transaction has not changed as they are now, with all changes that were committed before this
-/// statement.
+/// Reads the current state of rows that the transaction has not changed, including changes that
+/// other transactions have committed.
 pub async fn find_prior(tx: &mut Tx, credential: &CredentialRef) -> Result<PriorPrincipal> {
     let stored = find(tx.conn(), credential).await?;
     let prior_credential = tx.prior_states().credential(credential);

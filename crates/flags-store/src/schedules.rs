@@ -84,7 +84,8 @@ impl StoredSchedule {
         }
     }
 
-    /// Converts a row. Logs a row without a valid flag name, and returns `None`: it belongs to no flag.
+    /// Converts a row. Logs a row without a valid flag name and returns `None`, because the change
+    /// belongs to no flag.
     fn from_row((row, id, flag_name): (Decoded<ScheduleRow>, Decoded<DbUuid>, Decoded<String>)) -> Option<Self> {
         let error = match row.into_value() {
             Ok(row) => match ScheduleRecord::try_from(row) {
@@ -236,19 +237,41 @@ pub async fn delete(tx: &mut Tx, record: &ScheduleRecord) -> Result<()> {
     Ok(())
 }
 
-/// Locks up to `max_flags` flags with due changes until the end of the transaction. Returns their changes that are due
-/// at `now` and not yet recorded as applied, at most `MAX_DUE_CHANGES`.
+/// Locks up to `max_flags` flags with due changes until the end of the transaction. Returns up to
+/// `MAX_DUE_CHANGES` of their changes that are due at `now` and not yet recorded as applied.
 ///
-/// Skips flags that another transaction has locked, and rows that cannot be read.
+/// Skips flags that another transaction has locked, and rows that cannot be read. Raises both
+/// limits if none of the rows within them can be read.
 pub async fn lock_due(tx: &mut Tx, now: Instant, max_flags: i64) -> Result<Vec<ScheduleRecord>> {
+    let (mut max_flags, mut max_changes) = (max_flags, MAX_DUE_CHANGES);
+    loop {
+        let due = lock_due_rows(tx, now, max_flags, max_changes).await?;
+        let records: Vec<ScheduleRecord> = readable(TABLE, due.rows);
+        if due.is_last || !records.is_empty() {
+            return Ok(records);
+        }
+        // None of these rows can be read. Read more rows, so that unreadable rows do not block later changes.
+        (max_flags, max_changes) = (max_flags * 2, max_changes * 2);
+    }
+}
+
+/// Locked rows of due changes.
+struct DueRows {
+    rows: Vec<Decoded<ScheduleRow>>,
+    /// Whether raising the limits would yield no further rows.
+    is_last: bool,
+}
+
+async fn lock_due_rows(tx: &mut Tx, now: Instant, max_flags: i64, max_changes: i64) -> Result<DueRows> {
     let names = match &mut tx.conn().0 {
         Backend::Postgres(object) => {
             let names = backend::postgres::lock_flags_with_due_changes(object, DbInstant(now), max_flags).await?;
             Some(names)
         }
-        // The transaction already holds the write lock of the whole file.
+        // SQLite has no row locks. The transaction already holds the write lock of the whole file.
         Backend::Sqlite(_) => None,
     };
+    let all_flags_locked = names.as_ref().is_none_or(|names| (names.len() as i64) < max_flags);
     let rows: Vec<Decoded<ScheduleRow>> = dispatch!(tx.conn(), |c| {
         let mut query = scheduled_changes::table
             .filter(scheduled_changes::marked_at.is_null())
@@ -259,9 +282,10 @@ pub async fn lock_due(tx: &mut Tx, now: Instant, max_flags: i64) -> Result<Vec<S
         if let Some(names) = names {
             query = query.filter(scheduled_changes::flag_name.eq_any(names));
         }
-        query.order((scheduled_changes::scheduled_at, scheduled_changes::id)).limit(MAX_DUE_CHANGES).load(c).await
+        query.order((scheduled_changes::scheduled_at, scheduled_changes::id)).limit(max_changes).load(c).await
     })?;
-    Ok(readable(TABLE, rows))
+    let is_last = all_flags_locked && (rows.len() as i64) < max_changes;
+    Ok(DueRows { rows, is_last })
 }
 
 /// Maximum number of due changes per transaction.

@@ -7,8 +7,8 @@ diesel::table! {
 
     users (id) {
         id -> Id,
-        email -> Text,
-        email_key -> Text,
+        handle -> Text,
+        handle_key -> Text,
         display_name -> Nullable<Text>,
         role -> Text,
         attributes -> Doc,
@@ -18,6 +18,7 @@ diesel::table! {
         updated_at -> Instant,
         revision -> BigInt,
         name_start -> Text,
+        external_id -> Nullable<Text>,
     }
 }
 
@@ -226,6 +227,12 @@ diesel::table! {
     service_keys (name) {
         name -> Text,
         secret -> Binary,
+    }
+}
+
+diesel::table! {
+    pending_upgrades (name) {
+        name -> Text,
     }
 }
 

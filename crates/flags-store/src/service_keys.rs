@@ -12,10 +12,11 @@ use crate::{
     schema::service_keys,
 };
 
-/// Returns the key with this name, which a migration has created. Every server receives the same key.
+/// Returns the key with this name, which a migration has created. Every server receives the same
+/// key.
 ///
-/// Fails with [`StoreError::Corrupt`] if the key is missing or cannot be read. It is not replaced automatically,
-/// because a new key invalidates what servers have signed.
+/// Fails with [`StoreError::Corrupt`] if the key is missing or cannot be read. The key is not
+/// replaced automatically, because a new key would invalidate all existing signatures.
 pub async fn find(conn: &mut Conn, name: &str) -> Result<[u8; 32]> {
     let secret: Option<Decoded<Vec<u8>>> =
         dispatch!(conn, |c| { service_keys::table.find(name).select(service_keys::secret).first(c).await.optional() })?;

@@ -1,6 +1,6 @@
 //! Queries for sessions (`sessions`).
 //!
-//! Writes in this module are not logged and take no revision.
+//! Writes in this module are not recorded in the change log.
 
 use std::fmt;
 
@@ -80,7 +80,7 @@ impl RowKey for SessionRow {
 
 const TABLE: &str = "sessions";
 
-/// Returns the session whose secret has this SHA-256. Omits a session that cannot be read.
+/// Returns the session whose secret has this SHA-256. `None` if there is none or it cannot be read.
 pub async fn find(conn: &mut Conn, hash: &[u8; 32]) -> Result<Option<SessionRecord>> {
     let row: Option<Decoded<SessionRow>> = dispatch!(conn, |c| {
         let session = sessions::table.filter(sessions::token_hash.eq(&hash[..]));
@@ -114,13 +114,16 @@ pub async fn delete(tx: &mut Tx, hash: &[u8; 32]) -> Result<()> {
 }
 
 /// Columns `token_hash`, `user_id` and `ends_at` of a deleted session.
-type DeletedSession = (Vec<u8>, DbUuid, DbInstant);
+type DeletedSession = (Decoded<Vec<u8>>, Decoded<DbUuid>, Decoded<DbInstant>);
 
-/// Records the sessions that the transaction has deleted.
+/// Records the states of deleted sessions, so that the transaction can still check its caller's
+/// credential.
 fn record_prior_states(tx: &mut Tx, deleted: Vec<DeletedSession>) {
     for (hash, user_id, ends_at) in deleted {
-        // A row with another length belongs to no credential.
-        if let Ok(hash) = hash.try_into() {
+        // A session that cannot be read is not a valid credential, so its state is not needed.
+        if let (Ok(hash), Ok(user_id), Ok(ends_at)) = (hash.into_value(), user_id.into_value(), ends_at.into_value())
+            && let Ok(hash) = hash.try_into()
+        {
             let before = CredentialState::unlimited(user_id.0, Some(ends_at.0));
             tx.prior_states().record_credential(CredentialRef::Session(hash), before);
         }

@@ -1,8 +1,8 @@
-//! Queries for failed sign-in attempts (`sign_in_attempts`) and for the networks from which users have signed in
-//! (`sign_in_places`).
+//! Queries for failed sign-in attempts (`sign_in_attempts`) and for the networks from which users
+//! have signed in (`sign_in_places`).
 //!
-//! Failures are counted per throttle key: the hash of an account, of a network, or of both together. Writes in this
-//! module are not logged and take no revision.
+//! Failures are counted per throttle key: the hash of an account, of a network, or of both
+//! together. Writes in this module are not recorded in the change log.
 
 use diesel::{BoolExpressionMethods, ExpressionMethods, OptionalExtension, QueryDsl};
 use diesel_async::RunQueryDsl;
@@ -17,6 +17,7 @@ use crate::{
     sql_types::{DbInstant, DbUuid},
     store::Store,
     transaction::Tx,
+    users::email_lookup_keys,
 };
 
 /// Failed sign-in attempts of one throttle key.
@@ -24,7 +25,7 @@ use crate::{
 pub struct FailedAttempts {
     /// Number of consecutive failures.
     pub failures: i32,
-    /// Time of the last failure, or of the first [`lock`] if there was none.
+    /// Time of the last failure. Without a failure, the time at which [`lock`] inserted the row.
     pub last_at: Instant,
 }
 
@@ -44,7 +45,7 @@ pub async fn lock(tx: &mut Tx, key: &[u8; 32]) -> Result<FailedAttempts> {
             ))
             .on_conflict(sign_in_attempts::subject)
             .do_update()
-            // A no-op update, which locks the existing row and lets `returning` read it.
+            // An update without effect locks the existing row and lets `returning` read it.
             .set(sign_in_attempts::failures.eq(sign_in_attempts::failures))
             .returning((sign_in_attempts::failures, sign_in_attempts::last_at))
             .get_result(c)
@@ -77,10 +78,11 @@ pub async fn delete(tx: &mut Tx, key: &[u8; 32]) -> Result<()> {
     Ok(())
 }
 
-/// Returns whether the account with this `email_key` was signed in to from this network after `since`.
-pub async fn is_known_network(tx: &mut Tx, email_key: &str, network: &[u8; 32], since: Instant) -> Result<bool> {
+/// Returns whether a user with this e-mail address has signed in from this network after `since`.
+pub async fn is_known_network(tx: &mut Tx, email: &str, network: &[u8; 32], since: Instant) -> Result<bool> {
+    let keys = email_lookup_keys(email);
     let found: Option<Decoded<DbInstant>> = dispatch!(tx.conn(), |c| {
-        let rows = sign_in_places::table.inner_join(users::table).filter(users::email_key.eq(email_key));
+        let rows = sign_in_places::table.inner_join(users::table).filter(users::handle_key.eq_any(&keys));
         let rows =
             rows.filter(sign_in_places::place.eq(&network[..]).and(sign_in_places::last_at.gt(DbInstant(since))));
         rows.select(sign_in_places::last_at).first(c).await.optional()

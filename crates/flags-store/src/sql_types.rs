@@ -152,8 +152,8 @@ fn read_json(text: &[u8]) -> deserialize::Result<DbJson> {
     Ok(DbJson(value))
 }
 
-/// JSON value that may be invalid because another program wrote it. A decoding error is stored as the value, so the
-/// other rows of the query can still be read.
+/// JSON value that may be invalid because another program wrote it. An invalid value decodes to an
+/// error message, so that the other rows of the query can still be read.
 #[derive(Clone, Debug, PartialEq, FromSqlRow, AsExpression)]
 #[diesel(sql_type = Doc)]
 pub(crate) struct LenientJson(std::result::Result<DbJson, String>);

@@ -33,11 +33,12 @@ pub struct Store {
     pools: Pools,
     /// Pool of the change feed. It is separate because writers that exhaust the other pool must not delay the replica.
     feed_pools: Pools,
-    /// Permits for write transactions. SQLite allows one writer: this semaphore queues writers fairly, the file lock
-    /// does not. On PostgreSQL, the limit keeps connections free for readers.
+    /// Permits for write transactions. SQLite allows one writer. This semaphore queues writers
+    /// fairly, whereas the file lock does not. On PostgreSQL, the limit keeps connections free for
+    /// readers.
     write_permits: Arc<Semaphore>,
-    /// Runtime that opens the connections. A connection must not depend on the runtime of the request that asked for
-    /// it, because that runtime may shut down first.
+    /// Runtime that opens the connections. A connection must not depend on the runtime of the
+    /// request that needs it, because that runtime may shut down first.
     runtime: Handle,
 }
 
@@ -139,7 +140,7 @@ impl Store {
         self.acquire(&self.pools).await
     }
 
-    /// Returns a connection from the change feed's own pool.
+    /// Returns a connection from the pool that is reserved for the change feed.
     pub async fn feed_conn(&self) -> Result<Conn> {
         self.acquire(&self.feed_pools).await
     }

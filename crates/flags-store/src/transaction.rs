@@ -21,7 +21,7 @@ pub struct Tx {
     clock: Arc<dyn Fn() -> Instant + Send + Sync>,
     now: Instant,
     entries: Vec<ChangeLogEntry>,
-    /// Revision of the recorded entries, once the transaction has taken it.
+    /// Revision of the recorded entries; `None` until the transaction has taken one.
     revision: Option<Revision>,
     prior_states: PriorStates,
     _write_permit: OwnedSemaphorePermit,
@@ -53,8 +53,8 @@ impl Store {
         })
     }
 
-    /// Returns a connection with a read-only snapshot of the database, taken at its first read. Dropping the connection
-    /// ends the snapshot.
+    /// Returns a connection with a read-only snapshot of the database, taken at the first read.
+    /// Dropping the connection ends the snapshot.
     pub async fn snapshot(&self) -> Result<Conn> {
         let mut conn = self.feed_conn().await?;
         conn.begin_snapshot().await?;
@@ -98,7 +98,7 @@ impl Tx {
         self.revision = Some(revision);
     }
 
-    /// Revision of the recorded entries, if the transaction has taken it.
+    /// Revision of the recorded entries; `None` until the transaction has taken one.
     pub(crate) const fn revision(&self) -> Option<Revision> {
         self.revision
     }
@@ -113,7 +113,8 @@ impl Tx {
         std::mem::take(&mut self.entries)
     }
 
-    /// Commits writes that the change log does not cover, such as sessions, without taking a revision.
+    /// Commits writes that are not recorded in the change log, such as those of sessions. Takes no
+    /// revision.
     ///
     /// Fails with [`StoreError::Database`] if the transaction has recorded entries.
     pub async fn commit_unlogged(mut self) -> Result<()> {

@@ -3,15 +3,19 @@
 //! Change-log entries of users contain no personal data: only the names of the changed fields, the role, and whether
 //! the user is active.
 
+pub(crate) mod email_keys;
 mod list;
 mod search;
 
+use std::{collections::HashMap, time::Duration};
+
 use diesel::{
-    AsChangeset, ExpressionMethods, Insertable, OptionalExtension, QueryDsl, Queryable, Selectable, dsl::exists,
+    AsChangeset, ExpressionMethods, Insertable, NullableExpressionMethods, OptionalExtension, QueryDsl, Queryable,
+    Selectable, dsl::exists,
 };
 use diesel_async::RunQueryDsl;
 pub use flags_domain::Role;
-use flags_domain::{Action, Instant, ResourceKind};
+use flags_domain::{Action, Instant, ResourceKind, email_key, email_search_forms, search_form};
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
@@ -24,6 +28,7 @@ use crate::{
     principal_state::UserState,
     schema::users,
     sql_types::{DbInstant, DbJson, DbUuid},
+    store::with_timeout,
     transaction::Tx,
 };
 
@@ -36,17 +41,19 @@ pub const MAX_EMAIL_LENGTH: usize = 254;
 /// Stored user.
 #[derive(Clone, Debug, PartialEq)]
 pub struct UserRecord {
-    /// Id of the user, which is also the targeting key.
+    /// Id of the user. Derived from the external id if the user was created with one.
     pub id: Uuid,
-    /// E-mail address in its original case. Unique, ignoring case.
-    pub email: String,
+    /// E-mail address as entered. Unique by [`email_key`]. A user has an e-mail address, an external id, or both.
+    pub email: Option<String>,
+    /// Id of the user in another system. Unique, compared byte by byte.
+    pub external_id: Option<String>,
     /// Display name.
     pub display_name: Option<String>,
     /// Role of the user.
     pub role: Role,
     /// Custom attributes for targeting.
     pub attributes: Map<String, Value>,
-    /// Whether the user is active. The service treats an inactive user as unknown.
+    /// Whether the user is active. Inactive users cannot authenticate.
     pub active: bool,
     /// Creation time.
     pub created_at: Instant,
@@ -56,13 +63,75 @@ pub struct UserRecord {
     pub revision: i64,
 }
 
+impl UserRecord {
+    /// Returns the fields that identify the user for display.
+    pub fn identity(&self) -> UserIdentity {
+        UserIdentity {
+            display_name: self.display_name.clone(),
+            email: self.email.clone(),
+            external_id: self.external_id.clone(),
+        }
+    }
+
+    /// Returns the e-mail address or, without one, the external id. Unique. Lists of users are sorted by it.
+    pub fn handle(&self) -> &str {
+        self.email.as_deref().or(self.external_id.as_deref()).unwrap_or_default()
+    }
+}
+
+/// Fields that identify a user for display.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UserIdentity {
+    /// Display name.
+    pub display_name: Option<String>,
+    /// E-mail address.
+    pub email: Option<String>,
+    /// Id of the user in another system.
+    pub external_id: Option<String>,
+}
+
+/// Columns of a [`UserIdentity`].
+#[derive(Queryable, Selectable)]
+#[diesel(table_name = users)]
+pub(crate) struct UserIdentityRow {
+    handle: String,
+    display_name: Option<String>,
+    external_id: Option<String>,
+}
+
+impl From<UserIdentityRow> for UserIdentity {
+    fn from(row: UserIdentityRow) -> Self {
+        let email = Some(row.handle).filter(|handle| is_email_handle(handle));
+        Self { display_name: row.display_name, email, external_id: row.external_id }
+    }
+}
+
+impl UserIdentity {
+    /// Returns the e-mail address or, without one, the external id.
+    pub fn handle(&self) -> &str {
+        self.email.as_deref().or(self.external_id.as_deref()).unwrap_or_default()
+    }
+
+    /// Returns the display name, else the handle, else `id`, which must be the id of the user.
+    pub fn label(&self, id: Uuid) -> String {
+        let label = self.display_name.as_deref().unwrap_or_else(|| self.handle());
+        if label.is_empty() { id.to_string() } else { label.to_owned() }
+    }
+}
+
+/// Whether a handle is an e-mail address. External ids contain no `@`.
+fn is_email_handle(handle: &str) -> bool {
+    handle.contains('@')
+}
+
 #[derive(Queryable, Selectable, Insertable, AsChangeset)]
 #[diesel(table_name = users)]
 #[diesel(treat_none_as_null = true)]
 struct UserRow {
     id: DbUuid,
-    email: String,
-    email_key: String,
+    handle: String,
+    handle_key: String,
+    external_id: Option<String>,
     display_name: Option<String>,
     role: String,
     attributes: DbJson,
@@ -75,16 +144,16 @@ struct UserRow {
 
 impl From<&UserRecord> for UserRow {
     fn from(user: &UserRecord) -> Self {
-        let name = user.display_name.as_deref().unwrap_or_default();
         Self {
             id: DbUuid(user.id),
-            email: user.email.clone(),
-            email_key: email_key(&user.email),
+            handle: user.handle().to_owned(),
+            handle_key: handle_key(user.handle()),
+            external_id: user.external_id.clone(),
             display_name: user.display_name.clone(),
             role: user.role.as_str().to_owned(),
             attributes: DbJson(Value::Object(user.attributes.clone())),
             active: user.active,
-            search_text: format!("{}\n{name}", user.email).to_lowercase(),
+            search_text: search_text(user.handle(), user.display_name.as_deref(), user.external_id.as_deref()),
             created_at: DbInstant(user.created_at),
             updated_at: DbInstant(user.updated_at),
             revision: user.revision,
@@ -101,7 +170,8 @@ impl TryFrom<UserRow> for UserRecord {
         };
         Ok(Self {
             id: row.id.0,
-            email: row.email,
+            email: Some(row.handle).filter(|handle| is_email_handle(handle)),
+            external_id: row.external_id,
             display_name: row.display_name,
             role: Role::parse(&row.role).ok_or_else(|| StoreError::corrupt(TABLE, "unknown role"))?,
             attributes,
@@ -164,18 +234,119 @@ pub async fn find_all(conn: &mut Conn, ids: &[Uuid]) -> Result<Vec<UserRecord>> 
     Ok(readable(TABLE, rows))
 }
 
-/// Returns the lower-case form of an e-mail address, by which addresses are compared and unique.
-pub fn email_key(email: &str) -> String {
-    email.to_lowercase()
+/// Returns the [labels](UserIdentity::label) of the users with the given ids. Omits unknown ids and rows that cannot be
+/// read.
+pub async fn find_labels(conn: &mut Conn, ids: &[Uuid]) -> Result<HashMap<Uuid, String>> {
+    if ids.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let ids: Vec<_> = ids.iter().copied().map(DbUuid).collect();
+    let rows: Vec<(DbUuid, Decoded<UserIdentityRow>)> = dispatch!(conn, |c| {
+        users::table.filter(users::id.eq_any(&ids)).select((users::id, columns!(UserIdentityRow))).load(c).await
+    })?;
+    let readable = rows.into_iter().filter_map(|(id, row)| Some((id.0, UserIdentity::from(row.or_logged(TABLE)?))));
+    Ok(readable.map(|(id, user)| (id, user.label(id))).collect())
 }
 
-/// Returns the user with this e-mail address, ignoring case.
-pub async fn find_by_email(conn: &mut Conn, email: &str) -> Result<Option<UserRecord>> {
-    let key = email_key(email);
+/// Returns the unique key for an e-mail address whose [`email_key`] already belongs to an older user.
+fn conflicting_email_key(email: &str) -> String {
+    format!("{}\n{email}", email_key(email))
+}
+
+/// Returns the unique key of a user's handle. The key starts with the normalized handle, so prefix searches use it.
+fn handle_key(handle: &str) -> String {
+    if is_email_handle(handle) { email_key(handle) } else { format!("{}\n{handle}", search_form(handle)) }
+}
+
+/// Returns the normalized content of `users.search_text`: the forms of the handle and the external id, separated by
+/// [`search::SEPARATOR`], then a line feed and the display name.
+fn search_text(handle: &str, display_name: Option<&str>, external_id: Option<&str>) -> String {
+    let mut ids = if is_email_handle(handle) { email_search_forms(handle) } else { vec![search_form(handle)] };
+    ids.extend(external_id.filter(|id| *id != handle).map(search_form));
+    format!("{}\n{}", ids.join(&search::SEPARATOR.to_string()), search_form(display_name.unwrap_or_default()))
+}
+
+/// Returns the user with this external id.
+pub async fn find_by_external_id(conn: &mut Conn, external_id: &str) -> Result<Option<UserRecord>> {
     let row: Option<Decoded<UserRow>> = dispatch!(conn, |c| {
-        users::table.filter(users::email_key.eq(&key)).select(columns!(UserRow)).first(c).await.optional()
+        let user = users::table.filter(users::external_id.eq(external_id));
+        user.select(columns!(UserRow)).first(c).await.optional()
     })?;
     row.map(|row| row.into_result(TABLE)?.try_into()).transpose()
+}
+
+/// Number of external ids that [`for_each_external_id`] reads per query.
+const EXTERNAL_ID_BATCH: i64 = 10_000;
+
+/// Calls `callback` with the id and the external id of every user that has one. `step_timeout` limits each query, not
+/// the total time. Skips rows that cannot be read.
+pub async fn for_each_external_id(
+    conn: &mut Conn,
+    step_timeout: Duration,
+    mut callback: impl FnMut(Uuid, String),
+) -> Result<()> {
+    let mut after = String::new();
+    loop {
+        let rows = with_timeout(step_timeout, load_external_ids(conn, &after)).await?;
+        let is_last = (rows.len() as i64) < EXTERNAL_ID_BATCH;
+        let mut last = None;
+        for (id, external_id) in rows {
+            let Some(external_id) = external_id.or_logged(TABLE) else { continue };
+            if let Some(id) = id.or_logged(TABLE) {
+                callback(id.0, external_id.clone());
+            }
+            last = Some(external_id);
+        }
+        match last {
+            Some(external_id) if !is_last => after = external_id,
+            _ => return Ok(()),
+        }
+    }
+}
+
+async fn load_external_ids(conn: &mut Conn, after: &str) -> Result<Vec<(Decoded<DbUuid>, Decoded<String>)>> {
+    dispatch!(conn, |c| {
+        users::table
+            .filter(users::external_id.gt(after))
+            .order(users::external_id)
+            .limit(EXTERNAL_ID_BATCH)
+            .select((users::id, users::external_id.assume_not_null()))
+            .load(c)
+            .await
+    })
+}
+
+/// Returns the external ids of the users with the given ids. Omits unknown ids, users without an external id, and
+/// external ids that cannot be read.
+pub async fn find_external_ids(conn: &mut Conn, ids: &[Uuid]) -> Result<Vec<(Uuid, String)>> {
+    let ids: Vec<_> = ids.iter().copied().map(DbUuid).collect();
+    let rows: Vec<(DbUuid, Decoded<String>)> = dispatch!(conn, |c| {
+        users::table
+            .filter(users::id.eq_any(&ids))
+            .filter(users::external_id.is_not_null())
+            .select((users::id, users::external_id.assume_not_null()))
+            .load(c)
+            .await
+    })?;
+    Ok(rows.into_iter().filter_map(|(id, external_id)| Some((id.0, external_id.or_logged(TABLE)?))).collect())
+}
+
+/// Returns the user with this e-mail address, compared by [`email_key`]. A user with exactly this spelling has
+/// priority.
+pub async fn find_by_email(conn: &mut Conn, email: &str) -> Result<Option<UserRecord>> {
+    let keys = email_lookup_keys(email);
+    let row: Option<Decoded<UserRow>> = dispatch!(conn, |c| {
+        let matches = users::table.filter(users::handle_key.eq_any(&keys)).order(users::handle_key.desc());
+        matches.select(columns!(UserRow)).first(c).await.optional()
+    })?;
+    row.map(|row| row.into_result(TABLE)?.try_into()).transpose()
+}
+
+/// Returns the two keys that a user with this e-mail address can have. A user has the second key if an older user
+/// already has the first one. The second key matches only the exact spelling of the address, so it has priority. It
+/// sorts after the first key.
+pub(crate) fn email_lookup_keys(email: &str) -> [String; 2] {
+    [email_key(email), conflicting_email_key(email)]
 }
 
 /// Returns whether the database contains any users.
@@ -199,27 +370,91 @@ pub async fn has_other_active_admin(conn: &mut Conn, excluded: Uuid) -> Result<b
     Ok(!readable::<UserRow, UserRecord>(TABLE, rows).is_empty())
 }
 
-/// Inserts a user. Returns `false` if the e-mail address is already taken.
-pub async fn insert(tx: &mut Tx, new: &UserRecord) -> Result<bool> {
+/// Unique property of a user that another user already has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TakenProperty {
+    /// The id.
+    Id,
+    /// The e-mail address.
+    Email,
+    /// The external id.
+    ExternalId,
+}
+
+/// Number of users that [`lock_with_role`] locks per query.
+const LOCK_BATCH: usize = 1_000;
+
+/// Inserts a user. If another user already has a unique property of `new`, inserts nothing and returns that property.
+pub async fn insert(tx: &mut Tx, new: &UserRecord) -> Result<Option<TakenProperty>> {
     let row = UserRow::from(new);
     let inserted = dispatch!(tx.conn(), |c| {
         diesel::insert_into(users::table).values(&row).on_conflict_do_nothing().execute(c).await
     })?;
     if inserted == 1 {
         tx.record(entry(Action::Created, None, Some(new)));
+        return Ok(None);
     }
-    Ok(inserted == 1)
+    let has_external_id = match &new.external_id {
+        Some(external_id) => find_by_external_id(tx.conn(), external_id).await?.is_some(),
+        None => false,
+    };
+    if has_external_id {
+        return Ok(Some(TakenProperty::ExternalId));
+    }
+    let has_id = find(tx.conn(), new.id).await?.is_some();
+    Ok(Some(if has_id { TakenProperty::Id } else { TakenProperty::Email }))
+}
+
+/// Locks (shared) those of the given users that have this role, until the end of the transaction. Returns their ids in
+/// ascending order.
+pub async fn lock_with_role(tx: &mut Tx, ids: &[Uuid], role: Role) -> Result<Vec<Uuid>> {
+    let ids: Vec<_> = ids.iter().copied().map(DbUuid).collect();
+    let mut locked: Vec<Uuid> = Vec::new();
+    for batch in ids.chunks(LOCK_BATCH) {
+        let found: Vec<DbUuid> = dispatch!(tx.conn(), |c| {
+            let rows = users::table.filter(users::id.eq_any(batch)).filter(users::role.eq(role.as_str()));
+            Locked::new(rows.order(users::id).select(users::id), RowLock::Share).load(c).await
+        })?;
+        locked.extend(found.into_iter().map(|id| id.0));
+    }
+    tx.refresh_now();
+    Ok(locked)
 }
 
 /// Writes all columns of a user. The transaction must hold the user's lock.
 ///
-/// Fails with [`StoreError::UniqueViolation`] if the e-mail address is already taken.
-pub async fn update(tx: &mut Tx, before: &UserRecord, after: &UserRecord) -> Result<()> {
-    let row = UserRow::from(after);
-    dispatch!(tx.conn(), |c| diesel::update(users::table.find(row.id)).set(&row).execute(c).await)?;
-    tx.prior_states().record_user(before.id, before.into());
-    tx.record(entry(Action::Updated, Some(before), Some(after)));
-    Ok(())
+/// If an older user has the same e-mail address in another spelling, the user keeps the key for the exact spelling
+/// until the address changes or the conflict ends.
+///
+/// If another user already has a unique property of `after`, returns that property. The transaction must then be rolled
+/// back.
+pub async fn update(tx: &mut Tx, before: &UserRecord, after: &UserRecord) -> Result<Option<TakenProperty>> {
+    let mut row = UserRow::from(after);
+    if before.email.is_some() && before.email == after.email && is_key_of_another(tx, &row).await? {
+        row.handle_key = conflicting_email_key(&row.handle);
+    }
+    let updated = dispatch!(tx.conn(), |c| diesel::update(users::table.find(row.id)).set(&row).execute(c).await);
+    match updated {
+        Ok(_) => {
+            tx.prior_states().record_user(before.id, before.into());
+            tx.record(entry(Action::Updated, Some(before), Some(after)));
+            Ok(None)
+        }
+        Err(StoreError::UniqueViolation(constraint)) if constraint.contains("external_id") => {
+            Ok(Some(TakenProperty::ExternalId))
+        }
+        Err(StoreError::UniqueViolation(_)) => Ok(Some(TakenProperty::Email)),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether the key of a row belongs to another user.
+async fn is_key_of_another(tx: &mut Tx, row: &UserRow) -> Result<bool> {
+    let owner: Option<Decoded<DbUuid>> = dispatch!(tx.conn(), |c| {
+        let owner = users::table.filter(users::handle_key.eq(&row.handle_key)).filter(users::id.ne(row.id));
+        owner.select(users::id).first(c).await.optional()
+    })?;
+    Ok(owner.is_some())
 }
 
 /// Records a password change in the change log, without the hash.
@@ -264,7 +499,7 @@ fn entry(action: Action, before: Option<&UserRecord>, after: Option<&UserRecord>
     }
 }
 
-/// State of a user in the change log, without personal data.
+/// State of a user as recorded in the change log, without personal data.
 fn logged_state(user: &UserRecord) -> Value {
     json!({"id": user.id, "role": user.role.as_str(), "active": user.active})
 }
@@ -272,6 +507,7 @@ fn logged_state(user: &UserRecord) -> Value {
 fn changed_fields(before: &UserRecord, after: &UserRecord) -> Vec<&'static str> {
     let fields = [
         ("email", before.email != after.email),
+        ("external_id", before.external_id != after.external_id),
         ("display_name", before.display_name != after.display_name),
         ("role", before.role != after.role),
         ("attributes", before.attributes != after.attributes),
@@ -288,7 +524,8 @@ mod tests {
     fn change_log_entry_lists_changed_fields_without_personal_data() {
         let before = UserRecord {
             id: Uuid::nil(),
-            email: "old@example.com".into(),
+            email: Some("old@example.com".into()),
+            external_id: None,
             display_name: None,
             role: Role::User,
             attributes: Map::new(),
@@ -297,7 +534,7 @@ mod tests {
             updated_at: Instant::from_micros(0),
             revision: 1,
         };
-        let after = UserRecord { email: "new@example.com".into(), role: Role::Admin, ..before.clone() };
+        let after = UserRecord { email: Some("new@example.com".into()), role: Role::Admin, ..before.clone() };
         let entry = entry(Action::Updated, Some(&before), Some(&after));
         let text = format!("{entry:?}");
         assert!(!text.contains("example.com"), "{text}");

@@ -4,11 +4,11 @@ use crate::error::{Result, StoreError};
 
 /// Version of the data format that this program can read. A migration raises `log_head.min_reader` if older programs
 /// would misread the data.
-pub const READER_VERSION: i32 = 1;
+pub const READER_VERSION: i32 = 2;
 
 /// Version of the data format that this program writes. A migration raises `log_head.min_writer` if older programs
 /// would write data that newer ones misread.
-pub const WRITER_VERSION: i32 = 1;
+pub const WRITER_VERSION: i32 = 2;
 
 /// Fails with [`StoreError::Outdated`] if the database requires a newer reader.
 pub(crate) fn check_reader(min_reader: i32) -> Result<()> {

@@ -1,5 +1,5 @@
-//! Rows are corrupted at random under load. Healthy flags and credentials work throughout, on running servers and on
-//! servers that start meanwhile; no server stops.
+//! Rows are corrupted at random under load. Healthy flags and credentials keep working on all servers, even on servers
+//! that start after the corruption. No server crashes.
 
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ use serde_json::json;
 
 use crate::{CaseOptions, environment::TestEnvironment, report::CaseReport};
 
-/// Number of flags and tokens that may be corrupted.
+/// Number of flags, and of tokens, that may be corrupted.
 const VICTIMS: usize = 20;
 
 pub(crate) async fn run(case: &str, kind: DatabaseKind, options: CaseOptions, report: &mut CaseReport) {
@@ -35,7 +35,7 @@ pub(crate) async fn run(case: &str, kind: DatabaseKind, options: CaseOptions, re
         execute_raw(&env.database_url, &corruption(&mut rng)).await;
         corruptions += 1;
         if corruptions % 5 == 1 {
-            // The other server reloads its replica. A further server starts and stops.
+            // A new epoch makes the running servers reload their replicas. Then another server and a worker start.
             env.core.store().start_new_epoch().await.expect("a new epoch can be started");
             let started = RunningProcess::server(&env.database_url);
             let response = env.user(0, &started.base_url).get("/api/flags/me").await;

@@ -59,7 +59,6 @@ pub(crate) async fn run(case: &str, kind: DatabaseKind, options: CaseOptions, re
                     let bytes = Some(body.to_string().into_bytes());
                     match admin.try_send(Method::POST, "/api/admin/users", &headers, bytes).await {
                         Ok(response) if response.status == 201 => break registered += 1,
-                        // Retries without a pause can also exceed the rate limit of the token.
                         Ok(response) if matches!(response.status.as_u16(), 429 | 503) => {}
                         Ok(_) => break refused += 1,
                         Err(_) => {}
@@ -96,7 +95,7 @@ pub(crate) async fn run(case: &str, kind: DatabaseKind, options: CaseOptions, re
         }
     }
     env.check_change_log(report).await;
-    let sql = "SELECT count(*) FROM users WHERE email LIKE 'registered%'";
+    let sql = "SELECT count(*) FROM users WHERE handle LIKE 'registered%'";
     let rows = query_postgres(&env.database_url, sql).await;
     report.info("rounds", rounds);
     report.expect_nonzero("users created with an idempotency key", registered);

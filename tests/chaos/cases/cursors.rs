@@ -1,4 +1,4 @@
-//! Streams resume correctly from every kind of stream position, also after the recent changes buffer has dropped the
+//! Streams resume correctly from every kind of stream position, even after the recent-changes buffer has dropped the
 //! oldest changes.
 
 use std::{collections::BTreeSet, time::Duration};
@@ -21,7 +21,7 @@ pub(crate) async fn run(case: &str, kind: DatabaseKind, options: CaseOptions, re
     env.start_servers(1).await;
     let (admin, ann) = (env.admin(0), env.user(0, &env.servers[0].base_url));
     let path = override_path(&env.users[0].id.to_string(), "flag0");
-    // More commits than fit into the buffer. Some of them affect the user.
+    // Commit more changes than the buffer can hold, so that it drops the oldest ones.
     let mut writes = Vec::new();
     while writes.len() < BUFFER_CAPACITY as usize + 100 {
         let load = WriteLoad { writers: 16, duration: Duration::from_secs(2), pause: Duration::ZERO };
@@ -69,7 +69,8 @@ pub(crate) async fn run(case: &str, kind: DatabaseKind, options: CaseOptions, re
     for (description, position, expected) in positions {
         failures += count_failure(description, expected, &first_event(&position).await);
     }
-    // From positions inside the buffer: one change with exactly the flags that have changed for this user.
+    // A stream that resumes at a position inside the buffer starts with one `change` event. The event contains exactly
+    // the flags that have changed for this user.
     let changes_since = |revision: i64| {
         let affects_user =
             |write: &&AcknowledgedWrite| write.revision > revision && write.user.is_none_or(|user| user == 0);
@@ -83,7 +84,7 @@ pub(crate) async fn run(case: &str, kind: DatabaseKind, options: CaseOptions, re
     }
     let without_position = ann.open_stream("/api/flags/stream", &[]).await.next().await;
     failures += count_failure("no position", "snapshot", &without_position.event);
-    // From the head, the first event (except heartbeats) is the next change.
+    // A stream that resumes at the latest revision receives the next change first, apart from heartbeats.
     let mut stream = ann.open_stream("/api/flags/stream", &[("Last-Event-ID", &head_position)]).await;
     let write = env.set_override(&admin, 0, "flag1").await.expect("change is acknowledged");
     let event = stream.expect("change").await;

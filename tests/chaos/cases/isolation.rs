@@ -35,7 +35,7 @@ pub(crate) async fn run(case: &str, kind: DatabaseKind, options: CaseOptions, re
     let mut changes = 0;
     while Instant::now() < deadline {
         let user = rng.random_range(0..env.users.len());
-        // Some streams reconnect and resume.
+        // Occasionally close two connections, so that streams also reconnect and resume.
         if rng.random_ratio(1, 50) {
             proxy.close_some(2, &mut rng);
         }

@@ -19,7 +19,7 @@ pub(crate) async fn run(case: &str, kind: DatabaseKind, options: CaseOptions, re
     for user in 0..env.users.len() {
         subscribers.push(env.subscribe(user, &env.servers[1].base_url).await);
     }
-    // The streams are on the server behind the proxy; all writes go to the other server.
+    // Subscribers connect to the server behind the proxy. All writes go to the other server.
     let server_behind_proxy = env.servers.pop().expect("two servers are running");
     let load = WriteLoad { writers: 4, duration: options.duration / 2, pause: Duration::from_millis(20) };
     let rounds = options.scaled(50);

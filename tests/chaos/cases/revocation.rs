@@ -1,4 +1,5 @@
-//! Credentials are taken away while they are used on two servers. No change is committed after the revocation.
+//! Admin tokens are revoked, and their users are demoted, deactivated or deleted, while clients use the tokens on two
+//! servers. No change with such a token is committed afterwards.
 
 use std::{
     collections::HashMap,
@@ -49,8 +50,9 @@ impl Admin {
         Self { user_id, token_id: created.record.id.to_string(), token: created.secret.reveal().to_owned() }
     }
 
-    /// Takes the token away in one of four ways. Returns the revision of the change.
-    async fn take_token_away(&self, env: &TestEnvironment, server: usize, way: usize) -> i64 {
+    /// Revokes the token (`way` 0), or deactivates (1), demotes (2) or deletes (3) its user. Returns the revision of
+    /// the change.
+    async fn remove_admin_access(&self, env: &TestEnvironment, server: usize, way: usize) -> i64 {
         let user_path = format!("/api/admin/users/{}", self.user_id);
         let admin = env.admin(server);
         let revision = match way {
@@ -62,7 +64,7 @@ impl Admin {
             2 => env.send_change(&admin, Method::PATCH, &user_path, Some(json!({"role": "user"}))).await,
             _ => env.send_change(&admin, Method::DELETE, &user_path, None).await,
         };
-        revision.expect("credential can be taken away")
+        revision.expect("admin access can be removed")
     }
 }
 
@@ -77,14 +79,14 @@ async fn change_until_rejected(env: &TestEnvironment, caller: &Caller, flag: &st
         match response.status.as_u16() {
             200 => changes += 1,
             401 | 403 => return changes,
-            // Concurrent changes of one flag conflict.
+            // The server gives up after repeated conflicts with concurrent changes of the same flag.
             503 => {}
             status => panic!("unexpected status {status}: {}", response.text),
         }
     }
 }
 
-/// Opens a connection and sends a change without its last byte.
+/// Opens a connection and sends a PATCH request without its last byte.
 async fn begin_change(env: &TestEnvironment, base_url: &str, token: &str) -> TcpStream {
     let body = json!({"description": format!("description {}", env.unique_value())}).to_string();
     let request = format!(
@@ -99,7 +101,7 @@ async fn begin_change(env: &TestEnvironment, base_url: &str, token: &str) -> Tcp
     connection
 }
 
-/// Sends the last byte of a change. Returns the status of the response.
+/// Sends the last byte of the request. Returns the status of the response.
 async fn finish_change(mut connection: TcpStream) -> u16 {
     connection.write_all(b"}").await.expect("last byte can be sent");
     let mut response = String::new();
@@ -110,7 +112,7 @@ async fn finish_change(mut connection: TcpStream) -> u16 {
 pub(crate) async fn run(case: &str, kind: DatabaseKind, options: CaseOptions, report: &mut CaseReport) {
     let mut env = TestEnvironment::new(case, kind, 1, 2, options.seed).await;
     env.start_servers(2).await;
-    // An admin must remain.
+    // The server rejects the removal of the last admin, so one admin stays throughout the case.
     Admin::create(&env, 0).await;
     let mut rng = StdRng::seed_from_u64(options.seed);
     let deadline = Instant::now() + options.duration;
@@ -135,7 +137,7 @@ pub(crate) async fn run(case: &str, kind: DatabaseKind, options: CaseOptions, re
             (rng.random_range(10..150), rng.random_range(0..env.servers.len()), rng.random_range(0..4));
         let revocation = async {
             tokio::time::sleep(Duration::from_millis(pause)).await;
-            let revision = admin.take_token_away(&env, server, way).await;
+            let revision = admin.remove_admin_access(&env, server, way).await;
             let acknowledged_at = Instant::now();
             let mut statuses = Vec::new();
             for connection in late {

@@ -26,7 +26,7 @@ pub(crate) async fn run(case: &str, kind: DatabaseKind, options: CaseOptions, re
     let started_at = Instant::now();
     let insert = format!(
         "SET synchronous_commit = off;
-         INSERT INTO users (id, email, email_key, role, attributes, active, search_text, created_at, updated_at)
+         INSERT INTO users (id, handle, handle_key, role, attributes, active, search_text, created_at, updated_at)
          SELECT md5('u' || n)::uuid, 'u' || n || '@many.example.com', 'u' || n || '@many.example.com', 'user', '{{}}',
                 true, 'u' || n, now(), now() FROM generate_series(1, {users}) AS n;
          INSERT INTO user_flag_overrides (user_id, flag_name, override_value, reason, created_by, expires_at)

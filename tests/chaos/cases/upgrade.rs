@@ -5,6 +5,7 @@
 
 use std::{path::PathBuf, process::Command, time::Instant};
 
+use flags_store::WRITER_VERSION;
 use flags_tests::{
     database::{DatabaseKind, execute_raw},
     process::{RunningProcess, run as run_process},
@@ -48,7 +49,7 @@ pub(crate) async fn run(case: &str, kind: DatabaseKind, options: CaseOptions, re
             newer_admin.patch(flag, definition).await.expect(200);
             let on_newer = env.user(0, &newer.base_url).get("/api/flags/me").await.json();
             wrong_on_newer += usize::from(on_newer["flags"]["newer"]["value"] != true);
-            // The old server makes other changes. It neither serves nor changes the flag.
+            // The old server still applies changes of other flags, but neither serves nor changes the flag `newer`.
             let number = env.unique_value();
             let other = json!({"variants": [{"id": "v", "value": number}]});
             old_admin.patch("/api/admin/feature-flags/flag0", &other).await.expect(200);
@@ -59,7 +60,7 @@ pub(crate) async fn run(case: &str, kind: DatabaseKind, options: CaseOptions, re
             changed_by_old += usize::from(change.status != 409 || change.json()["code"] != "flag_unreadable");
         }
         newer_admin.patch(flag, &plain).await.expect(200);
-        // Waits for the revision on the old server.
+        // The old server executes a change only after it has applied the previous change of the newer server.
         old_admin
             .patch("/api/admin/feature-flags/flag1", &json!({"description": rounds.to_string()}))
             .await
@@ -74,19 +75,21 @@ pub(crate) async fn run(case: &str, kind: DatabaseKind, options: CaseOptions, re
     report.expect_zero("changes of unreadable flags by the old server", changed_by_old);
     report.expect_zero("other changes that the old server did not apply", delayed);
     report.expect_zero("readable definitions that the old server did not serve", not_restored);
-    // The old server archives what it cannot read, and the newer one restores it.
+    // The old server can archive a flag that it cannot read, and the newer server can restore the flag.
     newer_admin.patch(flag, &with_operator).await.expect(200);
     old_admin.patch("/api/admin/feature-flags/flag1", &json!({"description": "last"})).await.expect(200);
     old_admin.post(&format!("{flag}/archive"), &json!({})).await.expect(200);
     let restored = newer_admin.post(&format!("{flag}/restore"), &json!({})).await.expect(200).json();
     let operator = restored["targeting_rules"][0]["conditions"][0]["operator"].clone();
     report.expect_eq("operator after archiving on the old server", &json!("resembles"), &operator);
-    // A migration of the newer version excludes old writers, then old readers.
-    execute_raw(&env.database_url, "UPDATE log_head SET min_writer = 2").await;
+    // A migration of the newer version can exclude servers that write in the old format.
+    let newer = format!("UPDATE log_head SET min_writer = {}", WRITER_VERSION + 1);
+    execute_raw(&env.database_url, &newer).await;
     let change = old_admin.patch("/api/admin/feature-flags/flag0", &json!({"enabled": false})).await;
     report.expect_eq("code of a change by an old writer", &json!("server_outdated"), &change.json()["code"]);
     let arguments = ["run", "--bind", "127.0.0.1:0", "--database-url", &env.database_url];
     let start = run_process("server", &arguments);
     report.expect_eq("old writer starts", &false, &start.status.success());
-    execute_raw(&env.database_url, "UPDATE log_head SET min_writer = 1").await;
+    let current = format!("UPDATE log_head SET min_writer = {WRITER_VERSION}");
+    execute_raw(&env.database_url, &current).await;
 }

@@ -157,7 +157,7 @@ async fn worker_role_can_purge_the_change_log() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn tables_added_by_the_owner_are_accessible_to_the_server_role() {
+async fn server_role_can_access_tables_that_the_owner_adds_later() {
     let (database, roles) = database_with_roles().await;
     let (owner_url, app_url) = (url_with_role(&database, &roles.owner), url_with_role(&database, &roles.app));
     assert_eq!(stdout_of("server", &["migrate", "--database-url", &owner_url]), "no pending migrations");
@@ -172,7 +172,7 @@ async fn tables_added_by_the_owner_are_accessible_to_the_server_role() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn script_fails_if_the_server_role_could_still_modify_the_change_log() {
+async fn roles_script_fails_if_the_server_role_could_still_modify_the_change_log() {
     let assert_fails = |roles: &Roles, database: &Database, message: &str| {
         let output = roles.set_up(database);
         let stderr = String::from_utf8_lossy(&output.stderr).into_owned();

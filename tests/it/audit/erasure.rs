@@ -14,11 +14,12 @@ use flags_tests::{
 use super::{AUDIT_LOG_PATH, USERS_PATH, list_entries};
 
 on_both_databases! {
-    labels_survive_deletion_but_not_erasure,
-    deleted_user_can_be_erased_once,
+    audit_labels_survive_user_deletion_but_not_erasure,
+    already_deleted_user_can_still_be_erased_once,
     erased_user_leaves_no_personal_data,
-    last_deletion_batch_erases_a_user_with_many_overrides,
+    user_with_many_overrides_is_erased_in_the_last_deletion_batch,
     audit_entries_of_an_erased_admin_are_kept,
+    erasure_removes_the_external_id,
 }
 
 /// Returns the labels of the entries about a user, without consecutive duplicates.
@@ -33,7 +34,7 @@ async fn user_labels(app: &TestApp, user_id: &str) -> Vec<Value> {
     labels
 }
 
-async fn labels_survive_deletion_but_not_erasure(kind: DatabaseKind) {
+async fn audit_labels_survive_user_deletion_but_not_erasure(kind: DatabaseKind) {
     let app = TestApp::start(kind).await;
     let (ann_id, _) = app.create_user("ann").await;
     let (ben_id, _) = app.create_user("ben").await;
@@ -66,7 +67,7 @@ async fn labels_survive_deletion_but_not_erasure(kind: DatabaseKind) {
     assert_eq!(user_labels(&app, &ann_id).await, [json!("ann@new.example")]);
 }
 
-async fn deleted_user_can_be_erased_once(kind: DatabaseKind) {
+async fn already_deleted_user_can_still_be_erased_once(kind: DatabaseKind) {
     let app = TestApp::start(kind).await;
     let (ann_id, _) = app.create_user("ann").await;
     let path = format!("{USERS_PATH}/{ann_id}?erase=true");
@@ -99,6 +100,27 @@ async fn dump_database(database: &Database) -> String {
         dump += &table_rows(&database.url, &table).await.join("\n").to_lowercase();
     }
     dump
+}
+
+async fn erasure_removes_the_external_id(kind: DatabaseKind) {
+    let app = TestApp::start(kind).await;
+    app.create_boolean_flag("f").await;
+    let body = json!({"flag_name": "f", "override_value": true});
+    let path = format!("{}?create_users=true", user_overrides_path("ext:canary-7"));
+    let created = app.admin.send_json(Method::POST, &path, &[("Idempotency-Key", "k")], &body).await.expect(201).json();
+    let user_id = created["user_id"].as_str().unwrap();
+    assert_eq!(user_labels(&app, user_id).await, [json!("canary-7")]);
+    assert!(dump_database(&app.database).await.contains("canary"));
+    let log = table_rows(&app.database.url, "change_log").await.join("\n");
+    assert!(!log.contains("canary"), "the change log holds the id alone: {log}");
+    app.admin.delete(&format!("{USERS_PATH}/ext:canary-7")).await.expect(204);
+    assert_eq!(user_labels(&app, user_id).await, [json!("canary-7")], "deletion keeps the label");
+    // The id is derived, so the deleted user can still be named by its external id.
+    app.admin.delete(&format!("{USERS_PATH}/ext:canary-7?erase=true")).await.expect(204);
+    assert_eq!(user_labels(&app, user_id).await, [Value::Null]);
+    let hex = "canary".bytes().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let dump = dump_database(&app.database).await;
+    assert!(!dump.contains("canary") && !dump.contains(&hex), "{dump}");
 }
 
 async fn erased_user_leaves_no_personal_data(kind: DatabaseKind) {
@@ -139,7 +161,7 @@ async fn erased_user_leaves_no_personal_data(kind: DatabaseKind) {
     assert_ne!(created_again["id"], created["id"]);
 }
 
-async fn last_deletion_batch_erases_a_user_with_many_overrides(kind: DatabaseKind) {
+async fn user_with_many_overrides_is_erased_in_the_last_deletion_batch(kind: DatabaseKind) {
     let app = TestApp::start(kind).await;
     let (ann_id, _) = app.create_user("ann").await;
     let mut tx = app.core.store().begin(app.core.now()).await.unwrap();

@@ -12,11 +12,11 @@ use flags_tests::{
 use super::{AUDIT_LOG_PATH, EXPORT_PATH};
 
 on_both_databases! {
-    export_equals_the_list_in_both_formats,
-    csv_cells_are_never_formulas,
-    long_audit_log_is_exported_completely,
-    slow_export_holds_no_connection_and_never_looks_complete_after_a_failure,
-    pages_have_fewer_entries_if_states_are_large,
+    csv_and_json_lines_exports_equal_the_list,
+    csv_export_escapes_formulas,
+    audit_log_with_10000_entries_is_exported_completely,
+    slow_export_holds_no_database_connection_and_aborts_on_failure,
+    audit_log_pages_contain_fewer_entries_if_entries_are_large,
 }
 
 /// Returns all entries of the list by reading page after page.
@@ -34,7 +34,7 @@ fn parse_jsonl(text: &str) -> Vec<Value> {
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-/// Parses a CSV export into entries of the same shape as the list's.
+/// Parses a CSV export into entries of the shape that the list returns.
 fn parse_csv(text: &str) -> Vec<Value> {
     let mut reader = csv::Reader::from_reader(text.as_bytes());
     let headers = reader.headers().unwrap().clone();
@@ -70,7 +70,7 @@ async fn app_with_history(kind: DatabaseKind) -> (TestApp, String) {
     (app, ann_id)
 }
 
-async fn export_equals_the_list_in_both_formats(kind: DatabaseKind) {
+async fn csv_and_json_lines_exports_equal_the_list(kind: DatabaseKind) {
     let (app, ann_id) = app_with_history(kind).await;
     for query in ["", "flag_name=a", "action=deleted", "flag_name=nope", &format!("user_id={ann_id}&action=created")] {
         let list = list_all(&app, query).await;
@@ -93,7 +93,7 @@ async fn export_equals_the_list_in_both_formats(kind: DatabaseKind) {
     app.admin.send(Method::HEAD, &format!("{EXPORT_PATH}?nope"), &[], None).await.expect(422);
 }
 
-async fn csv_cells_are_never_formulas(kind: DatabaseKind) {
+async fn csv_export_escapes_formulas(kind: DatabaseKind) {
     let app = TestApp::start(kind).await;
     app.create_boolean_flag("a").await;
     let (ann_id, _) = app.create_user("ann").await;
@@ -102,7 +102,7 @@ async fn csv_cells_are_never_formulas(kind: DatabaseKind) {
         let body = json!({"override_value": true, "reason": reason});
         app.admin.put(&override_path(&ann_id, "a"), &body).await;
     }
-    // Labels are e-mails, which may also begin with a formula character.
+    // The export also contains e-mails as labels, and an e-mail can begin with `=`.
     app.admin.patch(&format!("/api/admin/users/{ann_id}"), &json!({"email": "=1+1@example.com"})).await.expect(200);
     let csv = app.admin.get(&format!("{EXPORT_PATH}?format=csv")).await.expect(200).text;
     let mut cells = Vec::new();
@@ -123,7 +123,7 @@ async fn csv_cells_are_never_formulas(kind: DatabaseKind) {
     }
 }
 
-async fn long_audit_log_is_exported_completely(kind: DatabaseKind) {
+async fn audit_log_with_10000_entries_is_exported_completely(kind: DatabaseKind) {
     let app = TestApp::start(kind).await;
     seed::insert_change_log_rows(&app.database.url, 10_003, 10).await;
     let exported = parse_jsonl(&app.admin.get(EXPORT_PATH).await.expect(200).text);
@@ -145,7 +145,7 @@ async fn fill_change_log(app: &TestApp) {
     seed::insert_change_log_rows(&app.database.url, 4_000, 16_000).await;
 }
 
-async fn slow_export_holds_no_connection_and_never_looks_complete_after_a_failure(kind: DatabaseKind) {
+async fn slow_export_holds_no_database_connection_and_aborts_on_failure(kind: DatabaseKind) {
     let app = TestApp::start(kind).await;
     fill_change_log(&app).await;
     for format in ["jsonl", "csv"] {
@@ -169,7 +169,7 @@ async fn slow_export_holds_no_connection_and_never_looks_complete_after_a_failur
         // An export that fails before its first byte returns a problem document.
         app.admin.get(EXPORT_PATH).await.expect_problem(500, "internal_error");
         execute_raw(&app.database.url, "ALTER TABLE change_log_renamed RENAME TO change_log").await;
-        // The server releases the resources of a client that disconnects.
+        // The server also returns the connection to the pool when the client disconnects.
         drop(app.admin.open_response(&format!("{EXPORT_PATH}?format={format}")).await);
         eventually("no database connection is in use", async || {
             (app.core.store().pool_usage()[0].busy == 0).then_some(())
@@ -178,7 +178,7 @@ async fn slow_export_holds_no_connection_and_never_looks_complete_after_a_failur
     }
 }
 
-async fn pages_have_fewer_entries_if_states_are_large(kind: DatabaseKind) {
+async fn audit_log_pages_contain_fewer_entries_if_entries_are_large(kind: DatabaseKind) {
     let app = TestApp::start(kind).await;
     seed::insert_change_log_rows(&app.database.url, 12, 3_000_000).await;
     let page = app.admin.get(&format!("{AUDIT_LOG_PATH}?limit=10&actor=system:test")).await.expect(200).json();

@@ -14,14 +14,14 @@ use flags_tests::{
 use super::{AUDIT_LOG_PATH, EXPORT_PATH, USERS_PATH, list_entries};
 
 on_both_databases! {
-    entry_records_actor_action_time_and_reason,
-    each_filter_selects_exactly_the_matching_entries,
-    concatenated_pages_equal_the_whole_list,
-    rejects_invalid_parameters_and_callers_without_permission,
-    corrupt_rows_are_returned_as_stored,
+    audit_entry_records_actor_action_time_and_reason,
+    each_audit_log_filter_selects_exactly_the_matching_entries,
+    concatenated_audit_log_pages_equal_the_whole_list,
+    audit_log_rejects_invalid_parameters_and_callers_without_permission,
+    audit_log_returns_corrupt_rows_as_stored,
 }
 
-async fn entry_records_actor_action_time_and_reason(kind: DatabaseKind) {
+async fn audit_entry_records_actor_action_time_and_reason(kind: DatabaseKind) {
     let app = TestApp::start(kind).await;
     let (ada_id, ada) = app.create_user_with("ada", "admin", json!({})).await;
     let (ann_id, _) = app.create_user("ann").await;
@@ -84,7 +84,7 @@ async fn app_with_history(kind: DatabaseKind) -> (TestApp, String) {
     (app, ann_id)
 }
 
-async fn each_filter_selects_exactly_the_matching_entries(kind: DatabaseKind) {
+async fn each_audit_log_filter_selects_exactly_the_matching_entries(kind: DatabaseKind) {
     let (app, ann_id) = app_with_history(kind).await;
     let all_entries = list_entries(&app, "").await;
     let ada_actor = all_entries[0]["actor"]["id"].as_str().unwrap().to_owned();
@@ -129,7 +129,7 @@ async fn each_filter_selects_exactly_the_matching_entries(kind: DatabaseKind) {
     assert!(entries_of_ben.iter().any(|entry| entry["entity"] == "override" && entry["action"] == "deleted"));
 }
 
-async fn concatenated_pages_equal_the_whole_list(kind: DatabaseKind) {
+async fn concatenated_audit_log_pages_equal_the_whole_list(kind: DatabaseKind) {
     let (app, _) = app_with_history(kind).await;
     let all_entries = list_entries(&app, "").await;
     let revisions: Vec<_> = all_entries.iter().map(|entry| entry["revision"].as_i64().unwrap()).collect();
@@ -163,7 +163,7 @@ async fn concatenated_pages_equal_the_whole_list(kind: DatabaseKind) {
     assert_eq!(second_page["items"].as_array().unwrap()[..], all_entries[3..]);
 }
 
-async fn rejects_invalid_parameters_and_callers_without_permission(kind: DatabaseKind) {
+async fn audit_log_rejects_invalid_parameters_and_callers_without_permission(kind: DatabaseKind) {
     let app = TestApp::start(kind).await;
     for (query, pointer, code) in [
         ("nope=1", "/nope", "unknown_parameter"),
@@ -192,7 +192,7 @@ async fn rejects_invalid_parameters_and_callers_without_permission(kind: Databas
     }
 }
 
-async fn corrupt_rows_are_returned_as_stored(kind: DatabaseKind) {
+async fn audit_log_returns_corrupt_rows_as_stored(kind: DatabaseKind) {
     let app = TestApp::start(kind).await;
     app.create_boolean_flag("a").await;
     let (id, invalid_json) = match kind {

@@ -7,14 +7,14 @@ use serde_json::{Value, json};
 use flags_tests::{app::TestApp, caller::Caller, database::DatabaseKind, on_both_databases};
 
 on_both_databases! {
-    secret_is_returned_only_on_creation,
-    revocation_takes_effect_at_once_and_is_final,
+    token_secret_is_returned_only_on_creation,
+    token_revocation_is_immediate_and_permanent,
     rotated_token_stays_valid_during_the_overlap,
     lists_tokens_newest_first,
-    last_use_is_recorded,
+    last_use_of_a_token_is_recorded,
     rejects_invalid_token_requests,
-    repeated_rotation_yields_tokens_with_the_same_lifetime,
-    concurrent_rotations_each_yield_a_valid_token,
+    repeated_rotation_of_a_token_yields_tokens_with_the_same_lifetime,
+    concurrent_token_rotations_each_yield_a_valid_token,
 }
 
 const TOKENS_PATH: &str = "/api/admin/api-tokens";
@@ -30,7 +30,7 @@ fn token_path(created: &Value) -> String {
     format!("{TOKENS_PATH}/{}", created["id"].as_str().unwrap())
 }
 
-async fn secret_is_returned_only_on_creation(kind: DatabaseKind) {
+async fn token_secret_is_returned_only_on_creation(kind: DatabaseKind) {
     let app = TestApp::start(kind).await;
     let (ann_id, _) = app.create_user("ann").await;
     let body = json!({"name": "ci", "role": "viewer", "expires_at": "2030-01-02T00:00:00Z"});
@@ -55,7 +55,8 @@ async fn secret_is_returned_only_on_creation(kind: DatabaseKind) {
     let identity = Caller::new(app.base_url(), Some(secret)).get("/api/auth/me").await.expect(200).json();
     assert_eq!(
         identity,
-        json!({"id": null, "email": null, "display_name": null, "role": "viewer", "scope": null,
+        json!({"id": null, "user_label": null, "external_id": null, "email": null, "display_name": null,
+        "role": "viewer", "scope": null,
         "credential": "api_token", "expires_at": "2030-01-02T00:00:00Z"})
     );
     let (_, evaluate) = create_token(&app, json!({"name": "app", "scope": "evaluate"})).await;
@@ -68,7 +69,7 @@ async fn secret_is_returned_only_on_creation(kind: DatabaseKind) {
     assert!(!format!("{rows:?}").contains(&secret[4..40]));
 }
 
-async fn revocation_takes_effect_at_once_and_is_final(kind: DatabaseKind) {
+async fn token_revocation_is_immediate_and_permanent(kind: DatabaseKind) {
     let app = TestApp::start(kind).await;
     let (ann_id, _) = app.create_user("ann").await;
     let (created, caller) = create_token(&app, json!({"name": "t", "role": "user", "user_id": ann_id})).await;
@@ -166,7 +167,7 @@ async fn lists_tokens_newest_first(kind: DatabaseKind) {
     app.admin.get(&format!("{TOKENS_PATH}/malformed")).await.expect_problem(404, "token_not_found");
 }
 
-async fn last_use_is_recorded(kind: DatabaseKind) {
+async fn last_use_of_a_token_is_recorded(kind: DatabaseKind) {
     let app = TestApp::start(kind).await;
     let (created, caller) = create_token(&app, json!({"name": "t", "role": "viewer"})).await;
     let last_used_at = async || {
@@ -222,7 +223,7 @@ async fn rejects_invalid_token_requests(kind: DatabaseKind) {
     app.admin.post(&rotate, &past).await.expect_violation("/expires_at", "not_in_future");
 }
 
-async fn repeated_rotation_yields_tokens_with_the_same_lifetime(kind: DatabaseKind) {
+async fn repeated_rotation_of_a_token_yields_tokens_with_the_same_lifetime(kind: DatabaseKind) {
     let app = TestApp::start(kind).await;
     for (expires_at, new_expires_at) in [(None, None), (Some("2030-01-31T00:00:00Z"), Some("2030-02-01T00:00:00Z"))] {
         app.set_clock("01-01T00:00:00Z");
@@ -239,7 +240,7 @@ async fn repeated_rotation_yields_tokens_with_the_same_lifetime(kind: DatabaseKi
     }
 }
 
-async fn concurrent_rotations_each_yield_a_valid_token(kind: DatabaseKind) {
+async fn concurrent_token_rotations_each_yield_a_valid_token(kind: DatabaseKind) {
     let app = TestApp::start(kind).await;
     let (created, _) = create_token(&app, json!({"name": "t", "role": "viewer"})).await;
     let rotate = format!("{}/rotate", token_path(&created));

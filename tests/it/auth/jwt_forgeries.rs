@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::jwt::{START_SECONDS, claims};
 
-/// Invalid tokens, each with a description of its defect; everything else in them is valid for this user.
+/// Returns invalid tokens of this user, each with a description of its only defect.
 ///
 /// The only key of the issuer is `rsa`, with algorithm RS256 and key id `k`. The server at `attacker_url` publishes
 /// another key under that id.
@@ -155,7 +155,7 @@ fn tokens_with_malicious_headers(user_id: &str, attacker_url: &str) -> Vec<(&'st
     ]
 }
 
-/// Tokens signed by the issuer whose claims are invalid.
+/// Tokens that are signed by the issuer but have invalid claims.
 fn tokens_with_invalid_claims(user_id: &str) -> Vec<(&'static str, String)> {
     let valid = claims(user_id);
     let with = |name: &str, value: Value| {
@@ -199,7 +199,8 @@ fn tokens_with_invalid_claims(user_id: &str) -> Vec<(&'static str, String)> {
         ("sub is an email address", with("sub", json!("ann@example.com"))),
         ("sub with SQL", with("sub", json!("' OR 1=1 --"))),
         ("sub is an array", with("sub", json!([user_id]))),
-        ("sub is a UUID URN", with("sub", json!(format!("urn:uuid:{user_id}")))),
+        ("sub is empty", with("sub", json!(""))),
+        ("sub is an unknown external id", with("sub", json!("crm/42"))),
         ("duplicate exp", with_extra_member(r#""exp": 1"#)),
         ("duplicate sub", with_extra_member(&format!(r#""sub": "{user_id}""#))),
         ("nested duplicate member", with_extra_member(r#""x": {"y": 1, "y": 2}"#)),
@@ -211,7 +212,7 @@ fn tokens_with_invalid_claims(user_id: &str) -> Vec<(&'static str, String)> {
     ]
 }
 
-/// Valid tokens in an invalid encoding.
+/// Tokens that are valid except for their encoding.
 fn malformed_tokens(user_id: &str) -> Vec<(&'static str, String)> {
     let valid = sign_rs256(valid_header(), claims(user_id));
     let [header, payload, signature] = valid.split('.').collect::<Vec<_>>().try_into().unwrap();

@@ -68,7 +68,7 @@ fn token_with_key_id(key_id: &str) -> String {
 const UNKNOWN_KEY: Result<(), JwtRejection> = Err(JwtRejection::UnknownKey);
 
 #[tokio::test(flavor = "multi_thread")]
-async fn unknown_key_id_triggers_at_most_one_fetch_per_minute() {
+async fn unknown_key_id_triggers_at_most_one_key_fetch_per_minute() {
     let env = VerifierEnv::with_keys(&["rsa"]).await;
     assert_eq!(env.verify("rsa", 0).await, Ok(()));
     assert_eq!(env.verify("rsa", 61).await, Ok(()));
@@ -91,7 +91,7 @@ async fn unknown_key_id_triggers_at_most_one_fetch_per_minute() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn concurrent_verifications_share_one_fetch() {
+async fn concurrent_verifications_share_one_key_fetch() {
     let env = VerifierEnv::with_keys(&["rsa"]).await;
     assert_eq!(env.verify("rsa", 0).await, Ok(()));
     env.server.set_response(key_set_response(&["rsa-other"]));
@@ -112,7 +112,7 @@ async fn concurrent_verifications_share_one_fetch() {
 
 // Runs on one thread so that the fetch makes no progress while the verification is polled.
 #[tokio::test]
-async fn cancelled_verification_does_not_cancel_the_fetch() {
+async fn cancelled_verification_does_not_cancel_the_key_fetch() {
     let env = VerifierEnv::with_keys(&["rsa"]).await;
     assert_eq!(env.verify("rsa", 0).await, Ok(()));
     env.server.set_response(key_set_response(&["rsa-other"]));
@@ -122,7 +122,7 @@ async fn cancelled_verification_does_not_cancel_the_fetch() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn withdrawn_keys_are_rejected_after_the_ten_minute_refresh() {
+async fn withdrawn_jwt_keys_are_rejected_after_the_ten_minute_refresh() {
     let env = VerifierEnv::with_keys(&["rsa", "rsa-other"]).await;
     assert_eq!(env.verify("rsa-other", 0).await, Ok(()));
     env.server.set_response(key_set_response(&["rsa"]));
@@ -136,7 +136,7 @@ async fn withdrawn_keys_are_rejected_after_the_ten_minute_refresh() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn cached_keys_stay_valid_while_the_issuer_fails() {
+async fn cached_jwt_keys_stay_valid_while_the_issuer_fails() {
     let env = VerifierEnv::with_keys(&["rsa"]).await;
     assert_eq!(env.verify("rsa", 0).await, Ok(()));
     let login_page = KeyServerResponse::Document("<html>sign in first</html>".to_owned());
@@ -169,7 +169,7 @@ async fn cached_keys_stay_valid_while_the_issuer_fails() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn follows_three_redirects_but_none_to_an_insecure_url() {
+async fn key_fetch_follows_three_redirects_but_none_to_an_insecure_url() {
     let start_with_redirects = |redirects: usize| {
         VerifierEnv::start(KeyServer::start(key_set_response(&["rsa"])), format!("/moved/{redirects}").leak())
     };
@@ -188,7 +188,7 @@ async fn follows_three_redirects_but_none_to_an_insecure_url() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn fetch_times_out_when_the_issuer_does_not_respond() {
+async fn key_fetch_times_out_when_the_issuer_does_not_respond() {
     let env = VerifierEnv::start(KeyServer::start(KeyServerResponse::Silence), "/keys").await;
     let started = std::time::Instant::now();
     assert_eq!(env.verify("rsa", 0).await, Err(JwtRejection::KeysUnavailable));

@@ -13,7 +13,7 @@ use super::{LOGIN_PATH, ME_PATH, login_body};
 
 on_both_databases! {
     session_lasts_from_login_to_logout,
-    cookie_is_secure_and_host_prefixed_except_on_direct_loopback_requests,
+    session_cookie_is_secure_and_host_prefixed_except_on_direct_loopback_requests,
     login_with_a_session_cookie_replaces_that_session,
     unknown_account_and_wrong_password_get_the_same_response,
     rejects_invalid_login_fields_and_passwords,
@@ -30,8 +30,8 @@ async fn session_lasts_from_login_to_logout(kind: DatabaseKind) {
     }
     assert!(!cookie.contains("Secure") && !cookie.contains("Domain"), "{cookie}");
     let identity = response.json();
-    let expected = json!({"id": ada_id, "email": email, "display_name": null, "role": "admin", "scope": null,
-        "credential": "session", "expires_at": "2030-01-08T00:00:00Z"});
+    let expected = json!({"id": ada_id, "user_label": email, "external_id": null, "email": email, "display_name": null,
+        "role": "admin", "scope": null, "credential": "session", "expires_at": "2030-01-08T00:00:00Z"});
     assert_eq!(identity, expected);
     let browser = app.anonymous.with_cookie(response.cookie());
     assert_eq!(browser.get(ME_PATH).await.expect(200).json(), expected);
@@ -48,7 +48,7 @@ async fn session_lasts_from_login_to_logout(kind: DatabaseKind) {
     browser.post("/api/auth/logout", &json!({})).await.expect_problem(401, "unauthorized");
 }
 
-async fn cookie_is_secure_and_host_prefixed_except_on_direct_loopback_requests(kind: DatabaseKind) {
+async fn session_cookie_is_secure_and_host_prefixed_except_on_direct_loopback_requests(kind: DatabaseKind) {
     let app = TestApp::start(kind).await;
     let (_, email) = app.create_account("ada", "admin").await;
     let sign_in = async |headers: &[(&str, &str)]| {

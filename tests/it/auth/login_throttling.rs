@@ -13,18 +13,18 @@ use flags_tests::{
 use super::{LOGIN_PATH, login_body};
 
 on_both_databases! {
-    repeated_failures_delay_the_next_attempt,
-    account_and_address_are_each_throttled_after_thirty_failures,
+    repeated_login_failures_delay_the_next_attempt,
+    account_and_address_are_each_throttled_after_thirty_login_failures,
     network_of_an_earlier_login_is_not_throttled_for_failures_elsewhere,
-    network_stays_known_for_ninety_days_without_worker,
-    concurrent_failures_are_each_counted,
+    network_of_a_login_stays_known_for_ninety_days_even_without_a_worker,
+    concurrent_login_failures_are_each_counted,
 }
 
 fn retry_after_seconds(response: &ApiResponse) -> u64 {
     response.header("retry-after").parse().expect("seconds")
 }
 
-async fn repeated_failures_delay_the_next_attempt(kind: DatabaseKind) {
+async fn repeated_login_failures_delay_the_next_attempt(kind: DatabaseKind) {
     let app = TestApp::start_with_settings(kind, Settings { trusted_proxies: 1, ..Settings::default() }).await;
     let (_, email) = app.create_account("ada", "admin").await;
     let (_, other_email) = app.create_account("ben", "admin").await;
@@ -63,7 +63,7 @@ async fn repeated_failures_delay_the_next_attempt(kind: DatabaseKind) {
     login_from("1.1.1.1", &email, PASSWORD).await.expect(200);
 }
 
-async fn account_and_address_are_each_throttled_after_thirty_failures(kind: DatabaseKind) {
+async fn account_and_address_are_each_throttled_after_thirty_login_failures(kind: DatabaseKind) {
     let app = TestApp::start_with_settings(kind, Settings { trusted_proxies: 1, ..Settings::default() }).await;
     let (_, email) = app.create_account("ada", "admin").await;
     let fail_from = async |address: &str, email: &str| {
@@ -107,7 +107,7 @@ async fn network_of_an_earlier_login_is_not_throttled_for_failures_elsewhere(kin
     login_from("1.1.1.1", PASSWORD).await.expect_problem(429, "too_many_attempts");
 }
 
-async fn network_stays_known_for_ninety_days_without_worker(kind: DatabaseKind) {
+async fn network_of_a_login_stays_known_for_ninety_days_even_without_a_worker(kind: DatabaseKind) {
     let app = TestApp::start_with_settings(kind, Settings { trusted_proxies: 1, ..Settings::default() }).await;
     let (_, email) = app.create_account("ada", "admin").await;
     let login_from = async |address: &str, password: &str| {
@@ -125,7 +125,7 @@ async fn network_stays_known_for_ninety_days_without_worker(kind: DatabaseKind) 
     login_from("1.1.1.1", PASSWORD).await.expect_problem(429, "too_many_attempts");
 }
 
-async fn concurrent_failures_are_each_counted(kind: DatabaseKind) {
+async fn concurrent_login_failures_are_each_counted(kind: DatabaseKind) {
     let app = TestApp::start(kind).await;
     let (_, email) = app.create_account("ada", "admin").await;
     let attempts = (0..20).map(|_| {

@@ -5,6 +5,7 @@ mod cross_site_requests;
 pub(crate) mod jwt;
 mod jwt_forgeries;
 mod jwt_keys;
+mod jwt_users;
 mod login;
 mod login_throttling;
 mod own_credential;
@@ -13,6 +14,7 @@ mod permissions;
 mod revocation;
 mod revocation_races;
 mod sessions;
+mod support;
 
 use serde_json::{Value, json};
 

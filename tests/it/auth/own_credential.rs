@@ -1,4 +1,4 @@
-//! Commands that take away the credential that permits them.
+//! Commands that revoke the caller's own credential, or lower its permissions.
 
 use flags_store::{api_tokens::TokenGrant, users::Role};
 use serde_json::{Value, json};
@@ -16,8 +16,8 @@ use super::ME_PATH;
 on_both_databases! {
     token_can_revoke_and_rotate_itself,
     admin_can_revoke_their_own_permissions,
-    admin_with_many_overrides_can_delete_the_own_user,
-    session_can_end_itself,
+    admin_with_many_overrides_can_delete_their_own_account,
+    session_is_ended_by_its_own_logout_or_password_change,
 }
 
 async fn token_can_revoke_and_rotate_itself(kind: DatabaseKind) {
@@ -70,7 +70,7 @@ async fn admin_can_revoke_their_own_permissions(kind: DatabaseKind) {
     }
 }
 
-async fn admin_with_many_overrides_can_delete_the_own_user(kind: DatabaseKind) {
+async fn admin_with_many_overrides_can_delete_their_own_account(kind: DatabaseKind) {
     let app = TestApp::start(kind).await;
     app.create_user_with("keeper", "admin", json!({})).await;
     let (user_id, token, session) = create_admin(&app, "ada").await;
@@ -84,7 +84,7 @@ async fn admin_with_many_overrides_can_delete_the_own_user(kind: DatabaseKind) {
     app.admin.get(&format!("/api/admin/users/{user_id}")).await.expect_problem(404, "user_not_found");
 }
 
-async fn session_can_end_itself(kind: DatabaseKind) {
+async fn session_is_ended_by_its_own_logout_or_password_change(kind: DatabaseKind) {
     let app = TestApp::start(kind).await;
     let (_, email) = app.create_account("ann", "user").await;
     let first = app.anonymous.sign_in(&email, PASSWORD).await;

@@ -1,6 +1,7 @@
 //! Permissions: every operation of the OpenAPI document, called with every kind of credential.
 
 use flags_domain::Instant;
+use flags_service::credentials::jwt::{JwtConfig, JwtUsers};
 use flags_store::{api_tokens::TokenGrant, users::Role};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -12,6 +13,8 @@ use flags_tests::{
     on_both_databases,
     permissions::{ALLOWED, PermissionTable},
 };
+
+use super::jwt;
 
 on_both_databases! {
     operations_permit_exactly_the_callers_in_the_permission_table,
@@ -35,7 +38,7 @@ fn operations(user_id: &str) -> Vec<Operation> {
         let path = path.replace("{user_id}", user_id).replace("{flag_name}", "nope");
         let path = path.replace("{id}", &uuid::Uuid::nil().to_string()).replace("{key}", "nope");
         for (method, operation) in methods.as_object().unwrap().iter().filter(|(key, _)| *key != "parameters") {
-            // A stream never ends. HEAD requires the same permission as GET.
+            // GET of a stream would never end. HEAD requires the same permission.
             let method = if path.ends_with("/stream") { "HEAD" } else { method.as_str() };
             let name = operation["operationId"].as_str().unwrap().to_owned();
             found.push(Operation { name, method: method.to_uppercase().parse().unwrap(), path: path.clone() });
@@ -72,12 +75,15 @@ async fn sign_in_again(app: &TestApp, email: &str) -> Caller {
 }
 
 async fn operations_permit_exactly_the_callers_in_the_permission_table(kind: DatabaseKind) {
-    let app = TestApp::start(kind).await;
+    let (app, _key_file) = jwt::start_app(kind, |config| JwtConfig { users: JwtUsers::Any, ..config }).await;
+    let jwt_of_unknown_user = app.caller_with_bearer(&jwt::sign_rs256(&jwt::claims("crm/42")));
     let (ada_id, admin) = app.create_user_with("ada", "admin", json!({})).await;
     let (vera_id, viewer) = app.create_user_with("vera", "viewer", json!({})).await;
     let (ann_id, user) = app.create_user("ann").await;
     let (_, ada_email) = app.create_account("ada2", "admin").await;
     let (_, ann_email) = app.create_account("ann2", "user").await;
+    let (_, support) = app.create_user_with("sam", "support", json!({})).await;
+    let (_, sam_email) = app.create_account("sam2", "support").await;
     let evaluate = app.caller_with_token(TokenGrant::Evaluate, None, None).await;
     let userless = app.caller_with_token(TokenGrant::Role(Role::Viewer), None, None).await;
     let expired = app.caller_with_token(TokenGrant::Role(Role::Admin), None, Some(app.core.now().plus_micros(1))).await;
@@ -101,10 +107,13 @@ async fn operations_permit_exactly_the_callers_in_the_permission_table(kind: Dat
             ("user token (data of another user)", &user, &other_operation),
             ("user session", &sign_in_again(&app, &ann_email).await, own_operation),
             ("viewer token", &viewer, own_operation),
+            ("support token", &support, own_operation),
+            ("support session", &sign_in_again(&app, &sam_email).await, own_operation),
             ("admin token", &admin, own_operation),
             ("admin session", &sign_in_again(&app, &ada_email).await, &ada_operation),
             ("viewer token without user", &userless, own_operation),
             ("evaluate token", &evaluate, own_operation),
+            ("JWT of an unknown user", &jwt_of_unknown_user, own_operation),
             ("expired token", &expired, own_operation),
             ("revoked token", &revoked, own_operation),
             ("token of a deactivated user", &deactivated, own_operation),

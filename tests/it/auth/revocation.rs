@@ -1,8 +1,9 @@
-//! Credentials that are taken away while the body of a request arrives.
+//! Credentials that are revoked, or lose their permissions, while the body of a request arrives.
 
 use std::{collections::HashSet, iter, sync::Mutex};
 
 use flags_service::credentials::{
+    jwt::{JwtConfig, JwtUsers},
     passwords,
     secret::{Secret, SecretKind, hash},
 };
@@ -29,11 +30,13 @@ use flags_tests::{
     seed::user_record,
 };
 
+use super::jwt;
+
 on_both_databases! {
-    request_is_rejected_if_its_credential_is_taken_away_before_the_last_byte,
+    request_is_rejected_if_its_credential_loses_permission_before_the_last_byte,
 }
 
-/// A way to take a credential away.
+/// Change that revokes a credential or lowers its permissions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Loss {
     TokenRevoked,
@@ -41,17 +44,27 @@ enum Loss {
     UserDemoted,
     UserDeleted,
     PasswordReset,
+    /// The unknown user of a JWT is stored as an inactive user.
+    UserStoredInactive,
 }
 
-/// A kind of credential, and the ways in which it can be taken away.
+/// A kind of credential, and the changes that revoke it or lower its permissions.
 struct CredentialKind {
     /// Name of the caller in `tests/permissions.json`.
     caller: &'static str,
     /// Role of the credential's user. `None` for a token without a user.
     user_role: Option<Role>,
-    /// Permissions of the token. `None` for a session.
-    token_grant: Option<TokenGrant>,
+    secret: SecretForm,
     losses: &'static [Loss],
+}
+
+/// Form in which a request carries the credential.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum SecretForm {
+    Token(TokenGrant),
+    Session,
+    /// JWT of an unknown user.
+    Jwt,
 }
 
 const ADMIN: TokenGrant = TokenGrant::Role(Role::Admin);
@@ -60,33 +73,44 @@ const CREDENTIAL_KINDS: &[CredentialKind] = &[
     CredentialKind {
         caller: "admin token",
         user_role: Some(Role::Admin),
-        token_grant: Some(ADMIN),
+        secret: SecretForm::Token(ADMIN),
         losses: &[Loss::TokenRevoked, Loss::UserDeactivated, Loss::UserDemoted, Loss::UserDeleted],
     },
-    CredentialKind { caller: "admin token", user_role: None, token_grant: Some(ADMIN), losses: &[Loss::TokenRevoked] },
+    CredentialKind {
+        caller: "admin token",
+        user_role: None,
+        secret: SecretForm::Token(ADMIN),
+        losses: &[Loss::TokenRevoked],
+    },
     CredentialKind {
         caller: "admin session",
         user_role: Some(Role::Admin),
-        token_grant: None,
+        secret: SecretForm::Session,
         losses: &[Loss::UserDeactivated, Loss::UserDemoted, Loss::UserDeleted, Loss::PasswordReset],
     },
     CredentialKind {
         caller: "user session",
         user_role: Some(Role::User),
-        token_grant: None,
+        secret: SecretForm::Session,
         losses: &[Loss::UserDeactivated, Loss::UserDeleted, Loss::PasswordReset],
     },
     CredentialKind {
         caller: "user token (own data)",
         user_role: Some(Role::User),
-        token_grant: Some(TokenGrant::Role(Role::User)),
+        secret: SecretForm::Token(TokenGrant::Role(Role::User)),
         losses: &[Loss::TokenRevoked, Loss::UserDeactivated, Loss::UserDeleted],
     },
     CredentialKind {
         caller: "evaluate token",
         user_role: None,
-        token_grant: Some(TokenGrant::Evaluate),
+        secret: SecretForm::Token(TokenGrant::Evaluate),
         losses: &[Loss::TokenRevoked],
+    },
+    CredentialKind {
+        caller: "JWT of an unknown user",
+        user_role: None,
+        secret: SecretForm::Jwt,
+        losses: &[Loss::UserStoredInactive],
     },
 ];
 
@@ -180,13 +204,13 @@ struct Case {
     /// Id and hash of the token or session.
     credential_id: Uuid,
     credential_hash: [u8; 32],
-    is_session: bool,
+    secret: SecretForm,
     /// Request without its last byte, and the last byte.
     request: (Vec<u8>, u8),
 }
 
-/// Inserts one credential for each operation, kind of credential and way to lose it. All users, tokens and sessions are
-/// inserted in one commit.
+/// Inserts one credential for each combination of operation, kind of credential and [`Loss`]. Inserts all users, tokens
+/// and sessions in one commit.
 async fn create_cases(app: &TestApp, operations: &[Operation]) -> Vec<Case> {
     let permissions = PermissionTable::read();
     let password_hash = passwords::hash(PASSWORD.to_owned().into()).await.unwrap();
@@ -194,57 +218,68 @@ async fn create_cases(app: &TestApp, operations: &[Operation]) -> Vec<Case> {
     let mut tx = app.core.store().begin(now).await.unwrap();
     let (mut cases, mut session_rows) = (Vec::new(), Vec::new());
     for operation in operations {
-        // Operations for every user: demotion takes nothing away, and the credential must act as a user.
+        // Every user may call these operations, so a demotion does not prevent the call. The credential must act as a
+        // user.
         let is_for_users = permissions.is_allowed(&operation.name, "user session");
         let is_allowed = |kind: &&CredentialKind| {
-            let is_admin_without_user = kind.user_role.is_none() && kind.token_grant == Some(ADMIN);
+            let is_admin_without_user = kind.user_role.is_none() && kind.secret == SecretForm::Token(ADMIN);
             permissions.is_allowed(&operation.name, kind.caller) && !(is_for_users && is_admin_without_user)
         };
         for kind in CREDENTIAL_KINDS.iter().filter(is_allowed) {
             for loss in kind.losses.iter().filter(|loss| !is_for_users || **loss != Loss::UserDemoted) {
                 let number = cases.len();
                 let user_id = match kind.user_role {
+                    None if kind.secret == SecretForm::Jwt => Some(Uuid::now_v7()),
                     None => None,
                     Some(role) => {
                         let email = format!("case{number}@example.com");
                         let user = users::UserRecord { role, ..user_record(&email, now) };
-                        assert!(users::insert(&mut tx, &user).await.unwrap());
+                        assert_eq!(users::insert(&mut tx, &user).await.unwrap(), None);
                         store_passwords::insert(&mut tx, user.id, &password_hash).await.unwrap();
                         Some(user.id)
                     }
                 };
                 let credential_id = Uuid::now_v7();
-                let secret_kind = if kind.token_grant.is_some() { SecretKind::ApiToken } else { SecretKind::Session };
+                let is_session = kind.secret == SecretForm::Session;
+                let secret_kind = if is_session { SecretKind::Session } else { SecretKind::ApiToken };
                 let secret = Secret::generate(secret_kind).unwrap();
                 let credential_hash = hash(secret.reveal());
-                let header = if let Some(grant) = kind.token_grant {
-                    let token = TokenRecord {
-                        id: credential_id,
-                        name: "case".to_owned(),
-                        hash: credential_hash,
-                        last_four: secret.last_four().to_owned(),
-                        grant,
-                        user_id,
-                        created_by: "system:test".to_owned(),
-                        created_at: now,
-                        expires_at: None,
-                        lifetime: None,
-                        revoked_at: None,
-                        last_used_at: None,
-                        revision: 0,
-                    };
-                    api_tokens::insert(&mut tx, &token).await.unwrap();
-                    format!("Authorization: Bearer {}", secret.reveal())
-                } else {
-                    session_rows.push(SessionRecord {
-                        id: credential_id,
-                        hash: credential_hash,
-                        user_id: user_id.unwrap(),
-                        created_at: now,
-                        last_seen_at: now,
-                        expires_at: now.plus_micros(3_600_000_000),
-                    });
-                    format!("Cookie: flags_session={}\r\nSec-Fetch-Site: same-origin", secret.reveal())
+                let header = match kind.secret {
+                    SecretForm::Token(grant) => {
+                        let token = TokenRecord {
+                            id: credential_id,
+                            name: "case".to_owned(),
+                            hash: credential_hash,
+                            last_four: secret.last_four().to_owned(),
+                            grant,
+                            user_id,
+                            created_by: "system:test".to_owned(),
+                            created_at: now,
+                            expires_at: None,
+                            lifetime: None,
+                            revoked_at: None,
+                            last_used_at: None,
+                            revision: 0,
+                        };
+                        api_tokens::insert(&mut tx, &token).await.unwrap();
+                        format!("Authorization: Bearer {}", secret.reveal())
+                    }
+                    SecretForm::Session => {
+                        session_rows.push(SessionRecord {
+                            id: credential_id,
+                            hash: credential_hash,
+                            user_id: user_id.unwrap(),
+                            created_at: now,
+                            last_seen_at: now,
+                            expires_at: now.plus_micros(3_600_000_000),
+                        });
+                        format!("Cookie: flags_session={}\r\nSec-Fetch-Site: same-origin", secret.reveal())
+                    }
+                    SecretForm::Jwt => {
+                        let mut claims = jwt::claims(&user_id.unwrap().to_string());
+                        claims["exp"] = json!(jwt::START_SECONDS + 1_000);
+                        format!("Authorization: Bearer {}", jwt::sign_rs256(&claims))
+                    }
                 };
                 let body = valid_body(&operation.name, number, user_id).to_string();
                 let mut request = format!(
@@ -262,7 +297,7 @@ async fn create_cases(app: &TestApp, operations: &[Operation]) -> Vec<Case> {
                     user_id,
                     credential_id,
                     credential_hash,
-                    is_session: kind.token_grant.is_none(),
+                    secret: kind.secret,
                     request: (request, last_byte),
                 });
             }
@@ -297,13 +332,18 @@ impl Case {
         self.finish(self.connect(app).await).await
     }
 
-    async fn take_credential_away(&self, app: &TestApp) {
+    async fn apply_loss(&self, app: &TestApp) {
         let user_path = || format!("/api/admin/users/{}", self.user_id.unwrap());
         let response = match self.loss {
             Loss::TokenRevoked => app.admin.delete(&format!("/api/admin/api-tokens/{}", self.credential_id)).await,
             Loss::UserDeactivated => app.admin.patch(&user_path(), &json!({"active": false})).await,
             Loss::UserDemoted => app.admin.patch(&user_path(), &json!({"role": "user"})).await,
             Loss::UserDeleted => app.admin.delete(&user_path()).await,
+            Loss::UserStoredInactive => {
+                let user = json!({"external_id": self.user_id.unwrap().to_string()});
+                app.admin.post("/api/admin/users", &user).await.expect(201);
+                app.admin.patch(&user_path(), &json!({"active": false})).await
+            }
             Loss::PasswordReset => {
                 let body = json!({"password": "another password of the user"});
                 app.admin.put(&format!("{}/password", user_path()), &body).await
@@ -331,15 +371,20 @@ impl Outcome {
     }
 }
 
-/// Waits until the server has identified the callers of all cases. It records the use of a credential at that time.
+/// Waits until the server has authenticated the callers of all cases, as the recorded uses of their credentials show.
 async fn wait_until_identified(app: &TestApp, cases: &[Case]) {
     let used_tokens = Mutex::new(HashSet::new());
     for case in cases {
         eventually("the server uses the credential", async || {
-            if !case.is_session {
-                let mut used_tokens = used_tokens.lock().unwrap();
-                used_tokens.extend(app.replica.take_token_uses().into_iter().map(|(id, _)| id));
-                return used_tokens.contains(&case.credential_id).then_some(());
+            match case.secret {
+                SecretForm::Token(_) => {
+                    let mut used_tokens = used_tokens.lock().unwrap();
+                    used_tokens.extend(app.replica.take_token_uses().into_iter().map(|(id, _)| id));
+                    return used_tokens.contains(&case.credential_id).then_some(());
+                }
+                // The server has looked up the unknown user.
+                SecretForm::Jwt => return app.replica.users().is_known_absent(case.user_id.unwrap()).then_some(()),
+                SecretForm::Session => {}
             }
             let mut conn = app.core.store().conn().await.unwrap();
             let session = sessions::find(&mut conn, &case.credential_hash).await.unwrap().unwrap();
@@ -354,19 +399,19 @@ async fn head_revision(app: &TestApp) -> i64 {
     flags_store::change_log::head(&mut conn).await.unwrap().number
 }
 
-async fn request_is_rejected_if_its_credential_is_taken_away_before_the_last_byte(kind: DatabaseKind) {
-    let app = TestApp::start(kind).await;
+async fn request_is_rejected_if_its_credential_loses_permission_before_the_last_byte(kind: DatabaseKind) {
+    let (app, _key_file) = jwt::start_app(kind, |config| JwtConfig { users: JwtUsers::Any, ..config }).await;
     let targets = Targets::create(&app).await;
     let operations = operations_with_body(&targets);
     let cases = create_cases(&app, &operations).await;
     for operation in &operations {
         assert!(cases.iter().any(|case| case.operation == operation.name), "no credential for {}", operation.name);
     }
-    // The last use of a session is written at most once a minute.
+    // The server writes the last use of a session at most once a minute.
     app.set_clock("01-01T00:02:00Z");
     let connections = join_all(cases.iter().map(|case| case.connect(&app))).await;
     wait_until_identified(&app, &cases).await;
-    join_all(cases.iter().map(|case| case.take_credential_away(&app))).await;
+    join_all(cases.iter().map(|case| case.apply_loss(&app))).await;
     let expected = join_all(cases.iter().map(|case| case.send(&app))).await;
     let revision = head_revision(&app).await;
     let finished = iter::zip(&cases, connections).map(|(case, connection)| case.finish(connection));
@@ -375,8 +420,12 @@ async fn request_is_rejected_if_its_credential_is_taken_away_before_the_last_byt
     for ((case, expected), actual) in cases.iter().zip(expected).zip(actual) {
         assert!([401, 403].contains(&expected.status), "{} {:?}: {expected:?}", case.operation, case.loss);
         if actual != expected {
-            let session = if case.is_session { "session" } else { "token" };
-            failures.push(format!("{} {session} {:?}: {} {}", case.operation, case.loss, actual.status, actual.body));
+            let secret = match case.secret {
+                SecretForm::Token(_) => "token",
+                SecretForm::Session => "session",
+                SecretForm::Jwt => "JWT",
+            };
+            failures.push(format!("{} {secret} {:?}: {} {}", case.operation, case.loss, actual.status, actual.body));
         }
     }
     assert!(failures.is_empty(), "{} of {} requests:\n{}", failures.len(), cases.len(), failures.join("\n"));

@@ -1,4 +1,4 @@
-//! Credentials that another transaction takes away while a command runs.
+//! Credentials that another transaction revokes, or deprives of their permissions, while a command runs.
 
 use std::sync::Arc;
 
@@ -36,11 +36,11 @@ use flags_tests::{
 
 on_both_databases! {
     command_fails_if_a_concurrent_transaction_revokes_its_credential,
-    commands_of_a_revoked_credential_reveal_nothing,
-    self_deactivation_fails_if_a_concurrent_password_reset_ends_its_session,
+    all_commands_of_a_revoked_credential_fail_with_the_same_error,
+    self_deactivation_fails_if_a_concurrent_password_reset_ends_the_session,
 }
 
-/// Change to an open transaction that takes a credential away.
+/// Change in an open transaction that revokes a credential or lowers its permissions.
 #[derive(Clone, Copy, Debug)]
 enum Loss {
     TokenRevoked,
@@ -50,8 +50,8 @@ enum Loss {
     PasswordReset,
 }
 
-/// Applies the change and locks the head of the change log.
-async fn take_credential_away(tx: &mut Tx, loss: Loss, user_id: Uuid) {
+/// Applies the change and takes a revision, which locks the head of the change log until the transaction ends.
+async fn apply_loss(tx: &mut Tx, loss: Loss, user_id: Uuid) {
     let user = users::lock(tx, user_id).await.unwrap().unwrap();
     match loss {
         Loss::TokenRevoked => {
@@ -82,23 +82,23 @@ async fn take_credential_away(tx: &mut Tx, loss: Loss, user_id: Uuid) {
 
 /// Sends a change while `loss` is not committed, then commits it, and returns the response.
 async fn patch_during(app: &TestApp, caller: &Caller, path: &str, loss: Loss, user_id: Uuid) -> (u16, String) {
-    // A store of its own, so that the request does not wait for its write permit.
+    // Uses a separate store, because the request would otherwise wait for the write permit of the application's store.
     let mut tx = app.database.store().await.begin(app.core.now()).await.unwrap();
-    take_credential_away(&mut tx, loss, user_id).await;
+    apply_loss(&mut tx, loss, user_id).await;
     let (caller, path) = (caller.clone(), path.to_owned());
     let body = if path.contains("/users/") { json!({"active": false}) } else { json!({"enabled": false}) };
     let request = tokio::spawn(async move { caller.patch(&path, &body).await });
-    wait_until_waiting(app).await;
+    wait_until_command_is_blocked(app).await;
     tx.commit(&author()).await.unwrap();
     let response = request.await.unwrap();
     (response.status.as_u16(), response.json()["code"].as_str().unwrap_or_default().to_owned())
 }
 
-/// Waits until the command of a request waits for the open transaction.
-async fn wait_until_waiting(app: &TestApp) {
+/// Waits until the command of the request is blocked by the open transaction.
+pub(super) async fn wait_until_command_is_blocked(app: &TestApp) {
     let is_waiting = async || {
         if app.database.url.starts_with("sqlite") {
-            // The transaction of the command waits for the write lock of the file.
+            // The command holds a connection while it waits for the write lock of the SQLite file.
             return (app.core.store().pool_usage()[0].busy > 0).then_some(());
         }
         let sql = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
@@ -138,7 +138,7 @@ async fn command_fails_if_a_concurrent_transaction_revokes_its_credential(kind: 
     assert_eq!(flag["enabled"], true, "no request has changed the flag");
 }
 
-async fn self_deactivation_fails_if_a_concurrent_password_reset_ends_its_session(kind: DatabaseKind) {
+async fn self_deactivation_fails_if_a_concurrent_password_reset_ends_the_session(kind: DatabaseKind) {
     let app = TestApp::start(kind).await;
     app.create_user_with("keeper", "admin", json!({})).await;
     let (user_id, email) = app.create_account("ada", "admin").await;
@@ -175,7 +175,7 @@ fn expect_rejected<T>(result: Result<T, ServiceError>) {
     }
 }
 
-async fn commands_of_a_revoked_credential_reveal_nothing(kind: DatabaseKind) {
+async fn all_commands_of_a_revoked_credential_fail_with_the_same_error(kind: DatabaseKind) {
     let app = TestApp::start(kind).await;
     let new_token =
         NewToken { name: "t".to_owned(), grant: TokenGrant::Role(Role::Admin), user_id: None, expires_at: None };
@@ -200,7 +200,7 @@ async fn commands_of_a_revoked_credential_reveal_nothing(kind: DatabaseKind) {
     let patch = async |name: &str, patch: FlagPatch| {
         expect_rejected(flags.patch(author.clone(), name, patch, Precondition::None).await);
     };
-    // A change, a command that changes nothing, and one that fails.
+    // A command that would change the flag, one that would change nothing, and one for an unknown flag.
     patch("f", FlagPatch { enabled: Some(false), ..FlagPatch::default() }).await;
     patch("f", FlagPatch::default()).await;
     patch("nope", FlagPatch::default()).await;
@@ -210,9 +210,9 @@ async fn commands_of_a_revoked_credential_reveal_nothing(kind: DatabaseKind) {
     expect_rejected(sessions.sign_out_everywhere(&author, user_id).await);
 }
 
-/// A transaction that locks an override blocks the second revision of a bulk change.
+/// A transaction locks an override of the second batch, so that the bulk change waits after its first revision.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn bulk_change_stops_before_the_revision_after_a_revocation() {
+async fn bulk_change_commits_no_further_revision_after_its_token_is_revoked() {
     let app = TestApp::start(DatabaseKind::Postgres).await;
     app.create_boolean_flag("f").await;
     let mut tx = app.core.store().begin(app.core.now()).await.unwrap();

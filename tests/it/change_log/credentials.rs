@@ -1,4 +1,4 @@
-//! Changes of users and tokens while the server cannot follow the rest of the change log.
+//! Changes of users and tokens that must take effect even if the server cannot apply the rest of the change log.
 
 use std::time::Duration;
 
@@ -53,7 +53,8 @@ async fn revocation_takes_effect_while_flags_cannot_be_loaded(kind: DatabaseKind
     stream_of_revoked.next().await;
     stream_of_deactivated.next().await;
     demoted.get("/api/admin/users").await.expect(200);
-    // Rows of the change log are missing, so the server reloads its state, and the flags cannot be read.
+    // Rows of the change log are missing, so the server must reload its replica. The reload fails because the table of
+    // flags is missing.
     let hide_flags = "ALTER TABLE feature_flags RENAME TO hidden_flags";
     execute_raw(&app.database.url, &format!("{hide_flags}; UPDATE log_head SET revision = revision + 5")).await;
 
@@ -86,7 +87,7 @@ async fn revocation_takes_effect_while_flags_cannot_be_loaded(kind: DatabaseKind
     demoted.get("/api/admin/users").await.expect_problem(403, "forbidden");
 }
 
-/// Changes rows without the change log, so the server's own state remains outdated.
+/// Changes rows without adding change-log entries, so the server's replica remains outdated.
 async fn stale_server_checks_credentials_in_the_database(kind: DatabaseKind) {
     let max_credential_age = MaxCredentialAge(Duration::ZERO);
     let app = TestApp::start_with_settings(kind, Settings { max_credential_age, ..settings() }).await;
@@ -103,22 +104,22 @@ async fn stale_server_checks_credentials_in_the_database(kind: DatabaseKind) {
     evaluate.post("/ofrep/v1/evaluate/flags", &json!({"context": {"targetingKey": "a"}})).await.expect(200);
     let mut stream = revoked.open_stream("/api/flags/stream", &[]).await;
     stream.next().await;
-    execute_raw(url, "UPDATE users SET role = 'viewer' WHERE email LIKE 'viewer@%' OR email LIKE 'session@%'").await;
-    execute_raw(url, "UPDATE users SET active = false WHERE email LIKE 'inactive@%'").await;
+    execute_raw(url, "UPDATE users SET role = 'viewer' WHERE handle LIKE 'viewer@%' OR handle LIKE 'session@%'").await;
+    execute_raw(url, "UPDATE users SET active = false WHERE handle LIKE 'inactive@%'").await;
     execute_raw(
         url,
         "UPDATE api_tokens SET revoked_at = created_at
-         WHERE user_id IN (SELECT id FROM users WHERE email LIKE 'revoked@%')",
+         WHERE user_id IN (SELECT id FROM users WHERE handle LIKE 'revoked@%')",
     )
     .await;
-    // The server uses an answer of the database for a second.
+    // The server caches the result of a credential check for a second, so the rejection may be delayed.
     expect_eventually(&viewer, "/api/admin/api-tokens", 403).await;
     expect_eventually(&session, "/api/admin/api-tokens", 403).await;
     viewer.get("/api/admin/users").await.expect(200);
     expect_eventually(&inactive, OWN_FLAGS, 401).await;
     expect_eventually(&revoked, OWN_FLAGS, 401).await;
     assert_eq!(stream.expect("bye").await.data["reason"], "revoked");
-    // If the database cannot be read, the server checks the credential in its replica.
+    // If the check in the database fails, the server falls back to its replica, which still contains the valid token.
     execute_raw(url, "ALTER TABLE api_tokens RENAME TO hidden_tokens").await;
     expect_eventually(&revoked, OWN_FLAGS, 200).await;
 }

@@ -11,7 +11,7 @@ use uuid::Uuid;
 on_both_databases! {
     restoring_an_older_change_log_starts_a_new_epoch,
     only_one_of_several_servers_starts_the_next_epoch,
-    reappearing_old_epoch_is_replaced_by_a_new_one,
+    restoring_a_backup_of_an_earlier_epoch_starts_a_new_epoch,
 }
 
 async fn restoring_an_older_change_log_starts_a_new_epoch(kind: DatabaseKind) {
@@ -43,7 +43,7 @@ async fn only_one_of_several_servers_starts_the_next_epoch(kind: DatabaseKind) {
     assert!(!store.start_new_epoch_if_current(current).await.unwrap(), "another server has already ended this epoch");
 }
 
-async fn reappearing_old_epoch_is_replaced_by_a_new_one(kind: DatabaseKind) {
+async fn restoring_a_backup_of_an_earlier_epoch_starts_a_new_epoch(kind: DatabaseKind) {
     let app = TestApp::start(kind).await;
     app.create_boolean_flag("a").await;
     let first = app.replica.revision().epoch;
@@ -65,7 +65,7 @@ async fn reappearing_old_epoch_is_replaced_by_a_new_one(kind: DatabaseKind) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn different_cluster_or_timeline_starts_a_new_epoch() {
+async fn moving_to_another_postgres_cluster_or_timeline_starts_a_new_epoch() {
     let database = Database::migrated(DatabaseKind::Postgres).await;
     let store = database.store().await;
     let current_epoch = async || change_log::head(&mut store.conn().await.unwrap()).await.unwrap().epoch;

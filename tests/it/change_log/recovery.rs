@@ -11,7 +11,7 @@ use serde_json::json;
 
 on_both_databases! {
     incomplete_or_unreadable_change_log_triggers_a_reload,
-    unreadable_override_does_not_affect_others,
+    unreadable_override_does_not_affect_other_overrides,
 }
 
 async fn incomplete_or_unreadable_change_log_triggers_a_reload(kind: DatabaseKind) {
@@ -41,7 +41,7 @@ async fn incomplete_or_unreadable_change_log_triggers_a_reload(kind: DatabaseKin
     assert_eq!(app.replica.revision().number, number + 1);
 }
 
-async fn unreadable_override_does_not_affect_others(kind: DatabaseKind) {
+async fn unreadable_override_does_not_affect_other_overrides(kind: DatabaseKind) {
     let app = TestApp::start(kind).await;
     app.set_clock_before_real_time();
     app.create_boolean_flag("a").await;

@@ -3,10 +3,10 @@
 use flags_domain::Instant;
 use flags_service::credentials::tokens::{NewToken, TokenService};
 use flags_store::{
-    Author, StoreError,
+    Author,
     api_tokens::TokenGrant,
     change_log::{self, Action, ResourceKind},
-    users::{self, Role, UserRecord},
+    users::{self, Role, TakenProperty, UserRecord},
 };
 use serde_json::json;
 
@@ -21,7 +21,7 @@ use super::new_user;
 on_both_databases! {
     dropped_transaction_is_rolled_back,
     transaction_without_changes_takes_no_revision,
-    reading_in_batches_never_splits_a_revision,
+    reading_the_change_log_in_batches_never_splits_a_revision,
     change_log_contains_no_personal_data,
     duplicate_email_is_rejected_on_insert_and_update,
 }
@@ -32,11 +32,11 @@ async fn dropped_transaction_is_rolled_back(kind: DatabaseKind) {
     let ann = new_user("ann@example.com");
     for _ in 0..40 {
         let mut tx = store.begin(ann.created_at).await.unwrap();
-        assert!(users::insert(&mut tx, &ann).await.unwrap());
+        assert_eq!(users::insert(&mut tx, &ann).await.unwrap(), None);
         drop(tx);
     }
     let mut tx = store.begin(ann.created_at).await.unwrap();
-    assert!(users::insert(&mut tx, &ann).await.unwrap());
+    assert_eq!(users::insert(&mut tx, &ann).await.unwrap(), None);
     tx.rollback().await.unwrap();
     let mut conn = store.conn().await.unwrap();
     assert!(users::find(&mut conn, ann.id).await.unwrap().is_none());
@@ -51,14 +51,17 @@ async fn transaction_without_changes_takes_no_revision(kind: DatabaseKind) {
     assert_eq!((committed.revision().number, committed.entries().len()), (0, 0));
 }
 
-async fn reading_in_batches_never_splits_a_revision(kind: DatabaseKind) {
+async fn reading_the_change_log_in_batches_never_splits_a_revision(kind: DatabaseKind) {
     let database = Database::migrated(kind).await;
     let store = database.store().await;
     let revision_sizes = [3, 1, 5, 2];
     for (revision, size) in revision_sizes.into_iter().enumerate() {
         let mut tx = store.begin(Instant::from_micros(1)).await.unwrap();
         for number in 0..size {
-            assert!(users::insert(&mut tx, &new_user(&format!("u{revision}-{number}@example.com"))).await.unwrap());
+            assert_eq!(
+                users::insert(&mut tx, &new_user(&format!("u{revision}-{number}@example.com"))).await.unwrap(),
+                None
+            );
         }
         let author = Author { actor: "user:1".to_owned(), request_id: Some("r".to_owned()) };
         assert_eq!(tx.commit(&author).await.unwrap().revision().number, revision as i64 + 1);
@@ -117,10 +120,10 @@ async fn duplicate_email_is_rejected_on_insert_and_update(kind: DatabaseKind) {
     let store = database.store().await;
     let (ann, ben) = (new_user("ann@example.com"), new_user("ben@example.com"));
     let mut tx = store.begin(ann.created_at).await.unwrap();
-    assert!(users::insert(&mut tx, &ann).await.unwrap());
-    assert!(!users::insert(&mut tx, &new_user("ANN@EXAMPLE.COM")).await.unwrap());
-    assert!(users::insert(&mut tx, &ben).await.unwrap());
-    let renamed = UserRecord { email: "Ann@example.com".to_owned(), ..ben.clone() };
-    let error = users::update(&mut tx, &ben, &renamed).await.unwrap_err();
-    assert!(matches!(error, StoreError::UniqueViolation(_)), "{error}");
+    assert_eq!(users::insert(&mut tx, &ann).await.unwrap(), None);
+    let taken = users::insert(&mut tx, &new_user("ANN@EXAMPLE.COM")).await.unwrap();
+    assert_eq!(taken, Some(TakenProperty::Email));
+    assert_eq!(users::insert(&mut tx, &ben).await.unwrap(), None);
+    let renamed = UserRecord { email: Some("Ann@example.com".to_owned()), ..ben.clone() };
+    assert_eq!(users::update(&mut tx, &ben, &renamed).await.unwrap(), Some(TakenProperty::Email));
 }

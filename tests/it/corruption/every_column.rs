@@ -1,5 +1,5 @@
-//! Corrupts every column of every table in every way that its type allows. One column at a time is corrupted in many
-//! rows at once, each in another way.
+//! Corrupts every column of every table with values that its type allows. Each step corrupts one column of each table
+//! in many rows, with a different value in each row.
 
 use std::fmt::Write as _;
 
@@ -14,7 +14,7 @@ use flags_tests::{
 };
 
 on_both_databases! {
-    unreadable_rows_affect_only_themselves,
+    unreadable_rows_do_not_affect_other_rows,
 }
 
 /// A targeting rule with an operator that this version does not know.
@@ -23,7 +23,7 @@ const UNKNOWN_OPERATOR: &str = r#"'[{"id": "r", "conditions": [{"attribute": "pl
 /// A targeting rule with a field that this version does not know.
 const UNKNOWN_FIELD: &str = r#"'[{"id": "r", "conditions": [], "serve": {"variant": "on"}, "future": 1}]'"#;
 
-/// Values for every column of SQLite, which stores any value in any column.
+/// Corrupt values for all SQLite columns. SQLite stores any value in any column.
 const SQLITE_VALUES: [&str; 15] = [
     "NULL",
     "''",
@@ -45,7 +45,7 @@ const SQLITE_VALUES: [&str; 15] = [
 /// Number of corrupted rows in each table.
 const VICTIMS: usize = SQLITE_VALUES.len();
 
-/// Returns the values for a column of this type of PostgreSQL.
+/// Returns corrupt values for a PostgreSQL column of this data type.
 fn postgres_values(data_type: &str) -> &'static [&'static str] {
     match data_type {
         "jsonb" => &[
@@ -70,7 +70,7 @@ fn postgres_values(data_type: &str) -> &'static [&'static str] {
     }
 }
 
-/// Tables that have one row or none for each purpose. They have tests of their own.
+/// Tables that the module `single_rows` tests.
 const SINGLE_ROW_TABLES: [&str; 3] = ["log_head", "service_keys", "__diesel_schema_migrations"];
 
 /// A table with rows to corrupt.
@@ -92,7 +92,7 @@ struct Column {
 struct Fixture {
     kind: DatabaseKind,
     app: TestApp,
-    /// Signed-in user without corrupted rows, except for overrides.
+    /// User whose rows are never corrupted, except for overrides.
     ann: Caller,
     ann_id: String,
     browser: Caller,
@@ -136,7 +136,7 @@ impl Fixture {
             format!("CREATE TABLE saved_{name} AS SELECT * FROM {name} WHERE victim IS NOT NULL;")
         };
         execute_raw(&app.database.url, &tables.iter().map(save).collect::<String>()).await;
-        assert_eq!(tables.len(), 12, "a new table needs victims in `victims_sql`");
+        assert_eq!(tables.len(), 13, "a new table needs victims in `victims_sql`");
         Self { kind, app, ann, ann_id, browser, tables, is_healthy_on: true, failures: Vec::new() }
     }
 
@@ -151,7 +151,7 @@ impl Fixture {
         };
         let mut results = Vec::new();
         for (number, value) in values.iter().enumerate() {
-            // Primary keys reject NULL.
+            // Some updates fail, because primary keys reject NULL.
             let sql = format!("UPDATE {table} SET {column} = {value} WHERE victim = {number}");
             results.push(try_execute_raw(&self.app.database.url, &self.without_foreign_keys(&sql)).await);
         }
@@ -174,7 +174,7 @@ impl Fixture {
         execute_raw(&self.app.database.url, &sql).await;
     }
 
-    /// Checks that everything works that the corrupted rows do not concern.
+    /// Records a failure for each operation that fails although the corrupted rows must not affect it.
     async fn check(&mut self, label: &str) {
         self.is_healthy_on = !self.is_healthy_on;
         let patch = json!({"default": {"variant": if self.is_healthy_on { "on" } else { "off" }}});
@@ -285,7 +285,7 @@ async fn drop_constraints(kind: DatabaseKind, url: &str) {
     execute_raw(url, &sql).await;
 }
 
-/// SQL that numbers the rows to corrupt, and creates those that no request creates.
+/// Returns SQL that numbers the rows to corrupt, and inserts rows into the tables in which requests created too few.
 fn victims_sql(kind: DatabaseKind) -> String {
     let is_postgres = kind == DatabaseKind::Postgres;
     let (id, hash, past) = if is_postgres {
@@ -297,7 +297,7 @@ fn victims_sql(kind: DatabaseKind) -> String {
     for number in 0..VICTIMS {
         writeln!(
             sql,
-            "UPDATE users SET victim = {number} WHERE email = 'victim{number}@example.com';
+            "UPDATE users SET victim = {number} WHERE handle = 'victim{number}@example.com';
              UPDATE feature_flags SET victim = {number} WHERE name = 'victim{number}';
              UPDATE scheduled_changes SET victim = {number}, scheduled_at = {past} WHERE flag_name = 'changing{number}';
              UPDATE user_flag_overrides SET victim = {number} WHERE flag_name = 'changing{number}';
@@ -308,6 +308,7 @@ fn victims_sql(kind: DatabaseKind) -> String {
                  LIMIT 1;
              INSERT INTO sessions (id, token_hash, user_id, created_at, last_seen_at, ends_at, victim)
                  SELECT {id}, {hash}, user_id, {past}, {past}, {past}, {number} FROM sessions LIMIT 1;
+             INSERT INTO pending_upgrades (name, victim) VALUES ('victim{number}', {number});
              INSERT INTO sign_in_attempts (subject, failures, last_at, victim) VALUES ({hash}, 1, {past}, {number});
              INSERT INTO sign_in_places (user_id, place, last_at, victim)
                  SELECT user_id, {hash}, {past}, {number} FROM sessions LIMIT 1;
@@ -329,14 +330,14 @@ fn victims_sql(kind: DatabaseKind) -> String {
     sql
 }
 
-async fn unreadable_rows_affect_only_themselves(kind: DatabaseKind) {
+async fn unreadable_rows_do_not_affect_other_rows(kind: DatabaseKind) {
     let mut fixture = Fixture::new(kind).await;
     fixture.check("nothing corrupted").await;
     assert_eq!(fixture.failures, [""; 0]);
     let tables = fixture.tables.clone();
     let most_columns = tables.iter().map(|table| table.columns.len()).max().unwrap();
     for index in 0..most_columns {
-        // One column of each table at a time. The tables do not refer to each other's corrupted rows.
+        // Corrupts one column of all tables together, because the corrupted rows of the tables are unrelated.
         let corrupted: Vec<_> = tables.iter().filter_map(|table| Some((table, table.columns.get(index)?))).collect();
         for (table, column) in &corrupted {
             fixture.corrupt(table, column).await;

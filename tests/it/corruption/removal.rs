@@ -1,11 +1,12 @@
 //! Rows that this version cannot read do not prevent revocations and deletions, and a refused deletion deletes nothing.
 
-use flags_domain::Role;
+use flags_domain::{Instant, Role};
+use flags_service::maintenance;
 use flags_store::api_tokens::TokenGrant;
 use flags_tests::{
-    app::{TestApp, override_path},
+    app::{PASSWORD, TestApp, override_path},
     database::{DatabaseKind, execute_raw},
-    eventually, on_both_databases,
+    eventually, on_both_databases, seed,
 };
 use serde_json::{Value, json};
 
@@ -13,7 +14,10 @@ on_both_databases! {
     token_of_an_unreadable_user_can_be_revoked,
     user_with_an_unreadable_token_can_be_deleted,
     refused_deletion_of_a_flag_deletes_no_overrides,
-    unreadable_admin_does_not_count_as_another_admin,
+    unreadable_admin_does_not_count_as_a_remaining_admin,
+    worker_removes_an_expired_override_that_follows_many_unreadable_ones,
+    worker_marks_a_due_change_that_follows_many_unreadable_ones,
+    user_with_an_unreadable_session_can_be_deactivated,
 }
 
 const USERS_PATH: &str = "/api/admin/users";
@@ -37,7 +41,7 @@ async fn token_of_an_unreadable_user_can_be_revoked(kind: DatabaseKind) {
     let (token_id, secret) = create_token(&app, &user_id).await;
     let caller = app.caller_with_bearer(&secret);
     caller.get("/api/flags/me").await.expect(200);
-    execute_raw(&app.database.url, "UPDATE users SET role = 'future' WHERE email = 'ann@example.com'").await;
+    execute_raw(&app.database.url, "UPDATE users SET role = 'future' WHERE handle = 'ann@example.com'").await;
     app.admin.delete(&format!("{TOKENS_PATH}/{token_id}")).await.expect(204);
     caller.get("/api/flags/me").await.expect(401);
 }
@@ -73,13 +77,55 @@ async fn refused_deletion_of_a_flag_deletes_no_overrides(kind: DatabaseKind) {
     app.admin.get(&override_path(&user_id, "f")).await.expect(200);
 }
 
-async fn unreadable_admin_does_not_count_as_another_admin(kind: DatabaseKind) {
+async fn unreadable_admin_does_not_count_as_a_remaining_admin(kind: DatabaseKind) {
     let app = TestApp::start(kind).await;
     let (first_id, _) = app.create_user_with("ada", "admin", json!({})).await;
     app.create_user_with("ben", "admin", json!({})).await;
-    execute_raw(&app.database.url, "UPDATE users SET attributes = '[]' WHERE email = 'ben@example.com'").await;
+    execute_raw(&app.database.url, "UPDATE users SET attributes = '[]' WHERE handle = 'ben@example.com'").await;
     let demoted = app.admin.patch(&format!("{USERS_PATH}/{first_id}"), &json!({"role": "viewer"})).await;
     demoted.expect_problem(409, "last_admin");
     let token = app.caller_with_token(TokenGrant::Role(Role::Admin), None, None).await;
     token.get(USERS_PATH).await.expect(200);
+}
+
+async fn worker_removes_an_expired_override_that_follows_many_unreadable_ones(kind: DatabaseKind) {
+    let app = TestApp::start(kind).await;
+    app.create_boolean_flag("f").await;
+    seed::insert_expired_overrides(&app.database.store().await, 450).await;
+    let readable = "SELECT id FROM users WHERE handle = 'expired449@example.com'";
+    let corrupt = format!("UPDATE user_flag_overrides SET override_value = '1e999' WHERE user_id <> ({readable})");
+    execute_raw(&app.database.url, &corrupt).await;
+    assert_eq!(maintenance::remove_expired_overrides(&app.core).await.unwrap(), 1);
+    assert_eq!(maintenance::remove_expired_overrides(&app.core).await.unwrap(), 0);
+}
+
+async fn worker_marks_a_due_change_that_follows_many_unreadable_ones(kind: DatabaseKind) {
+    let app = TestApp::start(kind).await;
+    app.set_clock_before_real_time();
+    let change = json!({"scheduled_at": "2020-01-02T00:00:00Z", "enabled": false});
+    for number in 0..60 {
+        let flag = format!("f{number:02}");
+        app.create_boolean_flag(&flag).await;
+        app.admin.post(&format!("{}/scheduled-changes", flag_path(&flag)), &change).await.expect(201);
+    }
+    let corrupt = "UPDATE scheduled_changes SET serve = '{\"future\": 1}' WHERE flag_name <> 'f59'";
+    execute_raw(&app.database.url, corrupt).await;
+    app.clock.set(Instant::parse("2020-01-03T00:00:00Z").unwrap());
+    assert_eq!(maintenance::mark_due_scheduled_changes(&app.core).await.unwrap(), 1);
+    assert_eq!(maintenance::mark_due_scheduled_changes(&app.core).await.unwrap(), 0);
+}
+
+async fn user_with_an_unreadable_session_can_be_deactivated(kind: DatabaseKind) {
+    let app = TestApp::start(kind).await;
+    let (user_id, email) = app.create_account("ann", "viewer").await;
+    let browsers = [app.anonymous.sign_in(&email, PASSWORD).await, app.anonymous.sign_in(&email, PASSWORD).await];
+    execute_raw(
+        &app.database.url,
+        "UPDATE sessions SET token_hash = '' WHERE id = (SELECT id FROM sessions ORDER BY id LIMIT 1)",
+    )
+    .await;
+    app.admin.patch(&format!("{USERS_PATH}/{user_id}"), &json!({"active": false})).await.expect(200);
+    for browser in browsers {
+        browser.get("/api/flags/me").await.expect(401);
+    }
 }

@@ -1,8 +1,9 @@
-//! Tables with one row for each purpose: `log_head`, `service_keys` and the applied migrations. A running server serves
-//! its last state; a starting server fails with a clear error. Nothing is repaired automatically.
+//! Corrupt rows of `log_head`, `service_keys` and the table of applied migrations, on which the whole program depends.
+//! A running server serves its last state. A starting server fails with a clear error. Nothing is repaired
+//! automatically.
 
 use flags_service::Runtime;
-use flags_store::migrate_down;
+use flags_store::{READER_VERSION, WRITER_VERSION, migrate_down};
 use flags_tests::{
     app::TestApp,
     database::{Database, DatabaseKind, execute_raw, table_rows, try_execute_raw},
@@ -13,12 +14,12 @@ use serde_json::json;
 
 on_both_databases! {
     unreadable_log_head_stops_changes_but_not_evaluation,
-    running_server_stays_current_only_while_it_may_read,
-    running_server_changes_nothing_if_a_newer_writer_is_required,
+    running_server_serves_stale_values_while_a_newer_reader_version_is_required,
+    running_server_rejects_changes_while_a_newer_writer_version_is_required,
     programs_refuse_to_start_if_the_database_requires_a_newer_version,
     unknown_migrations_of_a_newer_version_are_accepted_but_not_reverted,
-    missing_service_key_prevents_the_start,
-    incomplete_migration_table_prevents_the_start,
+    missing_or_invalid_service_key_prevents_a_server_start,
+    incomplete_migration_table_prevents_every_program_from_starting,
 }
 
 /// Removes the constraints of `log_head` that reject corrupt values.
@@ -84,7 +85,7 @@ async fn unreadable_log_head_stops_changes_but_not_evaluation(kind: DatabaseKind
         .await;
         execute_raw(url, "DELETE FROM saved_head; INSERT INTO saved_head SELECT * FROM log_head").await;
     }
-    // After five seconds, the missing head is visible to clients.
+    // After five seconds without a readable head, responses are marked as stale.
     execute_raw(url, "DELETE FROM log_head").await;
     eventually("responses are stale", async || {
         let own_flags = ann.get("/api/flags/me").await.expect(200).json();
@@ -95,7 +96,7 @@ async fn unreadable_log_head_stops_changes_but_not_evaluation(kind: DatabaseKind
     assert!(table_rows(url, "log_head").await.is_empty(), "nothing repairs the head");
 }
 
-async fn running_server_stays_current_only_while_it_may_read(kind: DatabaseKind) {
+async fn running_server_serves_stale_values_while_a_newer_reader_version_is_required(kind: DatabaseKind) {
     let app = TestApp::start(kind).await;
     app.create_boolean_flag("a").await;
     let (_, ann) = app.create_user("ann").await;
@@ -110,17 +111,19 @@ async fn running_server_stays_current_only_while_it_may_read(kind: DatabaseKind)
     eventually("the server follows the change log again", async || is_stale(false).await).await;
 }
 
-async fn running_server_changes_nothing_if_a_newer_writer_is_required(kind: DatabaseKind) {
+async fn running_server_rejects_changes_while_a_newer_writer_version_is_required(kind: DatabaseKind) {
     let app = TestApp::start(kind).await;
     app.create_boolean_flag("a").await;
     let number = app.replica.revision().number;
-    execute_raw(&app.database.url, "UPDATE log_head SET min_writer = 2").await;
+    let newer = format!("UPDATE log_head SET min_writer = {}", WRITER_VERSION + 1);
+    execute_raw(&app.database.url, &newer).await;
     let path = "/api/admin/feature-flags/a";
     app.admin.patch(path, &json!({"enabled": false})).await.expect_problem(503, "server_outdated");
     let flag = app.admin.get(path).await.expect(200).json();
     assert_eq!(flag["enabled"], true);
     assert_eq!(app.replica.revision().number, number);
-    execute_raw(&app.database.url, "UPDATE log_head SET min_writer = 1").await;
+    let current = format!("UPDATE log_head SET min_writer = {WRITER_VERSION}");
+    execute_raw(&app.database.url, &current).await;
     app.admin.patch(path, &json!({"enabled": false})).await.expect(200);
 }
 
@@ -136,15 +139,12 @@ fn assert_no_program_starts(url: &str, message: &str) {
 async fn programs_refuse_to_start_if_the_database_requires_a_newer_version(kind: DatabaseKind) {
     let database = Database::migrated(kind).await;
     execute_raw(&database.url, "UPDATE log_head SET min_writer = 7").await;
-    assert_no_program_starts(
-        &database.url,
-        "its writer version is 1, and the database requires 7; upgrade the program",
-    );
-    execute_raw(&database.url, "UPDATE log_head SET min_writer = 1, min_reader = 8").await;
-    assert_no_program_starts(
-        &database.url,
-        "its reader version is 1, and the database requires 8; upgrade the program",
-    );
+    let message = format!("its writer version is {WRITER_VERSION}, and the database requires 7; upgrade the program");
+    assert_no_program_starts(&database.url, &message);
+    let raise_reader = format!("UPDATE log_head SET min_writer = {WRITER_VERSION}, min_reader = 8");
+    execute_raw(&database.url, &raise_reader).await;
+    let message = format!("its reader version is {READER_VERSION}, and the database requires 8; upgrade the program");
+    assert_no_program_starts(&database.url, &message);
     execute_raw(&database.url, "DELETE FROM log_head").await;
     assert_no_program_starts(&database.url, "the table log_head is empty");
 }
@@ -163,7 +163,7 @@ async fn unknown_migrations_of_a_newer_version_are_accepted_but_not_reverted(kin
     assert!(try_execute_raw(&database.url, "SELECT * FROM future").await.is_ok());
 }
 
-async fn missing_service_key_prevents_the_start(kind: DatabaseKind) {
+async fn missing_or_invalid_service_key_prevents_a_server_start(kind: DatabaseKind) {
     let app = TestApp::start(kind).await;
     app.create_boolean_flag("a").await;
     let url = &app.database.url;
@@ -183,7 +183,7 @@ async fn missing_service_key_prevents_the_start(kind: DatabaseKind) {
     }
 }
 
-async fn incomplete_migration_table_prevents_the_start(kind: DatabaseKind) {
+async fn incomplete_migration_table_prevents_every_program_from_starting(kind: DatabaseKind) {
     let database = Database::migrated(kind).await;
     execute_raw(&database.url, "DELETE FROM __diesel_schema_migrations WHERE version = '00000000000003'").await;
     assert_no_program_starts(&database.url, "is applied, but 00000000000003 is not");

@@ -14,7 +14,7 @@ on_both_databases! {
     unreadable_flag_serves_overrides_only_and_can_be_archived_but_not_changed,
     unknown_operator_of_a_newer_server_makes_the_flag_unreadable_without_a_reload,
     unreadable_scheduled_change_makes_its_flag_unreadable,
-    unreadable_change_log_rows_cost_one_reload,
+    unreadable_change_log_row_causes_only_one_reload,
 }
 
 /// A rule with an operator that this version does not know.
@@ -89,7 +89,7 @@ async fn unreadable_flag_serves_overrides_only_and_can_be_archived_but_not_chang
     let after = &entry["items"][0]["after"];
     assert_eq!(after["targeting_rules"][0]["conditions"][0]["operator"], "resembles");
     assert_eq!(after["archived_at"], archived["archived_at"]);
-    // The row as it was, by a version that can read it.
+    // Replacing the unknown rules makes the flag readable, so it can be restored.
     let sql = "UPDATE feature_flags SET targeting_rules = '[]' WHERE name = 'newer'";
     execute_raw(&app.database.url, sql).await;
     app.admin.post(&format!("{}/restore", flag_path("newer")), &json!({})).await.expect(200);
@@ -100,7 +100,7 @@ async fn unreadable_flag_serves_overrides_only_and_can_be_archived_but_not_chang
     .await;
 }
 
-/// Changes the state after the newest change in the change log, and adds it to the change log again.
+/// Appends a copy of the newest change-log entry at the next revision. `edit` is the SQL expression for its `after`.
 async fn repeat_newest_change(app: &TestApp, edit: &str) {
     let columns = "ord, at, actor, action, entity, entity_id, flag_name, user_id, before";
     let id = if app.database.url.starts_with("sqlite") { "randomblob(16)" } else { "gen_random_uuid()" };
@@ -112,12 +112,12 @@ async fn repeat_newest_change(app: &TestApp, edit: &str) {
     execute_raw_on_change_log(&app.database.url, &sql).await;
 }
 
-/// SQL expression for `after` with one text replaced.
+/// Returns an SQL expression for the column `after` with `from` replaced by `to`.
 fn replaced(app: &TestApp, from: &str, to: &str) -> String {
     if app.database.url.starts_with("sqlite") {
         format!("replace(after, '{from}', '{to}')")
     } else {
-        // `jsonb` is printed with spaces.
+        // PostgreSQL prints `jsonb` with a space after each colon and comma.
         format!("replace(after::text, '{}', '{to}')::jsonb", from.replace(':', ": ").replace(',', ", "))
     }
 }
@@ -139,7 +139,7 @@ async fn unknown_operator_of_a_newer_server_makes_the_flag_unreadable_without_a_
     wait_for(number + 1).await;
     assert_eq!(ids(&ann.get("/api/flags/me").await.expect(200).json()["flags"]), [""; 0]);
     assert!(app.replica.snapshot(None).flag("newer").unwrap().compiled().compile_error().is_some());
-    // Other changes arrive meanwhile, and a readable definition makes the flag readable.
+    // The next change has a readable definition, which makes the flag readable again.
     app.admin.patch(&flag_path("newer"), &json!({"description": "readable"})).await.expect(200);
     wait_for(number + 2).await;
     assert_eq!(ids(&ann.get("/api/flags/me").await.expect(200).json()["flags"]), ["newer"]);
@@ -168,7 +168,7 @@ async fn unreadable_scheduled_change_makes_its_flag_unreadable(kind: DatabaseKin
     assert!(rows[0].contains("future"), "{rows:?}");
 }
 
-async fn unreadable_change_log_rows_cost_one_reload(kind: DatabaseKind) {
+async fn unreadable_change_log_row_causes_only_one_reload(kind: DatabaseKind) {
     let app = TestApp::start(kind).await;
     app.create_boolean_flag("a").await;
     let (ann_id, ann) = app.create_user("ann").await;
@@ -206,7 +206,7 @@ async fn unreadable_change_log_rows_cost_one_reload(kind: DatabaseKind) {
         assert_eq!(generation(), before + 1, "no further reload after {corruption}");
         assert_eq!(ann.get("/api/flags/me").await.expect(200).json()["flags"]["a"]["value"], true);
     }
-    // An unreadable row beyond the head belongs to no commit.
+    // An unreadable row beyond the head belongs to no commit, so it causes no reload.
     let (before, number) = (generation(), app.replica.revision().number);
     let mut beyond = vec![format!("{}", number + 500)];
     if is_sqlite {
@@ -224,7 +224,7 @@ async fn unreadable_change_log_rows_cost_one_reload(kind: DatabaseKind) {
         app.admin.patch(&flag_path("a"), &json!({"description": format!("beyond {round}")})).await.expect(200);
     }
     assert_eq!((generation(), app.replica.revision().number), (before, number + 3));
-    // A server that starts now does not resume streams from before, but starts.
+    // The unreadable rows do not prevent a server from starting and evaluating flags.
     let runtime = Runtime::start(app.core.store().clone(), app.clock.clone()).await.unwrap();
     let user = runtime.evaluation.user(ann_id.parse().unwrap()).await.unwrap().unwrap();
     let snapshot = runtime.replica.snapshot(Some(user.id));

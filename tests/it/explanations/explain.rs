@@ -113,7 +113,7 @@ async fn each_kind_of_conflict_is_reported_as_a_finding(kind: DatabaseKind) {
     ] {
         let explanation = explain(&app, &ann_id, flag).await;
         assert_eq!(finding_codes(&explanation), expected, "{flag}: {explanation}");
-        // The list filter reports the same finding for this flag only.
+        // Filtering the list by this finding returns only the override of this flag.
         let listed =
             app.admin.get(&format!("/api/admin/flag-overrides?finding={}", expected[0])).await.expect(200).json();
         let names: Vec<_> = listed["items"].as_array().unwrap().iter().map(|item| &item["flag_name"]).collect();

@@ -11,10 +11,10 @@ use flags_tests::{
 use super::create_flag_with_rules;
 
 on_both_databases! {
-    admin_reads_all_flags_of_a_user,
+    admin_can_read_all_flags_of_a_user,
 }
 
-async fn admin_reads_all_flags_of_a_user(kind: DatabaseKind) {
+async fn admin_can_read_all_flags_of_a_user(kind: DatabaseKind) {
     let app = TestApp::start(kind).await;
     create_flag_with_rules(&app).await;
     app.create_flag(json!({"name": "hidden", "flag_type": "boolean", "client_visible": false})).await;

@@ -8,7 +8,7 @@ use super::FLAGS_PATH;
 
 on_both_databases! {
     boolean_flag_requires_only_name_and_type,
-    other_types_require_variants_default_and_off_variant,
+    non_boolean_flags_require_variants_default_and_off_variant,
     created_flag_reads_back_as_submitted,
 }
 
@@ -36,7 +36,7 @@ async fn boolean_flag_requires_only_name_and_type(kind: DatabaseKind) {
     assert_eq!(app.create_flag(only_default).await["default"], json!({"variant": "on"}));
 }
 
-async fn other_types_require_variants_default_and_off_variant(kind: DatabaseKind) {
+async fn non_boolean_flags_require_variants_default_and_off_variant(kind: DatabaseKind) {
     let app = TestApp::start(kind).await;
     let problem = app.admin.post(FLAGS_PATH, &json!({"name": "s", "flag_type": "string"})).await.expect(422).json();
     let pointers: Vec<_> = problem["errors"].as_array().unwrap().iter().map(|e| e["pointer"].clone()).collect();

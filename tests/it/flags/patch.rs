@@ -8,13 +8,13 @@ use flags_tests::{app::TestApp, database::DatabaseKind, on_both_databases};
 use super::FLAGS_PATH;
 
 on_both_databases! {
-    patch_replaces_only_the_named_fields,
+    flag_patch_replaces_only_the_named_fields,
     manual_change_supersedes_applied_scheduled_change,
     manual_change_is_timestamped_after_waiting_for_the_flag_lock,
     variants_in_use_cannot_be_removed,
 }
 
-async fn patch_replaces_only_the_named_fields(kind: DatabaseKind) {
+async fn flag_patch_replaces_only_the_named_fields(kind: DatabaseKind) {
     let app = TestApp::start(kind).await;
     app.create_boolean_flag("f").await;
     let path = format!("{FLAGS_PATH}/f");

@@ -7,10 +7,10 @@ use flags_tests::{app::TestApp, database::DatabaseKind, on_both_databases};
 use super::FLAGS_PATH;
 
 on_both_databases! {
-    condition_accepts_ten_thousand_values,
+    targeting_condition_accepts_ten_thousand_values,
 }
 
-async fn condition_accepts_ten_thousand_values(kind: DatabaseKind) {
+async fn targeting_condition_accepts_ten_thousand_values(kind: DatabaseKind) {
     let app = TestApp::start(kind).await;
     let (ann_id, ann) = app.create_user("ann").await;
     app.create_boolean_flag("f").await;

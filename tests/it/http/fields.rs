@@ -197,7 +197,7 @@ async fn rejects_invalid_user_fields(kind: DatabaseKind) {
     };
     let nested = (0..40).fold(json!(1), |inner, _| json!({"a": inner}));
     let invalid = [
-        (json!({}), "/email", "required"),
+        (json!({}), "/email", "email_or_external_id_required"),
         (with("email", json!("")), "/email", "invalid_email"),
         (with("email", json!("no at")), "/email", "invalid_email"),
         (with("email", json!("a@b\u{0}")), "/email", "nul_character"),

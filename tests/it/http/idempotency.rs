@@ -11,14 +11,14 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 on_both_databases! {
-    retry_replays_the_first_response_without_a_second_effect,
-    rejects_key_reused_for_another_request,
-    failed_request_does_not_consume_the_key,
-    concurrent_retries_execute_once,
-    keys_expire_after_24_hours_and_are_purged,
+    retry_with_the_same_idempotency_key_replays_the_first_response,
+    rejects_idempotency_key_reused_for_another_request,
+    failed_request_does_not_consume_its_idempotency_key,
+    concurrent_requests_with_one_idempotency_key_execute_once,
+    idempotency_keys_expire_after_24_hours_and_are_purged,
     every_post_operation_accepts_an_idempotency_key,
-    concurrent_bulk_retries_execute_once,
-    precondition_is_part_of_the_request,
+    concurrent_bulk_requests_with_one_idempotency_key_execute_once,
+    rejects_idempotency_key_reused_with_another_precondition,
 }
 
 async fn post_with_key(caller: &Caller, path: &str, key: &str, body: &Value) -> ApiResponse {
@@ -31,7 +31,7 @@ fn replayed_parts(response: &ApiResponse) -> (u16, String, String, String, Strin
     (response.status.as_u16(), header("location"), header("etag"), header("flags-revision"), response.text.clone())
 }
 
-async fn retry_replays_the_first_response_without_a_second_effect(kind: DatabaseKind) {
+async fn retry_with_the_same_idempotency_key_replays_the_first_response(kind: DatabaseKind) {
     let app = TestApp::start(kind).await;
     app.create_boolean_flag("a").await;
     let (ann_id, _) = app.create_user("ann").await;
@@ -44,12 +44,12 @@ async fn retry_replays_the_first_response_without_a_second_effect(kind: Database
     assert_eq!(replayed.header("content-type"), "application/json");
     assert_eq!(app.replica.revision(), revision_before, "the replay writes nothing");
     assert_eq!(first.json()["revision"].as_i64().map(|r| r + 1), Some(revision_before.number));
-    // Each caller has its own keys.
+    // Another caller can use the same key for a separate request.
     let (_, ada) = app.create_user_with("ada", "admin", json!({})).await;
     post_with_key(&ada, &user_overrides_path(&ann_id), "k1", &body).await.expect_problem(409, "override_exists");
 }
 
-async fn rejects_key_reused_for_another_request(kind: DatabaseKind) {
+async fn rejects_idempotency_key_reused_for_another_request(kind: DatabaseKind) {
     let app = TestApp::start(kind).await;
     let flag = |name: &str| json!({"name": name, "flag_type": "boolean"});
     post_with_key(&app.admin, "/api/admin/feature-flags", "k", &flag("a")).await.expect(201);
@@ -65,7 +65,7 @@ async fn rejects_key_reused_for_another_request(kind: DatabaseKind) {
     post_with_key(&app.admin, "/api/admin/feature-flags", &"x".repeat(255), &flag("c")).await.expect(201);
 }
 
-async fn failed_request_does_not_consume_the_key(kind: DatabaseKind) {
+async fn failed_request_does_not_consume_its_idempotency_key(kind: DatabaseKind) {
     let app = TestApp::start(kind).await;
     let flag = json!({"name": "a", "flag_type": "boolean"});
     let archive =
@@ -82,7 +82,7 @@ async fn failed_request_does_not_consume_the_key(kind: DatabaseKind) {
     );
 }
 
-async fn concurrent_retries_execute_once(kind: DatabaseKind) {
+async fn concurrent_requests_with_one_idempotency_key_execute_once(kind: DatabaseKind) {
     let app = TestApp::start(kind).await;
     app.create_boolean_flag("a").await;
     let (ann_id, _) = app.create_user("ann").await;
@@ -97,7 +97,7 @@ async fn concurrent_retries_execute_once(kind: DatabaseKind) {
     assert_eq!(app.replica.revision().number, revision_before + 1);
 }
 
-async fn keys_expire_after_24_hours_and_are_purged(kind: DatabaseKind) {
+async fn idempotency_keys_expire_after_24_hours_and_are_purged(kind: DatabaseKind) {
     let app = TestApp::start(kind).await;
     let user = json!({"email": "x@example.com"});
     let create = || post_with_key(&app.admin, "/api/admin/users", "k", &user);
@@ -145,7 +145,7 @@ async fn every_post_operation_accepts_an_idempotency_key(kind: DatabaseKind) {
     assert_eq!(with_key, 8, "add each new POST operation with an idempotency key to this test");
 }
 
-async fn concurrent_bulk_retries_execute_once(kind: DatabaseKind) {
+async fn concurrent_bulk_requests_with_one_idempotency_key_execute_once(kind: DatabaseKind) {
     let app = TestApp::start(kind).await;
     app.create_boolean_flag("f").await;
     let mut tx = app.core.store().begin(Instant::from_micros(1)).await.unwrap();
@@ -178,7 +178,7 @@ async fn concurrent_bulk_retries_execute_once(kind: DatabaseKind) {
     post_with_key(&app.admin, "/api/admin/users", "k", &other_body).await.expect_problem(422, "idempotency_key_reused");
 }
 
-async fn precondition_is_part_of_the_request(kind: DatabaseKind) {
+async fn rejects_idempotency_key_reused_with_another_precondition(kind: DatabaseKind) {
     let app = TestApp::start(kind).await;
     app.create_boolean_flag("a").await;
     let path = "/api/admin/feature-flags/a/archive";

@@ -1,4 +1,4 @@
-//! Paths and methods that do not exist, and parameters that an operation does not know.
+//! Rejection of unknown paths, methods and parameters.
 
 use reqwest::Method;
 use serde_json::Value;

@@ -34,6 +34,7 @@ async fn rejects_invalid_query_parameters(kind: DatabaseKind) {
         "flag-overrides?status=odd",
         "flag-overrides?expires_before=soon",
         "users?sort=x",
+        "users?email_conflict=maybe",
         "feature-flags?archived=maybe",
     ] {
         app.admin.get(&format!("/api/admin/{query}")).await.expect_problem(422, "validation_failed");

@@ -10,11 +10,11 @@ use flags_tests::{
 };
 
 on_both_databases! {
-    responses_have_the_documented_fields,
+    own_flags_responses_have_the_documented_fields,
     entity_tag_changes_with_the_content_but_not_with_time,
     override_reasons_are_included_if_enabled_in_the_settings,
     server_waits_for_the_minimum_revision,
-    strings_are_escaped_in_json,
+    string_values_are_escaped_in_json_responses,
 }
 
 fn sorted_keys(value: &Value) -> Vec<&str> {
@@ -23,7 +23,7 @@ fn sorted_keys(value: &Value) -> Vec<&str> {
     keys
 }
 
-async fn responses_have_the_documented_fields(kind: DatabaseKind) {
+async fn own_flags_responses_have_the_documented_fields(kind: DatabaseKind) {
     let app = TestApp::start(kind).await;
     let (ann_id, ann) = app.create_user("ann").await;
     app.create_boolean_flag("a").await;
@@ -120,7 +120,7 @@ async fn server_waits_for_the_minimum_revision(kind: DatabaseKind) {
     assert!(response.expect(200).json()["flags"]["f"].is_object());
 }
 
-async fn strings_are_escaped_in_json(kind: DatabaseKind) {
+async fn string_values_are_escaped_in_json_responses(kind: DatabaseKind) {
     let app = TestApp::start(kind).await;
     let (ann_id, ann) = app.create_user("ann").await;
     let text = "quote \" backslash \\ line\nfeed \u{1} é 🎉 </script>";

@@ -12,10 +12,10 @@ use serde_json::{Value, json};
 use super::{BULK_PATH, backend_caller, create_two_variant_flag, request_for};
 
 on_both_databases! {
-    entity_tag_covers_context_values_expiry_and_epoch,
+    entity_tag_depends_on_context_values_expiry_and_epoch,
 }
 
-async fn entity_tag_covers_context_values_expiry_and_epoch(kind: DatabaseKind) {
+async fn entity_tag_depends_on_context_values_expiry_and_epoch(kind: DatabaseKind) {
     let app = TestApp::start(kind).await;
     let (ann_id, ann) = app.create_user("ann").await;
     let (ben_id, _) = app.create_user("ben").await;

@@ -13,8 +13,8 @@ use super::{BULK_PATH, backend_caller, create_two_variant_flag, evaluate, evalua
 on_both_databases! {
     evaluates_flags_of_every_type,
     integers_keep_a_decimal_point_if_the_flag_has_a_fractional_variant,
-    reason_and_source_name_the_layer_that_decided,
-    splits_equal_those_of_the_own_flags_endpoint,
+    evaluation_reason_and_source_name_the_layer_that_decided,
+    percentage_splits_equal_those_of_the_own_flags_endpoint,
     unknown_archived_and_hidden_flags_yield_flag_not_found,
     invalid_flag_definition_does_not_affect_other_flags,
     override_reasons_are_included_only_if_enabled_in_the_settings,
@@ -78,7 +78,7 @@ async fn integers_keep_a_decimal_point_if_the_flag_has_a_fractional_variant(kind
     assert!(all.contains(r#""value":5.0,"#) && all.contains(r#""value":2.5,"#), "{all}");
 }
 
-async fn reason_and_source_name_the_layer_that_decided(kind: DatabaseKind) {
+async fn evaluation_reason_and_source_name_the_layer_that_decided(kind: DatabaseKind) {
     let app = TestApp::start(kind).await;
     let (ann_id, _) = app.create_user_with("ann", "user", json!({"plan": "pro"})).await;
     let backend = backend_caller(&app).await;
@@ -141,7 +141,7 @@ async fn reason_and_source_name_the_layer_that_decided(kind: DatabaseKind) {
     );
 }
 
-async fn splits_equal_those_of_the_own_flags_endpoint(kind: DatabaseKind) {
+async fn percentage_splits_equal_those_of_the_own_flags_endpoint(kind: DatabaseKind) {
     let app = TestApp::start(kind).await;
     create_two_variant_flag(&app, "split", "string", json!("A"), json!("B")).await;
     let halves = json!({"default": {"weights": {"a": 50, "b": 50}}});

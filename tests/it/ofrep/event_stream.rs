@@ -1,4 +1,4 @@
-//! The event stream: which changes tell a client to evaluate again.
+//! The OFREP event stream: which changes send a `refetchEvaluation` event.
 
 use flags_api::StreamLimits;
 use flags_domain::Instant;
@@ -20,17 +20,17 @@ use crate::{
 };
 
 on_both_databases! {
-    first_event_is_a_refetch,
+    first_stream_event_is_a_refetch,
     refetch_is_sent_for_relevant_changes_only,
     refetch_is_sent_when_expiries_and_scheduled_changes_are_due,
-    due_instants_send_a_refetch_without_waiting_for_a_heartbeat,
-    backend_streams_cover_hidden_flags_and_their_targeting_key,
+    expiries_and_scheduled_changes_send_a_refetch_without_waiting_for_a_heartbeat,
+    backend_stream_covers_hidden_flags_and_only_its_own_targeting_key,
     stream_resumes_at_the_last_event_id,
     streams_are_limited_and_end_at_shutdown,
-    reload_of_the_replica_sends_a_refetch,
+    replica_reload_sends_a_refetch,
 }
 
-async fn first_event_is_a_refetch(kind: DatabaseKind) {
+async fn first_stream_event_is_a_refetch(kind: DatabaseKind) {
     let app = TestApp::start(kind).await;
     app.create_boolean_flag("f").await;
     let (ann_id, ann) = app.create_user("ann").await;
@@ -45,7 +45,7 @@ async fn first_event_is_a_refetch(kind: DatabaseKind) {
     assert!(events.parser.retry.is_some());
     let head = app.anonymous.send(Method::HEAD, &uri, &[], None).await.expect(200);
     assert_eq!((head.header("content-type"), &*head.text), ("text/event-stream", ""));
-    // On this event, a provider evaluates again and sends both fields of the event.
+    // After this event, a provider evaluates again and sends the event's `etag` and `lastModified` as query parameters.
     let etag = first.data["etag"].as_str().unwrap();
     let entity_tag = ann.post(BULK_PATH, &request_for(&ann_id)).await.header("etag").to_owned();
     let path = format!("{BULK_PATH}?flagConfigEtag={etag}&flagConfigLastModified={}", first.data["lastModified"]);
@@ -136,7 +136,7 @@ async fn refetch_is_sent_when_expiries_and_scheduled_changes_are_due(kind: Datab
     }
 }
 
-async fn due_instants_send_a_refetch_without_waiting_for_a_heartbeat(kind: DatabaseKind) {
+async fn expiries_and_scheduled_changes_send_a_refetch_without_waiting_for_a_heartbeat(kind: DatabaseKind) {
     let app = TestApp::start_with_stream_limits(kind, no_heartbeats()).await;
     app.create_boolean_flag("f").await;
     app.create_flag(json!({"name": "hidden", "flag_type": "boolean", "client_visible": false})).await;
@@ -158,7 +158,7 @@ async fn due_instants_send_a_refetch_without_waiting_for_a_heartbeat(kind: Datab
     assert_eq!(expect_refetch(&mut anonymous).await.data["lastModified"], START_SECONDS + 20);
 }
 
-async fn backend_streams_cover_hidden_flags_and_their_targeting_key(kind: DatabaseKind) {
+async fn backend_stream_covers_hidden_flags_and_only_its_own_targeting_key(kind: DatabaseKind) {
     let app = TestApp::start_with_stream_limits(kind, fast_heartbeats()).await;
     app.create_flag(json!({"name": "hidden", "flag_type": "boolean", "client_visible": false})).await;
     let (ann_id, _) = app.create_user("ann").await;
@@ -185,7 +185,7 @@ async fn backend_streams_cover_hidden_flags_and_their_targeting_key(kind: Databa
         let all = backend.post(BULK_PATH, &request_for(&ann_id)).await.expect(200).json();
         assert_eq!(all["flags"][0]["value"], active);
     }
-    // The flag is deleted before the client evaluates again; the streams still send a refetch for the archiving.
+    // Even if the flag is deleted immediately after it was archived, the streams send a refetch.
     app.admin.patch(path, &json!({"client_visible": true})).await.expect(200);
     app.admin.post(&format!("{path}/archive"), &json!({})).await.expect(200);
     app.admin.delete(path).await.expect(204);
@@ -254,7 +254,7 @@ async fn streams_are_limited_and_end_at_shutdown(kind: DatabaseKind) {
     events.expect_end().await;
 }
 
-async fn reload_of_the_replica_sends_a_refetch(kind: DatabaseKind) {
+async fn replica_reload_sends_a_refetch(kind: DatabaseKind) {
     let app = TestApp::start(kind).await;
     let backend = backend_caller(&app).await;
     let mut events = open_evaluation_stream(&app, &backend, "anonymous-1").await;

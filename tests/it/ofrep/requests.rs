@@ -15,7 +15,7 @@ use super::{BULK_PATH, backend_caller, evaluate, evaluate_one, expect_error, req
 on_both_databases! {
     user_credentials_evaluate_only_for_their_own_user,
     malformed_requests_yield_400_with_a_specific_error_code,
-    errors_have_the_format_of_the_protocol,
+    errors_have_the_ofrep_format,
     evaluation_is_at_least_as_recent_as_the_event_that_caused_it,
     cors_allows_the_request_headers_of_openfeature_providers,
 }
@@ -53,9 +53,9 @@ async fn malformed_requests_yield_400_with_a_specific_error_code(kind: DatabaseK
     for (path, key) in [(BULK_PATH.to_owned(), None), (format!("{BULK_PATH}/f"), Some("f"))] {
         let send = async |body: &str| backend.send(Method::POST, &path, &json_type, Some(body.into())).await;
         for body in ["{}", r#"{"context": {}}"#, r#"{"context": {"targetingKey": ""}}"#, ""] {
-            expect_error(send(body).await, 400, "TARGETING_KEY_MISSING", key);
+            send(body).await.expect(200);
         }
-        expect_error(backend.send(Method::POST, &path, &[], None).await, 400, "TARGETING_KEY_MISSING", key);
+        backend.send(Method::POST, &path, &[], None).await.expect(200);
         for body in [r#"{"context": 1}"#, r#"{"context": {"targetingKey": 1}}"#, "[]"] {
             expect_error(send(body).await, 400, "INVALID_CONTEXT", key);
         }
@@ -74,7 +74,7 @@ async fn malformed_requests_yield_400_with_a_specific_error_code(kind: DatabaseK
     }
 }
 
-async fn errors_have_the_format_of_the_protocol(kind: DatabaseKind) {
+async fn errors_have_the_ofrep_format(kind: DatabaseKind) {
     let app = TestApp::start(kind).await;
     let backend = backend_caller(&app).await;
     let large = format!(r#"{{"context": {{"targetingKey": "k", "a": "{}"}}}}"#, "a".repeat(256 * 1024));

@@ -40,7 +40,19 @@ async fn demo_data_matches_the_printed_guide(kind: DatabaseKind) {
     let ben_flags = server.caller(&token("BEN")).get("/api/flags/me").await.expect(200).json();
     assert_eq!(ben_flags["flags"]["checkout.flow"]["source"], "override");
     server.caller(&token("ADMIN")).get("/api/admin/scheduled-changes").await.expect(200);
-    assert_eq!(server.caller(&token("VIEWER")).get("/api/admin/flag-overrides").await.expect(200).json()["total"], 2);
+    assert_eq!(server.caller(&token("VIEWER")).get("/api/admin/flag-overrides").await.expect(200).json()["total"], 3);
+    let support = server.caller(&token("SUPPORT"));
+    let external = |id: &str| format!("/api/admin/users/ext:{id}");
+    let labels = async |id: &str| {
+        let user = support.get(&external(id)).await.expect(200).json();
+        [user["user_label"].clone(), user["email"].clone()]
+    };
+    assert_eq!(labels("crm-1001").await, [Value::from("Dora (demo)"), Value::Null]);
+    assert_eq!(labels("crm-1002").await, ["Cara (demo)", "cara@example.com"]);
+    assert_eq!(labels("crm-1003").await, [Value::from("crm-1003"), Value::Null]);
+    let command = guide.lines().find(|line| line.contains("create_users=true")).unwrap();
+    let (_, path) = command.trim_end_matches('\'').split_once("127.0.0.1:1").unwrap();
+    support.put(path, &serde_json::json!({"override_value": true})).await.expect(201);
     assert_fails_with("server", &["demo", "--database-url", &database.url], "not empty");
 }
 
@@ -59,6 +71,18 @@ async fn creates_users_and_tokens_on_the_command_line(kind: DatabaseKind) {
         (response.status == 200).then(|| response.json())
     });
     assert_eq!(own_flags.await["user_id"], ann_id);
+    let cara_id = command(&["user", "create", "--external-id", "crm-7", "--role", "support"]);
+    for reference in ["crm-7", &cara_id, &cara_id.to_uppercase()] {
+        let token = command(&["token", "create", "--name", "n", "--role", "support", "--user", reference]);
+        let cara = server.caller(&token);
+        let identity = eventually("the server has read the token", async || {
+            let response = cara.get("/api/auth/me").await;
+            (response.status == 200).then(|| response.json())
+        })
+        .await;
+        assert_eq!((&identity["id"], &identity["role"]), (&Value::from(cara_id.as_str()), &Value::from("support")));
+        assert_eq!((&identity["user_label"], &identity["email"]), (&Value::from("crm-7"), &Value::Null), "{reference}");
+    }
     let evaluate = server.caller(&command(&["token", "create", "--name", "n", "--scope", "evaluate"]));
     eventually("the server has read the token", async || {
         (evaluate.get("/api/flags/me").await.json()["code"] == "no_user").then_some(())

@@ -17,22 +17,22 @@ use super::wait_until_token_is_known;
 use crate::ofrep;
 
 on_both_databases! {
-    flag_over_the_budget_serves_its_off_variant_or_an_ofrep_error,
+    flag_over_the_evaluation_budget_serves_its_off_variant_or_an_ofrep_error,
     expensive_evaluations_block_neither_readiness_nor_writers,
-    text_longer_than_4_kib_fails_a_matches_condition,
-    rejects_definitions_beyond_the_limits,
-    rejects_contexts_beyond_the_limits,
-    rejects_flags_beyond_the_limit_of_a_deployment,
+    text_longer_than_4_kib_never_satisfies_a_matches_condition,
+    rejects_flag_definitions_beyond_the_limits,
+    rejects_evaluation_contexts_beyond_the_limits,
+    rejects_creation_of_more_than_5000_flags,
     stored_definitions_above_a_limit_can_be_edited_but_not_enlarged,
     metric_counts_evaluations_that_exceed_the_budget,
 }
 
 const FLAG_PATH: &str = "/api/admin/feature-flags/f";
 
-/// Expression whose search takes time proportional to the product of its size and the length of the text.
+/// Regular expression whose search time grows with the product of its size and the length of the text.
 const EXPENSIVE_PATTERN: &str = "(?:[ab]*a){6000}[^a-z]";
 
-/// Attributes of 60 kB: as many texts as fit of the longest length that `matches` searches.
+/// Returns attributes of 60 kB: 15 texts of the maximum length that the operator `matches` searches.
 fn expensive_attributes() -> Value {
     json!({"x": vec!["ab".repeat(2_048); 15]})
 }
@@ -45,21 +45,21 @@ fn expensive_rules(count: usize) -> Value {
     (0..count).map(rule).collect()
 }
 
-/// Flag with a different value for each way of evaluation.
+/// Returns a flag whose value shows what was served: a rule, the default or the off variant.
 fn flag(rules: &Value) -> Value {
     let variants = ["rule", "default", "off"].map(|id| json!({"id": id, "value": id}));
     json!({"name": "f", "flag_type": "string", "variants": variants, "default": {"variant": "default"},
         "off_variant": "off", "targeting_rules": rules})
 }
 
-/// Stores rules that the API rejects, as an earlier version may have accepted them.
+/// Stores rules without the API, which rejects them. An earlier version may have accepted such rules.
 async fn store_rules(app: &TestApp, rules: &Value) {
     let sql = format!("update feature_flags set targeting_rules = '{rules}' where name = 'f'");
     execute_raw(&app.database.url, &sql).await;
     app.reload_replica().await;
 }
 
-async fn flag_over_the_budget_serves_its_off_variant_or_an_ofrep_error(kind: DatabaseKind) {
+async fn flag_over_the_evaluation_budget_serves_its_off_variant_or_an_ofrep_error(kind: DatabaseKind) {
     let app = TestApp::start(kind).await;
     app.create_flag(flag(&json!([]))).await;
     store_rules(&app, &expensive_rules(10)).await;
@@ -94,7 +94,7 @@ async fn flag_over_the_budget_serves_its_off_variant_or_an_ofrep_error(kind: Dat
     assert_eq!(app.admin.get(&list).await.expect(200).json()["items"][0]["user_id"], ann_id);
 }
 
-/// The clients of the attack send requests without pause until the writer and the health checks are done.
+/// Three clients send expensive evaluations without pause until all writes and health checks have succeeded.
 async fn expensive_evaluations_block_neither_readiness_nor_writers(kind: DatabaseKind) {
     let app = TestApp::start(kind).await;
     app.create_flag(flag(&json!([]))).await;
@@ -123,7 +123,7 @@ async fn expensive_evaluations_block_neither_readiness_nor_writers(kind: Databas
     assert!(evaluations.load(Ordering::Relaxed) > 0);
 }
 
-async fn text_longer_than_4_kib_fails_a_matches_condition(kind: DatabaseKind) {
+async fn text_longer_than_4_kib_never_satisfies_a_matches_condition(kind: DatabaseKind) {
     let app = TestApp::start(kind).await;
     let rule = |id: &str, negate: bool| {
         json!({"id": id, "serve": {"variant": "rule"}, "conditions": [
@@ -141,7 +141,7 @@ async fn text_longer_than_4_kib_fails_a_matches_condition(kind: DatabaseKind) {
     }
 }
 
-async fn rejects_definitions_beyond_the_limits(kind: DatabaseKind) {
+async fn rejects_flag_definitions_beyond_the_limits(kind: DatabaseKind) {
     let app = TestApp::start(kind).await;
     let condition = |operator: &str, values: Value| json!({"attribute": "x", "operator": operator, "values": values});
     let rule = |conditions: Vec<Value>| json!({"id": "r", "conditions": conditions, "serve": {"variant": "rule"}});
@@ -159,7 +159,7 @@ async fn rejects_definitions_beyond_the_limits(kind: DatabaseKind) {
         .expect_violation("/targeting_rules", "too_large");
 }
 
-async fn rejects_contexts_beyond_the_limits(kind: DatabaseKind) {
+async fn rejects_evaluation_contexts_beyond_the_limits(kind: DatabaseKind) {
     let app = TestApp::start(kind).await;
     app.create_flag(flag(&json!([]))).await;
     let backend = ofrep::backend_caller(&app).await;
@@ -185,7 +185,7 @@ async fn rejects_contexts_beyond_the_limits(kind: DatabaseKind) {
     ofrep::expect_error(with_key(4_097).await, 400, "INVALID_CONTEXT", Some("f"));
 }
 
-async fn rejects_flags_beyond_the_limit_of_a_deployment(kind: DatabaseKind) {
+async fn rejects_creation_of_more_than_5000_flags(kind: DatabaseKind) {
     let app = TestApp::start(kind).await;
     app.create_flag(flag(&json!([]))).await;
     let columns = "flag_type, enabled, variants, default_serve, off_variant, targeting_rules, salt, client_visible, \
@@ -218,7 +218,7 @@ async fn stored_definitions_above_a_limit_can_be_edited_but_not_enlarged(kind: D
 
     let (ann_id, _) = app.create_user("ann").await;
     let attributes = |count: usize| json!({"x": vec![1; count]});
-    let sql = format!("update users set attributes = '{}' where email = 'ann@example.com'", attributes(6_000));
+    let sql = format!("update users set attributes = '{}' where handle = 'ann@example.com'", attributes(6_000));
     execute_raw(&app.database.url, &sql).await;
     let patch = async |body: Value| app.admin.patch(&format!("/api/admin/users/{ann_id}"), &body).await;
     patch(json!({"display_name": "Ann"})).await.expect(200);

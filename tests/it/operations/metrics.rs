@@ -13,11 +13,11 @@ use flags_tests::{
 use super::wait_until_token_is_known;
 
 on_both_databases! {
-    counts_override_changes_and_active_overrides,
+    metrics_count_override_changes_and_active_overrides,
     unreadable_flags_are_counted_and_logged_once,
 }
 
-async fn counts_override_changes_and_active_overrides(kind: DatabaseKind) {
+async fn metrics_count_override_changes_and_active_overrides(kind: DatabaseKind) {
     let database = Database::migrated(kind).await;
     let server = RunningProcess::server(&database.url);
     let (admin, anonymous) = (server.caller(&create_admin_token(&database.url)), Caller::new(&server.base_url, None));

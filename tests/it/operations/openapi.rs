@@ -3,7 +3,7 @@
 use std::{fs, path::PathBuf};
 
 #[test]
-fn committed_document_is_up_to_date() {
+fn committed_openapi_document_is_up_to_date() {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../docs/openapi.json");
     let committed = fs::read_to_string(&path).unwrap_or_default();
     let current = flags_api::openapi().to_pretty_json().unwrap();
@@ -25,7 +25,7 @@ fn operations_have_unique_ids_tags_summaries_and_error_responses() {
 }
 
 #[test]
-fn all_references_resolve() {
+fn all_references_in_the_openapi_document_resolve() {
     let document = serde_json::to_value(flags_api::openapi()).unwrap();
     let text = document.to_string();
     for reference in text.split("\"$ref\":\"#").skip(1) {

@@ -177,7 +177,7 @@ async fn sigterm_stops_a_server_that_is_still_loading() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn database_role_without_create_privilege_is_sufficient() {
+async fn server_runs_with_a_database_role_without_create_privilege() {
     let database = Database::migrated(DatabaseKind::Postgres).await;
     let role = format!("limited_{}", uuid::Uuid::now_v7().simple());
     let sql = format!(

@@ -16,7 +16,7 @@ use reqwest::Method;
 /// Number of statements of each command, including `BEGIN`, `COMMIT` and the check of the caller's credential.
 const EXPECTED: &[(&str, usize)] = &[
     ("create user", 8),
-    ("patch user", 10),
+    ("patch user", 11),
     ("create flag", 10),
     ("patch flag", 10),
     ("create scheduled change", 9),
@@ -33,7 +33,7 @@ const EXPECTED: &[(&str, usize)] = &[
 ];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn each_command_executes_the_expected_number_of_statements() {
+async fn each_command_executes_the_expected_number_of_sql_statements() {
     let (app, mut log) = start_with_statement_log().await;
     let mut counts = Vec::new();
     let mut report = String::new();

@@ -235,7 +235,7 @@ async fn worker_removes_nothing_before_the_database_clock_reaches_the_expiry() {
     let body = json!({"override_value": true, "expires_at": "2030-01-01T00:00:01Z"});
     app.admin.put(&override_path(&ann_id, "a"), &body).await.expect(201);
     app.set_clock("01-01T00:00:02Z");
-    // The clock of this process is in 2030, the clock of the database is not.
+    // By the application's clock (2030) the override has expired; the database clock shows the real time.
     assert_eq!(
         maintenance::run_round(&app.core, Default::default()).await.unwrap(),
         maintenance::MaintenanceReport::default()

@@ -19,7 +19,7 @@ on_both_databases! {
 const FLAGS: [&str; 5] = ["f0", "f1", "f2", "f3", "f4"];
 const USER_COUNT: usize = 4;
 
-/// One of two servers with the same history.
+/// One of two servers that execute the same requests.
 struct ComparedServer {
     app: TestApp,
     users: Vec<(String, Caller)>,
@@ -115,7 +115,7 @@ fn random_step(rng: &mut StdRng, change_count: usize) -> Step {
     let flag = FLAGS.choose(rng).unwrap();
     let user = format!("{{user{}}}", rng.random_range(0..USER_COUNT));
     let change_path = format!("{{change{}}}", rng.random_range(0..change_count));
-    // Overrides that expire at second 25 are removed by the last round.
+    // The last worker round, at second 30, removes overrides that expire at second 25.
     let expiry = *[None, Some(25), Some(50)].choose(rng).unwrap();
     let (method, path, body) = match rng.random_range(0..10) {
         0 | 1 => {
@@ -136,7 +136,7 @@ fn random_step(rng: &mut StdRng, change_count: usize) -> Step {
     Step { method, path, body }
 }
 
-/// One request of each kind that sets an override, for an override that expired at second 10, with the expected status.
+/// POST, PUT and PATCH of an override that expired at second 10, each with the expected status.
 fn requests_that_set_expired_overrides() -> [(Step, u16); 3] {
     let post = (Method::POST, "/api/admin/users/{user0}/flag-overrides".to_owned());
     let put = (Method::PUT, override_path("{user1}", FLAGS[0]));

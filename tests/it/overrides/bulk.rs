@@ -13,13 +13,13 @@ use uuid::Uuid;
 use super::LIST_PATH;
 
 on_both_databases! {
-    ids_change_in_one_revision_with_one_outcome_each,
-    set_expiry_sets_and_clears_expires_at,
-    dry_run_reports_outcomes_without_writing,
-    filter_selects_the_same_overrides_as_the_list,
-    more_than_1000_overrides_take_several_revisions,
+    bulk_change_by_ids_takes_one_revision_and_reports_an_outcome_per_id,
+    bulk_action_set_expiry_sets_and_clears_expires_at,
+    bulk_dry_run_reports_outcomes_without_writing,
+    bulk_filter_selects_the_same_overrides_as_the_list_filter,
+    bulk_change_of_more_than_1000_overrides_takes_several_revisions,
     rejects_invalid_bulk_requests,
-    overrides_of_flag_being_deleted_are_not_found,
+    bulk_change_does_not_find_overrides_of_a_flag_being_deleted,
 }
 
 const BULK_PATH: &str = "/api/admin/flag-overrides/bulk";
@@ -45,7 +45,7 @@ async fn list_overrides(app: &TestApp, query: &str) -> Vec<Value> {
     list["items"].as_array().unwrap().clone()
 }
 
-async fn ids_change_in_one_revision_with_one_outcome_each(kind: DatabaseKind) {
+async fn bulk_change_by_ids_takes_one_revision_and_reports_an_outcome_per_id(kind: DatabaseKind) {
     let app = TestApp::start(kind).await;
     let mut ids = create_three_overrides(&app).await;
     ids.push(json!(Uuid::from_u128(1)));
@@ -67,7 +67,7 @@ async fn ids_change_in_one_revision_with_one_outcome_each(kind: DatabaseKind) {
     assert_eq!((&body["changed"], list_overrides(&app, "").await.len()), (&json!(3), 0));
 }
 
-async fn set_expiry_sets_and_clears_expires_at(kind: DatabaseKind) {
+async fn bulk_action_set_expiry_sets_and_clears_expires_at(kind: DatabaseKind) {
     let app = TestApp::start(kind).await;
     let ids = create_three_overrides(&app).await;
     let set_expiry = |expires_at: Value| json!({"action": "set_expiry", "ids": ids, "expires_at": expires_at});
@@ -92,7 +92,7 @@ async fn set_expiry_sets_and_clears_expires_at(kind: DatabaseKind) {
     assert_eq!(body.json()["changed"], 3);
 }
 
-async fn dry_run_reports_outcomes_without_writing(kind: DatabaseKind) {
+async fn bulk_dry_run_reports_outcomes_without_writing(kind: DatabaseKind) {
     let app = TestApp::start(kind).await;
     let ids = create_three_overrides(&app).await;
     let filter = json!({"flag_name": "a"});
@@ -120,7 +120,7 @@ async fn dry_run_reports_outcomes_without_writing(kind: DatabaseKind) {
     }
 }
 
-async fn filter_selects_the_same_overrides_as_the_list(kind: DatabaseKind) {
+async fn bulk_filter_selects_the_same_overrides_as_the_list_filter(kind: DatabaseKind) {
     let app = TestApp::start(kind).await;
     create_three_overrides(&app).await;
     let request = |filter: Value| json!({"action": "disable", "filter": filter, "dry_run": true});
@@ -135,7 +135,7 @@ async fn filter_selects_the_same_overrides_as_the_list(kind: DatabaseKind) {
     assert_eq!(list_overrides(&app, "search=ben").await.len(), 0);
 }
 
-async fn more_than_1000_overrides_take_several_revisions(kind: DatabaseKind) {
+async fn bulk_change_of_more_than_1000_overrides_takes_several_revisions(kind: DatabaseKind) {
     let app = TestApp::start(kind).await;
     app.create_boolean_flag("f").await;
     let mut tx = app.core.store().begin(Instant::parse("2029-01-01T00:00:00Z").unwrap()).await.unwrap();
@@ -197,7 +197,7 @@ async fn rejects_invalid_bulk_requests(kind: DatabaseKind) {
     );
 }
 
-async fn overrides_of_flag_being_deleted_are_not_found(kind: DatabaseKind) {
+async fn bulk_change_does_not_find_overrides_of_a_flag_being_deleted(kind: DatabaseKind) {
     let app = TestApp::start(kind).await;
     let ids = create_three_overrides(&app).await;
     execute_raw(&app.database.url, "UPDATE feature_flags SET deleting = true").await;

@@ -11,7 +11,7 @@ use flags_tests::{
 
 on_both_databases! {
     override_expires_exactly_at_expires_at,
-    expired_override_counts_as_absent,
+    expired_override_is_treated_as_absent,
     replacing_expired_override_takes_one_revision,
 }
 
@@ -45,7 +45,7 @@ async fn override_expires_exactly_at_expires_at(kind: DatabaseKind) {
     assert_eq!(evaluation["flags"]["f"]["then"], json!({"value": false, "variant": "off", "source": "default"}));
 }
 
-async fn expired_override_counts_as_absent(kind: DatabaseKind) {
+async fn expired_override_is_treated_as_absent(kind: DatabaseKind) {
     let app = TestApp::start(kind).await;
     let (ann_id, _) = app.create_user("ann").await;
     app.create_boolean_flag("f").await;

@@ -16,8 +16,8 @@ on_both_databases! {
     paging_returns_each_redundant_override_once,
     findings_are_filtered_by_flag_user_status_and_expiry,
     findings_take_user_attributes_into_account,
-    rejects_incompatible_parameters_and_cursors,
-    scan_with_small_budget_resumes_where_it_stopped,
+    findings_filter_rejects_incompatible_parameters_and_cursors,
+    findings_scan_with_a_small_budget_resumes_where_it_stopped,
 }
 
 /// Returns `(user_email, flag_name)` of each item.
@@ -117,7 +117,7 @@ async fn findings_take_user_attributes_into_account(kind: DatabaseKind) {
     }
 }
 
-async fn rejects_incompatible_parameters_and_cursors(kind: DatabaseKind) {
+async fn findings_filter_rejects_incompatible_parameters_and_cursors(kind: DatabaseKind) {
     let app = TestApp::start(kind).await;
     let assert_rejected = async |query: &str, pointer: &str, code: &str| {
         app.admin.get(&format!("{LIST_PATH}?{query}")).await.expect_violation(pointer, code);
@@ -147,7 +147,7 @@ async fn rejects_incompatible_parameters_and_cursors(kind: DatabaseKind) {
     assert_rejected(&format!("finding=override_disabled&cursor={cursor}"), "/cursor", "invalid_parameter").await;
 }
 
-async fn scan_with_small_budget_resumes_where_it_stopped(kind: DatabaseKind) {
+async fn findings_scan_with_a_small_budget_resumes_where_it_stopped(kind: DatabaseKind) {
     let app = TestApp::start(kind).await;
     let rules = json!([{"id": "pro", "conditions": [{"attribute": "plan", "operator": "equals", "values": ["pro"]}],
         "serve": {"variant": "on"}}]);

@@ -42,10 +42,14 @@ async fn override_can_be_created_read_patched_and_deleted(kind: DatabaseKind) {
             "updated_at",
             "user_email",
             "user_id",
+            "user_label",
         ]
     );
     assert_eq!(created_body["status"], "active");
-    assert_eq!(created_body["user_email"], "ann@example.com");
+    assert_eq!(
+        (&created_body["user_email"], &created_body["user_label"]),
+        (&json!("ann@example.com"), &json!("ann@example.com"))
+    );
     assert!(created_body["created_by"].as_str().unwrap().starts_with("token:"));
     assert_eq!(app.admin.get(&path).await.expect(200).json(), created_body);
 

@@ -11,10 +11,10 @@ use flags_tests::{
 use super::LIST_PATH;
 
 on_both_databases! {
-    lists_are_sorted_filtered_and_paged,
+    override_lists_are_sorted_filtered_and_paged,
 }
 
-async fn lists_are_sorted_filtered_and_paged(kind: DatabaseKind) {
+async fn override_lists_are_sorted_filtered_and_paged(kind: DatabaseKind) {
     let app = TestApp::start(kind).await;
     let mut users = Vec::new();
     for name in ["cleo", "ann", "Ben", "dan_x", "danyx"] {

@@ -2,6 +2,7 @@
 
 mod bulk;
 mod concurrency;
+mod create_users;
 mod evaluation;
 mod expiry;
 mod findings;

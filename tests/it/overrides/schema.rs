@@ -1,6 +1,6 @@
 //! Table `user_flag_overrides`: the columns, keys and indexes that the product specification requires.
 //!
-//! Columns of this project follow after the specified ones.
+//! Columns that this project adds follow the specified ones.
 
 use diesel::{Connection as _, QueryableByName, RunQueryDsl as _, SqliteConnection, sql_types::Text};
 use flags_tests::{

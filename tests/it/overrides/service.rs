@@ -56,7 +56,8 @@ async fn service_sets_lists_evaluates_and_removes_overrides(kind: DatabaseKind) 
     );
     let result = service.set_override(command_author(), unknown_id, "a", input(None), Precondition::None).await;
     assert_eq!(missing_resource(result.unwrap_err()), Some(ResourceKind::User));
-    // On PostgreSQL, cleanup removes only overrides that are also expired by the database clock, which is before 2030.
+    // On PostgreSQL, cleanup removes only overrides that have also expired by the database clock. That clock shows the
+    // real time, so these overrides have not expired.
     let expected_removals = if kind == DatabaseKind::Sqlite { 1 } else { 0 };
     assert_eq!(service.cleanup_expired_overrides().await.unwrap(), expected_removals);
     assert_eq!(service.cleanup_expired_overrides().await.unwrap(), 0);

@@ -10,12 +10,12 @@ use flags_tests::{
 };
 
 on_both_databases! {
-    put_creates_then_replaces,
-    write_without_effect_takes_no_revision,
+    put_creates_then_replaces_an_override,
+    override_write_without_effect_takes_no_revision,
     preconditions_are_checked_before_validation,
 }
 
-async fn put_creates_then_replaces(kind: DatabaseKind) {
+async fn put_creates_then_replaces_an_override(kind: DatabaseKind) {
     let app = TestApp::start(kind).await;
     let (ann_id, _) = app.create_user("ann").await;
     app.create_boolean_flag("f").await;
@@ -31,7 +31,7 @@ async fn put_creates_then_replaces(kind: DatabaseKind) {
     app.admin.put(&override_path(&ann_id, "nope"), &body).await.expect_problem(404, "flag_not_found");
 }
 
-async fn write_without_effect_takes_no_revision(kind: DatabaseKind) {
+async fn override_write_without_effect_takes_no_revision(kind: DatabaseKind) {
     let app = TestApp::start(kind).await;
     let (ann_id, _) = app.create_user("ann").await;
     app.create_boolean_flag("f").await;

@@ -10,11 +10,11 @@ use flags_tests::{
 };
 
 on_both_databases! {
-    falsy_values_are_served_like_any_other,
-    numbers_round_trip_without_loss,
+    falsy_override_values_are_served_like_any_other,
+    override_numbers_are_stored_without_loss_of_precision,
 }
 
-async fn falsy_values_are_served_like_any_other(kind: DatabaseKind) {
+async fn falsy_override_values_are_served_like_any_other(kind: DatabaseKind) {
     let app = TestApp::start(kind).await;
     let (ann_id, ann) = app.create_user("ann").await;
     let flags = [
@@ -41,7 +41,7 @@ async fn falsy_values_are_served_like_any_other(kind: DatabaseKind) {
     );
 }
 
-async fn numbers_round_trip_without_loss(kind: DatabaseKind) {
+async fn override_numbers_are_stored_without_loss_of_precision(kind: DatabaseKind) {
     let app = TestApp::start(kind).await;
     let (ann_id, ann) = app.create_user("ann").await;
     app.create_flag(json!({"name": "n", "flag_type": "number", "variants": [{"id": "one", "value": 1}],

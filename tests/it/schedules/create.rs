@@ -7,12 +7,12 @@ use flags_tests::{app::TestApp, database::DatabaseKind, on_both_databases};
 use super::CHANGES_PATH;
 
 on_both_databases! {
-    change_takes_effect_exactly_at_scheduled_at,
-    rejects_invalid_changes,
-    local_time_is_converted_by_its_timezone,
+    scheduled_change_takes_effect_exactly_at_scheduled_at,
+    rejects_invalid_scheduled_changes,
+    local_scheduled_time_is_converted_with_its_timezone,
 }
 
-async fn change_takes_effect_exactly_at_scheduled_at(kind: DatabaseKind) {
+async fn scheduled_change_takes_effect_exactly_at_scheduled_at(kind: DatabaseKind) {
     let app = TestApp::start(kind).await;
     let (_, ann) = app.create_user("ann").await;
     app.create_boolean_flag("f").await;
@@ -37,7 +37,7 @@ async fn change_takes_effect_exactly_at_scheduled_at(kind: DatabaseKind) {
     assert_eq!(app.admin.get(&path).await.json()["status"], "superseded");
 }
 
-async fn rejects_invalid_changes(kind: DatabaseKind) {
+async fn rejects_invalid_scheduled_changes(kind: DatabaseKind) {
     let app = TestApp::start(kind).await;
     app.create_boolean_flag("f").await;
     let scheduled_at = "2030-01-01T00:00:10Z";
@@ -69,7 +69,7 @@ async fn rejects_invalid_changes(kind: DatabaseKind) {
     assert_eq!(app.admin.get(CHANGES_PATH).await.json()["total"], 1, "no change was created");
 }
 
-async fn local_time_is_converted_by_its_timezone(kind: DatabaseKind) {
+async fn local_scheduled_time_is_converted_with_its_timezone(kind: DatabaseKind) {
     let app = TestApp::start(kind).await;
     app.create_boolean_flag("f").await;
     let body = |scheduled_at: &str, timezone: Option<&str>| {

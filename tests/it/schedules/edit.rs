@@ -7,10 +7,10 @@ use flags_tests::{app::TestApp, database::DatabaseKind, on_both_databases};
 use super::CHANGES_PATH;
 
 on_both_databases! {
-    only_pending_changes_can_be_edited_or_cancelled,
+    only_pending_scheduled_changes_can_be_edited_or_cancelled,
 }
 
-async fn only_pending_changes_can_be_edited_or_cancelled(kind: DatabaseKind) {
+async fn only_pending_scheduled_changes_can_be_edited_or_cancelled(kind: DatabaseKind) {
     let app = TestApp::start(kind).await;
     app.create_boolean_flag("f").await;
     let create_change = async |second: &str| {

@@ -7,11 +7,11 @@ use flags_tests::{app::TestApp, database::DatabaseKind, on_both_databases};
 use super::CHANGES_PATH;
 
 on_both_databases! {
-    changes_are_sorted_by_scheduled_at,
+    scheduled_changes_are_sorted_by_scheduled_at,
     pending_filter_and_pending_count_agree,
 }
 
-async fn changes_are_sorted_by_scheduled_at(kind: DatabaseKind) {
+async fn scheduled_changes_are_sorted_by_scheduled_at(kind: DatabaseKind) {
     let app = TestApp::start(kind).await;
     for (flag, second) in [("f", 30), ("g", 20), ("f", 10)] {
         app.admin.post("/api/admin/feature-flags", &json!({"name": flag, "flag_type": "boolean"})).await;

@@ -7,10 +7,10 @@ use flags_tests::{app::TestApp, database::DatabaseKind, on_both_databases};
 use super::CHANGES_PATH;
 
 on_both_databases! {
-    preview_reports_weights_before_and_after,
+    preview_reports_weights_before_and_after_the_change,
 }
 
-async fn preview_reports_weights_before_and_after(kind: DatabaseKind) {
+async fn preview_reports_weights_before_and_after_the_change(kind: DatabaseKind) {
     let app = TestApp::start(kind).await;
     app.create_flag(json!({"name": "f", "flag_type": "string", "enabled": false,
         "variants": [{"id": "a", "value": "A"}, {"id": "b", "value": "B"}, {"id": "c", "value": "C"}],

@@ -12,8 +12,8 @@ use super::{ADMIN_STREAM, moved_position};
 
 on_both_databases! {
     change_events_name_resource_and_actor,
-    stream_resumes_at_its_position,
-    resumed_stream_sends_one_event_per_revision,
+    admin_stream_resumes_at_the_last_event_id,
+    resumed_admin_stream_sends_one_event_per_revision,
 }
 
 async fn change_events_name_resource_and_actor(kind: DatabaseKind) {
@@ -43,7 +43,7 @@ async fn change_events_name_resource_and_actor(kind: DatabaseKind) {
     ann.get(ADMIN_STREAM).await.expect_problem(403, "forbidden");
 }
 
-async fn stream_resumes_at_its_position(kind: DatabaseKind) {
+async fn admin_stream_resumes_at_the_last_event_id(kind: DatabaseKind) {
     let app = TestApp::start(kind).await;
     let mut events = app.admin.open_stream(ADMIN_STREAM, &[]).await;
     let start = events.expect("snapshot").await;
@@ -68,7 +68,7 @@ async fn stream_resumes_at_its_position(kind: DatabaseKind) {
     }
 }
 
-async fn resumed_stream_sends_one_event_per_revision(kind: DatabaseKind) {
+async fn resumed_admin_stream_sends_one_event_per_revision(kind: DatabaseKind) {
     let app = TestApp::start(kind).await;
     let start = app.admin.open_stream(ADMIN_STREAM, &[]).await.expect("snapshot").await;
     for number in 0..3 {

@@ -11,12 +11,12 @@ use serde_json::json;
 use super::{OWN_FLAGS_STREAM, changed_flags};
 
 on_both_databases! {
-    expiries_and_scheduled_changes_are_sent_when_due,
+    stream_sends_expiries_and_scheduled_changes_when_due,
     removal_after_expiry_notifies_streams_that_did_not_send_the_expiry,
-    valid_until_of_changes_equals_that_of_the_own_flags_response,
+    valid_until_of_change_events_equals_that_of_the_own_flags_response,
 }
 
-async fn expiries_and_scheduled_changes_are_sent_when_due(kind: DatabaseKind) {
+async fn stream_sends_expiries_and_scheduled_changes_when_due(kind: DatabaseKind) {
     let app = TestApp::start(kind).await;
     app.create_boolean_flag("a").await;
     app.create_boolean_flag("b").await;
@@ -61,7 +61,7 @@ async fn removal_after_expiry_notifies_streams_that_did_not_send_the_expiry(kind
     );
 }
 
-async fn valid_until_of_changes_equals_that_of_the_own_flags_response(kind: DatabaseKind) {
+async fn valid_until_of_change_events_equals_that_of_the_own_flags_response(kind: DatabaseKind) {
     let app = TestApp::start(kind).await;
     let (ann_id, ann) = app.create_user("ann").await;
     for name in ["a", "b", "c"] {

@@ -105,13 +105,13 @@ async fn stream_keeps_its_position_while_the_user_lookup_fails(kind: DatabaseKin
     let (ann_id, ann) = app.create_user("ann").await;
     let mut events = ann.open_stream(OWN_FLAGS_STREAM, &[]).await;
     let before = events.expect("snapshot").await.revision();
-    // Adds a change log row for the user and makes user lookups fail by renaming the table.
+    // Adds a change log row for the user and makes user lookups fail by renaming a column.
     let (id_literal, new_id) = match kind {
         DatabaseKind::Postgres => (format!("'{ann_id}'"), "gen_random_uuid()"),
         DatabaseKind::Sqlite => (format!("x'{}'", ann_id.replace('-', "")), "randomblob(16)"),
     };
     let sql = format!(
-        "ALTER TABLE users RENAME TO users_away;
+        "ALTER TABLE users RENAME COLUMN display_name TO hidden_name;
          INSERT INTO change_log SELECT (SELECT max(revision) FROM change_log) + 1, 0, {new_id}, at, actor, 'updated',
              entity, entity_id, flag_name, user_id, before, after, reason, request_id
              FROM change_log WHERE entity = 'user' AND user_id = {id_literal};
@@ -128,7 +128,7 @@ async fn stream_keeps_its_position_while_the_user_lookup_fails(kind: DatabaseKin
         assert_eq!(event.event, "heartbeat");
         heartbeats += usize::from(event.revision() == before);
     }
-    execute_raw(&app.database.url, "ALTER TABLE users_away RENAME TO users").await;
+    execute_raw(&app.database.url, "ALTER TABLE users RENAME COLUMN hidden_name TO display_name").await;
     loop {
         let event = events.next().await;
         assert_eq!(event.event, "heartbeat", "the user has not changed");

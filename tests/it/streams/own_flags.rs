@@ -11,9 +11,9 @@ use serde_json::{Value, json};
 use super::{OWN_FLAGS_STREAM, changed_flags, expect_change_of, fast_heartbeats};
 
 on_both_databases! {
-    first_event_is_a_snapshot_equal_to_the_own_flags_response,
-    change_events_hold_complete_values_of_changed_flags_only,
-    sends_no_change_event_when_no_value_changes,
+    first_stream_event_is_a_snapshot_equal_to_the_own_flags_response,
+    change_events_contain_complete_values_of_changed_flags_only,
+    stream_sends_no_change_event_when_no_value_changes,
     events_never_mention_hidden_flags,
     attribute_change_sends_a_new_snapshot,
     heartbeats_carry_the_current_position,
@@ -25,7 +25,7 @@ fn without_evaluation_time(mut body: Value) -> Value {
     body
 }
 
-async fn first_event_is_a_snapshot_equal_to_the_own_flags_response(kind: DatabaseKind) {
+async fn first_stream_event_is_a_snapshot_equal_to_the_own_flags_response(kind: DatabaseKind) {
     let app = TestApp::start(kind).await;
     app.create_boolean_flag("a").await;
     app.create_flag(json!({"name": "hidden", "flag_type": "boolean", "client_visible": false})).await;
@@ -52,7 +52,7 @@ async fn first_event_is_a_snapshot_equal_to_the_own_flags_response(kind: Databas
     ann.get("/api/flags/stream?nope=1").await.expect_violation("/nope", "unknown_parameter");
 }
 
-async fn change_events_hold_complete_values_of_changed_flags_only(kind: DatabaseKind) {
+async fn change_events_contain_complete_values_of_changed_flags_only(kind: DatabaseKind) {
     let app = TestApp::start(kind).await;
     app.create_boolean_flag("a").await;
     app.create_boolean_flag("b").await;
@@ -80,7 +80,7 @@ async fn change_events_hold_complete_values_of_changed_flags_only(kind: Database
     );
 }
 
-async fn sends_no_change_event_when_no_value_changes(kind: DatabaseKind) {
+async fn stream_sends_no_change_event_when_no_value_changes(kind: DatabaseKind) {
     let app = TestApp::start_with_stream_limits(kind, fast_heartbeats()).await;
     app.set_clock_before_real_time();
     app.create_boolean_flag("a").await;

@@ -11,15 +11,15 @@ use serde_json::json;
 use super::{ADMIN_STREAM, OWN_FLAGS_STREAM, changed_flags, expect_change_of, fast_heartbeats, moved_position};
 
 on_both_databases! {
-    first_event_depends_on_the_stream_position,
+    stream_resumes_from_a_usable_position_and_otherwise_starts_with_a_snapshot,
     expiry_during_a_disconnect_is_sent_on_resume,
-    disconnect_between_expiry_and_removal_loses_no_change,
+    stream_loses_no_change_if_it_disconnects_between_expiry_and_removal,
     new_epoch_sends_new_snapshots,
     streams_resume_on_a_restarted_server,
-    flag_hidden_again_during_a_disconnect_is_not_mentioned,
+    flag_shown_and_hidden_again_during_a_disconnect_is_not_mentioned,
 }
 
-async fn first_event_depends_on_the_stream_position(kind: DatabaseKind) {
+async fn stream_resumes_from_a_usable_position_and_otherwise_starts_with_a_snapshot(kind: DatabaseKind) {
     let app = TestApp::start_with_stream_limits(kind, fast_heartbeats()).await;
     app.create_boolean_flag("a").await;
     let (ann_id, ann) = app.create_user("ann").await;
@@ -52,7 +52,7 @@ async fn first_event_depends_on_the_stream_position(kind: DatabaseKind) {
         let first = ann.open_stream(&path, &[]).await.next().await;
         assert_eq!((&*first.event, &first.data["flags"]["a"]["value"]), ("snapshot", &json!(true)), "{case}");
     }
-    // Positions within the recent changes buffer: the first event holds the current values of all changed flags.
+    // Within the recent changes buffer, the first event contains the current values of all changed flags.
     for position in
         [first_snapshot.id.clone().unwrap(), moved_position(&current, -2, 0), moved_position(&current, -1, 0)]
     {
@@ -66,10 +66,10 @@ async fn first_event_depends_on_the_stream_position(kind: DatabaseKind) {
             assert_eq!(first.data["set"]["a"]["value"], true);
         }
     }
-    // Position at the latest revision: the first event is a heartbeat.
+    // At the latest revision, the first event is a heartbeat.
     let first = ann.open_stream(&format!("{OWN_FLAGS_STREAM}?cursor={current}"), &[]).await.next().await;
     assert_eq!(first.event, "heartbeat");
-    // Position from a server whose clock is ahead: the instant in the position does not move back.
+    // Even if another server's clock was ahead, the instant in the stream position does not move back.
     let ahead = moved_position(&current, 0, 2_000_000);
     let first = ann.open_stream(&format!("{OWN_FLAGS_STREAM}?cursor={ahead}"), &[]).await.next().await;
     assert_eq!((&*first.event, first.id.unwrap()), ("heartbeat", ahead));
@@ -93,7 +93,7 @@ async fn expiry_during_a_disconnect_is_sent_on_resume(kind: DatabaseKind) {
     assert_eq!((&first.data["set"]["a"]["value"], first.revision()), (&json!(false), snapshot.revision()));
 }
 
-async fn disconnect_between_expiry_and_removal_loses_no_change(kind: DatabaseKind) {
+async fn stream_loses_no_change_if_it_disconnects_between_expiry_and_removal(kind: DatabaseKind) {
     let app = TestApp::start(kind).await;
     app.set_clock_before_real_time();
     app.create_boolean_flag("a").await;
@@ -155,7 +155,8 @@ async fn streams_resume_on_a_restarted_server(kind: DatabaseKind) {
     let first =
         server.caller(&ann_token).open_stream(OWN_FLAGS_STREAM, &[("Last-Event-ID", &position)]).await.next().await;
     assert_eq!((&*first.event, changed_flags(&first)), ("change", vec!["a"]));
-    // A scheduled change in the change log does not make flag `a` look new: hiding the flag still unsets it.
+    // The restarted server must not mistake the creation of the scheduled change for the creation of flag `a`. The
+    // client knows the flag, so hiding the flag must still unset it.
     let second_position =
         server.caller(&ann_token).open_stream(OWN_FLAGS_STREAM, &[]).await.expect("snapshot").await.id.unwrap();
     let body = json!({"scheduled_at": "2090-01-01T00:00:00Z", "enabled": false});
@@ -184,7 +185,7 @@ async fn streams_resume_on_a_restarted_server(kind: DatabaseKind) {
     assert!(!first.data.to_string().contains("hidden"));
 }
 
-async fn flag_hidden_again_during_a_disconnect_is_not_mentioned(kind: DatabaseKind) {
+async fn flag_shown_and_hidden_again_during_a_disconnect_is_not_mentioned(kind: DatabaseKind) {
     let app = TestApp::start(kind).await;
     app.create_boolean_flag("marker").await;
     app.create_flag(json!({"name": "secret", "flag_type": "boolean", "client_visible": false})).await;

@@ -1,5 +1,7 @@
 //! Users.
 
+mod email_conflicts;
+mod external_ids;
 mod last_admin;
 mod lifecycle;
 mod list;

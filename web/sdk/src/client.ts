@@ -34,7 +34,7 @@ export function createFlagClient(options: FlagClientOptions): FlagClient {
   return new DefaultFlagClient(options);
 }
 
-/** Composes the parts: reads come from the store, which the connection, the refresher and the tabs keep up to date. */
+/** Client that reads from the store. The connection, the refresher and the other tabs keep the store up to date. */
 class DefaultFlagClient implements FlagClient {
   readonly #store: Store;
   readonly #deadlines = new Deadlines((deadline) => this.#handleDeadline(deadline));
@@ -43,7 +43,7 @@ class DefaultFlagClient implements FlagClient {
   readonly #refresher: Refresher;
   readonly #removePageListeners: () => void;
   #token: Token | undefined;
-  /** Resolve the pending promises of `ready` when the client is closed. */
+  /** Called when the client is closed, to resolve the pending promises of `ready`. */
   readonly #onClose = new Set<() => void>();
 
   constructor(options: FlagClientOptions) {
@@ -202,7 +202,7 @@ function normalizeBaseUrl(baseUrl: string): string {
   try {
     url = new URL(baseUrl);
   } catch {
-    // Reported below together with the other errors.
+    // The check below rejects an unparsable URL together with other invalid URLs.
   }
   if (!url || !/^https?:$/.test(url.protocol) || url.username || url.password) {
     throw new TypeError(`baseUrl must be an http(s) URL without credentials (got ${baseUrl})`);

@@ -1,6 +1,6 @@
 /** Difference between wall clock and monotonic clock that counts as a jump; milliseconds. */
 const JUMP_THRESHOLD = 2_000;
-/** Maximum age of an instant when it arrives. An older one means that the server's clock was set back; microseconds. */
+/** Maximum age of a received instant; microseconds. An older instant means that the server's clock was set back. */
 const MAX_INSTANT_AGE = 60_000_000;
 
 /**

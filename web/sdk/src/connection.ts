@@ -13,7 +13,7 @@ import type { StateEvent } from './wire.js';
 export const RESPONSE_TIMEOUT = 15_000;
 /** Timeout for data of an open stream: three heartbeat intervals; milliseconds. */
 const STREAM_TIMEOUT = 45_000;
-/** Timeout for updates of the leader, which sends one with every heartbeat; milliseconds. */
+/** Timeout for updates of the leader; milliseconds. The leader sends an update with every heartbeat. */
 const LEADER_TIMEOUT = STREAM_TIMEOUT + RESPONSE_TIMEOUT;
 
 /** Parts of the client that the connection uses. */
@@ -104,7 +104,7 @@ export class Connection {
     if (failure) report(failure);
   }
 
-  /** Ends the attempt. In the phase `idle`, `connect` starts another one; the phase `closed` is final. */
+  /** Ends the attempt. In the phase `idle`, `connect` can start another attempt; the phase `closed` is final. */
   stop(kind: 'idle' | 'closed'): void {
     if (!this.#interrupt({ kind }, NEVER)) return;
     this.#resumeToken = null;

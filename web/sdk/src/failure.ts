@@ -21,7 +21,10 @@ export class Failure extends Error implements FlagClientError, RetryHint {
     return this.status === 401 || this.status === 403;
   }
 
-  /** Whether the next stream may resume. After an error response, a new snapshot is safer. */
+  /**
+   * Whether the next stream may resume from the last position. After an error response or unexpected data, the client
+   * loads a new snapshot instead.
+   */
   get isResumable(): boolean {
     return this.kind !== 'http' && this.kind !== 'protocol';
   }
@@ -31,7 +34,7 @@ export class Failure extends Error implements FlagClientError, RetryHint {
     return this.rejected || this.kind === 'token' || this.kind === 'timeout';
   }
 
-  /** Converts anything that was thrown. Unknown errors become kind `network`, because `fetch` throws various types. */
+  /** Converts an exception to a `Failure`. Unknown errors get kind `network`, because `fetch` throws various types. */
   static from(error: unknown): Failure {
     return error instanceof Failure ? error : new Failure('network', `network error: ${error}`, { cause: error });
   }

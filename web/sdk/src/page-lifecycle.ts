@@ -1,7 +1,7 @@
 interface PageHandler {
   /** Called when a page is restored from the back/forward cache. */
   connect(): void;
-  /** Called when a page is hidden or enters that cache. */
+  /** Called when a page is hidden or enters the back/forward cache. */
   suspend(): void;
   /** Called when the page becomes visible or online. */
   wake(): void;

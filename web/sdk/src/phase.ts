@@ -28,7 +28,7 @@ export function announceEnd(phase: Phase): Phase {
 
 /**
  * Returns what to do when the deadline of the phase passes: start the next attempt, take over from a leader that does
- * not respond, or handle the silence of the server as a failure.
+ * not respond, or end the attempt because the server did not respond.
  */
 export function onTimeout({ kind }: Phase): 'connect' | 'takeOver' | 'fail' {
   return kind === 'waiting' ? 'connect' : kind === 'following' ? 'takeOver' : 'fail';

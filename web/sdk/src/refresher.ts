@@ -67,7 +67,7 @@ export class Refresher {
     // If another user's values arrived, an open stream belongs to the previous user.
     if (userChanged || this.#connection.phase === 'waiting') this.#connection.connect();
     else if (tabs.isFollower && !fresh) {
-      // The leader is not connected, so the next change would be missed.
+      // The leader is not connected, so this tab would miss the next change.
       values.markStale();
       values.publish();
     }

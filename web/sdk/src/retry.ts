@@ -70,7 +70,7 @@ export class Retry {
 
 /**
  * Returns the delay after a number of consecutive failures. It doubles with each failure up to `max`. `random` (0 to 1)
- * removes up to half of it (0 the most), to spread out the attempts of clients that failed at the same time.
+ * reduces it by up to half (0: by half, 1: not at all), which spreads out clients that failed at the same time.
  */
 export function backoff(failures: number, random: number, initial = INITIAL_DELAY, max = MAX_DELAY): number {
   return (Math.min(max, initial * 2 ** Math.max(0, failures - 1)) * (1 + random)) / 2;

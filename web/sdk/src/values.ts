@@ -9,7 +9,10 @@ import type { Store } from './store.js';
 import type { LeaderUpdate, TabCoordinator } from './tab-coordinator.js';
 import type { StateEvent } from './wire.js';
 
-/** Minimum delay of the snapshot request after `validUntil`; milliseconds. The stream usually sends changes first. */
+/**
+ * Minimum delay in milliseconds from `validUntil` to the snapshot request, because the stream usually sends the change
+ * first.
+ */
 const REFRESH_DELAY = 2_000;
 
 type TabGroup = Pick<TabCoordinator, 'isLeader' | 'broadcast' | 'leave' | 'requestState'>;
@@ -119,7 +122,7 @@ export class Values {
     const userChanged = before !== null && before.userId !== state.userId;
     if (userChanged) {
       this.#persistence?.clear(before.userId);
-      // The other tabs must not receive the values of this user.
+      // Leaves the tab group of the previous user, whose tabs must not receive the values of the new user.
       this.#tabs.leave();
     }
     if (event.kind !== 'change') this.#serverStale = event.stale;
@@ -140,7 +143,7 @@ export class Values {
     return event.kind === 'change' ? applyChange(this.#state, event) : advanceTo(this.#state, event.position);
   }
 
-  /** Returns whether a flag differs. */
+  /** Replaces the state. Returns whether a flag differs from the previous state. */
   #set(state: FlagState): boolean {
     const changed = state.flags !== this.#state?.flags;
     if (changed) this.#changedAt = state.position;

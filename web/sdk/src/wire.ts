@@ -154,7 +154,7 @@ function check(condition: boolean): asserts condition {
   if (!condition) throw new Failure('protocol', UNEXPECTED_FORMAT);
 }
 
-/** Readers share the values, so no reader may modify them. */
+/** Freezes a value deeply, because all callers of the client share it. */
 function deepFreeze<T>(value: T): T {
   if (typeof value === 'object' && value !== null) {
     Object.values(value).forEach(deepFreeze);

@@ -63,7 +63,7 @@ describe('connection', () => {
     return parts;
   }
 
-  test('changes its phase at each step of an attempt', async () => {
+  test('the connection changes its phase at each step of an attempt', async () => {
     const { connection, server, values } = composeParts();
     expect(connection.phase).toBe('idle');
     connection.connect();
@@ -129,7 +129,7 @@ describe('connection', () => {
     expect([connection.phase, tabs.role]).toEqual(['following', 'follower']);
   });
 
-  test('a wake-up skips the delay of a failure and replaces a stream only after sleep', async () => {
+  test('a wake-up skips the retry delay, and replaces an open stream only if the machine slept', async () => {
     const { connection, server } = await startStreaming();
     connection.wake(false);
     expect([connection.phase, server.streamOpen]).toEqual(['streaming', true]);
@@ -141,7 +141,7 @@ describe('connection', () => {
     connection.end(new Failure('http', 'test', { status: 401 }));
     connection.wake(true);
     expect(connection.phase).toBe('waiting');
-    // Failures of the previous credential do not delay another one.
+    // Failures of the previous credential do not delay the next attempt with another credential.
     connection.reset();
     connection.end(new Failure('network', 'test'));
     connection.wake(false);
@@ -149,7 +149,7 @@ describe('connection', () => {
     connection.stop('closed');
   });
 
-  test('an event of the stream shows that the credential is accepted again', async () => {
+  test('an event of the stream resets the count of rejected credentials', async () => {
     const { connection, server } = await startStreaming();
     connection.end(new Failure('http', 'test', { status: 401 }));
     await vi.advanceTimersByTimeAsync(60_000);

@@ -1,4 +1,4 @@
-/** The parts of a client without a user interface, for tests of a single part. */
+/** Composes the parts of a client with a scripted server and a fake tab group, so that tests can check single parts. */
 
 import { vi } from 'vitest';
 import { SUPERSEDED } from '../src/abortable.js';
@@ -64,7 +64,7 @@ export class FakeTabs {
   }
 }
 
-/** Composes the parts like a client. Call it with fake timers. */
+/** Composes the parts as a client does. Requires fake timers. */
 export function composeParts() {
   const server = new ScriptedServer();
   const tabs = new FakeTabs();

@@ -8,7 +8,7 @@ beforeEach(() => {
 });
 afterEach(() => void vi.useRealTimers());
 
-/** Returns parts with an open stream, or with another tab that has it. */
+/** Returns the composed parts. This tab has an open stream, or follows another tab that has one. */
 async function connectParts(joinAs: 'none' | 'follower' = 'none', validUntil: string | null = null) {
   const parts = composeParts();
   parts.tabs.joinAs = joinAs;
@@ -21,7 +21,7 @@ async function connectParts(joinAs: 'none' | 'follower' = 'none', validUntil: st
   return parts;
 }
 
-test('callers join the running request', async () => {
+test('concurrent callers share one running request', async () => {
   const { refresher, server, values } = await connectParts();
   const before = server.requestCount;
   const results = Promise.all([refresher.refresh(), refresher.refresh()]);
@@ -37,7 +37,7 @@ test('callers join the running request', async () => {
   expect(await next).toBe(true);
 });
 
-test('a request that gets no response in time fails and replaces the connection', async () => {
+test('a refresh that times out returns false and closes the connection until the next attempt', async () => {
   const { refresher, connection, errors } = await connectParts();
   const result = refresher.refresh();
   await vi.advanceTimersByTimeAsync(15_000);
@@ -45,7 +45,7 @@ test('a request that gets no response in time fails and replaces the connection'
   expect([connection.phase, errors]).toEqual(['waiting', ['timeout']]);
 });
 
-test('a rejected request keeps the stream, unless the credential was rejected', async () => {
+test('a rejected request does not end the stream, unless the credential was rejected', async () => {
   const { refresher, connection, server, errors } = await connectParts();
   for (const status of [429, 401]) {
     const result = refresher.refresh();
@@ -56,7 +56,7 @@ test('a rejected request keeps the stream, unless the credential was rejected', 
   expect([connection.phase, errors]).toEqual(['waiting', ['http', 'http']]);
 });
 
-test('a failed token function keeps the stream', async () => {
+test('a failed token function does not end the stream', async () => {
   const { refresher, connection, token, errors } = await connectParts();
   token.mockRejectedValueOnce(new Failure('token', 'test'));
   expect(await refresher.refresh()).toBe(false);
@@ -98,7 +98,7 @@ test('a successful request skips the delay before the next attempt', async () =>
   expect([connection.phase, server.hasPendingRequest('stream')]).toEqual(['streaming', true]);
 });
 
-test('reconnects for the new user after a snapshot of another user', async () => {
+test('reconnects for the new user if a snapshot belongs to another user', async () => {
   const { refresher, connection, server, values } = await connectParts();
   void refresher.refresh();
   await settle();
@@ -108,7 +108,7 @@ test('reconnects for the new user after a snapshot of another user', async () =>
   expect(server.hasPendingRequest('me')).toBe(true);
 });
 
-test('a snapshot does not make a follower fresh while the leader is disconnected', async () => {
+test('a snapshot does not clear the stale state of a follower while the leader is disconnected', async () => {
   const { refresher, server, values } = await connectParts('follower');
   values.markStale();
   void refresher.refresh();
@@ -130,7 +130,7 @@ test('requests one snapshot for each validUntil that the stream misses', async (
   await vi.advanceTimersByTimeAsync(10_000);
   await settle();
   expect(server.requestCount).toBe(before + 1);
-  // A connection that was stopped requests it again.
+  // After the connection was stopped, a snapshot is requested again for the same `validUntil`.
   connection.stop('idle');
   connection.connect();
   await settle();

@@ -4,7 +4,7 @@ import { useEffect, useState } from 'react';
 import { createRoot } from 'react-dom/client';
 
 /**
- * Parameters: `base` (URL of the server), `token`, `persist` (uses localStorage) and `no-sharing` (one stream per tab).
+ * URL parameters: `base` (URL of the server), `token`, `persist` (use localStorage), `no-sharing` (one stream per tab).
  */
 const query = new URLSearchParams(location.search);
 const client = createFlagClient({

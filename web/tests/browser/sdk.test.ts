@@ -77,7 +77,7 @@ test('another tab takes over the stream when the leader closes', async () => {
   await waitForStale(second, false);
 });
 
-test('tabs with shareTabs false have a stream each', async () => {
+test('each tab has its own stream if shareTabs is false', async () => {
   const [first, second] = [await openPage('&no-sharing'), await openPage('&no-sharing')];
   await Promise.all([waitForStale(first, false), waitForStale(second, false)]);
   await expect.poll(openStreams, { timeout: 20_000 }).toBe(2);

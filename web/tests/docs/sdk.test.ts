@@ -62,7 +62,7 @@ function writeExample({ code, language }: Example, index: number): string {
 }
 
 describe('docs/sdk.md', () => {
-  test('each example has an output', () => {
+  test('each example in the documentation has an expected output', () => {
     expect(EXAMPLES.length).toBeGreaterThanOrEqual(5);
     expect(EXAMPLES).toHaveLength([...readDocsPage('sdk.md').matchAll(/^```tsx?$/gm)].length);
   });

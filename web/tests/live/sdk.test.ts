@@ -65,7 +65,7 @@ test('receives a created, changed and removed override', async () => {
   expect(notifications).toEqual([['ui.theme'], ['ui.theme'], ['ui.theme']]);
 });
 
-test('an override expires at its instant', async () => {
+test('an override expires at its expiry time', async () => {
   const flags = startClient();
   await flags.ready();
   const values: unknown[] = [];

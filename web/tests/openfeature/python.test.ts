@@ -35,7 +35,7 @@ afterAll(async () => {
   await server?.dispose();
 });
 
-/** Evaluates a flag in the Python process. By default for ben, with the token of scope `evaluate`. */
+/** Evaluates a flag in the Python process. Default: for user ben, with a token of scope `evaluate`. */
 async function evaluate(request: EvaluationRequest): Promise<unknown> {
   const line = { token: fixtures.evaluatorToken, key: fixtures.ben.id, attributes: {}, ...request };
   python.stdin.write(`${JSON.stringify(line)}\n`);

@@ -77,7 +77,7 @@ describe('official server-side JavaScript provider', () => {
     expect(await details('anonymous', { plan: 'pro' })).toMatchObject({ value: 'paying' });
   });
 
-  test('evaluates a percentage split like the HTTP API', async () => {
+  test('evaluates a percentage split with the same result as the HTTP API', async () => {
     const flags = await createClient(fixtures.evaluatorToken);
     for (const user of [fixtures.ann, fixtures.ben]) {
       const headers = { Authorization: `Bearer ${user.token}` };
@@ -124,7 +124,7 @@ describe('official server-side JavaScript provider', () => {
     expect(userDetails).toMatchObject({ value: 'fallback', errorCode: ErrorCode.FLAG_NOT_FOUND });
   });
 
-  test('a user token evaluates for its user only, and an invalid token for none', async () => {
+  test('a user token evaluates only for its own user, and an invalid token for no user', async () => {
     const userClient = await createClient(fixtures.ann.token);
     expect(await userClient.getStringValue('overridden.string', '', { targetingKey: fixtures.ann.id })).toBe('own');
     expect(

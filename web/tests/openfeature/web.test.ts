@@ -85,7 +85,7 @@ describe('official web provider', () => {
     await eventually(() => getValue('type.string', '')).toBe('one');
   });
 
-  test('an override expires in the page at its instant', async () => {
+  test('the page applies the expiry of an override without a reload', async () => {
     expect(await startProvider()).toBeNull();
     await server.setOverride(fixtures.ann, 'type.string', 'temporary', {
       expires_at: new Date(Date.now() + 4_000).toISOString(),
@@ -122,7 +122,7 @@ describe('official web provider', () => {
     expect(await getValue('targeted.string', '')).toBe('paying');
   });
 
-  test('startup fails with an invalid token, another user or an empty targeting key', async () => {
+  test('the provider fails to start with an invalid token, another user or an empty targeting key', async () => {
     expect(await startProvider({ token: 'flg_invalid' })).not.toBeNull();
     expect(await getValue('type.string', 'fallback')).toBe('fallback');
     expect(await startProvider({ targetingKey: fixtures.ben.id })).not.toBeNull();

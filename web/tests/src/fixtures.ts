@@ -1,4 +1,4 @@
-/** Users and flags of every type and layer, for the tests of OpenFeature providers. */
+/** Users, and flags that cover every value type and every evaluation layer, for the tests of OpenFeature providers. */
 
 import type { Server, User } from './server.js';
 

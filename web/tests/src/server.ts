@@ -42,7 +42,7 @@ export class Server {
     return server;
   }
 
-  /** Starts the process, after the first time on the same address, and waits until it listens. */
+  /** Starts the process and waits until it listens. Later starts use the address of the first one. */
   async startProcess(): Promise<void> {
     const bind = this.baseUrl === '' ? '127.0.0.1:0' : new URL(this.baseUrl).host;
     const child = spawn(SERVER_BINARY, ['--bind', bind, '--database-url', this.#databaseUrl, ...this.#options], {
@@ -86,6 +86,14 @@ export class Server {
     const text = await response.text();
     if (!response.ok) throw new Error(`${method} ${path}: ${response.status} ${text}`);
     return text === '' ? {} : JSON.parse(text);
+  }
+
+  /** Changes the database without the server, as a newer version of the server may do. Needs `python3`. */
+  executeSql(sql: string): void {
+    const program = 'import sqlite3, sys; sqlite3.connect(sys.argv[1], timeout=5).executescript(sys.argv[2])';
+    const result = spawnSync('python3', ['-c', program, join(this.#folder, 'flags.db'), sql], { encoding: 'utf8' });
+    if (result.error) throw new Error(`cannot run python3: ${result.error.message}`);
+    if (result.status !== 0) throw new Error(`python3: ${result.stderr}`);
   }
 
   async createUser(name: string, attributes = {}): Promise<User> {

@@ -1,4 +1,4 @@
-//! Number and size of the allocations of each engine for one evaluation of a hundred flags.
+//! Counts the allocations of each engine, and their total size, for one evaluation of a hundred flags.
 
 use evaluators::{all_engines, hundred_definitions, version_of};
 
@@ -7,7 +7,7 @@ fn main() {
     println!("| engine | version | allocations | bytes |");
     println!("|---|---|---|---|");
     for engine in all_engines(&hundred_definitions()) {
-        // Two runs fill the caches that engines create on first use, so they do not count.
+        // Two runs before the measurement fill the caches that engines create on first use.
         engine.repeat(2);
         let info = allocation_counter::measure(|| engine.repeat(1));
         let package = engine.name.split(',').next().unwrap_or_default();

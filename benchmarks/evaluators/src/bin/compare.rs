@@ -1,4 +1,5 @@
-//! Evaluation times: a hundred flags in every engine, and single evaluations of `flags-domain` relative to a baseline.
+//! Measures evaluation times: a hundred flags in each engine, and single evaluations of `flags-domain` relative to a
+//! baseline.
 #![allow(clippy::unwrap_used, reason = "a benchmark")]
 
 use std::{collections::HashMap, hint::black_box};
@@ -39,7 +40,7 @@ fn main() {
     }
 }
 
-/// Returns the baseline, followed by one evaluation per layer.
+/// Returns the baseline (a map lookup and a hash), followed by one evaluation per layer.
 fn single_evaluations() -> Vec<Candidate> {
     let map: HashMap<String, u32> =
         hundred_definitions().into_iter().zip(0..).map(|(flag, n)| (flag.name, n)).collect();

@@ -1,5 +1,5 @@
-//! `eppo_core`. The configuration is compiled during setup. `get_assignment` looks up one flag by name. Events are
-//! disabled (`doLog` is false), and the current time is read once; its SDK reads the clock for each flag.
+//! Engine `eppo_core`. The configuration is compiled during setup. `get_assignment` looks up one flag by name. Events
+//! are disabled (`doLog` is false), and the current time is read once. The Eppo SDK reads the clock for each flag.
 
 use std::{hint::black_box, sync::Arc};
 
@@ -70,7 +70,7 @@ fn flag(definition: &Definition) -> Value {
         |key: &str, rules: Value, splits: Value| json!({"key": key, "rules": rules, "splits": splits, "doLog": false});
     let allocations = match definition.layer {
         Layer::Default => json!([allocation("default", json!([]), always("on"))]),
-        // The second split has no shards, so a user outside of the first half is not hashed again.
+        // The second split serves all remaining users. Without shards, it needs no further hash.
         Layer::Split => {
             let half = json!([{"salt": definition.name, "ranges": [{"start": 0, "end": 5_000}]}]);
             let splits = json!([{"variationKey": "on", "shards": half}, {"variationKey": "off", "shards": []}]);

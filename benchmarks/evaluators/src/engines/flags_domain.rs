@@ -1,8 +1,8 @@
-//! `flags-domain`, the evaluator of this project.
+//! Engine `flags-domain`, the evaluator of this project.
 
 use std::hint::black_box;
 
-use flags_domain::{CompiledFlag, EvaluationContext, Flag, Instant, Snapshot, resolve};
+use flags_domain::{CompiledFlag, EvaluationContext, Flag, Instant, Snapshot, StoredUser, resolve};
 use serde_json::{Value, json};
 
 use super::Engine;
@@ -63,7 +63,15 @@ pub fn context() -> EvaluationContext {
     let Value::Object(attributes) = json!({"plan": "pro", "country": "de", "seats": 12}) else {
         unreachable!("the literal is an object")
     };
-    EvaluationContext::new(USER, Some("ann@example.com"), Some("user"), None, attributes)
+    let user = StoredUser {
+        id: USER.parse().expect("the id is a UUID"),
+        evaluation_key: USER,
+        external_id: None,
+        email: Some("ann@example.com"),
+        role: "user",
+        created_at: Instant::from_micros(0),
+    };
+    EvaluationContext::user(user, attributes)
 }
 
 /// Converts a definition to a flag of `flags-domain`.

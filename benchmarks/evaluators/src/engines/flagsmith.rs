@@ -1,5 +1,6 @@
-//! `flagsmith-flag-engine`. The evaluation context, including the identity, is built during setup; its SDK copies it
-//! for each user. The engine can only evaluate all flags at once. A rule is modelled as a segment of one flag.
+//! Engine `flagsmith-flag-engine`. The evaluation context, including the identity, is built during setup. The
+//! Flagsmith SDK copies the context for each user. The engine can only evaluate all flags at once. A rule is modelled
+//! as a segment of one flag.
 
 use std::hint::black_box;
 

@@ -1,5 +1,5 @@
-//! `launchdarkly-server-sdk-evaluation`. Flags are parsed during setup and passed by reference; its SDK copies each
-//! flag from a store.
+//! Engine `launchdarkly-server-sdk-evaluation`. Flags are parsed during setup and passed by reference. The LaunchDarkly
+//! SDK copies each flag from a store.
 
 use std::hint::black_box;
 

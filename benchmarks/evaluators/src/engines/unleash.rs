@@ -1,5 +1,5 @@
-//! `unleash-yggdrasil`. The state is compiled during setup. `check_enabled` looks up one flag by name; it neither
-//! copies the flag nor records metrics.
+//! Engine `unleash-yggdrasil`. The state is compiled during setup. `check_enabled` looks up one flag by name. It
+//! neither copies the flag nor records metrics.
 
 use std::{collections::HashMap, hint::black_box};
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use actix_web::{HttpMessage as _, dev::ServiceRequest, http::header::AUTHORIZATION, web::Data};
 use flags_service::credentials::{
-    jwt::{JwtRejection, JwtUser, JwtVerifier, VerifiedJwt, looks_like_jwt},
+    jwt::{JwtRejection, JwtUser, JwtUsers, JwtVerifier, VerifiedJwt, looks_like_jwt},
     secret::{Secret, SecretKind, hash},
 };
 use tracing::{Span, field::display};
@@ -23,15 +23,15 @@ use crate::{
 
 /// Result of authentication, stored in the request's extensions for the extractors.
 ///
-/// `Err(None)` means that the request has no credential; `Err(Some(_))` that the server rejected its credential or that
-/// the caller exceeded a rate limit.
+/// `Err(None)` means that the request has no credential. `Err(Some(_))` means that the server rejected the credential,
+/// or that the caller exceeded a rate limit.
 pub(crate) type AuthenticationResult = Result<Principal, Option<Problem>>;
 
-/// Authenticates the request and stores the [`AuthenticationResult`] in its extensions. The request's span gets the
-/// principal.
+/// Authenticates the request and stores the [`AuthenticationResult`] in its extensions. Records the principal in the
+/// request's tracing span.
 pub(crate) async fn authenticate(request: &ServiceRequest, facts: RouteFacts) {
     let Some(app) = request.app_data::<Data<App>>() else { return };
-    // Boxed because the future is large. Otherwise it would occupy memory until the response ends.
+    // Boxed because the future is large. An unboxed future would occupy memory until the response ends.
     let result = Box::pin(identify(app, request, facts)).await;
     if let Ok(principal) = &result {
         Span::current().record("principal", display(&principal.actor));
@@ -62,8 +62,8 @@ async fn principal_from_credential(
     } else {
         let Some(hash) = session_secret_hash(request.request(), &app.settings) else { return Err(None) };
         check_cookie_request(request.request(), &app.settings).map_err(Some)?;
-        // An unknown cookie costs a database query. The address limit is checked first, to bound queries for forged
-        // cookies.
+        // A session that is not cached costs a database query. The limit of the address bounds the number of queries
+        // that forged cookies can cause.
         if !app.sessions.is_cached(&hash)
             && let Some(wait) = check_address(app, request)
         {
@@ -77,7 +77,7 @@ async fn principal_from_credential(
 
 /// Identifies the caller by the stream token in the URL and ignores all other credentials.
 ///
-/// Opening a stream does not count as use of the session, because a leaked URL could then keep the session alive.
+/// Opening a stream does not count as use of the session. Otherwise a leaked URL could keep the session alive.
 async fn principal_from_stream_token(
     app: &App,
     request: &ServiceRequest,
@@ -88,8 +88,14 @@ async fn principal_from_stream_token(
     let stream_token = text.and_then(|text| StreamToken::verify(&text, &app.stream_token_key, app.evaluation.now()));
     let stream_token = stream_token.ok_or_else(invalid_stream_token)?;
     wait_for_requested_revision(app, request, min_revision).await?;
+    let credential = stream_token.credential.clone().limited_to(jwt_users(app));
     request.extensions_mut().insert(stream_token);
-    Principal::resolve(app, stream_token.credential, false).await
+    Principal::resolve(app, credential, false).await
+}
+
+/// Returns the current setting of `--jwt-users`. Without a JWT issuer, only stored users are accepted.
+fn jwt_users(app: &App) -> JwtUsers {
+    app.settings.jwt.as_ref().map_or(JwtUsers::Known, |verifier| verifier.users())
 }
 
 /// Reads the credential from `Authorization: Bearer`.
@@ -116,11 +122,17 @@ async fn credential_from_bearer(
     let verifier = app.settings.jwt.as_ref().filter(|_| looks_like_jwt(text)).ok_or_else(Problem::unauthorized)?;
     let verified = verify_jwt(app, verifier, text).await?;
     wait_for_requested_revision(app, request, min_revision).await?;
-    let user_id = match &verified.user {
-        JwtUser::Id(id) => Some(*id),
-        JwtUser::Email(email) => app.evaluation.user_by_email(email).await?.map(|user| user.id),
-    };
-    Ok(Credential::from_jwt(&verified, user_id.ok_or_else(Problem::unauthorized)?))
+    match verified.user.clone() {
+        JwtUser::Key(key) => {
+            let user_id = app.evaluation.resolve_key(&key).await?.user_id;
+            Ok(Credential::from_jwt(verified, user_id, Some(&key), verifier.users()))
+        }
+        JwtUser::Email(email) => {
+            // Only a stored user can be identified by e-mail address, because an address is not an evaluation key.
+            let user = app.evaluation.user_by_email(&email).await?.ok_or_else(Problem::unauthorized)?;
+            Ok(Credential::from_jwt(verified, user.id, None, JwtUsers::Known))
+        }
+    }
 }
 
 async fn wait_for_requested_revision(
@@ -141,7 +153,7 @@ async fn wait_for_requested_revision(
     }
 }
 
-/// Verifies a JWT. The reason of a rejection goes to the application log only, not to the caller.
+/// Verifies a JWT. The reason for a rejection is written to the application log and is not sent to the caller.
 async fn verify_jwt(app: &App, verifier: &JwtVerifier, text: &str) -> Result<VerifiedJwt, Problem> {
     verifier.verify(text, app.evaluation.now()).await.map_err(|rejection| {
         tracing::debug!(reason = %rejection, "JWT rejected");

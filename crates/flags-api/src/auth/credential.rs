@@ -1,10 +1,14 @@
 //! The kinds of credentials and how they are validated.
 
+use std::sync::Arc;
+
 use flags_domain::Instant;
 use flags_service::{
+    ServiceError,
+    acting_user::{ActingUser, JwtSubject},
     credentials::{
         check::{RequiredCredential, RequiredPermission},
-        jwt::VerifiedJwt,
+        jwt::{JwtUsers, VerifiedJwt},
     },
     replica::{RecentChange, View},
 };
@@ -23,28 +27,33 @@ use crate::{problem::Problem, state::App};
 /// Reference to the credential that a caller presented.
 ///
 /// It contains hashes instead of secrets, so the server can keep it and validate the credential again later.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub(crate) enum Credential {
     /// API token.
     Token {
         /// SHA-256 of the token.
         hash: [u8; 32],
-        /// User that the token acts as. `None` until it is looked up, and for a token without a user.
+        /// User that the token acts as. `None` before the lookup, and for a token without a user.
         user_id: Option<Uuid>,
     },
     /// Session cookie.
     Session {
         /// SHA-256 of the session secret.
         hash: [u8; 32],
-        /// User that is signed in. `None` until it is looked up.
+        /// User that is signed in. `None` before the lookup.
         user_id: Option<Uuid>,
     },
-    /// JWT. Its signature is not verified again, because JWTs are short-lived.
+    /// JWT whose signature the server has verified. Later checks do not repeat the verification, because JWTs are
+    /// short-lived.
     Jwt {
+        /// Id of the user, stored or not.
         user_id: Uuid,
         /// Upper limit of the caller's role.
         max_role: Role,
         expires_at: Instant,
+        /// Whether the user must be stored.
+        users: JwtUsers,
+        subject: Arc<JwtSubject>,
     },
 }
 
@@ -61,7 +70,7 @@ pub(super) struct Identity {
     pub(super) grant: TokenGrant,
     /// Session, if the credential is a session cookie.
     pub(super) session: Option<SessionRecord>,
-    /// Latest possible expiry of the credential.
+    /// Time at which the credential expires at the latest. `None` if it does not expire.
     pub(super) expires_at: Option<Instant>,
 }
 
@@ -84,14 +93,20 @@ impl ActorId {
 }
 
 impl Credential {
-    /// Builds the credential of a verified JWT that names the user `user_id`. A JWT without a role claim does not limit
-    /// the user's role.
-    pub(super) fn from_jwt(verified: &VerifiedJwt, user_id: Uuid) -> Self {
-        Self::Jwt { user_id, max_role: verified.role.unwrap_or(Role::Admin), expires_at: verified.expires_at }
+    /// Builds the credential of a verified JWT. `key` is the evaluation key that identifies the user, or `None` if an
+    /// e-mail address identifies the user. A JWT without a role claim does not limit the user's role.
+    pub(super) fn from_jwt(verified: VerifiedJwt, user_id: Uuid, key: Option<&str>, users: JwtUsers) -> Self {
+        Self::Jwt {
+            user_id,
+            max_role: verified.role.unwrap_or(Role::Admin),
+            expires_at: verified.expires_at,
+            users,
+            subject: Arc::new(JwtSubject { key: key.map(Into::into), attributes: verified.attributes.0 }),
+        }
     }
 
-    /// Returns the credential with its user set.
-    pub(super) const fn with_user(self, user_id: Option<Uuid>) -> Self {
+    /// Sets the user of an API token or a session. Returns a JWT unchanged, because it already contains its user.
+    pub(super) fn with_user(self, user_id: Option<Uuid>) -> Self {
         match self {
             Self::Token { hash, .. } => Self::Token { hash, user_id },
             Self::Session { hash, .. } => Self::Session { hash, user_id },
@@ -99,8 +114,19 @@ impl Credential {
         }
     }
 
-    /// Validates the credential and returns its identity; `None` if it is unknown, revoked or expired. `record_use`
-    /// updates the time of its last use.
+    /// Applies the current setting of `--jwt-users` to the credential of a stream token: if the server accepts only
+    /// stored users, a JWT requires a stored user.
+    pub(super) fn limited_to(self, accepted: JwtUsers) -> Self {
+        match (self, accepted) {
+            (Self::Jwt { user_id, max_role, expires_at, subject, .. }, JwtUsers::Known) => {
+                Self::Jwt { user_id, max_role, expires_at, users: JwtUsers::Known, subject }
+            }
+            (credential, _) => credential,
+        }
+    }
+
+    /// Validates the credential. Returns `None` if it is unknown, revoked or expired. `record_use` updates the time of
+    /// its last use.
     pub(super) async fn resolve(&self, app: &App, record_use: bool) -> Result<Option<Identity>, Problem> {
         let now = app.evaluation.now();
         Ok(match self {
@@ -124,7 +150,7 @@ impl Credential {
                 session: Some(session),
                 expires_at: Some(session.expires_at),
             }),
-            Self::Jwt { user_id, max_role, expires_at } => (*expires_at > now).then_some(Identity {
+            Self::Jwt { user_id, max_role, expires_at, .. } => (*expires_at > now).then_some(Identity {
                 actor_id: ActorId::User(*user_id),
                 grant: TokenGrant::Role(*max_role),
                 session: None,
@@ -133,16 +159,27 @@ impl Credential {
         })
     }
 
-    /// Returns the reference by which the database knows the credential.
+    /// Looks up the user that the credential acts as. Returns `None` if the user is inactive, or if the user is not
+    /// stored although the credential requires a stored user.
+    pub(crate) async fn acting_user(&self, app: &App, id: Uuid) -> Result<Option<ActingUser>, ServiceError> {
+        match self {
+            Self::Token { .. } | Self::Session { .. } => app.evaluation.acting_user(id).await,
+            Self::Jwt { subject, users, .. } => app.evaluation.jwt_user(id, subject, *users).await,
+        }
+    }
+
+    /// Returns the key by which the database finds the credential. For a JWT, this is the user's id.
     pub(super) const fn reference(&self) -> CredentialRef {
         match self {
             Self::Token { hash, .. } => CredentialRef::Token(*hash),
             Self::Session { hash, .. } => CredentialRef::Session(*hash),
-            Self::Jwt { user_id, .. } => CredentialRef::User(*user_id),
+            Self::Jwt { user_id, users: JwtUsers::Known, .. } => CredentialRef::User(*user_id),
+            Self::Jwt { user_id, users: JwtUsers::Any, .. } => CredentialRef::AnyUser(*user_id),
         }
     }
 
-    /// Returns the check that a command of the caller requires.
+    /// Returns the condition under which a command of the caller may commit: the credential is still valid and has the
+    /// permission.
     pub(super) const fn required(&self, permission: RequiredPermission) -> RequiredCredential {
         let expires_at = match self {
             Self::Jwt { expires_at, .. } => Some(*expires_at),
@@ -151,8 +188,8 @@ impl Credential {
         RequiredCredential { credential: self.reference(), expires_at, permission }
     }
 
-    /// Whether the credential is valid according to the replica. It does not check the credential's user, and it
-    /// assumes that a session is valid, because sessions are stored in the database only.
+    /// Whether the credential is valid according to the replica. Does not check the credential's user. Always true for
+    /// a session, because the replica does not contain sessions.
     pub(crate) fn is_valid_at(&self, view: &View<'_>, now: Instant) -> bool {
         match self {
             Self::Token { hash, .. } => view.token(hash).is_some_and(|token| token.is_valid_at(now)),
@@ -161,7 +198,7 @@ impl Credential {
         }
     }
 
-    /// Returns the credential's fixed expiry. `None` for a session, because every use extends it.
+    /// Returns the credential's fixed expiry. `None` for a session, because its idle timeout may end it earlier.
     pub(crate) fn expires_at(&self, view: &View<'_>) -> Option<Instant> {
         match self {
             Self::Token { hash, .. } => view.token(hash)?.expires_at,
@@ -185,7 +222,7 @@ impl Credential {
         change.resource_kind == ResourceKind::User && change.user_id == user_id
     }
 
-    /// Returns a 64-bit key that identifies the credential, or, for a JWT, its user.
+    /// Returns a 64-bit key that identifies the credential. All JWTs of a user have the same key.
     pub(super) fn fingerprint(&self) -> u64 {
         match self {
             Self::Token { hash, .. } | Self::Session { hash, .. } => {

@@ -14,31 +14,33 @@ use crate::{problem::Problem, state::App};
 pub(crate) struct Principal {
     /// Name of the caller in the change log: `user:<id>` or `token:<id>`.
     pub(crate) actor: String,
-    /// Lower of the credential's role and its user's role. `None` if the credential may only evaluate flags.
+    /// The lower of the credential's role and its user's role. `None` if the credential may only evaluate flags.
     pub(crate) role: Option<Role>,
-    /// User that the credential acts as.
+    /// User that the credential acts as. The context contains the attributes of its JWT.
     pub(crate) user: Option<Arc<CachedUser>>,
+    /// Whether `user` is not stored.
+    pub(crate) is_unknown: bool,
     pub(crate) credential: Credential,
     /// Session, if the credential is a session cookie.
     pub(crate) session: Option<SessionRecord>,
-    /// Latest possible expiry of the credential.
+    /// Time at which the credential expires at the latest. `None` if it does not expire.
     pub(crate) expires_at: Option<Instant>,
 }
 
 impl Principal {
     /// Validates the credential and looks up its user. `record_use` updates the time of the credential's last use.
     ///
-    /// Fails with 401 if the credential is not valid or its user is deleted or inactive. Asks the database if the
-    /// replica does not follow the changes of credentials.
+    /// Fails with 401 if the credential is not valid, if its user is inactive, or if its user is not stored although
+    /// the credential requires a stored user. If the replica has not followed changes of users and tokens for too long,
+    /// the database must also accept the credential.
     pub(crate) async fn resolve(app: &App, credential: Credential, record_use: bool) -> Result<Self, Problem> {
         let identity = credential.resolve(app, record_use).await?.ok_or_else(Problem::unauthorized)?;
-        let user = match identity.actor_id {
+        let acting_user = match identity.actor_id {
             ActorId::Token(_) => None,
-            ActorId::User(id) => {
-                let user = app.evaluation.user(id).await?.filter(|user| user.active);
-                Some(user.ok_or_else(Problem::unauthorized)?)
-            }
+            ActorId::User(id) => Some(credential.acting_user(app, id).await?.ok_or_else(Problem::unauthorized)?),
         };
+        let is_unknown = acting_user.as_ref().is_some_and(|acting| !acting.is_stored);
+        let user = acting_user.map(|acting| acting.user);
         let confirmed = match app.credential_confirmation.confirm(&credential.reference()).await {
             Confirmation::Unavailable => None,
             Confirmation::Busy => {
@@ -52,13 +54,13 @@ impl Principal {
             TokenGrant::Evaluate => None,
             TokenGrant::Role(role) => Some(user.as_ref().map_or(role, |user| role.lower(user.role))),
         };
-        // The database does not know the role claim of a JWT, so the lower of both roles applies.
+        // The database does not know the role claim of a JWT, so the lower of the two roles applies.
         let role = match confirmed {
             None => role,
             Some(grant) => role.zip(grant.role()).map(|(role, confirmed)| role.lower(confirmed)),
         };
         let credential = credential.with_user(user.as_ref().map(|user| user.id));
         let (session, expires_at) = (identity.session, identity.expires_at);
-        Ok(Self { actor: identity.actor_id.actor(), role, user, credential, session, expires_at })
+        Ok(Self { actor: identity.actor_id.actor(), role, user, is_unknown, credential, session, expires_at })
     }
 }

@@ -1,4 +1,4 @@
-//! Permissions as types in the handlers' signatures.
+//! Permissions. Each permission is a type that a handler names in its signature, such as `Require<ManageFlags>`.
 
 use std::{future::Ready, future::ready, marker::PhantomData, sync::Arc};
 
@@ -29,19 +29,29 @@ pub(crate) trait Permission {
     fn grant(principal: Principal, request: &HttpRequest) -> Result<Self::Granted, Problem>;
 }
 
-/// Checks that the caller is an admin or a viewer.
+/// Checks that the caller may read everything.
 fn grant_read(principal: &Principal) -> Result<(), Problem> {
     match principal.role {
-        Some(Role::Admin | Role::Viewer) => Ok(()),
-        Some(Role::User) | None => Err(Problem::forbidden("forbidden", "requires role admin or viewer")),
+        Some(Role::Admin | Role::Support | Role::Viewer) => Ok(()),
+        Some(Role::User) | None => Err(Problem::forbidden("forbidden", "requires role admin, support or viewer")),
     }
 }
 
-/// Checks that the caller is an admin. Returns the author of the caller's commands.
+/// Checks that the caller is an admin. Returns the author to record for the caller's commands.
 fn grant_change(principal: Principal, request: &HttpRequest) -> Result<CommandAuthor, Problem> {
     match principal.role {
         Some(Role::Admin) => Ok(author(principal, request, RequiredPermission::Admin)),
         _ => Err(Problem::requires_admin()),
+    }
+}
+
+/// Checks that the caller may change overrides. Commands of the returned author change only overrides that the caller's
+/// role permits.
+fn grant_override_change(principal: Principal, request: &HttpRequest) -> Result<CommandAuthor, Problem> {
+    match principal.role {
+        Some(Role::Admin) => Ok(author(principal, request, RequiredPermission::Admin)),
+        Some(Role::Support) => Ok(author(principal, request, RequiredPermission::Support)),
+        Some(Role::Viewer | Role::User) | None => Err(Problem::requires_support()),
     }
 }
 
@@ -82,7 +92,7 @@ permissions! {
     /// Read all users' overrides.
     ReadOverrides: () = |principal, _request| grant_read(&principal);
     /// Change users' overrides.
-    ManageOverrides: CommandAuthor = |principal, request| grant_change(principal, request);
+    ManageOverrides: CommandAuthor = |principal, request| grant_override_change(principal, request);
     /// Read users.
     ReadUsers: () = |principal, _request| grant_read(&principal);
     /// Change users.
@@ -92,25 +102,34 @@ permissions! {
     /// Create, rotate and revoke API tokens.
     ManageTokens: CommandAuthor = |principal, request| grant_change(principal, request);
     /// Read the caller's own identity.
-    ReadOwnIdentity: Principal = |principal, _request| Ok(principal);
+    ReadOwnIdentity: Principal = |principal, _request| own_identity(principal);
     /// End the caller's sessions and change the caller's password. Requires a session.
     ManageOwnSession: (CommandAuthor, SessionRecord) = |principal, request| own_session(principal, request);
     /// Read the audit log.
     ReadAuditLog: Credential = |principal, _request| grant_read(&principal).map(|()| principal.credential);
     /// Read the caller's own flag values and overrides.
-    ReadOwnFlags: Arc<CachedUser> = |principal, _request| own_flags(principal);
+    ReadOwnFlags: Arc<CachedUser> = |principal, _request| own_flags(&principal);
     /// Open the event stream of the caller's own flag values.
     StreamOwnFlags: (Credential, Arc<CachedUser>) = |principal, _request| {
-        Ok((principal.credential, own_flags(principal)?))
+        Ok((principal.credential.clone(), own_flags(&principal)?))
     };
     /// Evaluate flags. The scope says for which users.
     EvaluateFlags: (Credential, EvaluationScope) = |principal, _request| {
-        Ok((principal.credential, evaluation_scope(principal)?))
+        Ok((principal.credential.clone(), evaluation_scope(&principal)?))
     };
     /// Open the event stream of an evaluation. Requires the stream token that the evaluation returned.
     StreamEvaluations: (StreamToken, FlagVisibility) = |principal, request| stream_evaluations(principal, request);
     /// Open the event stream of all changes.
     StreamChanges: Credential = |principal, _request| grant_read(&principal).map(|()| principal.credential);
+}
+
+fn own_identity(principal: Principal) -> Result<Principal, Problem> {
+    if principal.is_unknown {
+        let detail =
+            "no user exists for this JWT; without a user, the JWT permits only reading and evaluating its own flags";
+        return Err(Problem::forbidden("no_user", detail));
+    }
+    Ok(principal)
 }
 
 fn own_session(principal: Principal, request: &HttpRequest) -> Result<(CommandAuthor, SessionRecord), Problem> {
@@ -135,8 +154,8 @@ impl FromRequest for AnyCaller {
     }
 }
 
-fn own_flags(principal: Principal) -> Result<Arc<CachedUser>, Problem> {
-    principal.role.and(principal.user).ok_or_else(|| {
+fn own_flags(principal: &Principal) -> Result<Arc<CachedUser>, Problem> {
+    principal.role.and(principal.user.clone()).ok_or_else(|| {
         let detail =
             "the credential does not act as a user; use a session, a JWT, or an API token with a role and a user";
         Problem::forbidden("no_user", detail)
@@ -151,7 +170,7 @@ pub(crate) enum EvaluationScope {
     OwnUser(Arc<CachedUser>),
 }
 
-fn evaluation_scope(principal: Principal) -> Result<EvaluationScope, Problem> {
+fn evaluation_scope(principal: &Principal) -> Result<EvaluationScope, Problem> {
     match principal.role {
         None => Ok(EvaluationScope::AnyContext),
         Some(_) => own_flags(principal).map(EvaluationScope::OwnUser),
@@ -168,7 +187,6 @@ pub(crate) enum FlagVisibility {
 }
 
 impl FlagVisibility {
-    /// Whether the caller can see this flag.
     pub(crate) const fn includes(self, flag: &CompiledFlag) -> bool {
         match self {
             Self::All => !flag.is_archived(),
@@ -178,7 +196,7 @@ impl FlagVisibility {
 }
 
 impl EvaluationScope {
-    /// Returns the flags that are evaluated within this scope.
+    /// Returns the flags that a caller with this scope can see.
     pub(crate) const fn flag_visibility(&self) -> FlagVisibility {
         match self {
             Self::AnyContext => FlagVisibility::All,
@@ -196,9 +214,9 @@ impl EvaluationScope {
 }
 
 fn stream_evaluations(principal: Principal, request: &HttpRequest) -> Result<(StreamToken, FlagVisibility), Problem> {
-    let stream_token = request.extensions().get::<StreamToken>().copied().ok_or_else(invalid_stream_token)?;
+    let stream_token = request.extensions().get::<StreamToken>().cloned().ok_or_else(invalid_stream_token)?;
+    let scope = evaluation_scope(&principal)?;
     let credential = principal.credential;
-    let scope = evaluation_scope(principal)?;
     if scope.includes_user(stream_token.user_id) {
         Ok((StreamToken { credential, ..stream_token }, scope.flag_visibility()))
     } else {
@@ -218,7 +236,7 @@ pub(super) fn invalid_stream_token() -> Problem {
 pub(crate) enum StreamSubject {
     /// The caller's own flag values.
     OwnFlags,
-    /// All changes: new ones, or those in the audit log.
+    /// All changes: an event stream of new changes, or an export of the audit log.
     Changes,
     /// Changes that may affect evaluations for this user, or for an anonymous context (`None`).
     Evaluations(Option<Uuid>),
@@ -236,15 +254,15 @@ impl StreamSubject {
 }
 
 impl Credential {
-    /// Whether the caller may still read the stream. If the database is unavailable, the permission is assumed to be
+    /// Whether the caller may still read `subject`. If the database is unavailable, the permission is assumed to be
     /// unchanged.
-    pub(crate) async fn is_still_allowed(self, subject: StreamSubject, app: &App) -> bool {
-        match Principal::resolve(app, self, false).await {
+    pub(crate) async fn is_still_allowed(&self, subject: StreamSubject, app: &App) -> bool {
+        match Principal::resolve(app, self.clone(), false).await {
             Ok(principal) => match subject {
-                StreamSubject::OwnFlags => own_flags(principal).is_ok(),
+                StreamSubject::OwnFlags => own_flags(&principal).is_ok(),
                 StreamSubject::Changes => grant_read(&principal).is_ok(),
                 StreamSubject::Evaluations(user_id) => {
-                    evaluation_scope(principal).is_ok_and(|scope| scope.includes_user(user_id))
+                    evaluation_scope(&principal).is_ok_and(|scope| scope.includes_user(user_id))
                 }
             },
             Err(problem) => problem.is_unavailable(),
@@ -263,14 +281,14 @@ impl<P: Permission + 'static> FromRequest for Require<P> {
     type Error = Problem;
     type Future = Ready<Result<Self, Problem>>;
 
-    /// If the request has a body, the body extractor repeats the check after the body has arrived.
+    /// If the request has a body, the body extractor repeats the permission check after the body has arrived.
     fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
         let result = request.extensions_mut().remove::<AuthenticationResult>();
         ready(match result {
             Some(Ok(principal)) => {
                 if !matches!(payload, Payload::None) {
-                    let credential = principal.credential;
-                    let check = BodyCheck::new(move |request| Box::pin(check_again::<P>(request, credential)));
+                    let credential = principal.credential.clone();
+                    let check = BodyCheck::new(move |request| Box::pin(check_again::<P>(request, credential.clone())));
                     request.extensions_mut().insert(check);
                 }
                 P::grant(principal, request).map(|granted| Self { granted, permission: PhantomData })

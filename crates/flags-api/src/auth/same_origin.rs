@@ -43,7 +43,7 @@ pub(crate) fn check_sign_in_origin(request: &HttpRequest, settings: &Settings) -
 }
 
 fn cross_site_request() -> Problem {
-    let detail = "a change that is authenticated by a cookie must come from the server's own origin; \
+    let detail = "a sign-in, or a change that is authenticated by a cookie, must come from the server's own origin; \
                   check the Origin and Sec-Fetch-Site headers";
     Problem::forbidden("cross_site_request", detail)
 }

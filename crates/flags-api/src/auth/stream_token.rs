@@ -3,9 +3,14 @@
 //! Browsers cannot set headers on an `EventSource`, so the URL must carry the credential. A stream token only lets its
 //! bearer learn *that* an evaluation may have changed; it gives access to nothing else.
 
+use std::sync::Arc;
+
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use flags_domain::Instant;
-use flags_service::credentials::signing::SigningKey;
+use flags_service::{
+    acting_user::JwtSubject,
+    credentials::{jwt::JwtUsers, signing::SigningKey},
+};
 use flags_store::users::Role;
 use uuid::Uuid;
 
@@ -22,18 +27,18 @@ const WINDOW_MICROS: i64 = 60 * 60 * 1_000_000;
 const VERSION: u8 = 1;
 
 /// Permission to open the event stream that belongs to an evaluation of all flags.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct StreamToken {
     /// Credential that requested the evaluation. The server validates it again when the stream is opened.
     pub(crate) credential: Credential,
-    /// User that was evaluated for. `None` if the targeting key was not a user id.
+    /// User whose flags were evaluated, stored or not. `None` if the context had no targeting key.
     pub(crate) user_id: Option<Uuid>,
     /// Exclusive end of the token's validity.
     pub(crate) expires_at: Instant,
 }
 
 impl StreamToken {
-    /// Issues a token to the holder of `credential` for an evaluation of `user_id`.
+    /// Issues a token to the holder of `credential`, for an evaluation for the user `user_id`.
     pub(crate) fn issue(credential: Credential, user_id: Option<Uuid>, now: Instant) -> Self {
         let (high, low) = user_id.unwrap_or_default().as_u64_pair();
         let shift = ((credential.fingerprint() ^ high ^ low) >> 1).cast_signed() % WINDOW_MICROS;
@@ -59,8 +64,9 @@ impl StreamToken {
                 bytes.push(b's');
                 bytes.extend(hash);
             }
-            Credential::Jwt { user_id, max_role, expires_at } => {
-                bytes.extend([b'j', role_byte(*max_role)]);
+            // The key and the attributes are omitted, because they may contain personal data.
+            Credential::Jwt { user_id, max_role, expires_at, users, .. } => {
+                bytes.extend([jwt_byte(*users), role_byte(*max_role)]);
                 bytes.extend(user_id.as_bytes());
                 bytes.extend(expires_at.as_micros().to_be_bytes());
             }
@@ -82,10 +88,18 @@ impl StreamToken {
     }
 }
 
+const fn jwt_byte(users: JwtUsers) -> u8 {
+    match users {
+        JwtUsers::Known => b'j',
+        JwtUsers::Any => b'a',
+    }
+}
+
 const fn role_byte(role: Role) -> u8 {
     match role {
         Role::User => b'u',
         Role::Viewer => b'v',
+        Role::Support => b's',
         Role::Admin => b'a',
     }
 }
@@ -101,13 +115,16 @@ fn parse_message(message: &[u8]) -> Option<StreamToken> {
             let (hash, rest) = rest.split_first_chunk::<32>()?;
             (Credential::Session { hash: *hash, user_id: None }, rest)
         }
-        b'j' => {
+        b'j' | b'a' => {
+            let users = if *kind == jwt_byte(JwtUsers::Any) { JwtUsers::Any } else { JwtUsers::Known };
             let (role, rest) = rest.split_first()?;
-            let max_role =
-                [Role::User, Role::Viewer, Role::Admin].into_iter().find(|known| role_byte(*known) == *role)?;
+            let max_role = [Role::User, Role::Viewer, Role::Support, Role::Admin]
+                .into_iter()
+                .find(|known| role_byte(*known) == *role)?;
             let (user_id, rest) = rest.split_first_chunk::<16>()?;
             let (expires_at, rest) = split_instant(rest)?;
-            (Credential::Jwt { user_id: Uuid::from_bytes(*user_id), max_role, expires_at }, rest)
+            let (user_id, subject) = (Uuid::from_bytes(*user_id), Arc::new(JwtSubject::default()));
+            (Credential::Jwt { user_id, max_role, expires_at, users, subject }, rest)
         }
         _ => return None,
     };
@@ -137,11 +154,18 @@ mod tests {
         Credential::Token { hash: std::array::from_fn(|index| index as u8), user_id: Some(Uuid::from_u128(7)) }
     }
 
+    fn jwt(max_role: Role, users: JwtUsers, expires_at: Instant) -> Credential {
+        let subject = Arc::new(JwtSubject::default());
+        Credential::Jwt { user_id: Uuid::from_u128(9), max_role, expires_at, users, subject }
+    }
+
     fn describe(stream_token: &StreamToken) -> String {
-        let credential = match stream_token.credential {
+        let credential = match &stream_token.credential {
             Credential::Token { hash, user_id } => format!("token {hash:?} {user_id:?}"),
             Credential::Session { hash, user_id } => format!("session {hash:?} {user_id:?}"),
-            Credential::Jwt { user_id, max_role, expires_at } => format!("jwt {user_id} {max_role:?} {expires_at}"),
+            Credential::Jwt { user_id, max_role, expires_at, users, .. } => {
+                format!("jwt {user_id} {max_role:?} {expires_at} {users:?}")
+            }
         };
         format!("{credential} {:?} {}", stream_token.user_id, stream_token.expires_at)
     }
@@ -149,21 +173,26 @@ mod tests {
     #[test]
     fn token_round_trips_through_its_encoding() {
         let now = at("10:20:30");
-        let jwt =
-            |max_role| Credential::Jwt { user_id: Uuid::from_u128(9), max_role, expires_at: at("11:00:00.000001") };
+        let jwt = |max_role, users| jwt(max_role, users, at("11:00:00.000001"));
         let session = Credential::Session { hash: [3; 32], user_id: None };
-        for credential in [token(), session, jwt(Role::User), jwt(Role::Viewer), jwt(Role::Admin)] {
+        let jwts = [
+            jwt(Role::User, JwtUsers::Known),
+            jwt(Role::Viewer, JwtUsers::Any),
+            jwt(Role::Admin, JwtUsers::Known),
+            jwt(Role::User, JwtUsers::Any),
+        ];
+        for credential in [token(), session].into_iter().chain(jwts) {
             for user_id in [None, Some(Uuid::from_u128(1)), Some(Uuid::nil())] {
-                let stream_token = StreamToken::issue(credential, user_id, now);
+                let stream_token = StreamToken::issue(credential.clone(), user_id, now);
                 let decoded = StreamToken::verify(&stream_token.encode(&key(1)), &key(1), now).unwrap();
                 // The encoding omits the user of an API token or session, because the server looks it up again.
-                let expected = StreamToken { credential: credential.with_user(None), ..stream_token };
+                let expected = StreamToken { credential: credential.clone().with_user(None), ..stream_token };
                 assert_eq!(describe(&decoded), describe(&expected));
             }
         }
     }
 
-    /// Returns a credential whose windows begin at full hours.
+    /// Returns a credential whose token windows begin on the hour.
     fn credential_with_hourly_windows() -> Credential {
         Credential::Token { hash: [0; 32], user_id: None }
     }
@@ -194,7 +223,7 @@ mod tests {
     #[test]
     fn token_expires_no_later_than_its_jwt() {
         let expires_at = at("10:05:00");
-        let jwt = Credential::Jwt { user_id: Uuid::nil(), max_role: Role::User, expires_at };
+        let jwt = jwt(Role::User, JwtUsers::Known, expires_at);
         assert_eq!(StreamToken::issue(jwt, None, at("10:00:00")).expires_at, expires_at);
     }
 

@@ -1,7 +1,7 @@
 //! JSON of the caller's own evaluation results: bodies of `/api/flags/me` and events of its stream.
 //!
 //! The functions append JSON fragments that were prepared when the flag was compiled, instead of using serde. This
-//! avoids allocations per flag. `schema` has the documented types.
+//! avoids allocations per flag. The module `schema` contains the documented types.
 
 mod schema;
 #[cfg(test)]
@@ -21,13 +21,13 @@ use crate::{
     state::OverrideReasons,
 };
 
-/// User and state that a response is based on.
+/// User and replica state that a response is based on.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct EvaluatedState {
     pub(crate) user_id: Uuid,
     pub(crate) revision: Revision,
     pub(crate) evaluated_at: Instant,
-    /// Whether the server has been unable to read its database for a while.
+    /// Whether the server has been unable to read its database for at least 5 seconds.
     pub(crate) stale: bool,
 }
 
@@ -122,7 +122,7 @@ pub(crate) fn build_own_flag_body(
     EvaluationBody { body, content_offset, valid_until }
 }
 
-/// Builds the data of a `change` event. `unset` are flags that are no longer visible to the user.
+/// Builds the data of a `change` event. `unset` lists the flags that are no longer visible to the user.
 pub(crate) fn build_change<'v>(
     position: &StreamPosition,
     set: impl Iterator<Item = EvaluatedFlag<'v>>,
@@ -144,7 +144,7 @@ pub(crate) fn build_change<'v>(
     data
 }
 
-/// Writes an object with the results by flag name and counts them. Returns the earliest `valid_until`.
+/// Writes an object that maps flag names to results, and counts the results. Returns the earliest `valid_until`.
 fn write_results<'v>(
     out: &mut String,
     results: impl Iterator<Item = EvaluatedFlag<'v>>,

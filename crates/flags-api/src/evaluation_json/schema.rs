@@ -95,7 +95,7 @@ pub(crate) struct ResultAfterExpiry {
     source: WireSource,
 }
 
-/// Evaluation result of one flag, with the state it was evaluated from.
+/// Evaluation result of one flag, with the revision and the time of the evaluation.
 #[derive(ToSchema)]
 #[cfg_attr(test, derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(not(test), expect(dead_code, reason = "OpenAPI document only"))]

@@ -18,8 +18,8 @@ fn state_of(scenario: &Scenario, stale: bool) -> EvaluatedState {
     EvaluatedState { user_id: Uuid::from_u128(1), revision: REVISION, evaluated_at: scenario.now, stale }
 }
 
-/// Checks that the object has exactly the results' names and values.
-fn check_values(results: &Value, expected: &[EvaluatedFlag<'_>]) -> Result<(), TestCaseError> {
+/// Checks that the object has exactly the flag names and values of `expected`.
+fn check_names_and_values(results: &Value, expected: &[EvaluatedFlag<'_>]) -> Result<(), TestCaseError> {
     prop_assert_eq!(results.as_object().map(|results| results.len()), Some(expected.len()));
     for evaluated in expected {
         prop_assert_eq!(&results[evaluated.flag.name().as_str()]["value"], evaluated.resolution.value.value());
@@ -39,7 +39,7 @@ proptest! {
         let results = scenario.evaluated();
         let body = build_own_flags_body(&state_of(&scenario, stale), results.iter().copied(), results.len(), reasons);
         let value = check_type::<OwnFlagsResponse>(&body.body)?;
-        check_values(&value["flags"], &results)?;
+        check_names_and_values(&value["flags"], &results)?;
         prop_assert!(body.content().starts_with(b",\"flags\":"), "the entity tag must not cover the revision");
     }
 
@@ -70,6 +70,6 @@ proptest! {
         let unset: Vec<_> = unset.iter().collect();
         let data = build_change(&position, results.iter().copied(), &unset, valid_until, reasons);
         let value = check_type::<OwnFlagsChange>(&data)?;
-        check_values(&value["set"], &results)?;
+        check_names_and_values(&value["set"], &results)?;
     }
 }

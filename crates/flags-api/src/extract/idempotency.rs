@@ -20,8 +20,8 @@ pub(super) fn store_body_digest(request: &HttpRequest, body: &[u8]) {
     }
 }
 
-/// Fails with 422 if the request has an idempotency key. Used by operations whose request or response contains a secret,
-/// because the server must not store secrets.
+/// Fails with 422 if the request has an idempotency key. Operations whose request or response contains a secret must
+/// call it, because the server does not store their responses and cannot replay them.
 pub(crate) fn reject_idempotency_key(request: &HttpRequest) -> Result<(), Problem> {
     if !request.headers().contains_key(IDEMPOTENCY_KEY) {
         return Ok(());
@@ -31,8 +31,8 @@ pub(crate) fn reject_idempotency_key(request: &HttpRequest) -> Result<(), Proble
     Err(Violation::new(format!("/{IDEMPOTENCY_KEY}"), "not_allowed", detail).into())
 }
 
-/// Returns the request's idempotency key with a fingerprint of the request, or `None` without the header. Must be
-/// called after the body was read.
+/// Returns the request's idempotency key with a fingerprint of the request, or `None` without the header. Call it after
+/// the body has been read, because the fingerprint covers the body.
 pub(crate) fn idempotency_key(request: &HttpRequest, author: &Author) -> Result<Option<IdempotencyKey>, Problem> {
     let mut values = request.headers().get_all(IDEMPOTENCY_KEY);
     let Some(value) = values.next() else { return Ok(None) };
@@ -47,7 +47,7 @@ pub(crate) fn idempotency_key(request: &HttpRequest, author: &Author) -> Result<
         hash.update(field.len().to_be_bytes());
         hash.update(field);
     }
-    // The same request with another precondition is a different request.
+    // The precondition is part of the fingerprint, so a retry must not change it.
     for value in request.headers().get_all("If-Match") {
         hash.update(value.as_bytes());
     }

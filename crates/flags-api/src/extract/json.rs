@@ -1,4 +1,4 @@
-//! JSON request bodies. The media type, size, syntax and shape are checked, each with its own error.
+//! JSON request bodies. An invalid media type, size, syntax or shape each has its own error code.
 
 use std::{future::Future, pin::Pin, time::Duration};
 
@@ -166,7 +166,7 @@ fn pointer(path: &Path) -> String {
     segments.map(|segment| format!("/{segment}")).collect()
 }
 
-/// Deserializes an `Option` field of a patch: a field that is present becomes `Some`, even if its value is `null`.
+/// Deserializes an optional field of a patch: a field that is present becomes `Some`, even if its value is `null`.
 pub(crate) fn deserialize_present<'de, T, D>(deserializer: D) -> Result<Option<T>, D::Error>
 where
     T: Deserialize<'de>,

@@ -88,7 +88,7 @@ impl<'de, K: DeserializeOwned> Deserialize<'de> for PageCursor<K> {
     }
 }
 
-/// 422 for a well-formed cursor that belongs to another sort order of the list.
+/// Error 422 for a well-formed cursor that belongs to another sort order or filter of the list.
 pub(crate) fn invalid_cursor() -> Problem {
     Violation::new("/cursor", "invalid_parameter", INVALID_CURSOR).into()
 }

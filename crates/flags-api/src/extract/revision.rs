@@ -48,7 +48,7 @@ async fn wait_for_revision(required: Revision, replica: &Replica) -> Result<(), 
 /// Stream position of the event that made an OpenFeature provider evaluate again, from the query parameter
 /// `flagConfigEtag`.
 ///
-/// The server ignores values that it cannot parse, because OFREP allows any text there.
+/// The server ignores values that it cannot parse, because OFREP allows any text in this parameter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct EventPosition(Option<(Revision, Option<Instant>)>);
 
@@ -83,8 +83,8 @@ impl FromRequest for EventPosition {
     }
 }
 
-/// Waits until the replica has reached the revision of the event in `flagConfigEtag`. Events of other epochs are
-/// ignored.
+/// Waits until the replica has reached the revision of the event in `flagConfigEtag`. Ignores events of other epochs.
+/// Fails with 503 after [`MAX_REVISION_WAIT`].
 pub(crate) async fn wait_for_event_position(query: &str, replica: &Replica) -> Result<(), Problem> {
     match EventPosition::from_query(query).0 {
         Some((required, _)) if required.epoch == replica.revision().epoch => wait_for_revision(required, replica).await,

@@ -1,4 +1,4 @@
-//! Audit log, for admins and viewers.
+//! Audit log, for admins, support and viewers.
 
 use actix_web::web::{self, Data};
 use flags_domain::Instant;
@@ -35,7 +35,7 @@ wire_enum! {
     /// - `applied`: a scheduled change took effect
     /// - `expired`: an override expired and was removed
     /// - `revoked`: an API token was revoked
-    /// - `erased`: e-mail addresses and names were erased from the audit log
+    /// - `erased`: e-mail addresses, external ids and names were erased from the audit log
     WireAuditAction as AuditAction = change_log::Action {
         Created, Updated, Deleted, Expired, Archived, Restored, Cancelled, Applied, Revoked, Erased,
     }
@@ -46,16 +46,16 @@ wire_enum! {
 pub(crate) struct AuditActor {
     /// `user:<id>`, `token:<id>` or `system:<name>`.
     pub(super) id: String,
-    /// E-mail address of the user or name of the token, kept after deletion. `null` for system actors, and if it was
-    /// erased.
+    /// E-mail address of the user (external id of a user without one) or name of the token, kept after deletion. `null`
+    /// for system actors, and if it was erased.
     #[schema(required)]
     pub(super) label: Option<String>,
 }
 
 /// One recorded change.
 ///
-/// `before` and `after` refer to users and tokens by id only. E-mail addresses and names are in the `label` fields,
-/// which can be erased.
+/// `before` and `after` refer to users and tokens by id only. E-mail addresses, external ids and names are in the
+/// `label` fields, which can be erased.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct AuditEntryResponse {
     pub(super) id: Uuid,
@@ -74,7 +74,7 @@ pub(crate) struct AuditEntryResponse {
     /// Id of the changed resource. `null` for flags, which are identified by `flag_name`.
     #[schema(required)]
     pub(super) entity_id: Option<Uuid>,
-    /// Name of an API token. `null` for other resources, and if it was erased.
+    /// Name of the API token that was changed. `null` for other resources, and if the name was erased.
     #[schema(required)]
     pub(super) entity_label: Option<String>,
     /// Flag that the change affects. `null` if it affects none.
@@ -83,7 +83,7 @@ pub(crate) struct AuditEntryResponse {
     /// User that the change affects. `null` if it affects none.
     #[schema(required)]
     pub(super) user_id: Option<Uuid>,
-    /// E-mail address of that user. `null` if it was erased.
+    /// E-mail address of that user, or external id of a user without one. `null` if it was erased.
     #[schema(required)]
     pub(super) user_label: Option<String>,
     /// State before the change, without e-mail addresses and names of users and tokens. `null` if the resource was
@@ -94,7 +94,7 @@ pub(crate) struct AuditEntryResponse {
     /// changed fields.
     #[schema(required)]
     pub(super) after: Option<Value>,
-    /// Reason of the override that was changed. `null` for other resources, and if there is none.
+    /// Reason of the override that was changed. `null` for other resources, and for an override without a reason.
     #[schema(required)]
     pub(super) reason: Option<String>,
     /// `X-Request-Id` of the request that made the change. `null` for changes without a request.
@@ -140,7 +140,7 @@ macro_rules! audit_query {
             #[serde(default, deserialize_with = "crate::extract::deserialize_search_text")]
             #[param(max_length = 255)]
             flag_name: Option<String>,
-            /// Only changes that affect this user, who may be deleted.
+            /// Only changes that affect this user. The user may have been deleted.
             user_id: Option<uuid::Uuid>,
             /// Only changes of this kind.
             #[param(inline)]

@@ -95,8 +95,8 @@ async fn export(
 
 /// State of a running export.
 ///
-/// Between two chunks it holds a position only: no entries and no database connection. The next chunk is read when the
-/// client has received the previous one.
+/// Between two chunks an export holds only a position: no entries and no database connection. It reads the next chunk
+/// when the client has received the previous one.
 struct Export {
     app: App,
     credential: Credential,
@@ -193,7 +193,7 @@ const COLUMNS: [&str; 16] = [
 fn write_csv(entries: impl Iterator<Item = AuditEntryResponse>, with_header: bool) -> ChunkResult {
     let mut writer = csv::WriterBuilder::new()
         .terminator(csv::Terminator::CRLF)
-        // In some locales spreadsheets split cells at semicolons.
+        // Quotes every cell, because spreadsheets split unquoted cells at semicolons in some locales.
         .quote_style(csv::QuoteStyle::Always)
         .from_writer(Vec::new());
     if with_header {

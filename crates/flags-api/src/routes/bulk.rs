@@ -56,7 +56,8 @@ pub(crate) struct BulkOverrideRequest {
     #[schema(nullable = false, max_items = 1000)]
     #[serde(default, deserialize_with = "deserialize_present")]
     ids: Option<Vec<Uuid>>,
-    /// Selects at most 100,000 overrides. More than 1,000 are changed in several revisions.
+    /// Selects at most 100,000 overrides, for role support at most 1,000. More than 1,000 are changed in several
+    /// revisions.
     #[schema(nullable = false)]
     #[serde(default, deserialize_with = "deserialize_present")]
     filter: Option<BulkOverrideFilter>,
@@ -75,7 +76,7 @@ impl RequestBody for BulkOverrideRequest {}
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct BulkOverrideFilter {
-    /// Case-insensitive search anywhere in the user's e-mail address and the flag name.
+    /// Case-insensitive search anywhere in the flag name, or in the user's e-mail address, display name or external id.
     #[serde(default, deserialize_with = "deserialize_search_text")]
     #[schema(nullable = false, max_length = 255)]
     search: Option<String>,
@@ -100,10 +101,11 @@ pub(crate) struct BulkOverrideFilter {
 wire_enum! {
     /// Result for one override.
     ///
-    /// - `changed`: it was changed or deleted, or would be in a dry run
-    /// - `unchanged`: it already had the requested state
-    /// - `not_found`: it does not exist; except for `delete`, an expired override also counts as not found
-    WireBulkOutcome as BulkOutcome = bulk::BulkOutcome { Changed, Unchanged, NotFound }
+    /// - `changed`: the override was changed or deleted, or would be in a dry run
+    /// - `unchanged`: the override already had the requested state
+    /// - `not_found`: the override does not exist; except for `delete`, an expired override also counts as not found
+    /// - `forbidden`: the caller has role support, and the user of the override has a role other than `user`
+    WireBulkOutcome as BulkOutcome = bulk::BulkOutcome { Changed, Unchanged, NotFound, Forbidden }
 }
 
 /// Result for one override.
@@ -111,7 +113,7 @@ wire_enum! {
 pub(crate) struct BulkOverrideResult {
     /// Id of the override.
     id: Uuid,
-    /// Outcome.
+    /// Whether the override was changed.
     outcome: WireBulkOutcome,
 }
 

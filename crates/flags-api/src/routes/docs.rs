@@ -1,5 +1,5 @@
-//! The server's own pages: a welcome page with links, the OpenAPI document, and Swagger UI, which displays it. They are
-//! public.
+//! Public pages: the OpenAPI document, and Swagger UI, which displays the document. If the admin UI was not built, the
+//! server also has a welcome page with links.
 
 use actix_web::{
     HttpResponse, Resource,
@@ -13,7 +13,11 @@ use actix_web::{
 use metrics::SharedString;
 use utoipa_swagger_ui::{Config, serve};
 
-use super::{reply::HandlerResult, system::unmatched};
+use super::{
+    admin_ui::{self, has_admin_ui},
+    reply::HandlerResult,
+    system::unmatched,
+};
 use crate::{
     problem::Problem,
     route_facts::{ContentSecurityPolicy, MatchedRoute, RouteFacts},
@@ -25,7 +29,7 @@ const SWAGGER_PATH: &str = "/docs/";
 
 const WELCOME: &str = include_str!("welcome.html");
 
-/// Adds the routes, which the OpenAPI document does not describe. `document` is the serialized OpenAPI document.
+/// Adds the routes. The OpenAPI document does not describe them. `document` is the serialized OpenAPI document.
 pub(super) fn configure(config: &mut ServiceConfig, document: Bytes) {
     let page = RouteFacts::open().with_content_security_policy(ContentSecurityPolicy::Page);
     let welcome = web::resource(WELCOME_PATH).guard(read_method()).to(get_welcome_page);
@@ -33,15 +37,19 @@ pub(super) fn configure(config: &mut ServiceConfig, document: Bytes) {
     let document = web::resource(DOCUMENT_PATH).guard(read_method()).app_data(Data::new(document)).to(get_document);
     let swagger_config = Data::new(Config::new([DOCUMENT_PATH]).validator_url("none"));
     let swagger = web::resource("/docs/{file:.*}").guard(read_method()).app_data(swagger_config).to(get_swagger_file);
+    if has_admin_ui() {
+        admin_ui::configure(config);
+    } else {
+        config.service(declare(welcome, WELCOME_PATH, RouteFacts::open()));
+    }
     config
-        .service(declare(welcome, WELCOME_PATH, RouteFacts::open()))
         .service(declare(redirect, SWAGGER_PATH, page))
         .service(declare(document, DOCUMENT_PATH, RouteFacts::open()))
         .service(declare(swagger, SWAGGER_PATH, page));
 }
 
-/// Stores this path template and these facts in every request to the resource.
-fn declare(resource: Resource, label: &'static str, facts: RouteFacts) -> impl HttpServiceFactory {
+/// Stores a [`MatchedRoute`] with this path template and these facts in every request to the resource.
+pub(super) fn declare(resource: Resource, label: &'static str, facts: RouteFacts) -> impl HttpServiceFactory {
     let route = MatchedRoute { template: SharedString::const_str(label), facts };
     resource.wrap(from_fn(move |request: ServiceRequest, next: Next<BoxBody>| {
         route.clone().store_in(&request);
@@ -49,8 +57,7 @@ fn declare(resource: Resource, label: &'static str, facts: RouteFacts) -> impl H
     }))
 }
 
-/// Matches GET and HEAD.
-fn read_method() -> impl Guard {
+pub(super) fn read_method() -> impl Guard {
     guard::Any(guard::Get()).or(guard::Head())
 }
 

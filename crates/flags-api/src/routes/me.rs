@@ -37,7 +37,7 @@ pub(super) fn routes(routes: &mut RouteRegistry) {
 /// Get own flag values
 ///
 /// Returns the flags that are visible to clients. Supports `If-None-Match`; the tag covers the results, not the
-/// revision or evaluation time. Send `Flags-Min-Revision` to read at or after a known change.
+/// revision or evaluation time. Send `Flags-Min-Revision` to get values that include a change you made.
 #[utoipa::path(
     get, path = "/api/flags/me", tag = "my flags", operation_id = "get_my_flags",
     responses(
@@ -55,7 +55,7 @@ async fn get_own_flags(caller: Require<ReadOwnFlags>, app: Data<App>, if_none_ma
     respond_to_caller(&if_none_match, &state, body)
 }
 
-/// Returns the state that a response to `user` is based on, at the current time.
+/// Describes the state of the snapshot for a response to `user`, evaluated at the current time.
 fn evaluated_state(app: &App, snapshot: &ReplicaSnapshot, user: &CachedUser) -> EvaluatedState {
     EvaluatedState {
         user_id: user.id,

@@ -1,5 +1,6 @@
 //! HTTP routes. Each file holds one resource: request and response types first, then handlers.
 
+mod admin_ui;
 mod audit;
 mod audit_export;
 mod bulk;
@@ -22,6 +23,7 @@ mod users;
 use actix_web::web::{Bytes, ServiceConfig};
 use utoipa::openapi::OpenApi;
 
+pub use self::admin_ui::has_admin_ui;
 pub(crate) use self::system::unmatched;
 use crate::{openapi::build_document, route_registry::RouteRegistry};
 
@@ -73,7 +75,8 @@ mod tests {
 
     use super::*;
 
-    /// A request with a method that no handler serves gets the facts of the first handler for its path.
+    /// A request with an unsupported method matches no handler, so the server applies the `RouteFacts` of the path's
+    /// first handler. All handlers of a path must therefore agree.
     #[test]
     fn routes_of_one_path_have_the_same_identification_rate_class_and_error_format() {
         let mut facts_by_path = HashMap::new();

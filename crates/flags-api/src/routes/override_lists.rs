@@ -1,7 +1,7 @@
 //! Lists of user overrides: by user, by flag, and all.
 
 use actix_web::web::{self, Data};
-use flags_domain::{Instant, Violation};
+use flags_domain::{Instant, Violation, search_form};
 use flags_service::findings::{self, FindingFilter, ScanBudget};
 use flags_store::overrides::{OverrideFilter, OverrideListItem, OverrideOrder};
 use serde::{Deserialize, Serialize};
@@ -85,7 +85,7 @@ pub(crate) struct ListFlagOverridesQuery {
 
 /// List a flag's overrides
 ///
-/// Ordered by the users' e-mail addresses.
+/// Ordered by the users' e-mail addresses; users without one by external id.
 #[utoipa::path(
     get, path = "/api/admin/feature-flags/{flag_name}/user-overrides", tag = "overrides",
     operation_id = "list_flag_overrides",
@@ -108,7 +108,7 @@ async fn list_for_flag(
     let page = app.overrides.list_for_flag(&flag.0, page.cursor.map(|cursor| cursor.0), page.limit.0).await?;
     let page = PageResponse::new(
         page,
-        |last| PageCursor((&last.user_email, last.record.user_override.id)).encode(),
+        |last| PageCursor((last.user.handle(), last.record.user_override.id)).encode(),
         |item| UserOverrideResponse::from_list_item(item, now),
     );
     reply::json(&page)
@@ -131,7 +131,7 @@ pub(crate) enum OverrideSort {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct ListOverridesQuery {
-    /// Case-insensitive search anywhere in the user's e-mail address and the flag name.
+    /// Case-insensitive search anywhere in the flag name, or in the user's e-mail address, display name or external id.
     #[serde(default, deserialize_with = "deserialize_search_text")]
     #[param(max_length = 255)]
     search: Option<String>,
@@ -169,8 +169,8 @@ pub(crate) struct ListOverridesQuery {
 pub(crate) enum OverridePageCursor {
     Revision(i64, Uuid),
     Expiry(Option<Instant>, Uuid),
-    /// Position in a list filtered by this finding: the last user and flag that were scanned, in the order of shards.
-    /// Rename the variant if that order changes, so that the server rejects older cursors.
+    /// Position in a list filtered by this finding: the last user and flag that were scanned. The scan order is by user
+    /// shard, user id and flag name. If it changes, rename the variant, so that the server rejects older cursors.
     Scan(WireFindingCode, Uuid, String),
 }
 
@@ -206,7 +206,7 @@ pub(super) fn override_filter(
     status: Option<(WireOverrideStatus, Instant)>,
     expires_before: Option<Instant>,
 ) -> OverrideFilter {
-    let search = search.map(|text| text.to_lowercase());
+    let search = search.map(|text| search_form(&text));
     let status = status.map(|(status, at)| (status.into(), at));
     OverrideFilter { search, flag_name, user_id, status, expires_before }
 }

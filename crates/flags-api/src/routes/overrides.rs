@@ -1,22 +1,25 @@
-//! Overrides of one user, for admins and viewers.
+//! Overrides of one user, for admins, support and viewers.
 
 use actix_web::{
     HttpRequest,
     web::{self, Data},
 };
 use flags_domain::Instant;
-use flags_service::overrides::{NewOverride, OverridePatch, UpsertOutcome};
+use flags_service::{
+    CommandRequest, Precondition,
+    overrides::{NewOverride, OverridePatch, UpsertOutcome},
+};
 use flags_store::{Committed, change_log::Revision, overrides::OverrideListItem};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use super::reply::{self, HandlerResult, child_location};
 use crate::{
     auth::{ManageOverrides, ReadOverrides, Require},
-    extract::{FlagNameParam, IfMatch, Json, RequestBody, UserIdParam, deserialize_present},
-    problem::ProblemResponse,
+    extract::{FlagNameParam, IfMatch, Json, Query, RequestBody, UserIdParam, UserReferenceParam, deserialize_present},
+    problem::{Problem, ProblemResponse},
     route_facts::{Preconditions, RouteFacts},
     route_registry::RouteRegistry,
     state::App,
@@ -31,16 +34,19 @@ pub(super) fn routes(routes: &mut RouteRegistry) {
     routes.add::<__path_delete>(web::to(delete), RouteFacts::update());
 }
 
-/// A value of one flag for one user. It takes precedence over the flag's switch, targeting rules, scheduled changes and
-/// default.
+/// A value of one flag for one user. It takes precedence over the flag's enabled state, targeting rules, scheduled
+/// changes and default.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct UserOverrideResponse {
     /// Unique id. An override that is created after the previous one has expired gets a new id.
     id: Uuid,
     /// User that the override applies to.
     user_id: Uuid,
-    /// E-mail address of the user.
-    user_email: String,
+    /// Name of the user to show: the display name, else the e-mail address, else the external id, else the id.
+    user_label: String,
+    /// E-mail address of the user. `null` if the user has none.
+    #[schema(required)]
+    user_email: Option<String>,
     /// Flag that the override applies to.
     flag_name: String,
     /// Value for the user, of the flag's type.
@@ -67,12 +73,13 @@ pub(crate) struct UserOverrideResponse {
 
 impl UserOverrideResponse {
     pub(super) fn from_list_item(item: OverrideListItem, now: Instant) -> Self {
-        let OverrideListItem { record, user_email } = item;
+        let OverrideListItem { record, user } = item;
         let o = record.user_override;
         Self {
             id: o.id,
             user_id: o.user_id,
-            user_email,
+            user_label: user.label(o.user_id),
+            user_email: user.email,
             status: o.status(now).into(),
             enabled: o.is_enabled(),
             flag_name: o.flag_name.into(),
@@ -148,18 +155,46 @@ impl RequestBody for CreateOverrideRequest {}
 impl RequestBody for PutOverrideRequest {}
 impl RequestBody for PatchOverrideRequest {}
 
+/// Options for creating an override.
+#[derive(Clone, Copy, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct CreateOverrideQuery {
+    /// Whether to create the user if the path names the user by external id and there is none. The new user is active
+    /// and has role `user`. The server creates the user in a separate revision.
+    #[serde(default)]
+    #[param(value_type = Option<bool>, default = false)]
+    create_users: bool,
+}
+
+impl CreateOverrideQuery {
+    /// Returns the external id of the user to create if there is none. `None` if no user may be created.
+    fn new_user(self, user: &UserReferenceParam) -> Option<&str> {
+        user.external_id.as_deref().filter(|_| self.create_users)
+    }
+
+    /// Adds a hint at `create_users` to the error for an unknown user.
+    fn explain(self, problem: Problem, user: &UserReferenceParam) -> Problem {
+        if problem.code() != "user_not_found" || self.create_users || user.external_id.is_none() {
+            return problem;
+        }
+        problem.with_detail("no such user; add `?create_users=true` to the URL to create a user with this external id")
+    }
+}
+
 /// Create a user override
 ///
 /// Fails with 409 if the user already has an unexpired override of the flag.
 #[utoipa::path(
     post, path = "/api/admin/users/{user_id}/flag-overrides", tag = "overrides", operation_id = "create_user_override",
-    params(("user_id" = Uuid, Path, description = "Id of the user")), request_body = CreateOverrideRequest,
+    params(("user_id" = Uuid, Path, description = "Id of the user"), CreateOverrideQuery),
+    request_body = CreateOverrideRequest,
     responses((status = 201, body = UserOverrideResponse), (status = "default", response = ProblemResponse)),
 )]
 async fn create(
     author: Require<ManageOverrides>,
     app: Data<App>,
-    user_id: UserIdParam,
+    (user, Query(query)): (UserReferenceParam, Query<CreateOverrideQuery>),
     Json(body): Json<CreateOverrideRequest>,
     request: HttpRequest,
 ) -> HandlerResult {
@@ -174,8 +209,18 @@ async fn create(
         let body = UserOverrideResponse::from_list_item(item.clone(), now);
         reply::created(committed, item.record.revision, location.clone(), &body)
     };
-    let execute = async |command| app.overrides.create(command, user_id.0, &body.flag_name, input).await;
-    reply::execute_idempotently(&request, author.granted, reply, execute).await
+    let (flag_name, precondition) = (&body.flag_name, Precondition::None);
+    let execute = async |command| {
+        let user_id = match query.new_user(&user) {
+            None => user.id,
+            Some(external_id) => {
+                app.overrides.find_or_create_user(&command, external_id, flag_name, &input, &precondition).await?
+            }
+        };
+        app.overrides.create(command, user_id, flag_name, input).await
+    };
+    let result = reply::execute_idempotently(&request, author.granted, reply, execute).await;
+    result.map_err(|problem| query.explain(problem, &user))
 }
 
 /// Get a user override
@@ -202,6 +247,7 @@ async fn get(_: Require<ReadOverrides>, app: Data<App>, user_id: UserIdParam, fl
     params(
         ("user_id" = Uuid, Path, description = "Id of the user"),
         ("flag_name" = String, Path, description = "Name of the flag"),
+        CreateOverrideQuery,
     ),
     request_body = PutOverrideRequest,
     responses(
@@ -213,7 +259,7 @@ async fn get(_: Require<ReadOverrides>, app: Data<App>, user_id: UserIdParam, fl
 async fn put(
     author: Require<ManageOverrides>,
     app: Data<App>,
-    (user_id, flag): (UserIdParam, FlagNameParam),
+    (user, flag, Query(query)): (UserReferenceParam, FlagNameParam, Query<CreateOverrideQuery>),
     if_match: IfMatch,
     Json(body): Json<PutOverrideRequest>,
     request: HttpRequest,
@@ -224,7 +270,15 @@ async fn put(
         reason: body.reason,
         expires_at: body.expires_at,
     };
-    let outcome = app.overrides.set_override(author.granted, user_id.0, &flag.0, input, if_match.0).await?;
+    let user_id = match query.new_user(&user) {
+        None => user.id,
+        Some(external_id) => {
+            let command = CommandRequest::<()>::from(author.granted.clone());
+            app.overrides.find_or_create_user(&command, external_id, &flag.0, &input, &if_match.0).await?
+        }
+    };
+    let outcome = app.overrides.set_override(author.granted, user_id, &flag.0, input, if_match.0).await;
+    let outcome = outcome.map_err(|error| query.explain(error.into(), &user))?;
     let now = app.evaluation.now();
     let (upsert_outcome, item) = outcome.output;
     let number = item.record.revision;

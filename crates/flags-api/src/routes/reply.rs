@@ -47,7 +47,7 @@ pub(super) fn created(committed: &Committed, number: i64, location: String, body
     reply
 }
 
-/// Returns 204 after a change without a response body.
+/// Returns 204 with the revision of a change in `Flags-Revision`.
 pub(super) fn no_content(committed: &Committed) -> HandlerResult {
     Ok(HttpResponse::NoContent().insert_header((FLAGS_REVISION, committed.revision().to_string())).finish())
 }
@@ -102,8 +102,8 @@ impl From<Reply> for HttpResponse {
 /// Executes a POST command, at most once per `Idempotency-Key`.
 ///
 /// `reply` builds the response from the command's output. With an idempotency key the response is stored in the
-/// command's transaction; a repeated request gets the stored response. Call after the request body has been read,
-/// because the key's fingerprint covers it.
+/// command's transaction; a repeated request gets the stored response. Call it after the request body has been read,
+/// because the key's fingerprint covers the body.
 pub(super) async fn execute_idempotently<T>(
     request: &HttpRequest,
     author: CommandAuthor,

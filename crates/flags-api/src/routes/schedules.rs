@@ -1,4 +1,4 @@
-//! Scheduled changes of flags, for admins and viewers.
+//! Scheduled changes of flags, for admins, support and viewers.
 
 use std::collections::BTreeMap;
 
@@ -39,7 +39,7 @@ pub(super) fn routes(routes: &mut RouteRegistry) {
     routes.add::<__path_list_all>(web::to(list_all), RouteFacts::api());
 }
 
-/// A scheduled change of a flag's default, its switch, or both.
+/// A scheduled change of a flag's default, its enabled state, or both.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct ScheduledChangeResponse {
     id: Uuid,
@@ -48,10 +48,10 @@ pub(crate) struct ScheduledChangeResponse {
     /// When the change takes effect. It applies from exactly this instant on.
     #[schema(value_type = String, format = DateTime)]
     scheduled_at: Instant,
-    /// New default of the flag. `null` if the change does not set it.
+    /// New default of the flag. `null` if the change does not set the default.
     #[schema(required)]
     serve: Option<WireServe>,
-    /// New switch of the flag. `null` if the change does not set it.
+    /// Whether the change turns the flag on or off. `null` if the change does not set the enabled state.
     #[schema(required)]
     enabled: Option<bool>,
     /// Human-readable description.
@@ -68,7 +68,7 @@ pub(crate) struct ScheduledChangeResponse {
     created_at: Instant,
     #[schema(value_type = String, format = DateTime)]
     updated_at: Instant,
-    /// When the change was cancelled. `null` if it was not.
+    /// When the change was cancelled. `null` if it was not cancelled.
     #[schema(required, value_type = Option<String>, format = DateTime)]
     cancelled_at: Option<Instant>,
     /// Revision number of the last change to this resource.
@@ -86,7 +86,7 @@ pub(crate) struct ScheduledChangePreview {
     difference: BTreeMap<String, f64>,
 }
 
-/// Switch and shares of the variants at one point in time.
+/// Enabled state and shares of the variants at one point in time.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct PreviewState {
     /// Whether the flag is on.
@@ -145,7 +145,7 @@ pub(crate) struct CreateScheduledChangeRequest {
     timezone: Option<String>,
     /// New default of the flag.
     serve: Option<WireServe>,
-    /// New switch of the flag.
+    /// Whether to turn the flag on or off.
     enabled: Option<bool>,
     /// Human-readable description.
     #[schema(max_length = 2000)]
@@ -162,11 +162,11 @@ pub(crate) struct PatchScheduledChangeRequest {
     scheduled_at: Option<String>,
     /// IANA time zone. Required if `scheduled_at` is a local time, otherwise not allowed.
     timezone: Option<String>,
-    /// New default of the flag. `null` means that the change does not set it.
+    /// New default of the flag. `null` means that the change does not set the default.
     #[serde(default, deserialize_with = "deserialize_present")]
     #[schema(value_type = Option<WireServe>)]
     serve: Option<Option<WireServe>>,
-    /// New switch of the flag. `null` means that the change does not set it.
+    /// Whether to turn the flag on or off. `null` means that the change does not set the enabled state.
     #[serde(default, deserialize_with = "deserialize_present")]
     #[schema(value_type = Option<bool>)]
     enabled: Option<Option<bool>>,
@@ -371,7 +371,7 @@ async fn cancel(
     reply::execute_idempotently(&request, author.granted, scheduled_change_reply, execute).await
 }
 
-/// Builds the response to an update or cancellation.
+/// Builds the response to an update or a cancellation.
 fn scheduled_change_reply(detail: &ScheduledChangeDetail, committed: &Committed) -> Reply {
     reply::changed(committed, detail.record.revision, &ScheduledChangeResponse::from_detail(detail.clone()))
 }

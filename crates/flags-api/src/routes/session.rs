@@ -52,10 +52,10 @@ pub(crate) struct LoginRequest {
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ChangePasswordRequest {
-    /// Password that is valid now.
+    /// Current password.
     #[schema(max_length = 256, format = Password)]
     current_password: String,
-    /// Password that replaces it.
+    /// New password. It replaces the current one.
     #[schema(min_length = 12, max_length = 256, format = Password)]
     new_password: String,
 }
@@ -86,6 +86,13 @@ pub(crate) struct IdentityResponse {
     /// Id of the user. `null` for a token without a user.
     #[schema(required)]
     id: Option<Uuid>,
+    /// Name of the user to show: the display name, else the e-mail address, else the external id, else the id. `null`
+    /// for a token without a user.
+    #[schema(required)]
+    user_label: Option<String>,
+    /// Id of the user in another system.
+    #[schema(required)]
+    external_id: Option<String>,
     /// E-mail address of the user.
     #[schema(required)]
     email: Option<String>,
@@ -113,7 +120,9 @@ impl IdentityResponse {
         };
         Ok(Self {
             id: user.as_ref().map(|user| user.id),
-            email: user.as_ref().map(|user| user.email.clone()),
+            user_label: user.as_ref().map(|user| user.identity().label(user.id)),
+            external_id: user.as_ref().and_then(|user| user.external_id.clone()),
+            email: user.as_ref().and_then(|user| user.email.clone()),
             display_name: user.and_then(|user| user.display_name),
             role: principal.role.map(Into::into),
             scope: principal.role.is_none().then_some(TokenScope::Evaluate),
@@ -189,7 +198,7 @@ async fn logout_all(caller: Require<ManageOwnSession>, app: Data<App>, request: 
 
 /// Change own password
 ///
-/// Ends all sessions of the caller and starts a new one. The response sets its cookie.
+/// Ends all sessions of the caller and starts a new one. The response sets the cookie of the new session.
 #[utoipa::path(
     post, path = "/api/auth/password", tag = "session", operation_id = "change_password", security(("session" = [])),
     request_body = ChangePasswordRequest,

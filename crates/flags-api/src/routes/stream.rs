@@ -35,8 +35,8 @@ pub(super) fn routes(routes: &mut RouteRegistry) {
     routes.add::<__path_stream_changes>(web::to(stream_changes), RouteFacts::api().event_stream());
 }
 
-/// Response header with the id of the stream's user. A client that authenticates by cookie compares it with the
-/// previous value, because another user may have signed in since.
+/// Response header with the id of the user whose values the stream sends. A client that authenticates by cookie
+/// compares it with the value of its previous connection, because another user may have signed in since.
 const FLAGS_USER_HEADER: HeaderName = HeaderName::from_static("flags-user");
 
 /// Data of an event of the caller's flag stream. The variants correspond to the event names `snapshot`, `change`,
@@ -45,7 +45,7 @@ const FLAGS_USER_HEADER: HeaderName = HeaderName::from_static("flags-user");
 #[serde(untagged)]
 #[expect(dead_code, reason = "describes JSON that `streams` writes; used for the OpenAPI document only")]
 pub(crate) enum OwnFlagsEvent {
-    /// Event `snapshot`: all values. Replaces everything the client has.
+    /// Event `snapshot`: all values. They replace everything that the client has.
     Snapshot(OwnFlagsResponse),
     /// Event `change`: the values that changed.
     Change(OwnFlagsChange),
@@ -56,7 +56,7 @@ pub(crate) enum OwnFlagsEvent {
 }
 
 /// Stream position to resume after: `Last-Event-ID`, which browsers send automatically, else the `cursor` parameter.
-/// `None` if there is none or if it is malformed.
+/// `None` if the request has no position or a malformed one.
 struct ResumePosition(Option<StreamPosition>);
 
 impl FromRequest for ResumePosition {
@@ -85,13 +85,13 @@ fn resume_position(request: &HttpRequest) -> Result<Option<StreamPosition>, Prob
 ///
 /// Sends server-sent events:
 ///
-/// - `snapshot`: all values, in the same form as the response of `GET /api/flags/me`; replaces everything the client
-///   has
+/// - `snapshot`: all values, in the same form as the response of `GET /api/flags/me`; they replace everything that the
+///   client has
 /// - `change`: the values that changed (`OwnFlagsChange`)
 /// - `heartbeat`: sent every 15 seconds (`StreamHeartbeat`)
 /// - `bye`: the server closes the stream; reconnect (`StreamBye`)
 ///
-/// The `id` of an event is a stream position. To resume after a disconnect, send the last one as `Last-Event-ID` or
+/// The `id` of an event is a stream position. To resume after a disconnect, send the last `id` as `Last-Event-ID` or
 /// `cursor`. The response header `Flags-User` contains the id of the user whose values the stream sends.
 #[utoipa::path(
     get, path = "/api/flags/stream", tag = "my flags", operation_id = "stream_my_flags",
@@ -117,7 +117,7 @@ async fn stream_own_flags(
     // guarantees that the user is at least as new as `as_of`.
     let as_of = app.evaluation.replica().revision().number;
     let (credential, user) = caller.granted;
-    let user = app.evaluation.user(user.id).await?.ok_or_else(Problem::unauthorized)?;
+    let user = credential.acting_user(&app, user.id).await?.ok_or_else(Problem::unauthorized)?.user;
     let user_id = uuid_header(user.id);
     let mut response = OwnFlagStream::open(&app, (credential, user), as_of, position.0)?.into_response();
     response.headers_mut().insert(FLAGS_USER_HEADER, user_id);
@@ -138,7 +138,7 @@ fn uuid_header(id: Uuid) -> HeaderValue {
 /// - `heartbeat`: `{"revision", "stale"}`, sent every 15 seconds
 /// - `bye`: `{"reason"}`; the server closes the stream; reconnect
 ///
-/// The `id` of an event is a stream position. To resume after a disconnect, send the last one as `Last-Event-ID` or
+/// The `id` of an event is a stream position. To resume after a disconnect, send the last `id` as `Last-Event-ID` or
 /// `cursor`.
 #[utoipa::path(
     get, path = "/api/admin/stream", tag = "system", operation_id = "stream_changes",

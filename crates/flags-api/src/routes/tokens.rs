@@ -7,10 +7,10 @@ use actix_web::{
     web::{self, Data},
 };
 use flags_domain::{Instant, Violation};
-use flags_service::credentials::tokens::{CreatedToken, MAX_OVERLAP, NewToken, TokenRotation};
+use flags_service::credentials::tokens::{CreatedToken, MAX_OVERLAP, NewToken, TokenDetail, TokenRotation};
 use flags_store::{
     Committed,
-    api_tokens::{TokenFilter, TokenGrant, TokenRecord},
+    api_tokens::{TokenFilter, TokenGrant},
     change_log::Revision,
 };
 use serde::{Deserialize, Serialize};
@@ -55,8 +55,8 @@ pub(crate) struct ApiTokenResponse {
     id: Uuid,
     /// Display name.
     name: String,
-    /// Access level. Effective access is the lower of this and the role of the token's user. `null` if the token has a
-    /// `scope`.
+    /// Access level. The effective access level is the lower of this role and the role of the token's user. `null` if
+    /// the token has a `scope`.
     #[schema(required)]
     role: Option<WireRole>,
     /// Scope of a token that has no role.
@@ -65,6 +65,10 @@ pub(crate) struct ApiTokenResponse {
     /// User that the token acts as. `null` for a token without a user.
     #[schema(required)]
     user_id: Option<Uuid>,
+    /// Name of the user to show: the display name, else the e-mail address, else the external id, else the id. `null`
+    /// for a token without a user.
+    #[schema(required)]
+    user_label: Option<String>,
     /// Last four characters of the secret, to recognize the token.
     last_four: String,
     /// Status at the time of the response. A token of an inactive user is rejected even if its status is `active`.
@@ -76,7 +80,7 @@ pub(crate) struct ApiTokenResponse {
     /// When the token stops being valid. `null` if it does not expire.
     #[schema(required, value_type = Option<String>, format = DateTime)]
     expires_at: Option<Instant>,
-    /// When the token was revoked. `null` if it was not.
+    /// When the token was revoked. `null` if it was not revoked.
     #[schema(required, value_type = Option<String>, format = DateTime)]
     revoked_at: Option<Instant>,
     /// When the token was last used. Servers record uses every 15 seconds, so recent uses may be missing. `null` if it
@@ -88,7 +92,8 @@ pub(crate) struct ApiTokenResponse {
 }
 
 impl ApiTokenResponse {
-    fn from_record(token: TokenRecord, now: Instant) -> Self {
+    fn from_detail(detail: TokenDetail, now: Instant) -> Self {
+        let TokenDetail { record: token, user_label } = detail;
         let status = match (token.revoked_at, token.is_valid_at(now)) {
             (Some(_), _) => TokenStatus::Revoked,
             (None, false) => TokenStatus::Expired,
@@ -104,6 +109,7 @@ impl ApiTokenResponse {
             role,
             scope,
             user_id: token.user_id,
+            user_label,
             last_four: token.last_four,
             status,
             created_by: token.created_by,
@@ -128,9 +134,10 @@ pub(crate) struct IssuedApiTokenResponse {
 
 impl IssuedApiTokenResponse {
     fn new(created: CreatedToken, now: Instant) -> Self {
+        let CreatedToken { secret, record, user_label } = created;
         Self {
-            token: created.secret.reveal().to_owned(),
-            api_token: ApiTokenResponse::from_record(created.record, now),
+            token: secret.reveal().to_owned(),
+            api_token: ApiTokenResponse::from_detail(TokenDetail { record, user_label }, now),
         }
     }
 }
@@ -161,7 +168,7 @@ pub(crate) struct RotateApiTokenRequest {
     #[serde(default = "default_overlap_seconds")]
     #[schema(minimum = 0, maximum = 604_800, default = 86_400)]
     overlap_seconds: u32,
-    /// When the new token stops being valid. If omitted, the new token gets the lifetime that the old one was created
+    /// When the new token stops being valid. Default: the new token gets the lifetime that the old one was created
     /// with.
     #[schema(value_type = Option<String>, format = DateTime)]
     expires_at: Option<Instant>,
@@ -208,8 +215,8 @@ async fn list(_: Require<ReadTokens>, app: Data<App>, Query(query): Query<ListAp
     let page = app.tokens.list(&filter, query.cursor.map(|cursor| cursor.0), query.limit.0).await?;
     let page = PageResponse::new(
         page,
-        |last| PageCursor((last.created_at, last.id)).encode(),
-        |token| ApiTokenResponse::from_record(token, now),
+        |last| PageCursor((last.record.created_at, last.record.id)).encode(),
+        |token| ApiTokenResponse::from_detail(token, now),
     );
     reply::json(&page)
 }
@@ -263,8 +270,8 @@ fn issued(app: &App, collection_path: &str, committed: &Committed, created: Crea
 )]
 async fn get(_: Require<ReadTokens>, app: Data<App>, id: TokenIdParam) -> HandlerResult {
     let token = app.tokens.get(id.0).await?;
-    let revision = Revision { number: token.revision, ..app.evaluation.replica().revision() };
-    reply::resource(revision, &ApiTokenResponse::from_record(token, app.evaluation.now()))
+    let revision = Revision { number: token.record.revision, ..app.evaluation.replica().revision() };
+    reply::resource(revision, &ApiTokenResponse::from_detail(token, app.evaluation.now()))
 }
 
 /// Revoke an API token

@@ -1,10 +1,10 @@
-//! Users, for admins and viewers.
+//! Users, for admins, support and viewers.
 
 use actix_web::{
     HttpRequest,
     web::{self, Data},
 };
-use flags_domain::Instant;
+use flags_domain::{Instant, search_form};
 use flags_service::users::{ErasurePolicy, NewUser, UserDetail, UserPatch};
 use flags_store::{
     Committed,
@@ -40,17 +40,23 @@ pub(super) fn routes(routes: &mut RouteRegistry) {
 }
 
 wire_enum! {
-    /// Access level. `admin` reads and changes everything, `viewer` reads everything, `user` reads its own flag values
-    /// and overrides.
-    WireRole as Role = store::Role { Admin, Viewer, User }
+    /// Access level. `admin` reads and changes everything. `support` reads everything and changes overrides of users
+    /// with role `user`. `viewer` reads everything. `user` reads its own flag values and overrides.
+    WireRole as Role = store::Role { Admin, Support, Viewer, User }
 }
 
 /// A user for whom flags are evaluated.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct UserResponse {
     id: Uuid,
-    /// E-mail address, unique regardless of case.
-    email: String,
+    /// Name to show: the display name, else the e-mail address, else the external id, else the id.
+    user_label: String,
+    /// E-mail address, unique regardless of case. `null` if the user has none.
+    #[schema(required)]
+    email: Option<String>,
+    /// Id of the user in another system. `null` if the user has none.
+    #[schema(required)]
+    external_id: Option<String>,
     /// Display name. `null` if none was set.
     #[schema(required)]
     display_name: Option<String>,
@@ -58,8 +64,8 @@ pub(crate) struct UserResponse {
     role: WireRole,
     /// Custom attributes for targeting.
     attributes: Map<String, Value>,
-    /// Whether the user is active. Credentials of an inactive user are rejected, and the OpenFeature endpoints treat
-    /// the user as unknown.
+    /// Whether the user is active. Credentials of an inactive user are rejected. The OpenFeature endpoints ignore the
+    /// stored attributes and overrides of an inactive user.
     active: bool,
     /// Number of unexpired overrides, not counting those of archived flags.
     override_count: i64,
@@ -76,7 +82,9 @@ impl UserResponse {
         let user = detail.record;
         Self {
             id: user.id,
+            user_label: user.identity().label(user.id),
             email: user.email,
+            external_id: user.external_id,
             display_name: user.display_name,
             role: user.role.into(),
             attributes: user.attributes,
@@ -93,9 +101,14 @@ impl UserResponse {
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct CreateUserRequest {
-    /// E-mail address, unique regardless of case.
+    /// E-mail address, unique regardless of case. Required for a user with a password and for a user without an
+    /// external id.
     #[schema(max_length = 254)]
-    email: String,
+    email: Option<String>,
+    /// Id of the user in another system: 1 to 255 characters without `@`, unique, compared byte by byte. The server
+    /// derives the user's `id` from it; an external id that is a UUID in lower case with hyphens becomes the `id`.
+    #[schema(max_length = 255)]
+    external_id: Option<String>,
     /// Display name.
     #[schema(max_length = 255)]
     display_name: Option<String>,
@@ -103,8 +116,7 @@ pub(crate) struct CreateUserRequest {
     #[serde(default = "default_role")]
     role: WireRole,
     /// Custom attributes for targeting: at most 1,000 members and 5,000 array elements at any depth, and 64 KiB as JSON
-    /// text. The keys `user_id`, `email`, `role` and `created_at` are reserved. Default:
-    /// none.
+    /// text. The keys `user_id`, `external_id`, `email`, `role` and `created_at` are reserved. Default: none.
     #[serde(default)]
     attributes: Map<String, Value>,
     /// Whether the user is active. Default: `true`.
@@ -133,10 +145,14 @@ const fn default_role() -> WireRole {
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct PatchUserRequest {
-    /// E-mail address, unique regardless of case.
+    /// E-mail address, unique regardless of case. `null` removes it, if the user has an external id and no password.
     #[serde(default, deserialize_with = "deserialize_present")]
-    #[schema(nullable = false, max_length = 254)]
-    email: Option<String>,
+    #[schema(value_type = Option<String>, max_length = 254)]
+    email: Option<Option<String>>,
+    /// Id of the user in another system. Can be set once, for a user that has none.
+    #[serde(default, deserialize_with = "deserialize_present")]
+    #[schema(value_type = Option<String>, max_length = 255)]
+    external_id: Option<Option<String>>,
     /// Display name. `null` removes it.
     #[serde(default, deserialize_with = "deserialize_present")]
     #[schema(value_type = Option<String>, max_length = 255)]
@@ -163,10 +179,10 @@ impl RequestBody for SetPasswordRequest {}
 /// Sort order of users.
 #[derive(Clone, Copy, Default, Deserialize, ToSchema)]
 pub(crate) enum UserSort {
-    /// By e-mail address.
+    /// By e-mail address; users without an e-mail address by external id.
     #[default]
     #[serde(rename = "email")]
-    Email,
+    Handle,
     /// By creation time, newest first.
     #[serde(rename = "-created_at")]
     Newest,
@@ -177,14 +193,18 @@ pub(crate) enum UserSort {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct ListUsersQuery {
-    /// Case-insensitive search in e-mail address and display name. Three or more characters match anywhere; fewer match
-    /// the beginning.
+    /// Case-insensitive search in e-mail address, display name and external id. Three or more characters match
+    /// anywhere. Fewer characters match only the start of the name and of the e-mail address, or of the external id of
+    /// users without an e-mail address.
     #[serde(default, deserialize_with = "deserialize_search_text")]
     #[param(max_length = 255)]
     search: Option<String>,
     /// `true`: only users with an unexpired override. `false`: only users without one.
     has_overrides: Option<bool>,
-    /// Sort order: `email` (default), or `-created_at` for newest first.
+    /// `true`: only users whose e-mail address an older user has in another spelling. They can sign in only with the
+    /// exact spelling. `false`: only other users.
+    email_conflict: Option<bool>,
+    /// Sort order: `email` (default; users without e-mail address by external id), or `-created_at` for newest first.
     #[serde(default)]
     #[param(inline, value_type = Option<UserSort>)]
     sort: UserSort,
@@ -200,15 +220,15 @@ pub(crate) struct ListUsersQuery {
 /// Position in a list of users, for each sort order.
 #[derive(Clone, Deserialize, Serialize)]
 pub(crate) enum UserPageCursor {
-    Email(String, Uuid),
+    Handle(String, Uuid),
     Created(Instant, Uuid),
 }
 
 impl UserSort {
     fn order(self, after: Option<UserPageCursor>) -> Result<UserOrder, Problem> {
         match (self, after) {
-            (Self::Email, None) => Ok(UserOrder::Email(None)),
-            (Self::Email, Some(UserPageCursor::Email(email, id))) => Ok(UserOrder::Email(Some((email, id)))),
+            (Self::Handle, None) => Ok(UserOrder::Handle(None)),
+            (Self::Handle, Some(UserPageCursor::Handle(handle, id))) => Ok(UserOrder::Handle(Some((handle, id)))),
             (Self::Newest, None) => Ok(UserOrder::Newest(None)),
             (Self::Newest, Some(UserPageCursor::Created(at, id))) => Ok(UserOrder::Newest(Some((at, id)))),
             _ => Err(invalid_cursor()),
@@ -218,7 +238,7 @@ impl UserSort {
     fn cursor_after(self, last: &UserDetail) -> UserPageCursor {
         let user = &last.record;
         match self {
-            Self::Email => UserPageCursor::Email(user.email.clone(), user.id),
+            Self::Handle => UserPageCursor::Handle(user.handle().to_owned(), user.id),
             Self::Newest => UserPageCursor::Created(user.created_at, user.id),
         }
     }
@@ -232,8 +252,9 @@ impl UserSort {
 async fn list(_: Require<ReadUsers>, app: Data<App>, Query(query): Query<ListUsersQuery>) -> HandlerResult {
     let now = app.evaluation.now();
     let filter = UserFilter {
-        search: query.search.map(|text| text.to_lowercase()),
+        search: query.search.map(|text| search_form(&text)),
         has_overrides: query.has_overrides.map(|has_overrides| (has_overrides, now)),
+        email_conflict: query.email_conflict,
     };
     let order = query.sort.order(query.cursor.map(|cursor| cursor.0))?;
     let page = app.users.list(&filter, order, query.limit.0).await?;
@@ -255,6 +276,7 @@ async fn create(
 ) -> HandlerResult {
     let input = NewUser {
         email: body.email,
+        external_id: body.external_id,
         display_name: body.display_name,
         role: body.role.into(),
         attributes: body.attributes,
@@ -302,6 +324,7 @@ async fn patch(
 ) -> HandlerResult {
     let patch = UserPatch {
         email: body.email,
+        external_id: body.external_id,
         display_name: body.display_name,
         role: body.role.map(Into::into),
         attributes: body.attributes,
@@ -336,8 +359,8 @@ async fn set_password(
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct DeleteUserQuery {
-    /// Whether to also erase the user's e-mail address and the names of the user's tokens from the audit log. Also
-    /// works for a user that was deleted earlier.
+    /// Whether to also erase the user's e-mail address or external id and the names of the user's tokens from the audit
+    /// log. Also works for a user that was deleted earlier.
     #[serde(default)]
     #[param(value_type = Option<bool>, default = false)]
     erase: bool,

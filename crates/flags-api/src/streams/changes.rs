@@ -1,4 +1,5 @@
-//! Event stream of all changes, for admins and viewers. The events name the changed resources but not their new values.
+//! Event stream of all changes, for admins, support and viewers. The events name the changed resources but not their
+//! new values.
 
 use std::{pin::pin, sync::Arc};
 
@@ -21,8 +22,8 @@ use crate::{
     state::App,
 };
 
-/// Number of changes at which a batch ends. The commit that reaches it is written completely; a commit without changes
-/// counts as one change. The next batch is written when the client has read the previous one.
+/// Number of changes after which a batch ends. A commit is never split, so a batch may contain more changes. A commit
+/// without changes counts as one change. The stream writes the next batch when the client has read the previous one.
 const BATCH_SIZE: usize = 500;
 
 /// Changes of one revision.
@@ -47,7 +48,7 @@ pub(crate) struct ChangedResource<'c> {
     /// User that was changed or that the resource belongs to.
     #[serde(skip_serializing_if = "Option::is_none")]
     user_id: Option<Uuid>,
-    /// Id of the resource, if it is not identified by its flag or user.
+    /// Id of the resource. Absent for flags, which `flag_name` identifies.
     #[serde(skip_serializing_if = "Option::is_none")]
     id: Option<Uuid>,
     /// Author of the change: `user:<id>`, `token:<id>` or `system:<name>`.
@@ -70,16 +71,16 @@ impl<'c> From<&'c RecentChange> for ChangedResource<'c> {
 /// Event stream of all changes.
 pub(crate) struct ChangeStream {
     connection: Connection,
-    /// Number of the latest revision; a new value wakes the stream.
+    /// Number of the latest revision. A new value wakes the stream.
     latest_revision: watch::Receiver<i64>,
-    /// Position of the client. `None` before the first event if the stream is not resumed.
+    /// Position up to which the client has received events. `None` until the first event, unless the stream resumes.
     position: Option<StreamPosition>,
-    /// Generation of the replica at the last pull. `None` before the first pull.
+    /// Generation (number of reloads) of the replica at the last pull. `None` before the first pull.
     generation: Option<u64>,
 }
 
 impl ChangeStream {
-    /// Opens a stream. It resumes at `position` if the recent changes buffer still covers it.
+    /// Opens a stream. It resumes after `position` if the recent changes buffer still contains all later changes.
     pub(crate) fn open(
         app: &Data<App>,
         credential: Credential,
@@ -92,8 +93,8 @@ impl ChangeStream {
 
     /// Returns the next batch of commits and the replica's revision; `None` if the credential is no longer valid.
     ///
-    /// The batch is `None` if the commits since the client's position are unknown, so that the client must read
-    /// everything again.
+    /// The batch is `None` if the commits since the client's position are unknown. The client must then reload
+    /// everything.
     fn next_commits(&mut self) -> Option<(Option<Vec<Arc<RecentCommit>>>, Revision)> {
         let app = &self.connection.app;
         let view = app.evaluation.replica().read();
@@ -126,7 +127,8 @@ impl ChangeStream {
         PullOutcome::UpToDate
     }
 
-    /// Writes a `snapshot` event: the client must read everything again, and later events report changes from here on.
+    /// Writes a `snapshot` event, which tells the client to reload everything. Later events report changes after
+    /// `head`.
     fn write_snapshot(&mut self, out: &mut String, head: Revision) {
         let position = StreamPosition { revision: head, evaluated_at: self.connection.app.evaluation.now() };
         let stale = self.connection.app.evaluation.replica().is_stale();
@@ -137,7 +139,7 @@ impl ChangeStream {
     }
 }
 
-/// Takes commits until the batch is full.
+/// Returns the first commits, until the batch contains [`BATCH_SIZE`] changes.
 fn take_batch(commits: Vec<Arc<RecentCommit>>) -> Vec<Arc<RecentCommit>> {
     let mut remaining = BATCH_SIZE;
     let has_room = |commit: &Arc<RecentCommit>| {

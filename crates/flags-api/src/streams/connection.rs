@@ -1,5 +1,5 @@
-//! The connection behind every kind of event stream: limit of open streams, heartbeats, revalidation of the credential,
-//! and the end of the stream.
+//! Connection handling for all kinds of event streams: the limit of open streams, heartbeats, revalidation of the
+//! credential, and the end of the stream.
 
 use std::{
     pin::{Pin, pin},
@@ -32,10 +32,11 @@ use crate::{
 /// Range of the random delay before a stream retries a failed user lookup.
 const USER_RETRY_DELAY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_millis(1_500));
 
-/// Interval for validating a session. The replica does not report the end of a session.
+/// Interval for revalidating a credential on an open stream. Applies to sessions, whose end the replica does not
+/// report, and to all credentials while the replica's users and tokens are outdated.
 const REVALIDATION_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Connection of one subscriber.
+/// State of one subscriber's connection.
 pub(crate) struct Connection {
     pub(super) app: Data<App>,
     subject: StreamSubject,
@@ -44,7 +45,8 @@ pub(crate) struct Connection {
     heartbeat_at: Moment,
     /// Time of the last periodic validation of the credential.
     revalidated_at: Moment,
-    /// Number of updates of users and tokens, apart from other changes, that the last validation has covered.
+    /// Value of `Replica::credential_updates` at the last validation. A different value means that users or tokens
+    /// changed, so the credential must be validated again.
     credential_updates: u64,
     max_age_at: Moment,
     /// Value of `stale` in the last snapshot or heartbeat.
@@ -110,12 +112,13 @@ impl Connection {
         Ok(this)
     }
 
-    /// Returns the credential, which every pull validates against the replica.
+    /// Returns the stream's credential. Every pull must validate it against the replica.
     pub(super) const fn credential(&self) -> &Credential {
         &self.credential
     }
 
-    /// Returns the action that is due. Every heartbeat validates the credential and its permission completely.
+    /// Returns the action that is due. Validates the credential and its permission before each heartbeat, after updates
+    /// of users and tokens, and at [`revalidate_at`](Self::revalidate_at).
     pub(super) async fn pending_action(&mut self) -> PendingAction {
         if self.is_ended {
             return PendingAction::Ended;
@@ -150,7 +153,8 @@ impl Connection {
         }
     }
 
-    /// Returns the time of the next periodic validation, if the replica does not report the end of the credential.
+    /// Returns the time of the next periodic validation. `None` if the replica reports when the credential
+    /// becomes invalid.
     fn revalidate_at(&self) -> Option<Moment> {
         let is_periodic = self.credential.needs_periodic_check() || self.app.credential_confirmation.is_needed();
         is_periodic.then(|| self.revalidated_at + REVALIDATION_INTERVAL)

@@ -1,4 +1,4 @@
-//! Event stream that tells OpenFeature providers to evaluate again. Its events contain no flag names and no values.
+//! Event stream that tells OpenFeature providers to evaluate again. The events contain no flag names and no values.
 
 use std::pin::pin;
 
@@ -29,9 +29,9 @@ pub(crate) struct EvaluationStream {
     visibility: FlagVisibility,
     /// Expiry of the stream token.
     expires_at: Instant,
-    /// Position of the client. `None` before the first event if the stream is not resumed.
+    /// Position up to which the client has received events. `None` until the first event, unless the stream resumes.
     position: Option<StreamPosition>,
-    /// Generation of the replica at the last pull; `None` before the first pull.
+    /// Generation (number of reloads) of the replica at the last pull. `None` before the first pull.
     generation: Option<u64>,
     /// Next instant at which a value can change without a commit, such as the expiry of an override.
     next_time_change: Option<Instant>,
@@ -47,8 +47,8 @@ struct EvaluationUpdate {
 }
 
 impl EvaluationStream {
-    /// Opens a stream for the bearer of `stream_token`. It resumes at `position` if the recent changes buffer still
-    /// covers it.
+    /// Opens a stream for the bearer of `stream_token`. The stream resumes after `position` if the recent changes
+    /// buffer still contains all later changes.
     pub(crate) fn open(
         app: &Data<App>,
         stream_token: StreamToken,
@@ -106,15 +106,15 @@ impl EvaluationStream {
 
     /// Whether the changes may affect the client's evaluation.
     ///
-    /// The stream does not know the attributes of the evaluation context. Therefore every change counts to a flag that
-    /// is visible to the client or was visible before.
+    /// The stream does not know the attributes of the evaluation context. Every change of a flag therefore counts if
+    /// the flag is visible to the client or was visible before the change.
     fn is_relevant(&self, snapshot: &ReplicaSnapshot, changes: &ChangesSince) -> bool {
         let is_included =
             |name: &FlagName| snapshot.flag(name).is_some_and(|flag| self.visibility.includes(flag.compiled()));
         let other_flags_changed = match self.visibility {
             FlagVisibility::All => changes.hidden_flags || !changes.own_flags.is_empty(),
-            // The client's last evaluation may be newer than its stream position, so it may include a flag that was
-            // visible only in between.
+            // The client's last evaluation may be newer than its stream position. The evaluation may therefore include
+            // a flag that was visible only in between.
             FlagVisibility::ClientVisible => changes.newly_visible || changes.own_flags.iter().any(is_included),
         };
         other_flags_changed || changes.user_revision.is_some() || !changes.flags.is_empty()
@@ -138,8 +138,8 @@ impl EventStream for EvaluationStream {
             return PullOutcome::Revoked;
         }
         if is_relevant {
-            // The entity tag is the whole position, not only the revision, because values also change with time. It
-            // contains the instant, because the clock of the server that evaluates next may be slightly behind.
+            // `etag` is the whole position, not only the revision, because values also change with time. The instant
+            // ensures that a server whose clock is slightly behind does not evaluate earlier than this event.
             let seconds = new_position.evaluated_at.as_micros().div_euclid(1_000_000);
             let data = format!(r#"{{"type":"refetchEvaluation","etag":"{new_position}","lastModified":{seconds}}}"#);
             self.connection.write(out, "message", Some(&new_position), &data);

@@ -1,5 +1,5 @@
-//! Event streams (server-sent events): a user's own flag values, all changes for admins and viewers, and refetch events
-//! for OpenFeature providers.
+//! Event streams (server-sent events): a user's own flag values, all changes for admins, support and viewers, and
+//! refetch events for OpenFeature providers.
 //!
 //! A stream stores its position instead of a queue of events. When it is woken and its client is ready to read, it
 //! pulls the changes since that position from the replica and evaluates them. For a client that does not read, the
@@ -35,7 +35,6 @@ use self::{
 
 /// Event stream of one client.
 pub(crate) trait EventStream: Sized + 'static {
-    /// Returns the connection, which all kinds of streams have.
     fn connection(&mut self) -> &mut Connection;
 
     /// Marks all notifications so far as seen, so that only later ones wake the stream.
@@ -107,14 +106,14 @@ async fn next_events(stream: &mut impl EventStream) -> Option<Bytes> {
 struct StreamSubscriber<'s> {
     user_id: Uuid,
     position: Option<StreamPosition>,
-    /// Generation of the replica at the last pull; `None` before the first pull.
+    /// Generation (number of reloads) of the replica at the last pull. `None` before the first pull.
     generation: Option<u64>,
     subscription: &'s Subscription,
 }
 
 impl StreamSubscriber<'_> {
-    /// Releases the view and returns its snapshot, with the possible changes for the user between the position and the
-    /// snapshot at `now`. The changes are `None` if they are unknown, so that the client needs a snapshot event.
+    /// Releases the view's lock. Returns a snapshot, and the changes since the client's position that may affect the
+    /// user at `now`. The changes are `None` if they are unknown; the client must then reload everything.
     fn changes_up_to(&self, view: View<'_>, now: Instant) -> (ReplicaSnapshot, Option<ChangesSince>) {
         let user_id = Some(self.user_id);
         let same_generation = self.generation.is_none_or(|generation| generation == view.generation());
@@ -122,7 +121,7 @@ impl StreamSubscriber<'_> {
             return (view.into_snapshot(user_id), None);
         };
         if self.generation.is_some() && self.subscription.last_revision() <= position.revision.number {
-            // No commit since then affects this user, so the recent changes need not be searched.
+            // No commit since the position affects this user, so the recent changes need not be searched.
             let snapshot = view.into_snapshot(user_id);
             let own_flags = snapshot.flags_changed_by_time(position.evaluated_at, now).collect();
             return (snapshot, Some(ChangesSince { own_flags, ..ChangesSince::default() }));
@@ -151,7 +150,7 @@ pub(crate) fn head_response() -> HttpResponse {
     response_head().finish()
 }
 
-/// Parses the client's position. A malformed position is ignored, so the stream begins with a snapshot.
+/// Parses the client's position. Returns `None` for a malformed position, as for a new client.
 pub(crate) fn parse_position(text: Option<&str>) -> Option<StreamPosition> {
     text?.trim().parse().ok()
 }

@@ -5,6 +5,7 @@ use std::{pin::pin, sync::Arc};
 use actix_web::web::Data;
 use flags_domain::{CompiledFlag, EvaluationBudget, FlagName, Instant};
 use flags_service::{
+    acting_user::ActingUser,
     notifier::Subscription,
     replica::{CachedUser, ChangesSince, ReplicaSnapshot, may_change_user},
     stream_position::StreamPosition,
@@ -23,11 +24,11 @@ pub(crate) struct OwnFlagStream {
     connection: Connection,
     subscription: Subscription,
     user: Arc<CachedUser>,
-    /// Minimum revision number that `user` reflects.
+    /// `user` is at least as new as this revision number.
     loaded_revision: i64,
-    /// Position of the client. `None` if it needs a snapshot.
+    /// Position up to which the client has received events. `None` if the client needs a snapshot.
     position: Option<StreamPosition>,
-    /// Generation of the replica at the last successful pull; `None` before the first one.
+    /// Generation (number of reloads) of the replica at the last successful pull. `None` before the first one.
     generation: Option<u64>,
     /// Next instant at which a value can change without a commit, such as the expiry of an override.
     valid_until: Option<Instant>,
@@ -44,7 +45,8 @@ enum ReplicaCheck {
 }
 
 impl OwnFlagStream {
-    /// Opens a stream for the user. It resumes at `position` if the recent changes buffer still covers it.
+    /// Opens a stream for the user. It resumes after `position` if the recent changes buffer still contains all later
+    /// changes.
     ///
     /// The user must have been looked up at revision number `loaded_revision` or later.
     pub(crate) fn open(
@@ -114,7 +116,7 @@ impl OwnFlagStream {
     /// Appends a `change` event with the values of the changed flags and the names of flags that are no longer visible.
     /// It does not name flags that were hidden before and after the changes.
     ///
-    /// On the first pull `valid_until` is not known yet and is computed even without changes.
+    /// The first pull computes `valid_until` even if no flag changed, because it is not known yet.
     fn write_change(
         &mut self,
         out: &mut String,
@@ -149,11 +151,11 @@ impl OwnFlagStream {
         self.connection.write(out, "change", Some(new_position), &data);
     }
 
-    /// Looks the user up again. `revision` is the number of the replica's revision before the lookup.
+    /// Looks the user up again. `revision` is the replica's revision number before the lookup.
     async fn refresh_user(&mut self, revision: i64) -> UserRefresh {
         // Boxed because the future is large and would otherwise be part of every stream's future.
-        match Box::pin(self.connection.app.evaluation.user(self.user.id)).await {
-            Ok(Some(user)) if user.active => {
+        match Box::pin(self.connection.credential().acting_user(&self.connection.app, self.user.id)).await {
+            Ok(Some(ActingUser { user, .. })) => {
                 if user.context != self.user.context {
                     // Every value may have changed, so the client needs a snapshot.
                     self.position = None;
@@ -162,7 +164,7 @@ impl OwnFlagStream {
                 self.loaded_revision = revision;
                 UserRefresh::Refreshed
             }
-            Ok(_) => UserRefresh::Gone,
+            Ok(None) => UserRefresh::Gone,
             Err(_) => UserRefresh::Unavailable,
         }
     }
@@ -190,7 +192,7 @@ impl EventStream for OwnFlagStream {
         self.subscription.mark_seen();
     }
 
-    /// Looks the user up repeatedly if it changes during the lookup. If the lookup fails, the position stays unchanged
+    /// Repeats the user lookup if the user changes during the lookup. If the lookup fails, the position stays unchanged
     /// and the stream retries after a delay.
     async fn pull(&mut self, out: &mut String) -> PullOutcome {
         loop {

@@ -1,7 +1,7 @@
-//! Comparison of attributes with the values of a condition, and its cost.
+//! Compares attributes with the values of a condition, and computes the cost of each comparison.
 //!
-//! Costs are in units of the [`EvaluationBudget`](crate::EvaluationBudget). They are upper bounds: the most expensive
-//! comparison of each operator takes about a nanosecond per unit.
+//! Costs are upper bounds in units of the [`EvaluationBudget`](crate::EvaluationBudget). The most
+//! expensive comparison of each operator takes about one nanosecond per unit.
 
 use semver::Version;
 use serde_json::Value;
@@ -12,14 +12,15 @@ use crate::{
     context::Attribute,
 };
 
-/// Cost of one comparison in addition to the lengths of the texts.
-const COMPARISON: u64 = 10;
-/// Cost of preparing the search for one text within another.
+/// Cost of one comparison, without the part that depends on the length of the texts.
+pub(super) const COMPARISON: u64 = 10;
+/// Cost of starting a substring search.
 const TEXT_SEARCH: u64 = 25;
-/// Cost of parsing a timestamp or a version in addition to its length.
+/// Cost of parsing a timestamp or a version, without the part that depends on its length.
 const PARSING: u64 = 100;
 
-/// Result of comparing an attribute with the values. For an array, the greatest result of its elements.
+/// Result of comparing an attribute with the values of a condition. The result for an array is the greatest result of
+/// its elements, in the order of these variants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Comparison {
     /// The operator does not accept the type of the attribute.
@@ -78,7 +79,7 @@ impl Matcher {
                 }
                 Self::Contains(needles) => {
                     let count = needles.texts.len() as u64;
-                    // A longer needle is rejected without a search.
+                    // A needle that is longer than the attribute is rejected without a search.
                     count * (TEXT_SEARCH + length) + needles.bytes.min(count * length)
                 }
                 Self::StartsWith(affixes) | Self::EndsWith(affixes) => {
@@ -101,7 +102,8 @@ impl Matcher {
             }
     }
 
-    /// Compares an attribute that is not an array. Returns `None` if it has a type that the operator does not accept.
+    /// Compares an attribute that is not an array. Returns `None` if the operator does not accept
+    /// the type of the attribute.
     fn compare_scalar(&self, attribute: Attribute<'_>) -> Option<Comparison> {
         match self {
             Self::Equals { texts, numbers, includes_true, includes_false } => {
@@ -142,12 +144,12 @@ impl Matcher {
     }
 }
 
-/// Cost of parsing a version of this length. Each of its identifiers is checked.
+/// Cost of parsing a version of `length` bytes, which validates each identifier.
 const fn version_parsing(length: u64) -> u64 {
     PARSING + 10 * length
 }
 
-/// Cost of comparing the precedence of a version of this length, identifier by identifier.
+/// Cost of comparing the precedence of a version of `length` bytes, identifier by identifier.
 const fn version_comparison(length: u64) -> u64 {
     COMPARISON + 6 * length
 }
@@ -156,12 +158,13 @@ fn version(attribute: Attribute<'_>) -> Option<Version> {
     attribute.text().and_then(parse_version)
 }
 
-/// Returns whether the sorted `numbers` contain `number`. Adding 0.0 turns -0.0 into 0.0.
+/// Returns whether `numbers`, sorted by `total_cmp`, contain `number`. Adding 0.0 turns -0.0 into
+/// 0.0, because `total_cmp` distinguishes them.
 fn contains_number(numbers: &[f64], number: f64) -> bool {
     numbers.binary_search_by(|candidate| candidate.total_cmp(&(number + 0.0))).is_ok()
 }
 
 /// Maximum number of comparisons of a binary search.
-const fn binary_search_steps(count: usize) -> u64 {
+pub(super) const fn binary_search_steps(count: usize) -> u64 {
     (usize::BITS - count.leading_zeros()) as u64
 }

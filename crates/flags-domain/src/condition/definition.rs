@@ -12,21 +12,23 @@ use serde_json::Value;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Condition {
-    /// Name of the attribute: `user_id`, `email`, `role`, `created_at`, or a custom attribute, 1 to 255 characters.
-    /// Dots descend into objects.
+    /// Name of the attribute: `user_id`, `external_id`, `email`, `role`, `created_at`, or a custom attribute, 1 to 255
+    /// characters. Dots descend into objects.
     pub attribute: String,
     /// Comparison of the attribute with the values.
     pub operator: Operator,
     /// Values to compare with: none for `exists`, at least one for every other operator.
     #[serde(default)]
     pub values: Vec<Value>,
-    /// Whether the condition is negated. A missing attribute, or one of a type that the operator does not accept, fails
-    /// a negated condition too, except that negated `exists` holds for a missing attribute.
+    /// Whether the condition is negated. A negated condition still fails if the attribute is
+    /// missing or has a type that the operator does not accept. Exception: negated `exists` holds
+    /// for a missing attribute.
     #[serde(default)]
     pub negate: bool,
 }
 
-/// Comparison operator of a condition. Comparisons of text are exact and case-sensitive.
+/// Comparison operator of a condition. Comparisons of text are exact and case-sensitive, except for the attribute
+/// `email`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Operator {
@@ -64,13 +66,36 @@ pub enum Operator {
     SemverGte,
     /// The attribute is present and not null.
     Exists,
-    /// Operator of a later version, for tests of upgrades.
+    /// Operator that released versions do not know, for upgrade tests.
     #[cfg(feature = "future-format")]
     Resembles,
 }
 
+impl Operator {
+    /// Whether the operator compares the attribute as text. Other operators parse the text or accept only other types.
+    pub(crate) const fn compares_text(self) -> bool {
+        match self {
+            Self::Equals | Self::Contains | Self::StartsWith | Self::EndsWith | Self::Matches => true,
+            #[cfg(feature = "future-format")]
+            Self::Resembles => true,
+            Self::Lt
+            | Self::Lte
+            | Self::Gt
+            | Self::Gte
+            | Self::Before
+            | Self::After
+            | Self::SemverEq
+            | Self::SemverLt
+            | Self::SemverLte
+            | Self::SemverGt
+            | Self::SemverGte
+            | Self::Exists => false,
+        }
+    }
+}
+
 impl fmt::Display for Operator {
-    /// Writes the name of the operator in JSON, such as `starts_with`.
+    /// Writes the JSON name of the operator, such as `starts_with`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.serialize(f)
     }

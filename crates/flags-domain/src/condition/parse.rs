@@ -1,4 +1,4 @@
-//! Parsing of condition values into the form that the operator compares.
+//! Parses the values of a condition into the form that its operator compares.
 
 use std::cmp::Ordering;
 
@@ -50,8 +50,8 @@ impl Matcher {
     }
 }
 
-/// A set of strings, sorted. The time of a search is bounded for any strings, unlike that of a hash table whose hash is
-/// not keyed.
+/// A sorted set of strings. A binary search has bounded time for any strings; a hash table with an
+/// unkeyed hash does not.
 #[derive(Debug)]
 pub(super) struct StringSet(Box<[Box<str>]>);
 
@@ -114,7 +114,8 @@ fn equals(values: &[Value]) -> Result<Matcher, Vec<Violation>> {
     })
 }
 
-/// Sorts the numbers for binary search. Adding 0.0 turns -0.0 into 0.0.
+/// Sorts the numbers by `total_cmp` for binary search and removes duplicates. Adding 0.0 turns -0.0
+/// into 0.0.
 fn sorted(numbers: impl Iterator<Item = f64>) -> Vec<f64> {
     let mut numbers: Vec<_> = numbers.map(|number| number + 0.0).collect();
     numbers.sort_by(f64::total_cmp);

@@ -8,7 +8,8 @@ use regex_automata::{
 
 use crate::violation::Violation;
 
-/// Maximum compiled size of one regular expression, in bytes.
+/// Compiled size above which an expression is reported as too large, in bytes. Checked only if the
+/// expressions of the condition do not compile together.
 const MAX_REGEX_BYTES: usize = 1 << 18;
 /// Maximum compiled size of all regular expressions of one condition together, in bytes.
 const MAX_REGEX_SET_BYTES: usize = 1 << 20;
@@ -19,10 +20,11 @@ pub const MAX_REGEXES: usize = 50;
 /// Maximum length of a text that the operator `matches` searches, in bytes. A longer text fails the condition.
 pub const MAX_SEARCHED_TEXT_BYTES: usize = 4 * 1024;
 
-/// Maximum size of an automaton for which it is tried whether a search takes linear time, in bytes. Bounds the time for
-/// compiling a flag.
+/// Maximum size of a nondeterministic automaton that [`has_small_dfa`] tries to make deterministic,
+/// in bytes. Bounds the time for compiling a flag.
 const MAX_DETERMINIZED_NFA_BYTES: usize = 64 * 1024;
-/// Maximum size of the deterministic automaton, in bytes. It fits into the cache of the search.
+/// Maximum size of the deterministic automaton, in bytes. Small enough for the regex engine to
+/// cache all of its states.
 const MAX_DFA_BYTES: usize = 512 * 1024;
 /// Maximum memory for building the deterministic automaton, in bytes. Bounds the time for compiling a flag.
 const MAX_DETERMINIZATION_BYTES: usize = 256 * 1024;
@@ -37,10 +39,11 @@ pub(super) struct Regexes {
 /// Upper bound on the time of a search.
 #[derive(Debug)]
 enum SearchCost {
-    /// Proportional to the length of the text: a small deterministic automaton exists for the expressions, and the
-    /// search builds its states only once.
+    /// Proportional to the length of the text. A small deterministic automaton exists for the
+    /// expressions, so the search builds each state only once.
     Linear,
-    /// Proportional to the product of this compiled size, in bytes, and the length of the text.
+    /// Proportional to the length of the text times the compiled size of the expressions, which is
+    /// this value in bytes.
     Product(u64),
 }
 
@@ -62,7 +65,7 @@ impl Regexes {
         self.set.is_match(text)
     }
 
-    /// Upper bound on the work of a search in a text of this length, in units of the
+    /// Upper bound on the work of searching a text of this length, in units of the
     /// [`EvaluationBudget`](crate::EvaluationBudget).
     pub(super) const fn cost(&self, text_bytes: u64) -> u64 {
         match self.cost {
@@ -74,7 +77,8 @@ impl Regexes {
 
 impl SearchCost {
     fn of(patterns: &[Box<str>]) -> Self {
-        // The patterns are valid, because the caller has compiled them with the same syntax and size limit.
+        // Not expected to fail: the caller has compiled the patterns with the same syntax and size
+        // limit.
         let Some(nfa) = compile_nfa(patterns) else { return Self::Product(MAX_REGEX_SET_BYTES as u64) };
         let size = nfa.memory_usage();
         let is_linear = size <= MAX_DETERMINIZED_NFA_BYTES && has_small_dfa(&nfa);
@@ -100,7 +104,7 @@ pub(crate) fn compiled_size(patterns: &[Box<str>]) -> Option<usize> {
     compile_nfa(patterns).map(|nfa| nfa.memory_usage())
 }
 
-/// Compiles the patterns one by one to find out which of them are invalid.
+/// Compiles the patterns one by one to find the invalid ones.
 fn violations(patterns: &[Box<str>]) -> Vec<Violation> {
     let invalid = |(index, pattern): (usize, &str)| {
         let error = RegexBuilder::new(pattern).size_limit(MAX_REGEX_BYTES).build().err()?;
@@ -134,14 +138,14 @@ mod tests {
     }
 
     #[test]
-    fn common_expressions_cost_time_proportional_to_the_text() {
+    fn cost_of_common_expressions_is_linear_in_text_length() {
         for pattern in [r"^\w+@example\.com$", r"^v?\d+\.\d+(\.\d+)?(-[\w.]+)?$", "foo.*bar", "(?i)straße|über", ""] {
             assert_eq!(compile(pattern).cost(1_000), 4_100, "{pattern}");
         }
     }
 
     #[test]
-    fn expressions_without_small_deterministic_automaton_cost_the_product_of_the_sizes() {
+    fn cost_without_small_dfa_is_text_length_times_compiled_size() {
         for pattern in [r"(?:[ab]*a){6000}[^a-z]", r"\w{10}", r"(a|b|c)*a(a|b|c){12}", r"\bfoo\b"] {
             let size = compiled_size(&[pattern.into()]).unwrap() as u64;
             assert_eq!(compile(pattern).cost(1_000), 100 + size * 250, "{pattern}");

@@ -1,4 +1,4 @@
-//! Conversion of database rows into the input of the replica.
+//! Conversion of database rows into the input types of the replica.
 
 use flags_store::{
     StoreError,
@@ -8,7 +8,6 @@ use flags_store::{
 
 use crate::replica::{ChangeMetadata, DescribedChange, ReplicaToken};
 
-/// Decodes a row of the change log.
 pub(super) fn decode_change(row: &LoggedChange) -> Result<DescribedChange, StoreError> {
     Ok(DescribedChange { metadata: metadata(&row.summary), change: row.to_change()? })
 }
@@ -24,7 +23,7 @@ pub(super) fn metadata(row: &ChangeSummary) -> ChangeMetadata {
     }
 }
 
-/// Returns the tokens that are not revoked.
+/// Converts tokens for the replica and omits revoked tokens.
 pub(super) fn unrevoked_tokens(tokens: Vec<TokenRecord>) -> Vec<ReplicaToken> {
     let unrevoked = tokens.into_iter().filter(|token| token.revoked_at.is_none());
     unrevoked

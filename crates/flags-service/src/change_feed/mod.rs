@@ -17,7 +17,7 @@ use flags_domain::{Change, FlagName, Revision};
 use flags_store::{
     Conn, Store, StoreError, api_tokens,
     change_log::{self, LoggedChange},
-    with_timeout,
+    users, with_timeout,
 };
 use parking_lot::Mutex;
 use tokio::{
@@ -36,7 +36,7 @@ use crate::{
     clock::Clock,
     error::ServiceError,
     metrics::{self, ActiveOverridesGauge},
-    replica::{Commit, CredentialScope, CredentialUpdate, LoadedState, Replica},
+    replica::{Commit, CredentialScope, CredentialUpdate, ExternalUser, LoadedState, Replica},
 };
 
 /// Interval at which the change log is polled, independent of notifications.
@@ -56,7 +56,8 @@ const MAX_LISTEN_BACKOFF: Duration = Duration::from_secs(5);
 pub struct ChangeFeed {
     store: Store,
     replica: Arc<Replica>,
-    /// Triggers a poll. [`Core`](crate::Core) notifies it after each commit of this process.
+    /// Triggers a poll of the change log. [`Core`](crate::Core) notifies it after each commit of
+    /// this process.
     wakeup: Arc<Notify>,
     clock: Arc<dyn Clock>,
     /// Epochs that this process has left. If the database returns to one of them, a backup was restored.
@@ -67,8 +68,8 @@ async fn with_database_timeout<T>(work: impl Future<Output = Result<T, StoreErro
     with_timeout(DATABASE_TIMEOUT, work).await
 }
 
-/// Starts a new epoch if another database, or another timeline of the same database, wrote the change log. A server
-/// must call this before its first [`load()`].
+/// Starts a new epoch if this is not the database or PostgreSQL timeline that wrote the change log, for example after a
+/// backup was restored. A server must call this before its first [`load()`].
 pub async fn check_database_identity(store: &Store) -> Result<(), StoreError> {
     if with_database_timeout(store.record_database_identity()).await? {
         tracing::warn!("change log was written by a different database or timeline; started a new epoch");
@@ -94,8 +95,9 @@ impl ChangeFeed {
         );
     }
 
-    /// Triggers a poll on each change notification, and once whenever listening starts, because notifications may have
-    /// been missed before. Without notifications, changes arrive later, at the next poll, but are not lost.
+    /// Triggers a poll on each change notification, and whenever listening starts, because
+    /// notifications may have been missed before. Without notifications, the feed finds each change
+    /// at the next regular poll.
     async fn listen_for_notifications(&self, is_listening: &AtomicBool) {
         let mut backoff = MIN_LISTEN_BACKOFF;
         loop {
@@ -156,8 +158,9 @@ impl ChangeFeed {
         }
     }
 
-    /// Logs flags that have become unreadable since the last call, and updates their gauge. `reported` contains the
-    /// flags that were unreadable at the last call, each with the reason.
+    /// Logs flags that have become unreadable since the last call, and sets the gauge of unreadable
+    /// flags. `reported` contains the flags that were unreadable at the last call, each with the
+    /// reason.
     fn report_unreadable_flags(&self, reported: &mut BTreeMap<FlagName, String>) {
         let unreadable = self.replica.snapshot(None).unreadable_flags();
         for (flag, reason) in &unreadable {
@@ -169,8 +172,9 @@ impl ChangeFeed {
         *reported = unreadable;
     }
 
-    /// Wakes all streams when the replica becomes stale or current, and updates the gauges of replica and listener.
-    /// Runs independently of polling, so a blocked database query does not delay it.
+    /// Wakes all streams when the replica becomes stale or current, and updates the gauges of
+    /// replica and listener. Runs independently of polling, so that a blocked database query does
+    /// not delay it.
     async fn report_staleness(&self, is_listening: &AtomicBool) {
         let mut ticks = interval(STALENESS_CHECK_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -195,7 +199,8 @@ impl ChangeFeed {
                 tracing::error!(cause, "change log contains a row that cannot be decoded");
                 ReloadReason::Unreadable
             }
-            // Also after a timeout: large rows of flags or overrides may have caused it.
+            // Revocations must take effect even if other rows cannot be read, for example because
+            // large flags or overrides caused a timeout.
             Err(error) => {
                 self.follow_credentials().await;
                 return Err(error.into());
@@ -217,17 +222,19 @@ impl ChangeFeed {
         metrics::record_reload(reason.as_str());
         let previous_epoch = self.replica.revision().epoch;
         self.replica.replace(self.load_while_following_credentials().await?);
-        self.replica.mark_current();
         let revision = self.replica.revision();
         Span::current().record("revision", display(revision));
         if previous_epoch != revision.epoch {
             self.retired_epochs.lock().insert(previous_epoch);
         }
+        // The loaded state dates from the start of the load, so the commits since then must still
+        // be applied. If that requires another reload, the next poll starts it.
+        with_database_timeout(self.apply_new_commits()).await?;
         Ok(())
     }
 
-    /// Loads the complete state. Meanwhile, continues to apply the changes of users and tokens, because a load may take
-    /// long.
+    /// Loads the complete state. A load may take long, so changes of users and tokens are applied
+    /// in the meantime.
     async fn load_while_following_credentials(&self) -> Result<LoadedState, ServiceError> {
         tokio::select! {
             loaded = load(&self.store) => loaded,
@@ -242,7 +249,8 @@ impl ChangeFeed {
         }
     }
 
-    /// Applies the changes of users and tokens only, so that no other row of the database delays them.
+    /// Applies only changes of users and tokens, so that no other row of the database delays a
+    /// revocation.
     async fn follow_credentials(&self) {
         if let Err(error) = with_database_timeout(self.apply_credential_changes()).await {
             tracing::warn!(%error, "cannot read the changes of users and tokens");
@@ -252,22 +260,32 @@ impl ChangeFeed {
     async fn apply_credential_changes(&self) -> Result<(), StoreError> {
         let mut conn = self.store.feed_conn().await?;
         let changes = change_log::read_credential_changes(&mut conn, self.replica.credential_revision()).await?;
-        let (scope, tokens) = match changes.ids {
-            None => (CredentialScope::All, api_tokens::load_all(&mut conn).await?),
+        let (scope, tokens, external_users) = match changes.ids {
+            None => (CredentialScope::All, api_tokens::load_all(&mut conn).await?, Vec::new()),
             Some(ids) => {
                 let tokens = api_tokens::find_all(&mut conn, &ids.tokens).await?;
-                (CredentialScope::Changed { user_ids: ids.users, token_ids: ids.tokens }, tokens)
+                // Rows of users that cannot be read must not delay revocations.
+                let external_users = match find_external_users(&mut conn, &ids.users).await {
+                    Ok(external_users) => external_users,
+                    Err(error) => {
+                        tracing::warn!(%error, "cannot read the external ids of changed users");
+                        Vec::new()
+                    }
+                };
+                (CredentialScope::Changed { user_ids: ids.users, token_ids: ids.tokens }, tokens, external_users)
             }
         };
         let tokens = unrevoked_tokens(tokens);
-        self.replica.apply_credentials(CredentialUpdate { revision: changes.head, scope, tokens });
+        let update = CredentialUpdate { revision: changes.head, scope, tokens, external_users };
+        self.replica.apply_credentials(update);
         Ok(())
     }
 
     /// Applies all commits after the replica's revision. Returns a reason if the replica must be reloaded instead.
     async fn apply_new_commits(&self) -> Result<Option<ReloadReason>, StoreError> {
         let mut conn = self.store.feed_conn().await?;
-        // A round that applies nothing has no span, because the feed polls every second.
+        // Created with the first change, because the feed polls every second and most polls find no
+        // change.
         let mut span = None;
         loop {
             let current = self.replica.revision();
@@ -289,7 +307,8 @@ impl ChangeFeed {
         }
     }
 
-    /// Returns the reason why the change log does not continue from `current`, if it does not.
+    /// Returns why the replica must be reloaded, or `None` if the change log continues from
+    /// `current`.
     fn reload_reason(&self, current: Revision, head: Revision) -> Option<ReloadReason> {
         if head.epoch != current.epoch {
             let is_retired = self.retired_epochs.lock().contains(&head.epoch);
@@ -314,9 +333,12 @@ impl ChangeFeed {
             let changes = rows.iter().map(decode_change).collect::<Result<Vec<_>, _>>()?;
             let token_ids: Vec<_> = changes.iter().filter_map(|described| changed_token(&described.change)).collect();
             let tokens = if token_ids.is_empty() { Vec::new() } else { api_tokens::find_all(conn, &token_ids).await? };
+            let user_ids: Vec<_> = changes.iter().filter_map(|described| changed_user(&described.change)).collect();
+            let external_users = find_external_users(conn, &user_ids).await?;
             metrics::record_propagation(rows[0].summary.at, self.clock.now());
             let revision = Revision { number, ..current };
-            self.replica.apply(Commit { revision, changes, tokens: unrevoked_tokens(tokens) });
+            let tokens = unrevoked_tokens(tokens);
+            self.replica.apply(Commit { revision, changes, tokens, external_users });
         }
         Ok(number > current.number)
     }
@@ -326,14 +348,27 @@ const fn changed_token(change: &Change) -> Option<Uuid> {
     if let Change::TokenChanged(id) = change { Some(*id) } else { None }
 }
 
+const fn changed_user(change: &Change) -> Option<Uuid> {
+    if let Change::UserChanged(id) = change { Some(*id) } else { None }
+}
+
+/// Returns the external ids of these users. Users without one are omitted.
+async fn find_external_users(conn: &mut Conn, ids: &[Uuid]) -> Result<Vec<ExternalUser>, StoreError> {
+    if ids.is_empty() {
+        return Ok(Vec::new());
+    }
+    let found = users::find_external_ids(conn, ids).await?;
+    Ok(found.into_iter().map(|(id, external_id)| ExternalUser { id, external_id }).collect())
+}
+
 /// Reason for a reload of the replica.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ReloadReason {
-    /// The database has an epoch that this process does not know.
+    /// The database has an epoch that this process has not seen before.
     OtherEpoch,
     /// The change log went backwards: to a lower revision of this epoch, or to a retired epoch.
     Restored(Uuid),
-    /// The change log does not contain the revision after the replica's. It may have been purged.
+    /// The change log does not contain the next revision, which may have been purged.
     MissingRevision,
     /// A row of the change log cannot be decoded.
     Unreadable,

@@ -27,7 +27,8 @@ impl io::Write for Log {
 }
 
 impl Log {
-    /// Writes the messages of this thread, and the ends of its spans, to the log until the guard is dropped.
+    /// Captures the log of this thread, including one line per closed span, until the guard is
+    /// dropped.
     fn start() -> (Self, tracing::subscriber::DefaultGuard) {
         let log = Self::default();
         let writer = log.clone();
@@ -74,7 +75,7 @@ impl Command for LogMessage {
 }
 
 #[tokio::test]
-async fn log_lines_of_a_command_are_within_the_spans_of_command_and_request() {
+async fn log_lines_of_a_command_include_the_spans_of_command_and_request() {
     let directory = tempfile::tempdir().unwrap();
     let core = Core::new(migrated_store(&directory).await, Arc::new(SystemClock::default()));
     let (log, _guard) = Log::start();
@@ -101,7 +102,8 @@ async fn spans_of_commands_and_feed_rounds_contain_the_revision() {
     feed.catch_up().await.unwrap();
     assert_eq!(log.closed_spans("feed_round"), [Value::Null; 0], "nothing was applied");
     let new_user = NewUser {
-        email: "ann@example.com".to_owned(),
+        email: Some("ann@example.com".to_owned()),
+        external_id: None,
         display_name: None,
         role: flags_domain::Role::User,
         attributes: Map::new(),

@@ -1,12 +1,14 @@
 //! Check that the credential behind a command is still valid when the command commits.
 //!
-//! The caller is identified when the head of a request arrives. Until the command commits, the credential may be
-//! revoked. [`Core`](crate::Core) therefore reads it again in the transaction of the command.
+//! The server identifies the caller when the head of a request arrives. The credential may be
+//! revoked before the command commits. [`Core`](crate::Core) therefore reads the credential again
+//! in the transaction of the command.
 
 use flags_domain::{Instant, Role};
 use flags_store::{
     Author, Tx,
     principals::{self, CredentialRef, StoredPrincipal},
+    users::UserRecord,
 };
 
 use crate::error::{CredentialRejection, Result, ServiceError};
@@ -21,7 +23,7 @@ pub struct CommandAuthor {
 /// Credential that must be valid when a command commits.
 #[derive(Clone, Copy, Debug)]
 pub enum CredentialCheck {
-    /// No request with a credential causes the command: the command line, the worker, and sign-in.
+    /// For commands that need no credential: those of the command line, the worker, and sign-in.
     NotRequired,
     /// The credential must be valid and have the permission.
     Required(RequiredCredential),
@@ -43,8 +45,19 @@ pub struct RequiredCredential {
 pub enum RequiredPermission {
     /// Any valid credential.
     AnyRole,
+    /// Role support or admin. The command may change only overrides of users with role `user`, even if the caller is an
+    /// admin by the time of the commit.
+    Support,
     /// Role admin.
     Admin,
+}
+
+/// Users whose overrides a command may change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PermittedUsers {
+    All,
+    /// Users with role `user`.
+    WithRoleUser,
 }
 
 /// Whether a command has changed the credential that permits it, or the credential's user.
@@ -55,12 +68,13 @@ pub(crate) enum OwnCredential {
 }
 
 impl CommandAuthor {
-    /// Author whose commands commit only while the credential is valid.
+    /// Creates an author whose commands commit only while the credential is valid.
     pub const fn new(author: Author, required: RequiredCredential) -> Self {
         Self { author, check: CredentialCheck::Required(required) }
     }
 
-    /// Author whose commands no credential permits: the command line, the worker, and tools.
+    /// Creates an author whose commands need no credential: the command line, the worker, or a
+    /// tool.
     pub const fn without_credential(author: Author) -> Self {
         Self { author, check: CredentialCheck::NotRequired }
     }
@@ -75,19 +89,42 @@ impl CommandAuthor {
         &self.check
     }
 
-    /// Returns the author for the next revision of a command that has already changed its own credential. The
-    /// credential was valid until that change.
+    /// Users whose overrides the commands of this author may change.
+    pub(crate) const fn permitted_users(&self) -> PermittedUsers {
+        match &self.check {
+            CredentialCheck::NotRequired => PermittedUsers::All,
+            CredentialCheck::Required(required) => match required.permission {
+                RequiredPermission::Admin => PermittedUsers::All,
+                RequiredPermission::Support | RequiredPermission::AnyRole => PermittedUsers::WithRoleUser,
+            },
+        }
+    }
+
+    /// Returns the author for the remaining commits of a command that has changed its own credential, such as an admin
+    /// who deletes their own user. The credential was valid until that change, so it is not checked again.
     pub(crate) fn after_own_change(self) -> Self {
         Self { check: CredentialCheck::NotRequired, ..self }
     }
 }
 
+impl PermittedUsers {
+    /// Fails with [`ServiceError::UserNotPermitted`] unless overrides of the user may be changed. The transaction must
+    /// hold a lock on the user, so that the role cannot change before the commit.
+    pub(crate) fn check(self, user: &UserRecord) -> Result<()> {
+        match self {
+            Self::All => Ok(()),
+            Self::WithRoleUser if user.role == Role::User => Ok(()),
+            Self::WithRoleUser => Err(ServiceError::UserNotPermitted),
+        }
+    }
+}
+
 impl CredentialCheck {
-    /// Fails with [`ServiceError::CredentialRejected`] unless the credential was valid before the transaction changed
-    /// anything, and no other transaction has taken it away since.
+    /// Fails with [`ServiceError::CredentialRejected`] unless the credential was valid before the
+    /// transaction changed anything, and no other transaction has revoked it since.
     ///
-    /// Call after [`Tx::take_revision`]: every logged change of a credential locks the head of the change log, so none
-    /// can commit between this check and the commit of the transaction.
+    /// Call after [`Tx::take_revision`]: every logged change of a credential locks the head of the
+    /// change log, so none can commit between this check and the commit of the transaction.
     pub(crate) async fn check_in(&self, tx: &mut Tx) -> Result<OwnCredential> {
         let Self::Required(required) = self else { return Ok(OwnCredential::Unchanged) };
         let prior = principals::find_prior(tx, &required.credential).await?;
@@ -104,6 +141,12 @@ impl RequiredCredential {
         match (grant, self.permission) {
             (None, _) => Err(ServiceError::CredentialRejected(CredentialRejection::Invalid)),
             (Some(_), RequiredPermission::AnyRole) => Ok(()),
+            (Some(grant), RequiredPermission::Support) if matches!(grant.role(), Some(Role::Admin | Role::Support)) => {
+                Ok(())
+            }
+            (Some(_), RequiredPermission::Support) => {
+                Err(ServiceError::CredentialRejected(CredentialRejection::RequiresSupport))
+            }
             (Some(grant), RequiredPermission::Admin) if grant.role() == Some(Role::Admin) => Ok(()),
             (Some(_), RequiredPermission::Admin) => {
                 Err(ServiceError::CredentialRejected(CredentialRejection::RequiresAdmin))

@@ -1,8 +1,9 @@
-//! Confirmation of credentials by the database, while the replica does not follow their changes.
+//! Confirmation of credentials by the database while the replica is outdated.
 //!
-//! The replica accepts a revoked token until it has applied the revocation. If it has not followed the change log for a
-//! minute although the database responds, the server therefore asks the database before it accepts a credential. While
-//! the database does not respond, the server continues with its last state.
+//! The replica accepts a revoked token until it has applied the revocation. If the replica has not
+//! followed the change log for a minute, the server therefore asks the database before it accepts a
+//! credential. If the database does not respond either, the server continues with the state of the
+//! replica.
 
 use std::{
     fmt,
@@ -17,9 +18,9 @@ use tokio::{sync::Semaphore, time::timeout};
 
 use crate::{core::Core, replica::Replica};
 
-/// Time for which an answer of the database, or its absence, is used again.
+/// Time for which the server reuses the result of a query, including a failure.
 const REUSE_INTERVAL: Duration = Duration::from_secs(1);
-/// Timeout for an answer of the database, and for the wait for one of the queries.
+/// Timeout for each of two steps: waiting until fewer than [`MAX_QUERIES`] queries are running, and the query itself.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 /// Maximum number of concurrent queries.
 const MAX_QUERIES: usize = 4;
@@ -46,9 +47,9 @@ struct State {
     replica: Arc<Replica>,
     max_age: MaxCredentialAge,
     answers: Cache<CredentialRef, (MonotonicInstant, Option<StoredPrincipal>)>,
-    /// Time of the last query without an answer.
+    /// Time of the last query that failed or timed out.
     unanswered_at: Mutex<Option<MonotonicInstant>>,
-    /// Time of the last query with an answer.
+    /// Time of the last successful query.
     answered_at: Mutex<Option<MonotonicInstant>>,
     permits: Semaphore,
 }
@@ -59,10 +60,11 @@ impl fmt::Debug for CredentialConfirmation {
     }
 }
 
-/// Answer of the database about a credential.
+/// Result of checking a credential in the database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Confirmation {
-    /// The replica is current, or the database does not respond. The server uses its own state.
+    /// The replica is current, or the database does not respond. The server uses the state of the
+    /// replica.
     Unavailable,
     /// The database responds, but too many queries are waiting. The caller can retry.
     Busy,
@@ -86,7 +88,7 @@ impl CredentialConfirmation {
         }))
     }
 
-    /// Whether the replica has not followed changes of credentials for too long.
+    /// Whether the replica's users and tokens are older than the maximum age.
     pub fn is_needed(&self) -> bool {
         self.0.replica.credentials_age() >= self.0.max_age.0
     }
@@ -129,8 +131,8 @@ impl CredentialConfirmation {
         Answer::Principal(principal)
     }
 
-    /// Returns the result for a credential whose query could not start in time. Only a database that answers other queries is
-    /// busy.
+    /// Returns the answer if no query could start in time: `Busy` if the database has answered
+    /// another query recently, otherwise `Silent`.
     fn answer_without_query(&self) -> Answer {
         if is_recent(*self.0.answered_at.lock()) { Answer::Busy } else { Answer::Silent }
     }
@@ -162,12 +164,14 @@ fn is_recent(at: Option<MonotonicInstant>) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use crate::{SystemClock, change_feed::load};
+    use flags_domain::{Role, TokenGrant};
+    use uuid::Uuid;
 
     use super::*;
+    use crate::{SystemClock, change_feed::load};
 
     #[tokio::test]
-    async fn waiting_queries_are_busy_only_if_the_database_answers_others() {
+    async fn delayed_query_is_busy_only_after_a_recent_answer_of_the_database() {
         let directory = tempfile::tempdir().unwrap();
         let url = format!("sqlite://{}", directory.path().join("flags.db").display());
         let store = flags_store::Store::open(&url.parse().unwrap()).await.unwrap();
@@ -178,5 +182,9 @@ mod tests {
         assert_eq!(confirmation.answer_without_query(), Answer::Silent);
         assert_eq!(confirmation.confirm(&CredentialRef::Token([1; 32])).await, Confirmation::Rejected);
         assert_eq!(confirmation.answer_without_query(), Answer::Busy);
+        let unknown = Uuid::from_u128(1);
+        assert_eq!(confirmation.confirm(&CredentialRef::User(unknown)).await, Confirmation::Rejected);
+        let user = Confirmation::Granted(EffectiveGrant(TokenGrant::Role(Role::User)));
+        assert_eq!(confirmation.confirm(&CredentialRef::AnyUser(unknown)).await, user);
     }
 }

@@ -44,10 +44,11 @@ impl From<String> for Password {
 }
 
 impl Password {
-    /// Returns the first rule for new passwords that the password violates. `pointer` is the JSON pointer of the
-    /// password in the request.
+    /// Checks the rules for new passwords and returns the first violation. `pointer` is the JSON
+    /// pointer of the password in the request.
     ///
-    /// As NIST SP 800-63B recommends, the rules limit the length and do not require specific kinds of characters.
+    /// As NIST SP 800-63B recommends, the rules limit the length and do not require specific kinds
+    /// of characters.
     pub fn violation(&self, pointer: &str, email: &str) -> Option<Violation> {
         let length = self.0.chars().count();
         if length < MIN_LENGTH {
@@ -64,6 +65,11 @@ impl Password {
     }
 }
 
+/// Error for a user with a password but without an e-mail address.
+pub(crate) fn email_required() -> ServiceError {
+    Violation::new("/email", "email_required", "a user with a password needs an e-mail address").into()
+}
+
 /// Generates a random password of 20 base64url characters (120 bits).
 pub fn generate() -> Result<String> {
     Ok(URL_SAFE_NO_PAD.encode(random_bytes::<15>()?))
@@ -73,8 +79,8 @@ pub fn generate() -> Result<String> {
 static HASHING_PERMITS: LazyLock<Semaphore> =
     LazyLock::new(|| Semaphore::new(thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2))));
 
-/// Hash that [`verify`] compares with if the account does not exist. It makes the response time independent of whether
-/// the account exists.
+/// Hash that [`verify`] checks against if the account does not exist. It makes the response time
+/// independent of whether the account exists.
 static DUMMY_HASH: LazyLock<Arc<str>> = LazyLock::new(|| {
     let hash = Argon2::default().hash_password(b"dummy password").map(|hash| hash.to_string());
     hash.unwrap_or_default().into()
@@ -99,7 +105,8 @@ pub async fn hash(password: Password) -> Result<PasswordHash> {
     .await
 }
 
-/// Returns whether `password` matches `expected`. Without `expected` it returns `false`, after the same time.
+/// Returns whether `password` matches `expected`. Without `expected`, returns `false` after the
+/// same computing time.
 pub async fn verify(password: Password, expected: Option<PasswordHash>) -> Result<bool> {
     run_blocking(move || {
         let account_exists = expected.is_some();

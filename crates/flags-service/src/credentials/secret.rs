@@ -1,5 +1,5 @@
-//! Generated secrets for API tokens and sessions: a prefix, 32 random bytes and a checksum. The database stores only
-//! their SHA-256.
+//! Generated secrets for API tokens and sessions: a prefix, 32 random bytes and a checksum. The
+//! database stores only the SHA-256 of a secret.
 
 use std::fmt;
 
@@ -77,7 +77,7 @@ impl Secret {
 }
 
 /// Returns random bytes from the operating system's random number generator.
-pub(super) fn random_bytes<const N: usize>() -> Result<[u8; N]> {
+pub(crate) fn random_bytes<const N: usize>() -> Result<[u8; N]> {
     let mut bytes = [0_u8; N];
     match rand::rngs::SysRng.try_fill_bytes(&mut bytes) {
         Ok(()) => Ok(bytes),

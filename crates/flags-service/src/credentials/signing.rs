@@ -1,5 +1,5 @@
-//! HMAC-SHA256 signatures (RFC 2104). The key is stored in the database and shared by all servers, so each server
-//! accepts what another one signed.
+//! HMAC-SHA256 signatures (RFC 2104). The key is stored in the database and shared by all servers,
+//! so every server accepts the signatures of all others.
 
 use std::fmt;
 

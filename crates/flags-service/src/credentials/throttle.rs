@@ -1,19 +1,21 @@
-//! Throttling of sign-in attempts: each failure increases the delay before the next attempt. Accounts are never locked.
+//! Throttling of sign-in attempts: each failure increases the delay before the next attempt.
+//! Accounts are never locked.
 //!
-//! The server counts failures under three keys: the account together with the network (IPv4 address or IPv6 /64), the
-//! account alone, and the network alone. The keys for one account or one network alone tolerate more failures.
+//! The server keeps three failure counters: for the account together with the network (IPv4 address
+//! or IPv6 /64), for the account alone, and for the network alone. The counters for an account
+//! alone and for a network alone tolerate more failures.
 //!
-//! A network is known for an account if the account signed in from it within [`KNOWN_NETWORK_RETENTION_MICROS`]. From a
-//! known network, only failures of this account and network together count, so attackers elsewhere cannot delay the
-//! owner. On a network that is not known, attackers elsewhere can delay the owner by at most 5 seconds.
+//! A network is known for an account if the account signed in from it within
+//! [`KNOWN_NETWORK_RETENTION_MICROS`]. On a known network, only the counter for account and network
+//! together applies, so attackers elsewhere cannot delay the owner. On any other network, attackers
+//! elsewhere can delay the owner by at most 5 seconds.
 
 use std::time::Duration;
 
-use flags_domain::Instant;
+use flags_domain::{Instant, email_key};
 use flags_store::{
     Tx,
     sign_in_attempts::{self as store, FailedAttempts},
-    users::email_key,
 };
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
@@ -26,18 +28,18 @@ use crate::{
 
 /// Number of failures for one account from one network before delays start.
 const FREE_FAILURES_PAIR: i32 = 3;
-/// Number of failures without delay for an account alone or a network alone.
+/// Number of failures without delay, for an account alone or for a network alone.
 const FREE_FAILURES_SINGLE: i32 = 30;
-/// Maximum delay for a pair or a network.
+/// Maximum delay for an account together with a network, and for a network alone.
 const MAX_DELAY: Duration = Duration::from_secs(60);
-/// Maximum delay for an account, regardless of the network.
+/// Maximum delay for an account alone.
 const MAX_ACCOUNT_DELAY: Duration = Duration::from_secs(5);
 /// Time after the last successful sign-in during which a network is known for an account: 90 days in microseconds.
 pub const KNOWN_NETWORK_RETENTION_MICROS: i64 = 90 * 24 * 3_600 * 1_000_000;
-/// Time after the last failure when the failure count resets: 15 minutes in microseconds.
+/// Time after the last failure until the failure count resets: 15 minutes in microseconds.
 pub const FAILURE_RETENTION_MICROS: i64 = 15 * 60 * 1_000_000;
 
-/// Key under which failures are counted.
+/// Key of a failure counter, with the limits of the counter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct ThrottleKey {
     hash: [u8; 32],
@@ -50,15 +52,15 @@ impl ThrottleKey {
     fn new(parts: [&str; 3], free_failures: i32, max_delay: Duration) -> Self {
         let mut hash = Sha256::new();
         for part in parts {
-            // Without the length prefix, different parts could produce the same input.
+            // Without the length prefix, different parts could produce the same hash input.
             hash.update(part.len().to_be_bytes());
             hash.update(part);
         }
         Self { hash: hash.finalize().into(), free_failures, max_delay }
     }
 
-    /// Delay after `failures` failures in a row: one second after the first failure beyond the free ones, doubled by
-    /// each further failure, up to `max_delay`.
+    /// Delay after `failures` consecutive failures. The first failure beyond `free_failures` causes
+    /// a delay of one second. Each further failure doubles the delay, up to `max_delay`.
     fn delay(&self, failures: i32) -> Duration {
         match u32::try_from(failures - self.free_failures) {
             Ok(excess @ 1..) => Duration::from_secs(1 << (excess - 1).min(6)).min(self.max_delay),
@@ -78,10 +80,10 @@ impl ThrottleKey {
     }
 }
 
-/// Throttle keys of one attempt to sign in.
+/// Keys of the failure counters that apply to one sign-in attempt.
 #[derive(Clone, Debug)]
 pub(super) struct SignInAttempt {
-    email_key: String,
+    email: String,
     pair: ThrottleKey,
     account: ThrottleKey,
     network: ThrottleKey,
@@ -95,7 +97,7 @@ impl SignInAttempt {
             pair: ThrottleKey::new(["pair", &account, network], FREE_FAILURES_PAIR, MAX_DELAY),
             account: ThrottleKey::new(["account", &account, ""], FREE_FAILURES_SINGLE, MAX_ACCOUNT_DELAY),
             network: ThrottleKey::new(["address", "", network], FREE_FAILURES_SINGLE, MAX_DELAY),
-            email_key: account,
+            email: email.to_owned(),
         }
     }
 
@@ -107,8 +109,9 @@ impl SignInAttempt {
     }
 }
 
-/// Rejects an attempt that comes before its delay has passed. Counts an allowed attempt as a failure before the
-/// password is checked, so that concurrent attempts cannot bypass the limit; [`record_success`] undoes this.
+/// Rejects an attempt during the delay after earlier failures. Counts an allowed attempt as a
+/// failure before the password is checked, so that concurrent attempts cannot bypass the limit;
+/// [`record_success`] undoes this.
 pub(super) struct ReserveSignInAttempt(pub(super) SignInAttempt);
 
 impl UnloggedCommand for ReserveSignInAttempt {
@@ -122,7 +125,7 @@ impl UnloggedCommand for ReserveSignInAttempt {
         }
         let now = tx.now();
         let since = now.plus_micros(-KNOWN_NETWORK_RETENTION_MICROS);
-        let is_known_network = store::is_known_network(tx, &self.0.email_key, &self.0.network.hash, since).await?;
+        let is_known_network = store::is_known_network(tx, &self.0.email, &self.0.network.hash, since).await?;
         let relevant = counts.iter().filter(|(key, _)| !is_known_network || *key == self.0.pair);
         let remaining_delay = relevant.filter_map(|(key, attempts)| key.remaining_delay(*attempts, now)).max();
         if let Some(retry_after) = remaining_delay {
@@ -140,8 +143,10 @@ fn has_reset(attempts: FailedAttempts, now: Instant) -> bool {
     attempts.last_at.plus_micros(FAILURE_RETENTION_MICROS) <= now
 }
 
-/// Records a successful sign-in: resets the failure counts of the pair and the account, removes the failure that was
-/// counted for the network before the password was checked, and marks the network as known for the user.
+/// Records a successful sign-in and marks the network as known for the user.
+///
+/// Resets the counters for the account alone and for account and network together. Subtracts from
+/// the network's counter the failure that was counted before the password was checked.
 pub(super) async fn record_success(tx: &mut Tx, attempt: &SignInAttempt, user_id: Uuid) -> Result<()> {
     store::record_network(tx, user_id, &attempt.network.hash).await?;
     for key in attempt.throttle_keys() {
@@ -171,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn remaining_delay_shrinks_and_failures_reset() {
+    fn remaining_delay_shrinks_over_time_and_is_none_after_the_failure_retention() {
         let attempts = FailedAttempts { failures: 6, last_at: Instant::from_micros(1_000_000) };
         let at = |micros| PAIR.remaining_delay(attempts, Instant::from_micros(micros));
         assert_eq!(at(1_000_000), Some(Duration::from_secs(4)));
@@ -179,7 +184,7 @@ mod tests {
         assert_eq!(at(5_000_000), None);
         let many = FailedAttempts { failures: 1_000, ..attempts };
         assert_eq!(PAIR.remaining_delay(many, Instant::from_micros(1_000_000 + FAILURE_RETENTION_MICROS)), None);
-        // If the clock goes back, the delay still does not exceed the maximum.
+        // Even if the clock goes back, the delay does not exceed the maximum.
         assert_eq!(PAIR.remaining_delay(many, Instant::from_micros(-9_000_000_000)), Some(MAX_DELAY));
     }
 

@@ -1,13 +1,13 @@
 //! API tokens. The secret is returned once, on creation; the database stores its SHA-256.
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
 use flags_domain::{Instant, Violation, check_key};
 use flags_store::{
     Author, Committed, Page, StoreError, Tx,
     api_tokens::{self, TokenFilter, TokenGrant, TokenRecord},
     change_log::Action,
-    users::{self, Role},
+    users::{self, Role, UserRecord},
 };
 use uuid::Uuid;
 
@@ -44,9 +44,26 @@ pub struct NewToken {
 pub struct TokenRotation {
     /// Time for which the old token stays valid, at most [`MAX_OVERLAP`].
     pub overlap: Duration,
-    /// Expiry of the new token. With `None` the new token gets the old token's lifetime, or no expiry if the old one
-    /// had none.
+    /// Expiry of the new token. With `None`, the new token gets the lifetime of the old token, or
+    /// no expiry if the old token had none.
     pub expires_at: Option<Instant>,
+}
+
+/// Token with the label of its user.
+#[derive(Clone, Debug)]
+pub struct TokenDetail {
+    /// Stored token.
+    pub record: TokenRecord,
+    /// Label of the user: the display name, else the e-mail address, else the external id, else the id. `None` for a
+    /// token without a user.
+    pub user_label: Option<String>,
+}
+
+impl TokenDetail {
+    fn new(record: TokenRecord, labels: &HashMap<Uuid, String>) -> Self {
+        let user_label = record.user_id.map(|id| labels.get(&id).cloned().unwrap_or_else(|| id.to_string()));
+        Self { record, user_label }
+    }
 }
 
 /// Newly created token with its secret, which cannot be read again later.
@@ -56,6 +73,8 @@ pub struct CreatedToken {
     pub secret: Secret,
     /// Stored part of the token.
     pub record: TokenRecord,
+    /// Label of the token's user. `None` for a token without a user.
+    pub user_label: Option<String>,
 }
 
 /// Creates, lists, rotates and revokes API tokens.
@@ -65,28 +84,41 @@ pub struct TokenService {
 }
 
 impl TokenService {
-    /// Creates the service.
+    /// Creates a service that executes its commands on `core`.
     pub const fn new(core: Core) -> Self {
         Self { core }
     }
 
-    /// Returns a page of tokens, newest first.
+    /// Returns a page of tokens, newest first. `after` is the position of the last token of the
+    /// previous page.
     pub async fn list(
         &self,
         filter: &TokenFilter,
         after: Option<(Instant, Uuid)>,
         limit: u32,
-    ) -> Result<Page<TokenRecord>> {
-        self.core.read(async |conn| api_tokens::list(conn, filter, after, limit).await).await
+    ) -> Result<Page<TokenDetail>> {
+        self.core
+            .read(async |conn| {
+                let page = api_tokens::list(conn, filter, after, limit).await?;
+                let user_ids: Vec<_> = page.items.iter().filter_map(|token| token.user_id).collect();
+                let labels = users::find_labels(conn, &user_ids).await?;
+                Ok(page.map(|record| TokenDetail::new(record, &labels)))
+            })
+            .await
     }
 
-    /// Returns a token by id.
-    pub async fn get(&self, id: Uuid) -> Result<TokenRecord> {
-        let found = self.core.read(async |conn| api_tokens::find(conn, id).await).await?;
-        found.ok_or(ServiceError::NotFound(ResourceKind::ApiToken))
+    /// Returns a token by id, including an expired or revoked token.
+    pub async fn get(&self, id: Uuid) -> Result<TokenDetail> {
+        let found = self.core.read(async |conn| {
+            let Some(record) = api_tokens::find(conn, id).await? else { return Ok(None) };
+            let user_ids: Vec<_> = record.user_id.into_iter().collect();
+            let labels = users::find_labels(conn, &user_ids).await?;
+            Ok(Some(TokenDetail::new(record, &labels)))
+        });
+        found.await?.ok_or(ServiceError::NotFound(ResourceKind::ApiToken))
     }
 
-    /// Creates a token.
+    /// Creates a token with a new secret.
     pub async fn create(&self, author: CommandAuthor, new_token: NewToken) -> Result<CommandOutcome<CreatedToken>> {
         let secret = Secret::generate(SecretKind::ApiToken)?;
         self.core.execute(author, CreateToken { id: Uuid::now_v7(), secret, new_token }).await
@@ -97,7 +129,8 @@ impl TokenService {
         Ok(self.core.execute(author, RevokeToken { id, precondition }).await?.committed)
     }
 
-    /// Creates a replacement for a token. The old token stays valid for the overlap.
+    /// Creates a replacement for a token. The old token stays valid for `rotation.overlap`, but not
+    /// beyond its own expiry.
     pub async fn rotate(
         &self,
         author: CommandAuthor,
@@ -111,7 +144,8 @@ impl TokenService {
     }
 }
 
-/// Stores the last-use times that the replica collected since the previous call.
+/// Writes to the database the last-use times that the replica has collected since the previous
+/// call.
 pub async fn record_token_uses(core: &Core, replica: &Replica) -> Result<()> {
     let used = replica.take_token_uses();
     if used.is_empty() { Ok(()) } else { Ok(api_tokens::record_last_used(core.store(), &used).await?) }
@@ -130,14 +164,23 @@ impl Command for CreateToken {
     async fn apply(&self, tx: &mut Tx, author: &Author) -> Result<CreatedToken> {
         let new_token = &self.new_token;
         check(validate(new_token, tx.now()))?;
-        if let Some(user_id) = new_token.user_id {
-            users::lock_shared(tx, user_id).await?.ok_or(ServiceError::NotFound(ResourceKind::User))?;
-        }
-        insert(tx, author, self.id, &self.secret, new_token).await
+        let user = match new_token.user_id {
+            None => None,
+            Some(id) => Some(users::lock_shared(tx, id).await?.ok_or(ServiceError::NotFound(ResourceKind::User))?),
+        };
+        insert(tx, author, self.id, &self.secret, new_token, user.as_ref()).await
     }
 }
 
-async fn insert(tx: &mut Tx, author: &Author, id: Uuid, secret: &Secret, new_token: &NewToken) -> Result<CreatedToken> {
+/// Inserts a token. `user` is the locked user of the token.
+async fn insert(
+    tx: &mut Tx,
+    author: &Author,
+    id: Uuid,
+    secret: &Secret,
+    new_token: &NewToken,
+    user: Option<&UserRecord>,
+) -> Result<CreatedToken> {
     let record = TokenRecord {
         id,
         name: new_token.name.clone(),
@@ -154,23 +197,32 @@ async fn insert(tx: &mut Tx, author: &Author, id: Uuid, secret: &Secret, new_tok
         revision: 0,
     };
     api_tokens::insert(tx, &record).await?;
-    Ok(CreatedToken { secret: secret.clone(), record })
+    let labels = user.map(|user| (user.id, user.identity().label(user.id))).into_iter().collect();
+    let TokenDetail { record, user_label } = TokenDetail::new(record, &labels);
+    Ok(CreatedToken { secret: secret.clone(), record, user_label })
 }
 
-/// Returns a token that is not revoked, with a shared lock on its user until the end of the transaction.
-async fn lock_unrevoked_token(tx: &mut Tx, id: Uuid, precondition: &Precondition) -> Result<TokenRecord> {
+/// Returns a token that is not revoked, and its user with a shared lock until the end of the transaction. The user is
+/// `None` if the token has none, or if the user's row cannot be read.
+async fn lock_unrevoked_token(
+    tx: &mut Tx,
+    id: Uuid,
+    precondition: &Precondition,
+) -> Result<(TokenRecord, Option<UserRecord>)> {
     let user_id = api_tokens::find(tx.conn(), id).await?.and_then(|token| token.user_id);
+    let mut user = None;
     if let Some(user_id) = user_id {
-        // Lock the user first, as the lock order requires. This also prevents the deletion of the user and its tokens.
-        // The row is locked even if it cannot be read.
+        // The lock order requires the lock on the user first. The lock also prevents the deletion
+        // of the user and its tokens. It is held even if the user's row cannot be read.
         match users::lock_shared(tx, user_id).await {
-            Ok(_) | Err(StoreError::Corrupt(_)) => {}
+            Ok(locked) => user = locked,
+            Err(StoreError::Corrupt(_)) => {}
             Err(error) => return Err(error.into()),
         }
     }
     let token = api_tokens::find(tx.conn(), id).await?.filter(|token| token.revoked_at.is_none());
     precondition.check(tx, token.as_ref().map(|token| token.revision)).await?;
-    token.ok_or(ServiceError::NotFound(ResourceKind::ApiToken))
+    Ok((token.ok_or(ServiceError::NotFound(ResourceKind::ApiToken))?, user))
 }
 
 #[derive(Clone)]
@@ -183,7 +235,7 @@ impl Command for RevokeToken {
     type Output = ();
 
     async fn apply(&self, tx: &mut Tx, _: &Author) -> Result<()> {
-        let before = lock_unrevoked_token(tx, self.id, &self.precondition).await?;
+        let (before, _) = lock_unrevoked_token(tx, self.id, &self.precondition).await?;
         let after = TokenRecord { revoked_at: Some(tx.now()), ..before.clone() };
         Ok(api_tokens::update(tx, Action::Revoked, &before, &after).await?)
     }
@@ -202,7 +254,7 @@ impl Command for RotateToken {
     type Output = CreatedToken;
 
     async fn apply(&self, tx: &mut Tx, author: &Author) -> Result<CreatedToken> {
-        let before = lock_unrevoked_token(tx, self.id, &self.precondition).await?;
+        let (before, user) = lock_unrevoked_token(tx, self.id, &self.precondition).await?;
         let now = tx.now();
         if !before.is_valid_at(now) {
             return Err(Conflict::TokenExpired.into());
@@ -220,7 +272,7 @@ impl Command for RotateToken {
         if after != before {
             api_tokens::update(tx, Action::Updated, &before, &after).await?;
         }
-        insert(tx, author, self.new_id, &self.secret, &new_token).await
+        insert(tx, author, self.new_id, &self.secret, &new_token, user.as_ref()).await
     }
 }
 

@@ -26,7 +26,7 @@ pub(super) struct CreateFlag {
 }
 
 impl CreateFlag {
-    /// Builds the flag with defaults for the missing properties.
+    /// Builds the flag, with default values for missing properties.
     fn build_flag(&self, now: Instant) -> std::result::Result<Flag, Vec<Violation>> {
         let new_flag = self.new_flag.clone();
         let uses_default_variants = new_flag.flag_type == FlagType::Boolean && new_flag.variants.is_none();
@@ -86,8 +86,8 @@ impl Command for CreateFlag {
     }
 }
 
-/// Rejects a flag beyond the maximum number of flags. Locks the head of the change log, so that two commands cannot
-/// exceed the limit concurrently.
+/// Fails if the number of flags exceeds the maximum. Locks the head of the change log, so that
+/// concurrent commands cannot exceed the maximum together.
 ///
 /// Must be called last in a transaction, because the lock blocks all other changes.
 async fn check_flag_count(tx: &mut Tx) -> Result<()> {
@@ -162,7 +162,7 @@ fn changes(schedule: Vec<ScheduleRecord>) -> Vec<ScheduledChange> {
     schedule.into_iter().map(|record| record.change).collect()
 }
 
-/// Rejects the removal of variants that are still served. The error lists where they are used.
+/// Rejects the removal of variants that are still in use. The error lists the uses.
 fn check_variants_in_use(before: &Flag, after: &Flag, changes: &[ScheduledChange], now: Instant) -> Result<()> {
     let off_serve = Serve::Variant(after.off_variant.clone());
     let mut served = vec![(&after.default, "`default`".to_owned()), (&off_serve, "`off_variant`".to_owned())];
@@ -212,7 +212,8 @@ impl Command for ArchiveFlag {
     }
 }
 
-/// Archives a flag and cancels its pending scheduled changes. Does nothing if the flag is archived.
+/// Archives a flag and cancels its pending scheduled changes. Does nothing if the flag is already
+/// archived.
 async fn archive(tx: &mut Tx, before: FlagRecord, mut schedule: Vec<ScheduleRecord>) -> Result<FlagDetail> {
     if before.flag.archived_at.is_some() {
         return FlagDetail::load(tx, before, changes(schedule)).await;
@@ -260,7 +261,8 @@ pub(super) struct DeleteFlag {
 }
 
 impl DeleteFlag {
-    /// The precondition applies to the first batch only, because that batch changes the revision.
+    /// Removes the precondition after the first batch, because that batch changes the flag's
+    /// revision.
     pub(super) fn skip_precondition(&mut self) {
         self.precondition = Precondition::None;
     }
@@ -276,7 +278,8 @@ impl Command for DeleteFlag {
         if record.flag.archived_at.is_none() {
             return Err(Conflict::FlagNotArchived.into());
         }
-        // Read before anything is deleted: a scheduled change that cannot be read prevents the deletion.
+        // Read before anything is deleted, because a scheduled change that cannot be read prevents
+        // the deletion.
         let schedule = schedules::find_by_flags(tx.conn(), std::slice::from_ref(&record.flag.name)).await?;
         let schedule: flags_store::Result<Vec<_>> = schedule.into_iter().map(StoredSchedule::into_readable).collect();
         let schedule = schedule?;
@@ -292,10 +295,11 @@ impl Command for DeleteFlag {
     }
 }
 
-/// Locks a flag until the end of the transaction, checks the precondition and returns the flag with all its scheduled
-/// changes. A flag whose deletion is in progress is not found.
+/// Locks a flag until the end of the transaction, checks the precondition and returns the flag with
+/// all its scheduled changes. A flag whose deletion is in progress is not found.
 ///
-/// Fails with [`StoreError::UnreadableFlag`](flags_store::StoreError::UnreadableFlag) if one of them cannot be read.
+/// Fails with [`StoreError::UnreadableFlag`](flags_store::StoreError::UnreadableFlag) if the flag
+/// or one of its scheduled changes cannot be read.
 pub(crate) async fn lock_flag_with_schedule(
     tx: &mut Tx,
     name: &str,
@@ -304,7 +308,7 @@ pub(crate) async fn lock_flag_with_schedule(
     Ok(lock_stored_flag(tx, name, precondition).await?.into_readable()?)
 }
 
-/// Like [`lock_flag_with_schedule`], for flags that may not be readable.
+/// Like [`lock_flag_with_schedule`], but also returns a flag that cannot be read.
 async fn lock_stored_flag(tx: &mut Tx, name: &str, precondition: &Precondition) -> Result<FlagWithSchedule> {
     let flag = flags::lock(tx, name).await?.filter(|flag| !flag.is_deleting());
     precondition.check(tx, flag.as_ref().and_then(StoredFlag::revision)).await?;

@@ -15,9 +15,9 @@ use crate::error::Result;
 /// Flag in lists and responses.
 #[derive(Clone, Debug)]
 pub enum FlagItem {
-    /// Flag with a complete definition.
+    /// Flag whose definition and scheduled changes can be read.
     Readable(Box<FlagDetail>),
-    /// Flag whose definition, or one of whose scheduled changes, this version cannot read.
+    /// Flag whose definition, or one of whose scheduled changes, cannot be read by this version.
     Unreadable(Box<UnreadableFlagDetail>),
 }
 
@@ -54,7 +54,7 @@ impl UnreadableFlagDetail {
         Self { record, override_count: if is_archived { 0 } else { override_count } }
     }
 
-    /// Counts the overrides of the flag within the transaction, and builds the detail.
+    /// Counts the overrides of the flag and combines their number with the record.
     pub(super) async fn load(tx: &mut Tx, record: UnreadableFlagRecord) -> Result<Self> {
         let now = tx.now();
         let counts = overrides::count_by_flag(tx.conn(), std::slice::from_ref(&record.flag.name), now).await?;
@@ -70,7 +70,8 @@ pub(super) enum FlagWithSchedule {
 }
 
 impl FlagWithSchedule {
-    /// Combines a flag with all its scheduled changes. One that cannot be read makes the flag unreadable.
+    /// Combines a flag with all its scheduled changes. A scheduled change that cannot be read makes
+    /// the flag unreadable.
     pub(super) fn new(flag: StoredFlag, schedule: Vec<StoredSchedule>) -> Self {
         let record = match flag {
             StoredFlag::Readable(record) => record,
@@ -88,7 +89,8 @@ impl FlagWithSchedule {
         }
     }
 
-    /// Returns flag and scheduled changes. Fails with [`StoreError::UnreadableFlag`] if one of them cannot be read.
+    /// Returns the flag and its scheduled changes. Fails with [`StoreError::UnreadableFlag`] if the
+    /// flag or one of its scheduled changes cannot be read.
     pub(super) fn into_readable(self) -> flags_store::Result<(FlagRecord, Vec<ScheduleRecord>)> {
         match self {
             Self::Readable(record, schedule) => Ok((*record, schedule)),
@@ -111,13 +113,13 @@ pub struct FlagDetail {
 }
 
 impl FlagDetail {
-    /// Returns `default` and `enabled` with the scheduled changes that are due at `now`.
+    /// Returns the values of `default` and `enabled` at `now`, including due scheduled changes.
     pub fn effective(&self, now: Instant) -> EffectiveSettings<'_> {
         EffectiveSettings::at(&self.record.flag, &self.schedule, now)
     }
 
-    /// Builds the detail of a flag. `schedule` are all its scheduled changes, and `override_count` is the number of
-    /// its unexpired overrides.
+    /// `schedule` contains all scheduled changes of the flag. `override_count` is the number of its
+    /// unexpired overrides.
     fn new(record: FlagRecord, schedule: Vec<ScheduledChange>, override_count: i64, now: Instant) -> Self {
         let is_archived = record.flag.archived_at.is_some();
         let pending =
@@ -130,8 +132,8 @@ impl FlagDetail {
         }
     }
 
-    /// Counts the overrides of a flag within the transaction, and builds the detail. `schedule` are all scheduled
-    /// changes of the flag.
+    /// Counts the overrides of the flag and combines their number with the record. `schedule`
+    /// contains all scheduled changes of the flag.
     pub(super) async fn load(tx: &mut Tx, record: FlagRecord, schedule: Vec<ScheduledChange>) -> Result<Self> {
         let now = tx.now();
         let counts = overrides::count_by_flag(tx.conn(), std::slice::from_ref(&record.flag.name), now).await?;
@@ -156,7 +158,8 @@ impl FlagRelatedData {
         Ok(Self { schedules: by_flag, override_counts: overrides::count_by_flag(conn, names, now).await?, now })
     }
 
-    /// Builds the item of a flag. Moves the data out, so call it only once per flag.
+    /// Builds the list item of a flag. Call this only once per flag, because it takes the flag's schedule and override
+    /// count out of `self`.
     pub(super) fn take_item(&mut self, flag: StoredFlag) -> FlagItem {
         let schedule = self.schedules.remove(flag.name()).unwrap_or_default();
         let override_count = self.override_counts.remove(flag.name().as_str()).unwrap_or(0);

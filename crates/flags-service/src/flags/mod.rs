@@ -22,19 +22,19 @@ use crate::{
     precondition::Precondition,
 };
 
-/// Service for flags.
+/// Creates, changes, archives, lists and deletes flags.
 #[derive(Clone)]
 pub struct FlagService {
     core: Core,
 }
 
 impl FlagService {
-    /// Creates the service.
+    /// Creates a service that executes its commands on `core`.
     pub const fn new(core: Core) -> Self {
         Self { core }
     }
 
-    /// Returns a page of flags.
+    /// Returns a page of the flags that match `filter`, including flags that cannot be read.
     pub async fn list(&self, filter: &FlagFilter, order: FlagOrder, limit: u32) -> Result<Page<FlagItem>> {
         let now = self.core.now();
         self.core
@@ -47,7 +47,7 @@ impl FlagService {
             .await
     }
 
-    /// Returns a flag by name.
+    /// Returns a flag by name, including a flag that is archived or cannot be read.
     pub async fn get(&self, name: &str) -> Result<FlagItem> {
         let now = self.core.now();
         let found = self.core.read(async |conn| {
@@ -58,7 +58,7 @@ impl FlagService {
         found.await?.ok_or(ServiceError::NotFound(ResourceKind::Flag))
     }
 
-    /// Creates a flag.
+    /// Creates a flag. Fails with `Conflict::FlagExists` if the name is taken.
     pub async fn create(
         &self,
         request: impl Into<CommandRequest<FlagDetail>>,
@@ -67,7 +67,7 @@ impl FlagService {
         self.core.execute(request, CreateFlag { new_flag }).await
     }
 
-    /// Changes the fields of a flag that the patch contains.
+    /// Applies a patch to a flag. Writes nothing if the patch changes no value.
     pub async fn patch(
         &self,
         author: CommandAuthor,
@@ -78,9 +78,10 @@ impl FlagService {
         self.core.execute(author, PatchFlag { name: name.to_owned(), patch, precondition }).await
     }
 
-    /// Archives a flag and cancels its pending scheduled changes. Archived flags have no evaluation result.
+    /// Archives a flag and cancels its pending scheduled changes. Archived flags have no evaluation
+    /// result.
     ///
-    /// A flag that cannot be read is archived without writing any other part of it; its scheduled changes are not
+    /// If the flag cannot be read, its definition stays unchanged and its scheduled changes are not
     /// cancelled.
     pub async fn archive(
         &self,
@@ -101,9 +102,11 @@ impl FlagService {
         self.core.execute(request, RestoreFlag { name: name.to_owned(), precondition }).await
     }
 
-    /// Deletes an archived flag with its overrides and scheduled changes, and records each deletion in the change log.
+    /// Deletes an archived flag with its overrides and scheduled changes, and records each deletion
+    /// in the change log.
     ///
-    /// A flag with many overrides is deleted in several revisions. The last one deletes the flag itself.
+    /// A flag with many overrides is deleted in several revisions. The last revision deletes the
+    /// flag itself.
     pub async fn delete(&self, author: CommandAuthor, name: &str, precondition: Precondition) -> Result<Committed> {
         let command = DeleteFlag { name: name.to_owned(), precondition };
         self.core.execute_until_finished(author, command, DeleteFlag::skip_precondition).await

@@ -13,6 +13,7 @@ use uuid::Uuid;
 use super::{NewOverride, OverridePatch, UpsertOutcome};
 use crate::{
     core::Command,
+    credentials::check::PermittedUsers,
     error::{Conflict, ResourceKind, Result, ServiceError, check},
     precondition::Precondition,
 };
@@ -22,14 +23,15 @@ pub(super) struct CreateOverride {
     pub(super) user_id: Uuid,
     pub(super) flag_name: FlagName,
     pub(super) new_override: NewOverride,
+    pub(super) permitted: PermittedUsers,
 }
 
 impl Command for CreateOverride {
     type Output = OverrideListItem;
 
     async fn apply(&self, tx: &mut Tx, author: &Author) -> Result<Self::Output> {
-        let (user, flag) = lock_user_and_flag_shared(tx, self.user_id, &self.flag_name).await?;
-        let (user_email, flag) = require_user_and_flag(user, flag)?;
+        let (user, flag) = lock_user_and_flag_shared(tx, self.user_id, &self.flag_name, self.permitted).await?;
+        let (user, flag) = require_user_and_flag(user, flag)?;
         let existing = lock_unexpired(tx, self.user_id, &self.flag_name).await?;
         check_new_override(&self.new_override, &flag, tx.now())?;
         if existing.is_some() {
@@ -37,7 +39,7 @@ impl Command for CreateOverride {
         }
         let record = insert(tx, author, self.user_id, &self.flag_name, &self.new_override).await?;
         let record = record.ok_or(Conflict::OverrideExists)?;
-        Ok(OverrideListItem { record, user_email })
+        Ok(OverrideListItem { record, user: user.identity() })
     }
 }
 
@@ -47,23 +49,25 @@ pub(super) struct SetOverride {
     pub(super) flag_name: FlagName,
     pub(super) new_override: NewOverride,
     pub(super) precondition: Precondition,
+    pub(super) permitted: PermittedUsers,
 }
 
 impl Command for SetOverride {
     type Output = (UpsertOutcome, OverrideListItem);
 
     async fn apply(&self, tx: &mut Tx, author: &Author) -> Result<Self::Output> {
-        let (user, flag) = lock_user_and_flag_shared(tx, self.user_id, &self.flag_name).await?;
+        let (user, flag) = lock_user_and_flag_shared(tx, self.user_id, &self.flag_name, self.permitted).await?;
         let existing = lock_unexpired(tx, self.user_id, &self.flag_name).await?;
         self.precondition.check(tx, existing.as_ref().map(|record| record.revision)).await?;
-        let (user_email, flag) = require_user_and_flag(user, flag)?;
+        let (user, flag) = require_user_and_flag(user, flag)?;
         let Some(record) = existing else {
             check_new_override(&self.new_override, &flag, tx.now())?;
             let record = insert(tx, author, self.user_id, &self.flag_name, &self.new_override).await?;
-            // A concurrent transaction created the override. The retry finds and replaces it.
+            // If a concurrent transaction has created the override, the retry finds and replaces
+            // it.
             let record = record
                 .ok_or_else(|| StoreError::TransactionConflict("override was created concurrently".to_owned()))?;
-            return Ok((UpsertOutcome::Created, OverrideListItem { record, user_email }));
+            return Ok((UpsertOutcome::Created, OverrideListItem { record, user: user.identity() }));
         };
         let patch = OverridePatch {
             override_value: Some(self.new_override.override_value.clone()),
@@ -72,7 +76,7 @@ impl Command for SetOverride {
             expires_at: Some(self.new_override.expires_at),
         };
         let record = apply_patch(tx, &flag, record, &patch).await?;
-        Ok((UpsertOutcome::Replaced, OverrideListItem { record, user_email }))
+        Ok((UpsertOutcome::Replaced, OverrideListItem { record, user: user.identity() }))
     }
 }
 
@@ -82,13 +86,14 @@ pub(super) struct PatchOverride {
     pub(super) flag_name: FlagName,
     pub(super) patch: OverridePatch,
     pub(super) precondition: Precondition,
+    pub(super) permitted: PermittedUsers,
 }
 
 impl Command for PatchOverride {
     type Output = OverrideListItem;
 
     async fn apply(&self, tx: &mut Tx, _: &Author) -> Result<Self::Output> {
-        let (user, flag) = lock_user_and_flag_shared(tx, self.user_id, &self.flag_name).await?;
+        let (user, flag) = lock_user_and_flag_shared(tx, self.user_id, &self.flag_name, self.permitted).await?;
         let record = overrides::lock(tx, self.user_id, &self.flag_name).await?;
         let record = record.filter(|record| record.user_override.status(tx.now()) != OverrideStatus::Expired);
         self.precondition.check(tx, record.as_ref().map(|record| record.revision)).await?;
@@ -96,7 +101,7 @@ impl Command for PatchOverride {
         let record = record.ok_or(ServiceError::NotFound(ResourceKind::Override))?;
         let flag = flag.ok_or(ServiceError::NotFound(ResourceKind::Flag))?;
         let record = apply_patch(tx, &flag.flag, record, &self.patch).await?;
-        Ok(OverrideListItem { record, user_email: user.email })
+        Ok(OverrideListItem { record, user: user.identity() })
     }
 }
 
@@ -105,15 +110,22 @@ pub(super) struct DeleteOverride {
     pub(super) user_id: Uuid,
     pub(super) flag_name: String,
     pub(super) precondition: Precondition,
+    pub(super) permitted: PermittedUsers,
 }
 
 impl Command for DeleteOverride {
     type Output = ();
 
     async fn apply(&self, tx: &mut Tx, _: &Author) -> Result<()> {
+        if self.permitted != PermittedUsers::All
+            && let Some(user) = users::lock_shared(tx, self.user_id).await?
+        {
+            self.permitted.check(&user)?;
+        }
         let mut record = overrides::lock(tx, self.user_id, &self.flag_name).await?;
         if record.is_none() {
-            // The statement may have waited while another transaction replaced an expired override. Find the new one.
+            // The statement may have waited while another transaction replaced an expired override.
+            // The second attempt finds the replacement.
             record = overrides::lock(tx, self.user_id, &self.flag_name).await?;
         }
         self.precondition.check(tx, record.as_ref().map(|record| record.revision)).await?;
@@ -125,24 +137,34 @@ impl Command for DeleteOverride {
     }
 }
 
-/// Locks the user and the flag against concurrent deletion, and returns those that exist.
+/// Locks the user and the flag against concurrent changes and deletion, and returns those that exist. Fails if the
+/// author may not change overrides of the user.
 async fn lock_user_and_flag_shared(
     tx: &mut Tx,
     user_id: Uuid,
     flag_name: &str,
+    permitted: PermittedUsers,
 ) -> Result<(Option<UserRecord>, Option<FlagRecord>)> {
     let user = users::lock_shared(tx, user_id).await?;
+    if let Some(user) = &user {
+        permitted.check(user)?;
+    }
     Ok((user, flags::lock_shared(tx, flag_name).await?))
 }
 
-/// Returns the e-mail of the user and the flag. An archived flag is not found.
-fn require_user_and_flag(user: Option<UserRecord>, flag: Option<FlagRecord>) -> Result<(String, Flag)> {
+/// Fails if the user or the flag does not exist, or if the flag is archived.
+fn require_user_and_flag(user: Option<UserRecord>, flag: Option<FlagRecord>) -> Result<(UserRecord, Flag)> {
     let user = user.ok_or(ServiceError::NotFound(ResourceKind::User))?;
-    let flag = flag.filter(|record| record.flag.archived_at.is_none());
-    Ok((user.email, flag.ok_or(ServiceError::NotFound(ResourceKind::Flag))?.flag))
+    Ok((user, require_flag(flag)?))
 }
 
-/// Locks and returns an override. Removes an expired override and returns `None`.
+/// Returns the flag, or the error that it does not exist. An archived flag is not found.
+pub(super) fn require_flag(flag: Option<FlagRecord>) -> Result<Flag> {
+    let flag = flag.filter(|record| record.flag.archived_at.is_none());
+    Ok(flag.ok_or(ServiceError::NotFound(ResourceKind::Flag))?.flag)
+}
+
+/// Locks and returns an override. If the override has expired, removes it and returns `None`.
 async fn lock_unexpired(tx: &mut Tx, user_id: Uuid, flag_name: &str) -> Result<Option<OverrideRecord>> {
     let Some(record) = overrides::lock(tx, user_id, flag_name).await? else { return Ok(None) };
     if record.user_override.status(tx.now()) != OverrideStatus::Expired {
@@ -152,7 +174,8 @@ async fn lock_unexpired(tx: &mut Tx, user_id: Uuid, flag_name: &str) -> Result<O
     Ok(None)
 }
 
-/// Inserts an override. Returns `None` if a concurrent transaction has inserted one.
+/// Inserts an override. Returns `None` if a concurrent transaction has inserted an override of the
+/// same flag and user.
 async fn insert(
     tx: &mut Tx,
     author: &Author,
@@ -177,7 +200,7 @@ async fn insert(
     Ok(inserted.then_some(OverrideRecord { user_override, revision: 0 }))
 }
 
-/// Applies a patch to an override. Writes nothing if the values do not differ.
+/// Applies a patch to an override. Writes nothing if the patch changes no value.
 async fn apply_patch(
     tx: &mut Tx,
     flag: &Flag,
@@ -211,7 +234,7 @@ async fn apply_patch(
     Ok(OverrideRecord { user_override: after, revision: record.revision })
 }
 
-fn check_new_override(new_override: &NewOverride, flag: &Flag, now: Instant) -> Result<()> {
+pub(super) fn check_new_override(new_override: &NewOverride, flag: &Flag, now: Instant) -> Result<()> {
     check(validate(
         flag,
         Some(&new_override.override_value),

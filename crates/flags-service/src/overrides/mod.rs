@@ -1,6 +1,7 @@
 //! User overrides: reading, setting and removing them.
 
 mod commands;
+mod missing_user;
 
 use std::collections::HashMap;
 
@@ -23,7 +24,7 @@ use crate::{
     precondition::Precondition,
 };
 
-/// Service for user overrides.
+/// Reads, sets and removes user overrides.
 #[derive(Clone)]
 pub struct UserFlagOverrideService {
     pub(crate) core: Core,
@@ -31,7 +32,8 @@ pub struct UserFlagOverrideService {
 }
 
 impl UserFlagOverrideService {
-    /// Creates the service. `evaluation` computes flag values.
+    /// Creates a service that executes its commands on `core` and evaluates flags with
+    /// `evaluation`.
     pub const fn new(core: Core, evaluation: Evaluation) -> Self {
         Self { core, evaluation }
     }
@@ -52,7 +54,7 @@ impl UserFlagOverrideService {
         }
     }
 
-    /// Creates or replaces the override of a flag for a user.
+    /// Creates or replaces a user's override of a flag.
     pub async fn set_override(
         &self,
         author: CommandAuthor,
@@ -61,11 +63,12 @@ impl UserFlagOverrideService {
         new_override: NewOverride,
         precondition: Precondition,
     ) -> Result<CommandOutcome<(UpsertOutcome, OverrideListItem)>> {
-        let command = SetOverride { user_id, flag_name: parse_flag_name(flag_name)?, new_override, precondition };
+        let (flag_name, permitted) = (parse_flag_name(flag_name)?, author.permitted_users());
+        let command = SetOverride { user_id, flag_name, new_override, precondition, permitted };
         self.core.execute(author, command).await
     }
 
-    /// Removes the override of a flag for a user. Returns `false` if it does not exist.
+    /// Removes a user's override of a flag. Returns `false` if the override does not exist.
     pub async fn remove_override(&self, author: CommandAuthor, user_id: Uuid, flag_name: &str) -> Result<bool> {
         match self.delete(author, user_id, flag_name, Precondition::None).await {
             Ok(_) => Ok(true),
@@ -74,7 +77,7 @@ impl UserFlagOverrideService {
         }
     }
 
-    /// Evaluates a flag for a user and returns the value, with or without an override.
+    /// Returns the value of a flag for a user, after applying the user's override if there is one.
     pub async fn get_flag_value_for_user(&self, flag_name: &str, user_id: Uuid) -> Result<Value> {
         self.evaluation.value_for_user(flag_name, user_id).await
     }
@@ -84,8 +87,8 @@ impl UserFlagOverrideService {
         maintenance::remove_expired_overrides(&self.core).await
     }
 
-    /// Returns a page of the overrides of a user with any status, sorted by flag name. `after` is the last flag name of
-    /// the previous page.
+    /// Returns a page of a user's overrides, with any status and sorted by flag name. `after` is
+    /// the last flag name of the previous page.
     pub async fn list_for_user(
         &self,
         user_id: Uuid,
@@ -102,8 +105,9 @@ impl UserFlagOverrideService {
         if user_exists { Ok(page) } else { Err(ServiceError::NotFound(ResourceKind::User)) }
     }
 
-    /// Returns a page of the overrides of a flag with any status, sorted by the e-mail of the user. `after` is the
-    /// position of the last item of the previous page.
+    /// Returns a page of the overrides of a flag, with any status and sorted by the user's handle
+    /// (e-mail address or external id). `after` is the position of the last item of the previous
+    /// page.
     pub async fn list_for_flag(
         &self,
         flag_name: &str,
@@ -111,7 +115,7 @@ impl UserFlagOverrideService {
         limit: u32,
     ) -> Result<Page<OverrideListItem>> {
         let filter = OverrideFilter { flag_name: Some(flag_name.to_owned()), ..OverrideFilter::default() };
-        let order = OverrideOrder::UserEmail(after);
+        let order = OverrideOrder::UserHandle(after);
         let page = self.core.read(async |conn| {
             let flag_exists = flags::find(conn, flag_name).await?.is_some();
             Ok((flag_exists, overrides::list(conn, &filter, order, limit).await?))
@@ -137,7 +141,8 @@ impl UserFlagOverrideService {
         Ok(ids.iter().filter_map(|id| found.remove(id)).collect())
     }
 
-    /// Returns the override of a flag for a user, including an expired one that has not been removed yet.
+    /// Returns a user's override of a flag, including an expired override that has not been removed
+    /// yet.
     pub async fn get(&self, user_id: Uuid, flag_name: &str) -> Result<OverrideListItem> {
         let found = self.core.read(async |conn| {
             let user = users::find(conn, user_id).await?;
@@ -146,7 +151,7 @@ impl UserFlagOverrideService {
         let (user, record) = found.await?;
         let user = user.ok_or(ServiceError::NotFound(ResourceKind::User))?;
         let record = record.ok_or(ServiceError::NotFound(ResourceKind::Override))?;
-        Ok(OverrideListItem { record, user_email: user.email })
+        Ok(OverrideListItem { record, user: user.identity() })
     }
 
     /// Creates an override.
@@ -161,11 +166,13 @@ impl UserFlagOverrideService {
         flag_name: &str,
         new_override: NewOverride,
     ) -> Result<CommandOutcome<OverrideListItem>> {
-        let command = CreateOverride { user_id, flag_name: parse_flag_name(flag_name)?, new_override };
+        let request = request.into();
+        let (flag_name, permitted) = (parse_flag_name(flag_name)?, request.author().permitted_users());
+        let command = CreateOverride { user_id, flag_name, new_override, permitted };
         self.core.execute(request, command).await
     }
 
-    /// Changes the fields of an unexpired override that the patch contains.
+    /// Applies a patch to an unexpired override. Writes nothing if the patch changes no value.
     pub async fn patch(
         &self,
         author: CommandAuthor,
@@ -174,7 +181,8 @@ impl UserFlagOverrideService {
         patch: OverridePatch,
         precondition: Precondition,
     ) -> Result<CommandOutcome<OverrideListItem>> {
-        let command = PatchOverride { user_id, flag_name: parse_flag_name(flag_name)?, patch, precondition };
+        let (flag_name, permitted) = (parse_flag_name(flag_name)?, author.permitted_users());
+        let command = PatchOverride { user_id, flag_name, patch, precondition, permitted };
         self.core.execute(author, command).await
     }
 
@@ -186,7 +194,8 @@ impl UserFlagOverrideService {
         flag_name: &str,
         precondition: Precondition,
     ) -> Result<CommandOutcome<()>> {
-        let command = DeleteOverride { user_id, flag_name: flag_name.to_owned(), precondition };
+        let permitted = author.permitted_users();
+        let command = DeleteOverride { user_id, flag_name: flag_name.to_owned(), precondition, permitted };
         self.core.execute(author, command).await
     }
 }

@@ -13,24 +13,25 @@ use crate::stream_position::StreamPosition;
 pub struct ChangesSince {
     /// Last revision that changed the user. If set, every flag may have a different value.
     pub user_revision: Option<i64>,
-    /// Flags that changed for all users and were visible to clients before. Their names may be revealed.
+    /// Flags that changed for all users and were visible to clients before. Clients may learn their
+    /// names.
     pub flags: BTreeSet<FlagName>,
-    /// Flags that changed for this user only or became visible. The user may never have seen them and may not see them
-    /// now, so reveal a name only if the flag is visible now.
+    /// Flags that changed for this user only or became visible. The user may never have seen these
+    /// flags, so reveal a name only if the flag is visible now.
     pub own_flags: BTreeSet<FlagName>,
     /// Whether a flag became visible to clients, even if it was hidden or deleted again later.
     pub newly_visible: bool,
-    /// Whether a flag changed that is hidden from clients, before and after the change.
+    /// Whether a flag changed that was hidden from clients before and after the change.
     pub hidden_flags: bool,
 }
 
 impl ReplicaSnapshot {
-    /// Returns what may have changed for the user between `position` and this snapshot at `now`, through commits or
-    /// through the passage of time. `commits` are those after the position, from
-    /// [`View::commits_after`](super::View::commits_after).
+    /// Returns what may have changed for the user between `position` and this snapshot at `now`,
+    /// through commits or through the passage of time. `commits` are the commits after `position`,
+    /// from [`View::commits_after`](super::View::commits_after).
     ///
-    /// Returns `None` if the changes are unknown: the position is too old, belongs to another epoch or lies in the
-    /// future.
+    /// Returns `None` if the changes are unknown: the position is too old, belongs to another epoch
+    /// or lies in the future.
     pub fn changes_since(
         &self,
         position: &StreamPosition,
@@ -48,8 +49,8 @@ impl ReplicaSnapshot {
                 let is_own = change.user_id.is_some() && change.user_id == self.user_id();
                 match change.invalidation {
                     Invalidation::Unknown => return None,
-                    // A flag that became visible may be hidden again by a later commit. It must not enter `flags`,
-                    // because the user never saw its name.
+                    // A flag that became visible may be hidden again by a later commit. The user
+                    // may not have seen its name, so it must not be added to `flags`.
                     Invalidation::Flag { was_visible: false } => {
                         changes.own_flags.extend(change.flag_name.clone().filter(|name| !changes.flags.contains(name)));
                         newly_visible.extend(change.flag_name.clone());

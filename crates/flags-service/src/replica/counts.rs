@@ -6,19 +6,21 @@ use super::override_index::Entry;
 
 /// Number of active overrides of each flag, updated when overrides change and when they expire.
 ///
-/// Identifies flags and entries by their keys in the [`OverrideIndex`](super::override_index::OverrideIndex).
+/// Identifies flags and entries by their keys in the
+/// [`OverrideIndex`](super::override_index::OverrideIndex).
 #[derive(Debug, Default)]
 pub(super) struct ActiveCounts {
     by_flag: Vec<u64>,
-    /// Future expiries, each with the key of its entry. An expiry is outdated if its entry was changed since.
+    /// Future expiries, each with the key of its entry. An expiry is outdated if the entry has
+    /// changed since.
     expiries: BinaryHeap<Reverse<(i64, u32)>>,
-    /// Latest instant passed to [`remove_expired`](Self::remove_expired). Overrides that expire at or before it are not
-    /// counted.
+    /// Latest instant passed to [`remove_expired`](Self::remove_expired). Overrides that expire at
+    /// or before this instant are not counted.
     horizon: Option<i64>,
 }
 
 impl ActiveCounts {
-    /// Returns the number of active overrides of a flag.
+    /// Returns the number of active overrides of the flag with this key.
     pub(super) fn of_flag(&self, key: usize) -> u64 {
         self.by_flag.get(key).copied().unwrap_or(0)
     }
@@ -29,7 +31,8 @@ impl ActiveCounts {
         self.expiries.len()
     }
 
-    /// Counts a new or changed entry if it is active. `previous_expiry` is the value of `expires_at` before the change.
+    /// Counts a new or changed entry if it is active. `previous_expiry` is the entry's `expires_at`
+    /// before the change.
     pub(super) fn add(&mut self, entries: &mut [Entry], key: u32, previous_expiry: i64) {
         let entry = &mut entries[key as usize];
         let flag = entry.flag() as usize;
@@ -47,7 +50,7 @@ impl ActiveCounts {
         }
     }
 
-    /// Subtracts an entry if it is counted.
+    /// Subtracts an entry from the count of its flag, if it was counted.
     pub(super) fn remove(&mut self, entry: &Entry) {
         if entry.has(Entry::COUNTED)
             && let Some(count) = self.by_flag.get_mut(entry.flag() as usize)
@@ -56,7 +59,8 @@ impl ActiveCounts {
         }
     }
 
-    /// Subtracts entries that expired at or before `now`, up to `limit` of them. Returns whether all are subtracted.
+    /// Subtracts up to `limit` entries that expired at or before `now`. Returns `false` if more may
+    /// remain.
     pub(super) fn remove_expired(&mut self, entries: &mut [Entry], now: i64, limit: usize) -> bool {
         self.horizon = self.horizon.max(Some(now));
         for _ in 0..limit {
@@ -76,7 +80,8 @@ impl ActiveCounts {
     /// Rebuilds the heap of expiries if it is much larger than the number of entries.
     fn drop_outdated_expiries(&mut self, entries: &[Entry]) {
         if self.expiries.len() > 2 * entries.len() + 100_000 {
-            // Includes disabled entries, because enabling an override pushes no expiry if the expiry is unchanged.
+            // Disabled entries must stay in the heap, because enabling an override adds no expiry
+            // if the expiry is unchanged.
             let is_future = |entry: &Entry| entry.expires_at != Entry::NEVER && Some(entry.expires_at) > self.horizon;
             let expiries = entries.iter().zip(0_u32..).filter(|(entry, _)| is_future(entry));
             self.expiries = expiries.map(|(entry, key)| Reverse((entry.expires_at, key))).collect();

@@ -1,4 +1,4 @@
-//! Evaluation of one flag, with the result after the user's override.
+//! Evaluation of one flag: the current result, and the result after the user's override expires.
 
 use flags_domain::{CompiledFlag, EvaluationBudget, EvaluationContext, Instant, Resolution, Source, resolve_within};
 
@@ -13,12 +13,15 @@ pub struct EvaluatedFlag<'v> {
     pub resolution: Resolution<'v>,
     /// The override that determined the result, if the source is an override.
     pub user_override: Option<OverrideRef<'v>>,
-    /// The result after `user_override` expires. `None` without an override or if it does not expire.
+    /// The result after `user_override` expires. `None` if there is no override or it does not
+    /// expire.
     pub after_override: Option<Resolution<'v>>,
 }
 
-/// Evaluates a flag for a context. `user_override` is the override of the flag for the user of the context, whatever its
-/// status. `budget` is shared by all evaluations of a request.
+/// Evaluates a flag for a context. Returns `None` if the flag has no result.
+///
+/// `user_override` is the override of the flag for the user of the context, with any status. All
+/// evaluations of a request share `budget`.
 pub fn evaluate<'v>(
     flag: &'v CompiledFlag,
     context: &EvaluationContext,

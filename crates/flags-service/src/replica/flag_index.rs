@@ -10,17 +10,20 @@ use flags_domain::{Change, FlagName, FlagState, Instant, Snapshot, SnapshotEdit}
 
 use super::recent_changes::Invalidation;
 
-/// All flags at one revision. Immutable: a commit that changes flags replaces the whole index, which shares the unchanged
-/// flags with the previous one. Readers keep the index that they have taken without holding a lock.
+/// All flags at one revision.
+///
+/// An index is immutable: a commit that changes flags replaces the whole index, and the new index
+/// shares the unchanged flags with the previous one. Readers can use an index without holding a
+/// lock.
 #[derive(Clone, Debug, Default)]
 pub(super) struct FlagIndex {
     flags: Snapshot,
-    /// Past and future instants at which the schedule of a flag may change its value. Shared by all revisions with the
-    /// same instants.
+    /// Past and future instants at which the schedule of a flag may change its value. Shared by all
+    /// revisions with the same instants.
     schedule_instants: Arc<ScheduleInstants>,
 }
 
-/// Instants, each with the flags that may change at it.
+/// For each instant, the flags whose value may change at this instant.
 type ScheduleInstants = BTreeMap<Instant, BTreeSet<FlagName>>;
 
 impl From<Snapshot> for FlagIndex {
@@ -86,7 +89,7 @@ fn remove_instants(schedule_instants: &mut ScheduleInstants, name: &FlagName, in
     }
 }
 
-/// Returns the flags whose evaluation an edit changes, each with its invalidation.
+/// Returns the flags whose evaluation results an edit may change, each with its invalidation.
 pub(super) fn flag_invalidations(flags: &FlagIndex, edit: &SnapshotEdit) -> HashMap<FlagName, Invalidation> {
     let changed = flags.flags.flags_changed_by(edit);
     changed.map(|(name, before, after)| (name.clone(), invalidation_of_edit(before, after))).collect()

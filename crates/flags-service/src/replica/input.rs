@@ -1,19 +1,21 @@
 //! Input of the replica: plain values that do not depend on their source.
 //!
-//! The change feed reads them from the database. Any source that supplies revisions in order and without gaps can
-//! replace it.
+//! The change feed reads these values from the database. Any other source must also supply
+//! revisions in order and without gaps.
 
 use std::fmt;
 
 use flags_domain::{Action, Change, FlagName, Instant, ResourceKind, Revision, TokenGrant};
 use uuid::Uuid;
 
+use super::external_users::ExternalUser;
+
 /// An API token that is not revoked.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ReplicaToken {
     /// Id of the token, which is not secret.
     pub id: Uuid,
-    /// SHA-256 of the secret token.
+    /// SHA-256 of the token's secret.
     pub hash: [u8; 32],
     /// Permissions of the token.
     pub grant: TokenGrant,
@@ -40,7 +42,7 @@ impl fmt::Debug for ReplicaToken {
 /// Metadata of a change: the resource and the kind of change, without the resulting state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChangeMetadata {
-    /// `user:<id>`, `token:<id>` or `system:<name>`.
+    /// Actor that made the change: `user:<id>`, `token:<id>` or `system:<name>`.
     pub actor: String,
     /// Kind of the change.
     pub action: Action,
@@ -50,14 +52,14 @@ pub struct ChangeMetadata {
     pub resource_id: Option<Uuid>,
     /// Name of the flag that the change belongs to.
     pub flag_name: Option<FlagName>,
-    /// Id of the user that the change belongs to.
+    /// Id of the user that the change affects.
     pub user_id: Option<Uuid>,
 }
 
 /// A change with its metadata.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DescribedChange {
-    /// Metadata: it selects the audience and is kept in the recent changes buffer.
+    /// Metadata, which selects the audience. The recent changes buffer stores it.
     pub metadata: ChangeMetadata,
     /// Change of the state that evaluation reads.
     pub change: Change,
@@ -72,9 +74,11 @@ pub struct Commit {
     pub changes: Vec<DescribedChange>,
     /// Current state of the tokens that `changes` name. Deleted and revoked tokens are missing.
     pub tokens: Vec<ReplicaToken>,
+    /// Current external ids of the users that `changes` name. Deleted users and users without external id are missing.
+    pub external_users: Vec<ExternalUser>,
 }
 
-/// Current state of changed users and tokens, apart from all other changes.
+/// Current state of changed users and tokens. The replica applies it ahead of all other changes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CredentialUpdate {
     /// Revision up to which the changes are included.
@@ -83,6 +87,8 @@ pub struct CredentialUpdate {
     pub scope: CredentialScope,
     /// Current state of the tokens within the scope. Deleted and revoked tokens are missing.
     pub tokens: Vec<ReplicaToken>,
+    /// Current external ids of the changed users. Empty if all users may have changed.
+    pub external_users: Vec<ExternalUser>,
 }
 
 /// The users and tokens that a [`CredentialUpdate`] covers.
@@ -104,6 +110,6 @@ pub enum CredentialScope {
 pub struct PastCommit {
     /// Revision number.
     pub revision: i64,
-    /// Metadata of its changes, in order.
+    /// Metadata of the changes of this commit, in order.
     pub changes: Vec<ChangeMetadata>,
 }

@@ -52,7 +52,7 @@ impl<T: Eq + Hash> Interner<T> {
         self.slots.get(key as usize)?.value.as_ref()
     }
 
-    /// Releases one reference to a key. Frees the value with its last reference.
+    /// Releases one reference to a key. Frees the value when the last reference is released.
     pub(super) fn release(&mut self, key: u32) {
         let Some(slot) = self.slots.get_mut(key as usize) else { return };
         slot.references = slot.references.saturating_sub(1);

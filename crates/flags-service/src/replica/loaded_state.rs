@@ -1,8 +1,9 @@
 //! The complete state from which a replica starts.
 
-use flags_domain::{Action, ResourceKind, Revision, Snapshot, UserOverride};
+use flags_domain::{Action, ResourceKind, Revision, Snapshot, UserIdNamespace, UserOverride};
 
 use super::{
+    external_users::{ExternalUser, ExternalUsers},
     input::{ChangeMetadata, PastCommit, ReplicaToken},
     override_index::OverrideIndex,
     recent_changes::{Invalidation, RecentChanges, RecentCommit},
@@ -17,19 +18,30 @@ pub struct LoadedState {
     pub(super) overrides: OverrideIndex,
     pub(super) tokens: Vec<ReplicaToken>,
     pub(super) recent_changes: RecentChanges,
+    pub(super) external_users: ExternalUsers,
+}
+
+/// Secret keys of the database. They determine the order of shards and the ids of users with an
+/// external id.
+#[derive(Clone, Copy, Debug)]
+pub struct DatabaseKeys {
+    /// Key that determines the shard of each user.
+    pub shards: ShardKey,
+    /// Namespace from which user ids are derived.
+    pub user_ids: UserIdNamespace,
 }
 
 impl LoadedState {
     /// Creates a state without overrides; add them with [`add`](Self::add).
     ///
-    /// `recent` contains the last commits up to `revision`, ordered and without missing revisions. It allows streams to
-    /// resume that were opened before this process started.
+    /// `recent` contains the last commits up to `revision`, in order and without missing revisions.
+    /// Streams can resume from positions that these commits cover.
     pub fn new(
         revision: Revision,
         flags: Snapshot,
         tokens: Vec<ReplicaToken>,
         recent: Vec<PastCommit>,
-        shard_key: ShardKey,
+        keys: DatabaseKeys,
     ) -> Self {
         let floor = recent.first().map_or(revision.number, |oldest| oldest.revision - 1);
         let mut recent_changes = RecentChanges::new(floor);
@@ -40,16 +52,32 @@ impl LoadedState {
             });
             recent_changes.push(RecentCommit::new(revision, changes));
         }
-        Self { revision, flags, overrides: OverrideIndex::new(shard_key), tokens, recent_changes }
+        let overrides = OverrideIndex::new(keys.shards);
+        let external_users = ExternalUsers::new(keys.user_ids);
+        Self { revision, flags, overrides, tokens, recent_changes, external_users }
     }
 
-    /// Adds an override.
+    /// Takes the users with an external id out of the state, because the replica stores them
+    /// separately.
+    pub(super) fn take_external_users(&mut self) -> ExternalUsers {
+        let empty = ExternalUsers::new(self.external_users.namespace());
+        std::mem::replace(&mut self.external_users, empty)
+    }
+
+    /// Adds users with an external id.
+    pub fn add_external_users(&mut self, users: impl IntoIterator<Item = ExternalUser>) {
+        self.external_users.add(users);
+    }
+
+    /// Adds an override, or replaces the override of the same user and flag.
     pub fn add(&mut self, user_override: &UserOverride) {
         self.overrides.set(user_override, user_override.into());
     }
 }
 
-/// Returns a conservative invalidation for a change from before this process started, whose previous state is unknown.
+/// Returns the invalidation for a change that was committed before the state was loaded. The state
+/// before the change is unknown, so the invalidation may cover more results than necessary.
+///
 /// Must not reveal the names of flags that were never visible to clients.
 fn possible_invalidation(change: &ChangeMetadata, flags: &Snapshot) -> Invalidation {
     match (change.resource_kind, change.action) {

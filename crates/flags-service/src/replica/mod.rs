@@ -7,6 +7,7 @@
 mod changes_since;
 mod counts;
 mod evaluate;
+mod external_users;
 mod flag_index;
 mod input;
 mod interner;
@@ -32,7 +33,7 @@ use std::{
     time::{Duration, Instant as StdInstant},
 };
 
-use flags_domain::{Change, FlagName, Instant, Revision};
+use flags_domain::{Change, FlagName, Instant, Revision, UserIdNamespace};
 use parking_lot::RwLock;
 use tokio::{sync::watch, time::timeout};
 use uuid::Uuid;
@@ -40,8 +41,9 @@ use uuid::Uuid;
 pub use self::{
     changes_since::{ChangesSince, may_change_user},
     evaluate::{EvaluatedFlag, evaluate},
+    external_users::{ExternalUser, ExternalUserId},
     input::{ChangeMetadata, Commit, CredentialScope, CredentialUpdate, DescribedChange, PastCommit, ReplicaToken},
-    loaded_state::LoadedState,
+    loaded_state::{DatabaseKeys, LoadedState},
     override_ref::{OverrideRef, SharedOverride},
     recent_changes::{Invalidation, RecentChange, RecentCommit},
     snapshot::ReplicaSnapshot,
@@ -49,10 +51,13 @@ pub use self::{
     user_shards::ShardKey,
     view::View,
 };
-use self::{flag_index::flag_invalidations, override_index::PreparedOverride, state::ReplicaState};
+use self::{
+    external_users::ExternalUsers, flag_index::flag_invalidations, override_index::PreparedOverride,
+    state::ReplicaState,
+};
 use crate::notifier::{Audience, ChangeNotifier};
 
-/// Age from which the replica is stale.
+/// Age at which the replica becomes stale.
 pub const STALE_AFTER: Duration = Duration::from_secs(5);
 
 /// Maximum number of expired overrides removed from the counts while the write lock is held.
@@ -62,16 +67,17 @@ const EXPIRY_BATCH_SIZE: usize = 10_000;
 #[derive(Debug)]
 pub struct Replica {
     state: RwLock<ReplicaState>,
-    /// Revision of `state`, for waiting on it.
+    /// Revision of `state`. Tasks can wait here for a revision without taking the lock.
     revision: watch::Sender<Revision>,
     started_at: StdInstant,
-    /// Time at which the replica was last known to match the database, in microseconds since `started_at`. Not protected
-    /// by a lock, so that health checks never wait.
+    /// Time at which the replica was last known to match the database, in microseconds since `started_at`. Not
+    /// protected by a lock, so that health checks never wait.
     last_current_micros: AtomicU64,
     credentials: RwLock<CredentialState>,
     /// Number of updates by [`apply_credentials`](Self::apply_credentials).
     credential_updates: AtomicU64,
     users: UserCache,
+    external_users: ExternalUsers,
     notifier: Arc<ChangeNotifier>,
 }
 
@@ -92,10 +98,12 @@ impl CredentialState {
 
 impl Replica {
     /// Creates a replica from a loaded state.
-    pub fn new(loaded: LoadedState) -> Self {
+    pub fn new(mut loaded: LoadedState) -> Self {
         let (revision, _) = watch::channel(loaded.revision);
+        let external_users = loaded.take_external_users();
         let credentials = RwLock::new(CredentialState::current_at(loaded.revision));
         Self {
+            external_users,
             state: RwLock::new(loaded.into()),
             revision,
             started_at: StdInstant::now(),
@@ -117,6 +125,21 @@ impl Replica {
         &self.users
     }
 
+    /// Namespace from which the ids of users with an external id are derived.
+    pub fn user_id_namespace(&self) -> UserIdNamespace {
+        self.external_users.namespace()
+    }
+
+    /// Whether the user may have an external id. Users that were deleted may have one.
+    pub fn may_have_external_id(&self, id: Uuid) -> bool {
+        self.external_users.may_include(id)
+    }
+
+    /// Returns the id of the user with this external id or, if there is none, the id that is derived from it.
+    pub fn external_user_id(&self, external_id: &str) -> ExternalUserId {
+        self.external_users.resolve(external_id)
+    }
+
     /// Takes a read lock and returns a view of the state at one revision.
     ///
     /// Hold the view only for microseconds and never across an `await`, because it blocks the change feed.
@@ -124,8 +147,8 @@ impl Replica {
         View::new(self.state.read())
     }
 
-    /// Returns the flags and the overrides of a user at one revision, for evaluation without a lock. Without a user,
-    /// for an anonymous context, there are no overrides.
+    /// Returns the flags and the overrides of a user at one revision, for evaluation without a
+    /// lock. For an anonymous context, `user_id` is `None` and the snapshot has no overrides.
     pub fn snapshot(&self, user_id: Option<Uuid>) -> ReplicaSnapshot {
         self.read().into_snapshot(user_id)
     }
@@ -135,7 +158,8 @@ impl Replica {
         *self.revision.borrow()
     }
 
-    /// Waits until the replica has reached `revision`. Returns `false` after `limit`.
+    /// Waits until the replica has reached `revision`. Returns `false` if this takes longer than
+    /// `limit`.
     pub async fn wait_for(&self, revision: Revision, limit: Duration) -> bool {
         let mut current = self.revision.subscribe();
         let reached = current.wait_for(|at| at.epoch == revision.epoch && at.number >= revision.number);
@@ -160,7 +184,8 @@ impl Replica {
 
     /// Counts the overrides that are active at `now`, by flag. Omits archived flags.
     pub fn count_active(&self, now: Instant) -> BTreeMap<FlagName, u64> {
-        // Many overrides may expire at once. Releases the write lock between batches so that readers are not blocked.
+        // Many overrides may expire at once. The write lock is released between batches so that
+        // readers are not blocked for long.
         while !self.state.write().overrides.remove_expired_from_counts(now, EXPIRY_BATCH_SIZE) {}
         let (mut counts, flags) = {
             let state = self.state.read();
@@ -170,13 +195,14 @@ impl Replica {
         counts
     }
 
-    /// Time since the replica's users and tokens were last known to match the database. At most [`age`](Self::age).
+    /// Time since the replica's users and tokens were last known to match the database. Never
+    /// longer than [`age`](Self::age).
     pub fn credentials_age(&self) -> Duration {
         self.credentials.read().last_current_at.elapsed()
     }
 
-    /// Number of changes of users and tokens that the replica has applied apart from other changes. After each of them,
-    /// the credentials of open streams must be validated.
+    /// Number of times that the replica has applied changes of users and tokens ahead of other
+    /// changes. After each such update, the credentials of open streams must be validated.
     pub fn credential_updates(&self) -> u64 {
         self.credential_updates.load(Ordering::Acquire)
     }
@@ -193,12 +219,16 @@ impl Replica {
         *self.credentials.write() = CredentialState::current_at(self.revision());
     }
 
-    /// Applies changes of users and tokens before all other changes, and wakes all streams so that they validate their
-    /// credentials.
+    /// Applies changes of users and tokens ahead of all other changes, and wakes all streams so
+    /// that they validate their credentials.
     ///
-    /// The commits that contain these changes may be applied later; that has no further effect on users and tokens.
+    /// The commits that contain these changes may be applied later. They then have no further
+    /// effect on users and tokens.
     pub(crate) fn apply_credentials(&self, update: CredentialUpdate) {
-        let CredentialUpdate { revision, scope, tokens } = update;
+        let CredentialUpdate { revision, scope, tokens, external_users } = update;
+        // Add external ids before users are invalidated. Otherwise a lookup after the invalidation could treat a new
+        // user as unknown.
+        self.external_users.add(external_users);
         match &scope {
             CredentialScope::All => self.users.clear(),
             CredentialScope::Changed { user_ids, .. } => user_ids.iter().for_each(|id| self.users.invalidate(*id)),
@@ -220,10 +250,12 @@ impl Replica {
         }
     }
 
-    /// Replaces the complete state after a reload, and wakes all streams so that they start again. Keeps the tokens if
-    /// their changes were applied up to a later revision during the reload.
-    pub(crate) fn replace(&self, loaded: LoadedState) {
+    /// Replaces the complete state after a reload, and wakes all streams so that they start again.
+    /// If changes of tokens beyond the loaded revision were applied during the reload, the current
+    /// tokens are kept.
+    pub(crate) fn replace(&self, mut loaded: LoadedState) {
         let revision = loaded.revision;
+        self.external_users.replace(loaded.take_external_users());
         self.users.clear();
         let mut new = ReplicaState::from(loaded);
         let old = {
@@ -237,7 +269,8 @@ impl Replica {
             }
             std::mem::replace(&mut *state, new)
         };
-        // Dropped after the lock is released: the old state may contain millions of overrides.
+        // Dropped after the lock is released, because the old state may contain millions of
+        // overrides.
         drop(old);
         self.revision.send_replace(revision);
         self.notifier.wake_all();
@@ -247,10 +280,15 @@ impl Replica {
     pub(crate) fn apply(&self, commit: Commit) {
         for DescribedChange { change, .. } in &commit.changes {
             if let Change::UserChanged(id) = change {
+                if !commit.external_users.iter().any(|user| user.id == *id) {
+                    self.external_users.remove(*id);
+                }
                 self.users.invalidate(*id);
             }
         }
-        // Everything that takes time is done before the write lock is taken. Only the change feed changes the flags.
+        self.external_users.add(commit.external_users);
+        // Slow work is done before the write lock is taken. The flags cannot change in the
+        // meantime, because only the change feed changes them.
         let current_flags = Arc::clone(&self.state.read().flags);
         let edit = current_flags.prepare(commit.changes.iter().map(|described| &described.change));
         let flag_invalidations = flag_invalidations(&current_flags, &edit);
@@ -290,10 +328,11 @@ fn prepare(change: &Change) -> Option<PreparedOverride> {
     }
 }
 
-/// Adds the streams that one change affects. The caller adds the streams of changed flags.
+/// Adds the streams that a change of an override, user or token affects. For changes of flags, the caller extends the
+/// audience.
 fn extend_audience(audience: &mut Audience, change: &Change, user_id: Option<Uuid>, invalidation: Invalidation) {
     match (change, invalidation) {
-        // Any stream may use this token, so all streams are woken and check their credential.
+        // Any stream may use this token, so all streams are woken to check their credentials.
         (Change::TokenChanged(_), _) => audience.all_users = true,
         (_, Invalidation::Override { .. } | Invalidation::User) => audience.users.extend(user_id),
         (_, Invalidation::Flag { .. } | Invalidation::HiddenFlag | Invalidation::None | Invalidation::Unknown) => {}

@@ -41,7 +41,7 @@ pub(super) struct Entry {
     updated_at: Instant,
     /// Microseconds since the Unix epoch, [`Entry::NEVER`] without expiry, or [`Entry::FREE`] for a free entry.
     pub(super) expires_at: i64,
-    /// Key of the flag, with the bits [`Entry::ENABLED`] and [`Entry::COUNTED`].
+    /// Key of the flag, combined with the bits [`Entry::ENABLED`] and [`Entry::COUNTED`].
     pub(super) flag_and_bits: u32,
     value: u32,
     metadata: u32,
@@ -73,7 +73,8 @@ impl Entry {
     }
 }
 
-/// Value and metadata of an override, serialized and copied. Created before the replica's lock is taken.
+/// Serialized value and copied metadata of an override. Created before the replica's lock is taken,
+/// to keep the lock short.
 #[derive(Debug)]
 pub(super) struct PreparedOverride {
     value: InternedValue,
@@ -108,7 +109,6 @@ impl OverrideIndex {
         self.entries_of(user_id).filter_map(|(_, entry)| self.share(entry))
     }
 
-    /// Users with overrides.
     pub(super) const fn users(&self) -> &UserShards {
         &self.users
     }
@@ -147,7 +147,8 @@ impl OverrideIndex {
         })
     }
 
-    /// Inserts an override, or replaces the override of the same user and flag. `prepared` belongs to `new`.
+    /// Inserts an override, or replaces the override of the same user and flag. `prepared` must
+    /// have been created from `new`.
     pub(super) fn set(&mut self, new: &UserOverride, prepared: PreparedOverride) {
         let flag = self.flag_key(&new.flag_name);
         let entry = Entry {
@@ -211,7 +212,7 @@ impl OverrideIndex {
         Some(RemovedOverride { expires_at: removed.expires_at() })
     }
 
-    /// Stores an entry in a free slot and returns its key.
+    /// Stores an entry in a free slot or at the end, and returns its key.
     fn allocate(&mut self, entry: Entry) -> u32 {
         let key = self.first_free;
         if let Some(slot) = self.entries.get_mut(key as usize) {
@@ -233,8 +234,8 @@ impl OverrideIndex {
         key
     }
 
-    /// Removes overrides that expired at or before `now` from the counts, up to `limit` of them. Returns whether all
-    /// are removed. `now` must not decrease between calls.
+    /// Removes up to `limit` overrides that expired at or before `now` from the counts. Returns
+    /// `false` if more may remain. `now` must not decrease between calls.
     pub(super) fn remove_expired_from_counts(&mut self, now: Instant, limit: usize) -> bool {
         self.counts.remove_expired(&mut self.entries, now.as_micros(), limit)
     }
@@ -246,7 +247,7 @@ impl OverrideIndex {
     }
 }
 
-/// A removed override.
+/// Expiry of an override that was removed from the index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct RemovedOverride {
     pub(super) expires_at: Option<Instant>,
@@ -314,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn counts_follow_changes_and_expiry() {
+    fn active_counts_follow_changes_and_expiry() {
         let mut index = OverrideIndex::new(ShardKey::new(&[0; 16]));
         let counts = |index: &mut OverrideIndex, now| {
             while !index.remove_expired_from_counts(at(now), 1) {}
@@ -324,7 +325,8 @@ mod tests {
         set(&mut index, &user_override(2, "a", json!(1), None));
         set(&mut index, &user_override(3, "b", json!(1), Some(200)));
         assert_eq!(counts(&mut index, 50), [2, 1]);
-        // The heap now contains the same expiry twice; it is subtracted once.
+        // The heap of expiries now contains the same expiry twice, but the entry must be subtracted
+        // once.
         set(&mut index, &user_override(1, "a", json!(2), Some(100)));
         set(&mut index, &user_override(4, "a", json!(1), Some(100)));
         assert_eq!(counts(&mut index, 99), [3, 1]);

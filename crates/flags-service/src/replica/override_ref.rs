@@ -21,13 +21,13 @@ pub struct OverrideRef<'r> {
     pub enabled: bool,
     /// Reason for the override.
     pub reason: Option<&'r str>,
-    /// Actor that created it.
+    /// Actor that created the override.
     pub created_by: &'r str,
     /// Instant of creation.
     pub created_at: Instant,
     /// Instant of the last change.
     pub updated_at: Instant,
-    /// Expiry; `None` if it does not expire.
+    /// Expiry; `None` if the override does not expire.
     pub expires_at: Option<Instant>,
 }
 
@@ -51,7 +51,7 @@ impl SharedOverride {
         &self.flag_name
     }
 
-    /// Borrows the override.
+    /// Borrows the override without copying its value and texts.
     pub fn to_ref(&self) -> OverrideRef<'_> {
         OverrideRef {
             id: self.id,

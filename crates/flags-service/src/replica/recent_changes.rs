@@ -41,7 +41,7 @@ pub struct RecentChange {
     pub resource_kind: ResourceKind,
     /// Kind of the change.
     pub action: Action,
-    /// Id of the resource, if its kind has ids.
+    /// Id of the resource; `None` for a kind that has no ids, such as flags.
     pub resource_id: Option<Uuid>,
     /// Flag that was changed or to which the resource belongs.
     pub flag_name: Option<FlagName>,
@@ -65,12 +65,13 @@ pub enum Invalidation {
     },
     /// The results of a flag that is hidden from clients before and after the change.
     HiddenFlag,
-    /// Unknown. Streams that have not delivered this change must start again.
+    /// Unknown. Streams that have not processed this change must start again with a full snapshot.
     Unknown,
     /// The result of the flag for the user. A stream that last evaluated at or after `expires_at` is not affected,
     /// because the override had already expired.
     Override {
-        /// Expiry of a removed override. `None` if the override was set, or if it did not expire.
+        /// Expiry of the removed override. `None` if the override was created or changed, or if the removed override
+        /// had no expiry.
         expires_at: Option<Instant>,
     },
     /// The results of all flags for the user.
@@ -91,7 +92,7 @@ impl RecentCommit {
         Self { revision, changes: changes.collect() }
     }
 
-    /// Size in bytes. An upper bound, because changes often share the memory of names and actors.
+    /// Upper bound of the size in bytes. Changes often share the memory of names and actors.
     fn bytes(&self) -> usize {
         size_of::<Self>() + self.changes.iter().map(RecentChange::bytes).sum::<usize>()
     }
@@ -103,7 +104,7 @@ impl RecentChange {
         Self { resource_kind, action, resource_id, flag_name, user_id, actor, invalidation }
     }
 
-    /// Size in bytes, with the texts that it may share with other changes.
+    /// Size in bytes, including texts that the change may share with other changes.
     fn bytes(&self) -> usize {
         size_of::<Self>() + self.actor.len() + self.flag_name.as_deref().map_or(0, str::len)
     }

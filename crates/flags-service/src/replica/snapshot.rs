@@ -12,16 +12,17 @@ use super::{EvaluatedFlag, OverrideRef, SharedOverride, evaluate, flag_index::Fl
 
 /// All flags and the overrides of one user at one revision.
 ///
-/// Shares flags and values with the replica and holds no lock, so that an expensive evaluation delays neither the change
-/// feed nor other readers. Flags can be evaluated only through a snapshot, and taking one releases the lock.
+/// A snapshot shares flags and values with the replica and holds no lock. A slow evaluation
+/// therefore delays neither the change feed nor other readers. Flags can be evaluated only through
+/// a snapshot.
 #[derive(Clone, Debug)]
 pub struct ReplicaSnapshot {
     pub(super) revision: Revision,
     pub(super) generation: u64,
     pub(super) flags: Arc<FlagIndex>,
-    /// `None` for an anonymous context.
+    /// User of the overrides; `None` for an anonymous context.
     pub(super) user_id: Option<Uuid>,
-    /// Overrides of the user in order of flag names, whatever their status.
+    /// Overrides of the user in order of flag names, with any status.
     pub(super) overrides: Vec<SharedOverride>,
 }
 
@@ -81,9 +82,11 @@ impl ReplicaSnapshot {
         self.overrides.get(index).map(SharedOverride::to_ref)
     }
 
-    /// Evaluates all flags that are not archived and that `is_included` accepts, in order of their names, within the
-    /// budget of one request. Omits flags that failed to compile, unless an override determines their value. `context`
-    /// must belong to the snapshot's user.
+    /// Evaluates all flags that are not archived and that `is_included` accepts, in order of their
+    /// names, within the budget of one request. Omits flags that failed to compile, unless an
+    /// override determines their value.
+    ///
+    /// `context` must belong to the snapshot's user.
     pub fn evaluate_all(
         &self,
         context: &EvaluationContext,
@@ -103,7 +106,7 @@ impl ReplicaSnapshot {
     ) -> impl Iterator<Item = (&CompiledFlag, Option<EvaluatedFlag<'_>>)> {
         let mut budget = EvaluationBudget::default();
         let mut overrides = self.overrides().peekable();
-        // Flags that are not included must not spend the budget.
+        // Flags that are not included must not use up the budget.
         let included = move |flag: &&CompiledFlag| !flag.is_archived() && is_included(flag);
         // Merge join: flags and overrides are both sorted by flag name.
         self.flags().map(FlagState::compiled).filter(included).map(move |flag| {
@@ -113,8 +116,9 @@ impl ReplicaSnapshot {
         })
     }
 
-    /// Evaluates one flag. Returns `None` if the flag does not exist or has no result. `context` must belong to the
-    /// snapshot's user. `budget` is shared by all evaluations of a request.
+    /// Evaluates one flag. Returns `None` if the flag does not exist or has no result.
+    ///
+    /// `context` must belong to the snapshot's user. All evaluations of a request share `budget`.
     pub fn evaluate(
         &self,
         flag_name: &str,
@@ -125,8 +129,9 @@ impl ReplicaSnapshot {
         evaluate(self.flag(flag_name)?.compiled(), context, self.override_of(flag_name), now, budget)
     }
 
-    /// Returns the flags that may have changed without a commit. Either their schedule has an instant after `from` and up
-    /// to `until`, or the user's override of them expired in this period. May contain duplicates.
+    /// Returns the flags whose value may have changed without a commit between `from` (exclusive)
+    /// and `until`: a scheduled change became due, or the user's override of the flag expired. May
+    /// contain duplicates.
     pub fn flags_changed_by_time(&self, from: Instant, until: Instant) -> impl Iterator<Item = FlagName> {
         let is_in_period = move |at: Instant| at > from && at <= until;
         let scheduled = self.flags.schedule_instants_after(from).take_while(move |(at, _)| is_in_period(*at));
@@ -134,9 +139,10 @@ impl ReplicaSnapshot {
         scheduled.map(|(_, name)| name.clone()).chain(expired.map(|o| o.flag_name.clone()))
     }
 
-    /// Returns the next instant after `now` at which the passage of time may change a value that the user sees: the
-    /// earliest `valid_until` of the user's client-visible flags. Evaluates only flags that time can change, within the
-    /// budget of one request.
+    /// Returns the next instant after `now` at which the passage of time may change a value that
+    /// the user sees: the earliest `valid_until` of the client-visible flags.
+    ///
+    /// Evaluates only flags that time can change, within the budget of one request.
     pub fn valid_until(&self, context: &EvaluationContext, now: Instant) -> Option<Instant> {
         let mut names: BTreeSet<&FlagName> = self.flags.schedule_instants_after(now).map(|(_, name)| name).collect();
         names.extend(self.overrides().filter(|o| o.expires_at.is_some_and(|at| at > now)).map(|o| o.flag_name));

@@ -37,8 +37,11 @@ impl From<LoadedState> for ReplicaState {
 }
 
 impl ReplicaState {
-    /// Applies a change, except to flags, and returns its invalidation. `prepared` is the override that the change sets.
-    /// `flag_invalidations` contains the flags whose evaluation the commit changes.
+    /// Applies a change and returns its invalidation. For a change of a flag, only looks up the
+    /// invalidation, because the caller replaces the flags.
+    ///
+    /// `prepared` is the override that the change sets. `flag_invalidations` contains the flags
+    /// whose evaluation results the commit may change.
     pub(super) fn apply_change(
         &mut self,
         change: &Change,

@@ -71,11 +71,17 @@ fn set_override(user_id: Uuid, flag: &str, value: Value) -> DescribedChange {
 }
 
 fn empty_replica() -> Replica {
-    Replica::new(LoadedState::new(revision(0), Snapshot::default(), Vec::new(), Vec::new(), ShardKey::new(&[0; 16])))
+    Replica::new(LoadedState::new(
+        revision(0),
+        Snapshot::default(),
+        Vec::new(),
+        Vec::new(),
+        DatabaseKeys { shards: ShardKey::new(&[0; 16]), user_ids: UserIdNamespace::new([0; 16]) },
+    ))
 }
 
 fn apply(replica: &Replica, number: i64, changes: Vec<DescribedChange>) {
-    replica.apply(Commit { revision: revision(number), changes, tokens: Vec::new() });
+    replica.apply(Commit { revision: revision(number), changes, tokens: Vec::new(), external_users: Vec::new() });
 }
 
 fn value_for(replica: &Replica, user_id: Uuid, flag: &str) -> Value {
@@ -84,7 +90,7 @@ fn value_for(replica: &Replica, user_id: Uuid, flag: &str) -> Value {
     snapshot.evaluate(flag, &context, NOW, &mut EvaluationBudget::default()).unwrap().resolution.value.value().clone()
 }
 
-/// Invalidations of each flag or user in the recent changes buffer, in order.
+/// Resource kind and invalidation of each change after `revision`, in order.
 fn invalidations_after(replica: &Replica, revision: i64) -> Vec<(ResourceKind, Invalidation)> {
     let commits = replica.read().commits_after(revision).unwrap();
     commits.iter().flat_map(|commit| commit.changes.iter().map(|c| (c.resource_kind, c.invalidation))).collect()
@@ -132,7 +138,7 @@ fn pairs_each_change_of_a_commit_with_its_own_invalidation() {
 }
 
 #[test]
-fn records_the_audience_of_a_commit_before_it_becomes_visible() {
+fn records_the_revision_of_a_commit_only_for_affected_streams() {
     let replica = empty_replica();
     let notifier = Arc::clone(replica.notifier());
     let (ann, other) = (notifier.subscribe(ANN), notifier.subscribe(Uuid::from_u128(9)));
@@ -155,11 +161,16 @@ fn a_token_change_replaces_or_removes_the_token() {
         expires_at: Some(NOW),
     };
     let change = || vec![described(ResourceKind::ApiToken, Change::TokenChanged(token.id))];
-    replica.apply(Commit { revision: revision(1), changes: change(), tokens: vec![token.clone()] });
+    replica.apply(Commit {
+        revision: revision(1),
+        changes: change(),
+        tokens: vec![token.clone()],
+        external_users: Vec::new(),
+    });
     let is_valid_at = |at| replica.read().token(&token.hash).map(|token| token.is_valid_at(at));
     assert_eq!(is_valid_at(NOW.plus_micros(-1)), Some(true));
     assert_eq!(is_valid_at(NOW), Some(false));
-    replica.apply(Commit { revision: revision(2), changes: change(), tokens: Vec::new() });
+    replica.apply(Commit { revision: revision(2), changes: change(), tokens: Vec::new(), external_users: Vec::new() });
     assert_eq!(is_valid_at(NOW), None);
 }
 
@@ -171,7 +182,13 @@ fn streams_resume_from_commits_before_the_loaded_revision() {
     };
     let recent = vec![past(4, Action::Created, "a"), past(5, Action::Updated, "a"), past(6, Action::Updated, "gone")];
     let flags = Snapshot::new([(flag("a", true), Vec::new())]);
-    let replica = Replica::new(LoadedState::new(revision(6), flags, Vec::new(), recent, ShardKey::new(&[0; 16])));
+    let replica = Replica::new(LoadedState::new(
+        revision(6),
+        flags,
+        Vec::new(),
+        recent,
+        DatabaseKeys { shards: ShardKey::new(&[0; 16]), user_ids: UserIdNamespace::new([0; 16]) },
+    ));
     let expected = [
         (ResourceKind::Flag, Invalidation::Flag { was_visible: false }),
         (ResourceKind::Flag, Invalidation::Flag { was_visible: true }),
@@ -195,9 +212,9 @@ fn snapshots_keep_their_state_while_commits_are_applied() {
 }
 
 #[test]
-fn health_does_not_wait_for_the_lock_of_the_state() {
+fn health_checks_do_not_wait_for_the_state_lock() {
     let replica = empty_replica();
-    // Taking the lock again on this thread would block forever.
+    // Taking the lock again on this thread would deadlock.
     let writer = replica.state.write();
     assert_eq!(replica.revision(), revision(0));
     assert!(!replica.is_stale() && replica.age() < STALE_AFTER);
@@ -205,20 +222,20 @@ fn health_does_not_wait_for_the_lock_of_the_state() {
 }
 
 #[test]
-fn evaluation_does_not_wait_for_a_writer() {
+fn commit_does_not_wait_for_a_running_evaluation() {
     let replica = empty_replica();
     apply(&replica, 1, vec![set_flag("a", true)]);
     let context = EvaluationContext::anonymous("key", Map::new());
     let snapshot = replica.snapshot(Some(ANN));
     let mut results = snapshot.evaluate_all(&context, NOW, |_| true);
-    // A commit in the middle of an evaluation waits for nothing. With a read lock, it would block forever.
+    // If the evaluation held the read lock, this commit would deadlock.
     apply(&replica, 2, vec![set_flag("b", true)]);
     assert_eq!(results.next().unwrap().resolution.value.value(), &json!("off"));
     assert!(results.next().is_none(), "the snapshot has revision 1");
 }
 
 #[test]
-fn reload_keeps_tokens_that_are_ahead_of_the_loaded_revision() {
+fn reload_does_not_undo_token_changes_newer_than_the_loaded_revision() {
     let token = ReplicaToken {
         id: Uuid::from_u128(3),
         hash: [1; 32],
@@ -227,12 +244,23 @@ fn reload_keeps_tokens_that_are_ahead_of_the_loaded_revision() {
         expires_at: None,
     };
     let loaded = |number, tokens| {
-        LoadedState::new(revision(number), Snapshot::default(), tokens, Vec::new(), ShardKey::new(&[0; 16]))
+        LoadedState::new(
+            revision(number),
+            Snapshot::default(),
+            tokens,
+            Vec::new(),
+            DatabaseKeys { shards: ShardKey::new(&[0; 16]), user_ids: UserIdNamespace::new([0; 16]) },
+        )
     };
     let replica = Replica::new(loaded(1, vec![token.clone()]));
     let is_known = || replica.read().token(&token.hash).is_some();
     let scope = CredentialScope::Changed { user_ids: Vec::new(), token_ids: vec![token.id] };
-    replica.apply_credentials(CredentialUpdate { revision: revision(3), scope, tokens: Vec::new() });
+    replica.apply_credentials(CredentialUpdate {
+        revision: revision(3),
+        scope,
+        tokens: Vec::new(),
+        external_users: Vec::new(),
+    });
     assert_eq!((is_known(), replica.credential_updates()), (false, 1));
     replica.replace(loaded(2, vec![token.clone()]));
     assert!(!is_known(), "the token was revoked at revision 3");

@@ -1,4 +1,4 @@
-//! API tokens by the SHA-256 hash of their secrets, with the time of their last use.
+//! Index of API tokens by the SHA-256 of their secrets, with the time of their last use.
 
 use std::{
     collections::HashMap,
@@ -12,14 +12,15 @@ use uuid::Uuid;
 
 use super::input::ReplicaToken;
 
-/// First half of a hash, used as the key of the index. The complete hash is then compared in constant time, so that
-/// response times reveal nothing about the second half.
+/// First half of a hash, used as the key of the index. The complete hash is then compared in
+/// constant time, so that response times reveal nothing about the second half.
 type HashPrefix = [u8; 16];
 
 #[derive(Debug)]
 struct TokenEntry {
     token: ReplicaToken,
-    /// Last use in microseconds since the Unix epoch; 0 if there was no use since [`TokenIndex::take_uses`].
+    /// Last use in microseconds since the Unix epoch; 0 if the token was not used since the last
+    /// call of [`TokenIndex::take_uses`].
     used_at: AtomicI64,
 }
 
@@ -43,13 +44,13 @@ fn prefix(hash: &[u8; 32]) -> HashPrefix {
 }
 
 impl TokenIndex {
-    /// Inserts or replaces a token.
+    /// Inserts or replaces a token. Keeps the last use of the replaced token.
     pub(super) fn set(&mut self, token: ReplicaToken) {
         let previous = self.tokens.insert(prefix(&token.hash), TokenEntry { token, used_at: AtomicI64::new(0) });
         self.remaining_uses.get_mut().extend(previous.and_then(|entry| entry.take_use()));
     }
 
-    /// Removes all tokens.
+    /// Removes all tokens, but keeps their last uses.
     pub(super) fn clear(&mut self) {
         let removed = self.tokens.drain();
         self.remaining_uses.get_mut().extend(removed.filter_map(|(_, entry)| entry.take_use()));

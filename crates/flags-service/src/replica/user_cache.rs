@@ -14,9 +14,10 @@ use uuid::Uuid;
 const USER_CAPACITY: usize = 1_000_000;
 /// Maximum number of cached ids that belong to no user.
 const ABSENT_ID_CAPACITY: usize = 200_000;
-/// Maximum number of cached e-mail addresses. Only identity providers that identify users by e-mail address need them.
+/// Maximum number of cached e-mail addresses. The cache has entries only if JWTs identify users by
+/// e-mail address.
 const EMAIL_CAPACITY: usize = 100_000;
-/// Number of invalidation counters.
+/// Number of shards. Each shard has its own invalidation counter.
 const SHARDS: usize = 64;
 
 /// Fields of a user that evaluation and authorization need.
@@ -29,7 +30,7 @@ pub struct CachedUser {
     /// Whether the user is active. Inactive users cannot authenticate.
     pub active: bool,
     /// E-mail address as entered.
-    pub email: Box<str>,
+    pub email: Option<Box<str>>,
     /// Evaluation context.
     pub context: EvaluationContext,
 }
@@ -42,15 +43,16 @@ pub struct CachedUser {
 #[derive(Debug)]
 pub struct UserCache {
     users: Cache<Uuid, Arc<CachedUser>>,
-    /// Ids that belong to no user. Clients may use UUIDs as keys of anonymous contexts. Cached separately, so that
-    /// these ids do not evict users.
+    /// Ids that belong to no user, such as UUIDs that clients use as keys of anonymous contexts.
+    /// Cached separately, so that these ids do not evict users.
     absent_ids: Cache<Uuid, ()>,
-    /// User ids by e-mail key, as of the last lookup. Never invalidated: the reader must compare the address with the
-    /// user's current one.
+    /// User id found by the last lookup of an e-mail address, as spelled in the request. Entries
+    /// are never invalidated, so the reader must compare the address with the user's current
+    /// address.
     by_email: Cache<String, Uuid>,
     /// Number of invalidations per shard.
     invalidations: [Mutex<u64>; SHARDS],
-    /// Determines a user's shard. Has a random key in each process.
+    /// Determines a user's shard. Each process has a different random key.
     shard_hasher: RandomState,
 }
 
@@ -76,7 +78,7 @@ impl UserCache {
         self.users.get(&id)
     }
 
-    /// Whether the cache knows that no user has this id.
+    /// Whether the cache has stored that no user has this id.
     pub fn is_known_absent(&self, id: Uuid) -> bool {
         self.absent_ids.get(&id).is_some()
     }
@@ -102,18 +104,18 @@ impl UserCache {
         }
     }
 
-    /// Returns the id of the user that had this e-mail address at the last lookup. The user may have a different
-    /// address by now.
-    pub(crate) fn id_by_email(&self, email_key: &str) -> Option<Uuid> {
-        self.by_email.get(email_key)
+    /// Returns the id that the last lookup of this e-mail address found. The user may have a
+    /// different address by now.
+    pub(crate) fn id_by_email(&self, email: &str) -> Option<Uuid> {
+        self.by_email.get(email)
     }
 
     /// Stores the id of the user that has this e-mail address.
-    pub(crate) fn insert_email(&self, email_key: String, id: Uuid) {
-        self.by_email.insert(email_key, id);
+    pub(crate) fn insert_email(&self, email: String, id: Uuid) {
+        self.by_email.insert(email, id);
     }
 
-    /// Removes a user that was created, changed or deleted.
+    /// Removes what is cached about a user that was created, changed or deleted.
     pub(super) fn invalidate(&self, id: Uuid) {
         let mut invalidations = self.shard(id).lock();
         *invalidations += 1;
@@ -121,7 +123,7 @@ impl UserCache {
         self.absent_ids.remove(&id);
     }
 
-    /// Removes all users.
+    /// Removes all cached users and absent ids.
     pub(super) fn clear(&self) {
         for shard in &self.invalidations {
             *shard.lock() += 1;
@@ -137,15 +139,14 @@ impl UserCache {
 
 #[cfg(test)]
 mod tests {
-    use flags_domain::Instant;
     use serde_json::Map;
 
     use super::*;
 
     fn user(id: u128) -> Arc<CachedUser> {
         let id = Uuid::from_u128(id);
-        let context = EvaluationContext::user(id, "a@b.c", "user", Instant::from_micros(0), Map::new());
-        Arc::new(CachedUser { id, role: Role::User, active: true, email: "a@b.c".into(), context })
+        let context = EvaluationContext::anonymous(&id.to_string(), Map::new());
+        Arc::new(CachedUser { id, role: Role::User, active: true, email: None, context })
     }
 
     #[test]

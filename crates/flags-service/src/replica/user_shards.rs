@@ -34,11 +34,12 @@ impl ShardKey {
     }
 }
 
-/// Key of each user's first entry in the [`OverrideIndex`](super::override_index::OverrideIndex).
+/// For each user with overrides, the key of the first entry in the
+/// [`OverrideIndex`](super::override_index::OverrideIndex).
 #[derive(Debug)]
 pub(super) struct UserShards {
     key: ShardKey,
-    /// Uses the standard hasher, which has a random key in each process.
+    /// One map per shard. The maps use the standard hasher, which has a random key in each process.
     shards: Box<[HashMap<Uuid, u32>]>,
 }
 
@@ -57,7 +58,6 @@ impl UserShards {
         self.shards.get(shard).map(|users| users.keys().copied())
     }
 
-    /// Returns the key of a user's first entry.
     pub(super) fn first_entry(&self, user_id: Uuid) -> Option<u32> {
         self.shards[self.shard_of(user_id)].get(&user_id).copied()
     }
@@ -88,20 +88,21 @@ mod tests {
 
     const USERS: u128 = 200_000;
 
-    /// Cost of a set of users, in operations and bytes.
+    /// Cost of storing a set of users.
     #[derive(Debug)]
     struct Cost {
         /// Number of users in the largest shard.
         largest_shard: usize,
-        /// Memory that the maps reserve.
+        /// Memory that the maps reserve, in bytes.
         bytes: usize,
-        /// Largest number of users that a map had when an insertion made it grow. The insertion moves all of them.
+        /// Largest number of users that one insertion moved because it made a map grow.
         longest_growth: usize,
-        /// Maximum number of users with the same position in a map. An insertion compares its id with all of them.
+        /// Maximum number of users with the same position in a map. An insertion at this position
+        /// compares its id with all of them.
         longest_chain: usize,
     }
 
-    /// Inserts [`USERS`] users and returns their cost.
+    /// Inserts [`USERS`] users and measures their cost.
     fn cost(user_id: impl FnMut(u128) -> u128) -> Cost {
         let mut users = UserShards::new(ShardKey::new(&[7; 16]));
         let mut longest_growth = 0;
@@ -136,13 +137,14 @@ mod tests {
     }
 
     #[test]
-    fn chosen_user_ids_cost_no_more_than_random_ones() {
+    fn chosen_user_ids_cost_no_more_than_random_user_ids() {
         let mut rng = StdRng::seed_from_u64(1);
         let random = cost(|_| rng.random());
         assert_cost("random", &random, &random);
         assert_cost("sequential", &cost(|number| number), &random);
         assert_cost("constant suffix", &cost(|number| number << 64 | 0xabcd), &random);
-        // FxHash XORs both halves of an id with constants and multiplies them. Here, one factor is 0.
+        // FxHash XORs both halves of an id with constants and multiplies the results. For these
+        // ids, one factor is 0.
         assert_cost("colliding in FxHash", &cost(|number| 0xd308_a385_886a_3f24 << 64 | number), &random);
     }
 
@@ -150,7 +152,8 @@ mod tests {
         assert!(cost.largest_shard < USERS as usize / SHARDS * 3 / 2, "{kind}: {cost:?}");
         assert!(cost.bytes < random.bytes * 11 / 10, "{kind}: {cost:?}");
         assert!(cost.longest_growth <= random.longest_growth, "{kind}: {cost:?}");
-        // Each run uses different hashes. The probability of a random chain of 16 users is below one in a billion.
+        // Each run uses random hash keys. The probability of a chain of 16 users is below one in a
+        // billion.
         assert!(cost.longest_chain < 16, "{kind}: {cost:?}");
     }
 

@@ -8,8 +8,10 @@ use uuid::Uuid;
 
 use super::{RecentCommit, ReplicaSnapshot, ReplicaToken, state::ReplicaState};
 
-/// The replica's state at one revision. Holds the replica's read lock, so it offers only short operations. It gives no
-/// access to flags: [`into_snapshot`](Self::into_snapshot) does, and releases the lock.
+/// The replica's state at one revision.
+///
+/// A view holds the replica's read lock, so it offers only short operations. Flags are available
+/// only through [`into_snapshot`](Self::into_snapshot), which releases the lock.
 pub struct View<'r>(RwLockReadGuard<'r, ReplicaState>);
 
 impl<'r> View<'r> {
@@ -17,8 +19,8 @@ impl<'r> View<'r> {
         Self(state)
     }
 
-    /// Releases the lock and returns the flags and the overrides of a user, or of an anonymous context, as they were.
-    /// Takes time proportional to the number of these overrides.
+    /// Releases the lock and returns the flags and the overrides of a user. An anonymous context
+    /// (`None`) has no overrides. Takes time proportional to the number of overrides.
     pub fn into_snapshot(self, user_id: Option<Uuid>) -> ReplicaSnapshot {
         let state = &self.0;
         ReplicaSnapshot {
@@ -65,7 +67,8 @@ impl<'r> View<'r> {
         self.0.tokens.get(hash)
     }
 
-    /// Records a use of the token whose secret has this SHA-256 hash. Does nothing if there is none.
+    /// Records a use of the token whose secret has this SHA-256 hash. Does nothing if there is no
+    /// such token.
     pub fn record_token_use(&self, hash: &[u8; 32], now: Instant) {
         self.0.tokens.record_use(hash, now);
     }

@@ -41,7 +41,8 @@ impl<E: AppearsOnTable<T>, T> AppearsOnTable<T> for WithoutIndex<E> {}
 
 impl<E: QueryFragment<DB>, DB: GreatestFunction> QueryFragment<DB> for WithoutIndex<E> {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, DB>) -> QueryResult<()> {
-        // The best plan depends on the values, so the statement must not be prepared once for all of them.
+        // The best plan depends on the bound values, so the database must plan the statement for
+        // each execution.
         out.unsafe_to_cache_prepared();
         // `GREATEST(x, x)` equals `x`, but planners do not simplify it.
         out.push_sql(DB::GREATEST);
@@ -62,7 +63,7 @@ pub(crate) trait ExplainSyntax: Backend {
     /// Rust type of a plan row.
     type PlanRow;
 
-    /// Returns the description in a plan row.
+    /// Returns the text that describes the step of the plan.
     fn description(row: Self::PlanRow) -> String;
 }
 

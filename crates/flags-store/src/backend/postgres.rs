@@ -1,4 +1,4 @@
-//! PostgreSQL: connections, transactions, notifications and statements that only it can execute.
+//! PostgreSQL-specific connections, transactions, notifications and statements.
 
 use diesel::{
     ConnectionError, ConnectionResult, ExpressionMethods, QueryDsl, QueryResult, QueryableByName, sql_query,
@@ -15,8 +15,8 @@ use crate::{
 
 /// Settings of every connection.
 ///
-/// The timeouts are enforced by the database and are shorter than the deadline of a request. Parallel query is disabled
-/// because starting parallel workers takes longer than these queries do.
+/// The database enforces the timeouts, which are shorter than the deadline of a request. Parallel
+/// query is disabled because starting parallel workers takes longer than these queries do.
 const SESSION_SETTINGS: &str = "SET lock_timeout = '2s'; SET statement_timeout = '8s'; \
      SET max_parallel_workers_per_gather = 0; \
      SET idle_in_transaction_session_timeout = '30s'; SET application_name = 'feature-flags';";
@@ -115,8 +115,8 @@ pub(crate) async fn disable_statement_timeout(conn: &mut AsyncPgConnection) -> Q
     conn.batch_execute("SET LOCAL statement_timeout = 0").await
 }
 
-/// Locks flags that have due scheduled changes that are not yet recorded as applied. Returns the flags' names. Skips
-/// flags that another transaction has locked.
+/// Locks up to `limit` flags with scheduled changes that are due but not yet recorded as applied.
+/// Returns the names of the flags. Skips flags that another transaction has locked.
 pub(crate) async fn lock_flags_with_due_changes(
     conn: &mut AsyncPgConnection,
     now: DbInstant,

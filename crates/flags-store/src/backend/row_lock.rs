@@ -10,17 +10,19 @@ use diesel::{
 /// Lock on the rows that a query returns.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum RowLock {
-    /// The rows cannot be changed or deleted. For transactions that write rows referring to them.
+    /// Other transactions cannot change or delete the rows. For transactions that insert rows that refer to them.
     Share,
-    /// No other transaction can lock the rows. For transactions that change or delete them.
+    /// Other transactions cannot lock, change or delete the rows. For transactions that change or delete them.
     Update,
     /// Like [`Update`](Self::Update), but omits rows that another transaction has locked instead of waiting for it.
     UpdateSkipLocked,
 }
 
-/// Query with a row lock. It returns the rows as they are after the wait for their locks.
+/// Query that locks the rows it returns. After waiting for a lock, it returns the row as the other
+/// transaction has left it.
 ///
-/// On SQLite, this is the query itself: a write transaction holds the write lock of the whole file.
+/// On SQLite, the query takes no row locks, because a write transaction holds the write lock of the
+/// whole file.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Locked<Q> {
     query: Q,

@@ -1,4 +1,4 @@
-//! SQLite: connections, transactions, change detection and statements that only it can execute.
+//! SQLite-specific connections, transactions, change detection and statements.
 
 use std::{fs::OpenOptions, os::unix::fs::OpenOptionsExt as _, path::Path};
 

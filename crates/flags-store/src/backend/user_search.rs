@@ -14,7 +14,8 @@ use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use super::sqlite::AsyncSqliteConnection;
 use crate::{page::BoundedCount, schema::users};
 
-/// SQL condition that uses the search index. Each backend renders it differently.
+/// SQL condition on users that uses the search index. PostgreSQL uses `trigrams`; SQLite uses
+/// `phrase`.
 #[derive(Clone, Debug)]
 pub(crate) struct SearchIndexCondition {
     /// Trigrams for PostgreSQL's trigram index.
@@ -23,7 +24,7 @@ pub(crate) struct SearchIndexCondition {
     pub(crate) phrase: String,
     /// `LIKE` pattern for `users.search_text`.
     pub(crate) pattern: String,
-    /// Whether the whole match must lie within the name. Otherwise it may start in the e-mail address.
+    /// Whether the match must come after the handle, which is the first line of the search text.
     pub(crate) is_name_only: bool,
 }
 
@@ -60,8 +61,8 @@ impl QueryFragment<Sqlite> for SearchIndexCondition {
         out.push_sql("(users.search_doc IN (SELECT rowid FROM users_search WHERE users_search MATCH ");
         out.push_bind_param::<Text, _>(&self.phrase)?;
         out.push_sql(")");
-        // The full-text index matches phrases exactly, so checking each text again is not needed. It would take most of
-        // the query's time.
+        // The full-text index matches phrases exactly, so a `LIKE` check of each text is not
+        // needed. It would take most of the query's time.
         if self.is_name_only {
             out.push_sql(" AND users.search_text LIKE ");
             out.push_bind_param::<Text, _>(&self.pattern)?;
@@ -91,8 +92,8 @@ struct MatchFractionRow {
     fraction: f64,
 }
 
-/// Returns every second trigram of `text`, and the last one. They cover all characters, and adding the others would
-/// cost more index reads than it would save in candidates.
+/// Returns every second trigram of `text`, and the last one. These trigrams cover all characters.
+/// The others would cost more index reads than they would save in candidate rows.
 pub(crate) fn covering_trigrams(text: &str) -> Vec<String> {
     let characters: Vec<char> = text.chars().collect();
     let last_start = characters.len().saturating_sub(3);
@@ -129,7 +130,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn covering_trigrams_include_every_second_and_the_last() {
+    fn covering_trigrams_are_every_second_trigram_and_the_last() {
         assert_eq!(covering_trigrams("abc"), ["abc"]);
         assert_eq!(covering_trigrams("abcd"), ["abc", "bcd"]);
         assert_eq!(covering_trigrams("abcdef"), ["abc", "cde", "def"]);

@@ -24,7 +24,7 @@ pub struct ChangeLogEntry {
     pub resource_id: Option<Uuid>,
     /// Name of the flag that the change belongs to.
     pub flag_name: Option<String>,
-    /// Id of the user that the change belongs to.
+    /// Id of the user that the change affects.
     pub user_id: Option<Uuid>,
     /// State before the change; must not contain personal data. `None` if the resource did not exist.
     pub before: Option<Value>,

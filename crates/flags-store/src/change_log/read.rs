@@ -48,7 +48,8 @@ fn decode_head((epoch, number, min_reader): HeadColumns) -> Result<Revision> {
     if (0..i64::MAX).contains(&revision.number) {
         return Ok(revision);
     }
-    // Taken for a restored backup, an invalid number would start a new epoch.
+    // Reject an invalid number. The server would take it for a restored backup and start a new
+    // epoch.
     let detail = format!("log_head: revision must be from 0 to {} (got {})", i64::MAX - 1, revision.number);
     Err(StoreError::ChangeLogUnreadable(detail))
 }
@@ -59,13 +60,13 @@ fn decode_head((epoch, number, min_reader): HeadColumns) -> Result<Revision> {
 /// Head and rows come from one statement, so they are consistent with each other. Fails like [`head`], and with
 /// [`StoreError::Corrupt`] if a row cannot be read.
 pub async fn read_after(conn: &mut Conn, after: i64, limit: usize) -> Result<(Revision, Vec<LoggedChange>)> {
-    // The revision is NULL if no row follows.
+    // The columns of `change_log` are NULL if no row follows `after`.
     type Row = (HeadColumns, Decoded<Option<i64>>, Option<Decoded<ChangeSummaryRow>>, Decoded<Option<DbJson>>);
     let bound = i64::try_from(limit).unwrap_or(i64::MAX);
     let rows: Vec<Row> = dispatch!(conn, |c| {
         log_head::table
-            // Revisions are dense, so at most `limit` of them fit. Without this upper bound, the database would sort
-            // all remaining rows for every batch.
+            // Revisions have no gaps, so `limit` rows span at most `limit` revisions. Without this
+            // upper bound, the database would sort all remaining rows for every batch.
             .left_join(
                 change_log::table
                     .on(change_log::revision.gt(after).and(change_log::revision.le(after.saturating_add(bound)))),
@@ -83,7 +84,8 @@ pub async fn read_after(conn: &mut Conn, after: i64, limit: usize) -> Result<(Re
     })?;
     let mut rows = rows.into_iter().peekable();
     let head = rows.peek().map_or_else(|| Err(missing_head()), |(head, ..)| decode_head(head.clone()))?;
-    // A row without a valid revision, or beyond the head, belongs to no commit. It must not cause a reload at each poll.
+    // Skip rows whose revision is invalid or beyond the head, because no commit has written them.
+    // An error would make the server reload its replica at every poll.
     let is_committed = |revision: Decoded<Option<i64>>| {
         revision.or_logged(TABLE).flatten().is_some_and(|revision| revision <= head.number)
     };
@@ -97,7 +99,7 @@ pub async fn read_after(conn: &mut Conn, after: i64, limit: usize) -> Result<(Re
         if first == last {
             return Ok((head, read_revision(conn, first).await?));
         }
-        // The limit may have truncated the last revision. The next call returns it.
+        // The limit may have cut off the last revision. Omit it; the next call returns it.
         rows.retain(|(row, _)| row.revision != last);
     }
     Ok((head, rows.into_iter().map(LoggedChange::try_from).collect::<Result<_>>()?))
@@ -106,9 +108,10 @@ pub async fn read_after(conn: &mut Conn, after: i64, limit: usize) -> Result<(Re
 /// Users and API tokens that were changed after a revision.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CredentialChanges {
-    /// Head of the change log. Later changes may be included.
+    /// Head of the change log before the ids were read. The ids may include later changes.
     pub head: Revision,
-    /// Ids of the users and tokens; `None` if the change log no longer contains all revisions.
+    /// Ids of the users and tokens; `None` if the change log no longer contains all revisions, or contains a row of a
+    /// user or token that cannot be read.
     pub ids: Option<ChangedCredentials>,
 }
 
@@ -121,8 +124,8 @@ pub struct ChangedCredentials {
     pub tokens: Vec<Uuid>,
 }
 
-/// Returns the users and API tokens that were changed after the revision `after`. Reads no other columns, so rows of
-/// flags and overrides cannot make it fail.
+/// Returns the users and API tokens that were changed after the revision `after`. Reads only the
+/// kind and id of the resources, so invalid rows of flags and overrides cannot make it fail.
 pub async fn read_credential_changes(conn: &mut Conn, after: Revision) -> Result<CredentialChanges> {
     let (epoch, number, lowest): (DbUuid, i64, i64) = dispatch!(conn, |c| {
         log_head::table.select((log_head::epoch, log_head::revision, log_head::lowest_revision)).first(c).await
@@ -132,14 +135,14 @@ pub async fn read_credential_changes(conn: &mut Conn, after: Revision) -> Result
         return Ok(CredentialChanges { head, ids: None });
     }
     let kinds = [ResourceKind::User, ResourceKind::ApiToken].map(ResourceKind::as_str);
-    let rows: Vec<(String, Option<DbUuid>)> = dispatch!(conn, |c| {
+    let rows: Vec<(String, Decoded<DbUuid>)> = dispatch!(conn, |c| {
         let rows =
             change_log::table.filter(change_log::revision.gt(after.number)).filter(change_log::entity.eq_any(kinds));
-        rows.select((change_log::entity, change_log::entity_id)).distinct().load(c).await
+        rows.select((change_log::entity, change_log::entity_id.assume_not_null())).distinct().load(c).await
     })?;
     let mut ids = ChangedCredentials::default();
     for (kind, id) in rows {
-        let id = id.ok_or_else(|| StoreError::corrupt("change_log", format!("a row of {kind} has no entity_id")))?;
+        let Some(id) = id.or_logged(TABLE) else { return Ok(CredentialChanges { head, ids: None }) };
         let is_user = kind == ResourceKind::User.as_str();
         if is_user { ids.users.push(id.0) } else { ids.tokens.push(id.0) }
     }

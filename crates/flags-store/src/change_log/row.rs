@@ -31,8 +31,8 @@ pub(crate) struct ChangeLogRow {
     pub(crate) request_id: Option<String>,
 }
 
-/// Columns of a [`ChangeLogRow`] that the change feed reads for every row. The states may be large, so it does not read
-/// both of them.
+/// Columns of a [`ChangeLogRow`] without the states before and after the change, which may be
+/// large.
 #[derive(Queryable, Selectable, Insertable)]
 #[diesel(table_name = change_log)]
 pub(crate) struct ChangeSummaryRow {
@@ -93,7 +93,7 @@ pub struct ChangeSummary {
     pub resource_id: Option<Uuid>,
     /// Name of the flag that the change belongs to.
     pub flag_name: Option<FlagName>,
-    /// Id of the user that the change belongs to.
+    /// Id of the user that the change affects.
     pub user_id: Option<Uuid>,
 }
 
@@ -160,8 +160,8 @@ impl ChangeSummary {
 }
 
 impl LoggedChange {
-    /// Decodes the row into the change that it makes to the evaluation state. A flag or scheduled change whose
-    /// definition cannot be read is not an error.
+    /// Converts the row to a change that a replica can apply. A flag or scheduled change that this version cannot read
+    /// becomes an unreadable definition, not an error.
     pub fn to_change(&self) -> Result<Change> {
         let summary = &self.summary;
         Ok(match (summary.resource_kind, &self.after) {

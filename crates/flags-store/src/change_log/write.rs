@@ -21,7 +21,8 @@ use crate::{
     version::check_writer,
 };
 
-/// Maximum number of rows per statement. Well below PostgreSQL's limit of 65,535 parameters.
+/// Maximum number of rows per statement. Keeps the number of parameters well below PostgreSQL's
+/// limit of 65,535.
 const ROWS_PER_STATEMENT: usize = 1_000;
 
 /// Locks the head of the change log until the end of the transaction, so that no other change can commit.
@@ -45,7 +46,8 @@ pub async fn lock_head(tx: &mut Tx) -> Result<()> {
 pub(crate) async fn increment_head(conn: &mut Conn) -> Result<Revision> {
     type Head = (Decoded<DbUuid>, Decoded<i64>, Decoded<i32>);
     let head: Option<Head> = dispatch!(conn, |c| {
-        // The range excludes NULL and, on SQLite, texts and blobs, which an addition would convert to numbers.
+        // The range excludes NULL and, on SQLite, text and blob values, which `+ 1` would convert
+        // to numbers.
         diesel::update(log_head::table.filter(log_head::revision.between(0, i64::MAX - 1)))
             .set(log_head::revision.eq(log_head::revision + 1))
             .returning((log_head::epoch, log_head::revision, log_head::min_writer))
@@ -70,7 +72,7 @@ pub(crate) async fn append(
     entries: &[ChangeLogEntry],
 ) -> Result<()> {
     insert_rows(conn, revision, at, author, entries).await.map_err(|error| match error {
-        // A row of this revision exists although the head has only now reached it.
+        // The new revision already has rows, so `log_head` and `change_log` contradict each other.
         StoreError::UniqueViolation(_) => {
             StoreError::ChangeLogUnreadable(format!("change_log already contains revision {revision}"))
         }
@@ -104,10 +106,11 @@ async fn insert_rows(
     Ok(())
 }
 
-/// Removes up to `limit` of the oldest revisions that were written before `before`. Returns the number of removed
-/// revisions.
+/// Removes up to `limit` of the oldest revisions that were written before `before`. Returns the
+/// number of removed revisions.
 ///
-/// Updates `log_head.lowest_revision` accordingly. Takes no revision itself.
+/// Updates `log_head.lowest_revision` accordingly. The purge itself is not recorded in the change
+/// log.
 pub async fn purge(store: &Store, before: Instant, limit: i64) -> Result<u64> {
     let _permit = store.write_permit().await?;
     let mut conn = store.conn().await?;
@@ -115,18 +118,18 @@ pub async fn purge(store: &Store, before: Instant, limit: i64) -> Result<u64> {
         let first_rows = change_log::table.filter(change_log::ord.eq(0));
         first_rows.order(change_log::revision).limit(limit).select((change_log::revision, change_log::at)).load(c).await
     })?;
-    // A row that cannot be read is purged together with later ones.
+    // Skip rows that cannot be read. They are purged together with later rows.
     let oldest: Vec<_> = oldest
         .into_iter()
         .filter_map(|(revision, at)| Some((revision.into_value().ok()?, at.into_value().ok()?)))
         .collect();
-    // Stop at the first revision that must be kept, so that the rest stays contiguous. Clocks of different processes
-    // differ, so a later revision may have an earlier time.
+    // Stop at the first revision that must be kept, so that the remaining revisions have no gap. A
+    // later revision may have an earlier time, because the clocks of processes differ.
     let Some(last) = oldest.iter().take_while(|(_, at)| at.0 < before).map(|(revision, _)| *revision).last() else {
         return Ok(0);
     };
-    // Update `lowest_revision` first. If the process stops in between, readers see a range that is too short, but never
-    // one with missing rows.
+    // Update `lowest_revision` first. If the process stops after this statement, readers see a
+    // range that is too short, but never one with missing rows.
     dispatch!(conn, |c| {
         let head = diesel::update(log_head::table.filter(log_head::lowest_revision.le(last)));
         head.set(log_head::lowest_revision.eq(last + 1)).execute(c).await

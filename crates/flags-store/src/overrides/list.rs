@@ -18,27 +18,28 @@ use crate::{
     page::{BoundedCount, Page, contains_pattern, next_bound},
     schema::{feature_flags, user_flag_overrides, users},
     sql_types::{DbInstant, DbUuid},
+    users::{UserIdentity, UserIdentityRow},
 };
 
-/// Override together with the e-mail address of its user.
+/// An override, with the identity of its user for display.
 #[derive(Clone, Debug, PartialEq)]
 pub struct OverrideListItem {
     /// Stored override.
     pub record: OverrideRecord,
-    /// E-mail address of the override's user.
-    pub user_email: String,
+    /// The override's user.
+    pub user: UserIdentity,
 }
 
 /// Converts a row. Logs a row that cannot be read, and returns `None`.
-fn list_item((row, user_email): (Decoded<OverrideRow>, Decoded<String>)) -> Option<OverrideListItem> {
+fn list_item((row, user): (Decoded<OverrideRow>, Decoded<UserIdentityRow>)) -> Option<OverrideListItem> {
     let record = to_record(TABLE, row.or_logged(TABLE)?)?;
-    Some(OverrideListItem { record, user_email: user_email.or_logged("users")? })
+    Some(OverrideListItem { record, user: user.or_logged("users")?.into() })
 }
 
 /// Filter for lists of overrides. A field that is `None` does not restrict the result.
 #[derive(Clone, Debug, Default)]
 pub struct OverrideFilter {
-    /// Substring of the user's e-mail address or the flag's name, in lower case.
+    /// Substring of the user's e-mail address, name or external id, or of the flag's name, in lower case.
     pub search: Option<String>,
     /// Name of the flag.
     pub flag_name: Option<String>,
@@ -55,8 +56,8 @@ pub struct OverrideFilter {
 pub enum OverrideOrder {
     /// Ascending by flag name. Only for lists of one user's overrides, where the name is unique.
     FlagName(Option<String>),
-    /// Ascending by the user's e-mail address, then by id.
-    UserEmail(Option<(String, Uuid)>),
+    /// Ascending by the user's handle (e-mail address or, without one, external id), then by id.
+    UserHandle(Option<(String, Uuid)>),
     /// Descending by the revision of the last change, then ascending by id.
     RecentlyUpdated(Option<(i64, Uuid)>),
     /// Ascending by expiry, then by id. Overrides that do not expire come last.
@@ -71,8 +72,8 @@ macro_rules! filtered {
         let mut query = $query;
         if let Some(text) = &filter.search {
             let pattern = contains_pattern(text);
-            let in_email = users::email_key.like(pattern.clone()).escape('\\');
-            query = query.filter(in_email.or(dsl::flag_name.like(pattern).escape('\\')));
+            let in_user = users::search_text.like(pattern.clone()).escape('\\');
+            query = query.filter(in_user.or(dsl::flag_name.like(pattern).escape('\\')));
         }
         if let Some(name) = &filter.flag_name {
             query = query.filter(dsl::flag_name.eq(name.clone()));
@@ -119,12 +120,12 @@ pub async fn list(
     })?;
     let mut bound = i64::from(limit) + 1;
     loop {
-        let rows: Vec<(Decoded<OverrideRow>, Decoded<String>)> = dispatch!(conn, |c| {
+        let rows: Vec<(Decoded<OverrideRow>, Decoded<UserIdentityRow>)> = dispatch!(conn, |c| {
             // Sort by the name in `feature_flags`, which both databases compare byte by byte.
             let all = dsl::user_flag_overrides
                 .inner_join(users::table)
                 .inner_join(feature_flags::table.on(feature_flags::name.eq(dsl::flag_name)))
-                .select((columns!(OverrideRow), users::email))
+                .select((columns!(OverrideRow), columns!(UserIdentityRow)))
                 .into_boxed::<Db>();
             let query = filtered!(all, filter);
             let query = match order.clone() {
@@ -135,11 +136,11 @@ pub async fn list(
                         None => query,
                     }
                 }
-                OverrideOrder::UserEmail(after) => {
-                    let query = query.order((users::email.asc(), dsl::id.asc()));
+                OverrideOrder::UserHandle(after) => {
+                    let query = query.order((users::handle.asc(), dsl::id.asc()));
                     match after {
-                        Some((email, id)) => query.filter(
-                            users::email.gt(email.clone()).or(users::email.eq(email).and(dsl::id.gt(DbUuid(id)))),
+                        Some((handle, id)) => query.filter(
+                            users::handle.gt(handle.clone()).or(users::handle.eq(handle).and(dsl::id.gt(DbUuid(id)))),
                         ),
                         None => query,
                     }
@@ -184,15 +185,15 @@ pub async fn list(
 pub async fn find_list_items(conn: &mut Conn, ids: &[Uuid]) -> Result<Vec<OverrideListItem>> {
     use user_flag_overrides::dsl;
     let ids: Vec<_> = ids.iter().copied().map(DbUuid).collect();
-    let rows: Vec<(Decoded<OverrideRow>, Decoded<String>)> = dispatch!(conn, |c| {
+    let rows: Vec<(Decoded<OverrideRow>, Decoded<UserIdentityRow>)> = dispatch!(conn, |c| {
         let all = dsl::user_flag_overrides.inner_join(users::table).filter(dsl::id.eq_any(&ids));
-        all.select((columns!(OverrideRow), users::email)).load(c).await
+        all.select((columns!(OverrideRow), columns!(UserIdentityRow))).load(c).await
     })?;
     Ok(rows.into_iter().filter_map(list_item).collect())
 }
 
-/// Returns the ids of up to `limit` overrides that match `filter`, in ascending order. `candidates` restricts the
-/// search to these ids.
+/// Returns the ids of up to `limit` overrides that match `filter`, in ascending order. If `candidates` is not `None`,
+/// returns only ids from it.
 pub async fn find_matching_ids(
     conn: &mut Conn,
     filter: &OverrideFilter,
@@ -216,7 +217,8 @@ pub async fn find_matching_ids(
     Ok(ids.into_iter().filter_map(|id| id.or_logged(TABLE)).map(|id| id.0).collect())
 }
 
-/// Returns the number of unexpired overrides for each of these flags. Flags without any are omitted.
+/// Returns the number of unexpired overrides for each of these flags. Omits flags without unexpired
+/// overrides.
 pub async fn count_by_flag(conn: &mut Conn, names: &[FlagName], now: Instant) -> Result<HashMap<String, i64>> {
     use user_flag_overrides::dsl;
     let names: Vec<&str> = names.iter().map(FlagName::as_str).collect();
@@ -232,8 +234,8 @@ pub async fn count_by_flag(conn: &mut Conn, names: &[FlagName], now: Instant) ->
     Ok(counts.into_iter().collect())
 }
 
-/// Returns the number of unexpired overrides of unarchived flags for each of these users. Users without any are
-/// omitted.
+/// Returns the number of unexpired overrides of unarchived flags for each of these users. Omits
+/// users without such overrides.
 pub async fn count_by_user(conn: &mut Conn, ids: &[Uuid], now: Instant) -> Result<HashMap<Uuid, i64>> {
     use user_flag_overrides::dsl;
     let ids: Vec<DbUuid> = ids.iter().copied().map(DbUuid).collect();

@@ -1,10 +1,12 @@
-//! Lists of users, with a query strategy that depends on the number of matches.
+//! Lists of users. The query strategy depends on the number of matches:
 //!
 //! - Few matches: find all of them with the search index, then sort them.
-//! - Many matches: scan the users along the index of the sort order and check each one, until a page is full.
+//! - Many matches: scan the users along the index of the sort order and check each one, until a
+//!   page is full.
 //!
-//! The total, which must be counted anyway, determines the strategy. An ordered scan is bounded: matches may be rare at
-//! the start of the sort order. If it finds too few, the query falls back to the search index.
+//! The total, which must be counted anyway, determines the strategy. An ordered scan is bounded,
+//! because matches may be rare at the start of the sort order. If the scan finds too few matches,
+//! the query falls back to the search index.
 
 mod statements;
 
@@ -28,18 +30,22 @@ use crate::{
 /// Filter for [`list`]. A field that is `None` does not restrict the result.
 #[derive(Clone, Debug, Default)]
 pub struct UserFilter {
-    /// Substring of the e-mail address or name, in lower case. A text of one or two characters is a prefix instead.
+    /// Substring of the handle, the name or the external id, in the [`search_form`](flags_domain::search_form). A text
+    /// of one or two characters is a prefix of the handle or the name instead.
     pub search: Option<String>,
     /// `true`: only users with an override that is unexpired at the given time and whose flag is not archived. `false`:
     /// only users without one.
     pub has_overrides: Option<(bool, Instant)>,
+    /// `true`: only users whose e-mail address an older user has in another spelling. `false`: only other users.
+    pub email_conflict: Option<bool>,
 }
 
 /// Sort order of [`list`], with the sort key of the last user of the previous page.
 #[derive(Clone, Debug)]
 pub enum UserOrder {
-    /// Ascending by e-mail address. Addresses are unique, so the id is ignored.
-    Email(Option<(String, Uuid)>),
+    /// Ascending by handle: the e-mail address or, without one, the external id. Handles are unique, so the id is
+    /// ignored.
+    Handle(Option<(String, Uuid)>),
     /// Descending by creation time, then ascending by id.
     Newest(Option<(Instant, Uuid)>),
 }
@@ -63,7 +69,7 @@ impl UserListQuery<'_> {
             self.unreadable = 0;
             let (total, users) = self.find_first(&order, row_limit).await?;
             let is_short = self.unreadable > 0 && users.len() <= limit as usize;
-            // Rows that cannot be read are omitted. Reads more rows, so that a page is short only at the end.
+            // Unreadable rows are omitted, so read more rows to fill the page.
             if !is_short || i64::from(row_limit) > MAX_TOTAL {
                 return Ok(Page::from_overfetched(users, limit, total));
             }
@@ -80,15 +86,15 @@ impl UserListQuery<'_> {
                 (total, self.find_matches(SearchFilter::All, order, ScanStrategy::OrderedScan(None), row_limit).await?)
             }
             Some(SearchTerm::Prefix(prefix)) => {
-                let email_matches = self.count(SearchFilter::EmailPrefix(prefix)).await?;
+                let handle_matches = self.count(SearchFilter::HandlePrefix(prefix)).await?;
                 let name_only_matches = self.count(SearchFilter::NamePrefixOnly(prefix)).await?;
-                let total = (email_matches + name_only_matches).min(MAX_TOTAL + 1);
+                let total = (handle_matches + name_only_matches).min(MAX_TOTAL + 1);
                 let matches = match order {
-                    UserOrder::Email(_) => {
+                    UserOrder::Handle(_) => {
                         let unindexed = SearchFilter::PrefixUnindexed(prefix);
                         match self.scan_if_many(total, unindexed, order, row_limit).await? {
                             Some(matches) => matches,
-                            None => self.prefix_matches_by_email(prefix, order, row_limit).await?,
+                            None => self.prefix_matches_by_handle(prefix, order, row_limit).await?,
                         }
                     }
                     UserOrder::Newest(_) => {
@@ -143,10 +149,10 @@ impl UserListQuery<'_> {
         Ok(Some(matches).filter(|matches| end.is_none() || matches.len() >= limit as usize))
     }
 
-    /// Returns the first matches of a prefix, sorted by e-mail address.
+    /// Returns the first matches of a prefix, sorted by handle.
     ///
-    /// Matches by e-mail address come from the index in order. Matches by name are sorted and merged with them.
-    async fn prefix_matches_by_email(
+    /// Matches by handle come from the index in order. Matches by name are sorted and merged with them.
+    async fn prefix_matches_by_handle(
         &mut self,
         prefix: &Prefix,
         order: &UserOrder,
@@ -156,7 +162,7 @@ impl UserListQuery<'_> {
         for range in &prefix.original_case_ranges {
             let missing = limit.saturating_sub(u32::try_from(matches.len()).unwrap_or(limit));
             if missing > 0 {
-                let search = SearchFilter::EmailPrefixInRange(range, prefix);
+                let search = SearchFilter::HandlePrefixInRange(range, prefix);
                 matches.extend(self.find_matches(search, order, ScanStrategy::OrderedScan(None), missing).await?);
             }
         }
@@ -176,8 +182,8 @@ fn newest_first((_, at, id): &UserSortKeys) -> (Reverse<Instant>, Uuid) {
 /// Sorts users and returns the first ones after the position in `order`.
 fn first_page(mut all: Vec<UserSortKeys>, order: &UserOrder, limit: u32) -> Vec<(String, DbUuid)> {
     match order {
-        UserOrder::Email(after) => {
-            all.retain(|(email, ..)| after.as_ref().is_none_or(|(after, _)| email > after));
+        UserOrder::Handle(after) => {
+            all.retain(|(handle, ..)| after.as_ref().is_none_or(|(after, _)| handle > after));
             all.sort_unstable_by(|(a, ..), (b, ..)| a.cmp(b));
         }
         UserOrder::Newest(after) => {
@@ -185,5 +191,5 @@ fn first_page(mut all: Vec<UserSortKeys>, order: &UserOrder, limit: u32) -> Vec<
             all.sort_unstable_by_key(newest_first);
         }
     }
-    all.into_iter().take(limit as usize).map(|(email, _, id)| (email, id)).collect()
+    all.into_iter().take(limit as usize).map(|(handle, _, id)| (handle, id)).collect()
 }

@@ -5,6 +5,12 @@
 
 use std::{collections::HashMap, ops::Range, sync::LazyLock};
 
+use flags_domain::search_form;
+use unicode_normalization::{
+    UnicodeNormalization as _,
+    char::{canonical_combining_class, decompose_canonical},
+};
+
 use crate::{
     backend::user_search::{FullTextQuery, SearchIndexCondition, covering_trigrams, quote_phrase},
     page::{contains_pattern, escape_like},
@@ -12,14 +18,15 @@ use crate::{
 
 /// Parsed search term.
 pub(super) enum SearchTerm {
-    /// Matches users whose e-mail address or name starts with one or two characters.
+    /// Matches users whose handle or name starts with this text of one or two characters.
     Prefix(Prefix),
-    /// Matches users whose e-mail address or name contains three or more characters.
+    /// Matches users whose handle, name or external id contains this text of three or more
+    /// characters.
     Substring(Substring),
 }
 
 impl SearchTerm {
-    /// Parses a lower-case text. `None` if it is empty, because an empty term matches every user.
+    /// Parses a text in its [`search_form`]. `None` if it is empty, because an empty term matches every user.
     pub(super) fn new(text: &str) -> Option<Self> {
         match text.chars().count() {
             0 => None,
@@ -32,28 +39,27 @@ impl SearchTerm {
 /// Prefix of one or two characters.
 #[derive(Clone, Debug)]
 pub(super) struct Prefix {
-    /// Range of the lower-case texts that start with the prefix.
+    /// Range of the search forms that start with the prefix.
     pub(super) lowercase_range: Range<String>,
-    /// Ranges of the original texts whose lower-case form starts with the prefix, disjoint and in ascending order. They
-    /// may contain a few other texts.
+    /// Ranges that cover all original texts whose search form starts with the prefix, disjoint and in ascending order.
+    /// They may also contain other texts.
     pub(super) original_case_ranges: Vec<Range<String>>,
 }
 
 impl Prefix {
     fn new(text: &str) -> Self {
         let (mut complete, mut partial) = (Vec::new(), vec![String::new()]);
-        for lower in text.chars() {
-            let variants = CASE_VARIANTS.get(&lower).into_iter().flatten();
-            let mut extended = Vec::new();
-            for start in &partial {
-                extended.push(format!("{start}{lower}"));
-                for variant in variants.clone() {
-                    // The lower-case form of some characters has several characters, which may cover the whole prefix.
-                    let target = if variant.to_lowercase().count() > 1 { &mut complete } else { &mut extended };
-                    target.push(format!("{start}{variant}"));
-                }
+        for character in text.chars() {
+            if canonical_combining_class(character) != 0 {
+                // Stop at a combining mark: in the original text, the marks after a letter may have another order.
+                break;
             }
-            partial = extended;
+            let originals = ORIGINALS.get(&character);
+            let exact = originals.iter().flat_map(|originals| &originals.exact).chain([&character]);
+            let starts = originals.iter().flat_map(|originals| &originals.starts);
+            complete.extend(partial.iter().flat_map(|start| starts.clone().map(move |next| format!("{start}{next}"))));
+            partial =
+                partial.iter().flat_map(|start| exact.clone().map(move |next| format!("{start}{next}"))).collect();
         }
         complete.append(&mut partial);
         complete.sort_unstable();
@@ -64,19 +70,65 @@ impl Prefix {
     }
 }
 
-/// Maps a character to the other characters whose lower-case form starts with it.
-static CASE_VARIANTS: LazyLock<HashMap<char, Vec<char>>> = LazyLock::new(|| {
-    let mut variants: HashMap<char, Vec<char>> = HashMap::new();
+/// Characters of original texts that correspond to one character of a search form. Excludes that character itself.
+#[derive(Clone, Debug, Default)]
+struct Originals {
+    /// Characters whose search form is exactly this character.
+    exact: Vec<char>,
+    /// First characters of longer sequences that correspond to this character, and characters whose search form is
+    /// longer. Such a character may cover the rest of a prefix.
+    starts: Vec<char>,
+}
+
+/// Maps each character of search forms to the original characters that correspond to it.
+static ORIGINALS: LazyLock<HashMap<char, Originals>> = LazyLock::new(|| {
+    let mut originals: HashMap<char, Originals> = HashMap::new();
+    // Pairs of a character of a search form and the form of the first character of an equivalent sequence.
+    let mut sequences: Vec<(char, char)> = Vec::new();
     for character in '\0'..=char::MAX {
-        if let Some(lower) = character.to_lowercase().next().filter(|lower| *lower != character) {
-            variants.entry(lower).or_default().push(character);
+        let mut decomposed = Vec::new();
+        decompose_canonical(character, |part| decomposed.push(part));
+        if decomposed == [character] && character.to_lowercase().eq([character]) {
+            continue;
+        }
+        let (form, is_longer) = form_of(character);
+        if form != character {
+            let entry = originals.entry(form).or_default();
+            if is_longer { entry.starts.push(character) } else { entry.exact.push(character) }
+        }
+        // An equivalent sequence starts with the letter, combined with any of the marks.
+        let Some((letter, marks)) = decomposed.split_first() else { continue };
+        for selection in 0..(1_usize << marks.len()) - 1 {
+            let selected = marks.iter().enumerate().filter(|(index, _)| selection >> index & 1 == 1);
+            let sequence = std::iter::once(*letter).chain(selected.map(|(_, mark)| *mark));
+            if let Some(first) = sequence.nfc().next()
+                && form_of(first).0 != form
+            {
+                sequences.push((form, form_of(first).0));
+            }
         }
     }
-    // `str::to_lowercase` maps Σ to ς at the end of a word. It is the only letter whose lower case depends on its
-    // position.
-    variants.entry('ς').or_default().push('Σ');
-    variants
+    // The search form of ς, which the loop skips as a lower-case letter, is σ.
+    originals.entry('σ').or_default().exact.push('ς');
+    let letters = originals.clone();
+    for (form, first) in sequences {
+        let Originals { exact, starts } = letters.get(&first).cloned().unwrap_or_default();
+        originals.entry(form).or_default().starts.extend(exact.into_iter().chain(starts).chain([first]));
+    }
+    for entry in originals.values_mut() {
+        entry.starts.sort_unstable();
+        entry.starts.dedup();
+        entry.exact.retain(|character| entry.starts.binary_search(character).is_err());
+    }
+    originals
 });
+
+/// Returns the first character of a character's search form, and whether more characters follow.
+fn form_of(character: char) -> (char, bool) {
+    let form = search_form(character.encode_utf8(&mut [0; 4]));
+    let mut characters = form.chars();
+    (characters.next().unwrap_or(character), characters.next().is_some())
+}
 
 /// Returns the range of texts that start with `text`, in byte order.
 fn prefix_range(text: &str) -> Range<String> {
@@ -88,12 +140,15 @@ fn prefix_range(text: &str) -> Range<String> {
             return text.to_owned()..end;
         }
     }
-    // The text consists of `char::MAX` only, so no finite text follows all texts with this prefix. This end is longer
-    // than any e-mail address.
+    // The prefix consists of `char::MAX` only, so no text is greater than all texts with this prefix. Use an end that
+    // is longer than any handle.
     text.to_owned()..char::MAX.to_string().repeat(1_000)
 }
 
-/// Substring of an e-mail address or a name.
+/// Separates the forms of the handle and the external id in `users.search_text`. The name follows after a line feed.
+pub(super) const SEPARATOR: char = '\u{1f}';
+
+/// Substring of a handle, an external id or a name.
 #[derive(Clone, Debug)]
 pub(super) struct Substring {
     /// `LIKE` pattern for `users.search_text`.
@@ -103,9 +158,9 @@ pub(super) struct Substring {
 
 impl Substring {
     fn new(text: &str) -> Self {
-        // `search_text` consists of e-mail address, line feed and name. An e-mail address cannot contain a line feed,
-        // so a term with a line feed must match within the name.
-        let is_name_only = text.contains('\n');
+        // Handles and external ids contain no control characters, so a term with a line feed or a separator must match
+        // within the name.
+        let is_name_only = text.contains(['\n', SEPARATOR]);
         let pattern = if is_name_only { format!("%\n%{}%", escape_like(text)) } else { contains_pattern(text) };
         let index_condition = SearchIndexCondition {
             trigrams: covering_trigrams(text),
@@ -116,8 +171,8 @@ impl Substring {
         Self { pattern, index_condition }
     }
 
-    /// Returns SQLite's full-text query if it finds exactly the matching users. Its matches can be counted without
-    /// reading the `users` table.
+    /// Returns the SQLite full-text query; `None` if it could also find users that do not match.
+    /// Its matches can be counted without reading the `users` table.
     pub(super) fn exact_full_text_query(&self) -> Option<FullTextQuery> {
         (!self.index_condition.is_name_only).then(|| FullTextQuery { phrase: self.index_condition.phrase.clone() })
     }
@@ -153,13 +208,33 @@ mod tests {
         assert_eq!(starts("j"), ["J", "j"]);
         assert_eq!(starts("k1"), ["K1", "k1", "\u{212a}1"]);
         assert_eq!(starts("1"), ["1"]);
-        let has_lowercase_form = |letter: &char| letter.to_lowercase().next() != Some(*letter);
-        for first in ('\0'..=char::MAX).filter(|letter| has_lowercase_form(letter) || u32::from(*letter) % 97 == 0) {
-            for original in [format!("{first}"), format!("{first}x"), format!("A{first}")] {
-                let lower: String = original.to_lowercase().chars().take(2).collect();
-                let count =
-                    Prefix::new(&lower).original_case_ranges.iter().filter(|range| range.contains(&original)).count();
-                assert_eq!(count, 1, "{original:?}");
+        assert_eq!(starts("\u{e5}"), ["A", "a", "\u{c5}", "\u{e5}", "\u{212b}"]);
+        assert_eq!(starts("x\u{323}"), ["X", "x"], "marks may have another order");
+        let has_other_form = |letter: &char| {
+            let mut decomposed = 0;
+            decompose_canonical(*letter, |_| decomposed += 1);
+            decomposed > 1 || form_of(*letter) != (*letter, false)
+        };
+        for first in ('\0'..=char::MAX).filter(|letter| has_other_form(letter) || u32::from(*letter) % 97 == 0) {
+            let decomposed: String = first.nfd().collect();
+            let lower_first: String = first.to_lowercase().nfd().collect();
+            let mixed = decomposed.chars().take(1).flat_map(char::to_uppercase).chain(lower_first.chars().skip(1));
+            for original in [
+                format!("{first}"),
+                format!("{first}x"),
+                format!("A{first}"),
+                format!("{decomposed}x"),
+                format!("A{decomposed}"),
+                mixed.collect(),
+                "x\u{301}\u{323}".to_owned(),
+            ] {
+                let form: Vec<char> = search_form(&original).chars().collect();
+                for length in 1..=form.len().min(2) {
+                    let prefix: String = form[..length].iter().collect();
+                    let ranges = Prefix::new(&prefix).original_case_ranges;
+                    let count = ranges.iter().filter(|range| range.contains(&original)).count();
+                    assert_eq!(count, 1, "{original:?} {prefix:?}");
+                }
             }
         }
     }

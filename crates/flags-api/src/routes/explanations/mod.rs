@@ -88,8 +88,8 @@ async fn get_user_flags(
 
 /// Explain a flag's value for a user
 ///
-/// Returns the evaluation result, the outcome of every layer, findings about the user's override, and the next change
-/// through time.
+/// Returns the evaluation result, the outcome of every layer, and findings about the user's override. Also returns the
+/// next change of the result that happens without a new revision.
 #[utoipa::path(
     get, path = "/api/admin/users/{user_id}/flags/{flag_name}/explanation", tag = "explanations",
     operation_id = "explain_flag_of_user",

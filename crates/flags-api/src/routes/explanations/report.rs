@@ -34,7 +34,8 @@ pub(crate) struct ExplanationResponse<'v> {
     pub(super) layers: Vec<LayerExplanation<'v>>,
     /// Findings about the user's override and the evaluation.
     pub(super) findings: Vec<FindingReport>,
-    /// The next change of `value` or `source` through time, without a new revision. `null` if there is none.
+    /// Next change of `value` or `source` without a new revision, because an override expires or a scheduled change
+    /// takes effect. `null` if there is none.
     #[schema(required)]
     pub(super) next_change: Option<NextResultChange<'v>>,
 }
@@ -49,7 +50,7 @@ pub(crate) struct ExplainedResult<'v> {
     pub(super) valid_until: Option<Instant>,
 }
 
-/// A change of the evaluation result at a later time, without a change by a person.
+/// A change of the evaluation result at a later time, without a new revision.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct NextResultChange<'v> {
     /// When the result changes.
@@ -60,7 +61,7 @@ pub(crate) struct NextResultChange<'v> {
     pub(super) result: Option<DetailedResult<'v>>,
 }
 
-/// A finding about the user's override.
+/// A finding about the user's override or the evaluation.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct FindingReport {
     /// Stable code.
@@ -80,14 +81,15 @@ pub(crate) struct LayerExplanation<'v> {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub(super) rule_id: Option<&'v str>,
-    /// For `scheduled_change`: id of the change in effect. For `disabled`: id of the change that set the switch, if it
-    /// was not set manually.
+    /// For `scheduled_change`: id of the change in effect. For `disabled`: id of the scheduled change that turned the
+    /// flag on or off, if this was not done manually.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub(super) scheduled_change_id: Option<Uuid>,
-    /// Whether the layer supplies a value, even if a higher layer decided.
+    /// Whether the layer supplies a value, or would supply one if no higher layer had decided the result.
     pub(super) would_match: bool,
-    /// Value that the layer supplies, or would supply if no higher layer had decided. Absent if there is none.
+    /// Value that the layer supplies, or would supply if no higher layer had decided. Absent if the layer supplies
+    /// none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) value: Option<&'v Value>,
     /// Id of the variant with this value.
@@ -179,8 +181,8 @@ wire_enum! {
 
 /// Layer of the evaluation, in order of priority, highest first.
 ///
-/// `archived` replaces all other layers if the flag is archived. `evaluation_too_expensive` is the off variant; it follows
-/// the rule at which the evaluation budget is exhausted. `invalid` replaces all layers below `override` if the
+/// `archived` replaces all other layers if the flag is archived. `evaluation_too_expensive` serves the off variant; it
+/// follows the rule at which the evaluation budget is exhausted. `invalid` replaces all layers below `override` if the
 /// flag's definition is invalid.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
@@ -198,9 +200,9 @@ pub(crate) enum LayerName {
 wire_enum! {
     /// Outcome of a layer.
     ///
-    /// - `matched`: it decided the result
-    /// - `not_matched`: it supplied no value
-    /// - `not_reached`: a higher layer had decided
+    /// - `matched`: the layer decided the result
+    /// - `not_matched`: the layer supplied no value
+    /// - `not_reached`: a higher layer had already decided
     WireLayerOutcome as LayerOutcome = domain::LayerOutcome {
         Matched,
         NotMatched,
@@ -264,12 +266,12 @@ impl FindingReport {
     pub(super) fn from_code(code: domain::FindingCode) -> Self {
         use domain::FindingCode as Code;
         let detail = match code {
-            Code::OverrideRedundant => "the user would get the same value without the override until it expires",
+            Code::OverrideRedundant => "until the override expires, the user would get the same value without it",
             Code::OverrideShadowsRule => "without the override, a targeting rule would determine the value",
             Code::OverrideShadowsSchedule => {
                 "without the override, a scheduled change would determine or change the value before the override expires"
             }
-            Code::OverrideOnDisabledFlag => "the flag is off, and the override still supplies the value",
+            Code::OverrideOnDisabledFlag => "the flag is off, but the override still supplies the value",
             Code::OverrideExpired => "the override has expired and has no effect",
             Code::OverrideDisabled => "the override is disabled and has no effect",
             Code::OverrideTypeMismatch => {

@@ -1,4 +1,4 @@
-//! Feature flags, for admins and viewers.
+//! Feature flags, for admins, support and viewers.
 
 mod list;
 mod request;
@@ -161,7 +161,7 @@ async fn archive(
     reply::execute_idempotently(&request, author.granted, reply, execute).await
 }
 
-/// Returns a function that builds the response to a change of a flag. `now` determines its effective state.
+/// Returns a function that builds the response to a change of a flag. The response shows the effective state at `now`.
 fn changed_flag_reply(now: Instant) -> impl Fn(&FlagDetail, &Committed) -> Reply {
     move |flag, committed| reply::changed(committed, flag.record.revision, &FeatureFlagResponse::from_detail(flag, now))
 }

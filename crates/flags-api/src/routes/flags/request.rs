@@ -73,7 +73,7 @@ pub(crate) struct PatchFlagRequest {
     #[serde(default, deserialize_with = "deserialize_present")]
     #[schema(nullable = false)]
     enabled: Option<bool>,
-    /// Values that the flag can serve. Changing their order assigns users of percentage splits to variants again.
+    /// Values that the flag can serve. Changing their order reassigns the users of percentage splits to variants.
     #[serde(default, deserialize_with = "deserialize_present")]
     #[schema(nullable = false)]
     variants: Option<Vec<WireVariant>>,
@@ -89,7 +89,7 @@ pub(crate) struct PatchFlagRequest {
     #[serde(default, deserialize_with = "deserialize_present")]
     #[schema(nullable = false, max_items = 1000)]
     targeting_rules: Option<Vec<WireTargetingRule>>,
-    /// Hash input for percentage splits. Changing it assigns users of percentage splits to variants again.
+    /// Hash input for percentage splits. A new value reassigns the users of percentage splits to variants.
     #[serde(default, deserialize_with = "deserialize_present")]
     #[schema(nullable = false)]
     salt: Option<String>,

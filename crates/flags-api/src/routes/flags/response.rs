@@ -23,12 +23,12 @@ pub(crate) struct FeatureFlagResponse {
     owner: Option<String>,
     /// Tags for filtering the list of flags.
     tags: Vec<String>,
-    /// Whether the flag is on, as last set manually. See `effective` for the state that applies now.
+    /// Whether the flag is on, as last set manually. See `effective` for the current state.
     enabled: bool,
     /// Values that the flag can serve. Their order determines the bucket ranges of percentage splits.
     variants: Vec<WireVariant>,
-    /// Variant or split to serve when no higher layer decides, as last set manually. See `effective` for the one that
-    /// applies now.
+    /// Variant or split to serve when no higher layer decides, as last set manually. See `effective` for the current
+    /// default.
     default: WireServe,
     /// Id of the variant that is served while the flag is off.
     off_variant: String,
@@ -47,7 +47,7 @@ pub(crate) struct FeatureFlagResponse {
     /// When `enabled` was last set manually.
     #[schema(value_type = String, format = DateTime)]
     enabled_set_at: Instant,
-    /// Switch and default that apply now, including scheduled changes that have taken effect.
+    /// Current enabled state and default, including scheduled changes that have taken effect.
     effective: EffectiveState,
     /// Number of unexpired overrides; 0 while the flag is archived.
     override_count: i64,
@@ -65,14 +65,14 @@ pub(crate) struct FeatureFlagResponse {
 #[derive(Serialize, ToSchema)]
 #[serde(untagged)]
 pub(crate) enum FlagItemResponse {
-    /// Flag with a complete definition.
+    /// Flag whose definition the server can read.
     Readable(Box<FeatureFlagResponse>),
     /// Flag whose definition cannot be read.
     Unreadable(Box<UnreadableFlagResponse>),
 }
 
-/// A feature flag whose definition this server cannot read, for example because a newer version wrote it. It serves
-/// active overrides of its type and nothing else. It can be archived, but not changed in any other way.
+/// A feature flag whose definition this server cannot read, for example because a newer version wrote it. The flag
+/// serves active overrides of its type and nothing else. It can be archived, but not changed in any other way.
 #[derive(Serialize, ToSchema)]
 #[schema(as = UnreadableFeatureFlagResponse)]
 pub(crate) struct UnreadableFlagResponse {
@@ -80,23 +80,23 @@ pub(crate) struct UnreadableFlagResponse {
     name: String,
     /// Why the definition cannot be read.
     unreadable: String,
-    /// Type of all overrides. `null` if it cannot be read; overrides then do not apply.
+    /// Type of all overrides. `null` if the type cannot be read; overrides then do not apply.
     #[schema(required)]
     flag_type: Option<WireFlagType>,
-    /// Whether users can read the flag with their own credentials. `false` if that cannot be read.
+    /// Whether users can read the flag with their own credentials. `false` if the stored value cannot be read.
     client_visible: bool,
     /// When the flag was archived. `null` if it is not archived.
     #[schema(required, value_type = Option<String>, format = DateTime)]
     archived_at: Option<Instant>,
     /// Number of unexpired overrides; 0 while the flag is archived.
     override_count: i64,
-    /// `null` if it cannot be read.
+    /// Time of creation. `null` if the stored value cannot be read.
     #[schema(required, value_type = Option<String>, format = DateTime)]
     created_at: Option<Instant>,
-    /// `null` if it cannot be read.
+    /// Time of the last change. `null` if the stored value cannot be read.
     #[schema(required, value_type = Option<String>, format = DateTime)]
     updated_at: Option<Instant>,
-    /// Revision number of the last change; 0 if it cannot be read.
+    /// Revision number of the last change; 0 if the stored value cannot be read.
     revision: i64,
 }
 
@@ -126,14 +126,14 @@ impl UnreadableFlagResponse {
     }
 }
 
-/// Switch and default of a flag at the time of the response, including scheduled changes that have taken effect.
+/// Enabled state and default of a flag at the time of the response, including scheduled changes that have taken effect.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct EffectiveState {
     /// Whether the flag is on.
     enabled: bool,
     /// Variant or split that is served when no higher layer decides.
     default: WireServe,
-    /// Scheduled change that set `default`. `null` if it was set manually.
+    /// Id of the scheduled change that set `default`. `null` if `default` was set manually.
     #[schema(required)]
     scheduled_change_id: Option<Uuid>,
 }

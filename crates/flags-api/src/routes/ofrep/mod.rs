@@ -45,9 +45,10 @@ pub(super) fn routes(routes: &mut RouteRegistry) {
 
 /// Evaluate a flag
 ///
-/// Evaluates one flag for the context (OFREP 0.3.0). A token of scope `evaluate` may use any `targetingKey`; attributes
-/// of the context take precedence over the user's stored attributes. Every other credential may use only the id of its
-/// own user, and cannot replace stored attributes.
+/// Evaluates one flag for the context (OFREP 0.3.0). A token of scope `evaluate` may use any `targetingKey`. Attributes
+/// of its context take precedence over the user's stored attributes, but not over the user's built-in attributes. Every
+/// other credential evaluates for its own user. It cannot replace stored attributes or attributes from a JWT, and
+/// cannot supply built-in attributes.
 #[utoipa::path(
     post, path = "/ofrep/v1/evaluate/flags/{key}", tag = "OpenFeature", operation_id = "evaluate_flag",
     params(("key" = String, Path, description = "Name of the flag")), request_body = EvaluationRequest,
@@ -59,8 +60,8 @@ async fn evaluate_flag(
     key: FlagKeyParam,
     context: OfrepRequest,
 ) -> HandlerResult {
-    let (_, scope) = caller.granted;
-    let target = EvaluationTarget::resolve(&app, scope, context).await?;
+    let (credential, scope) = caller.granted;
+    let target = EvaluationTarget::resolve(&app, &credential, scope, context).await?;
     let now = app.evaluation.now();
     let snapshot = app.evaluation.replica().snapshot(target.user_id());
     let flag = snapshot.flag(&key.0).map(FlagState::compiled).filter(|flag| target.can_see(flag));
@@ -74,15 +75,15 @@ async fn evaluate_flag(
         return Err(evaluation_too_expensive());
     }
     let mut body = String::with_capacity(512);
-    write_evaluation(&mut body, &evaluated, app.settings.override_reasons());
+    write_evaluation(&mut body, &evaluated, app.settings.override_reasons(), &target.ignored_attributes());
     Ok(private(HttpResponse::Ok()).content_type("application/json").body(body))
 }
 
 /// Evaluate all flags
 ///
 /// Evaluates all flags that the caller can see, with the same rules as for a single flag. Supports `If-None-Match`; the
-/// tag covers the targeting key and the response without `revision`. `eventStreams` contains the address of a stream
-/// that reports when to evaluate again.
+/// tag covers the targeting key and the response without `revision`. `eventStreams` contains the URL of a stream that
+/// reports when to evaluate again.
 #[utoipa::path(
     post, path = "/ofrep/v1/evaluate/flags", tag = "OpenFeature", operation_id = "evaluate_flags",
     params(
@@ -105,16 +106,22 @@ async fn evaluate_flags(
     context: OfrepRequest,
 ) -> HandlerResult {
     let (credential, scope) = caller.granted;
-    let target = EvaluationTarget::resolve(&app, scope, context).await?;
+    let target = EvaluationTarget::resolve(&app, &credential, scope, context).await?;
     let clock = app.evaluation.now();
     let now = event.evaluation_instant(clock);
-    let stream_token = StreamToken::issue(credential, target.parsed_user_id(), clock).encode(&app.stream_token_key);
+    let stream_token = StreamToken::issue(credential, target.keyed_user_id(), clock).encode(&app.stream_token_key);
     let stale = app.evaluation.replica().is_stale();
     let snapshot = app.evaluation.replica().snapshot(target.user_id());
     let results = snapshot.evaluate_each(target.context(), now, |flag| target.can_see(flag));
-    let state = BulkState { stream_token: &stream_token, stale, flag_count: snapshot.flag_count() };
+    let ignored_attributes = target.ignored_attributes();
+    let state = BulkState {
+        stream_token: &stream_token,
+        stale,
+        flag_count: snapshot.flag_count(),
+        ignored_attributes: &ignored_attributes,
+    };
     let content = write_bulk_content(results, &state, app.settings.override_reasons());
     let revision = snapshot.revision();
-    let etag = content_tag(target.targeting_key().as_bytes(), revision.epoch, content.as_bytes());
+    let etag = content_tag(target.evaluation_key().as_bytes(), revision.epoch, content.as_bytes());
     respond(&if_none_match, &etag, finish_bulk_body(content, revision))
 }

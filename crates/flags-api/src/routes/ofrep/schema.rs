@@ -24,11 +24,13 @@ pub(crate) struct EvaluationRequest {
 #[cfg_attr(not(test), expect(dead_code, reason = "OpenAPI document only"))]
 #[schema(as = EvaluationContext)]
 pub(crate) struct WireEvaluationContext {
-    /// Id of the user. With a token of scope `evaluate`, any non-empty string; if it is not the id of an active user,
-    /// the context is anonymous. At most 4,096 bytes.
+    /// Id or external id of the user. With a token of scope `evaluate`, any string; if it belongs to no active user,
+    /// the context is anonymous. Without a key, conditions on `user_id` and `external_id` fail, and percentage splits
+    /// by `user_id` serve the off variant. Other credentials need no key, because they evaluate for their own user. At
+    /// most 4,096 bytes.
     #[serde(rename = "targetingKey")]
-    #[schema(min_length = 1, max_length = 4096)]
-    targeting_key: String,
+    #[schema(required = false, nullable = false, max_length = 4096)]
+    targeting_key: Option<String>,
 }
 
 /// Evaluation result of one flag.
@@ -46,6 +48,7 @@ pub(crate) struct EvaluationSuccess {
     variant: String,
     /// `source` and `flag_type`. If an override supplied the value, also `override_created_at`, `override_updated_at`,
     /// `override_expires_at` (if it expires) and `override_reason` (if the server runs with `--show-reasons-to-users`).
+    /// `ignored_attributes` names the attributes in the request that do not apply, separated by commas.
     metadata: BTreeMap<String, String>,
 }
 
@@ -74,7 +77,7 @@ pub(crate) enum EvaluationReason {
 #[serde(untagged)]
 pub(crate) enum EvaluationResult {
     Success(EvaluationSuccess),
-    /// The flag's definition is invalid.
+    /// The flag's definition is invalid, or its evaluation exceeded the evaluation budget.
     Failure(EvaluationFailure),
 }
 
@@ -100,14 +103,14 @@ pub(crate) struct EventStreamDescriptor {
     /// Always `sse` (server-sent events).
     #[serde(rename = "type")]
     kind: String,
-    /// Address of the stream.
+    /// URL of the stream.
     endpoint: EventStreamEndpoint,
-    /// Time in the background, in seconds, after which a page should close the stream.
+    /// Number of seconds in the background after which a page should close the stream.
     #[serde(rename = "inactivityDelaySec")]
     inactivity_delay_sec: u32,
 }
 
-/// Address on the same origin as the evaluation endpoint.
+/// URL on the same origin as the evaluation endpoint.
 #[derive(ToSchema)]
 #[cfg_attr(test, derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(not(test), expect(dead_code, reason = "OpenAPI document only"))]
@@ -129,6 +132,11 @@ pub(crate) struct BulkEvaluationMetadata {
     #[cfg_attr(test, serde(skip_serializing_if = "Option::is_none"))]
     #[schema(required = false, nullable = false, value_type = Option<String>, format = DateTime)]
     valid_until: Option<Instant>,
+    /// Names of the attributes in the request that do not apply, because the key or the stored user supplies them,
+    /// separated by commas. Absent if there are none.
+    #[cfg_attr(test, serde(skip_serializing_if = "Option::is_none"))]
+    #[schema(required = false, nullable = false)]
+    ignored_attributes: Option<String>,
     /// Revision that was evaluated, as `<epoch>:<number>`.
     revision: String,
 }

@@ -1,4 +1,4 @@
-//! OFREP event stream: tells providers when to evaluate again.
+//! OFREP event stream, which tells OpenFeature providers when to evaluate again.
 
 use actix_web::{
     HttpRequest,
@@ -36,7 +36,7 @@ fn resume_position(request: &HttpRequest) -> Option<StreamPosition> {
 
 /// Stream evaluation changes
 ///
-/// Take the address of this stream from `eventStreams` of a bulk evaluation. Sends server-sent events:
+/// `eventStreams` of a bulk evaluation contains the URL of this stream. Sends server-sent events:
 ///
 /// - `message`: `{"type": "refetchEvaluation", "etag", "lastModified"}`; evaluate all flags again and send `etag` as
 ///   `flagConfigEtag`

@@ -1,5 +1,5 @@
 //! Serializes evaluation results in the format of OFREP, from JSON fragments that are prepared when a flag is compiled.
-//! `schema` has the documented types.
+//! The module `schema` contains the documented types.
 
 use std::{borrow::Cow, fmt::Write as _};
 
@@ -13,26 +13,29 @@ use crate::{evaluation_json::EvaluationCounts, ofrep_failure::EvaluationFailure,
 /// Variant name, as JSON, of an override value that no variant has. OpenFeature providers require a variant.
 const OVERRIDE_VARIANT: &str = "\"override\"";
 
-/// Time in the background, in seconds, after which a page should close its event stream.
+/// Number of seconds in the background after which a page should close its event stream.
 const INACTIVITY_SECONDS: u32 = 120;
 
-/// State that a bulk evaluation reports.
+/// Contents of a bulk evaluation's body other than the results.
 pub(super) struct BulkState<'s> {
     /// Encoded token of the event stream.
     pub(super) stream_token: &'s str,
-    /// Whether the server has been unable to read its database for a while.
+    /// Whether the server has been unable to read its database for at least 5 seconds.
     pub(super) stale: bool,
     /// Approximate number of results.
     pub(super) flag_count: usize,
+    /// Names of attributes in the request that do not apply, separated by commas.
+    pub(super) ignored_attributes: &'s str,
 }
 
-/// Builds the body of a bulk evaluation up to the revision, which the entity tag does not cover. The object stays open.
+/// Builds the part of a bulk evaluation's body that the entity tag covers: everything before the revision. The JSON
+/// object stays open.
 pub(super) fn write_bulk_content<'v>(
     results: impl Iterator<Item = (&'v CompiledFlag, Option<EvaluatedFlag<'v>>)>,
     state: &BulkState<'_>,
     reasons: OverrideReasons,
 ) -> String {
-    let BulkState { stream_token, stale, flag_count } = state;
+    let BulkState { stream_token, stale, flag_count, ignored_attributes } = state;
     let mut out = String::with_capacity(256 * flag_count + 512);
     out.push_str("{\"flags\":[");
     let valid_until = write_results(&mut out, results, reasons);
@@ -44,6 +47,7 @@ pub(super) fn write_bulk_content<'v>(
     if let Some(at) = valid_until {
         let _ = write!(out, ",\"valid_until\":\"{at}\"");
     }
+    write_ignored_attributes(&mut out, ignored_attributes);
     out
 }
 
@@ -73,7 +77,7 @@ fn write_results<'v>(
         if evaluated.resolution.source == Source::EvaluationTooExpensive {
             out.push_str(&EvaluationFailure::too_expensive(flag.name()).json());
         } else {
-            write_evaluation(out, &evaluated, reasons);
+            write_evaluation(out, &evaluated, reasons, "");
         }
         counts.record(&evaluated.resolution);
         valid_until = [valid_until, evaluated.resolution.valid_until].into_iter().flatten().min();
@@ -82,8 +86,21 @@ fn write_results<'v>(
     valid_until
 }
 
-/// Appends the evaluation result of one flag. A flag that exceeded the evaluation budget is an error instead.
-pub(super) fn write_evaluation(out: &mut String, evaluated: &EvaluatedFlag<'_>, reasons: OverrideReasons) {
+/// Appends the metadata `ignored_attributes`, unless it is empty. The names need no JSON escaping.
+fn write_ignored_attributes(out: &mut String, names: &str) {
+    if !names.is_empty() {
+        let _ = write!(out, r#","ignored_attributes":"{names}""#);
+    }
+}
+
+/// Appends the evaluation result of one flag. Do not call it for a flag that exceeded the evaluation budget: the
+/// response then contains an [`EvaluationFailure`].
+pub(super) fn write_evaluation(
+    out: &mut String,
+    evaluated: &EvaluatedFlag<'_>,
+    reasons: OverrideReasons,
+    ignored_attributes: &str,
+) {
     let EvaluatedFlag { flag, resolution, user_override, .. } = evaluated;
     // Names of flags, layers and types need no JSON escaping. Writing to a `String` cannot fail.
     let _ = write!(
@@ -99,6 +116,7 @@ pub(super) fn write_evaluation(out: &mut String, evaluated: &EvaluatedFlag<'_>, 
     if let Some(user_override) = user_override {
         write_override(out, user_override, reasons);
     }
+    write_ignored_attributes(out, ignored_attributes);
     out.push_str("}}");
 }
 
@@ -153,7 +171,7 @@ mod tests {
             reasons in any_reasons(),
         ) {
             let results = scenario.results();
-            let state = BulkState { stream_token: "token", stale, flag_count: results.len() };
+            let state = BulkState { stream_token: "token", stale, flag_count: results.len(), ignored_attributes: "email,role" };
             let content = write_bulk_content(results.iter().copied(), &state, reasons);
             let body = finish_bulk_body(content, Revision { epoch: Uuid::from_u128(7), number: 42 });
             let value = check_type::<BulkEvaluationResponse>(&body)?;
@@ -171,9 +189,9 @@ mod tests {
         ) {
             for evaluated in scenario.evaluated() {
                 let mut body = String::new();
-                write_evaluation(&mut body, &evaluated, reasons);
+                write_evaluation(&mut body, &evaluated, reasons, "email");
                 let value = check_type::<EvaluationSuccess>(&body)?;
-                // The flag's type may require a fraction, so `1` may be written as `1.0`.
+                // A floating-point flag serializes `1` as `1.0`, which is a different JSON value.
                 let expected = evaluated.resolution.value.value();
                 prop_assert!(value["value"] == *expected || value["value"].as_f64() == expected.as_f64());
             }

@@ -1,18 +1,19 @@
 //! Parsing of the JWT header and validation of the claims.
 
-use flags_domain::Instant;
+use flags_domain::{Instant, MAX_TARGETING_KEY_BYTES};
 use flags_store::users::{MAX_EMAIL_LENGTH, Role};
 use serde_json::{Map, Value};
-use uuid::Uuid;
 
-use super::{JwtConfig, JwtRejection, JwtUser, UserClaim, VerifiedJwt, strict_json};
+use super::{ClaimAttributes, JwtConfig, JwtRejection, JwtUser, UserClaim, VerifiedJwt, strict_json};
 
-/// Maximum clock skew of the issuer ahead of this server, in microseconds. It applies to `nbf` and `iat`, not to `exp`.
+/// Maximum time by which the issuer's clock may be ahead of this server's clock, in microseconds. Applies to `nbf` and
+/// `iat`, not to `exp`.
 const LEEWAY_MICROS: i64 = 30_000_000;
 /// Maximum value of a time claim in seconds since 1970: the last second of the year 9999.
 const LAST_SECOND: f64 = 253_402_300_799.0;
 
-/// Evaluated header parameters. Parameters that supply keys or key URLs (`jwk`, `jku`, `x5u`, …) are ignored.
+/// Header parameters that the server evaluates. Parameters that supply keys or key URLs (`jwk`,
+/// `jku`, `x5u`, …) are ignored.
 pub(super) struct Header {
     pub(super) algorithm: String,
     pub(super) key_id: Option<String>,
@@ -47,7 +48,7 @@ fn optional_text(fields: &mut Map<String, Value>, name: &str) -> Result<Option<S
     }
 }
 
-/// Parses and checks the claims. The caller must have verified the signature.
+/// Parses and checks the claims. The caller must have verified the signature first.
 pub(super) fn parse_and_check(json: &[u8], config: &JwtConfig, now: Instant) -> Result<VerifiedJwt, JwtRejection> {
     let claims = strict_json::parse_object(json).ok_or(JwtRejection::Malformed)?;
     let expires_at = instant(&claims, "exp")?.ok_or(JwtRejection::InvalidClaims)?;
@@ -68,7 +69,8 @@ pub(super) fn parse_and_check(json: &[u8], config: &JwtConfig, now: Instant) -> 
     }
     let user = user(&claims, &config.user_claim).ok_or(JwtRejection::UnidentifiedUser)?;
     let role = config.role_claim.as_deref().map(|name| role(&claims, name, &config.allowed_roles));
-    Ok(VerifiedJwt { user, role, expires_at })
+    let attributes = ClaimAttributes::read(claims, &config.attributes)?;
+    Ok(VerifiedJwt { user, role, attributes, expires_at })
 }
 
 /// Parses a time claim in seconds since 1970, with or without a fraction. Returns `None` if the claim is missing.
@@ -96,27 +98,27 @@ fn contains_audience(claim: Option<&Value>, audience: &str) -> bool {
 
 fn user(claims: &Map<String, Value>, claim: &UserClaim) -> Option<JwtUser> {
     match claim {
-        UserClaim::Sub => parse_user_id(claims.get("sub")?.as_str()?),
+        UserClaim::Sub => parse_key(claims.get("sub")?.as_str()?),
         UserClaim::Named(name) => {
             let text = find_claim(claims, name)?.as_str()?;
-            parse_user_id(text).or_else(|| parse_email(claims, text))
+            // External ids contain no `@`.
+            if text.contains('@') { parse_email(claims, text) } else { parse_key(text) }
         }
     }
 }
 
-/// Parses a UUID in the hyphenated form. Other forms, such as `urn:uuid:…`, are rejected.
-fn parse_user_id(text: &str) -> Option<JwtUser> {
-    (text.len() == 36).then(|| Uuid::try_parse(text).ok())?.map(JwtUser::Id)
+fn parse_key(text: &str) -> Option<JwtUser> {
+    (1..=MAX_TARGETING_KEY_BYTES).contains(&text.len()).then(|| JwtUser::Key(text.to_owned()))
 }
 
-/// Parses an e-mail address. Rejects it if the claim `email_verified` is present and not true.
+/// Accepts an e-mail address unless the claim `email_verified` is present and not true.
 fn parse_email(claims: &Map<String, Value>, text: &str) -> Option<JwtUser> {
     let is_verified = claims.get("email_verified").is_none_or(|verified| *verified == true || *verified == "true");
-    let is_email = text.contains('@') && text.chars().count() <= MAX_EMAIL_LENGTH;
-    (is_email && is_verified).then(|| JwtUser::Email(text.to_owned()))
+    (text.chars().count() <= MAX_EMAIL_LENGTH && is_verified).then(|| JwtUser::Email(text.to_owned()))
 }
 
-/// Returns the highest role to which the mapping assigns a value of the claim, or [`Role::User`] if there is none.
+/// Returns the highest role that the mapping assigns to a value of the claim, or [`Role::User`] if
+/// no value is mapped.
 fn role(claims: &Map<String, Value>, name: &str, allowed: &[(String, Role)]) -> Role {
     let values = match find_claim(claims, name) {
         Some(Value::Array(several)) => several.as_slice(),
@@ -127,7 +129,8 @@ fn role(claims: &Map<String, Value>, name: &str, allowed: &[(String, Role)]) -> 
     matching.map(|(_, role)| *role).fold(Role::User, Role::higher)
 }
 
-/// Finds a claim by its exact name. If there is none, the dots in the name select members of nested objects.
+/// Finds a claim by its exact name. If there is no such claim, dots in the name select members of
+/// nested objects.
 fn find_claim<'c>(claims: &'c Map<String, Value>, name: &str) -> Option<&'c Value> {
     if let Some(value) = claims.get(name) {
         return Some(value);
@@ -140,7 +143,7 @@ fn find_claim<'c>(claims: &'c Map<String, Value>, name: &str) -> Option<&'c Valu
 mod tests {
     use serde_json::json;
 
-    use super::super::{JwtAlgorithm, KeySource};
+    use super::super::{ClaimAttribute, JwtAlgorithm, JwtUsers, KeySource};
     use super::*;
 
     const ANN: &str = "01890000-0000-7000-8000-000000000001";
@@ -155,6 +158,8 @@ mod tests {
             user_claim: UserClaim::Sub,
             role_claim: None,
             allowed_roles: Vec::new(),
+            users: JwtUsers::Known,
+            attributes: Vec::new(),
         }
     }
 
@@ -248,37 +253,36 @@ mod tests {
         }
     }
 
-    #[test]
-    fn sub_claim_must_be_a_user_id() {
-        let user = |changes| check(&config(), changes).map(|verified| verified.user);
-        let ann = Ok(JwtUser::Id(ANN.parse().unwrap()));
-        assert_eq!(user(json!({})), ann);
-        assert_eq!(user(json!({"sub": ANN.to_uppercase()})), ann);
-        for sub in [
-            json!("ann@example.com"),
-            json!(format!("urn:uuid:{ANN}")),
-            json!(ANN.replace('-', "")),
-            json!(""),
-            json!(7),
-            json!([ANN]),
-            json!(null),
-        ] {
-            assert_eq!(user(json!({"sub": sub})), Err(JwtRejection::UnidentifiedUser), "{sub}");
-        }
+    fn key(text: &str) -> Result<JwtUser, JwtRejection> {
+        Ok(JwtUser::Key(text.to_owned()))
     }
 
     #[test]
-    fn custom_claim_accepts_user_ids_and_verified_emails() {
+    fn sub_claim_is_an_evaluation_key() {
+        let user = |changes| check(&config(), changes).map(|verified| verified.user);
+        let longest = "k".repeat(4 * 1024);
+        for text in [ANN, &ANN.to_uppercase(), &format!("urn:uuid:{ANN}"), "crm/42", "ann@example.com", &longest] {
+            assert_eq!(user(json!({"sub": text})), key(text));
+        }
+        for sub in [json!(""), json!(format!("{longest}k")), json!(7), json!([ANN]), json!(null)] {
+            assert_eq!(user(json!({"sub": sub})), Err(JwtRejection::UnidentifiedUser), "{sub}");
+        }
+        assert!(!format!("{:?}", check(&config(), json!({"sub": "ann@example.com"}))).contains("nn@"));
+    }
+
+    #[test]
+    fn custom_claim_is_a_verified_email_or_an_evaluation_key() {
         let config = JwtConfig { user_claim: UserClaim::Named("email".to_owned()), ..config() };
         let user = |changes| check(&config, changes).map(|verified| verified.user);
         let by_email = Ok(JwtUser::Email("Ann@example.com".to_owned()));
         assert_eq!(user(json!({"email": "Ann@example.com"})), by_email);
         assert_eq!(user(json!({"email": "Ann@example.com", "email_verified": true})), by_email);
-        assert_eq!(user(json!({"email": ANN})), Ok(JwtUser::Id(ANN.parse().unwrap())));
+        assert_eq!(user(json!({"email": ANN})), key(ANN));
+        assert_eq!(user(json!({"email": "ann"})), key("ann"));
         assert!(!format!("{:?}", check(&config, json!({"email": "Ann@example.com"}))).contains("nn@"));
         for changes in [
             json!({}),
-            json!({"email": "ann"}),
+            json!({"email": ""}),
             json!({"email": ["Ann@example.com"]}),
             json!({"email": "Ann@example.com", "email_verified": false}),
             json!({"email": "Ann@example.com", "email_verified": "false"}),
@@ -286,6 +290,17 @@ mod tests {
         ] {
             assert_eq!(user(changes.clone()), Err(JwtRejection::UnidentifiedUser), "{changes}");
         }
+    }
+
+    #[test]
+    fn mapped_claims_are_attributes() {
+        let attributes = vec![ClaimAttribute::parse("country=/address/country").unwrap()];
+        let config = JwtConfig { attributes, ..config() };
+        let verified = check(&config, json!({"address": {"country": "de"}, "plan": "pro"})).unwrap();
+        assert_eq!(Value::Object(verified.attributes.0.clone()), json!({"country": "de"}));
+        assert!(!format!("{verified:?}").contains("de\""));
+        let too_many = json!({"address": {"country": vec![1; 5_001]}});
+        assert_eq!(check(&config, too_many), Err(JwtRejection::TooManyAttributes));
     }
 
     #[test]

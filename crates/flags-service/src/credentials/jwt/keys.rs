@@ -120,14 +120,14 @@ impl VerificationKey {
     }
 }
 
-/// Ignored key of a document, with the reason.
+/// Key in a key document that the server ignores because of `reason`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct IgnoredKey {
     pub(super) key_id: Option<String>,
     pub(super) reason: &'static str,
 }
 
-/// Keys of a document, split into usable and ignored ones.
+/// Keys of a document, split into usable and ignored keys.
 #[derive(Default)]
 pub(super) struct KeySet {
     keys: Vec<VerificationKey>,
@@ -198,7 +198,7 @@ impl KeySet {
         Ok(VerificationKey { id, algorithm, key })
     }
 
-    /// Returns whether the set has no usable key.
+    /// Whether the set has no usable key. It may have ignored keys.
     pub(super) const fn is_empty(&self) -> bool {
         self.keys.is_empty()
     }

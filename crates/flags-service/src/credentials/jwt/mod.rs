@@ -3,8 +3,9 @@
 //! The token cannot influence how it is verified. Keys come only from the source that the operator configured, and each
 //! key verifies exactly one algorithm. The header's `kid` only selects one of these keys; key URLs and keys in the
 //! header are ignored. The claims are parsed after the signature has been verified, and checked with the server's
-//! clock. The token must name an existing user. The server stores nothing from the token.
+//! clock. The server stores nothing from the token.
 
+mod attributes;
 mod claims;
 mod keys;
 mod source;
@@ -15,18 +16,21 @@ mod tests;
 use std::{fmt, sync::Arc};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use flags_domain::Instant;
+use flags_domain::{Instant, MAX_ATTRIBUTES};
 use flags_store::users::Role;
-use uuid::Uuid;
 
+pub use self::{
+    attributes::{ClaimAttribute, ClaimAttributeError, ClaimAttributes},
+    keys::JwtAlgorithm,
+    source::KeySource,
+};
 use self::{claims::Header, source::KeyCache};
-pub use self::{keys::JwtAlgorithm, source::KeySource};
 use crate::clock::Clock;
 
 /// Maximum length of a token in bytes.
 const MAX_LENGTH: usize = 16 * 1024;
 
-/// Configuration of the accepted issuer and of the claims that are evaluated.
+/// Configuration of the accepted issuer and of the claims that the server evaluates.
 #[derive(Clone, Debug)]
 pub struct JwtConfig {
     /// Required value of the claim `iss`, compared exactly.
@@ -40,31 +44,51 @@ pub struct JwtConfig {
     pub algorithms: Vec<JwtAlgorithm>,
     /// Claim that identifies the user.
     pub user_claim: UserClaim,
-    /// Claim that contains roles; a dot selects a member of an object. Without it, the caller has the role of the user.
+    /// Claim that contains roles; a dot selects a member of an object. Without a role claim, the
+    /// stored role of the user applies.
     pub role_claim: Option<String>,
     /// Mapping from values of the role claim to roles. Other values are ignored.
     pub allowed_roles: Vec<(String, Role)>,
+    /// Users whose tokens are accepted.
+    pub users: JwtUsers,
+    /// Claims that become attributes of the evaluation context.
+    pub attributes: Vec<ClaimAttribute>,
+}
+
+/// Users whose tokens are accepted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum JwtUsers {
+    /// Stored users only.
+    #[default]
+    Known,
+    /// Stored users, and users that are not stored. The latter have the role `user` and may only read and evaluate
+    /// their own flags.
+    Any,
 }
 
 /// Claim that identifies the user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum UserClaim {
-    /// The claim `sub`, which contains the user id.
+    /// The claim `sub`, which contains the user id or the external id.
     Sub,
-    /// Another claim, which contains the user id or the e-mail address.
+    /// Another claim, which contains the user id, the external id or the e-mail address.
     Named(String),
 }
 
-/// Error in the JWT configuration, detected at start.
+/// Error in the JWT configuration. The server detects it at startup.
 #[derive(Debug, thiserror::Error)]
 pub enum JwtConfigError {
     /// Invalid or incomplete option.
     #[error("{0}")]
     Invalid(&'static str),
+    /// Two claims are mapped to one attribute.
+    #[error("several claims are mapped to the attribute {0}; map one claim to each attribute")]
+    RepeatedAttribute(String),
     /// The key source cannot be read.
     #[error("cannot read the JWT keys: {0}")]
     KeySource(String),
-    /// The key file contains no usable key. The text is empty or starts with `: ` and the reason for the first key.
+    /// The key file contains no usable key. The text is empty, or `: ` followed by the reason why
+    /// the first key is unusable.
     #[error("the JWT key file contains no usable key{0}")]
     NoUsableKey(String),
 }
@@ -72,29 +96,33 @@ pub enum JwtConfigError {
 /// User that a token identifies.
 #[derive(Clone, PartialEq, Eq)]
 pub enum JwtUser {
-    /// User id.
-    Id(Uuid),
-    /// E-mail address; the case of ASCII letters is ignored.
+    /// Evaluation key: a user id or an external id, whether or not the user is stored. Not empty, at most
+    /// [`MAX_TARGETING_KEY_BYTES`](flags_domain::MAX_TARGETING_KEY_BYTES).
+    Key(String),
+    /// E-mail address, compared by [`email_key`](flags_domain::email_key).
     Email(String),
 }
 
 impl fmt::Debug for JwtUser {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Id(id) => write!(f, "Id({id})"),
+            // A key may be an e-mail address.
+            Self::Key(_) => f.write_str("Key(…)"),
             Self::Email(_) => f.write_str("Email(…)"),
         }
     }
 }
 
-/// Evaluated claims of a valid token.
+/// Claims of a valid token that the server uses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VerifiedJwt {
     /// User that the token identifies.
     pub user: JwtUser,
-    /// Upper limit for the caller's role if a role claim is configured. The effective role never exceeds the user's
-    /// role.
+    /// Upper limit for the caller's role; `None` without a role claim. The effective role never
+    /// exceeds the stored role of the user.
     pub role: Option<Role>,
+    /// Attributes of the evaluation context. They have priority over stored attributes.
+    pub attributes: ClaimAttributes,
     /// Instant at which the token expires.
     pub expires_at: Instant,
 }
@@ -123,7 +151,7 @@ pub enum JwtRejection {
     /// The signature does not match.
     #[error("the signature is invalid")]
     InvalidSignature,
-    /// The claim `exp` is missing, or one of `exp`, `nbf` and `iat` is malformed.
+    /// The claim `exp` is missing, or `exp`, `nbf` or `iat` is malformed.
     #[error("the claim exp is missing, or exp, nbf or iat is not a number of seconds since 1970")]
     InvalidClaims,
     /// The token has expired.
@@ -141,6 +169,9 @@ pub enum JwtRejection {
     /// The user claim is missing, malformed or unverified.
     #[error("the user claim is missing, malformed or not verified")]
     UnidentifiedUser,
+    /// The claims that are mapped to attributes exceed the limits of one context.
+    #[error("the claims that are mapped to attributes exceed the limits on number, size or nesting of attributes")]
+    TooManyAttributes,
     /// The issuer's keys have not been fetched yet, so the token cannot be verified.
     #[error("the issuer's keys have not been fetched yet")]
     KeysUnavailable,
@@ -195,6 +226,11 @@ impl JwtVerifier {
         Ok(Self { config, keys })
     }
 
+    /// Users whose tokens are accepted.
+    pub const fn users(&self) -> JwtUsers {
+        self.config.users
+    }
+
     /// Verifies the signature and the claims of a token at `now`.
     pub async fn verify(&self, text: &str, now: Instant) -> Result<VerifiedJwt, JwtRejection> {
         if text.len() > MAX_LENGTH {
@@ -242,6 +278,7 @@ fn validate(config: &JwtConfig) -> Result<(), JwtConfigError> {
     if user_claim.into_iter().chain(&config.role_claim).any(|name| name.is_empty()) {
         return Err(JwtConfigError::Invalid("the name of a JWT claim must not be empty"));
     }
+    validate_attributes(&config.attributes)?;
     match (&config.role_claim, config.allowed_roles.is_empty()) {
         (Some(_), true) => Err(JwtConfigError::Invalid(
             "a JWT role claim is configured, but no role mapping; add at least one VALUE=ROLE",
@@ -250,5 +287,17 @@ fn validate(config: &JwtConfig) -> Result<(), JwtConfigError> {
             "a JWT role mapping is configured, but the role claim is not; name the claim that contains the roles",
         )),
         _ => Ok(()),
+    }
+}
+
+fn validate_attributes(attributes: &[ClaimAttribute]) -> Result<(), JwtConfigError> {
+    if attributes.len() > MAX_ATTRIBUTES {
+        return Err(JwtConfigError::Invalid("at most 1000 JWT claims can be mapped to attributes"));
+    }
+    let mut names: Vec<_> = attributes.iter().map(ClaimAttribute::name).collect();
+    names.sort_unstable();
+    match names.windows(2).find(|pair| pair[0] == pair[1]) {
+        Some(pair) => Err(JwtConfigError::RepeatedAttribute(pair[0].to_owned())),
+        None => Ok(()),
     }
 }

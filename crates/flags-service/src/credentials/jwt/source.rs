@@ -74,7 +74,7 @@ impl KeySource {
     }
 }
 
-/// Returns whether the connection to `url` is safe from network attackers, who could replace the keys.
+/// Returns whether the connection to `url` prevents network attackers from replacing the keys.
 fn is_tamper_proof(url: &Url) -> bool {
     match url.scheme() {
         "https" => true,
@@ -141,8 +141,8 @@ impl KeyCache {
         self.closed.notify_one();
     }
 
-    /// Returns the loaded keys. Before the first successful load, waits for a load in progress and returns `None` if it
-    /// fails.
+    /// Returns the loaded keys. If no keys have been loaded yet, waits for a load in progress and
+    /// returns `None` if the load fails.
     pub(super) async fn current(&self) -> Option<Arc<KeySet>> {
         if let Some(keys) = &self.state.borrow().keys {
             return Some(Arc::clone(keys));
@@ -166,7 +166,8 @@ impl KeyCache {
         self.wait_for_load().await
     }
 
-    /// Waits until no load is in progress and returns the keys.
+    /// Waits until no load is in progress. Returns the keys, or `None` if no load has succeeded
+    /// yet.
     async fn wait_for_load(&self) -> Option<Arc<KeySet>> {
         let mut state = self.state.subscribe();
         // Cannot fail: `self` owns the sender.
@@ -189,7 +190,8 @@ impl KeyCache {
             if let Some(at) = next_load_at {
                 tokio::select! {
                     () = self.clock.wait_until(at) => {}
-                    // A scheduled load may already have loaded the keys. Then `is_loading` is false.
+                    // A scheduled load may already have served this request. In that case
+                    // `is_loading` is false.
                     () = self.reload_requested.notified() => if !self.state.borrow().is_loading { continue },
                     () = self.closed.notified() => return,
                 }
@@ -204,7 +206,8 @@ impl KeyCache {
         }
     }
 
-    /// Ends a load. Replaces the keys if the document is valid, otherwise keeps the old keys and returns `false`.
+    /// Ends a load. If the document is valid, replaces the keys and returns `true`; otherwise keeps
+    /// the old keys.
     fn finish_load(&self, loaded: Result<Vec<u8>, String>, loader: &KeyLoader) -> bool {
         let parsed =
             loaded.and_then(|document| KeySet::parse(&document, &self.algorithms).map_err(|error| error.to_string()));

@@ -1,5 +1,5 @@
-//! JSON parsing that rejects duplicate names. Parsers disagree on which duplicate counts, which an attacker could
-//! exploit.
+//! JSON parsing that rejects duplicate names. Parsers disagree on which of the duplicates counts,
+//! and an attacker could exploit the difference.
 
 use std::fmt;
 

@@ -87,6 +87,8 @@ fn config(keys: &NamedTempFile, algorithms: &[JwtAlgorithm]) -> JwtConfig {
         user_claim: UserClaim::Sub,
         role_claim: None,
         allowed_roles: Vec::new(),
+        users: JwtUsers::Known,
+        attributes: Vec::new(),
     }
 }
 
@@ -106,8 +108,9 @@ async fn verifies_signatures_of_each_algorithm() {
         let verifier = JwtVerifier::start(config(&keys, &[algorithm]), clock()).await.unwrap();
         let token = sign(&key, algorithm, &json!({"alg": algorithm.as_str(), "kid": "k"}));
         let verified = verifier.verify(&token, now()).await.unwrap();
-        assert_eq!(verified.user, JwtUser::Id(ANN.parse().unwrap()), "{algorithm:?}");
-        // Change a character within the signature. Some bits of the last character are unused.
+        assert_eq!(verified.user, JwtUser::Key(ANN.to_owned()), "{algorithm:?}");
+        // Changes a character inside the signature. The last character is unsuitable, because some of its bits are
+        // unused.
         let index = token.len() - 20;
         let replacement = if &token[index..=index] == "A" { "B" } else { "A" };
         let forged = format!("{}{replacement}{}", &token[..index], &token[index + 1..]);

@@ -1,4 +1,4 @@
-//! Per-server cache of the sessions in use. It saves a database query for most requests.
+//! Cache of the sessions in use on this server. It saves a database query for most requests.
 
 use std::{
     sync::Arc,
@@ -23,7 +23,8 @@ use crate::{
 
 /// Time until a cached session is read from the database again.
 const REVALIDATION_INTERVAL: Duration = Duration::from_secs(1);
-/// Timeout for reading a session that is already cached. After it the cached state stays valid.
+/// Timeout for reading a session that is already cached. After a timeout, the server uses the
+/// cached state.
 const REVALIDATION_TIMEOUT: Duration = Duration::from_secs(1);
 /// Maximum number of cached sessions.
 const MAX_SESSIONS: usize = 100_000;
@@ -71,8 +72,8 @@ impl SessionCache {
         self.sessions.retain(|_, cached| cached.session.user_id != user_id);
     }
 
-    /// Returns the session whose secret has this SHA-256, unless it has ended. `counts_as_use` restarts the idle
-    /// timeout.
+    /// Returns the session whose secret has this SHA-256, unless it has ended. If `counts_as_use` is `true`, the lookup
+    /// restarts the idle timeout.
     ///
     /// While the database is unavailable, the cached state of a session remains valid.
     pub(super) async fn find(&self, hash: &[u8; 32], counts_as_use: bool) -> Result<Option<SessionRecord>> {
@@ -94,7 +95,7 @@ impl SessionCache {
         let read = self.core.read(async |conn| store::find(conn, hash).await);
         let found = match &cached {
             None => read.await,
-            // Use the cached session instead of delaying the response.
+            // A slow database must not delay the response, because the cached session can be used.
             Some(_) => tokio::time::timeout(REVALIDATION_TIMEOUT, read).await.unwrap_or_else(|_| Err(timed_out())),
         };
         match (found, cached) {
@@ -121,7 +122,8 @@ impl SessionCache {
         now < cached.session.expires_at && now < idle_end
     }
 
-    /// Records a use in memory, and at most once a minute in the database for other servers and restarts.
+    /// Records a use in memory. Also writes it to the database at most once a minute, for other
+    /// servers and for restarts.
     fn record_use(&self, cached: &CachedSession, now: Instant) {
         let write_is_due = {
             let mut activity = cached.activity.lock();

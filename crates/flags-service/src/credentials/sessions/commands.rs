@@ -37,8 +37,8 @@ impl UnloggedCommand for OpenSession {
     type Output = SessionRecord;
 
     async fn apply(&self, tx: &mut Tx) -> Result<SessionRecord> {
-        // Locked so that a concurrent deactivation or password change deletes this session too.
-        // A user whose row cannot be read is not accepted as a principal.
+        // The lock makes a concurrent deactivation or password change wait, so that it deletes this
+        // session too. A user whose row cannot be read cannot sign in.
         let user = match users::lock_shared(tx, self.user_id).await {
             Err(StoreError::Corrupt(_)) => None,
             found => found?,

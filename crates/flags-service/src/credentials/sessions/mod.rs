@@ -31,7 +31,8 @@ use crate::{
     precondition::Precondition,
 };
 
-/// Maximum of both session lifetimes. The maintenance worker never removes an unused session that is younger than this.
+/// Upper limit of the idle timeout and of the session lifetime. The maintenance worker removes
+/// sessions that were not used for this time.
 pub const MAX_LIFETIME: Duration = Duration::from_secs(90 * 24 * 3_600);
 
 /// Session lifetimes.
@@ -141,8 +142,8 @@ impl SessionService {
         })
     }
 
-    /// Returns the session whose secret has this SHA-256, unless it has ended. `counts_as_use` restarts the idle
-    /// timeout.
+    /// Returns the session whose secret has this SHA-256, unless it has ended. If `counts_as_use` is `true`, the lookup
+    /// restarts the idle timeout.
     ///
     /// While the database is unavailable, the cached state of a session remains valid.
     pub async fn find(&self, hash: &[u8; 32], counts_as_use: bool) -> Result<Option<SessionRecord>> {
@@ -169,7 +170,7 @@ impl SessionService {
         Ok(())
     }
 
-    /// Sets a user's password without checking the old one. Ends all sessions of the user.
+    /// Sets a user's password without checking the current one. Ends all sessions of the user.
     pub async fn set_password(
         &self,
         author: CommandAuthor,
@@ -178,7 +179,8 @@ impl SessionService {
         precondition: Precondition,
     ) -> Result<CommandOutcome<()>> {
         let user = self.find_user(user_id).await?;
-        check(password.violation("/password", &user.email).into_iter().collect())?;
+        let email = user.email.as_deref().ok_or_else(passwords::email_required)?;
+        check(password.violation("/password", email).into_iter().collect())?;
         let new_hash = passwords::hash(password).await?;
         let outcome = self.core.execute(author, SetPassword { user_id, new_hash, precondition }).await?;
         self.cache.remove_user(user_id);
@@ -204,8 +206,9 @@ impl SessionService {
         change: PasswordChange,
     ) -> Result<CommandOutcome<OpenedSession>> {
         let user = self.find_user(session.user_id).await?;
-        check(change.new.violation("/new_password", &user.email).into_iter().collect())?;
-        let attempt = SignInAttempt::new(&user.email, address);
+        let email = user.email.as_deref().ok_or_else(passwords::email_required)?;
+        check(change.new.violation("/new_password", email).into_iter().collect())?;
+        let attempt = SignInAttempt::new(email, address);
         self.core.execute_unlogged(*author.check(), ReserveSignInAttempt(attempt.clone())).await?;
         let current_hash = self.core.read(async |conn| store_passwords::find(conn, user.id).await).await?;
         if !passwords::verify(change.current, current_hash.clone()).await? {

@@ -1,4 +1,4 @@
-//! Statements of the list of users.
+//! SQL statements for lists of users.
 
 use std::{collections::HashMap, ops::Range};
 
@@ -36,16 +36,16 @@ const MAX_SCANNED_USERS: i64 = 10_000;
 #[derive(Clone, Copy)]
 pub(super) enum SearchFilter<'a> {
     All,
-    EmailPrefix(&'a Prefix),
-    /// The e-mail address has the prefix, ignoring case. In its original case it is in the range, so that the index on
-    /// `email` can be used.
-    EmailPrefixInRange(&'a Range<String>, &'a Prefix),
+    HandlePrefix(&'a Prefix),
+    /// The handle has the prefix, ignoring case, and its original spelling is in the range. The
+    /// range makes the index on `handle` usable.
+    HandlePrefixInRange(&'a Range<String>, &'a Prefix),
     NamePrefix(&'a Prefix),
-    /// The name has the prefix, but the e-mail address does not.
+    /// The name has the prefix, but the handle does not.
     NamePrefixOnly(&'a Prefix),
-    /// The e-mail address or the name has the prefix. Uses the indexes of both columns.
+    /// The handle or the name has the prefix. Uses the indexes of both columns.
     PrefixIndexed(&'a Prefix),
-    /// The e-mail address or the name has the prefix. Checks user by user instead of using the indexes.
+    /// The handle or the name has the prefix. Checks user by user instead of using the indexes.
     PrefixUnindexed(&'a Prefix),
     /// The search text contains the substring. Uses the search index.
     SubstringIndexed(&'a Substring),
@@ -63,13 +63,13 @@ pub(super) enum ScanStrategy<'a> {
     Sort,
 }
 
-/// Position in one of the sort orders.
+/// Sort key of a user in one of the sort orders.
 pub(super) enum SortPosition {
-    Email(String),
+    Handle(String),
     Created(DbInstant, DbUuid),
 }
 
-/// E-mail address, creation time and id of a user.
+/// Handle, creation time and id of a user.
 pub(super) type UserSortKeys = (String, DbInstant, DbUuid);
 
 /// List query, which consists of several statements.
@@ -89,33 +89,40 @@ macro_rules! select_matching {
         let mut query = dsl::users.select($columns).into_boxed::<Db>();
         match $search {
             SearchFilter::All => {}
-            SearchFilter::EmailPrefix(Prefix { lowercase_range: Range { start, end }, .. }) => {
-                query = query.filter(dsl::email_key.ge(start).and(dsl::email_key.lt(end)));
+            SearchFilter::HandlePrefix(Prefix { lowercase_range: Range { start, end }, .. }) => {
+                query = query.filter(dsl::handle_key.ge(start).and(dsl::handle_key.lt(end)));
             }
-            SearchFilter::EmailPrefixInRange(range, Prefix { lowercase_range: Range { start, end }, .. }) => {
-                query = query.filter(dsl::email.ge(&range.start).and(dsl::email.lt(&range.end)));
-                query = query.filter(WithoutIndex(dsl::email_key).ge(start).and(WithoutIndex(dsl::email_key).lt(end)));
+            SearchFilter::HandlePrefixInRange(range, Prefix { lowercase_range: Range { start, end }, .. }) => {
+                query = query.filter(dsl::handle.ge(&range.start).and(dsl::handle.lt(&range.end)));
+                query =
+                    query.filter(WithoutIndex(dsl::handle_key).ge(start).and(WithoutIndex(dsl::handle_key).lt(end)));
             }
             SearchFilter::NamePrefix(Prefix { lowercase_range: Range { start, end }, .. }) => {
                 query = query.filter(dsl::name_start.ge(start).and(dsl::name_start.lt(end)));
             }
             SearchFilter::NamePrefixOnly(Prefix { lowercase_range: Range { start, end }, .. }) => {
                 query = query.filter(dsl::name_start.ge(start).and(dsl::name_start.lt(end)));
-                query = query.filter(dsl::email_key.lt(start).or(dsl::email_key.ge(end)));
+                query = query.filter(dsl::handle_key.lt(start).or(dsl::handle_key.ge(end)));
             }
             SearchFilter::PrefixIndexed(Prefix { lowercase_range: Range { start, end }, .. }) => {
-                let email_matches = dsl::email_key.ge(start).and(dsl::email_key.lt(end));
-                query = query.filter(email_matches.or(dsl::name_start.ge(start).and(dsl::name_start.lt(end))));
+                let handle_matches = dsl::handle_key.ge(start).and(dsl::handle_key.lt(end));
+                query = query.filter(handle_matches.or(dsl::name_start.ge(start).and(dsl::name_start.lt(end))));
             }
             SearchFilter::PrefixUnindexed(Prefix { lowercase_range: Range { start, end }, .. }) => {
-                let email_matches = WithoutIndex(dsl::email_key).ge(start).and(WithoutIndex(dsl::email_key).lt(end));
+                let handle_matches = WithoutIndex(dsl::handle_key).ge(start).and(WithoutIndex(dsl::handle_key).lt(end));
                 let name_matches = WithoutIndex(dsl::name_start).ge(start).and(WithoutIndex(dsl::name_start).lt(end));
-                query = query.filter(email_matches.or(name_matches));
+                query = query.filter(handle_matches.or(name_matches));
             }
             SearchFilter::SubstringIndexed(term) => query = query.filter(term.index_condition()),
             SearchFilter::SubstringUnindexed(term) => {
                 query = query.filter(dsl::search_text.like(&term.pattern).escape('\\'));
             }
+        }
+        if let Some(email_conflict) = $filter.email_conflict {
+            // Keys of external ids contain a line feed as well, but no `@`.
+            let is_conflict = dsl::handle_key.like("%@%\n%");
+            query =
+                if email_conflict { query.filter(is_conflict) } else { query.filter(diesel::dsl::not(is_conflict)) };
         }
         if let Some((has_overrides, now)) = $filter.has_overrides {
             let of_unarchived = user_flag_overrides::table
@@ -136,31 +143,31 @@ macro_rules! select_matching {
     }};
 }
 
-/// Selects e-mail addresses and ids of all users that match the search filter and the list filter, in order.
+/// Selects handles and ids of all users that match the search filter and the list filter, in order.
 macro_rules! select_ordered {
     ($search:expr, $filter:expr, $order:expr, $strategy:expr) => {{
         use users::dsl;
-        let mut query = select_matching!((dsl::email, dsl::id), $search, $filter);
+        let mut query = select_matching!((dsl::handle, dsl::id), $search, $filter);
         match $order {
-            UserOrder::Email(None) | UserOrder::Newest(None) => {}
-            UserOrder::Email(Some((email, _))) => query = query.filter(dsl::email.gt(email)),
+            UserOrder::Handle(None) | UserOrder::Newest(None) => {}
+            UserOrder::Handle(Some((handle, _))) => query = query.filter(dsl::handle.gt(handle)),
             UserOrder::Newest(Some((at, id))) => {
-                // Together, these conditions select the users after the position. In this form, the first one bounds
-                // the index scan.
+                // Selects the users after the position. The first condition is redundant, but it
+                // bounds the index scan.
                 query = query.filter(dsl::created_at.le(DbInstant(*at)));
                 query = query.filter(dsl::created_at.lt(DbInstant(*at)).or(dsl::id.gt(DbUuid(*id))));
             }
         }
         match $strategy {
             ScanStrategy::OrderedScan(None) | ScanStrategy::Sort => {}
-            ScanStrategy::OrderedScan(Some(SortPosition::Email(end))) => query = query.filter(dsl::email.lt(end)),
+            ScanStrategy::OrderedScan(Some(SortPosition::Handle(end))) => query = query.filter(dsl::handle.lt(end)),
             ScanStrategy::OrderedScan(Some(SortPosition::Created(at, id))) => {
                 query = query.filter(dsl::created_at.ge(*at)).filter(dsl::created_at.gt(*at).or(dsl::id.lt(*id)));
             }
         }
         match ($order, $strategy) {
-            (UserOrder::Email(_), ScanStrategy::OrderedScan(_)) => query.order(dsl::email),
-            (UserOrder::Email(_), ScanStrategy::Sort) => query.order(WithoutIndex(dsl::email)),
+            (UserOrder::Handle(_), ScanStrategy::OrderedScan(_)) => query.order(dsl::handle),
+            (UserOrder::Handle(_), ScanStrategy::Sort) => query.order(WithoutIndex(dsl::handle)),
             (UserOrder::Newest(_), ScanStrategy::OrderedScan(_)) => query.order((dsl::created_at.desc(), dsl::id)),
             (UserOrder::Newest(_), ScanStrategy::Sort) => query.order((WithoutIndex(dsl::created_at).desc(), dsl::id)),
         }
@@ -183,21 +190,23 @@ impl UserListQuery<'_> {
     pub(super) async fn count(&mut self, search: SearchFilter<'_>) -> Result<i64> {
         dispatch!(self.conn, |c| {
             // Select a column that the index contains. For any other column, SQLite would read every row of the table.
-            record_plan!(self.plans, c, BoundedCount(select_matching!(users::email_key, search, self.filter)));
-            BoundedCount(select_matching!(users::email_key, search, self.filter)).get_result(c).await
+            record_plan!(self.plans, c, BoundedCount(select_matching!(users::handle_key, search, self.filter)));
+            BoundedCount(select_matching!(users::handle_key, search, self.filter)).get_result(c).await
         })
     }
 
-    /// Returns the sort keys of all users that match the substring, unsorted. `None` if there are more than
-    /// [`MAX_TOTAL`].
+    /// Returns the sort keys of all users that match the substring, unsorted. `None` if there are
+    /// more than [`MAX_TOTAL`].
     ///
-    /// Loading them directly avoids running the same search twice, once to count and once to sort.
+    /// Loading all matches avoids a second search: their number is the total, and they can be
+    /// sorted in memory.
     pub(super) async fn load_all_matches(&mut self, term: &Substring) -> Result<Option<Vec<UserSortKeys>>> {
         let max_matches = usize::try_from(MAX_TOTAL).unwrap_or(usize::MAX);
         let search = match &mut self.conn.0 {
             // Without another filter, SQLite can count the matches in the full-text index alone, which is fast.
             Backend::Sqlite(c) => {
-                let query = term.exact_full_text_query().filter(|_| self.filter.has_overrides.is_none());
+                let is_only_filter = self.filter.has_overrides.is_none() && self.filter.email_conflict.is_none();
+                let query = term.exact_full_text_query().filter(|_| is_only_filter);
                 if let Some(query) = query {
                     type Db = diesel::sqlite::Sqlite;
                     record_plan!(self.plans, c, BoundedCount(query.clone()));
@@ -223,8 +232,8 @@ impl UserListQuery<'_> {
             }
         };
         let all: Vec<(Decoded<String>, Decoded<DbInstant>, Decoded<DbUuid>)> = dispatch!(self.conn, |c| {
-            use users::dsl::{created_at, email, id};
-            let query = || select_matching!((email, created_at, id), search, self.filter).limit(MAX_TOTAL + 1);
+            use users::dsl::{created_at, handle, id};
+            let query = || select_matching!((handle, created_at, id), search, self.filter).limit(MAX_TOTAL + 1);
             record_plan!(self.plans, c, query());
             query().load(c).await
         })?;
@@ -237,7 +246,7 @@ impl UserListQuery<'_> {
         Ok(Some(self.keep_readable(keys)))
     }
 
-    /// Returns e-mail addresses and ids of the first matches in order.
+    /// Returns handles and ids of the first matches in order.
     pub(super) async fn find_matches(
         &mut self,
         search: SearchFilter<'_>,
@@ -262,19 +271,19 @@ impl UserListQuery<'_> {
         readable
     }
 
-    /// Returns the position of the user at which an ordered scan must stop, [`MAX_SCANNED_USERS`] after its start.
-    /// `None` if fewer users follow, or if that user cannot be read.
+    /// Returns the position at which an ordered scan must stop: [`MAX_SCANNED_USERS`] users after its start. `None` if
+    /// fewer users follow, or if the user at that position cannot be read.
     pub(super) async fn scan_end(&mut self, order: &UserOrder) -> Result<Option<SortPosition>> {
         use diesel::OptionalExtension as _;
         use users::dsl;
         match order {
-            UserOrder::Email(after) => {
-                let after = after.as_ref().map_or("", |(email, _)| email);
+            UserOrder::Handle(after) => {
+                let after = after.as_ref().map_or("", |(handle, _)| handle);
                 let end: Option<Decoded<String>> = dispatch!(self.conn, |c| {
-                    let rest = dsl::users.filter(dsl::email.gt(after)).order(dsl::email);
-                    rest.select(dsl::email).offset(MAX_SCANNED_USERS).first(c).await.optional()
+                    let rest = dsl::users.filter(dsl::handle.gt(after)).order(dsl::handle);
+                    rest.select(dsl::handle).offset(MAX_SCANNED_USERS).first(c).await.optional()
                 })?;
-                Ok(end.and_then(|email| email.or_logged(TABLE)).map(SortPosition::Email))
+                Ok(end.and_then(|handle| handle.or_logged(TABLE)).map(SortPosition::Handle))
             }
             UserOrder::Newest(after) => {
                 let (at, id) = after.unwrap_or((Instant::from_micros(i64::MAX), Uuid::nil()));

@@ -1,0 +1,25 @@
+/** Cache keys of responses. They start with the kind of resource, so that a prefix can invalidate a whole kind. */
+
+export const keys = {
+  me: ['me'] as const,
+  flags: ['flags'] as const,
+  flagList: (query: object) => ['flags', 'list', query] as const,
+  flag: (name: string) => ['flags', 'one', name] as const,
+  overrides: ['overrides'] as const,
+  overrideList: (query: object) => ['overrides', 'list', query] as const,
+  override: (userId: string, flag: string) => ['overrides', 'one', userId, flag] as const,
+  users: ['users'] as const,
+  userList: (query: object) => ['users', 'list', query] as const,
+  user: (id: string) => ['users', 'one', id] as const,
+  schedules: ['schedules'] as const,
+  scheduleList: (flag: string | null, query: object) => ['schedules', 'list', flag, query] as const,
+  userFlags: (userId: string, at: string | null) => ['user-flags', userId, at] as const,
+  allUserFlags: ['user-flags'] as const,
+  explanation: (userId: string, flag: string, at: string | null) => ['explanation', userId, flag, at] as const,
+  allExplanations: ['explanation'] as const,
+  token: (id: string) => ['tokens', 'one', id] as const,
+  audit: (query: object) => ['audit', 'list', query] as const,
+  allAudit: ['audit'] as const,
+  ownFlags: ['own-flags'] as const,
+  ownOverrides: ['own-overrides'] as const,
+} as const;
