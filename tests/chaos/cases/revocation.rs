@@ -37,7 +37,8 @@ struct Admin {
 impl Admin {
     async fn create(env: &TestEnvironment, number: usize) -> Self {
         let new_user = NewUser {
-            email: format!("admin{number}@example.com"),
+            email: Some(format!("admin{number}@example.com")),
+            external_id: None,
             display_name: None,
             role: Role::Admin,
             attributes: serde_json::Map::new(),
