@@ -52,11 +52,11 @@ async fn malformed_requests_yield_400_with_a_specific_error_code(kind: DatabaseK
     let json_type = [("content-type", "application/json; charset=utf-8")];
     for (path, key) in [(BULK_PATH.to_owned(), None), (format!("{BULK_PATH}/f"), Some("f"))] {
         let send = async |body: &str| backend.send(Method::POST, &path, &json_type, Some(body.into())).await;
-        for body in ["{}", r#"{"context": {}}"#, r#"{"context": {"targetingKey": ""}}"#, ""] {
+        for body in ["{}", r#"{"context": null}"#, r#"{"context": {}}"#, r#"{"context": {"targetingKey": ""}}"#] {
             send(body).await.expect(200);
         }
         backend.send(Method::POST, &path, &[], None).await.expect(200);
-        for body in [r#"{"context": 1}"#, r#"{"context": {"targetingKey": 1}}"#, "[]"] {
+        for body in [r#"{"context": 1}"#, r#"{"context": {"targetingKey": 1}}"#, "[]", ""] {
             expect_error(send(body).await, 400, "INVALID_CONTEXT", key);
         }
         for body in ["{", "nope", "{} {}"] {

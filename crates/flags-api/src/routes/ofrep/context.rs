@@ -43,7 +43,7 @@ impl FromRequest for OfrepRequest {
         let payload = payload.take();
         Box::pin(async move {
             if !has_body(&request) {
-                return Ok(Self { targeting_key: None, attributes: Map::new() });
+                return Err(invalid("the request must have a JSON body, such as {\"context\": {}}"));
             }
             parse(&read_json_body(&request, payload, MAX_BODY_BYTES).await?)
         })

@@ -13,8 +13,9 @@ use crate::ofrep_failure::EvaluationFailure;
 #[cfg_attr(test, derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(not(test), expect(dead_code, reason = "OpenAPI document only"))]
 pub(crate) struct EvaluationRequest {
-    /// Context to evaluate flags for.
-    context: WireEvaluationContext,
+    /// Context to evaluate flags for. By default, an empty context.
+    #[schema(required = false)]
+    context: Option<WireEvaluationContext>,
 }
 
 /// Evaluation context. All members other than `targetingKey` are attributes: at most 1,000 members and 5,000 array
@@ -29,7 +30,7 @@ pub(crate) struct WireEvaluationContext {
     /// by `user_id` serve the off variant. Other credentials need no key, because they evaluate for their own user. At
     /// most 4,096 bytes.
     #[serde(rename = "targetingKey")]
-    #[schema(required = false, nullable = false, max_length = 4096)]
+    #[schema(required = false, max_length = 4096)]
     targeting_key: Option<String>,
 }
 
