@@ -105,10 +105,10 @@ describe('official server-side JavaScript provider', () => {
     expect(details).toMatchObject({ value: 5, errorCode: ErrorCode.TYPE_MISMATCH });
   });
 
-  test('returns TARGETING_KEY_MISSING without a targeting key', async () => {
+  test('evaluates targeting rules without a targeting key', async () => {
     const flags = await createClient(fixtures.evaluatorToken);
-    const details = await flags.getStringDetails('type.string', 'fallback', { plan: 'pro' });
-    expect(details).toMatchObject({ value: 'fallback', errorCode: ErrorCode.TARGETING_KEY_MISSING });
+    const details = await flags.getStringDetails('targeted.string', 'fallback', { plan: 'pro' });
+    expect(details).toMatchObject({ value: 'paying', reason: 'TARGETING_MATCH' });
   });
 
   test('evaluates flags that are hidden from clients only with scope evaluate', async () => {

@@ -122,11 +122,12 @@ describe('official web provider', () => {
     expect(await getValue('targeted.string', '')).toBe('paying');
   });
 
-  test('the provider fails to start with an invalid token, another user or an empty targeting key', async () => {
+  test('the provider fails to start with an invalid token or another user, and needs no targeting key', async () => {
     expect(await startProvider({ token: 'flg_invalid' })).not.toBeNull();
     expect(await getValue('type.string', 'fallback')).toBe('fallback');
     expect(await startProvider({ targetingKey: fixtures.ben.id })).not.toBeNull();
-    expect(await startProvider({ targetingKey: '' })).not.toBeNull();
-    expect(statuses).toEqual([401, 403, 400]);
+    expect(statuses).toEqual([401, 403]);
+    expect(await startProvider({ targetingKey: '' })).toBeNull();
+    expect(await getValue('type.string', 'fallback')).toBe('one');
   });
 });
