@@ -55,7 +55,7 @@ async fn malformed_requests_yield_400_with_a_specific_error_code(kind: DatabaseK
         for body in ["{}", r#"{"context": null}"#, r#"{"context": {}}"#, r#"{"context": {"targetingKey": ""}}"#] {
             send(body).await.expect(200);
         }
-        backend.send(Method::POST, &path, &[], None).await.expect(200);
+        expect_error(backend.send(Method::POST, &path, &[], None).await, 400, "INVALID_CONTEXT", key);
         for body in [r#"{"context": 1}"#, r#"{"context": {"targetingKey": 1}}"#, "[]", ""] {
             expect_error(send(body).await, 400, "INVALID_CONTEXT", key);
         }
