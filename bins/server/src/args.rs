@@ -48,8 +48,8 @@ pub(crate) enum CliCommand {
         #[arg(long, env = "FLAGS_BIND", value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
         bind: SocketAddr,
     },
-    /// Start a new revision epoch and print the new revision. Run this after restoring a database
-    /// backup.
+    /// Invalidate all revisions from before a database restore (start a new epoch), and print the new revision. Run this
+    /// after restoring a backup.
     ///
     /// Revisions and event stream positions from before the restore become invalid, and clients
     /// reload all flags.

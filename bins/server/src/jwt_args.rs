@@ -33,8 +33,8 @@ pub(crate) struct JwtArgs {
         value_parser = algorithm
     )]
     jwt_algorithm: Vec<JwtAlgorithm>,
-    /// Claim that identifies the user. `sub` contains the user id or external id; other claims may also contain the
-    /// e-mail address.
+    /// Claim that identifies the user. The value of `sub` must be a user id or external id; the value of any other claim
+    /// can also be an e-mail address.
     #[arg(long, env = "FLAGS_JWT_USER_CLAIM", value_name = "CLAIM", default_value = "sub")]
     jwt_user_claim: String,
     /// Claim that contains roles, such as realm_access.roles. By default, the role stored for the user applies.

@@ -16,7 +16,7 @@ on_both_databases! {
     refused_deletion_of_a_flag_deletes_no_overrides,
     unreadable_admin_does_not_count_as_a_remaining_admin,
     worker_removes_an_expired_override_that_follows_many_unreadable_ones,
-    worker_marks_a_due_change_that_follows_many_unreadable_ones,
+    worker_records_a_due_change_as_applied_after_many_unreadable_ones,
     user_with_an_unreadable_session_can_be_deactivated,
 }
 
@@ -99,7 +99,7 @@ async fn worker_removes_an_expired_override_that_follows_many_unreadable_ones(ki
     assert_eq!(maintenance::remove_expired_overrides(&app.core).await.unwrap(), 0);
 }
 
-async fn worker_marks_a_due_change_that_follows_many_unreadable_ones(kind: DatabaseKind) {
+async fn worker_records_a_due_change_as_applied_after_many_unreadable_ones(kind: DatabaseKind) {
     let app = TestApp::start(kind).await;
     app.set_clock_before_real_time();
     let change = json!({"scheduled_at": "2020-01-02T00:00:00Z", "enabled": false});

@@ -23,7 +23,7 @@ on_both_databases! {
     search_uses_the_index,
     search_index_follows_every_change_and_survives_vacuum,
     search_takes_special_characters_literally,
-    search_compares_one_form_of_each_text,
+    search_ignores_case_unicode_composition_and_domain_encoding,
 }
 
 /// Alphabet of the random texts: small enough that substrings recur. It includes characters that are special in LIKE,
@@ -291,7 +291,7 @@ async fn search_index_follows_every_change_and_survives_vacuum(kind: DatabaseKin
     }
 }
 
-async fn search_compares_one_form_of_each_text(kind: DatabaseKind) {
+async fn search_ignores_case_unicode_composition_and_domain_encoding(kind: DatabaseKind) {
     let app = TestApp::start(kind).await;
     let create =
         async |body: serde_json::Value| app.admin.post(USERS_PATH, &body).await.expect(201).json()["id"].clone();

@@ -113,7 +113,7 @@ wire_enum! {
 pub(crate) struct BulkOverrideResult {
     /// Id of the override.
     id: Uuid,
-    /// Whether the override was changed.
+    /// What the bulk change did to the override, or would do in a dry run.
     outcome: WireBulkOutcome,
 }
 

@@ -173,7 +173,7 @@ impl CreateOverrideQuery {
         user.external_id.as_deref().filter(|_| self.create_users)
     }
 
-    /// Adds a hint at `create_users` to the error for an unknown user.
+    /// Adds advice to the error for an unknown user: send `create_users`.
     fn explain(self, problem: Problem, user: &UserReferenceParam) -> Problem {
         if problem.code() != "user_not_found" || self.create_users || user.external_id.is_none() {
             return problem;

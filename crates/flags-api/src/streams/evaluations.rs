@@ -138,8 +138,9 @@ impl EventStream for EvaluationStream {
             return PullOutcome::Revoked;
         }
         if is_relevant {
-            // `etag` is the whole position, not only the revision, because values also change with time. The instant
-            // ensures that a server whose clock is slightly behind does not evaluate earlier than this event.
+            // `etag` is the whole position, not only the revision, because values also change with time. The client sends
+            // it with its next request, so that a server whose clock is slightly behind does not evaluate for a time
+            // before this event.
             let seconds = new_position.evaluated_at.as_micros().div_euclid(1_000_000);
             let data = format!(r#"{{"type":"refetchEvaluation","etag":"{new_position}","lastModified":{seconds}}}"#);
             self.connection.write(out, "message", Some(&new_position), &data);

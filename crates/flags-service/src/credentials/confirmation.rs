@@ -63,8 +63,8 @@ impl fmt::Debug for CredentialConfirmation {
 /// Result of checking a credential in the database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Confirmation {
-    /// The replica is current, or the database does not respond. The server uses the state of the
-    /// replica.
+    /// The database was not asked because the replica is current, or it does not respond. The server uses the state of
+    /// the replica.
     Unavailable,
     /// The database responds, but too many queries are waiting. The caller can retry.
     Busy,

@@ -80,8 +80,7 @@ impl ActiveCounts {
     /// Rebuilds the heap of expiries if it is much larger than the number of entries.
     fn drop_outdated_expiries(&mut self, entries: &[Entry]) {
         if self.expiries.len() > 2 * entries.len() + 100_000 {
-            // Disabled entries must stay in the heap, because enabling an override adds no expiry
-            // if the expiry is unchanged.
+            // Keep disabled entries: if an override is enabled later with the same expiry, nothing is added to the heap.
             let is_future = |entry: &Entry| entry.expires_at != Entry::NEVER && Some(entry.expires_at) > self.horizon;
             let expiries = entries.iter().zip(0_u32..).filter(|(entry, _)| is_future(entry));
             self.expiries = expiries.map(|(entry, key)| Reverse((entry.expires_at, key))).collect();

@@ -119,7 +119,7 @@ async fn verifies_signatures_of_each_algorithm() {
 }
 
 #[tokio::test]
-async fn key_verifies_only_its_own_algorithm() {
+async fn rejects_tokens_signed_with_another_algorithm_or_key() {
     let rsa_key = key("rsa");
     let keys = temporary_file(&jwk_set(&[rsa_jwk()]));
     let verifier = JwtVerifier::start(config(&keys, &JwtAlgorithm::ALL), clock()).await.unwrap();
