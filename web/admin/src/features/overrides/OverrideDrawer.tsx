@@ -250,23 +250,13 @@ function FormFields({ editor, outlook, onTarget }: FormFieldsProps) {
           conflict={editor.conflict}
           userId={target.user}
           flag={target.flag}
-          mine={mineOf(editor)}
+          mine={editor.fields}
           onChoose={editor.resolveConflict}
         />
       ) : null}
       {editor.error ? <ErrorNotice error={editor.error} title="The override was not saved" /> : null}
     </>
   );
-}
-
-function mineOf({ draft, resolved, expiry }: Editor) {
-  if (resolved.kind !== 'value' || expiry.kind === 'invalid') return null;
-  return {
-    override_value: resolved.value,
-    expires_at: expiry.kind === 'at' ? new Date(expiry.time).toISOString() : null,
-    reason: draft.reason.trim() || null,
-    enabled: draft.enabled,
-  };
 }
 
 interface FooterProps {

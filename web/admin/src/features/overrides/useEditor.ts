@@ -53,6 +53,8 @@ export interface Editor {
   readonly isDirty: boolean;
   readonly resolved: ResolvedValue;
   readonly expiry: Expiry;
+  /** Fields of the form. `null` if the value or the expiry is not valid. */
+  readonly fields: Fields | null;
   readonly openedAt: number;
   readonly problems: Problems;
   readonly showProblems: boolean;
@@ -316,6 +318,7 @@ export function useEditor(target: EditorTarget): Editor {
     isDirty,
     resolved,
     expiry,
+    fields,
     openedAt: minute,
     problems,
     showProblems,
