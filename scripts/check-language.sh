@@ -11,7 +11,7 @@ anywhere+='|(is|are|was|be) told|news of|evaluatee|thing that)\b'
 prose='\b(void|bell|stands? (for|in|there|twice|above|below)|goes on|born|gone|hears?|heard|strangers?'
 prose+='|(?<!there )(is|are|was) no (?!longer)[a-z]+|everybody|falls? due|fell due|wherever)\b'
 
-lines() { git grep -nPI "$@" ':!scripts/check-language.sh' ':!scripts/language-allowed.txt' || true; }
+lines() { git grep --untracked -nPI "$@" ':!scripts/check-language.sh' ':!scripts/language-allowed.txt' || true; }
 rejected="$(
     {
         lines -i "$anywhere" -- '*.rs' '*.ts' '*.tsx' '*.md' '*.sh' '*.py' '*.toml' justfile docs/openapi.json
@@ -26,7 +26,7 @@ rejected="$(
     ' scripts/language-allowed.txt -
 )"
 if [ -n "$rejected" ]; then
-    printf '%s\nlanguage: use the terms of CONTRIBUTING.md, "Language"\n' "$rejected" >&2
+    printf '%s\nlanguage: use the terms of CONTRIBUTING.md, "Language", and wrap prose at 120 characters\n' "$rejected" >&2
     exit 1
 fi
 "$(scripts/ensure-typos.sh)"
