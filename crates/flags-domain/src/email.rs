@@ -22,17 +22,24 @@ pub fn email_key(email: &str) -> String {
     format!("{}@{domain}", search_form(local))
 }
 
+/// Maximum length of a text that conditions compare as an address, in bytes. Longer than every stored address.
+const MAX_ADDRESS_BYTES: usize = 2_048;
+
 /// Returns the form in which conditions compare an e-mail address or a part of one. `None` if the text already has this
 /// form.
 ///
 /// The form is like [`email_key`], but the domain is in its Unicode form, so that conditions can compare parts of the
 /// domain. Two addresses have the same form if and only if they have the same key.
+///
+/// Domains in texts longer than [`MAX_ADDRESS_BYTES`] stay in their ASCII form, because their conversion takes quadratic
+/// time. Such a text is not an address.
 pub(crate) fn comparable_email(text: &str) -> Option<String> {
-    let has_ascii_domain_label = contains_punycode(text);
+    let has_ascii_domain_label = text.len() <= MAX_ADDRESS_BYTES && contains_punycode(text);
     if text.is_ascii() && !has_ascii_domain_label {
         return text.bytes().any(|byte| byte.is_ascii_uppercase()).then(|| text.to_ascii_lowercase());
     }
-    let form = match text.rsplit_once('@') {
+    let address = if text.len() <= MAX_ADDRESS_BYTES { text.rsplit_once('@') } else { None };
+    let form = match address {
         Some((local, domain)) => format!("{}@{}", search_form(local), unicode_domain(domain)),
         // Without an `@`, a text with an encoded label is a part of a domain.
         None if has_ascii_domain_label => unicode_domain(text),

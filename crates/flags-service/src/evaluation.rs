@@ -71,11 +71,15 @@ pub struct ResolvedKey {
 
 impl ResolvedKey {
     /// Returns the context of the active user or, without one, the anonymous context of `key`. `key` must be the key
-    /// that was resolved.
+    /// that was resolved. A user keeps its evaluation key while it is inactive.
     pub fn context(&self, key: &str) -> EvaluationContext {
         match &self.user {
             FoundUser::Stored(user) if user.active => user.context.clone(),
-            FoundUser::Stored(_) | FoundUser::Absent | FoundUser::Unreadable => {
+            FoundUser::Stored(user) => {
+                let key = user.context.evaluation_key().unwrap_or(key);
+                EvaluationContext::anonymous_user(key, self.user_id, Map::new())
+            }
+            FoundUser::Absent | FoundUser::Unreadable => {
                 EvaluationContext::anonymous_user(key, self.user_id, Map::new())
             }
         }

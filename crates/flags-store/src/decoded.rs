@@ -243,8 +243,11 @@ macro_rules! decode_rows {
 
 decode_columns!(Text, BigInt, Integer, Bool, Binary, Instant, Id, Doc);
 decode_rows! {
+    (A B)
     (A B C)
+    (A B C D)
     (A B C D E F)
+    (A B C D E F G)
     (A B C D E F G H I)
     (A B C D E F G H I J K)
     (A B C D E F G H I J K L)

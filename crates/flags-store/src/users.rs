@@ -4,18 +4,18 @@
 //! the user is active.
 
 pub(crate) mod email_keys;
+mod external_ids;
+mod handles;
+mod identity;
 mod list;
 mod search;
 
-use std::{collections::HashMap, time::Duration};
-
 use diesel::{
-    AsChangeset, ExpressionMethods, Insertable, NullableExpressionMethods, OptionalExtension, QueryDsl, Queryable,
-    Selectable, dsl::exists,
+    AsChangeset, ExpressionMethods, Insertable, OptionalExtension, QueryDsl, Queryable, Selectable, dsl::exists,
 };
 use diesel_async::RunQueryDsl;
 pub use flags_domain::Role;
-use flags_domain::{Action, Instant, ResourceKind, email_key, email_search_forms, search_form};
+use flags_domain::{Action, Instant, ResourceKind};
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
@@ -28,11 +28,18 @@ use crate::{
     principal_state::UserState,
     schema::users,
     sql_types::{DbInstant, DbJson, DbUuid},
-    store::with_timeout,
     transaction::Tx,
 };
 
-pub use list::{UserFilter, UserOrder, explain, list};
+use self::handles::{
+    conflicting_email_key, handle, handle_key, is_email_handle, is_key_of_another, promote_to_freed_key, search_text,
+};
+pub use self::{
+    external_ids::{find_external_ids, for_each_external_id},
+    identity::{UserIdentity, find_labels},
+    list::{UserFilter, UserOrder, explain, list},
+};
+pub(crate) use self::{handles::email_lookup_keys, identity::UserIdentityRow};
 
 /// Maximum length of an e-mail address in characters. For ASCII addresses this is the limit of RFC 5321, which counts
 /// bytes.
@@ -75,53 +82,8 @@ impl UserRecord {
 
     /// Returns the e-mail address or, without one, the external id. Unique. Lists of users are sorted by it.
     pub fn handle(&self) -> &str {
-        self.email.as_deref().or(self.external_id.as_deref()).unwrap_or_default()
+        handle(self.email.as_deref(), self.external_id.as_deref())
     }
-}
-
-/// Fields that identify a user for display.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct UserIdentity {
-    /// Display name.
-    pub display_name: Option<String>,
-    /// E-mail address.
-    pub email: Option<String>,
-    /// Id of the user in another system.
-    pub external_id: Option<String>,
-}
-
-/// Columns of a [`UserIdentity`].
-#[derive(Queryable, Selectable)]
-#[diesel(table_name = users)]
-pub(crate) struct UserIdentityRow {
-    handle: String,
-    display_name: Option<String>,
-    external_id: Option<String>,
-}
-
-impl From<UserIdentityRow> for UserIdentity {
-    fn from(row: UserIdentityRow) -> Self {
-        let email = Some(row.handle).filter(|handle| is_email_handle(handle));
-        Self { display_name: row.display_name, email, external_id: row.external_id }
-    }
-}
-
-impl UserIdentity {
-    /// Returns the e-mail address or, without one, the external id.
-    pub fn handle(&self) -> &str {
-        self.email.as_deref().or(self.external_id.as_deref()).unwrap_or_default()
-    }
-
-    /// Returns the display name, else the handle, else `id`, which must be the id of the user.
-    pub fn label(&self, id: Uuid) -> String {
-        let label = self.display_name.as_deref().unwrap_or_else(|| self.handle());
-        if label.is_empty() { id.to_string() } else { label.to_owned() }
-    }
-}
-
-/// Whether a handle is an e-mail address. External ids contain no `@`.
-fn is_email_handle(handle: &str) -> bool {
-    handle.contains('@')
 }
 
 #[derive(Queryable, Selectable, Insertable, AsChangeset)]
@@ -234,38 +196,6 @@ pub async fn find_all(conn: &mut Conn, ids: &[Uuid]) -> Result<Vec<UserRecord>> 
     Ok(readable(TABLE, rows))
 }
 
-/// Returns the [labels](UserIdentity::label) of the users with the given ids. Omits unknown ids and rows that cannot be
-/// read.
-pub async fn find_labels(conn: &mut Conn, ids: &[Uuid]) -> Result<HashMap<Uuid, String>> {
-    if ids.is_empty() {
-        return Ok(HashMap::new());
-    }
-    let ids: Vec<_> = ids.iter().copied().map(DbUuid).collect();
-    let rows: Vec<(DbUuid, Decoded<UserIdentityRow>)> = dispatch!(conn, |c| {
-        users::table.filter(users::id.eq_any(&ids)).select((users::id, columns!(UserIdentityRow))).load(c).await
-    })?;
-    let readable = rows.into_iter().filter_map(|(id, row)| Some((id.0, UserIdentity::from(row.or_logged(TABLE)?))));
-    Ok(readable.map(|(id, user)| (id, user.label(id))).collect())
-}
-
-/// Returns the unique key for an e-mail address whose [`email_key`] already belongs to an older user.
-fn conflicting_email_key(email: &str) -> String {
-    format!("{}\n{email}", email_key(email))
-}
-
-/// Returns the unique key of a user's handle. The key starts with the normalized handle, so prefix searches use it.
-fn handle_key(handle: &str) -> String {
-    if is_email_handle(handle) { email_key(handle) } else { format!("{}\n{handle}", search_form(handle)) }
-}
-
-/// Returns the normalized content of `users.search_text`: the forms of the handle and the external id, separated by
-/// [`search::SEPARATOR`], then a line feed and the display name.
-fn search_text(handle: &str, display_name: Option<&str>, external_id: Option<&str>) -> String {
-    let mut ids = if is_email_handle(handle) { email_search_forms(handle) } else { vec![search_form(handle)] };
-    ids.extend(external_id.filter(|id| *id != handle).map(search_form));
-    format!("{}\n{}", ids.join(&search::SEPARATOR.to_string()), search_form(display_name.unwrap_or_default()))
-}
-
 /// Returns the user with this external id.
 pub async fn find_by_external_id(conn: &mut Conn, external_id: &str) -> Result<Option<UserRecord>> {
     let row: Option<Decoded<UserRow>> = dispatch!(conn, |c| {
@@ -273,62 +203,6 @@ pub async fn find_by_external_id(conn: &mut Conn, external_id: &str) -> Result<O
         user.select(columns!(UserRow)).first(c).await.optional()
     })?;
     row.map(|row| row.into_result(TABLE)?.try_into()).transpose()
-}
-
-/// Number of external ids that [`for_each_external_id`] reads per query.
-const EXTERNAL_ID_BATCH: i64 = 10_000;
-
-/// Calls `callback` with the id and the external id of every user that has one. `step_timeout` limits each query, not
-/// the total time. Skips rows that cannot be read.
-pub async fn for_each_external_id(
-    conn: &mut Conn,
-    step_timeout: Duration,
-    mut callback: impl FnMut(Uuid, String),
-) -> Result<()> {
-    let mut after = String::new();
-    loop {
-        let rows = with_timeout(step_timeout, load_external_ids(conn, &after)).await?;
-        let is_last = (rows.len() as i64) < EXTERNAL_ID_BATCH;
-        let mut last = None;
-        for (id, external_id) in rows {
-            let Some(external_id) = external_id.or_logged(TABLE) else { continue };
-            if let Some(id) = id.or_logged(TABLE) {
-                callback(id.0, external_id.clone());
-            }
-            last = Some(external_id);
-        }
-        match last {
-            Some(external_id) if !is_last => after = external_id,
-            _ => return Ok(()),
-        }
-    }
-}
-
-async fn load_external_ids(conn: &mut Conn, after: &str) -> Result<Vec<(Decoded<DbUuid>, Decoded<String>)>> {
-    dispatch!(conn, |c| {
-        users::table
-            .filter(users::external_id.gt(after))
-            .order(users::external_id)
-            .limit(EXTERNAL_ID_BATCH)
-            .select((users::id, users::external_id.assume_not_null()))
-            .load(c)
-            .await
-    })
-}
-
-/// Returns the external ids of the users with the given ids. Omits unknown ids, users without an external id, and
-/// external ids that cannot be read.
-pub async fn find_external_ids(conn: &mut Conn, ids: &[Uuid]) -> Result<Vec<(Uuid, String)>> {
-    let ids: Vec<_> = ids.iter().copied().map(DbUuid).collect();
-    let rows: Vec<(DbUuid, Decoded<String>)> = dispatch!(conn, |c| {
-        users::table
-            .filter(users::id.eq_any(&ids))
-            .filter(users::external_id.is_not_null())
-            .select((users::id, users::external_id.assume_not_null()))
-            .load(c)
-            .await
-    })?;
-    Ok(rows.into_iter().filter_map(|(id, external_id)| Some((id.0, external_id.or_logged(TABLE)?))).collect())
 }
 
 /// Returns the user with this e-mail address, compared by [`email_key`]. A user with exactly this spelling has
@@ -340,13 +214,6 @@ pub async fn find_by_email(conn: &mut Conn, email: &str) -> Result<Option<UserRe
         matches.select(columns!(UserRow)).first(c).await.optional()
     })?;
     row.map(|row| row.into_result(TABLE)?.try_into()).transpose()
-}
-
-/// Returns the two keys that a user with this e-mail address can have. A user has the second key if an older user
-/// already has the first one. The second key matches only the exact spelling of the address, so it has priority. It
-/// sorts after the first key.
-pub(crate) fn email_lookup_keys(email: &str) -> [String; 2] {
-    [email_key(email), conflicting_email_key(email)]
 }
 
 /// Returns whether the database contains any users.
@@ -436,6 +303,9 @@ pub async fn update(tx: &mut Tx, before: &UserRecord, after: &UserRecord) -> Res
     let updated = dispatch!(tx.conn(), |c| diesel::update(users::table.find(row.id)).set(&row).execute(c).await);
     match updated {
         Ok(_) => {
+            if before.email != after.email {
+                promote_to_freed_key(tx, before).await?;
+            }
             tx.prior_states().record_user(before.id, before.into());
             tx.record(entry(Action::Updated, Some(before), Some(after)));
             Ok(None)
@@ -446,15 +316,6 @@ pub async fn update(tx: &mut Tx, before: &UserRecord, after: &UserRecord) -> Res
         Err(StoreError::UniqueViolation(_)) => Ok(Some(TakenProperty::Email)),
         Err(error) => Err(error),
     }
-}
-
-/// Whether the key of a row belongs to another user.
-async fn is_key_of_another(tx: &mut Tx, row: &UserRow) -> Result<bool> {
-    let owner: Option<Decoded<DbUuid>> = dispatch!(tx.conn(), |c| {
-        let owner = users::table.filter(users::handle_key.eq(&row.handle_key)).filter(users::id.ne(row.id));
-        owner.select(users::id).first(c).await.optional()
-    })?;
-    Ok(owner.is_some())
 }
 
 /// Records a password change in the change log, without the hash.
@@ -471,6 +332,7 @@ pub(crate) fn record_password_change(tx: &mut Tx, user: &UserRecord) {
 pub async fn delete(tx: &mut Tx, user: &UserRecord) -> Result<()> {
     let id = DbUuid(user.id);
     dispatch!(tx.conn(), |c| diesel::delete(users::table.find(id)).execute(c).await)?;
+    promote_to_freed_key(tx, user).await?;
     tx.prior_states().record_user(user.id, user.into());
     tx.record(entry(Action::Deleted, Some(user), None));
     Ok(())

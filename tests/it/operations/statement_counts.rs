@@ -29,7 +29,7 @@ const EXPECTED: &[(&str, usize)] = &[
     ("change 10 overrides in bulk", 18),
     ("create token", 9),
     ("archive flag", 10),
-    ("delete user with one override and one token", 13),
+    ("delete user with one override and one token", 14),
 ];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

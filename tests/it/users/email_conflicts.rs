@@ -18,6 +18,9 @@ on_both_databases! {
 /// Number of users before those with conflicts: more than one batch of the recomputation.
 const USERS_BEFORE: usize = 1_500;
 
+/// Number of a user whose row cannot be read.
+const UNREADABLE: usize = 20_000;
+
 /// Pairs of addresses with the same normalized form. The address of the older user comes first.
 const PAIRS: [[&str; 2]; 3] = [
     ["Zoe\u{308}@example.com", "zo\u{eb}@example.com"],
@@ -85,7 +88,11 @@ async fn migration_keeps_the_key_of_the_older_user_and_can_be_interrupted(kind: 
             sql += &insert_sql(kind, id_of(pair, position), email, 10_000 + pair * 2 + position);
         }
     }
+    sql += &insert_sql(kind, Uuid::from_u128(u128::from(u32::MAX)), "br\u{f6}ken@example.com", UNREADABLE);
     execute_raw(&database.url, &(sql + "COMMIT")).await;
+    let infinite = if kind == DatabaseKind::Postgres { "'infinity'" } else { "'never'" };
+    let corrupt = format!("UPDATE users SET created_at = {infinite} WHERE display_name = 'name {UNREADABLE}'");
+    execute_raw(&database.url, &corrupt).await;
     execute_raw(&database.url, &interrupt_sql(kind, "name 10003")).await;
     let migrate = ["migrate", "--database-url", &database.url];
     let interrupted = run("server", &migrate);
@@ -122,7 +129,7 @@ async fn check_users(app: &TestApp) {
     assert_eq!(list_ids(app, "email_conflict=true").await, newer);
     assert_eq!(list_ids(app, "email_conflict=true&search=zo%C3%AB").await, [json!(id_of(0, 1))]);
     let others = app.admin.get(&format!("{USERS_PATH}?email_conflict=false")).await.expect(200).json();
-    assert_eq!(others["total"], USERS_BEFORE + PAIRS.len());
+    assert_eq!(others["total"], USERS_BEFORE + PAIRS.len() + 1, "with the unreadable user");
     let path = |pair: usize, position: usize| format!("{USERS_PATH}/{}", id_of(pair, position));
     let signed_in = async |email: &str| {
         let session = app.anonymous.sign_in(email, PASSWORD).await;
@@ -142,8 +149,13 @@ async fn check_users(app: &TestApp) {
     assert_eq!(signed_in(PAIRS[0][1]).await, json!(id_of(0, 1)));
     app.admin.patch(&path(1, 1), &json!({"email": PAIRS[1][0]})).await.expect_problem(409, "email_taken");
     app.admin.patch(&path(1, 1), &json!({"email": "other@example.com"})).await.expect(200);
+    // The newer user gets the address when the older user is deleted or gets another address.
     app.admin.delete(&path(2, 0)).await.expect(204);
-    app.admin.patch(&path(2, 1), &json!({"display_name": "Only"})).await.expect(200);
+    let third_spelling = json!({"email": "ANN@M\u{dc}NCHEN.example"});
+    app.admin.post(USERS_PATH, &third_spelling).await.expect_problem(409, "email_taken");
     assert_eq!(list_ids(app, "email_conflict=true").await, [json!(id_of(0, 1))]);
     assert_eq!(signed_in(PAIRS[2][0]).await, json!(id_of(2, 1)), "every spelling, without the older user");
+    app.admin.patch(&path(0, 0), &json!({"email": "zoe@example.com"})).await.expect(200);
+    assert_eq!(list_ids(app, "email_conflict=true").await, [Value::Null; 0]);
+    assert_eq!(signed_in(PAIRS[0][0]).await, json!(id_of(0, 1)));
 }

@@ -217,6 +217,7 @@ impl Replica {
         let micros = u64::try_from(self.started_at.elapsed().as_micros()).unwrap_or(u64::MAX);
         self.last_current_micros.store(micros, Ordering::Relaxed);
         *self.credentials.write() = CredentialState::current_at(self.revision());
+        self.external_users.catch_up();
     }
 
     /// Applies changes of users and tokens ahead of all other changes, and wakes all streams so
@@ -228,10 +229,15 @@ impl Replica {
         let CredentialUpdate { revision, scope, tokens, external_users } = update;
         // Add external ids before users are invalidated. Otherwise a lookup after the invalidation could treat a new
         // user as unknown.
-        self.external_users.add(external_users);
         match &scope {
-            CredentialScope::All => self.users.clear(),
-            CredentialScope::Changed { user_ids, .. } => user_ids.iter().for_each(|id| self.users.invalidate(*id)),
+            CredentialScope::All => {
+                self.external_users.mark_incomplete();
+                self.users.clear();
+            }
+            CredentialScope::Changed { user_ids, .. } => {
+                self.external_users.update_ahead(user_ids, external_users);
+                user_ids.iter().for_each(|id| self.users.invalidate(*id));
+            }
         }
         let is_empty = matches!(&scope, CredentialScope::Changed { user_ids, token_ids }
             if user_ids.is_empty() && token_ids.is_empty());
@@ -255,14 +261,16 @@ impl Replica {
     /// tokens are kept.
     pub(crate) fn replace(&self, mut loaded: LoadedState) {
         let revision = loaded.revision;
-        self.external_users.replace(loaded.take_external_users());
+        let current = self.credential_revision();
+        let is_behind = current.epoch == revision.epoch && current.number > revision.number;
+        self.external_users.replace(loaded.take_external_users(), is_behind);
         self.users.clear();
         let mut new = ReplicaState::from(loaded);
         let old = {
             let mut state = self.state.write();
             new.generation = state.generation + 1;
             let mut credentials = self.credentials.write();
-            if credentials.revision.epoch == revision.epoch && credentials.revision.number > revision.number {
+            if is_behind {
                 std::mem::swap(&mut new.tokens, &mut state.tokens);
             } else {
                 *credentials = CredentialState::current_at(revision);
@@ -278,15 +286,17 @@ impl Replica {
 
     /// Applies one commit. Only the source that feeds the replica may call this, and only with the next revision.
     pub(crate) fn apply(&self, commit: Commit) {
-        for DescribedChange { change, .. } in &commit.changes {
-            if let Change::UserChanged(id) = change {
-                if !commit.external_users.iter().any(|user| user.id == *id) {
-                    self.external_users.remove(*id);
-                }
-                self.users.invalidate(*id);
-            }
+        let changed_users = || {
+            commit.changes.iter().filter_map(|described| match described.change {
+                Change::UserChanged(id) => Some(id),
+                _ => None,
+            })
+        };
+        // A lookup after the invalidation of a user must not treat the user as unknown.
+        if changed_users().next().is_some() {
+            self.external_users.update(changed_users(), commit.external_users);
         }
-        self.external_users.add(commit.external_users);
+        changed_users().for_each(|id| self.users.invalidate(id));
         // Slow work is done before the write lock is taken. The flags cannot change in the
         // meantime, because only the change feed changes them.
         let current_flags = Arc::clone(&self.state.read().flags);

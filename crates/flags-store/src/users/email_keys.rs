@@ -6,9 +6,13 @@ use diesel::{
 use diesel_async::RunQueryDsl;
 use uuid::Uuid;
 
-use super::{conflicting_email_key, handle_key, is_email_handle, search_text};
+use super::{
+    TABLE,
+    handles::{conflicting_email_key, handle_key, is_email_handle, search_text},
+};
 use crate::{
     conn::{Conn, dispatch},
+    decoded::Decoded,
     error::Result,
     schema::{pending_upgrades, users},
     sql_types::{DbInstant, DbUuid},
@@ -29,8 +33,8 @@ const MAY_HAVE_CHANGED: &str = "(octet_length(handle) <> length(handle) \
 macro_rules! row_columns {
     () => {
         (
-            users::created_at,
             users::id,
+            users::created_at,
             users::handle,
             users::handle_key,
             users::display_name,
@@ -40,8 +44,8 @@ macro_rules! row_columns {
     };
 }
 
-/// Creation time, id, handle, key, display name, external id and search text of a user.
-type Row = (DbInstant, DbUuid, String, String, Option<String>, Option<String>, String);
+/// Id, creation time, handle, key, display name, external id and search text of a user.
+type Row = (DbUuid, DbInstant, String, String, Option<String>, Option<String>, String);
 
 /// Whether the keys of e-mail addresses must be recomputed.
 pub(crate) async fn is_pending(conn: &mut Conn) -> Result<bool> {
@@ -55,7 +59,8 @@ pub(crate) async fn is_pending(conn: &mut Conn) -> Result<bool> {
 /// After an interruption, it can be called again.
 ///
 /// If the addresses of two users have the same key, the older user keeps it. The newer user can
-/// then sign in only with the exact spelling of the address. Logs the ids of both users.
+/// then sign in only with the exact spelling of the address. Logs the ids of both users. Skips rows that cannot be read,
+/// because their users cannot sign in.
 pub(crate) async fn recompute(store: &Store) -> Result<()> {
     if !is_pending(&mut store.conn().await?).await? {
         return Ok(());
@@ -64,7 +69,8 @@ pub(crate) async fn recompute(store: &Store) -> Result<()> {
     loop {
         let mut tx = store.begin(flags_domain::Instant::from_micros(0)).await?;
         let rows = load_after(tx.conn(), after).await?;
-        let Some((created_at, id, ..)) = rows.last() else {
+        let rows: Vec<Row> = rows.into_iter().filter_map(|row| row.or_logged(TABLE)).collect();
+        let Some((id, created_at, ..)) = rows.last() else {
             dispatch!(tx.conn(), |c| diesel::delete(pending_upgrades::table.find(UPGRADE)).execute(c).await)?;
             return tx.commit_unlogged().await;
         };
@@ -79,7 +85,7 @@ pub(crate) async fn recompute(store: &Store) -> Result<()> {
 }
 
 /// Returns the next users whose forms may have changed, ordered by creation time.
-async fn load_after(conn: &mut Conn, after: Option<(DbInstant, DbUuid)>) -> Result<Vec<Row>> {
+async fn load_after(conn: &mut Conn, after: Option<(DbInstant, DbUuid)>) -> Result<Vec<Decoded<Row>>> {
     dispatch!(conn, |c| {
         let mut query = users::table.filter(sql::<Bool>(MAY_HAVE_CHANGED)).select(row_columns!()).into_boxed::<Db>();
         if let Some((at, id)) = after {
@@ -105,7 +111,7 @@ struct Forms {
 }
 
 async fn recompute_row(conn: &mut Conn, row: &Row) -> Result<Option<EmailConflict>> {
-    let (created_at, id, handle, current_key, display_name, external_id, current_text) = row;
+    let (id, created_at, handle, current_key, display_name, external_id, current_text) = row;
     let key = handle_key(handle);
     let search_text = search_text(handle, display_name.as_deref(), external_id.as_deref());
     let stored = Forms { handle_key: current_key.clone(), search_text: current_text.clone() };
@@ -126,7 +132,7 @@ async fn recompute_row(conn: &mut Conn, row: &Row) -> Result<Option<EmailConflic
     };
     let forms = Forms { handle_key, search_text };
     if forms == stored {
-        // An interrupted run has already updated this row and reported its conflict.
+        // Nothing has changed, or an interrupted run has already updated this row and reported its conflict.
         return Ok(None);
     }
     dispatch!(conn, |c| diesel::update(users::table.find(id)).set(&forms).execute(c).await)?;
