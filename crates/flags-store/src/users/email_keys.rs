@@ -1,8 +1,6 @@
 //! Recomputes keys of e-mail addresses and search texts after an upgrade that normalizes them differently.
 
-use diesel::{
-    AsChangeset, BoolExpressionMethods, ExpressionMethods, OptionalExtension, QueryDsl, dsl::sql, sql_types::Bool,
-};
+use diesel::{AsChangeset, ExpressionMethods, OptionalExtension, QueryDsl, dsl::sql, sql_types::Bool};
 use diesel_async::RunQueryDsl;
 use uuid::Uuid;
 
@@ -70,11 +68,11 @@ pub(crate) async fn recompute(store: &Store) -> Result<()> {
         let mut tx = store.begin(flags_domain::Instant::from_micros(0)).await?;
         let rows = load_after(tx.conn(), after).await?;
         let rows: Vec<Row> = rows.into_iter().filter_map(|row| row.or_logged(TABLE)).collect();
-        let Some((id, created_at, ..)) = rows.last() else {
+        let Some((id, ..)) = rows.last() else {
             dispatch!(tx.conn(), |c| diesel::delete(pending_upgrades::table.find(UPGRADE)).execute(c).await)?;
             return tx.commit_unlogged().await;
         };
-        after = Some((*created_at, *id));
+        after = Some(*id);
         let mut conflicts = Vec::new();
         for row in &rows {
             conflicts.extend(recompute_row(tx.conn(), row).await?);
@@ -84,15 +82,15 @@ pub(crate) async fn recompute(store: &Store) -> Result<()> {
     }
 }
 
-/// Returns the next users whose forms may have changed, ordered by creation time.
-async fn load_after(conn: &mut Conn, after: Option<(DbInstant, DbUuid)>) -> Result<Vec<Decoded<Row>>> {
+/// Returns the next users whose forms may have changed, ordered by id. Creation times do not order all rows: those
+/// outside of the range of [`Instant`](flags_domain::Instant) are read as the same instant.
+async fn load_after(conn: &mut Conn, after: Option<DbUuid>) -> Result<Vec<Decoded<Row>>> {
     dispatch!(conn, |c| {
         let mut query = users::table.filter(sql::<Bool>(MAY_HAVE_CHANGED)).select(row_columns!()).into_boxed::<Db>();
-        if let Some((at, id)) = after {
-            // The first condition bounds the index scan.
-            query = query.filter(users::created_at.ge(at)).filter(users::created_at.gt(at).or(users::id.gt(id)));
+        if let Some(id) = after {
+            query = query.filter(users::id.gt(id));
         }
-        query.order((users::created_at, users::id)).limit(BATCH_SIZE).load(c).await
+        query.order(users::id).limit(BATCH_SIZE).load(c).await
     })
 }
 
