@@ -50,7 +50,8 @@ pub const MAX_EMAIL_LENGTH: usize = 254;
 pub struct UserRecord {
     /// Id of the user. Derived from the external id if the user was created with one.
     pub id: Uuid,
-    /// E-mail address as entered. Unique by [`email_key`]. A user has an e-mail address, an external id, or both.
+    /// E-mail address as entered. Unique by [`email_key`](flags_domain::email_key). A user has an e-mail address, an
+    /// external id, or both.
     pub email: Option<String>,
     /// Id of the user in another system. Unique, compared byte by byte.
     pub external_id: Option<String>,
@@ -205,8 +206,8 @@ pub async fn find_by_external_id(conn: &mut Conn, external_id: &str) -> Result<O
     row.map(|row| row.into_result(TABLE)?.try_into()).transpose()
 }
 
-/// Returns the user with this e-mail address, compared by [`email_key`]. A user with exactly this spelling has
-/// priority.
+/// Returns the user with this e-mail address, compared by [`email_key`](flags_domain::email_key). A user with exactly
+/// this spelling has priority.
 pub async fn find_by_email(conn: &mut Conn, email: &str) -> Result<Option<UserRecord>> {
     let keys = email_lookup_keys(email);
     let row: Option<Decoded<UserRow>> = dispatch!(conn, |c| {
